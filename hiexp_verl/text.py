@@ -1,0 +1,28 @@
+"""Text that a model wrote is untrusted: make it safe before it enters a prompt."""
+
+import re
+import unicodedata
+
+# Chat-template control tokens (<|im_start|>, <|endoftext|>, ...), sentence markers, instruction brackets.
+_CONTROL = re.compile(r"<\|[^<>|\n]{0,80}\|>|<｜[^<>｜\n]{0,80}｜>|</?s>|\[/?INST\]|<</?SYS>>|<(?:start|end)_of_turn>|<(?:bos|eos|pad|unk)>")
+# Tags that the agent, its parsers or our own prompts give a meaning to.
+_TAGS = re.compile(
+    r"</?\s*(?:search|information|answer|think|tool_call|tool_response|tools|experience|documents?|function)\b[^<>]{0,200}>",
+    re.IGNORECASE,
+)
+_BOXED = re.compile(r"\\boxed\b")
+
+
+def sanitise(text: str, max_chars: int) -> str:
+    """Return the text on one line without control tokens, tags with a meaning, or control characters.
+
+    Removal is repeated until nothing changes, so that pieces cannot be nested to survive it.
+    """
+    text = unicodedata.normalize("NFKC", text)
+    before = None
+    while before != text:
+        before = text
+        text = _BOXED.sub("", _TAGS.sub("", _CONTROL.sub("", text)))
+    text = "".join(" " if unicodedata.category(c) in ("Cc", "Cf", "Zl", "Zp") else c for c in text)
+    text = re.sub(r"\s+", " ", text).strip()
+    return text if len(text) <= max_chars else text[: max_chars - 3].rsplit(" ", 1)[0] + "..."
