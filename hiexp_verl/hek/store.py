@@ -1,0 +1,193 @@
+"""The HEK: entries, their vectors and a header, as immutable version directories.
+
+| path | what |
+| --- | --- |
+| `CURRENT` | the name of the newest version, e.g. `0002` |
+| `0002/header.json` | format version, parent, encoder identity, thresholds, model and prompts, counts, content hash |
+| `0002/entries.jsonl` | one entry a line, see `types.Entry` |
+| `0002/vectors.npy` | float32 (E, D), unit norm; row i encodes the title of line i |
+| `0002/README.md` | a card for people |
+
+Nothing in it depends on the time or the machine: the same input gives the same bytes.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections import Counter
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from hiexp_verl.encoder import EncoderIdentity, Vectors
+from hiexp_verl.errors import HiExpError
+from hiexp_verl.hek import card, check
+from hiexp_verl.hek.header import Header, header_text, read_header
+from hiexp_verl.jsonl import atomic_writer, read_jsonl
+from hiexp_verl.types import LEVELS, Entry, to_json
+
+
+@dataclass(frozen=True)
+class HEK:
+    """Experience entries of three levels with one unit vector each.
+
+    Raises:
+        HiExpError: entries, vectors and header do not fit together (see `check.check_contents`).
+    """
+
+    header: Header
+    entries: tuple[Entry, ...]
+    vectors_E_D: Vectors
+
+    def __post_init__(self) -> None:
+        check.check_contents(self.entries, self.vectors_E_D, self.header.encoder.dimensions)
+
+    @property
+    def levels(self) -> dict[str, int]:
+        """Number of entries per level."""
+        count = Counter(entry.level for entry in self.entries)
+        return {level: count[level] for level in LEVELS}
+
+    def entry(self, entry_id: str) -> Entry:
+        """Return the entry of that id.
+
+        Raises:
+            HiExpError: there is none.
+        """
+        for entry in self.entries:
+            if entry.id == entry_id:
+                return entry
+        raise HiExpError(f"the HEK has no entry {entry_id!r}; its ids run from {self.entries[0].id} to {self.entries[-1].id}")
+
+    def check_encoder(self, identity: EncoderIdentity) -> None:
+        """Refuse an encoder other than the one that made the vectors and thresholds.
+
+        Raises:
+            HiExpError: weights, prefixes or dimensions differ.
+        """
+        difference = self.header.encoder.difference(identity)
+        if difference:
+            encoders = f"{self.header.encoder.name!r}, not {identity.name!r} ({difference})"
+            raise HiExpError(f"the HEK was made with the encoder {encoders}; use that encoder or build the HEK again")
+
+    def save(self, root: Path) -> Path:
+        """Write a new version under `root` and point CURRENT at it; return the version directory.
+
+        If the newest version there has the same content, it is returned and nothing is written.
+        """
+        content_hash = self.content_hash()
+        newest = current_version(root)
+        if newest is not None and _stored_hash(newest) == content_hash:
+            return newest
+        root.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(dir=root, prefix=".new-"))
+        try:
+            _write_version(replace(self, header=replace(self.header, content_hash=content_hash)), temporary)
+            version = _rename_to_next(temporary, root)
+        except BaseException:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise
+        with atomic_writer(root / "CURRENT") as file:
+            file.write(version.name + "\n")
+        return version
+
+    @classmethod
+    def load(cls, path: Path) -> "HEK":
+        """Read the current version below `path`, or the version directory `path` itself, and check all of it.
+
+        Raises:
+            HiExpError: there is no HEK, a file is missing or damaged, the hash or the contents are wrong.
+        """
+        folder = _version_folder(path)
+        header = read_header(folder)
+        lines = folder / "entries.jsonl"
+        entries = tuple(check.entry_of(row, f"{lines}:{number}") for number, row in read_jsonl(lines, "HEK entries"))
+        try:
+            hek = cls(header, entries, check.read_vectors(folder / "vectors.npy"))
+        except HiExpError as error:
+            raise HiExpError(f"HEK {folder}: {error}") from error
+        if hek.content_hash() != header.content_hash:
+            raise HiExpError(f"HEK {folder} has changed since it was saved (its content hash differs); restore it or build it again")
+        return hek
+
+    def content_hash(self) -> str:
+        """Hash header (without the hash itself), entries and vectors."""
+        digest = hashlib.sha256()
+        digest.update(header_text(replace(self.header, content_hash="")).encode())
+        digest.update(_entries_text(self.entries).encode())
+        digest.update(np.ascontiguousarray(self.vectors_E_D, dtype="<f4").tobytes())
+        return digest.hexdigest()
+
+
+def current_version(root: Path) -> Path | None:
+    """Return the directory that CURRENT names, or None when `root` holds no HEK yet."""
+    pointer = root / "CURRENT"
+    return root / pointer.read_text(encoding="utf-8").strip() if pointer.is_file() else None
+
+
+def _version_folder(path: Path) -> Path:
+    if not path.is_dir():
+        raise HiExpError(f"HEK {path} does not exist; give the directory that `hiexp build --out` wrote")
+    if (path / "header.json").is_file():
+        return path
+    version = current_version(path)
+    if version is None:
+        raise HiExpError(f"{path} is no HEK: found neither CURRENT nor header.json; give the directory that `hiexp build --out` wrote")
+    if version.parent != path or not (version / "header.json").is_file():
+        raise HiExpError(f"HEK {path}: CURRENT names {version.name!r}, which is no complete version; write the name of one into CURRENT")
+    return version
+
+
+def _stored_hash(version: Path) -> str:
+    header = version / "header.json"
+    return read_header(version).content_hash if header.is_file() else ""
+
+
+def _write_version(hek: HEK, folder: Path) -> None:
+    _write_synced(folder / "header.json", header_text(hek.header).encode())
+    _write_synced(folder / "entries.jsonl", _entries_text(hek.entries).encode())
+    _write_synced(folder / "README.md", card.card(hek).encode())
+    with (folder / "vectors.npy").open("wb") as file:
+        np.save(file, np.ascontiguousarray(hek.vectors_E_D, dtype="<f4"), allow_pickle=False)
+        file.flush()
+        os.fsync(file.fileno())
+    folder.chmod(0o755)  # mkdtemp makes it private
+    _sync_folder(folder)
+
+
+def _write_synced(path: Path, content: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _rename_to_next(temporary: Path, root: Path) -> Path:
+    """Give the finished directory the next free number; another writer may take a number meanwhile."""
+    number = max((int(p.name) for p in root.iterdir() if p.name.isdecimal()), default=0) + 1
+    while True:
+        version = root / f"{number:04d}"
+        try:
+            temporary.rename(version)
+        except OSError:
+            if not version.exists():
+                raise
+            number += 1
+            continue
+        _sync_folder(root)
+        return version
+
+
+def _sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _entries_text(entries: tuple[Entry, ...]) -> str:
+    return "".join(json.dumps(to_json(entry), ensure_ascii=False) + "\n" for entry in entries)
