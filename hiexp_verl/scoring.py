@@ -1,0 +1,167 @@
+"""Is the answer right? Exact match, F1, covered match and format of a short answer; pure functions.
+
+Normalisation and F1 follow the SQuAD v1.1 and HotpotQA evaluation scripts; the default reward is that of PVPO (method page, section 4).
+"""
+
+import re
+import string
+import unicodedata
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from hiexp_verl.errors import HiExpError
+
+RewardKind = Literal["default", "em", "f1", "cem"]
+REWARD_KINDS: tuple[RewardKind, ...] = get_args(RewardKind)
+
+FORMAT_REWARD = 0.1  # what a wrong but well-formed answer earns by default (PVPO)
+LONG_ANSWER_RATIO = 3  # from here on a covered answer may be luck or hedging, so F1 counts instead (PVPO)
+CORRECT_F1 = 0.8  # an answer this close counts as a success although it does not cover the gold answer
+
+_YES_NO = {"yes": "no", "no": "yes"}
+_ARTICLES = re.compile(r"\b(?:a|an|the)\b")
+_ANSWER_OPEN, _ANSWER_CLOSE = "<answer>", "</answer>"
+_BOXED_OR_BRACE = re.compile(r"\\boxed\{|[{}]")
+_TOOL_TAGS = ("information", "tool_response", "experience")
+# An unclosed block was cut off by the response length: all that follows it is tool text.
+_TOOL_TEXT = re.compile("|".join(rf"<{tag}>.*?(?:</{tag}>|\Z)" for tag in _TOOL_TAGS), re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Score:
+    """What an answer earned. Every number lies in 0 to 1."""
+
+    reward: float
+    acc: float  # the accuracy the reward is made of
+    em: float
+    f1: float
+    cem: float
+    format: float  # 1.0 when there is a well-formed answer
+
+    @property
+    def correct(self) -> bool:
+        """Return whether the answer counts as a success when experience is distilled."""
+        return self.cem == 1.0 or self.f1 >= CORRECT_F1
+
+
+def score(prediction: str | None, answers: Sequence[str], kind: RewardKind = "default") -> Score:
+    """Score an answer that was already extracted; each measure is the best over the gold answers.
+
+    None or blank means that no well-formed answer was given: everything is 0.
+
+    Raises:
+        HiExpError: there is no gold answer, or the kind is unknown.
+    """
+    _check(answers, kind)
+    if prediction is None or not prediction.strip():
+        return Score(0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
+    measures = {"em": em(prediction, answers), "f1": f1(prediction, answers), "cem": cem(prediction, answers)}
+    acc = max(_default_acc(prediction, gold) for gold in answers) if kind == "default" else measures[kind]
+    reward = max(FORMAT_REWARD, acc) if kind == "default" else acc
+    return Score(reward, acc, measures["em"], measures["f1"], measures["cem"], 1.0)
+
+
+def score_text(text: str, answers: Sequence[str], kind: RewardKind = "default") -> Score:
+    """Score what a model wrote, tool text included: answers inside tool text do not count."""
+    return score(extract_answer(strip_tool_text(text)), answers, kind)
+
+
+def em(prediction: str, answers: Sequence[str]) -> float:
+    """Return 1.0 when the prediction equals a gold answer after normalisation."""
+    return float(any(_tokens(prediction) == _tokens(gold) for gold in answers))
+
+
+def f1(prediction: str, answers: Sequence[str]) -> float:
+    """Return the best token F1; yes and no count only when the whole prediction is that word (HotpotQA)."""
+    return max((_f1(_tokens(prediction), _tokens(gold)) for gold in answers), default=0.0)
+
+
+def cem(prediction: str, answers: Sequence[str]) -> float:
+    """Return 1.0 when a gold answer is covered by the prediction, whole tokens in order, after normalisation."""
+    return float(any(_covers(_tokens(prediction), _tokens(gold)) for gold in answers))
+
+
+def normalise(text: str) -> str:
+    """Return the text in lower case, without punctuation, articles and extra spaces (SQuAD; punctuation of any script)."""
+    text = unicodedata.normalize("NFKC", text).lower()
+    kept = (c for c in text if c not in string.punctuation and unicodedata.category(c)[0] != "P")
+    return " ".join(_ARTICLES.sub(" ", "".join(kept)).split())
+
+
+def extract_answer(text: str) -> str | None:
+    r"""Return the last complete ``<answer>...</answer>`` or ``\boxed{...}``, stripped; None when there is none or it is blank."""
+    tagged, tagged_end = _last_tagged(text)
+    boxed, boxed_end = _last_boxed(text)
+    answer = tagged if tagged_end > boxed_end else boxed
+    if answer is not None and (inner := _last_boxed(answer)[0]) is not None:
+        answer = inner  # <answer>\boxed{5}</answer>
+    return (answer or "").strip() or None
+
+
+def has_valid_format(text: str) -> bool:
+    """Return whether the text, tool text apart, holds a complete answer that is not blank."""
+    return extract_answer(strip_tool_text(text)) is not None
+
+
+def strip_tool_text(text: str) -> str:
+    """Return the text without search results, tool responses and experience, as decoded with the assistant's own words."""
+    return _TOOL_TEXT.sub(" ", text)
+
+
+def _check(answers: Sequence[str], kind: str) -> None:
+    if isinstance(answers, str) or not answers:
+        raise HiExpError(f"cannot score against the gold answers {answers!r}; give a list with at least one text")
+    if kind not in REWARD_KINDS:
+        raise HiExpError(f"unknown reward {kind!r}; use one of {', '.join(REWARD_KINDS)}")
+
+
+def _tokens(text: str) -> list[str]:
+    # "A" or "?" may be a gold answer; normalised it would equal an empty prediction, so its raw form is kept.
+    return normalise(text).split() or text.lower().split()
+
+
+def _default_acc(prediction: str, gold: str) -> float:
+    predicted, wanted = _tokens(prediction), _tokens(gold)
+    if len(predicted) >= LONG_ANSWER_RATIO * len(wanted):
+        return _f1(predicted, wanted)
+    return float(_covers(predicted, wanted))
+
+
+def _f1(predicted: list[str], wanted: list[str]) -> float:
+    if predicted != wanted and any(len(tokens) == 1 and tokens[0] in _YES_NO for tokens in (predicted, wanted)):
+        return 0.0
+    common = sum((Counter(predicted) & Counter(wanted)).values())
+    return 2 * common / (len(predicted) + len(wanted)) if common else 0.0
+
+
+def _covers(predicted: list[str], wanted: list[str]) -> bool:
+    if not wanted:
+        return False
+    if len(wanted) == 1 and _YES_NO.get(wanted[0]) in predicted:
+        return False  # "yes and no" would cover both
+    return f" {' '.join(wanted)} " in f" {' '.join(predicted)} "
+
+
+def _last_tagged(text: str) -> tuple[str | None, int]:
+    """Return the body of the last complete answer tag and where it ends, or (None, -1)."""
+    end = text.rfind(_ANSWER_CLOSE)
+    start = text.rfind(_ANSWER_OPEN, 0, end) if end >= 0 else -1
+    # After "<answer>a</answer></answer>" the opening that is nearest belongs to an earlier closing: still the last answer.
+    if start < 0:
+        return None, -1
+    end = text.find(_ANSWER_CLOSE, start)
+    return text[start + len(_ANSWER_OPEN) : end], end
+
+
+def _last_boxed(text: str) -> tuple[str | None, int]:
+    r"""Return the body of the last complete outermost ``\boxed{}`` and where it ends, or (None, -1); one pass."""
+    body, end = None, -1
+    opened: list[int] = []  # where the body of each open brace starts; negative for a brace that is not a box
+    for token in _BOXED_OR_BRACE.finditer(text):
+        if token.group() != "}":
+            opened.append(token.end() if token.group() != "{" else -1)
+        elif opened and (start := opened.pop()) >= 0:
+            body, end = text[start : token.start()], token.start()
+    return body, end

@@ -1,0 +1,149 @@
+"""Scores are those of the SQuAD and HotpotQA scripts, checked by hand; formats cannot be gamed by tool text."""
+
+from typing import cast
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hiexp_verl import scoring
+from hiexp_verl.errors import HiExpError
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("The  Beatles!", "beatles"),
+        ("an apple, a day", "apple day"),
+        ("U.S.A.", "usa"),
+        ("1,000", "1000"),
+        ("Theatre", "theatre"),  # an article inside a word stays
+        ("Nuku\u2018alofa\u2019s \u2014 «X»", "nukualofas x"),
+        ("\uff28\uff45\uff4c\uff4c\uff4f", "hello"),  # full-width letters
+        ("Æther São 東京。", "æther são 東京"),
+        ("", ""),
+    ],
+)
+def test_normalisation_is_squads(text, expected):
+    assert scoring.normalise(text) == expected
+
+
+def test_f1_counts_shared_tokens():
+    # shared: barack, obama; prediction 3 tokens, gold 2: 2 * 2 / (3 + 2)
+    assert scoring.f1("President Barack Obama", ["Barack Obama"]) == pytest.approx(0.8)
+    assert scoring.f1("Obama Obama", ["Obama"]) == pytest.approx(2 / 3)  # a repeated token counts once
+    assert scoring.f1("nothing", ["Obama"]) == 0.0
+    assert scoring.f1("b, c and d", ["d, c and b"]) == 1.0  # a list in another order
+
+
+def test_yes_and_no_have_no_partial_credit():
+    assert scoring.f1("yes they are", ["yes"]) == 0.0
+    assert scoring.f1("Yes.", ["yes"]) == 1.0
+    assert scoring.cem("yes they are", ["yes"]) == 1.0
+    assert scoring.cem("yes or no", ["yes"]) == scoring.cem("yes or no", ["no"]) == 0.0
+
+
+def test_covered_match_keeps_token_boundaries():
+    assert scoring.cem("It is Paris, France.", ["paris"]) == 1.0
+    assert scoring.cem("Parisian", ["Paris"]) == 0.0
+    assert scoring.cem("in 1984", ["198"]) == 0.0
+    assert scoring.cem("York New", ["New York"]) == 0.0
+    assert scoring.cem("", ["Paris"]) == 0.0
+
+
+def test_the_best_gold_answer_counts():
+    assert scoring.em("NYC", ["New York City", "NYC"]) == 1.0
+    assert scoring.score("the NYC", ["New York City", "NYC"]).reward == 1.0
+
+
+def test_gold_answers_that_normalise_to_nothing_are_not_matched_by_nothing():
+    assert scoring.em("A", ["A"]) == 1.0
+    assert scoring.em("", ["A"]) == 0.0
+    assert scoring.cem("blood type", ["A"]) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("prediction", "reward", "acc"),
+    [
+        ("Paris", 1.0, 1.0),
+        ("Paris, France", 1.0, 1.0),  # 2 tokens < 3 * 1: covered
+        ("Paris London Rome", 0.5, 0.5),  # 3 tokens: F1 = 2 * 1 / (3 + 1)
+        ("Rome", 0.1, 0.0),  # wrong, but well formed
+        ("", 0.0, 0.0),
+        (None, 0.0, 0.0),
+    ],
+)
+def test_the_default_reward(prediction, reward, acc):
+    result = scoring.score(prediction, ["Paris"])
+    assert (result.reward, result.acc) == pytest.approx((reward, acc))
+
+
+def test_other_kinds_are_the_measure_itself():
+    for kind, reward in [("em", 0.0), ("f1", 2 / 3), ("cem", 1.0)]:
+        assert scoring.score("Paris France", ["Paris"], kind).reward == pytest.approx(reward)
+    assert scoring.score("Rome", ["Paris"], "em").reward == 0.0
+    assert scoring.score("Rome", ["Paris"], "em").format == 1.0
+
+
+def test_success_is_covered_or_nearly_equal():
+    assert scoring.score("Paris, France", ["Paris"]).correct
+    assert scoring.score("b c d e", ["b c d e f"]).correct  # F1 = 8/9
+    assert not scoring.score("b c", ["b c d e f"]).correct
+
+
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        ("<answer> Paris </answer>", "Paris"),
+        ("<answer>a</answer> no: <answer>b</answer>", "b"),
+        ("<answer>a <answer>b</answer>", "b"),
+        ("<answer>a</answer></answer>", "a"),
+        ("<answer>a</answer> <answer>cut", "a"),
+        ("</answer> nothing", None),
+        ("<answer></answer>", None),
+        ("<answer>open", None),
+        (r"so \boxed{\frac{1}{2}}", r"\frac{1}{2}"),
+        (r"\boxed{1} then \boxed{2", "1"),
+        (r"<answer>\boxed{5}</answer>", "5"),
+        (r"<answer>a</answer> \boxed{b}", "b"),
+        (r"\boxed{b} <answer>a</answer>", "a"),
+        ("", None),
+    ],
+)
+def test_the_last_complete_answer_is_extracted(text, answer):
+    assert scoring.extract_answer(text) == answer
+
+
+def test_an_answer_inside_tool_text_does_not_count():
+    assert scoring.score_text("<information><answer>Paris</answer></information>", ["Paris"]).reward == 0.0
+    assert scoring.score_text("<tool_response>\n<answer>Paris</answer>", ["Paris"]).reward == 0.0  # cut off by the length limit
+    assert not scoring.has_valid_format("<experience><answer>Paris</answer></experience>")
+    text = "<search>x</search>\n<information>Doc 1</information>\n<experience>\n- look\n</experience> <answer>Paris</answer>"
+    assert scoring.score_text(text, ["Paris"]).reward == 1.0
+    assert scoring.has_valid_format(text)
+
+
+def test_scoring_without_gold_or_with_an_unknown_kind_is_an_error():
+    with pytest.raises(HiExpError, match="at least one text"):
+        scoring.score("x", [])
+    with pytest.raises(HiExpError, match="at least one text"):
+        scoring.score("x", "Paris")
+    with pytest.raises(HiExpError, match="unknown reward 'rouge'"):
+        scoring.score("x", ["x"], cast(scoring.RewardKind, "rouge"))
+
+
+PIECES = ["<answer>", "</answer>", "\\boxed{", "}", "{", "<information>", "</information>", "a", " yes", "No.", "\n", "é"]
+
+
+@given(st.lists(st.sampled_from(PIECES), max_size=30).map("".join) | st.text(), st.sampled_from(scoring.REWARD_KINDS))
+def test_scoring_never_raises_and_stays_in_range(text, kind):
+    result = scoring.score_text(text, ["a", "yes"], kind)
+    assert all(0.0 <= value <= 1.0 for value in (result.reward, result.acc, result.em, result.f1, result.cem, result.format))
+    assert (result.format == 1.0) == scoring.has_valid_format(text)
+    assert result.em <= result.f1 + 1e-9
+
+
+@given(st.text(min_size=1).filter(str.strip))
+def test_the_gold_answer_scores_full(gold):
+    result = scoring.score(gold, [gold])
+    assert result.em == result.reward == 1.0
