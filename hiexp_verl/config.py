@@ -1,0 +1,119 @@
+"""The `hiexp:` block: every setting of ours, with its default, checked when it is read."""
+
+import difflib
+from dataclasses import dataclass, field, fields, is_dataclass
+from typing import Any, TypeVar, get_args, get_type_hints
+
+from hiexp_verl.errors import HiExpError
+
+Config = TypeVar("Config")
+
+
+@dataclass(frozen=True)
+class StartConfig:
+    """E2 and E3 in the system prompt, once, matched to the question (paper: the top 5)."""
+
+    top_k: int = 5
+    min_score: float | None = None  # None: no threshold, as in the paper
+    max_tokens: int = 256  # of the whole block; the lowest scores are dropped first
+
+
+@dataclass(frozen=True)
+class StepConfig:
+    """E1 after the documents of a search call, matched to the query (paper: the top 1 at cosine 0.8 or more)."""
+
+    top_k: int = 1
+    min_score: float | None = None  # None: what the HEK was calibrated to, since 0.8 means nothing without the encoder
+    max_tokens: int = 96
+
+
+@dataclass(frozen=True)
+class SearchConfig:
+    """The search tool: where passages come from and how much of them the model reads."""
+
+    engine: str = "bm25"  # bm25 | dense | http
+    corpus: str | None = None  # JSONL or .jsonl.gz with id, title, text (bm25, dense)
+    url: str | None = None  # of a Search-R1 retrieval server (http)
+    encoder: str | None = None  # directory or name (dense); None: the HEK's
+    top_k: int = 5
+    max_words_per_passage: int = 100
+    max_chars: int = 3600  # of one tool response; keep below verl's max_tool_response_length
+    timeout: float = 30.0  # seconds per request (http)
+    retries: int = 3
+    cache_size: int = 10_000  # queries
+
+
+@dataclass(frozen=True)
+class RewardConfig:
+    """The terminal reward (see hiexp_verl.scoring)."""
+
+    kind: str = "default"  # default | em | f1 | cem
+
+
+@dataclass(frozen=True)
+class HiExpConfig:
+    """The whole block. `enabled=false` is the vanilla search agent: same tool, same reward, no experience."""
+
+    enabled: bool = True
+    hek: str | None = None  # directory of a HEK, or of one version in it
+    encoder: str | None = None  # directory or name; None: the one named in the HEK
+    leave_one_out: bool = True  # a question never sees experience distilled from itself alone
+    max_tokens_per_turn: int | None = None  # None: verl's own limit, which is the whole response budget
+    dump_dir: str | None = None  # trajectories with the experience shown, one JSONL per step
+    start: StartConfig = field(default_factory=StartConfig)
+    step: StepConfig = field(default_factory=StepConfig)
+    search: SearchConfig = field(default_factory=SearchConfig)
+    reward: RewardConfig = field(default_factory=RewardConfig)
+
+
+CHOICES = {"hiexp.search.engine": ("bm25", "dense", "http"), "hiexp.reward.kind": ("default", "em", "f1", "cem")}
+
+
+def parse_config(block: dict[str, Any]) -> HiExpConfig:
+    """Turn the `hiexp:` block into a config.
+
+    Raises:
+        HiExpError: an unknown key (names the nearest known one), a value of the wrong type, an unknown choice.
+    """
+    return _parse(HiExpConfig, block, "hiexp")
+
+
+def _parse(cls: type[Config], block: Any, path: str) -> Config:
+    if not isinstance(block, dict):
+        raise HiExpError(f"{path} must be a block of settings, found {block!r}")
+    hints = get_type_hints(cls)
+    known = [f.name for f in fields(cls)]  # type: ignore[arg-type]
+    values: dict[str, Any] = {}
+    for key, value in block.items():
+        if key not in known:
+            raise HiExpError(f"unknown setting {path}.{key}; {_suggest(str(key), known)}")
+        hint = hints[key]
+        where = f"{path}.{key}"
+        values[key] = _parse(hint, value, where) if is_dataclass(hint) else _check(value, hint, where)
+    return cls(**values)
+
+
+def _suggest(key: str, known: list[str]) -> str:
+    nearest = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
+    return f"did you mean {nearest[0]!r}?" if nearest else f"known here: {', '.join(known)}"
+
+
+def _check(value: Any, hint: Any, where: str) -> Any:
+    allowed = get_args(hint) or (hint,)
+    if value is None and type(None) in allowed:
+        return None
+    if isinstance(value, bool) and bool not in allowed:
+        raise HiExpError(f"{where} must be {_names(allowed)}, found {value!r}")
+    if isinstance(value, int) and not isinstance(value, bool) and float in allowed:
+        value = float(value)
+    if not any(isinstance(value, kind) for kind in allowed):
+        raise HiExpError(f"{where} must be {_names(allowed)}, found {value!r}")
+    if where in CHOICES and value not in CHOICES[where]:
+        raise HiExpError(f"{where} must be one of {', '.join(CHOICES[where])}, found {value!r}")
+    if where.rsplit(".", 1)[-1] in ("top_k", "max_words_per_passage", "max_chars") and value < 1:
+        raise HiExpError(f"{where} must be at least 1, found {value}")
+    return value
+
+
+def _names(kinds: tuple[Any, ...]) -> str:
+    return " or ".join("null" if k is type(None) else k.__name__ for k in kinds)

@@ -1,0 +1,128 @@
+"""verl's tool loop, guided at two places: the system prompt at the start, the response of a search call."""
+
+import copy
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from verl.experimental.agent_loop.agent_loop import AgentLoopOutput, register
+from verl.experimental.agent_loop.tool_agent_loop import AgentData, ToolAgentLoop
+from verl.experimental.agent_loop.tool_parser import FunctionCall
+from verl.tools.schemas import ToolResponse
+
+from hiexp_verl.config import HiExpConfig, parse_config
+from hiexp_verl.plugin.retrieval import ExperienceRequest, Retrieval, retrieval_for
+from hiexp_verl.plugin.tools import SearchTool
+from hiexp_verl.run.guide import Guide
+from hiexp_verl.types import Message
+
+
+def settings_of(config: DictConfig) -> HiExpConfig:
+    """Return the checked `hiexp:` block of a whole verl config; without a block the plugin is off."""
+    block = config.get("hiexp")
+    return parse_config(OmegaConf.to_container(block, resolve=True)) if block is not None else HiExpConfig(enabled=False)  # type: ignore[arg-type]
+
+
+@register("hiexp_agent")
+class HiExpAgentLoop(ToolAgentLoop):
+    """`ToolAgentLoop` that shows experience; with `hiexp.enabled=false` it is `ToolAgentLoop`. One per trajectory."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.settings = settings_of(self.config)
+        self.retrieval: Retrieval = retrieval_for(self.settings)
+        for tool in self.tools.values():
+            if isinstance(tool, SearchTool) and not tool.bound:
+                tool.bind(self.settings.search, self.tool_parser_name, self.retrieval)
+        self.guide = Guide(self.settings.start, self.settings.step, self._count_tokens)
+        self.messages: list[Message] = []  # what the policy saw and wrote, for the dump
+        self.shown: list[dict[str, Any]] = []
+        self.tool_texts: list[str] = []
+        self.queries: list[str] = []
+        self.failed_searches = 0
+
+    async def run(self, sampling_params: dict[str, Any], **kwargs: Any) -> AgentLoopOutput:
+        """Run one episode (see verl); `extra_fields["hiexp"]` of the output records what was shown."""
+        if self.settings.max_tokens_per_turn:
+            sampling_params = {**sampling_params, "max_tokens": self.settings.max_tokens_per_turn}
+        # The rollouts of a group share these objects: copy before anything is added.
+        self.messages = copy.deepcopy(list(kwargs["raw_prompt"]))
+        self.question_id = (kwargs.get("extra_info") or {}).get("question_id")
+        if self.settings.enabled:
+            self.messages = await self._guided_start(self.messages)
+        output = await super().run(sampling_params, **{**kwargs, "raw_prompt": copy.deepcopy(self.messages)})
+        output.extra_fields["hiexp"] = self._record(output, kwargs)
+        return output
+
+    async def _guided_start(self, messages: list[Message]) -> list[Message]:
+        question = next((str(m["content"]) for m in reversed(messages) if m["role"] == "user"), "")
+        start = self.settings.start
+        hits = await self.retrieval.experience(
+            ExperienceRequest(question, ("e2", "e3"), start.top_k, start.min_score, self._excluded())
+        )
+        room = self.prompt_length - self._prompt_tokens(messages)
+        guided, shown = self.guide.at_start(messages, hits, max_tokens=max(0, min(start.max_tokens, room)))
+        self.shown += shown
+        return guided
+
+    async def _call_tool(
+        self, tool_call: FunctionCall, tools_kwargs: dict[str, Any], agent_data: AgentData
+    ) -> tuple[ToolResponse, float, dict]:
+        response, reward, info = await super()._call_tool(tool_call, tools_kwargs, agent_data)
+        failed = info.get("search_failed", 1)  # verl answers a broken call itself, without info
+        self.failed_searches += failed
+        self.queries.append(info.get("query", ""))
+        if self.settings.enabled and not failed:
+            # After super(), so that verl's length limit cuts documents, never experience.
+            step = self.settings.step
+            hits = await self.retrieval.experience(
+                ExperienceRequest(info["query"], ("e1",), step.top_k, step.min_score, self._excluded())
+            )
+            text, shown = self.guide.at_search(hits)
+            self.shown += [{**row, "search": len(self.queries)} for row in shown]
+            response.text = (response.text or "") + text
+        self.tool_texts.append(response.text or "")
+        return response, reward, info
+
+    def _excluded(self) -> str | None:
+        return self.question_id if self.settings.leave_one_out else None
+
+    def _count_tokens(self, text: str) -> int:
+        return len(self.tokenizer.encode(text, add_special_tokens=False))
+
+    def _prompt_tokens(self, messages: list[Message]) -> int:
+        ids = self.tokenizer.apply_chat_template(
+            messages, tools=self.tool_schemas or None, add_generation_prompt=True, tokenize=True, return_dict=True
+        )
+        return len(ids["input_ids"])
+
+    def _record(self, output: AgentLoopOutput, kwargs: dict[str, Any]) -> dict[str, Any]:
+        """Return what happened, for the reward, the metrics and the dump."""
+        turns = self._assistant_turns(output)
+        tools = [{"role": "tool", "content": text} for text in self.tool_texts]
+        episode = list(self.messages)
+        for i, turn in enumerate(turns):
+            episode += [{"role": "assistant", "content": turn}, *tools[i : i + 1]]
+        extra = kwargs.get("extra_info") or {}
+        return {
+            "question_id": self.question_id or "",
+            "question": extra.get("question", ""),
+            "sample": int(kwargs.get("session_id", 0)),
+            "messages": episode,
+            "answer_text": "\n".join(turns),
+            "shown": self.shown,
+            "queries": self.queries,
+            "searches": len(self.queries),
+            "failed_searches": self.failed_searches,
+        }
+
+    def _assistant_turns(self, output: AgentLoopOutput) -> list[str]:
+        """Return the text of each stretch of tokens that the policy wrote (mask 1)."""
+        turns: list[list[int]] = []
+        previous = 0
+        for token, mask in zip(output.response_ids, output.response_mask, strict=True):
+            if mask and not previous:
+                turns.append([])
+            if mask:
+                turns[-1].append(token)
+            previous = mask
+        return [self.tokenizer.decode(turn, skip_special_tokens=True) for turn in turns]

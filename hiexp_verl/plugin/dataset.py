@@ -1,0 +1,38 @@
+"""verl's dataset, reading our question files as they are: `data.train_files=questions.jsonl`."""
+
+from pathlib import Path
+from typing import Any
+
+import datasets
+from verl.utils.dataset.rl_dataset import RLHFDataset
+
+from hiexp_verl.jsonl import read_questions
+from hiexp_verl.run.protocol import Format, check_format, first_messages
+from hiexp_verl.types import Question
+
+
+class QuestionDataset(RLHFDataset):
+    """`RLHFDataset` that also takes JSONL of `id`, `question`, `answer(s)`; parquet goes through verl unchanged."""
+
+    def _read_files_and_tokenize(self) -> None:
+        questions = [str(f) for f in self.data_files if str(f).endswith((".jsonl", ".jsonl.gz"))]
+        if len(questions) != len(self.data_files):
+            super()._read_files_and_tokenize()
+            return
+        dialect = check_format(self.config.get("search_format", "hermes"))
+        rows = [q for path in questions for q in read_questions(Path(path))]
+        if self.max_samples > 0:
+            rows = rows[: self.max_samples]
+        frame = datasets.Dataset.from_list([row_of(q, i, dialect) for i, q in enumerate(rows)])
+        self.dataframe = self.maybe_filter_out_long_prompts(frame)
+
+
+def row_of(question: Question, index: int, format: Format) -> dict[str, Any]:
+    """Return the row that verl's trainer, agent loop and reward expect for one question."""
+    return {
+        "data_source": str(question.meta.get("dataset", "hiexp")),
+        "prompt": first_messages(question.question, format),
+        "ability": "search",
+        "reward_model": {"style": "rule", "ground_truth": {"target": list(question.answers)}},
+        "extra_info": {"index": index, "question_id": question.id, "question": question.question},
+    }

@@ -1,0 +1,96 @@
+"""Checks before any device time is spent: a hydra callback in the driver of `main_ppo`."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig
+
+from hiexp_verl.config import HiExpConfig
+from hiexp_verl.errors import HiExpError
+from hiexp_verl.jsonl import read_questions
+from hiexp_verl.plugin.agent_loop import settings_of
+
+
+class Preflight(Callback):
+    """Refuses a run whose settings, corpus, HEK, encoder, model or questions cannot work."""
+
+    def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Exit with one line that says what to do. Not an exception: hydra turns a callback's into a mere warning."""
+        try:
+            check_run(config)
+        except HiExpError as error:
+            sys.exit(f"hiexp: {error}")
+
+
+def check_run(config: DictConfig) -> None:
+    """Check everything that a run needs.
+
+    Raises:
+        HiExpError: the first fault found.
+    """
+    settings = settings_of(config)
+    check_search(settings)
+    if settings.enabled:
+        check_hek(settings)
+    model = str(config.actor_rollout_ref.model.path)
+    if Path(model).exists() and not (Path(model) / "config.json").is_file():
+        raise HiExpError(f"actor_rollout_ref.model.path={model} is no model directory: it has no config.json")
+    for key in ("train_files", "val_files"):
+        check_questions(config, key, settings)
+
+
+def check_search(settings: HiExpConfig) -> None:
+    """Check that the search tool has something to search."""
+    search = settings.search
+    if search.engine == "http":
+        if not search.url:
+            raise HiExpError("hiexp.search.engine=http needs hiexp.search.url, the address of a retrieval server")
+    elif not search.corpus:
+        raise HiExpError(f"hiexp.search.engine={search.engine} needs hiexp.search.corpus, a JSONL of id, title, text")
+    elif not Path(search.corpus).is_file():
+        raise HiExpError(f"hiexp.search.corpus={search.corpus} does not exist")
+
+
+def check_hek(settings: HiExpConfig) -> None:
+    """Check that the HEK loads and that the encoder is the one it was built with."""
+    from hiexp_verl.encoder import load_encoder
+    from hiexp_verl.hek.store import HEK
+
+    if not settings.hek:
+        raise HiExpError("hiexp.hek is not set; give the directory of a HEK (`hiexp build`), or hiexp.enabled=false")
+    hek = HEK.load(Path(settings.hek))
+    hek.check_encoder(load_encoder(settings.encoder or hek.header.encoder.name).identity)
+
+
+def check_questions(config: DictConfig, key: str, settings: HiExpConfig) -> None:
+    """Check that question files are well-formed and that the longest prompt leaves room for experience."""
+    from hiexp_verl.run.protocol import check_format, first_messages
+
+    files = config.data.get(key)
+    for file in [files] if isinstance(files, str) else list(files or []):
+        if not Path(file).is_file():
+            raise HiExpError(f"data.{key}: {file} does not exist")
+        if not str(file).endswith((".jsonl", ".jsonl.gz")):
+            continue  # parquet is verl's own to read
+        questions = read_questions(Path(file))
+        longest = max(questions, key=lambda q: len(q.question))
+        dialect = check_format(config.actor_rollout_ref.rollout.multi_turn.format)
+        check_prompt_length(config, first_messages(longest.question, dialect), longest.id)
+
+
+def check_prompt_length(config: DictConfig, messages: list[dict[str, Any]], question_id: str) -> None:
+    """Check that verl will not cut the prompt: it would cut from the left, the system prompt first."""
+    from transformers import AutoTokenizer
+
+    path = config.actor_rollout_ref.model.path
+    if not Path(path).exists():
+        return  # a hub name or a remote path: verl fetches it, and its own checks apply
+    ids = AutoTokenizer.from_pretrained(path).apply_chat_template(messages, add_generation_prompt=True, tokenize=True, return_dict=True)
+    length, limit = len(ids["input_ids"]), config.data.max_prompt_length
+    if length > limit:
+        raise HiExpError(
+            f"the prompt of question {question_id} has {length} tokens, over data.max_prompt_length={limit}, "
+            "and verl would cut its system prompt; raise data.max_prompt_length"
+        )
