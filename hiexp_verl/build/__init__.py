@@ -1,0 +1,1 @@
+"""Trajectories -> contrasts -> diagnoses -> E1 -> clusters -> E2 -> E3 -> a HEK."""

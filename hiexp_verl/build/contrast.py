@@ -1,0 +1,57 @@
+"""Successes beside failures of the same question: what experience is distilled from."""
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from hiexp_verl.scoring import normalise
+from hiexp_verl.types import Trajectory
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """All trajectories of one question, split by outcome; one side is empty when single-sided contrasts are wanted."""
+
+    question_id: str
+    question: str
+    answers: tuple[str, ...]
+    successes: tuple[Trajectory, ...]
+    failures: tuple[Trajectory, ...]
+
+
+def contrasts(
+    trajectories: Iterable[Trajectory], success_at: float | None = None, single_sided: bool = False
+) -> tuple[list[Contrast], Counter[str]]:
+    """Group trajectories by question, in the order of first appearance, and count the questions left out, by reason.
+
+    Args:
+        success_at: a trajectory succeeds when its score reaches this; None takes its own `correct` mark.
+        single_sided: also keep questions with failures only (questions with successes only teach nothing new).
+    """
+    groups: dict[str, list[Trajectory]] = {}
+    for trajectory in trajectories:
+        groups.setdefault(trajectory.question_id, []).append(trajectory)
+    kept: list[Contrast] = []
+    dropped: Counter[str] = Counter()
+    for question_id, group in groups.items():
+        good = [t for t in group if (t.correct if success_at is None else t.score >= success_at)]
+        accepted = {normalise(t.prediction) for t in good}
+        bad = [t for t in group if t not in good]
+        # The judge called the same answer right once and wrong once: there is nothing to learn from that.
+        clear = [t for t in bad if not t.prediction or normalise(t.prediction) not in accepted]
+        reason = _reason_to_drop(good, bad, clear, single_sided)
+        if reason:
+            dropped[reason] += 1
+        else:
+            kept.append(Contrast(question_id, group[0].question, group[0].answers, tuple(good), tuple(clear)))
+    return kept, dropped
+
+
+def _reason_to_drop(good: list[Trajectory], bad: list[Trajectory], clear: list[Trajectory], single_sided: bool) -> str:
+    if not bad:
+        return "questions with successes only"
+    if not good and not single_sided:
+        return "questions with failures only"
+    if not clear:
+        return "questions whose failures gave an accepted answer"
+    return ""

@@ -1,0 +1,246 @@
+"""Compute what went wrong: diagnose before you reflect.
+
+Small models cannot find the difference between two transcripts, but it can be computed: how many searches each made and
+which, what they retrieved, where they part. The finding is what a distiller gets, and it is kept as provenance.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from os.path import commonprefix
+from typing import Literal
+
+from hiexp_verl.build.contrast import Contrast
+from hiexp_verl.build.mask import Masker
+from hiexp_verl.build.shape import Shape, asked_for, shape_of
+from hiexp_verl.scoring import cem, normalise
+from hiexp_verl.transcript import Search, searches
+from hiexp_verl.types import Trajectory
+
+# In the order in which they are decisive: the first that holds is the main finding of a failure.
+Finding = Literal[
+    "no_answer",  # it ended without an answer that could be read
+    "answer_form",  # it had the right thing in another form, or with more or less than was asked
+    "never_searched",
+    "two_in_one_query",  # it asked for both things compared in one query, the success for each on its own
+    "answer_retrieved_but_missed",  # a passage with the answer was there, and it took something else
+    "wrong_entity",  # it went on with another intermediate thing than the success
+    "entity_never_resolved",  # the success named the intermediate thing in a later query, the failure never did
+    "repeated_query",  # it asked the same again and got the same again
+    "answer_repeats_question",  # it answered with a name that the question already gives
+    "stopped_early",  # it searched less than the success and had not retrieved the answer
+    "dropped_condition",  # its queries leave out words of the question that the success searched with
+    "whole_question_query",  # it pasted the question into the search
+    "answer_never_retrieved",  # none of the above, but no passage held the answer
+]
+
+_SAME_QUERY = 0.8  # Jaccard overlap of words from which a query counts as asked again
+_WHOLE_QUESTION = 0.8  # share of the question's words in one query
+_MIN_ANSWER_CHARS = 4  # shorter answers occur in any passage by chance
+_FUNCTION_WORDS = frozenset(
+    "of in on at to for by from with and or is are was were be been do does did has have had which what who whom whose when where why how that this "
+    "these those it its he she they his her their there as than then vs versus both same first name".split()
+)
+
+
+@dataclass(frozen=True)
+class Side:
+    """What one trajectory did, as far as it can be computed."""
+
+    trajectory_id: str
+    queries: tuple[str, ...]
+    prediction: str
+    saw_answer: bool | None  # a passage held the answer; None when that says nothing (yes, no, very short answers)
+    bridge: str  # the intermediate thing it found and searched for by name, or ""
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """One failure explained by one success of the same question."""
+
+    question_id: str
+    question: str
+    answers: tuple[str, ...]
+    finding: Finding
+    also: tuple[Finding, ...]  # what else holds, in order
+    shape: Shape
+    asked_for: str
+    bridge_kind: str  # "country": what the success had to find first, or ""
+    part_at: int  # number of leading searches that both made alike
+    failed: Side
+    succeeded: Side | None  # None for a question without successes
+    masker: Masker
+
+    @property
+    def kind_of_question(self) -> str:
+        """The question without names and numbers."""
+        return self.masker.mask(self.question)
+
+
+def diagnose(contrast: Contrast, most: int = 2) -> list[Diagnosis]:
+    """Return at most `most` diagnoses with different findings, the most frequent finding first.
+
+    Failures of which nothing can be said give none.
+    """
+    documents = [search.documents for t in (*contrast.successes, *contrast.failures) for search in searches(t.messages)]
+    masker = Masker(contrast.question, documents)
+    best = min(contrast.successes, key=_model_success_order(contrast.answers), default=None)
+    by_finding: dict[Finding, list[Diagnosis]] = {}
+    for failure in contrast.failures:
+        found = _diagnose_pair(contrast, failure, best, masker)
+        if found is not None:
+            by_finding.setdefault(found.finding, []).append(found)
+    # sorted() is stable: equally frequent findings keep their order of appearance.
+    groups = sorted(by_finding.values(), key=len, reverse=True)
+    return [max(group, key=lambda d: d.part_at) for group in groups[:most]]
+
+
+def _model_success_order(answers: Sequence[str]) -> Callable[[Trajectory], tuple[bool, bool, int, str]]:
+    """Order successes: with evidence for the answer first, then those that searched least (but at all)."""
+
+    def order(trajectory: Trajectory) -> tuple[bool, bool, int, str]:
+        made = searches(trajectory.messages)
+        return (not made, not _saw(made, answers), len(made), trajectory.id)
+
+    return order
+
+
+def _diagnose_pair(contrast: Contrast, failure: Trajectory, success: Trajectory | None, masker: Masker) -> Diagnosis | None:
+    failed = _side(failure, contrast, masker)
+    succeeded = _side(success, contrast, masker) if success is not None else None
+    names = [words for name in masker.names(contrast.question) if (words := _words(name))]
+    findings = [finding for finding, holds in _checks(contrast, failed, succeeded, names) if holds]
+    if not findings:
+        return None
+    masked = masker.mask(contrast.question)
+    shape = shape_of(masked)
+    bridge = succeeded.bridge if succeeded is not None else ""
+    return Diagnosis(
+        question_id=contrast.question_id,
+        question=contrast.question,
+        answers=contrast.answers,
+        finding=findings[0],
+        also=tuple(findings[1:]),
+        shape="indirect" if shape == "direct" and bridge else shape,
+        asked_for=asked_for(masked),
+        bridge_kind=masker.kind_of(bridge) if bridge else "",
+        part_at=_common_searches(failed, succeeded),
+        failed=failed,
+        succeeded=succeeded,
+        masker=masker,
+    )
+
+
+def _checks(contrast: Contrast, failed: Side, succeeded: Side | None, names: list[frozenset[str]]) -> list[tuple[Finding, bool]]:
+    """Evaluate every finding, in the order of `Finding`."""
+    question = _words(contrast.question)
+    good = succeeded if succeeded is not None else Side("", (), contrast.answers[0], None, "")
+    two_things = shape_of(contrast.question) in ("compare", "common", "verify") and len(names) >= 2
+    searched = bool(failed.queries)
+    return [
+        ("no_answer", not failed.prediction.strip()),
+        ("answer_form", _same_thing(failed.prediction, (good.prediction, *contrast.answers))),
+        ("never_searched", not searched and (bool(good.queries) or succeeded is None)),
+        ("two_in_one_query", two_things and _joins(failed.queries, names) and not _joins(good.queries, names)),
+        ("answer_retrieved_but_missed", failed.saw_answer is True),
+        ("wrong_entity", bool(good.bridge and failed.bridge) and not _words(good.bridge) & _words(failed.bridge)),
+        ("entity_never_resolved", searched and bool(good.bridge) and not failed.bridge),
+        ("repeated_query", _repeats(failed.queries) and not _repeats(good.queries)),
+        ("answer_repeats_question", not two_things and _covered(_words(failed.prediction), question) and searched),
+        ("stopped_early", 0 < len(failed.queries) < len(good.queries)),
+        ("dropped_condition", searched and len(_dropped(question, failed.queries) - _dropped(question, good.queries)) >= 2),
+        ("whole_question_query", any(len(_words(q) & question) >= _WHOLE_QUESTION * len(question) for q in failed.queries)),
+        ("answer_never_retrieved", searched and failed.saw_answer is False),
+    ]
+
+
+def _side(trajectory: Trajectory, contrast: Contrast, masker: Masker) -> Side:
+    made = searches(trajectory.messages)
+    return Side(
+        trajectory_id=trajectory.id,
+        queries=tuple(search.query for search in made),
+        prediction=trajectory.prediction,
+        saw_answer=_saw(made, contrast.answers),
+        bridge=_bridge(made, contrast, masker),
+    )
+
+
+def _saw(made: Sequence[Search], answers: Sequence[str]) -> bool | None:
+    telling = [answer for answer in answers if len(normalise(answer)) >= _MIN_ANSWER_CHARS]
+    return any(cem(search.documents, telling) == 1.0 for search in made) if telling else None
+
+
+def _bridge(made: Sequence[Search], contrast: Contrast, masker: Masker) -> str:
+    """Return the first name in a query that the question does not give, that earlier passages do, and that is not the answer."""
+    question = _words(contrast.question)
+    seen = ""
+    for number, search in enumerate(made):
+        if number > 0:
+            for name in (*masker.names(search.query), *_new_words(search.query, question)):
+                words = _words(name)
+                if words and not words & question and cem(seen, [name]) and not cem(name, contrast.answers):
+                    return name
+        seen += "\n" + search.documents
+    return ""
+
+
+def _new_words(query: str, question: frozenset[str]) -> list[str]:
+    """Return the runs of words of a lower-case query that the question does not have ("kabul afghanistan")."""
+    runs: list[list[str]] = [[]]
+    for word in normalise(query).split():
+        if word in question or word in _FUNCTION_WORDS or len(word) < 4:
+            runs.append([])
+        else:
+            runs[-1].append(word)
+    # One ordinary word is no name; two that passages hold side by side nearly always are.
+    return [" ".join(run) for run in runs if len(run) >= 2]
+
+
+def _same_thing(prediction: str, answers: Sequence[str]) -> bool:
+    """Whether a wrong answer shares its words, or the stem of a word, with a right one ("Lithuanian" and "Lithuania")."""
+    said = _words(prediction)
+    for answer in answers:
+        right = _words(answer)
+        if not said or not right or said <= {"yes", "no"}:
+            continue
+        if len(said & right) >= 0.5 * min(len(said), len(right)) and (said <= right or right <= said):
+            return True
+        if len(said) == len(right) == 1 and _same_stem(min(said), min(right)):
+            return True
+    return False
+
+
+def _same_stem(a: str, b: str) -> bool:
+    return len(commonprefix([a, b])) >= max(5, 0.7 * max(len(a), len(b)))
+
+
+def _joins(queries: Sequence[str], names: list[frozenset[str]]) -> bool:
+    """Whether the first query holds two of the question's names."""
+    return bool(queries) and sum(name <= _words(queries[0]) for name in names) >= 2
+
+
+def _repeats(queries: Sequence[str]) -> bool:
+    words = [_words(query) for query in queries]
+    return any(_overlap(a, b) >= _SAME_QUERY for i, a in enumerate(words) for b in words[i + 1 :])
+
+
+def _dropped(question: frozenset[str], queries: Sequence[str]) -> frozenset[str]:
+    return question.difference(*(_words(query) for query in queries))
+
+
+def _common_searches(failed: Side, succeeded: Side | None) -> int:
+    if succeeded is None:
+        return 0
+    alike = [_overlap(_words(a), _words(b)) >= _SAME_QUERY for a, b in zip(failed.queries, succeeded.queries, strict=False)]
+    return alike.index(False) if False in alike else len(alike)
+
+
+def _covered(words: frozenset[str], by: frozenset[str]) -> bool:
+    return bool(words) and words <= by
+
+
+def _overlap(a: frozenset[str], b: frozenset[str]) -> float:
+    return len(a & b) / len(a | b) if a | b else 0.0
+
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(normalise(text).split()) - _FUNCTION_WORDS

@@ -1,0 +1,187 @@
+"""Take the names and numbers out of a text, so that what is left fits other questions of the same kind.
+
+"Who directed the film Suicide Kings in 1997?" becomes "Who directed the film X in a given year?"; where a retrieved
+passage says what the name stands for ("Suicide Kings is a 1997 crime film"), the kind takes its place: "a film".
+"""
+
+import re
+from collections.abc import Iterable, Sequence
+
+from hiexp_verl.scoring import normalise
+
+_QUOTED = re.compile(r"[\"“”]([^\"“”]{1,120})[\"“”]")
+_WORD = r"[^\W\d_](?:[\w'’.-]*\w)?"
+_CAPITAL = r"(?:(?=[^\W\d_a-z])[^\W\d_][\w'’.&-]*)"
+_JOIN = r"(?:of the|of|the|de la|de|del|di|da|von|van|le|la|el|al|bin|v\.|vs\.|&|for the|for|on the|in the|to the)"
+_NAME = re.compile(rf"(?<![\w]){_CAPITAL}(?:,? (?:{_JOIN} )?(?:{_CAPITAL}|\d+\b))*")
+_DATE = re.compile(
+    r"\b(?:(?:January|February|March|April|May|June|July|August|September|October|November|December) \d{1,2}(?:,? \d{4})?"
+    r"|\d{1,2} (?:January|February|March|April|May|June|July|August|September|October|November|December)(?: \d{4})?)\b"
+)
+_YEAR = re.compile(r"\b(?:1[0-9]|20)\d\d(?:s|[-–/]\d{2,4})?(?: and (?:1[0-9]|20)\d\ds?)?\b")
+_YEAR_ADJECTIVE = re.compile(rf"(^|\b(?:the|an?|what|which|is) ){_YEAR.pattern} (?!and|or)(?=[A-Za-z])", re.IGNORECASE)
+_NUMBER = re.compile(r"(?<!\w)\d[\d.,:]*(?:st|nd|rd|th)?(?!\w)")
+_PASSAGE = re.compile(r"Doc \d+\(Title: \"(.*?)\"\) *(.*)")
+_IS_A = re.compile(
+    r"\b(?:is|was|are|were) (?:a|an|the|one of the|the name of an?) ((?:[\w’'-]+ ){0,7}?[\w-]+?)(?= (?:of|in|by|from|who|that|which|and|or|based|located|"
+    r"directed|written|for|on|at|with|to|known|born|best|as|published|founded|released|made|set|created|produced|where|when|used|between|near|under|currently|formed)\b|[,.;:(])"
+)
+_SMALL = frozenset(
+    "a an the of in on at to for by from with and or is are was were be been do does did has have had can could which what who whom whose when where why "
+    "how that this these those it its he she they his her their there both between before after as if not than then into out about over under most more "
+    "first last same other name give find list main in-between also only still best known many much long".split()
+)
+# Adjectives of nationality and faith: capitalised, but no name.
+_ADJECTIVE = re.compile(r"(?:[A-Z]\w+(?:an|ish|ese|ian|ic)|French|Greek|Dutch|Welsh|Swiss|Czech|Thai|British|African-American|English-\w+|\w+-American|US|U\.S\.)$")
+_NO_KIND = frozenset("name term one number part member set kind type group person example series list".split())
+
+
+class Masker:
+    """Masks the names of one episode: those in the question, and the titles of the passages that were retrieved.
+
+    Args:
+        question: its capitalised names are known names, also where a query writes them in lower case.
+        documents: what the searches returned ("Doc 1(Title: ...) text" lines); they say what kind of thing a name is.
+    """
+
+    def __init__(self, question: str, documents: Iterable[str] = ()) -> None:
+        self._kinds: dict[str, str] = {}
+        self._lower_words: set[str] = set()
+        self._known: list[str] = []
+        titles: set[str] = set()
+        for text in documents:
+            self._lower_words.update(re.findall(r"\b[a-z]{3,}\b", text))
+            for title, body in _PASSAGE.findall(text):
+                self._learn(title, body)
+                titles |= {title, title.partition(" (")[0]}
+        # Titles first: they tell where a name ends that holds small words ("The Bears and I").
+        self._known = _longest_first(title for title in titles if len(title) > 3 and not title.islower())
+        self._known = _longest_first([*self._known, *self.names(question)])
+
+    def names(self, text: str) -> list[str]:
+        """Return the names in the text, in order, each once."""
+        return list(dict.fromkeys(name for _, _, name in self._spans(text)))
+
+    def kind_of(self, name: str) -> str:
+        """Return the noun that says what the name stands for ("film"), or an empty string when no passage says so."""
+        return self._kinds.get(normalise(name), "")
+
+    def mask(self, text: str) -> str:
+        """Return the text with names replaced by their kind or by X, Y, Z, and dates and numbers generalised."""
+        text = self._replace_names(_DATE.sub("a given date", " ".join(text.split())))
+        # "the 1997 crime film" loses the year, "in 1997" keeps its meaning.
+        text = _YEAR_ADJECTIVE.sub(r"\1", text)
+        text = _YEAR.sub("a given year", text)
+        text = _NUMBER.sub("some number", text)
+        return _tidy(text)
+
+    def _learn(self, title: str, body: str) -> None:
+        bare, _, note = title.partition(" (")
+        kind = _head(note.rstrip(")")) or _head_of_sentence(body)
+        for name in {normalise(title), normalise(bare)}:
+            if kind and name:
+                self._kinds.setdefault(name, kind)
+
+    def _replace_names(self, text: str) -> str:
+        out, end, used = [], 0, dict[str, str]()
+        for start, stop, name in self._spans(text):
+            key = normalise(name)
+            if key not in used:
+                used[key] = self._placeholder(name, text[:start], list(used.values()))
+            out += [text[end:start], used[key]]
+            end = stop
+        return "".join([*out, text[end:]])
+
+    def _placeholder(self, name: str, before: str, used: Sequence[str]) -> str:
+        kind = self.kind_of(name)
+        said = before.rstrip().rsplit(" ", 1)[-1].lower() if before.strip() else ""
+        if kind and said != kind and said not in ("the", "a", "an", "this"):
+            return f"another {kind}" if f"a {kind}" in used else f"a {kind}"
+        if kind and said in ("the", "a", "an", "this"):
+            return kind
+        letters = [letter for letter in "XYZW" if letter not in used]
+        return letters[0] if letters else "X"
+
+    def _spans(self, text: str) -> list[tuple[int, int, str]]:
+        """Find (start, stop, name) without overlaps: known names, then quoted text and capitalised runs between them."""
+        chosen: list[tuple[int, int, str]] = []
+        for name in self._known:
+            start = text.find(name)
+            while start >= 0:
+                stop = start + len(name)
+                whole = not (text[start - 1 : start].isalnum() or text[stop : stop + 1].isalnum())
+                if whole and all(stop <= other[0] or start >= other[1] for other in chosen):
+                    chosen.append((start, stop, name))
+                start = text.find(name, stop)
+        gaps = zip([0, *(stop for _, stop, _ in sorted(chosen))], [*(start for start, _, _ in sorted(chosen)), len(text)], strict=True)
+        found = [span for start, stop in gaps for span in self._runs(text, start, stop)]
+        return sorted(chosen + found)
+
+    def _runs(self, text: str, start: int, stop: int) -> list[tuple[int, int, str]]:
+        spans = [(m.start(), m.end(), m[1]) for m in _QUOTED.finditer(text, start, stop)]
+        for match in _NAME.finditer(text, start, stop):
+            span = self._trim(text, match.start(), match.end())
+            if span is not None and all(span[1] <= other[0] or span[0] >= other[1] for other in spans):
+                spans.append(span)
+        return spans
+
+    def _trim(self, text: str, start: int, stop: int) -> tuple[int, int, str] | None:
+        """Cut function words and adjectives off a capitalised run; None when no name is left."""
+        while True:
+            words = text[start:stop].split(" ")
+            first = words[0].rstrip(".,'’")
+            starts_sentence = start == 0 or text[:start].rstrip()[-1:] in ".?!:"
+            ordinary = first.lower() in _SMALL or (starts_sentence and self._is_ordinary(words, first))
+            adjective = bool(_ADJECTIVE.match(first)) and (len(words) == 1 and text[stop : stop + 1] == " " and text[stop + 1 : stop + 2].islower())
+            if not ordinary and not adjective:
+                break
+            start += len(words[0]) + 1
+            if start >= stop:
+                return None
+        name = re.sub(r"[.,'’]+$|['’]s$", "", text[start:stop])
+        if len(name) < 2 and not name.isalpha():
+            return None
+        return start, start + len(name), name
+
+    def _is_ordinary(self, words: Sequence[str], first: str) -> bool:
+        return len(words) == 1 and first.lower() in self._lower_words and not first.isupper()
+
+
+def redact(text: str, answers: Sequence[str], question: str) -> str:
+    """Replace each answer in the text by "the answer", unless the question itself contains it (then it gives nothing away)."""
+    asked = f" {normalise(question)} "
+    for answer in sorted(answers, key=len, reverse=True):
+        words = normalise(answer).split()
+        if not words or f" {' '.join(words)} " in asked or words in (["yes"], ["no"]):
+            continue
+        pattern = r"(?<!\w)(?:(?:the|a|an)\s+)?" + r"[\W_]+(?:(?:the|a|an)\s+)?".join(map(re.escape, words)) + r"(?!\w)"
+        text = re.sub(pattern, "the answer", text, flags=re.IGNORECASE)
+    return text
+
+
+def _head_of_sentence(body: str) -> str:
+    match = _IS_A.search(body[:300])
+    return _head(match[1]) if match else ""
+
+
+def _head(phrase: str) -> str:
+    words = phrase.split()
+    if not words or not re.fullmatch(r"[a-z]{3,}", words[-1]) or words[-1] in _NO_KIND or words[-1] in _SMALL:
+        return ""
+    word = words[-1]
+    return "" if word.endswith(("ed", "ing", "ous", "est")) else word
+
+
+def _tidy(text: str) -> str:
+    text = re.sub(r"[\"“”]", "", text)
+    # Adjectives that tell one country from another: "American actor" is "actor".
+    text = re.sub(r"\b(?:[A-Z]\w+(?:ish|ese|ian|ican)|African|German|French|Greek|Dutch|English|British|US)(?:-[A-Z]\w+)? (?=[a-z])", "", text)
+    text = re.sub(r"\b(a|an) (a|an|another|the) ", r"\2 ", text)
+    text = re.sub(r"\b(X|Y|Z)(?: \1\b)+", r"\1", text)
+    text = re.sub(r"\ban? (?=[a-z])", "a ", text)
+    text = re.sub(r"\ba (?=(?!uni|use|eu|one\b)[aeiou])", "an ", text)
+    return re.sub(r"\s+([?,.;:])", r"\1", re.sub(r"\s+", " ", text)).strip(" ,;")
+
+
+def _longest_first(names: Iterable[str]) -> list[str]:
+    return sorted(dict.fromkeys(names), key=lambda name: (-len(name), name))
