@@ -1,6 +1,6 @@
 """Scores are those of the SQuAD and HotpotQA scripts, checked by hand; formats cannot be gamed by tool text."""
 
-from typing import cast
+from typing import Any, cast
 
 import pytest
 from hypothesis import given
@@ -129,7 +129,7 @@ def test_scoring_without_gold_or_with_an_unknown_kind_is_an_error():
     with pytest.raises(HiExpError, match="at least one text"):
         scoring.score("x", "Paris")
     with pytest.raises(HiExpError, match="unknown reward 'rouge'"):
-        scoring.score("x", ["x"], cast(scoring.RewardKind, "rouge"))
+        scoring.score("x", ["x"], cast(Any, "rouge"))
 
 
 PIECES = ["<answer>", "</answer>", "\\boxed{", "}", "{", "<information>", "</information>", "a", " yes", "No.", "\n", "é"]

@@ -1,0 +1,39 @@
+"""Port: queries in, passages out. BM25 and dense search in this process, or a Search-R1 retrieval server."""
+
+from pathlib import Path
+
+from hiexp_verl.config import SearchConfig
+from hiexp_verl.encoder import Encoder
+from hiexp_verl.errors import HiExpError
+from hiexp_verl.jsonl import read_corpus
+from hiexp_verl.search.base import Ranking, SearchEngine, SearchFailed
+
+__all__ = ["Ranking", "SearchEngine", "SearchFailed", "open_engine"]
+
+
+def open_engine(settings: SearchConfig, encoder: Encoder | None = None, cache_dir: Path | None = None) -> SearchEngine:
+    """Open the search engine that the settings name; the encoder is for `dense` only, `cache_dir` for its vectors.
+
+    Raises:
+        HiExpError: a corpus, an address or an encoder is missing or malformed. An HTTP server is not asked here: see
+            `HttpSearch.check`.
+    """
+    if settings.engine == "http":
+        from hiexp_verl.search.http import HttpSearch
+
+        if not settings.url:
+            raise HiExpError("search over http has no address; set hiexp.search.url, for example http://127.0.0.1:8000/retrieve")
+        return HttpSearch(settings.url, settings.timeout, settings.retries, settings.cache_size)
+    if not settings.corpus:
+        raise HiExpError(f"{settings.engine} search has no corpus; set hiexp.search.corpus to a JSONL file with id, title, text")
+    if settings.engine == "dense":
+        from hiexp_verl.search.dense import DenseSearch
+
+        if encoder is None:
+            raise HiExpError("dense search needs an encoder; set hiexp.search.encoder to a directory or a name")
+        return DenseSearch(read_corpus(Path(settings.corpus)), encoder, cache_dir)
+    if settings.engine == "bm25":
+        from hiexp_verl.search.bm25 import BM25Search
+
+        return BM25Search(read_corpus(Path(settings.corpus)))
+    raise HiExpError(f"unknown search engine {settings.engine!r}; use bm25, dense or http")

@@ -1,0 +1,92 @@
+"""Dense search in this process: cosine over the vectors of an encoder, which are kept on disk."""
+
+import hashlib
+import logging
+import os
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from threading import Lock
+
+import numpy as np
+
+from hiexp_verl.encoder import Encoder, Vectors
+from hiexp_verl.errors import HiExpError
+from hiexp_verl.search.base import Ranking, best_rows
+from hiexp_verl.types import Passage
+
+logger = logging.getLogger(__name__)
+
+_CHUNK = 512  # passages encoded between two updates of the progress bar
+
+
+class DenseSearch:
+    """Exact cosine search; vectors_P_D are cached under a hash of the encoder and the passages.
+
+    Raises:
+        HiExpError: the corpus is empty.
+    """
+
+    def __init__(self, passages: Sequence[Passage], encoder: Encoder, cache_dir: Path | None = None) -> None:
+        if not passages:
+            raise HiExpError("the corpus is empty; dense search needs at least one passage")
+        self._passages = list(passages)
+        self._encoder = encoder
+        self._lock = Lock()  # encoders are not promised to be thread-safe
+        self.cache_file = (cache_dir or default_cache_dir()) / f"{_key(self._passages, encoder)}.npy"
+        self._vectors_P_D = self._load() if self.cache_file.is_file() else self._encode()
+
+    def search(self, queries: Sequence[str], top_k: int) -> list[Ranking]:
+        """Return the `top_k` nearest passages of each query with their cosines."""
+        if not queries:
+            return []
+        with self._lock:
+            queries_Q_D = self._encoder.encode_queries(list(queries))
+        scores_Q_P = queries_Q_D @ self._vectors_P_D.T
+        return [[(self._passages[row], float(scores_P[row])) for row in best_rows(scores_P, top_k)] for scores_P in scores_Q_P]
+
+    def _load(self) -> Vectors:
+        try:
+            vectors_P_D = np.load(self.cache_file, mmap_mode="r", allow_pickle=False)
+        except (ValueError, EOFError) as error:
+            logger.warning("the cached vectors %s are damaged (%s); encoding the corpus again", self.cache_file, error)
+            return self._encode()
+        if vectors_P_D.shape != (len(self._passages), self._encoder.identity.dimensions):
+            logger.warning("the cached vectors %s have the shape %s; encoding the corpus again", self.cache_file, vectors_P_D.shape)
+            return self._encode()
+        return vectors_P_D
+
+    def _encode(self) -> Vectors:
+        from tqdm import tqdm
+
+        texts = [f"{p.title}\n{p.text}" for p in self._passages]
+        starts = tqdm(range(0, len(texts), _CHUNK), desc="encode corpus", disable=len(texts) <= _CHUNK)
+        vectors_P_D = np.concatenate([self._encoder.encode_passages(texts[i : i + _CHUNK]) for i in starts])
+        _save(self.cache_file, vectors_P_D)
+        return vectors_P_D
+
+
+def default_cache_dir() -> Path:
+    """Return where vectors are kept: $HIEXP_CACHE, else ~/.cache/hiexp; in it the folder `dense`."""
+    return Path(os.environ.get("HIEXP_CACHE") or Path.home() / ".cache" / "hiexp") / "dense"
+
+
+def _key(passages: Sequence[Passage], encoder: Encoder) -> str:
+    identity = encoder.identity
+    digest = hashlib.sha256(f"{identity.sha256}\0{identity.passage_prefix}\0{identity.dimensions}\0".encode())
+    for passage in passages:
+        digest.update(f"{passage.title}\n{passage.text}\0".encode("utf-8", "surrogatepass"))
+    return digest.hexdigest()[:32]
+
+
+def _save(path: Path, vectors_P_D: Vectors) -> None:
+    """Write the file in full or not at all: another process may be reading or writing the same one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            np.save(file, vectors_P_D, allow_pickle=False)
+        os.replace(name, path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise

@@ -1,0 +1,131 @@
+"""Client of a Search-R1 retrieval server that survives long runs: pooled connections, time-outs, retries, cache."""
+
+import logging
+import random
+import time
+from collections import OrderedDict
+from collections.abc import Sequence
+from threading import Lock
+
+from hiexp_verl.errors import HiExpError
+from hiexp_verl.search.base import Ranking, SearchFailed
+from hiexp_verl.search.wire import read_reply, write_request
+
+logger = logging.getLogger(__name__)
+
+MAX_BACKOFF_SECONDS = 8.0
+
+
+class HttpSearch:
+    """Ask a retrieval server; one request for all queries that are not in the cache.
+
+    Args:
+        url: for example http://127.0.0.1:8000/retrieve (the path is added when there is none).
+        timeout: seconds for one request.
+        retries: further attempts after a time-out, a connection error, a 429, a 5xx or a reply that is not the wire format.
+        cache_size: queries kept (least recently used go first); 0 turns the cache off.
+        backoff: seconds before the first retry, doubled each time, with jitter.
+
+    Raises:
+        HiExpError: the address is not one.
+    """
+
+    def __init__(self, url: str, timeout: float = 30.0, retries: int = 3, cache_size: int = 10_000, backoff: float = 0.5) -> None:
+        import httpx
+
+        self.url = _full_url(url)
+        # trust_env off: a proxy set for downloads would swallow calls to a server inside the cluster.
+        self._client = httpx.Client(timeout=timeout, trust_env=False, limits=httpx.Limits(max_connections=64))
+        self._retries = retries
+        self._backoff = backoff
+        self._cache_size = cache_size
+        self._cache: OrderedDict[tuple[str, int], Ranking] = OrderedDict()
+        self._lock = Lock()
+        self.requests = 0  # sent, retries included
+
+    def search(self, queries: Sequence[str], top_k: int) -> list[Ranking]:
+        """Return the server's rankings, from the cache where possible.
+
+        Raises:
+            SearchFailed: the server did not give a valid reply after all retries.
+        """
+        known = {query: self._recall(query, top_k) for query in queries}
+        missing = [query for query, ranking in known.items() if ranking is None]
+        if missing:
+            for query, ranking in zip(missing, self._ask(missing, top_k), strict=True):
+                known[query] = ranking
+                self._remember(query, top_k, ranking)
+        return [list(known[query] or ()) for query in queries]
+
+    def check(self) -> None:
+        """Ask the server one question.
+
+        Raises:
+            HiExpError: it cannot be reached or does not speak the wire format.
+        """
+        try:
+            self._ask(["test"], 1)
+        except SearchFailed as error:
+            raise HiExpError(
+                f"the search server {self.url} does not answer ({error.reason}: {error.detail}); start it or correct hiexp.search.url"
+            ) from error
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._client.close()
+
+    def _ask(self, queries: list[str], top_k: int) -> list[Ranking]:
+        for attempt in range(self._retries + 1):
+            try:
+                return self._ask_once(queries, top_k)
+            except SearchFailed as error:
+                last = attempt == self._retries or error.reason.startswith("refused")
+                logger.warning("search at %s: %s (%s), attempt %d", self.url, error.reason, error.detail, attempt + 1)
+                if last:
+                    raise
+            time.sleep(min(MAX_BACKOFF_SECONDS, self._backoff * 2**attempt) * (0.5 + random.random()))
+        raise SearchFailed("no attempt", f"retries={self._retries}")
+
+    def _ask_once(self, queries: list[str], top_k: int) -> list[Ranking]:
+        import httpx
+
+        with self._lock:
+            self.requests += 1
+        try:
+            response = self._client.post(self.url, json=write_request(queries, top_k))
+        except httpx.TimeoutException as error:
+            raise SearchFailed("time-out", repr(error)) from error
+        except httpx.TransportError as error:
+            raise SearchFailed("unreachable", repr(error)) from error
+        if response.status_code == 429 or response.status_code >= 500:
+            raise SearchFailed(f"server error {response.status_code}", response.text[:200])
+        if response.status_code != 200:
+            raise SearchFailed(f"refused {response.status_code}", response.text[:200])
+        try:
+            return read_reply(response.json(), len(queries), top_k)
+        except (ValueError, RecursionError) as error:
+            raise SearchFailed("bad reply", str(error)[:200]) from error
+
+    def _recall(self, query: str, top_k: int) -> Ranking | None:
+        with self._lock:
+            if (query, top_k) in self._cache:
+                self._cache.move_to_end((query, top_k))
+            return self._cache.get((query, top_k))
+
+    def _remember(self, query: str, top_k: int, ranking: Ranking) -> None:
+        with self._lock:
+            self._cache[query, top_k] = ranking
+            while len(self._cache) > self._cache_size:
+                self._cache.popitem(last=False)
+
+
+def _full_url(url: str) -> str:
+    import httpx
+
+    try:
+        parsed = httpx.URL(url)
+    except httpx.InvalidURL as error:
+        raise HiExpError(f"{url!r} is not an address ({error}); write for example http://127.0.0.1:8000/retrieve") from error
+    if parsed.scheme not in ("http", "https") or not parsed.host:
+        raise HiExpError(f"{url!r} is not an http address; write for example http://127.0.0.1:8000/retrieve")
+    return str(parsed.copy_with(path="/retrieve") if parsed.path in ("", "/") else parsed)
