@@ -110,20 +110,25 @@ class ChatClient:
         schema: dict[str, Any] | None = None,
         stop: Sequence[str] | None = None,
         progress: str = "",
+        on_reply: Callable[[int, str], None] | None = None,
     ) -> list[str]:
         """Answer all conversations, in their order, with a progress bar named `progress` (none when empty).
+
+        `on_reply(index, text)` is called as each answer arrives, in any order.
 
         Raises:
             HiExpError: see `chat`. Must not be called from inside a running event loop.
         """
 
-        async def one(messages: Sequence[Message]) -> str:
+        async def one(index: int, messages: Sequence[Message]) -> str:
             reply = await self.chat(messages, max_tokens=max_tokens, temperature=temperature, seed=seed, schema=schema, stop=stop)
+            if on_reply is not None:
+                on_reply(index, reply.text)
             return reply.text
 
         async def run() -> list[str]:
             try:
-                return await gather_with_progress([one(messages) for messages in conversations], progress)
+                return await gather_with_progress([one(index, messages) for index, messages in enumerate(conversations)], progress)
             finally:
                 await self.close()
 

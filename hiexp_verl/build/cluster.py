@@ -65,7 +65,8 @@ def height_of_cosine(cosine: float) -> float:
 
 def _check(vectors_E_D: Vectors) -> None:
     if len(vectors_E_D) > _MOST_ROWS:
-        raise HiExpError(f"Ward clustering of {len(vectors_E_D)} entries needs too much memory (at most {_MOST_ROWS}); merge or sample entries first")
+        raise HiExpError(f"{len(vectors_E_D)} entries need too much memory for Ward clustering (at most {_MOST_ROWS}); sample the trajectories")
     norms_E = np.linalg.norm(vectors_E_D, axis=1)
     if not np.allclose(norms_E, 1.0, atol=1e-3):
-        raise HiExpError(f"Ward needs unit vectors; norms run from {norms_E.min():.3f} to {norms_E.max():.3f}; encode with an Encoder, which normalises")
+        norms = f"{norms_E.min():.3f} to {norms_E.max():.3f}"
+        raise HiExpError(f"Ward needs unit vectors, their norms run from {norms}; encode with an Encoder, which normalises")

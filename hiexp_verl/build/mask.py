@@ -9,21 +9,21 @@ from collections.abc import Iterable, Sequence
 
 from hiexp_verl.scoring import normalise
 
-_QUOTED = re.compile(r"[\"“”]([^\"“”]{1,120})[\"“”]")
-_WORD = r"[^\W\d_](?:[\w'’.-]*\w)?"
-_CAPITAL = r"(?:(?=[^\W\d_a-z])[^\W\d_][\w'’.&-]*)"
+_QUOTED = re.compile(r"[\"\u201c\u201d]([^\"\u201c\u201d]{1,120})[\"\u201c\u201d]")
+_WORD = r"[^\W\d_](?:[\w'\u2019.-]*\w)?"
+_CAPITAL = r"(?:(?=[^\W\d_a-z])[^\W\d_][\w'\u2019.&-]*)"
 _JOIN = r"(?:of the|of|the|de la|de|del|di|da|von|van|le|la|el|al|bin|v\.|vs\.|&|for the|for|on the|in the|to the)"
 _NAME = re.compile(rf"(?<![\w]){_CAPITAL}(?:,? (?:{_JOIN} )?(?:{_CAPITAL}|\d+\b))*")
 _DATE = re.compile(
     r"\b(?:(?:January|February|March|April|May|June|July|August|September|October|November|December) \d{1,2}(?:,? \d{4})?"
     r"|\d{1,2} (?:January|February|March|April|May|June|July|August|September|October|November|December)(?: \d{4})?)\b"
 )
-_YEAR = re.compile(r"\b(?:1[0-9]|20)\d\d(?:s|[-–/]\d{2,4})?(?: and (?:1[0-9]|20)\d\ds?)?\b")
+_YEAR = re.compile(r"\b(?:1[0-9]|20)\d\d(?:s|[-\u2013/]\d{2,4})?(?: and (?:1[0-9]|20)\d\ds?)?\b")
 _YEAR_ADJECTIVE = re.compile(rf"(^|\b(?:the|an?|what|which|is) ){_YEAR.pattern} (?!and|or)(?=[A-Za-z])", re.IGNORECASE)
 _NUMBER = re.compile(r"(?<!\w)\d[\d.,:]*(?:st|nd|rd|th)?(?!\w)")
 _PASSAGE = re.compile(r"Doc \d+\(Title: \"(.*?)\"\) *(.*)")
 _IS_A = re.compile(
-    r"\b(?:is|was|are|were) (?:a|an|the|one of the|the name of an?) ((?:[\w’'-]+ ){0,7}?[\w-]+?)(?= (?:of|in|by|from|who|that|which|and|or|based|located|"
+    r"\b(?:is|was|are|were) (?:a|an|the|one of the|the name of an?) ((?:[\w\u2019'-]+ ){0,7}?[\w-]+?)(?= (?:of|in|by|from|who|that|which|and|or|based|located|"
     r"directed|written|for|on|at|with|to|known|born|best|as|published|founded|released|made|set|created|produced|where|when|used|between|near|under|currently|formed)\b|[,.;:(])"
 )
 _SMALL = frozenset(
@@ -65,6 +65,15 @@ class Masker:
     def kind_of(self, name: str) -> str:
         """Return the noun that says what the name stands for ("film"), or an empty string when no passage says so."""
         return self._kinds.get(normalise(name), "")
+
+    def mask_known(self, text: str) -> str:
+        """Return the text without the names of this episode; other words stay as they are (for prose that a model wrote)."""
+        for name in self._known:
+            # A title of one ordinary word ("Capital") is that word in prose.
+            if name.lower() not in self._lower_words:
+                kind = self.kind_of(name)
+                text = re.sub(rf"(?<!\w){re.escape(name)}(?!\w)", f"the {kind}" if kind else "X", text)
+        return _articles(text)
 
     def mask(self, text: str) -> str:
         """Return the text with names replaced by their kind or by X, Y, Z, and dates and numbers generalised."""
@@ -129,7 +138,7 @@ class Masker:
         """Cut function words and adjectives off a capitalised run; None when no name is left."""
         while True:
             words = text[start:stop].split(" ")
-            first = words[0].rstrip(".,'’")
+            first = words[0].rstrip(".,'\u2019")
             starts_sentence = start == 0 or text[:start].rstrip()[-1:] in ".?!:"
             ordinary = first.lower() in _SMALL or (starts_sentence and self._is_ordinary(words, first))
             adjective = bool(_ADJECTIVE.match(first)) and (len(words) == 1 and text[stop : stop + 1] == " " and text[stop + 1 : stop + 2].islower())
@@ -138,7 +147,7 @@ class Masker:
             start += len(words[0]) + 1
             if start >= stop:
                 return None
-        name = re.sub(r"[.,'’]+$|['’]s$", "", text[start:stop])
+        name = re.sub(r"[.,'\u2019]+$|['\u2019]s$", "", text[start:stop])
         if len(name) < 2 and not name.isalpha():
             return None
         return start, start + len(name), name
@@ -173,14 +182,18 @@ def _head(phrase: str) -> str:
 
 
 def _tidy(text: str) -> str:
-    text = re.sub(r"[\"“”]", "", text)
+    text = re.sub(r"[\"\u201c\u201d]", "", text)
     # Adjectives that tell one country from another: "American actor" is "actor".
     text = re.sub(r"\b(?:[A-Z]\w+(?:ish|ese|ian|ican)|African|German|French|Greek|Dutch|English|British|US)(?:-[A-Z]\w+)? (?=[a-z])", "", text)
-    text = re.sub(r"\b(a|an) (a|an|another|the) ", r"\2 ", text)
-    text = re.sub(r"\b(X|Y|Z)(?: \1\b)+", r"\1", text)
-    text = re.sub(r"\ban? (?=[a-z])", "a ", text)
-    text = re.sub(r"\ba (?=(?!uni|use|eu|one\b)[aeiou])", "an ", text)
+    text = _articles(re.sub(r"\b(X|Y|Z)(?: \1\b)+", r"\1", text))
     return re.sub(r"\s+([?,.;:])", r"\1", re.sub(r"\s+", " ", text)).strip(" ,;")
+
+
+def _articles(text: str) -> str:
+    """Make one right article out of "the a film", "a the film", "an film"."""
+    text = re.sub(r"\b(?:an?|the) (an?|another|the) (?=\w)", r"\1 ", text)
+    text = re.sub(r"\ban (?=[bcdfghjklmnpqrstvwxyz])", "a ", text)
+    return re.sub(r"\ba (?=(?!uni|use|eu|one\b)[aeiou])", "an ", text)
 
 
 def _longest_first(names: Iterable[str]) -> list[str]:

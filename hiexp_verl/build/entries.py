@@ -1,0 +1,75 @@
+"""Drafts become entries: numbered, linked to where they come from, near-duplicates merged."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from hiexp_verl.build.diagnose import Diagnosis
+from hiexp_verl.build.draft import Draft
+from hiexp_verl.build.rules import tag_values, tags_of
+from hiexp_verl.encoder import Encoder
+from hiexp_verl.types import Entry, Level
+
+
+def case(draft: Draft, d: Diagnosis) -> Entry:
+    """Make an E1 of a draft (its id comes with `number`)."""
+    sources = [side.trajectory_id for side in (d.succeeded, d.failed) if side is not None]
+    return Entry("", "e1", draft.title, draft.description, draft.kind, tags_of(d), (), (d.question_id,), tuple(sources))
+
+
+def parent(draft: Draft, level: Level, children: Sequence[Entry]) -> Entry:
+    """Make an E2 or E3 of a draft, with the questions and rollouts of all its children."""
+    return Entry(
+        id="",
+        level=level,
+        title=draft.title,
+        description=draft.description,
+        kind=draft.kind,
+        tags=tuple(f"{name}:{value}" for name in ("finding", "shape", "asked", "bridge") for value in tag_values(children, name)[:2]),
+        children=tuple(child.id for child in children),
+        questions=_union(child.questions for child in children),
+        sources=_union(child.sources for child in children),
+    )
+
+
+def merge(entries: Sequence[Entry], encoder: Encoder, title_cosine: float, description_cosine: float) -> list[Entry]:
+    """Merge each entry into the first one before it whose title and description are at least that similar.
+
+    The first keeps its words; children, questions, rollouts and tags are united.
+    """
+    if not entries:
+        return []
+    titles_E_D = encoder.encode_passages([entry.title for entry in entries])
+    descriptions_E_D = encoder.encode_passages([entry.description for entry in entries])
+    kept_rows: list[int] = []
+    kept: list[Entry] = []
+    for row, entry in enumerate(entries):
+        close_K = (titles_E_D[kept_rows] @ titles_E_D[row] >= title_cosine) & (descriptions_E_D[kept_rows] @ descriptions_E_D[row] >= description_cosine)
+        if close_K.any():
+            twin = int(np.argmax(close_K))
+            kept[twin] = _united(kept[twin], entry)
+        else:
+            kept_rows.append(row)
+            kept.append(entry)
+    return kept
+
+
+def number(entries: Sequence[Entry], level: Level) -> list[Entry]:
+    """Give ids in order: e1-0001, e1-0002, ..."""
+    width = max(4, len(str(len(entries))))
+    return [replace(entry, id=f"{level}-{n:0{width}d}") for n, entry in enumerate(entries, start=1)]
+
+
+def _united(a: Entry, b: Entry) -> Entry:
+    return replace(
+        a,
+        tags=_union((a.tags, b.tags)),
+        children=_union((a.children, b.children)),
+        questions=_union((a.questions, b.questions)),
+        sources=_union((a.sources, b.sources)),
+    )
+
+
+def _union(groups) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(item for group in groups for item in group))

@@ -1,0 +1,152 @@
+"""Trajectories to a HEK, top to bottom (method page, section 2)."""
+
+import hashlib
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from tqdm import tqdm
+
+from hiexp_verl.build.contrast import Contrast, contrasts
+from hiexp_verl.build.diagnose import Diagnosis, diagnose
+from hiexp_verl.build.distill import Distiller, PromptedDistiller
+from hiexp_verl.build.draft import clean
+from hiexp_verl.build.entries import case, merge, number
+from hiexp_verl.build.summarise import LevelConfig, summarise
+from hiexp_verl.encoder import Encoder
+from hiexp_verl.errors import HiExpError
+from hiexp_verl.hek.calibrate import calibrate
+from hiexp_verl.hek.header import Header
+from hiexp_verl.hek.store import HEK
+from hiexp_verl.scoring import normalise
+from hiexp_verl.transcript import searches
+from hiexp_verl.types import Entry, Trajectory
+
+_MOST_QUERIES = 20_000  # for calibration; evenly spaced over all
+_SMALL_WORDS = frozenset(re.findall(r"\w+", "of in on at to for by from with and is are was were do does did what which who whom whose when where how that"))
+
+
+@dataclass(frozen=True)
+class BuildConfig:
+    """Settings of a build."""
+
+    success_at: float | None = None  # score that makes a success; None: the trajectory's own mark
+    single_sided: bool = False  # also reflect on questions with failures only
+    cases_per_question: int = 2  # at most so many E1, with different findings
+    merge_cosine: float = 0.9  # E1 whose titles and descriptions are both this similar are one
+    pattern: LevelConfig = field(default_factory=LevelConfig)  # E1 -> E2
+    strategy: LevelConfig = field(default_factory=LevelConfig)  # E2 -> E3
+    percentile: float = 95.0  # of the cosines with other questions' titles: the minimum score of a match
+
+
+@dataclass(frozen=True)
+class BuildReport:
+    """The HEK and how it came about."""
+
+    hek: HEK
+    counts: dict[str, int]  # what was used, made, and left out with its reason
+
+    def summary(self) -> str:
+        """Return the counts, one a line."""
+        return "\n".join(f"{count:6d} {what}" for what, count in self.counts.items() if count)
+
+
+def build(trajectories: Iterable[Trajectory], distiller: Distiller, encoder: Encoder, config: BuildConfig | None = None) -> BuildReport:
+    """Distil trajectories into experience: cases (E1), patterns (E2), strategies (E3).
+
+    Raises:
+        HiExpError: there is nothing to contrast, or no entry could be written; the message says why.
+    """
+    config = config or BuildConfig()
+    trajectories = list(trajectories)
+    contrasted, dropped = contrasts(trajectories, config.success_at, config.single_sided)
+    diagnoses = _diagnose_all(contrasted, config, dropped)
+    cases = _cases(diagnoses, distiller, encoder, config, dropped)
+    patterns, pattern_height = summarise(cases, "e2", distiller, encoder, config.pattern, dropped)
+    strategies, strategy_height = summarise(patterns, "e3", distiller, encoder, config.strategy, dropped)
+    if isinstance(distiller, PromptedDistiller):
+        dropped.update(distiller.dropped)
+    counts = _counts(trajectories, contrasted, diagnoses, (cases, patterns, strategies), dropped)
+    entries = (*cases, *patterns, *strategies)
+    if not entries:
+        raise HiExpError(f"the trajectories gave no experience ({_why(counts)}); roll out more, or reflect on failures alone with single_sided")
+    header = Header(
+        encoder=encoder.identity,
+        thresholds={
+            **_thresholds(trajectories, cases, (*patterns, *strategies), encoder, config.percentile),
+            "pattern_max_height": pattern_height,
+            "strategy_max_height": strategy_height,
+        },
+        distiller=distiller.name,
+        models=tuple(sorted({t.model for t in trajectories if t.model})),
+        prompts={name: hashlib.sha256(text.encode()).hexdigest() for name, text in sorted(distiller.prompts().items())},
+        counts=counts,
+        near_duplicates=near_duplicates({t.question_id: t.question for t in trajectories}),
+    )
+    return BuildReport(HEK(header, entries, encoder.encode_passages([entry.title for entry in entries])), counts)
+
+
+def near_duplicates(questions: dict[str, str]) -> dict[str, tuple[str, ...]]:
+    """Return, for each question id, the other ids whose questions have the same content words (only where there are any)."""
+    groups: dict[frozenset[str], list[str]] = defaultdict(list)
+    for question_id, text in questions.items():
+        groups[frozenset(normalise(text).split()) - _SMALL_WORDS].append(question_id)
+    return {one: tuple(other for other in group if other != one) for group in groups.values() if len(group) > 1 for one in group}
+
+
+def _diagnose_all(contrasted: Sequence[Contrast], config: BuildConfig, dropped: Counter[str]) -> list[Diagnosis]:
+    diagnoses: list[Diagnosis] = []
+    for contrast in tqdm(contrasted, desc="diagnose", disable=len(contrasted) < 50):
+        found = diagnose(contrast, config.cases_per_question)
+        dropped["contrasts in which no difference was found"] += not found
+        diagnoses += found
+    return diagnoses
+
+
+def _cases(
+    diagnoses: Sequence[Diagnosis], distiller: Distiller, encoder: Encoder, config: BuildConfig, dropped: Counter[str]
+) -> list[Entry]:
+    written: list[Entry] = []
+    for diagnosis, draft in zip(diagnoses, distiller.reflect(diagnoses), strict=True):
+        # Cleaned whoever wrote it: a template carries words of the question, too.
+        draft = clean(draft, diagnosis.masker, diagnosis.answers, diagnosis.question) if draft is not None else None
+        if draft is not None:
+            written.append(case(draft, diagnosis))
+    merged = merge(written, encoder, config.merge_cosine, config.merge_cosine)
+    dropped["e1 not written"] += len(diagnoses) - len(written)
+    dropped["e1 near-duplicates merged"] += len(written) - len(merged)
+    return number(merged, "e1")
+
+
+def _thresholds(
+    trajectories: Sequence[Trajectory], cases: Sequence[Entry], above: Sequence[Entry], encoder: Encoder, percentile: float
+) -> dict[str, float]:
+    """Calibrate both places: search queries against E1 titles, questions against E2 and E3 titles."""
+    queries = [(t.question_id, search.query) for t in trajectories for search in searches(t.messages)]
+    queries = queries[:: max(1, -(-len(queries) // _MOST_QUERIES))]
+    questions = list({t.question_id: t.question for t in trajectories}.items())
+    found = {"percentile": percentile}
+    for name, texts, entries in (("step_min_score", queries, cases), ("start_min_score", questions, above)):
+        if any(question not in entry.questions for question, _ in texts for entry in entries):
+            vectors_N_D = encoder.encode_queries([text for _, text in texts])
+            titles_E_D = encoder.encode_passages([entry.title for entry in entries])
+            found[name] = calibrate(vectors_N_D, [q for q, _ in texts], titles_E_D, [entry.questions for entry in entries], percentile)
+    return found
+
+
+def _counts(
+    trajectories: Sequence[Trajectory],
+    contrasted: Sequence[Contrast],
+    diagnoses: Sequence[Diagnosis],
+    levels: Sequence[Sequence[Entry]],
+    dropped: Counter[str],
+) -> dict[str, int]:
+    made = {"trajectories": len(trajectories), "questions": len({t.question_id for t in trajectories}), "questions contrasted": len(contrasted)}
+    findings = Counter(f"diagnosed {diagnosis.finding}" for diagnosis in diagnoses)
+    made |= dict(sorted(findings.items())) | {f"e{level} written": len(entries) for level, entries in enumerate(levels, start=1)}
+    return made | {f"left out: {reason}": count for reason, count in sorted(dropped.items()) if count}
+
+
+def _why(counts: dict[str, int]) -> str:
+    return "; ".join(f"{count} {what.removeprefix('left out: ')}" for what, count in counts.items() if count and what != "trajectories") or "no trajectories"
