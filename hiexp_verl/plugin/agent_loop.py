@@ -55,12 +55,9 @@ class HiExpAgentLoop(ToolAgentLoop):
 
     async def _guided_start(self, messages: list[Message]) -> list[Message]:
         question = next((str(m["content"]) for m in reversed(messages) if m["role"] == "user"), "")
-        start = self.settings.start
-        hits = await self.retrieval.experience(
-            ExperienceRequest(question, ("e2", "e3"), start.top_k, start.min_score, self._excluded())
-        )
+        hits = await self.retrieval.experience(ExperienceRequest("start", question, self._excluded()))
         room = self.prompt_length - self._prompt_tokens(messages)
-        guided, shown = self.guide.at_start(messages, hits, max_tokens=max(0, min(start.max_tokens, room)))
+        guided, shown = self.guide.at_start(messages, hits, max_tokens=max(0, min(self.settings.start.max_tokens, room)))
         self.shown += shown
         return guided
 
@@ -73,10 +70,7 @@ class HiExpAgentLoop(ToolAgentLoop):
         self.queries.append(info.get("query", ""))
         if self.settings.enabled and not failed:
             # After super(), so that verl's length limit cuts documents, never experience.
-            step = self.settings.step
-            hits = await self.retrieval.experience(
-                ExperienceRequest(info["query"], ("e1",), step.top_k, step.min_score, self._excluded())
-            )
+            hits = await self.retrieval.experience(ExperienceRequest("step", info["query"], self._excluded()))
             text, shown = self.guide.at_search(hits)
             self.shown += [{**row, "search": len(self.queries)} for row in shown]
             response.text = (response.text or "") + text

@@ -55,13 +55,13 @@ def check_search(settings: HiExpConfig) -> None:
 
 def check_hek(settings: HiExpConfig) -> None:
     """Check that the HEK loads and that the encoder is the one it was built with."""
-    from hiexp_verl.encoder import load_encoder
+    from hiexp_verl.hek.locate import open_encoder
     from hiexp_verl.hek.store import HEK
 
     if not settings.hek:
         raise HiExpError("hiexp.hek is not set; give the directory of a HEK (`hiexp build`), or hiexp.enabled=false")
-    hek = HEK.load(Path(settings.hek))
-    hek.check_encoder(load_encoder(settings.encoder or hek.header.encoder.name).identity)
+    path = Path(settings.hek)
+    open_encoder(HEK.load(path), path, settings.encoder)
 
 
 def check_questions(config: DictConfig, key: str, settings: HiExpConfig) -> None:

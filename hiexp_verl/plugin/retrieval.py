@@ -11,11 +11,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, Literal, Protocol, TypeVar
 
 from hiexp_verl.config import HiExpConfig, SearchConfig
 from hiexp_verl.encoder import Encoder, load_encoder
 from hiexp_verl.errors import HiExpError
+from hiexp_verl.hek.locate import open_encoder
 from hiexp_verl.hek.retrieve import Retriever
 from hiexp_verl.hek.store import HEK
 from hiexp_verl.search import SearchEngine, open_engine
@@ -23,6 +24,8 @@ from hiexp_verl.types import Hit, Level, Passage
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+Place = Literal["start", "step"]
+LEVELS_OF: dict[Place, tuple[Level, ...]] = {"start": ("e2", "e3"), "step": ("e1",)}
 MAX_BATCH = 64
 MAX_WAIT_SECONDS = 0.004  # one query takes the encoder about as long, so waiting for company is nearly free
 
@@ -43,11 +46,9 @@ class Retrieval(Protocol):
 class ExperienceRequest:
     """One look-up in the HEK."""
 
+    place: Place
     text: str
-    levels: tuple[Level, ...]
-    top_k: int
-    min_score: float | None
-    exclude_question: str | None
+    exclude_question: str | None = None
 
 
 class MicroBatcher(Generic[Item, Result]):
@@ -93,10 +94,11 @@ class LocalRetrieval:
     def __init__(self, settings: HiExpConfig) -> None:
         hek = HEK.load(Path(settings.hek)) if settings.enabled and settings.hek else None
         encoder = _encoder(settings, hek)
-        self._retriever: Retriever | None = None
-        if hek is not None and encoder is not None:
-            hek.check_encoder(encoder.identity)
-            self._retriever = Retriever(hek, encoder)
+        self._retriever = Retriever(hek, encoder) if hek is not None and encoder is not None else None
+        calibrated = hek.header.thresholds if hek is not None else {}
+        step_score = settings.step.min_score if settings.step.min_score is not None else calibrated.get("step_min_score")
+        self._top_k: dict[Place, int] = {"start": settings.start.top_k, "step": settings.step.top_k}
+        self._min_score: dict[Place, float | None] = {"start": settings.start.min_score, "step": step_score}
         self._engine: SearchEngine = open_engine(settings.search, encoder)
         self._search = MicroBatcher[tuple[str, int], list[Passage]](self._search_batch)
         self._experience = MicroBatcher[ExperienceRequest, list[Hit]](self._experience_batch)
@@ -115,15 +117,15 @@ class LocalRetrieval:
     def _experience_batch(self, requests: list[ExperienceRequest]) -> list[list[Hit]]:
         if self._retriever is None:
             raise HiExpError("no HEK is loaded; set hiexp.hek to its directory")
+        queries_N_D = self._retriever.encoder.encode_queries([r.text for r in requests])
         answers: list[list[Hit]] = [[] for _ in requests]
-        for kind in {(r.levels, r.top_k, r.min_score) for r in requests}:
-            rows = [i for i, r in enumerate(requests) if (r.levels, r.top_k, r.min_score) == kind]
-            levels, top_k, min_score = kind
-            hits = self._retriever.retrieve(
-                [requests[i].text for i in rows],
-                levels=levels,
-                top_k=top_k,
-                min_score=min_score,
+        for place in sorted({r.place for r in requests}):
+            rows = [i for i, r in enumerate(requests) if r.place == place]
+            hits = self._retriever.retrieve_vectors(
+                queries_N_D[rows],
+                levels=LEVELS_OF[place],
+                top_k=self._top_k[place],
+                min_score=self._min_score[place],
                 exclude_questions=[requests[i].exclude_question for i in rows],
             )
             for i, found in zip(rows, hits, strict=True):
@@ -133,9 +135,11 @@ class LocalRetrieval:
 
 def _encoder(settings: HiExpConfig, hek: HEK | None) -> Encoder | None:
     """Load the one encoder that the settings need, if any: the HEK's and the dense search's are shared."""
-    if hek is None and settings.search.engine != "dense":
+    if hek is not None and settings.hek:
+        return open_encoder(hek, Path(settings.hek), settings.encoder)
+    if settings.search.engine != "dense":
         return None
-    spec = settings.encoder or settings.search.encoder or (hek.header.encoder.name if hek else None)
+    spec = settings.encoder or settings.search.encoder
     if spec is None:
         raise HiExpError("dense search needs an encoder; set hiexp.search.encoder to a directory or a name")
     return load_encoder(spec)

@@ -1,0 +1,62 @@
+# Everything here runs on a bare machine with Python 3.11, git and a package registry.
+PYTHON ?= python3.11
+# pip index with torch's CPU build, where the default registry would give a CUDA build.
+TORCH_INDEX ?=
+VENV := .venv
+BIN := $(VENV)/bin
+# rules (no model) or the name of a stronger local model: qwen-0.5b, qwen-1.5b
+DISTILLER ?= rules
+export HIEXP_CACHE ?= $(HOME)/.cache/hiexp_verl
+export HF_HUB_OFFLINE = 1
+
+.PHONY: help install assets demo test check lint types unit e2e verl090 clean
+
+help:  ## show this list
+	@grep -E '^[a-z0-9]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+install: $(VENV)/.installed  ## the environment in .venv, every package pinned
+
+$(VENV)/.installed: requirements-cpu.txt pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch==2.13.0
+	$(BIN)/python -c "import torch, sys; sys.exit('torch is a CUDA build; set TORCH_INDEX to the index with its CPU build' if torch.version.cuda else 0)"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements-cpu.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	touch $@
+
+assets: install  ## models, encoder and questions, fetched once into HIEXP_CACHE
+	$(BIN)/hiexp assets smollm2-135m minilm factbook hotpot
+
+demo: install  ## the whole loop on this machine: warm start, rollouts, HEK, GRPO, GSPO, report
+	$(BIN)/python recipes/cpu_demo/run.py --distiller $(DISTILLER)
+
+test: check unit verl090 e2e  ## everything that .ci/run runs
+
+check: lint types
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: install
+	$(BIN)/basedpyright
+
+unit: install  ## without training
+	$(BIN)/python -m pytest -m "not e2e"
+
+e2e: install assets  ## one real training run with verl and vLLM
+	$(BIN)/python -m pytest -m e2e
+
+# verl 0.9.0 over the same environment: a venv that sees .venv's packages behind its own.
+.venv090/.installed: $(VENV)/.installed
+	$(PYTHON) -m venv .venv090
+	$(BIN)/python -c "import site; print(site.getsitepackages()[0])" > $$(.venv090/bin/python -c "import site; print(site.getsitepackages()[0])")/base.pth
+	.venv090/bin/python -m pip install --quiet --disable-pip-version-check --no-deps verl==0.9.0
+	.venv090/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	touch $@
+
+verl090: .venv090/.installed  ## registration and the agent loop on verl 0.9.0
+	.venv090/bin/python -m pytest -m "verl and not e2e"
+
+clean:  ## remove environments and outputs, keep the cache
+	rm -rf $(VENV) .venv090 outputs

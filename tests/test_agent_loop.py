@@ -1,0 +1,156 @@
+"""The agent loop token by token: vanilla is verl's own, experience is where it belongs and carries no loss."""
+
+import asyncio
+import json
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.verl
+pytest.importorskip("verl")
+
+from verl.experimental.agent_loop.tool_agent_loop import ToolAgentLoop  # noqa: E402
+
+from hiexp_verl.errors import HiExpError  # noqa: E402
+from hiexp_verl.plugin.agent_loop import HiExpAgentLoop  # noqa: E402
+from tests.verl_fixtures import SYSTEM, RecitingServer, agent_loop, compose, tiny_tokenizer, write_corpus, write_hek  # noqa: E402
+
+TURNS = {
+    "search_tags": [
+        "<think>Which country?</think>\n<search> Noshak highest point country </search>",
+        "<think>Afghanistan.</think>\n<search> capital of Afghanistan </search>",
+        "<answer> Kabul </answer>",
+    ],
+    "hermes": [
+        '<tool_call>\n{"name": "search", "arguments": {"query": "Noshak highest point country"}}\n</tool_call>',
+        '<tool_call>\n{"name": "search", "arguments": {"query": "capital of Afghanistan"}}\n</tool_call>',
+        "<answer> Kabul </answer>",
+    ],
+}
+QUESTION = "What is the capital of the country whose highest point is Noshak?"
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return tiny_tokenizer()
+
+
+@pytest.fixture
+def paths(tmp_path):
+    return {"corpus": write_corpus(tmp_path / "corpus.jsonl"), "hek": write_hek(tmp_path / "hek"), "root": tmp_path}
+
+
+def config_of(paths, dialect, *overrides):
+    return compose(
+        "+hiexp=grpo",
+        "actor_rollout_ref.rollout.name=vllm",
+        f"actor_rollout_ref.rollout.multi_turn.format={dialect}",
+        f"hiexp.search.corpus={paths['corpus']}",
+        f"hiexp.hek={paths['hek']}",
+        "hiexp.search.top_k=2",
+        "data.max_prompt_length=4096",
+        "data.max_response_length=8192",
+        *overrides,
+    )
+
+
+def run(cls, config, tokenizer, turns, question_id="val-1"):
+    server = RecitingServer(tokenizer, turns)
+    prompt = [{"role": "system", "content": SYSTEM}, {"role": "user", "content": QUESTION}]
+    row = {"raw_prompt": prompt, "extra_info": {"question_id": question_id, "question": QUESTION}, "session_id": 0}
+    loop = asyncio.new_event_loop()
+    asyncio.set_event_loop(loop)
+    try:
+        agent = agent_loop(cls, config, server, tokenizer)
+        agent.loop = loop
+        output = loop.run_until_complete(agent.run({"temperature": 1.0}, **row))
+    finally:
+        loop.close()
+    assert prompt == [{"role": "system", "content": SYSTEM}, {"role": "user", "content": QUESTION}], "shared prompt changed"
+    return output, server
+
+
+@pytest.mark.parametrize("dialect", ["search_tags", "hermes"])
+def test_disabled_is_verls_own_tool_agent_token_for_token(paths, tokenizer, dialect):
+    tools = paths["root"] / "tools.yaml"
+    search = {"engine": "bm25", "corpus": str(paths["corpus"]), "top_k": 2}
+    tools.write_text(
+        json.dumps({"tools": [{"class_name": "hiexp_verl.plugin.tools.SearchTool", "config": {"type": "native", "format": dialect, "search": search}}]})
+    )
+    ours, our_server = run(HiExpAgentLoop, config_of(paths, dialect, "hiexp.enabled=false"), tokenizer, TURNS[dialect])
+    vanilla = config_of(paths, dialect, f"actor_rollout_ref.rollout.multi_turn.tool_config_path={tools}")
+    verls, verl_server = run(ToolAgentLoop, vanilla, tokenizer, TURNS[dialect])
+    assert our_server.prompts == verl_server.prompts and len(our_server.prompts) == 3
+    assert ours.prompt_ids == verls.prompt_ids
+    assert ours.response_ids == verls.response_ids
+    assert ours.response_mask == verls.response_mask
+    assert ours.response_logprobs == verls.response_logprobs
+
+
+@pytest.mark.parametrize("dialect", ["search_tags", "hermes"])
+def test_strategies_enter_the_system_prompt_and_cases_the_tool_response(paths, tokenizer, dialect):
+    output, server = run(HiExpAgentLoop, config_of(paths, dialect), tokenizer, TURNS[dialect])
+    prompt = tokenizer.decode(output.prompt_ids)
+    assert prompt.startswith(f"<|im_start|>system\n{SYSTEM}")
+    assert prompt.index("Resolve what is described") < prompt.index("Find the country before") < prompt.index(QUESTION)
+    assert "Search for the mountain first" not in prompt
+    masked = "".join(tokenizer.decode([t]) for t, m in zip(output.response_ids, output.response_mask, strict=True) if not m)
+    assert masked.count("Search for the mountain first, then for its country.") >= 1
+    written = tokenizer.decode([t for t, m in zip(output.response_ids, output.response_mask, strict=True) if m])
+    assert written == "".join(turn + "<|im_end|>" for turn in TURNS[dialect])
+    assert "Search for the mountain first" not in written
+    record = output.extra_fields["hiexp"]
+    assert record["queries"] == ["Noshak highest point country", "capital of Afghanistan"]
+    assert {row["id"] for row in record["shown"]} == {"e1-1", "e2-1", "e3-1"}
+    assert [m["role"] for m in record["messages"]] == ["system", "user", "assistant", "tool", "assistant", "tool", "assistant"]
+
+
+def test_documents_are_cut_never_experience(paths, tokenizer):
+    turns = ["<search> Paris capital of France highest point </search>", "<answer> Paris </answer>"]
+    limit = "actor_rollout_ref.rollout.multi_turn.max_tool_response_length=60"
+    output, _ = run(HiExpAgentLoop, config_of(paths, "search_tags", limit), tokenizer, turns)
+    text = tokenizer.decode(output.response_ids)
+    assert "...(truncated)" in text
+    assert "<experience>\n- Search for the mountain first, then for its country.\n</experience>" in text
+
+
+def test_the_prompt_never_outgrows_verls_limit(paths, tokenizer):
+    plain = tokenizer.apply_chat_template(
+        [{"role": "system", "content": SYSTEM}, {"role": "user", "content": QUESTION}], add_generation_prompt=True, tokenize=True, return_dict=True
+    )["input_ids"]
+    limit = f"data.max_prompt_length={len(plain) + 20}"
+    output, _ = run(HiExpAgentLoop, config_of(paths, "search_tags", limit), tokenizer, TURNS["search_tags"])
+    assert output.prompt_ids == plain, "experience that does not fit is dropped, and nothing is cut"
+
+
+def test_a_question_never_sees_what_was_distilled_from_itself_alone(paths, tokenizer):
+    output, _ = run(HiExpAgentLoop, config_of(paths, "search_tags"), tokenizer, TURNS["search_tags"], question_id="train-1")
+    assert "e1-1" not in {row["id"] for row in output.extra_fields["hiexp"]["shown"]}
+    seen, _ = run(HiExpAgentLoop, config_of(paths, "search_tags", "hiexp.leave_one_out=false"), tokenizer, TURNS["search_tags"], question_id="train-1")
+    assert "e1-1" in {row["id"] for row in seen.extra_fields["hiexp"]["shown"]}
+
+
+def test_a_broken_call_is_counted_and_the_episode_goes_on(paths, tokenizer):
+    turns = ['<tool_call>\n{"name": "search", "arguments": {"q": 1}}\n</tool_call>', "<answer> Kabul </answer>"]
+    output, _ = run(HiExpAgentLoop, config_of(paths, "hermes"), tokenizer, turns)
+    record = output.extra_fields["hiexp"]
+    assert (record["searches"], record["failed_searches"]) == (1, 1)
+    assert "The search failed" in tokenizer.decode(output.response_ids)
+
+
+def test_a_dead_retrieval_server_is_a_message_and_a_counter(paths, tokenizer):
+    http = ["hiexp.search.engine=http", "hiexp.search.url=http://127.0.0.1:9/retrieve", "hiexp.search.retries=0", "hiexp.search.timeout=1.0"]
+    output, _ = run(HiExpAgentLoop, config_of(paths, "search_tags", *http), tokenizer, TURNS["search_tags"])
+    record = output.extra_fields["hiexp"]
+    assert (record["searches"], record["failed_searches"]) == (2, 2)
+    assert record["messages"][-1]["content"].startswith("<answer> Kabul")
+
+
+def test_an_unknown_setting_stops_the_loop_with_the_nearest_name(paths, tokenizer):
+    with pytest.raises(HiExpError, match="did you mean 'min_score'"):
+        run(HiExpAgentLoop, config_of(paths, "search_tags", "+hiexp.step.min_scor=0.5"), tokenizer, TURNS["search_tags"])
+
+
+def test_the_shipped_tool_list_is_where_the_config_says():
+    path = Path(compose("+hiexp=grpo", "actor_rollout_ref.rollout.name=vllm").actor_rollout_ref.rollout.multi_turn.tool_config_path)
+    assert path.is_file()

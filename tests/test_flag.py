@@ -1,0 +1,121 @@
+"""`+hiexp=grpo|gspo` as a user of verl gives it, and what a bad run is told before anything starts."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+pytestmark = pytest.mark.verl
+pytest.importorskip("verl")
+
+from hiexp_verl.plugin.preflight import Preflight  # noqa: E402
+from tests.verl_fixtures import compose, write_corpus, write_hek  # noqa: E402
+
+ENGINE = "actor_rollout_ref.rollout.name=vllm"
+
+
+def test_grpo_sets_everything_hiexp_needs():
+    config = compose("+hiexp=grpo", ENGINE)
+    rollout, actor = config.actor_rollout_ref.rollout, config.actor_rollout_ref.actor
+    assert rollout.agent.default_agent_loop == "hiexp_agent"
+    assert rollout.multi_turn.max_tool_response_length == 4000
+    assert rollout.multi_turn.max_assistant_turns == 8
+    assert config.reward.custom_reward_function.path == "pkg://hiexp_verl.plugin.reward"
+    assert config.algorithm.adv_estimator == "hiexp_grpo"
+    assert (actor.policy_loss.loss_mode, actor.loss_agg_mode) == ("vanilla", "token-mean")
+    assert (actor.clip_ratio_low, actor.clip_ratio_high, actor.use_kl_loss) == (0.2, 0.2, True)
+    assert config.hiexp.start.top_k == 5
+
+
+def test_gspo_sets_its_loss_aggregation_and_clips_explicitly():
+    actor = compose("+hiexp=gspo", ENGINE).actor_rollout_ref.actor
+    assert (actor.policy_loss.loss_mode, actor.loss_agg_mode) == ("gspo", "seq-mean-token-mean")
+    assert (actor.clip_ratio_low, actor.clip_ratio_high) == (3e-4, 4e-4)
+
+
+def test_every_value_can_be_overridden():
+    config = compose("+hiexp=grpo", ENGINE, "hiexp.step.min_score=0.5", "actor_rollout_ref.actor.clip_ratio_high=0.28", "algorithm.adv_estimator=grpo")
+    assert config.hiexp.step.min_score == 0.5
+    assert config.actor_rollout_ref.actor.clip_ratio_high == 0.28
+    assert config.algorithm.adv_estimator == "grpo"
+
+
+@pytest.mark.parametrize("algorithm", ["grpo", "gspo"])
+def test_main_ppo_knows_the_flag_after_pip_install_alone(algorithm):
+    command = [sys.executable, "-m", "verl.trainer.main_ppo", f"+hiexp={algorithm}", ENGINE, "--cfg", "job"]
+    result = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "VERL_PLATFORM": "cpu"})
+    assert result.returncode == 0, result.stderr[-2000:]
+    assert "default_agent_loop: hiexp_agent" in result.stdout
+    assert "could not register" not in result.stderr
+
+
+@pytest.fixture
+def good(tmp_path):
+    questions = tmp_path / "q.jsonl"
+    questions.write_text(json.dumps({"id": "1", "question": "Who?", "answer": "me"}) + "\n")
+    return {
+        "hiexp.hek": write_hek(tmp_path / "hek"),
+        "hiexp.search.corpus": write_corpus(tmp_path / "corpus.jsonl"),
+        "data.train_files": questions,
+        "data.val_files": questions,
+        "actor_rollout_ref.model.path": "hub/name",
+    }
+
+
+def refusal(settings):
+    config = compose("+hiexp=grpo", ENGINE, *(f"{key}={value}" for key, value in settings.items()))
+    with pytest.raises(SystemExit) as stop:
+        Preflight().on_run_start(config)
+    text = str(stop.value)
+    assert text.startswith("hiexp: ") and "\n" not in text
+    return text
+
+
+def test_a_good_run_passes(good):
+    Preflight().on_run_start(compose("+hiexp=grpo", ENGINE, *(f"{key}={value}" for key, value in good.items())))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"hiexp.hek": "null"}, "hiexp.hek is not set"),
+        ({"hiexp.hek": "/nowhere"}, "/nowhere"),
+        ({"hiexp.search.corpus": "null"}, "needs hiexp.search.corpus"),
+        ({"hiexp.search.corpus": "/nowhere.jsonl"}, "/nowhere.jsonl does not exist"),
+        ({"hiexp.search.engine": "http"}, "needs hiexp.search.url"),
+        ({"hiexp.encoder": "hash:64"}, "the HEK was made with the encoder"),
+        ({"+hiexp.enabld": "false"}, "did you mean 'enabled'?"),
+        ({"hiexp.enabld": "false"}, "did you mean 'enabled'?"),
+        ({"data.train_files": "/nowhere.jsonl"}, "/nowhere.jsonl does not exist"),
+    ],
+)
+def test_a_bad_run_is_refused_in_one_line(good, change, message):
+    assert message in refusal({**good, **change})
+
+
+def test_malformed_questions_are_named_by_line(good, tmp_path):
+    bad = tmp_path / "bad.jsonl"
+    bad.write_text('{"id": "1", "question": "Who?", "answer": "me"}\n{"id": "2"\n')
+    assert "bad.jsonl:2: not JSON" in refusal({**good, "data.val_files": bad})
+
+
+def test_a_broken_hek_is_refused(good):
+    entries = next(good["hiexp.hek"].glob("0*/entries.jsonl"))
+    entries.write_text(entries.read_text().replace("mountain", "hill"))
+    assert "content hash" in refusal(good)
+
+
+def test_a_model_directory_that_is_none_is_refused(good, tmp_path):
+    (tmp_path / "empty").mkdir()
+    assert "it has no config.json" in refusal({**good, "actor_rollout_ref.model.path": tmp_path / "empty"})
+
+
+def test_main_ppo_stops_with_one_line_before_ray_starts(good):
+    overrides = [f"{key}={value}" for key, value in {**good, "hiexp.hek": "/nowhere"}.items()]
+    command = [sys.executable, "-m", "verl.trainer.main_ppo", "+hiexp=grpo", ENGINE, *overrides]
+    result = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "VERL_PLATFORM": "cpu"})
+    assert result.returncode == 1
+    assert result.stderr.strip().splitlines()[-1].startswith("hiexp: ")
+    assert "ray init" not in result.stdout

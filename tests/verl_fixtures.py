@@ -1,0 +1,96 @@
+"""What tests of the plugin need: a real verl config, a small real tokenizer, a policy that recites."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+SYSTEM = "Answer the question. <search> query </search> searches."
+CHAT_TEMPLATE = (
+    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+def tiny_tokenizer():
+    """Return a byte-level tokenizer with chat tokens, as SmolLM2 and Qwen have them; made here, no download."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    vocabulary = {c: i for i, c in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
+    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<|im_end|>", pad_token="<|im_end|>", bos_token="<|im_start|>")
+    fast.chat_template = CHAT_TEMPLATE
+    return fast
+
+
+def compose(*overrides: str):
+    """Return verl's own config with our flag, as `main_ppo` composes it."""
+    import hydra
+    import verl  # noqa: F401 (brings our entry point)
+
+    with hydra.initialize_config_module("verl.trainer.config", version_base=None):
+        return hydra.compose("ppo_trainer", overrides=list(overrides))
+
+
+def write_corpus(path: Path) -> Path:
+    """Write three passages."""
+    rows = [
+        {"id": "1", "title": "Noshak", "text": "Noshak is the highest point of Afghanistan."},
+        {"id": "2", "title": "Kabul", "text": "Kabul is the capital of Afghanistan."},
+        {"id": "3", "title": "Paris", "text": "Paris is the capital of France. " + "It lies on the Seine. " * 40},
+    ]
+    path.write_text("".join(json.dumps(r) + "\n" for r in rows), encoding="utf-8")
+    return path
+
+
+def write_hek(root: Path) -> Path:
+    """Write a HEK of one entry per level, encoded by hashing."""
+    from hiexp_verl.encoder import load_encoder
+    from hiexp_verl.hek.header import Header
+    from hiexp_verl.hek.store import HEK
+    from hiexp_verl.types import Entry
+
+    entries = (
+        Entry("e1-1", "e1", "highest point of a country", "Search for the mountain first, then for its country.", questions=("train-1",)),
+        Entry("e2-1", "e2", "capital of the country whose highest point is ...", "Find the country before its capital.", children=("e1-1",)),
+        Entry("e3-1", "e3", "questions in two steps", "Resolve what is described before asking about it.", children=("e2-1",)),
+    )
+    encoder = load_encoder("hash:256")
+    header = Header(encoder=encoder.identity, thresholds={"step_min_score": 0.05}, distiller="rules")
+    HEK(header, entries, encoder.encode_passages([e.title for e in entries])).save(root)
+    return root
+
+
+class RecitingServer:
+    """Stands in for verl's LLM server client: answers each turn with the next scripted text."""
+
+    def __init__(self, tokenizer: Any, turns: list[str]) -> None:
+        self.tokenizer, self.turns, self.prompts = tokenizer, list(turns), []
+
+    async def generate(self, request_id: str, *, prompt_ids: list[int], sampling_params: dict[str, Any], **_: Any):
+        from verl.workers.rollout.replica import TokenOutput
+
+        self.prompts.append(list(prompt_ids))
+        ids = self.tokenizer.encode(self.turns[len(self.prompts) - 1] + "<|im_end|>", add_special_tokens=False)
+        extra = {"global_steps": 1, "min_global_steps": 1, "max_global_steps": 1}
+        return TokenOutput(token_ids=ids, log_probs=[-0.5] * len(ids), stop_reason="completed", extra_fields=extra)
+
+
+def agent_loop(cls: type, config: Any, server: RecitingServer, tokenizer: Any):
+    """Construct an agent loop as verl's worker does."""
+    from verl.experimental.agent_loop.agent_loop import DictConfigWrap, ToolListWrap
+    from verl.tools.tool_registry import load_all_tools
+    from verl.utils.dataset.rl_dataset import RLHFDataset
+
+    tools = load_all_tools(config.actor_rollout_ref.rollout.multi_turn.tool_config_path, None)
+    return cls(
+        trainer_config=DictConfigWrap(config),
+        server_manager=server,
+        tokenizer=tokenizer,
+        processor=None,
+        dataset_cls=RLHFDataset,
+        data_config=DictConfigWrap(config.data),
+        tools=ToolListWrap(tools),
+    )
