@@ -48,7 +48,9 @@ def serve_vllm(
     if cpu_build:
         command += ["--enforce-eager"]
         environment.setdefault("VLLM_CPU_KVCACHE_SPACE", str(kv_cache_gib))
-    with tempfile.TemporaryFile(prefix="hiexp-vllm-") as log:
+    with tempfile.TemporaryFile(prefix="hiexp-vllm-") as log, tempfile.TemporaryDirectory(prefix="hiexp-vllm-") as shim:
+        if cpu_build and not _installed("vllm"):
+            _answer_for_vllm(Path(shim), environment)
         # A group of its own, so that the engine's worker processes stop together with the server.
         server = subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
         try:
@@ -56,6 +58,20 @@ def serve_vllm(
             yield f"http://127.0.0.1:{port}/v1"
         finally:
             _stop(server)
+
+
+def _answer_for_vllm(folder: Path, environment: dict[str, str]) -> None:
+    """Let the server's processes, and no others, find a distribution named `vllm`.
+
+    The CPU build is named vllm-cpu, but its platform detection asks the metadata of `vllm` for a version with "cpu" in it.
+    """
+    version = importlib.metadata.version("vllm-cpu")
+    version = version if "cpu" in version else f"{version}+cpu"
+    info = folder / f"vllm-{version}.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: vllm\nVersion: {version}\n", encoding="utf-8")
+    inherited = environment.get("PYTHONPATH")
+    environment["PYTHONPATH"] = str(folder) + (os.pathsep + inherited if inherited else "")
 
 
 def _wait_until_healthy(server: "subprocess.Popen[bytes]", port: int, model_dir: Path, startup_seconds: float, log: IO[bytes]) -> None:

@@ -82,7 +82,7 @@ def diagnose(contrast: Contrast, most: int = 2) -> list[Diagnosis]:
     Failures of which nothing can be said give none.
     """
     documents = [search.documents for t in (*contrast.successes, *contrast.failures) for search in searches(t.messages)]
-    masker = Masker(contrast.question, documents)
+    masker = Masker(contrast.question, documents, contrast.answers)
     best = min(contrast.successes, key=_model_success_order(contrast.answers), default=None)
     by_finding: dict[Finding, list[Diagnosis]] = {}
     for failure in contrast.failures:
@@ -107,7 +107,7 @@ def _model_success_order(answers: Sequence[str]) -> Callable[[Trajectory], tuple
 def _diagnose_pair(contrast: Contrast, failure: Trajectory, success: Trajectory | None, masker: Masker) -> Diagnosis | None:
     failed = _side(failure, contrast, masker)
     succeeded = _side(success, contrast, masker) if success is not None else None
-    names = [words for name in masker.names(contrast.question) if (words := _words(name))]
+    names = _names(contrast, masker)
     findings = [finding for finding, holds in _checks(contrast, failed, succeeded, names) if holds]
     if not findings:
         return None
@@ -134,7 +134,7 @@ def _checks(contrast: Contrast, failed: Side, succeeded: Side | None, names: lis
     """Evaluate every finding, in the order of `Finding`."""
     question = _words(contrast.question)
     good = succeeded if succeeded is not None else Side("", (), contrast.answers[0], None, "")
-    two_things = shape_of(contrast.question) in ("compare", "common", "verify") and len(names) >= 2
+    two_things = _asks_about_two(contrast.question, names)
     searched = bool(failed.queries)
     return [
         ("no_answer", not failed.prediction.strip()),
@@ -171,16 +171,27 @@ def _saw(made: Sequence[Search], answers: Sequence[str]) -> bool | None:
 
 def _bridge(made: Sequence[Search], contrast: Contrast, masker: Masker) -> str:
     """Return the first name in a query that the question does not give, that earlier passages do, and that is not the answer."""
-    question = _words(contrast.question)
+    question, names = _words(contrast.question), _names(contrast, masker)
+    two_things = _asks_about_two(contrast.question, names)
     seen = ""
     for number, search in enumerate(made):
-        if number > 0:
+        # Of two things compared, a query that still names one is about that one, whatever else it adds.
+        goes_on = number > 0 and not (two_things and any(name <= _words(search.query) for name in names))
+        if goes_on:
             for name in (*masker.names(search.query), *_new_words(search.query, question)):
                 words = _words(name)
                 if words and not words & question and cem(seen, [name]) and not cem(name, contrast.answers):
                     return name
         seen += "\n" + search.documents
     return ""
+
+
+def _names(contrast: Contrast, masker: Masker) -> list[frozenset[str]]:
+    return [words for name in masker.names(contrast.question) if (words := _words(name))]
+
+
+def _asks_about_two(question: str, names: Sequence[frozenset[str]]) -> bool:
+    return shape_of(question) in ("compare", "common", "verify") and len(names) >= 2
 
 
 def _new_words(query: str, question: frozenset[str]) -> list[str]:

@@ -42,9 +42,11 @@ class Masker:
     Args:
         question: its capitalised names are known names, also where a query writes them in lower case.
         documents: what the searches returned ("Doc 1(Title: ...) text" lines); they say what kind of thing a name is.
+        answers: kinds that are an answer to the question ("a singer") are not used; the name becomes a letter.
     """
 
-    def __init__(self, question: str, documents: Iterable[str] = ()) -> None:
+    def __init__(self, question: str, documents: Iterable[str] = (), answers: Iterable[str] = ()) -> None:
+        self._answers = {normalise(answer) for answer in answers}
         self._kinds: dict[str, str] = {}
         self._lower_words: set[str] = set()
         self._known: list[str] = []
@@ -88,7 +90,7 @@ class Masker:
         bare, _, note = title.partition(" (")
         kind = _head(note.rstrip(")")) or _head_of_sentence(body)
         for name in {normalise(title), normalise(bare)}:
-            if kind and name:
+            if kind and name and kind not in self._answers:
                 self._kinds.setdefault(name, kind)
 
     def _replace_names(self, text: str) -> str:

@@ -10,13 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from hiexp_verl.build.diagnose import Diagnosis
-from hiexp_verl.build.draft import Draft, most_common
+from hiexp_verl.build.draft import Draft, fit, most_common
 from hiexp_verl.types import Entry, Level
 
 PROMPTS = Path(__file__).parents[1] / "prompts"
 # How a sentence speaks of what is asked for, where the noun alone would not do.
 _ASKED = {"answer": "what is asked", "yes or no": "the verdict"}
-_BRIDGE = "intermediate thing"
 
 
 class RulesDistiller:
@@ -34,7 +33,7 @@ class RulesDistiller:
 
     def summarise(self, groups: Sequence[Sequence[Entry]], level: Level) -> list[Draft | None]:
         """Return one draft per group of entries, from their tags."""
-        return [_summarise(group, level) for group in groups]
+        return [fit(_summarise(group, level)) for group in groups]
 
 
 def tags_of(d: Diagnosis) -> tuple[str, ...]:
@@ -52,7 +51,7 @@ def tag_values(entries: Sequence[Entry], name: str) -> list[str]:
 def _reflect(d: Diagnosis) -> Draft:
     wanted = d.succeeded.prediction if d.succeeded else d.answers[0]
     longer = len(d.failed.prediction.split()) - len(wanted.split())
-    facts = {"form": "longer" if longer > 0 else "shorter" if longer < 0 else "other", "bridge": bool(d.succeeded and d.succeeded.bridge)}
+    facts = {"form": "longer" if longer > 0 else "shorter" if longer < 0 else "other", "bridge_kind": bool(d.bridge_kind)}
     for rule in _rules("rules_e1.jsonl"):
         if (
             rule["finding"] == d.finding
@@ -61,24 +60,29 @@ def _reflect(d: Diagnosis) -> Draft:
             and all(rule[name] == fact for name, fact in facts.items() if name in rule)
         ):
             asked = _ASKED.get(d.asked_for, f"the {d.asked_for}")
-            return Draft(d.kind_of_question, rule["text"].format(asked=asked, bridge=d.bridge_kind or _BRIDGE), rule["kind"])
+            return Draft(d.kind_of_question, rule["text"].format(asked=asked, bridge=d.bridge_kind), rule["kind"])
     raise LookupError(f"prompts/rules_e1.jsonl has no rule for the finding {d.finding}")
 
 
 def _summarise(group: Sequence[Entry], level: Level) -> Draft:
-    """Fill the title of the group's main shape, and join the advice for its main findings."""
+    """Say how the group's main shape is gone about, and add the advice for its two main findings."""
     shape, findings = tag_values(group, "shape")[0], tag_values(group, "finding")
     rules = _rules(f"rules_{level}.jsonl")
-    title = next(rule for rule in rules if rule.get("shape") == shape)
-    slots = {"asked": _list(tag_values(group, "asked"), 3), "bridge": (tag_values(group, "bridge") or [_BRIDGE])[0]}
-    advice = most_common(rule["text"].format(**slots) for finding in findings[:2] for rule in rules if rule.get("finding") == finding)
-    kinds = most_common(entry.kind for entry in group)
-    return Draft(title["title"].format(**slots), " ".join([title["text"].format(**slots), *advice]), kinds[0])  # pyright: ignore[reportArgumentType]
+    main = next(rule for rule in rules if rule.get("shape") == shape)
+    advice = [rule["text"] for finding in findings[:2] for rule in rules if rule.get("finding") == finding]
+    kind = most_common(entry.kind for entry in group)[0]
+    title = main["title"].format(example=_most_typical([entry for entry in group if f"shape:{shape}" in entry.tags]))
+    asked, *_ = tag_values(group, "asked") or ["answer"]
+    shared = asked not in _ASKED and 2 * sum(f"asked:{asked}" in entry.tags for entry in group) > len(group)
+    text = main["text"].format(asked=f"the {asked}" if shared else "the fact that is asked for")
+    return Draft(title, " ".join([text, *advice]), "pitfall" if kind == "pitfall" else "guide")
 
 
-def _list(values: Sequence[str], most: int) -> str:
-    values = [value for value in values if value not in ("answer", "yes or no")][:most] or ["fact"]
-    return values[0] if len(values) == 1 else ", ".join(values[:-1]) + " or " + values[-1]
+def _most_typical(group: Sequence[Entry]) -> str:
+    """Return the title that shares most words with the others."""
+    words = [frozenset(entry.title.lower().split()) for entry in group]
+    shared = [sum(len(mine & other) / len(mine | other) for other in words) for mine in words]
+    return group[shared.index(max(shared))].title
 
 
 @cache

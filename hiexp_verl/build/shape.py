@@ -28,9 +28,9 @@ _SIMPLE = (
     (r"\bhow (?:many|much)\b", "number"),
     (r"\bhow old\b", "age"),
     (r"\bhow (?:long|far|tall|high|large|big)\b", "measure"),
-    (r"\bwhen\b|\bwhat year\b|\bwhat date\b", "date"),
-    (r"\bwhere\b", "place"),
-    (r"\bwho\b|\bwhom\b", "person"),
+    (r"^(?:in |on |by )?(?:when|what year|what date)\b", "date"),
+    (r"^(?:from )?where\b", "place"),
+    (r"^(?:by |with |to |for )?(?:who|whom)\b|, who\b", "person"),
     (r"\bwhy\b", "reason"),
 )
 _FILLERS = frozenset("exact full original other very same".split())
@@ -58,8 +58,8 @@ def asked_for(masked_question: str) -> str:
         return "yes or no"
     match = _ASKED.search(masked_question)
     if match:
-        words = [word for word in match[1].lower().split() if word not in _FILLERS]
+        words = [word for word in match[1].lower().split() if word not in _FILLERS and len(word) > 1]
         words = words[: next((i for i, word in enumerate(words) if i and _VERB.fullmatch(word)), len(words))]
-        if words and not _NOT_ASKED.intersection(words) and not words[-1].endswith(("ed", "ly", "s's")):
+        if words and not _VERB.fullmatch(words[0]) and not _NOT_ASKED.intersection(words) and not words[-1].endswith(("ed", "ly", "s's")):
             return " ".join(words[-2:])
     return next((noun for pattern, noun in _SIMPLE if re.search(pattern, masked_question, re.IGNORECASE)), "answer")

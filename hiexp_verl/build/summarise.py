@@ -4,10 +4,13 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from hiexp_verl.build.cluster import height_for, height_of_cosine, ward_clusters
 from hiexp_verl.build.distill import Distiller
 from hiexp_verl.build.entries import merge, number, parent
-from hiexp_verl.encoder import Encoder
+from hiexp_verl.build.rules import tag_values
+from hiexp_verl.encoder import Encoder, Vectors
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.types import Entry, Level
 
@@ -35,7 +38,7 @@ def summarise(
     """Return the entries of `level` above these, and the Ward height that made the clusters; count what is left out in `dropped`."""
     if not entries:
         return [], config.max_height or 0.0
-    vectors_E_D = encoder.encode_passages([entry.title for entry in entries])
+    vectors_E_D = _with_shape(encoder.encode_passages([entry.title for entry in entries]), entries)
     height = _height(vectors_E_D, config)
     groups: dict[int, list[Entry]] = {}
     for label, entry in zip(ward_clusters(vectors_E_D, height).tolist(), entries, strict=True):
@@ -50,7 +53,19 @@ def summarise(
     return number(merged, level), height
 
 
-def _height(vectors_E_D, config: LevelConfig) -> float:
+def _with_shape(vectors_E_D: Vectors, entries: Sequence[Entry]) -> Vectors:
+    """Append the shape of the question as axes, so that a pair's cosine is the mean of title cosine and same shape (0 or 1).
+
+    Titles alone put "Are both from the same state?" beside "In what city is the company ...?": alike in topic, unlike in
+    how one goes about them.
+    """
+    shapes = [(tag_values([entry], "shape") or [""])[0] for entry in entries]
+    axes = sorted(set(shapes))
+    one_hot_E_S = np.array([[shape == axis for axis in axes] for shape in shapes], dtype=np.float32)
+    return np.hstack([vectors_E_D, one_hot_E_S]) / np.float32(np.sqrt(2))
+
+
+def _height(vectors_E_D: Vectors, config: LevelConfig) -> float:
     if config.max_height is not None:
         return config.max_height
     return height_of_cosine(config.cosine) if config.cosine is not None else height_for(vectors_E_D, config.cluster_size)
