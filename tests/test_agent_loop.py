@@ -101,7 +101,7 @@ def test_strategies_enter_the_system_prompt_and_cases_the_tool_response(paths, t
     assert "Search for the mountain first" not in written
     record = output.extra_fields["hiexp"]
     assert record["queries"] == ["Noshak highest point country", "capital of Afghanistan"]
-    assert {row["id"] for row in record["shown"]} == {"e1-1", "e2-1", "e3-1"}
+    assert {row["entry"] for row in record["shown"]} == {"e1-1", "e2-1", "e3-1"}
     assert [m["role"] for m in record["messages"]] == ["system", "user", "assistant", "tool", "assistant", "tool", "assistant"]
 
 
@@ -125,9 +125,9 @@ def test_the_prompt_never_outgrows_verls_limit(paths, tokenizer):
 
 def test_a_question_never_sees_what_was_distilled_from_itself_alone(paths, tokenizer):
     output, _ = run(HiExpAgentLoop, config_of(paths, "search_tags"), tokenizer, TURNS["search_tags"], question_id="train-1")
-    assert "e1-1" not in {row["id"] for row in output.extra_fields["hiexp"]["shown"]}
+    assert "e1-1" not in {row["entry"] for row in output.extra_fields["hiexp"]["shown"]}
     seen, _ = run(HiExpAgentLoop, config_of(paths, "search_tags", "hiexp.leave_one_out=false"), tokenizer, TURNS["search_tags"], question_id="train-1")
-    assert "e1-1" in {row["id"] for row in seen.extra_fields["hiexp"]["shown"]}
+    assert "e1-1" in {row["entry"] for row in seen.extra_fields["hiexp"]["shown"]}
 
 
 def test_a_broken_call_is_counted_and_the_episode_goes_on(paths, tokenizer):

@@ -14,8 +14,8 @@ RECORD = {
     "messages": [{"role": "user", "content": "Capital?"}, {"role": "assistant", "content": "<answer> Kabul </answer>"}],
     "answer_text": "<answer> Kabul </answer>",
     "shown": [
-        {"id": "a", "level": "e1", "score": 0.9, "place": "step", "tokens": 7, "search": 1},
-        {"id": "b", "level": "e2", "score": 0.5, "place": "start", "tokens": 5},
+        {"entry": "a", "level": "e1", "score": 0.9, "place": "step", "tokens": 7, "search": 1},
+        {"entry": "b", "level": "e2", "score": 0.5, "place": "start", "tokens": 5},
     ],
     "queries": ["x", "y"],
     "searches": 2,

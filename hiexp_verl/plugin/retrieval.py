@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, Generic, Literal, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from hiexp_verl.config import HiExpConfig, SearchConfig
 from hiexp_verl.encoder import Encoder, load_encoder
@@ -19,13 +19,12 @@ from hiexp_verl.errors import HiExpError
 from hiexp_verl.hek.locate import open_encoder
 from hiexp_verl.hek.retrieve import Retriever
 from hiexp_verl.hek.store import HEK
+from hiexp_verl.run.guide import LEVELS_OF, Place
 from hiexp_verl.search import SearchEngine, open_engine
-from hiexp_verl.types import Hit, Level, Passage
+from hiexp_verl.types import Hit, Passage
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-Place = Literal["start", "step"]
-LEVELS_OF: dict[Place, tuple[Level, ...]] = {"start": ("e2", "e3"), "step": ("e1",)}
 MAX_BATCH = 64
 MAX_WAIT_SECONDS = 0.004  # one query takes the encoder about as long, so waiting for company is nearly free
 
