@@ -7,8 +7,9 @@ from hiexp_verl.encoder import Encoder
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.jsonl import read_corpus
 from hiexp_verl.search.base import Ranking, SearchEngine, SearchFailed
+from hiexp_verl.search.server import serve
 
-__all__ = ["Ranking", "SearchEngine", "SearchFailed", "open_engine"]
+__all__ = ["Ranking", "SearchEngine", "SearchFailed", "open_engine", "serve"]
 
 
 def open_engine(settings: SearchConfig, encoder: Encoder | None = None, cache_dir: Path | None = None) -> SearchEngine:

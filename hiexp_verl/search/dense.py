@@ -67,8 +67,8 @@ class DenseSearch:
 
 
 def default_cache_dir() -> Path:
-    """Return where vectors are kept: $HIEXP_CACHE, else ~/.cache/hiexp; in it the folder `dense`."""
-    return Path(os.environ.get("HIEXP_CACHE") or Path.home() / ".cache" / "hiexp") / "dense"
+    """Return where vectors are kept: $HIEXP_CACHE, else ~/.cache/hiexp_verl; in it the folder `dense`."""
+    return Path(os.environ.get("HIEXP_CACHE") or Path.home() / ".cache" / "hiexp_verl") / "dense"
 
 
 def _key(passages: Sequence[Passage], encoder: Encoder) -> str:

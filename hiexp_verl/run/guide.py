@@ -1,0 +1,119 @@
+"""What experience is shown, where, and within which budget. Text in, text out; retrieval happens elsewhere.
+
+Start: E3, then E2, once, at the end of the system message. Step: E1, after the documents of a search (method page, section 3).
+"""
+
+import copy
+import logging
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, Protocol
+
+from hiexp_verl.text import sanitise
+from hiexp_verl.types import Hit, Level, Message
+
+logger = logging.getLogger(__name__)
+
+Place = Literal["start", "step"]
+# The most general first: it frames what follows.
+LEVELS_OF: dict[Place, tuple[Level, ...]] = {"start": ("e3", "e2"), "step": ("e1",)}
+
+EXPERIENCE_OPEN, EXPERIENCE_CLOSE = "<experience>", "</experience>"
+START_INTRODUCTION = "Lessons from earlier questions:"
+MAX_DESCRIPTION_CHARS = 400
+
+Shown = list[dict[str, Any]]  # one {"entry", "level", "score", "place", "tokens"} per entry shown
+
+
+class PlaceLimits(Protocol):
+    """How much is shown at a place (`config.StartConfig`, `config.StepConfig`)."""
+
+    @property
+    def top_k(self) -> int: ...
+    @property
+    def min_score(self) -> float | None: ...
+    @property
+    def max_tokens(self) -> int: ...
+
+
+class Guide:
+    """Turns hits into the text that the policy reads. Stateless: one may serve any number of episodes.
+
+    Of the hits of a place's levels, those below `min_score` and beyond `top_k` are left out. If the whole block is longer
+    than `max_tokens`, whole entries are dropped until it fits: the lowest score first; of equal scores the more specific
+    level first, then the higher id.
+    """
+
+    def __init__(self, start: PlaceLimits, step: PlaceLimits, count_tokens: Callable[[str], int]) -> None:
+        self._limits: dict[Place, PlaceLimits] = {"start": start, "step": step}
+        self._count_tokens = count_tokens
+
+    def at_start(self, messages: Sequence[Message], hits: Sequence[Hit], max_tokens: int | None = None) -> tuple[list[Message], Shown]:
+        """Return a deep copy of the messages with E3 and E2 in the system message (made if there is none), and what was shown.
+
+        `max_tokens` lowers the budget of the place, for a prompt that has less room.
+        """
+        guided = copy.deepcopy(list(messages))
+        block, shown = self._block("start", hits, max_tokens)
+        if block:
+            if not guided or guided[0].get("role") != "system":
+                guided.insert(0, {"role": "system", "content": ""})
+            guided[0]["content"] = _append(guided[0].get("content") or "", block)
+        return guided, shown
+
+    def at_search(self, hits: Sequence[Hit], max_tokens: int | None = None) -> tuple[str, Shown]:
+        """Return the text to append after the documents ("" when nothing fits), and what was shown."""
+        block, shown = self._block("step", hits, max_tokens)
+        return ("\n" + block if block else ""), shown
+
+    def _block(self, place: Place, hits: Sequence[Hit], max_tokens: int | None) -> tuple[str, Shown]:
+        limits = self._limits[place]
+        budget = limits.max_tokens if max_tokens is None else min(limits.max_tokens, max_tokens)
+        ranked = _ranked(place, hits, limits)
+        kept = list(ranked)
+        while kept and self._count_tokens(_render(place, kept)) > budget:
+            kept.pop()
+        if len(kept) < len(ranked):
+            logger.info("%d of %d entries do not fit the %s budget of %d tokens", len(ranked) - len(kept), len(ranked), place, budget)
+        return (_render(place, kept) if kept else ""), [self._record(place, hit) for hit in _displayed(place, kept)]
+
+    def _record(self, place: Place, hit: Hit) -> dict[str, Any]:
+        tokens = self._count_tokens(_line(hit) + "\n")
+        return {"entry": hit.entry.id, "level": hit.entry.level, "score": round(hit.score, 4), "place": place, "tokens": tokens}
+
+
+def rough_tokens(text: str) -> int:
+    """Estimate tokens where no tokenizer is at hand; on the high side for English (about 4 characters a token)."""
+    return math.ceil(len(text) / 3.5)
+
+
+def _ranked(place: Place, hits: Sequence[Hit], limits: PlaceLimits) -> list[Hit]:
+    """Return what may be shown, best first; an entry without text or with the text of a better one is left out."""
+    levels = LEVELS_OF[place]
+    allowed = [hit for hit in hits if hit.entry.level in levels and (limits.min_score is None or hit.score >= limits.min_score)]
+    allowed.sort(key=lambda hit: (-hit.score, levels.index(hit.entry.level), hit.entry.id))
+    by_text: dict[str, Hit] = {}
+    for hit in allowed:
+        by_text.setdefault(_line(hit), hit)
+    by_text.pop("- ", None)
+    return list(by_text.values())[: max(limits.top_k, 0)]
+
+
+def _displayed(place: Place, hits: Sequence[Hit]) -> list[Hit]:
+    return sorted(hits, key=lambda hit: LEVELS_OF[place].index(hit.entry.level))  # stable: by score within a level
+
+
+def _render(place: Place, hits: Sequence[Hit]) -> str:
+    introduction = [START_INTRODUCTION] if place == "start" else []
+    return "\n".join([EXPERIENCE_OPEN, *introduction, *(_line(hit) for hit in _displayed(place, hits)), EXPERIENCE_CLOSE])
+
+
+def _line(hit: Hit) -> str:
+    # Entries were sanitised when they were written; a file can be edited by hand.
+    return f"- {sanitise(hit.entry.description, MAX_DESCRIPTION_CHARS)}"
+
+
+def _append(content: Any, block: str) -> Any:
+    if isinstance(content, list):  # OpenAI style parts
+        return [*content, {"type": "text", "text": block}]
+    return f"{content}\n\n{block}" if content else block

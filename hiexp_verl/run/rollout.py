@@ -1,0 +1,164 @@
+"""K episodes on every question, many at a time; what is finished survives an interruption, kill -9 included."""
+
+import asyncio
+import json
+import logging
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Protocol, TextIO
+
+from hiexp_verl.errors import HiExpError
+from hiexp_verl.jsonl import atomic_writer, read_trajectories, write_jsonl
+from hiexp_verl.run.episode import EpisodeSettings, Policy, episode
+from hiexp_verl.run.experience import Experience
+from hiexp_verl.run.summary import summarise
+from hiexp_verl.search import SearchEngine
+from hiexp_verl.types import Question, Trajectory, to_json
+
+logger = logging.getLogger(__name__)
+
+TRAJECTORIES, SUMMARY, SETTINGS = "trajectories.jsonl", "summary.json", "settings.json"
+
+
+class Client(Policy, Protocol):
+    """A policy behind a server (`llm.ChatClient`)."""
+
+    async def find_model(self) -> str: ...
+    async def close(self) -> None: ...
+
+
+def rollout(
+    questions: Sequence[Question],
+    client: Client,
+    search: SearchEngine,
+    settings: EpisodeSettings,
+    k: int,
+    out_dir: Path,
+    resume: bool = False,
+    experience: Experience | None = None,
+    concurrency: int = 16,
+    progress: str = "rollout",
+) -> dict[str, Any]:
+    """Play every question `k` times; write `trajectories.jsonl` and `summary.json` to `out_dir`; return the summary.
+
+    Each finished episode is on disk before the next line is written. `resume` keeps what is there and plays the rest; a
+    last line that was cut off is dropped. Must not be called from inside a running event loop.
+
+    Raises:
+        HiExpError: `out_dir` holds episodes and `resume` is off, or they were made with other settings or another model;
+            nothing to do; the server fails for good.
+    """
+    if not questions or k < 1:
+        raise HiExpError(f"nothing to roll out: {len(questions)} questions, k = {k}; give at least one question and k >= 1")
+    started = time.monotonic()
+    path = out_dir / TRAJECTORIES
+    done = _finished(path, resume)
+    asyncio.run(_play_all(questions, client, search, settings, k, out_dir, experience, concurrency, progress, done))
+    order = {f"{q.id}#{sample}": (i, sample) for i, q in enumerate(questions) for sample in range(k)}
+    # Episodes of questions that are no longer asked for stay in the file, at its end, and out of the summary.
+    trajectories = sorted(read_trajectories(path), key=lambda t: (order.get(t.id, (len(order), 0)), t.id))
+    write_jsonl(path, trajectories)
+    summary = {**summarise(t for t in trajectories if t.id in order), "k": k, "model": client.model, "resumed": len(done)}
+    summary["seconds"] = round(time.monotonic() - started, 2)
+    with atomic_writer(out_dir / SUMMARY) as file:
+        file.write(json.dumps(summary, indent=1) + "\n")
+    return summary
+
+
+async def _play_all(
+    questions: Sequence[Question],
+    client: Client,
+    search: SearchEngine,
+    settings: EpisodeSettings,
+    k: int,
+    out_dir: Path,
+    experience: Experience | None,
+    concurrency: int,
+    progress: str,
+    done: set[str],
+) -> None:
+    from tqdm import tqdm
+
+    todo = iter([(q, sample) for sample in range(k) for q in questions if f"{q.id}#{sample}" not in done])
+    total = len(questions) * k
+    try:
+        await client.find_model()  # an unreachable server is told before anything is written
+        _check_settings(out_dir / SETTINGS, _fingerprint(settings, client.model, experience), bool(done))
+        with (out_dir / TRAJECTORIES).open("a", encoding="utf-8") as file, tqdm(total=total, desc=progress, disable=not progress) as bar:
+            bar.update(sum(f"{q.id}#{sample}" in done for q in questions for sample in range(k)))
+
+            async def worker() -> None:
+                for question, sample in todo:  # one iterator for all workers
+                    _append(file, await episode(question, client, search, settings, experience, sample))
+                    bar.update()
+
+            await _all_or_first_error([worker() for _ in range(min(concurrency, total))])
+    finally:
+        await client.close()
+
+
+async def _all_or_first_error(work: Sequence[Any]) -> None:
+    """Await all; the first error cancels the rest and is raised (asyncio.TaskGroup needs Python 3.11)."""
+    tasks = [asyncio.ensure_future(one) for one in work]
+    try:
+        await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _append(file: TextIO, trajectory: Trajectory) -> None:
+    file.write(json.dumps(to_json(trajectory), ensure_ascii=False) + "\n")
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def _finished(path: Path, resume: bool) -> set[str]:
+    """Return the ids of the episodes in the file, after cutting off a last line that was not written in full.
+
+    Raises:
+        HiExpError: there are some and `resume` is off, or a line other than the last is damaged.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if not path.is_file() or path.stat().st_size == 0:
+        return set()
+    if not resume:
+        raise HiExpError(f"{path} exists already; add --resume to go on, or choose another output directory")
+    _drop_torn_line(path)
+    return {t.id for t in read_trajectories(path)} if path.stat().st_size else set()
+
+
+def _drop_torn_line(path: Path) -> None:
+    with path.open("rb+") as file:
+        content = file.read()
+        end = content.rfind(b"\n") + 1
+        if end < len(content):
+            logger.warning("%s: dropping %d bytes of an episode that was not written in full", path, len(content) - end)
+            file.truncate(end)
+
+
+def _fingerprint(settings: EpisodeSettings, model: str, experience: Experience | None) -> dict[str, Any]:
+    return {**asdict(settings), "model": model, "hek": experience.content_hash if experience is not None else ""}
+
+
+def _check_settings(path: Path, wanted: dict[str, Any], resuming: bool) -> None:
+    """Write the settings beside the episodes; when resuming, refuse others: a mixture would be worth nothing."""
+    if resuming and path.is_file():
+        try:
+            found = json.loads(path.read_text(encoding="utf-8"))
+        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+            raise HiExpError(f"{path} is damaged ({error}); choose another output directory") from error
+        found = found if isinstance(found, dict) else {}
+        for key, value in wanted.items():
+            if found.get(key) != value:
+                was = repr(found.get(key))[:80]
+                raise HiExpError(
+                    f"{path.parent} was made with {key} = {was}, now it is {value!r}; use the same or another output directory"
+                )
+        return
+    with atomic_writer(path) as file:
+        file.write(json.dumps(wanted, indent=1) + "\n")
