@@ -13,7 +13,8 @@ CPU_ENVIRONMENT = {
 def trainer_command(overrides: list[str], cpu: bool) -> tuple[list[str], dict[str, str]]:
     """Return the command line and the environment for `python -m verl.trainer.main_ppo`."""
     overrides = [o for o in overrides if o != "--"]
-    if not any(o.startswith("+hiexp=") for o in overrides):
+    names_a_config = any(o.split("=")[0] in ("--config-name", "-cn") for o in overrides)  # which brings the flag itself
+    if not names_a_config and not any(o.startswith("+hiexp=") for o in overrides):
         overrides = ["+hiexp=grpo", *overrides]
     environment = dict(os.environ)
     if cpu:

@@ -8,14 +8,14 @@ from pathlib import Path
 PACKAGE = Path(__file__).parents[1] / "hiexp_verl"
 HEAVY = {"verl", "ray", "torch", "vllm", "hydra", "omegaconf"}
 LAYERS = [
-    {"errors", "types", "text", "jsonl", "transcript", "config", "scoring"},
+    {"errors", "types", "text", "jsonl", "transcript", "config", "scoring", "train"},
     {"encoder", "llm", "vllm_server", "search", "gguf", "assets", "factbook", "hotpot"},
     {"hek"},
     {"build"},
     {"run"},
     {"report"},
     {"plugin"},
-    {"train", "doctor", "cli"},
+    {"doctor", "cli"},
 ]
 # Where torch is the matter itself, and is imported inside functions.
 LAZY = {"doctor.py", "gguf.py", "assets.py"}

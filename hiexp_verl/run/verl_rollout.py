@@ -1,0 +1,90 @@
+"""Rollouts by a verl validation run: verl's own agent loop and engine, no training."""
+
+import argparse
+import json
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from hiexp_verl.errors import HiExpError
+from hiexp_verl.jsonl import atomic_writer, read_jsonl, read_trajectories, write_jsonl
+from hiexp_verl.run.summary import summarise
+from hiexp_verl.types import Question
+
+TRAJECTORY_KEY = "hiexp_trajectory"  # what our reward adds to every row of verl's dump
+
+
+def rollout_by_verl(questions: Sequence[Question], arguments: argparse.Namespace) -> dict[str, Any]:
+    """Validate the questions `k` times each with verl on this machine; write what `rollout` writes, return its summary.
+
+    Raises:
+        HiExpError: verl failed (its log is kept), or left no trajectories.
+    """
+    from hiexp_verl.train import trainer_command
+
+    if not Path(arguments.model).is_dir():
+        raise HiExpError(f"--by verl needs a model directory, found {arguments.model!r}")
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=arguments.out, prefix=".verl-") as work:
+        asked = Path(work) / "questions.jsonl"
+        write_jsonl(asked, questions)
+        command, environment = trainer_command(_overrides(arguments, asked, Path(work) / "dump"), cpu=True)
+        log = arguments.out / "verl.log"
+        with log.open("w", encoding="utf-8") as file:
+            code = subprocess.run(command, env=environment, stdout=file, stderr=subprocess.STDOUT, check=False).returncode
+        if code:
+            raise HiExpError(f"verl ended with code {code}; the end of {log} says why")
+        rows = [json.loads(row[TRAJECTORY_KEY]) for dump in sorted((Path(work) / "dump").glob("*.jsonl")) for _, row in read_jsonl(dump, "dump")]
+    if not rows:
+        raise HiExpError(f"verl left no trajectories; the end of {log} says why")
+    path = arguments.out / "trajectories.jsonl"
+    write_jsonl(path, rows)
+    summary = summarise(read_trajectories(path))
+    with atomic_writer(arguments.out / "summary.json") as file:
+        json.dump(summary, file, indent=1)
+    return summary
+
+
+def _overrides(arguments: argparse.Namespace, questions: Path, dump: Path) -> list[str]:
+    search = [f"hiexp.search.corpus={arguments.corpus}"]
+    if arguments.corpus.startswith(("http://", "https://")):
+        search = ["hiexp.search.engine=http", f"hiexp.search.url={arguments.corpus}"]
+    hek = [f"hiexp.hek={arguments.hek}"] if arguments.hek else ["hiexp.enabled=false"]
+    rollout = "actor_rollout_ref.rollout"
+    return [
+        "+hiexp=grpo",
+        *hek,
+        *([f"hiexp.encoder={arguments.encoder}"] if arguments.encoder else []),
+        *search,
+        f"hiexp.search.top_k={arguments.top_k}",
+        f"hiexp.search.max_words_per_passage={arguments.max_words}",
+        f"hiexp.max_tokens_per_turn={arguments.max_tokens}",
+        f"data.train_files={questions}",
+        f"data.val_files={questions}",
+        "data.train_batch_size=1",
+        "data.max_prompt_length=1024",
+        "data.max_response_length=2048",
+        f"actor_rollout_ref.model.path={arguments.model}",
+        "actor_rollout_ref.actor.ppo_mini_batch_size=1",
+        "actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu=1",
+        "actor_rollout_ref.actor.use_kl_loss=false",
+        f"{rollout}.log_prob_micro_batch_size_per_gpu=1",
+        f"{rollout}.max_model_len=3072",
+        f"{rollout}.multi_turn.format={arguments.format}",
+        f"{rollout}.multi_turn.max_assistant_turns={arguments.max_searches + 1}",
+        f"{rollout}.val_kwargs.n={arguments.k}",
+        f"{rollout}.val_kwargs.temperature={arguments.temperature}",
+        f"{rollout}.val_kwargs.top_p={arguments.top_p}",
+        f"{rollout}.val_kwargs.do_sample=true",
+        f"{rollout}.seed={arguments.seed}",
+        "trainer.val_only=true",
+        "trainer.val_before_train=true",
+        "trainer.total_training_steps=1",
+        "trainer.save_freq=-1",
+        "trainer.logger=[console]",
+        f"trainer.default_local_dir={dump.parent / 'checkpoints'}",
+        f"trainer.validation_data_dir={dump}",
+        f"hydra.run.dir={dump.parent / 'hydra'}",
+    ]
