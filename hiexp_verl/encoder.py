@@ -143,9 +143,9 @@ def load_encoder(spec: str, device: str = "cpu") -> Encoder:
 def unit_rows(vectors_N_D: Vectors) -> Vectors:
     """Scale each row to length 1; a row of zeros (an empty text) becomes the first axis, so that norms always hold."""
     norms_N = np.linalg.norm(vectors_N_D, axis=1)
-    vectors_N_D = vectors_N_D / np.where(norms_N > 0, norms_N, 1.0)[:, None]
-    vectors_N_D[norms_N == 0, 0] = 1.0
-    return vectors_N_D.astype(np.float32)
+    unit_N_D = (vectors_N_D / np.where(norms_N > 0, norms_N, 1.0)[:, None]).astype(np.float32)
+    unit_N_D[norms_N == 0, 0] = 1.0
+    return unit_N_D
 
 
 def _ngrams(text: str) -> list[str]:

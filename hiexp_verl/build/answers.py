@@ -69,7 +69,7 @@ class FileAnswers:
 
     def __init__(self, folder: Path) -> None:
         if not folder.is_dir():
-            raise HiExpError(f"{folder} is no directory; give the one that holds the answers (it may be empty: then the prompts are written to it)")
+            raise HiExpError(f"{folder} is no directory; give the one with the answers (make an empty one to get the prompts)")
         self._folder = folder
         self.name = f"files:{folder.name}"
 

@@ -24,7 +24,7 @@ def ward_clusters(vectors_E_D: Vectors, max_height: float) -> NDArray[np.int64]:
         return np.zeros(len(vectors_E_D), dtype=np.int64)
     from sklearn.cluster import AgglomerativeClustering
 
-    model = AgglomerativeClustering(n_clusters=None, distance_threshold=max_height, linkage="ward")
+    model = AgglomerativeClustering(n_clusters=None, distance_threshold=max_height, linkage="ward")  # pyright: ignore[reportArgumentType]
     labels_E = model.fit_predict(vectors_E_D.astype(np.float64))
     _, first_E, inverse_E = np.unique(labels_E, return_index=True, return_inverse=True)
     return np.argsort(np.argsort(first_E))[inverse_E].astype(np.int64)
@@ -44,7 +44,7 @@ def height_for(vectors_E_D: Vectors, cluster_size: float) -> float:
         return 1.0
     from sklearn.cluster import AgglomerativeClustering
 
-    model = AgglomerativeClustering(n_clusters=None, distance_threshold=0.0, linkage="ward")
+    model = AgglomerativeClustering(n_clusters=None, distance_threshold=0.0, linkage="ward")  # pyright: ignore[reportArgumentType]
     heights_M = np.sort(model.fit(vectors_E_D.astype(np.float64)).distances_)
     merges = rows - max(1, round(rows / cluster_size))
     below = heights_M[merges - 1] if merges > 0 else 0.0
@@ -65,7 +65,7 @@ def height_of_cosine(cosine: float) -> float:
 
 def _check(vectors_E_D: Vectors) -> None:
     if len(vectors_E_D) > _MOST_ROWS:
-        raise HiExpError(f"{len(vectors_E_D)} entries need too much memory for Ward clustering (at most {_MOST_ROWS}); sample the trajectories")
+        raise HiExpError(f"{len(vectors_E_D)} entries need too much memory to cluster (at most {_MOST_ROWS}); sample the trajectories")
     norms_E = np.linalg.norm(vectors_E_D, axis=1)
     if not np.allclose(norms_E, 1.0, atol=1e-3):
         norms = f"{norms_E.min():.3f} to {norms_E.max():.3f}"

@@ -6,12 +6,12 @@ which, what they retrieved, where they part. The finding is what a distiller get
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from os.path import commonprefix
 from typing import Literal
 
 from hiexp_verl.build.contrast import Contrast
 from hiexp_verl.build.mask import Masker
 from hiexp_verl.build.shape import Shape, asked_for, shape_of
+from hiexp_verl.build.words import word_set
 from hiexp_verl.scoring import cem, normalise
 from hiexp_verl.transcript import Search, searches
 from hiexp_verl.types import Trajectory
@@ -36,9 +36,11 @@ Finding = Literal[
 _SAME_QUERY = 0.8  # Jaccard overlap of words from which a query counts as asked again
 _WHOLE_QUESTION = 0.8  # share of the question's words in one query
 _MIN_ANSWER_CHARS = 4  # shorter answers occur in any passage by chance
-_FUNCTION_WORDS = frozenset(
-    "of in on at to for by from with and or is are was were be been do does did has have had which what who whom whose when where why how that this "
-    "these those it its he she they his her their there as than then vs versus both same first name".split()
+_FUNCTION_WORDS = word_set(
+    """
+    of in on at to for by from with and or is are was were be been do does did has have had which what who whom whose when where why
+    how that this these those it its he she they his her their there as than then vs versus both same first name
+    """
 )
 
 
@@ -108,7 +110,7 @@ def _diagnose_pair(contrast: Contrast, failure: Trajectory, success: Trajectory 
     failed = _side(failure, contrast, masker)
     succeeded = _side(success, contrast, masker) if success is not None else None
     names = _names(contrast, masker)
-    findings = [finding for finding, holds in _checks(contrast, failed, succeeded, names) if holds]
+    findings: list[Finding] = [finding for finding, holds in _checks(contrast, failed, succeeded, names) if holds]
     if not findings:
         return None
     masked = masker.mask(contrast.question)
@@ -221,7 +223,8 @@ def _same_thing(prediction: str, answers: Sequence[str]) -> bool:
 
 
 def _same_stem(a: str, b: str) -> bool:
-    return len(commonprefix([a, b])) >= max(5, 0.7 * max(len(a), len(b)))
+    alike = next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
+    return alike >= max(5, 0.7 * max(len(a), len(b)))
 
 
 def _joins(queries: Sequence[str], names: list[frozenset[str]]) -> bool:

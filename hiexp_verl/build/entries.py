@@ -1,6 +1,6 @@
 """Drafts become entries: numbered, linked to where they come from, near-duplicates merged."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -45,7 +45,8 @@ def merge(entries: Sequence[Entry], encoder: Encoder, title_cosine: float, descr
     kept_rows: list[int] = []
     kept: list[Entry] = []
     for row, entry in enumerate(entries):
-        close_K = (titles_E_D[kept_rows] @ titles_E_D[row] >= title_cosine) & (descriptions_E_D[kept_rows] @ descriptions_E_D[row] >= description_cosine)
+        same_title_K = titles_E_D[kept_rows] @ titles_E_D[row] >= title_cosine
+        close_K = same_title_K & (descriptions_E_D[kept_rows] @ descriptions_E_D[row] >= description_cosine)
         if close_K.any():
             twin = int(np.argmax(close_K))
             kept[twin] = _united(kept[twin], entry)
@@ -71,5 +72,5 @@ def _united(a: Entry, b: Entry) -> Entry:
     )
 
 
-def _union(groups) -> tuple[str, ...]:
+def _union(groups: Iterable[Sequence[str]]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(item for group in groups for item in group))

@@ -9,7 +9,10 @@ from hiexp_verl.jsonl import read_jsonl
 from hiexp_verl.types import Message, Trajectory
 
 _SYSTEM = "Answer the question. Search as often as needed, then give a short answer."
-_TURN = re.compile(r"(?P<think>.*?)<\|begin_of_query\|>(?P<query>.*?)<\|end_of_query\|>\s*<\|begin_of_documents\|>(?P<docs>.*?)<\|end_of_documents\|>", re.DOTALL)
+_TURN = re.compile(
+    r"(?P<think>.*?)<\|begin_of_query\|>(?P<query>.*?)<\|end_of_query\|>\s*<\|begin_of_documents\|>(?P<docs>.*?)<\|end_of_documents\|>",
+    re.DOTALL,
+)
 _DOCUMENT = re.compile(r"\((\d+)\)\"?Title: (.*?) Text:\s*(.*?)(?=\n\(\d+\)\"?Title: |\Z)", re.DOTALL)
 
 

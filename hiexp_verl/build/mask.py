@@ -7,33 +7,41 @@ passage says what the name stands for ("Suicide Kings is a 1997 crime film"), th
 import re
 from collections.abc import Iterable, Sequence
 
+from hiexp_verl.build.words import word_set
 from hiexp_verl.scoring import normalise
 
 _QUOTED = re.compile(r"[\"\u201c\u201d]([^\"\u201c\u201d]{1,120})[\"\u201c\u201d]")
-_WORD = r"[^\W\d_](?:[\w'\u2019.-]*\w)?"
 _CAPITAL = r"(?:(?=[^\W\d_a-z])[^\W\d_][\w'\u2019.&-]*)"
 _JOIN = r"(?:of the|of|the|de la|de|del|di|da|von|van|le|la|el|al|bin|v\.|vs\.|&|for the|for|on the|in the|to the)"
 _NAME = re.compile(rf"(?<![\w]){_CAPITAL}(?:,? (?:{_JOIN} )?(?:{_CAPITAL}|\d+\b))*")
-_DATE = re.compile(
-    r"\b(?:(?:January|February|March|April|May|June|July|August|September|October|November|December) \d{1,2}(?:,? \d{4})?"
-    r"|\d{1,2} (?:January|February|March|April|May|June|July|August|September|October|November|December)(?: \d{4})?)\b"
-)
+_MONTH = "(?:January|February|March|April|May|June|July|August|September|October|November|December)"
+_DATE = re.compile(rf"\b(?:{_MONTH} \d{{1,2}}(?:,? \d{{4}})?|\d{{1,2}} {_MONTH}(?: \d{{4}})?)\b")
 _YEAR = re.compile(r"\b(?:1[0-9]|20)\d\d(?:s|[-\u2013/]\d{2,4})?(?: and (?:1[0-9]|20)\d\ds?)?\b")
 _YEAR_ADJECTIVE = re.compile(rf"(^|\b(?:the|an?|what|which|is) ){_YEAR.pattern} (?!and|or)(?=[A-Za-z])", re.IGNORECASE)
 _NUMBER = re.compile(r"(?<!\w)\d[\d.,:]*(?:st|nd|rd|th)?(?!\w)")
 _PASSAGE = re.compile(r"Doc \d+\(Title: \"(.*?)\"\) *(.*)")
-_IS_A = re.compile(
-    r"\b(?:is|was|are|were) (?:a|an|the|one of the|the name of an?) ((?:[\w\u2019'-]+ ){0,7}?[\w-]+?)(?= (?:of|in|by|from|who|that|which|and|or|based|located|"
-    r"directed|written|for|on|at|with|to|known|born|best|as|published|founded|released|made|set|created|produced|where|when|used|between|near|under|currently|formed)\b|[,.;:(])"
+# "Suicide Kings is a 1997 American mystery crime film based on ...": the noun phrase up to what follows it.
+_AFTER_KIND = (
+    r"(?= (?:of|in|by|from|who|that|which|and|or|based|located|directed|written|for|on|at|with|to|known|born|best|as|published"
+    r"|founded|released|made|set|created|produced|where|when|used|between|near|under|currently|formed)\b|[,.;:(])"
 )
-_SMALL = frozenset(
-    "a an the of in on at to for by from with and or is are was were be been do does did has have had can could which what who whom whose when where why "
-    "how that this these those it its he she they his her their there both between before after as if not than then into out about over under most more "
-    "first last same other name give find list main in-between also only still best known many much long".split()
+_IS_A = re.compile(
+    r"\b(?:is|was|are|were) (?:a|an|the|one of the|the name of an?) ((?:[\w\u2019'-]+ ){0,7}?[\w-]+?)" + _AFTER_KIND
+)
+_SMALL = word_set(
+    """
+    a an the of in on at to for by from with and or is are was were be been do does did has have had can could which what who whom
+    whose when where why how that this these those it its he she they his her their there both between before after as if not than
+    then into out about over under most more first last same other name give find list main in-between also only still best known many
+    much long
+    """
 )
 # Adjectives of nationality and faith: capitalised, but no name.
-_ADJECTIVE = re.compile(r"(?:[A-Z]\w+(?:an|ish|ese|ian|ic)|French|Greek|Dutch|Welsh|Swiss|Czech|Thai|British|African-American|English-\w+|\w+-American|US|U\.S\.)$")
-_NO_KIND = frozenset("name term one number part member set kind type group person example series list".split())
+_ADJECTIVE = re.compile(
+    r"(?:[A-Z]\w+(?:an|ish|ese|ian|ic)|French|Greek|Dutch|Welsh|Swiss|Czech|Thai|British|African-American|English-\w+|\w+-American|US|U\.S\.)$"
+)
+_NATIONAL = re.compile(r"\b(?:[A-Z]\w+(?:ish|ese|ian|ican)|African|German|French|Greek|Dutch|British|US)(?:-[A-Z]\w+)? (?=[a-z])")
+_NO_KIND = word_set("name term one number part member set kind type group person example series list")
 
 
 class Masker:
@@ -143,7 +151,8 @@ class Masker:
             first = words[0].rstrip(".,'\u2019")
             starts_sentence = start == 0 or text[:start].rstrip()[-1:] in ".?!:"
             ordinary = first.lower() in _SMALL or (starts_sentence and self._is_ordinary(words, first))
-            adjective = bool(_ADJECTIVE.match(first)) and (len(words) == 1 and text[stop : stop + 1] == " " and text[stop + 1 : stop + 2].islower())
+            before_noun = len(words) == 1 and text[stop : stop + 1] == " " and text[stop + 1 : stop + 2].islower()
+            adjective = before_noun and bool(_ADJECTIVE.match(first))
             if not ordinary and not adjective:
                 break
             start += len(words[0]) + 1
@@ -186,7 +195,7 @@ def _head(phrase: str) -> str:
 def _tidy(text: str) -> str:
     text = re.sub(r"[\"\u201c\u201d]", "", text)
     # Adjectives that tell one country from another: "American actor" is "actor".
-    text = re.sub(r"\b(?:[A-Z]\w+(?:ish|ese|ian|ican)|African|German|French|Greek|Dutch|English|British|US)(?:-[A-Z]\w+)? (?=[a-z])", "", text)
+    text = _NATIONAL.sub("", text)
     text = _articles(re.sub(r"\b(X|Y|Z)(?: \1\b)+", r"\1", text))
     return re.sub(r"\s+([?,.;:])", r"\1", re.sub(r"\s+", " ", text)).strip(" ,;")
 

@@ -1,7 +1,6 @@
 """Trajectories to a HEK, top to bottom (method page, section 2)."""
 
 import hashlib
-import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -14,6 +13,7 @@ from hiexp_verl.build.distill import Distiller, PromptedDistiller
 from hiexp_verl.build.draft import clean
 from hiexp_verl.build.entries import case, merge, number
 from hiexp_verl.build.summarise import LevelConfig, summarise
+from hiexp_verl.build.words import word_set
 from hiexp_verl.encoder import Encoder
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.hek.calibrate import calibrate
@@ -24,7 +24,7 @@ from hiexp_verl.transcript import searches
 from hiexp_verl.types import Entry, Trajectory
 
 _MOST_QUERIES = 20_000  # for calibration; evenly spaced over all
-_SMALL_WORDS = frozenset(re.findall(r"\w+", "of in on at to for by from with and is are was were do does did what which who whom whose when where how that"))
+_SMALL_WORDS = word_set("of in on at to for by from with and is are was were do does did what which who whom whose when where how that")
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ def build(trajectories: Iterable[Trajectory], distiller: Distiller, encoder: Enc
     counts = _counts(trajectories, contrasted, diagnoses, (cases, patterns, strategies), dropped)
     entries = (*cases, *patterns, *strategies)
     if not entries:
-        raise HiExpError(f"the trajectories gave no experience ({_why(counts)}); roll out more, or reflect on failures alone with single_sided")
+        raise HiExpError(f"the trajectories gave no experience ({_why(counts)}); roll out more per question, or set single_sided")
     header = Header(
         encoder=encoder.identity,
         thresholds={
@@ -142,11 +142,13 @@ def _counts(
     levels: Sequence[Sequence[Entry]],
     dropped: Counter[str],
 ) -> dict[str, int]:
-    made = {"trajectories": len(trajectories), "questions": len({t.question_id for t in trajectories}), "questions contrasted": len(contrasted)}
+    questions = len({t.question_id for t in trajectories})
+    made = {"trajectories": len(trajectories), "questions": questions, "questions contrasted": len(contrasted)}
     findings = Counter(f"diagnosed {diagnosis.finding}" for diagnosis in diagnoses)
     made |= dict(sorted(findings.items())) | {f"e{level} written": len(entries) for level, entries in enumerate(levels, start=1)}
     return made | {f"left out: {reason}": count for reason, count in sorted(dropped.items()) if count}
 
 
 def _why(counts: dict[str, int]) -> str:
-    return "; ".join(f"{count} {what.removeprefix('left out: ')}" for what, count in counts.items() if count and what != "trajectories") or "no trajectories"
+    told = [f"{count} {what.removeprefix('left out: ')}" for what, count in counts.items() if count and what != "trajectories"]
+    return "; ".join(told) or "no trajectories"

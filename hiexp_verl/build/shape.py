@@ -3,6 +3,8 @@
 import re
 from typing import Literal
 
+from hiexp_verl.build.words import word_set
+
 # compare: which of two; common: what two share; verify: yes or no; indirect: the thing is described, not named.
 Shape = Literal["compare", "common", "verify", "indirect", "direct"]
 
@@ -14,13 +16,17 @@ _COMPARE = re.compile(
 )
 # A relative clause, or a chain of two "of": the question goes through something that it does not name.
 _INDIRECT = re.compile(
-    r"\bwhose\b|\b\w+ (?:that|who|where|which) (?:\w+ )?\w+|\bof the \w+(?: \w+)?(?: \w+)? (?:of|in|by|based|located|born|where|published|founded)\b"
-    r"|\b(?:father|mother|wife|husband|spouse|director|author|founder|performer|composer|country|city|company|birthplace) of the (?:\w+ )?(?:\w+) ",
+    r"\bwhose\b|\b\w+ (?:that|who|where|which) (?:\w+ )?\w+"
+    r"|\bof the \w+(?: \w+)?(?: \w+)? (?:of|in|by|based|located|born|where|published|founded)\b"
+    r"|\b(?:father|mother|wife|husband|spouse|director|author|founder|performer|composer|country|city|company|birthplace) of the \w+ ",
     re.IGNORECASE,
 )
-_STOP = r"(?= (?:of|in|on|at|for|from|by|with|to|that|who|which|whose|where|did|does|do|is|was|are|were|has|have|had|can|could|between|the|a|an|this|both|X|Y)\b|[?,.]|$)"
+_STOP = (
+    r"(?= (?:of|in|on|at|for|from|by|with|to|that|who|which|whose|where|did|does|do|is|was|are|were|has|have|had|can|could"
+    r"|between|the|a|an|this|both|X|Y)\b|[?,.]|$)"
+)
 _ASKED = re.compile(
-    r"\b(?:what|which|whose)(?: (?:kind|type|sort|order|shared) of)? (?:(?:is|was|are|were) )?(?:the |a |an )?(?:(?:name|title|shared) of the |shared )?"
+    r"\b(?:what|which|whose)(?: (?:kind|type|sort) of)? (?:(?:is|was|are|were) )?(?:the |a |an )?(?:(?:name|title) of the |shared )?"
     r"((?:[a-z][\w-]* ){0,3}?[a-z][\w-]*?)" + _STOP,
     re.IGNORECASE,
 )
@@ -33,9 +39,13 @@ _SIMPLE = (
     (r"^(?:by |with |to |for )?(?:who|whom)\b|, who\b", "person"),
     (r"\bwhy\b", "reason"),
 )
-_FILLERS = frozenset("exact full original other very same".split())
-_VERB = re.compile(r"represents?|\w{3,}ed|won|wins|wrote|made|sang|plays?|stars?|holds?|covers?|features?|comes?|serves?|along|adopted|lies|became|led")
-_NOT_ASKED = frozenset("what which is was are were one be do does did the both it that formerly known referred have has had".split())
+_FILLERS = word_set("exact full original other very same")
+_VERB = re.compile(r"represents?|\w{3,}ed|won|wins|wrote|made|sang|plays?|holds?|covers?|features?|comes?|serves?|along|lies|became|led")
+_NOT_ASKED = word_set(
+    """
+    what which is was are were one be do does did the both it that formerly known referred have has had
+    """
+)
 
 
 def shape_of(question: str) -> Shape:

@@ -36,6 +36,8 @@ def check_contents(entries: Sequence[Entry], vectors_E_D: Vectors, dimensions: i
             raise HiExpError(f"the entry id {entry.id!r} occurs twice; ids must be unique")
         if entry.level not in LEVELS:
             raise HiExpError(f"entry {entry.id} has the level {entry.level!r}; use one of {', '.join(LEVELS)}")
+        if entry.kind not in ("guide", "pitfall"):
+            raise HiExpError(f"entry {entry.id} has the kind {entry.kind!r}; use guide or pitfall")
         if not entry.title.strip() or not entry.description.strip():
             raise HiExpError(f"entry {entry.id} has an empty title or description; write both")
         levels[entry.id] = entry.level
@@ -80,4 +82,5 @@ def entry_of(row: dict[str, Any], where: str) -> Entry:
         if not good:
             expected = "a list of texts" if is_list else "a text"
             raise HiExpError(f"{where}: the field {name!r} holds {type(value).__name__}; expected {expected}")
-    return Entry(**{name: tuple(row[name]) if name in _TUPLES else row[name] for name in names})
+    values: dict[str, Any] = {name: tuple(row[name]) if name in _TUPLES else row[name] for name in names}
+    return Entry(**values)
