@@ -34,7 +34,7 @@ Finding = Literal[
 ]
 
 _SAME_QUERY = 0.8  # Jaccard overlap of words from which a query counts as asked again
-_WHOLE_QUESTION = 0.8  # share of the question's words in one query
+_WHOLE_QUESTION = 0.9  # share of the question's words in one query
 _MIN_ANSWER_CHARS = 4  # shorter answers occur in any passage by chance
 _FUNCTION_WORDS = word_set(
     """

@@ -37,10 +37,11 @@ _SMALL = word_set(
     """
 )
 # Adjectives of nationality and faith: capitalised, but no name.
-_ADJECTIVE = re.compile(
-    r"(?:[A-Z]\w+(?:an|ish|ese|ian|ic)|French|Greek|Dutch|Welsh|Swiss|Czech|Thai|British|African-American|English-\w+|\w+-American|US|U\.S\.)$"
+_NATION = (
+    r"(?:[A-Z]\w+(?:ian|ish|ese|ican)|African|German|Korean|European|Roman|Cuban|French|Greek|Dutch|Welsh|Swiss|Czech|Thai|British|Islamic|US)"
 )
-_NATIONAL = re.compile(r"\b(?:[A-Z]\w+(?:ish|ese|ian|ican)|African|German|French|Greek|Dutch|British|US)(?:-[A-Z]\w+)? (?=[a-z])")
+_ADJECTIVE = re.compile(rf"{_NATION}(?:-[A-Z]\w+)?$|\w+-American$")
+_NATIONAL = re.compile(rf"\b{_NATION}(?:-[A-Z]\w+)? (?=[a-z]{{4,}})")  # "American actor" is "actor"
 _NO_KIND = word_set("name term one number part member set kind type group person example series list")
 
 
@@ -153,7 +154,7 @@ class Masker:
             ordinary = first.lower() in _SMALL or (starts_sentence and self._is_ordinary(words, first))
             before_noun = len(words) == 1 and text[stop : stop + 1] == " " and text[stop + 1 : stop + 2].islower()
             adjective = before_noun and bool(_ADJECTIVE.match(first))
-            if not ordinary and not adjective:
+            if not ordinary and not adjective and not first.isdecimal():
                 break
             start += len(words[0]) + 1
             if start >= stop:
