@@ -17,7 +17,11 @@ Verb = Callable[[argparse.Namespace], int]
 
 def main(argv: list[str] | None = None) -> int:
     """Run a verb; a user's fault is one line on stderr and exit code 2, an interrupt 130."""
-    arguments = build_parser().parse_args(argv)
+    parser = build_parser()
+    arguments, rest = parser.parse_known_args(argv)
+    if rest and arguments.verb is not run_train:
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    arguments.overrides = rest  # in the order given; hydra's own flags are among them
     verb: Verb = arguments.verb
     try:
         return verb(arguments)
@@ -41,7 +45,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 def _verb(verbs: Any, name: str, run: Verb, help: str, epilog: str) -> argparse.ArgumentParser:
     parser = verbs.add_parser(
-        name, help=help, description=help, epilog=epilog, formatter_class=argparse.RawDescriptionHelpFormatter
+        name, allow_abbrev=False, help=help, description=help, epilog=epilog, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.set_defaults(verb=run)
     return parser
@@ -222,15 +226,14 @@ def _train(verbs: Any) -> None:
     )
     parser = _verb(verbs, "train", run_train, "Train with verl; on this machine's CPU with --cpu.", epilog)
     parser.add_argument("--cpu", action="store_true", help="platform cpu and rollout engine vllm_cpu")
-    parser.add_argument("overrides", nargs=argparse.REMAINDER, help="hydra overrides")
+    parser.usage = "hiexp train [--cpu] [hydra overrides and flags ...]"
 
 
 def run_train(arguments: argparse.Namespace) -> int:
     """Become verl's trainer."""
     from hiexp_verl.train import trainer_command
 
-    overrides = [o for o in arguments.overrides if o != "--cpu"]  # also where it follows an override
-    command, environment = trainer_command(overrides, arguments.cpu or len(overrides) < len(arguments.overrides))
+    command, environment = trainer_command(arguments.overrides, arguments.cpu)
     sys.stdout.flush()
     os.execvpe(command[0], command, environment)
 

@@ -49,7 +49,7 @@ def _safely(name: str, check: Callable[[], Finding]) -> Finding:
         return check()
     except HiExpError as error:
         return Finding(name, False, str(error), "see the message")
-    except Exception as error:  # noqa: BLE001 (a doctor reports what is broken, whatever breaks)
+    except Exception as error:
         return Finding(name, False, f"{type(error).__name__}: {error}", "reinstall the package that the message names")
 
 

@@ -1,0 +1,131 @@
+"""The whole loop on a CPU: warm start, rollouts, HEK, GRPO and GSPO with experience, validation with and without, report.
+
+Each stage leaves its result in outputs/demo/<stage>/done.json; a second run reuses what is done.
+"""
+
+import argparse
+import json
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parent))  # the recipe's own files, and nothing installed for them
+
+from report_data import demo_report
+from stages import Demo
+from watch import MemoryWatch, Stopwatch
+
+from hiexp_verl.errors import HiExpError
+
+MIN_PEARSON = 0.99  # below it, the weights that vLLM serves are not the ones being trained
+
+
+def main() -> int:
+    """Run the demo; 0 when it finished and the served weights were the trained ones."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=Path("outputs/demo"), help="results and report (default outputs/demo)")
+    parser.add_argument("--distiller", default="rules", help="rules (default), qwen-0.5b or qwen-1.5b (fetched), or what `hiexp build` takes")
+    parser.add_argument("--warm-start", type=int, default=64, help="transcripts of the warm start (default 64)")
+    parser.add_argument("--train", type=int, default=32, help="training questions rolled out (default 32)")
+    parser.add_argument("--k", type=int, default=6, help="rollouts per question (default 6)")
+    parser.add_argument("--val", type=int, default=24, help="validation questions (default 24)")
+    parser.add_argument("--steps", type=int, default=8, help="GRPO steps (default 8)")
+    parser.add_argument("--gspo-steps", type=int, default=3, help="GSPO steps (default 3)")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--fresh", action="store_true", help="forget what an earlier run did")
+    arguments = parser.parse_args()
+    try:
+        return run(arguments)
+    except HiExpError as error:
+        print(f"demo: {error}", file=sys.stderr)
+        return 1
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run every stage in order, then write summary.json."""
+    out: Path = arguments.out
+    settings = {key: str(value) for key, value in vars(arguments).items() if key not in ("out", "fresh")}
+    prepare(out, settings, arguments.fresh)
+    demo = Demo(arguments)
+    watch = Stopwatch()
+    with MemoryWatch() as memory:
+        for name, what, stage in demo.stages():
+            one_stage(out, name, what, stage, demo.results, watch)
+        results = demo.results
+        summary = {
+            "seconds": watch.seconds,
+            "seconds_in_all": round(sum(watch.seconds.values()), 1),
+            "pearson_min": min(results["grpo"]["pearson_min"], results["gspo"]["pearson_min"]),
+            "valid_search_before": results["before"]["valid_search"],
+            "valid_search_after": results["warm_start"]["valid_search"],
+            "episodes": {name: results[name]["shares"] for name in results if "shares" in results[name]},
+            "reward_first": results["grpo"]["rewards"][0],
+            "reward_last": results["grpo"]["rewards"][-1],
+            "entries": results["build"]["levels"],
+            "e1_fire_rate": results["grpo"]["e1_fire_rate"],
+            "validation": results["validation"],
+        }
+        report = out / "report.html"
+        demo_report(report, demo, summary)
+    summary |= {"peak_memory_gib": memory.peak_gib(out), "report": str(report)}
+    (out / "summary.json").write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
+    print_summary(summary)
+    if summary["pearson_min"] <= MIN_PEARSON:
+        print(f"demo: FAILED: Pearson {summary['pearson_min']:.4f} <= {MIN_PEARSON}: vLLM does not serve the trained weights", file=sys.stderr)
+        return 1
+    return 0
+
+
+def prepare(out: Path, settings: dict[str, str], fresh: bool) -> None:
+    """Start over when asked to, or when an earlier run had other settings."""
+    path = out / "settings.json"
+    known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+    if fresh or (known is not None and known != settings):
+        print(f"starting over in {out} ({'as asked' if fresh else 'the settings differ from the last run'})")
+        shutil.rmtree(out, ignore_errors=True)
+    out.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
+
+
+def one_stage(
+    out: Path, name: str, what: str, stage: Callable[[Path], dict[str, Any]], results: dict[str, Any], watch: Stopwatch
+) -> None:
+    """Run a stage, or take its result from an earlier run; print what it did and how long it took."""
+    folder = out / name
+    done = folder / "done.json"
+    print(f"\n== {name}: {what}", flush=True)
+    if done.is_file():
+        record = json.loads(done.read_text(encoding="utf-8"))
+        print(f"   done earlier in {record['seconds']:.0f} s")
+    else:
+        shutil.rmtree(folder, ignore_errors=True)  # half a stage is no stage
+        folder.mkdir(parents=True)
+        with watch.measure(name):
+            result = stage(folder)
+        record = {"seconds": watch.seconds[name], "result": result}
+        done.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+        print(f"   {record['seconds']:.0f} s", flush=True)
+    watch.seconds[name] = record["seconds"]
+    results[name] = record["result"]
+
+
+def print_summary(summary: dict[str, Any]) -> None:
+    """Print what a person wants to know first."""
+    print("\n== summary")
+    print("   seconds: " + ", ".join(f"{name} {seconds:.0f}" for name, seconds in summary["seconds"].items()))
+    print(f"   in all {summary['seconds_in_all']:.0f} s; peak memory {summary['peak_memory_gib']:.1f} GiB")
+    print(f"   {'episodes':28} valid search  answered  correct")
+    for name, shares in summary["episodes"].items():
+        print(f"   {name:28} {shares['valid_search']:12.2f} {shares['answered']:9.2f} {shares['correct']:8.2f}")
+    for arm, shares in summary["validation"].items():
+        print(f"   {'validation ' + arm:28} {shares['valid_search']:12.2f} {shares['answered']:9.2f} {shares['correct']:8.2f}")
+    print(f"   GRPO reward {summary['reward_first']:.3f} -> {summary['reward_last']:.3f}; E1 fire rate {summary['e1_fire_rate']:.2f}")
+    print(f"   Pearson of rollout and actor probabilities, lowest of all steps: {summary['pearson_min']:.4f}")
+    print(f"   entries: {summary['entries']}")
+    print(f"   report: {summary['report']}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

