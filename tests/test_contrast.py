@@ -1,0 +1,33 @@
+"""Only questions with both outcomes teach by default, and what is left out is counted."""
+
+from hiexp_verl.build.contrast import contrasts
+from tests.factories import trajectory
+
+
+def test_successes_and_failures_of_one_question_are_set_beside_each_other():
+    good, bad, other = trajectory("q1"), trajectory("q1", correct=False, id="q1#1"), trajectory("q2")
+    (only,), dropped = contrasts([good, other, bad])
+    assert (only.question_id, only.successes, only.failures) == ("q1", (good,), (bad,))
+    assert dropped == {"questions with successes only": 1}
+
+
+def test_failures_alone_are_kept_on_request_only():
+    bad = trajectory("q1", correct=False)
+    assert contrasts([bad]) == ([], {"questions with failures only": 1})
+    (only,), _ = contrasts([bad], single_sided=True)
+    assert (only.successes, only.failures) == ((), (bad,))
+
+
+def test_an_answer_judged_both_ways_teaches_nothing():
+    noise = trajectory("q1", correct=False, prediction="paris.", id="q1#1")
+    assert contrasts([trajectory("q1"), noise])[1] == {"questions whose failures gave an accepted answer": 1}
+
+
+def test_the_score_decides_when_a_threshold_is_given():
+    half = trajectory("q1", correct=True, score=0.5, prediction="Lyon", id="q1#1")
+    (only,), _ = contrasts([trajectory("q1"), half], success_at=0.8)
+    assert only.failures == (half,)
+
+
+def test_no_trajectories_give_no_contrasts():
+    assert contrasts([]) == ([], {})
