@@ -85,8 +85,15 @@ def _number(value: Any) -> str:
 
 
 def _tiles(rates: Mapping[str, float]) -> str:
-    tiles = [f'<div class="card"><b>{value:.0%}</b><span class="soft">{_e(name)}</span></div>' for name, value in rates.items()]
+    tiles = [f'<div class="card"><b>{_percent(value)}</b><span class="soft">{_e(name)}</span></div>' for name, value in rates.items()]
     return f'<div class="tiles">{"".join(tiles)}</div>' if tiles else ""
+
+
+def _percent(share: float) -> str:
+    if not math.isfinite(share):
+        return "n/a"
+    # 0.996 is not 100%, 0.004 not 0%.
+    return f"{share:.0%}" if f"{share:.0%}" not in ("100%", "0%") or share in (0, 1) else f"{share:.1%}"
 
 
 def _facts(facts: Mapping[str, Any]) -> str:
@@ -99,8 +106,12 @@ def _table(rows: Sequence[Mapping[str, Any]]) -> str:
     if not columns:
         return ""
     head = "".join(f"<th>{_e(column)}</th>" for column in columns)
-    body = "".join("<tr>" + "".join(f"<td>{_number(row.get(column, ''))}</td>" for column in columns) + "</tr>" for row in rows)
+    body = "".join("<tr>" + "".join(f"<td>{_cell(row.get(column, ''))}</td>" for column in columns) + "</tr>" for row in rows)
     return f'<div class="card scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+
+
+def _cell(value: Any) -> str:
+    return f"{value:.3f}" if isinstance(value, float) and math.isfinite(value) else _number(value)
 
 
 def _stages(stages: Sequence[tuple[str, float]]) -> str:
@@ -186,7 +197,7 @@ def _tree(hek: HEK | None, uses: Mapping[str, int]) -> str:
     counts = ", ".join(f"{count} {level.upper()}" for level, count in sorted(hek.levels.items(), reverse=True))
     header = hek.header
     about = (
-        f"{counts}. Encoder {_e(header.encoder.name)}, distilled by {_e(header.distiller or 'unknown')}, {sum(uses.values())} times shown."
+        f"{counts}. Encoder {_e(header.encoder.name)}, distilled by {_e(header.distiller or 'unknown')}, shown {sum(uses.values())}&times;."
     )
     return f'<p class="soft">{about}</p><div class="card tree">{_branches(roots, by_id, uses)}</div>'
 
@@ -201,7 +212,7 @@ def _branch(entry: Entry, by_id: Mapping[str, Entry], uses: Mapping[str, int]) -
     shown = uses.get(entry.id, 0)
     tags = f'<span class="tag">{entry.level.upper()}</span><span class="tag {_e(entry.kind)}">{_e(entry.kind)}</span>'
     sources = f"{len(entry.questions)} question{'s' * (len(entry.questions) != 1)}"
-    about = f'<p>{_e(entry.description)}</p><p class="soft">{_e(entry.id)}, from {sources}, shown {shown} times</p>'
+    about = f'<p>{_e(entry.description)}</p><p class="soft">{_e(entry.id)}, from {sources}, shown {shown}&times;</p>'
     children = [by_id[child] for child in entry.children if child in by_id]
     if not children:
         return f'<div class="leaf">{tags}{_e(entry.title)}{about}</div>'

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from hiexp_verl.encoder import HashEncoder
 from hiexp_verl.hek import HEK, Header
-from hiexp_verl.report import MAX_CHILDREN, ReportData, _number, _ticks, count_uses, write_report
+from hiexp_verl.report import MAX_CHILDREN, ReportData, _number, _percent, _ticks, count_uses, write_report
 from tests.factories import entry, trajectory
 
 EVIL = '<script>alert(1)</script>"><img src=x onerror=alert(2)>'
@@ -107,7 +107,7 @@ def test_every_part_is_on_the_page(tmp_path):
         assert f"<h2>{heading}</h2>" in text
     assert text.count('<div class="exp">') == 2  # in the system prompt and after the documents
     assert "1 documents, " in text
-    assert "shown 1 times" in text
+    assert "shown 1&times;" in text
     assert "25%" in text
     assert "n/a" in text
     tree = text[text.index('tree">') :]
@@ -146,6 +146,10 @@ def test_ticks_are_few_round_and_span_the_data(low, high, expected):
 def test_any_curve_can_be_drawn(tmp_path_factory, points):
     text = page(tmp_path_factory.mktemp("report"), ReportData("t", curves={"reward": {"run": points}}))
     assert "nan" not in text.split("</style>")[1]
+
+
+def test_shares_near_the_ends_are_not_rounded_to_them():
+    assert [_percent(v) for v in (0.0, 0.004, 0.414, 0.996, 1.0, float("nan"))] == ["0%", "0.4%", "41%", "99.6%", "100%", "n/a"]
 
 
 def test_numbers_are_short():
