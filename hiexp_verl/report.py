@@ -196,9 +196,8 @@ def _tree(hek: HEK | None, uses: Mapping[str, int]) -> str:
     roots = [entry for level in ("e3", "e2", "e1") for entry in hek.entries if entry.level == level and entry.id not in children]
     counts = ", ".join(f"{count} {level.upper()}" for level, count in sorted(hek.levels.items(), reverse=True))
     header = hek.header
-    about = (
-        f"{counts}. Encoder {_e(header.encoder.name)}, distilled by {_e(header.distiller or 'unknown')}, shown {sum(uses.values())}&times;."
-    )
+    origin = f"Encoder {_e(header.encoder.name)}, distilled by {_e(header.distiller or 'unknown')}"
+    about = f"{counts}. {origin}, shown {sum(uses.values())}&times;."
     return f'<p class="soft">{about}</p><div class="card tree">{_branches(roots, by_id, uses)}</div>'
 
 

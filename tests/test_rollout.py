@@ -2,6 +2,10 @@
 
 import asyncio
 import json
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,7 +17,7 @@ from hiexp_verl.jsonl import read_trajectories
 from hiexp_verl.llm import PromptTooLong, Reply
 from hiexp_verl.run.episode import EpisodeSettings, episode
 from hiexp_verl.run.experience import Experience
-from hiexp_verl.run.rollout import rollout
+from hiexp_verl.run.rollout import check_output, rollout
 from hiexp_verl.run.summary import summarise
 from hiexp_verl.search import SearchFailed
 from hiexp_verl.search.bm25 import BM25Search
@@ -201,12 +205,43 @@ def test_episodes_are_on_disk_when_the_server_dies(tmp_path):
     assert (summary["resumed"], summary["episodes"]) == (4, 6)
 
 
+SLOW = """
+import asyncio, sys
+from pathlib import Path
+from tests.test_rollout import Scripted, run
+
+class Slow(Scripted):
+    async def chat(self, messages, **options):
+        await asyncio.sleep(0.02)
+        return await super().chat(messages, **options)
+
+run(Path(sys.argv[1]), Slow("<search>capital</search>", lambda seed: "<answer>Paris</answer>"), k=200, concurrency=4)
+"""
+
+
+def test_what_was_finished_before_a_kill_is_kept(tmp_path):
+    root = Path(__file__).parents[1]
+    process = subprocess.Popen([sys.executable, "-c", SLOW, str(tmp_path)], cwd=root)
+    path = tmp_path / "trajectories.jsonl"
+    deadline = time.monotonic() + 60
+    while (not path.is_file() or path.read_bytes().count(b"\n") < 8) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.kill()
+    process.wait()
+    finished = path.read_bytes().count(b"\n")
+    assert 8 <= finished < 400
+    _, summary = run(tmp_path, Scripted("<search>capital</search>", "<answer>Paris</answer>"), k=200, resume=True)
+    assert (summary["resumed"], summary["episodes"]) == (finished, 400)
+
+
 def test_a_rollout_refuses_to_mix_or_overwrite(tmp_path):
     run(tmp_path)
     with pytest.raises(HiExpError, match="add --resume"):
         run(tmp_path)
     with pytest.raises(HiExpError, match=r"made with temperature = 1.0, now it is 0.0"):
         rollout(QUESTIONS, Scripted("x"), SEARCH, EpisodeSettings(temperature=0.0), 3, tmp_path, resume=True, progress="")
+    with pytest.raises(HiExpError, match="is a file"):
+        check_output(tmp_path / "trajectories.jsonl", resume=True)
     with pytest.raises(HiExpError, match="nothing to roll out"):
         rollout([], Scripted("x"), SEARCH, EpisodeSettings(), 3, tmp_path / "new", progress="")
     (tmp_path / "settings.json").write_text("{")

@@ -55,7 +55,8 @@ def rollout(
         raise HiExpError(f"nothing to roll out: {len(questions)} questions, k = {k}; give at least one question and k >= 1")
     started = time.monotonic()
     path = out_dir / TRAJECTORIES
-    done = _finished(path, resume)
+    check_output(out_dir, resume)
+    done = _finished(path)
     asyncio.run(_play_all(questions, client, search, settings, k, out_dir, experience, concurrency, progress, done))
     order = {f"{q.id}#{sample}": (i, sample) for i, q in enumerate(questions) for sample in range(k)}
     # Episodes of questions that are no longer asked for stay in the file, at its end, and out of the summary.
@@ -117,19 +118,29 @@ def _append(file: TextIO, trajectory: Trajectory) -> None:
     os.fsync(file.fileno())
 
 
-def _finished(path: Path, resume: bool) -> set[str]:
+def check_output(out_dir: Path, resume: bool) -> None:
+    """Refuse to add to episodes that are there already; cheap, so that it can be asked before a model is loaded.
+
+    Raises:
+        HiExpError: `out_dir` holds episodes and `resume` is off, or it is a file.
+    """
+    path = out_dir / TRAJECTORIES
+    if out_dir.exists() and not out_dir.is_dir():
+        raise HiExpError(f"{out_dir} is a file; give a directory for the episodes")
+    if not resume and path.is_file() and path.stat().st_size:
+        raise HiExpError(f"{path} exists already; add --resume to go on, or choose another output directory")
+
+
+def _finished(path: Path) -> set[str]:
     """Return the ids of the episodes in the file, after cutting off a last line that was not written in full.
 
     Raises:
-        HiExpError: there are some and `resume` is off, or a line other than the last is damaged.
+        HiExpError: a line other than the last is damaged.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    if not path.is_file() or path.stat().st_size == 0:
-        return set()
-    if not resume:
-        raise HiExpError(f"{path} exists already; add --resume to go on, or choose another output directory")
-    _drop_torn_line(path)
-    return {t.id for t in read_trajectories(path)} if path.stat().st_size else set()
+    if path.is_file():
+        _drop_torn_line(path)
+    return {t.id for t in read_trajectories(path)} if path.is_file() and path.stat().st_size else set()
 
 
 def _drop_torn_line(path: Path) -> None:
