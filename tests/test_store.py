@@ -131,7 +131,7 @@ def test_another_format_version_is_named(tmp_path):
 def test_a_folder_that_is_no_hek_says_so(tmp_path):
     with pytest.raises(HiExpError, match="does not exist"):
         HEK.load(tmp_path / "nothing")
-    with pytest.raises(HiExpError, match="neither CURRENT nor header.json"):
+    with pytest.raises(HiExpError, match=r"neither CURRENT nor header\.json"):
         HEK.load(tmp_path)
     (tmp_path / "CURRENT").write_text("../elsewhere")
     with pytest.raises(HiExpError, match="CURRENT"):

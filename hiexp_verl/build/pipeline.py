@@ -3,7 +3,7 @@
 import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from tqdm import tqdm
 
@@ -13,17 +13,15 @@ from hiexp_verl.build.distill import Distiller, PromptedDistiller
 from hiexp_verl.build.draft import clean
 from hiexp_verl.build.entries import case, merge, number
 from hiexp_verl.build.summarise import LevelConfig, summarise
+from hiexp_verl.build.thresholds import thresholds
 from hiexp_verl.build.words import word_set
 from hiexp_verl.encoder import Encoder
 from hiexp_verl.errors import HiExpError
-from hiexp_verl.hek.calibrate import calibrate
 from hiexp_verl.hek.header import Header
 from hiexp_verl.hek.store import HEK
 from hiexp_verl.scoring import normalise
-from hiexp_verl.transcript import searches
 from hiexp_verl.types import Entry, Trajectory
 
-_MOST_QUERIES = 20_000  # for calibration; evenly spaced over all
 _SMALL_WORDS = word_set("of in on at to for by from with and is are was were do does did what which who whom whose when where how that")
 
 
@@ -38,6 +36,7 @@ class BuildConfig:
     pattern: LevelConfig = field(default_factory=LevelConfig)  # E1 -> E2
     strategy: LevelConfig = field(default_factory=lambda: LevelConfig(cluster_size=2.5))  # E2 -> E3
     percentile: float = 95.0  # of the cosines with other questions' titles: the minimum score of a match
+    min_fire_rate: float = 0.3  # of searches that must get an E1; the minimum score is lowered for it
 
 
 @dataclass(frozen=True)
@@ -46,10 +45,12 @@ class BuildReport:
 
     hek: HEK
     counts: dict[str, int]  # what was used, made, and left out with its reason
+    step_fire_rate: float  # expected share of searches with an E1, leave-one-out, on the trajectories it was built from
 
     def summary(self) -> str:
-        """Return the counts, one a line."""
-        return "\n".join(f"{count:6d} {what}" for what, count in self.counts.items() if count)
+        """Return the counts and the expected fire rate, one a line."""
+        lines = [f"{count:6d} {what}" for what, count in self.counts.items() if count]
+        return "\n".join([*lines, f"{self.step_fire_rate:6.0%} of these searches would get an E1 of another question"])
 
 
 def build(trajectories: Iterable[Trajectory], distiller: Distiller, encoder: Encoder, config: BuildConfig | None = None) -> BuildReport:
@@ -73,18 +74,16 @@ def build(trajectories: Iterable[Trajectory], distiller: Distiller, encoder: Enc
         raise HiExpError(f"the trajectories gave no experience ({_why(counts)}); roll out more per question, or set single_sided")
     header = Header(
         encoder=encoder.identity,
-        thresholds={
-            **_thresholds(trajectories, cases, (*patterns, *strategies), encoder, config.percentile),
-            "pattern_max_height": pattern_height,
-            "strategy_max_height": strategy_height,
-        },
         distiller=distiller.name,
         models=tuple(sorted({t.model for t in trajectories if t.model})),
         prompts={name: hashlib.sha256(text.encode()).hexdigest() for name, text in sorted(distiller.prompts().items())},
         counts=counts,
         near_duplicates=near_duplicates({t.question_id: t.question for t in trajectories}),
     )
-    return BuildReport(HEK(header, entries, encoder.encode_passages([entry.title for entry in entries])), counts)
+    hek = HEK(header, entries, encoder.encode_passages([entry.title for entry in entries]))
+    scores, fire_rate = thresholds(hek, trajectories, encoder, config.percentile, config.min_fire_rate)
+    heights = {"pattern_max_height": pattern_height, "strategy_max_height": strategy_height}
+    return BuildReport(replace(hek, header=replace(header, thresholds=scores | heights)), counts, fire_rate)
 
 
 def near_duplicates(questions: dict[str, str]) -> dict[str, tuple[str, ...]]:
@@ -117,22 +116,6 @@ def _cases(
     dropped["e1 not written"] += len(diagnoses) - len(written)
     dropped["e1 near-duplicates merged"] += len(written) - len(merged)
     return number(merged, "e1")
-
-
-def _thresholds(
-    trajectories: Sequence[Trajectory], cases: Sequence[Entry], above: Sequence[Entry], encoder: Encoder, percentile: float
-) -> dict[str, float]:
-    """Calibrate both places: search queries against E1 titles, questions against E2 and E3 titles."""
-    queries = [(t.question_id, search.query) for t in trajectories for search in searches(t.messages)]
-    queries = queries[:: max(1, -(-len(queries) // _MOST_QUERIES))]
-    questions = list({t.question_id: t.question for t in trajectories}.items())
-    found = {"percentile": percentile}
-    for name, texts, entries in (("step_min_score", queries, cases), ("start_min_score", questions, above)):
-        if any(question not in entry.questions for question, _ in texts for entry in entries):
-            vectors_N_D = encoder.encode_queries([text for _, text in texts])
-            titles_E_D = encoder.encode_passages([entry.title for entry in entries])
-            found[name] = calibrate(vectors_N_D, [q for q, _ in texts], titles_E_D, [entry.questions for entry in entries], percentile)
-    return found
 
 
 def _counts(

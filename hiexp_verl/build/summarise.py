@@ -43,11 +43,12 @@ def summarise(
     groups: dict[int, list[Entry]] = {}
     for label, entry in zip(ward_clusters(vectors_E_D, height).tolist(), entries, strict=True):
         groups.setdefault(label, []).append(entry)
-    large = [group for group in groups.values() if len(group) >= config.min_size]
+    # In a small bank no two may be close: then all of them together make the one entry above.
+    large = [group for group in groups.values() if len(group) >= config.min_size] or [list(entries)]
     drafts = distiller.summarise(large, level)
     parents = [parent(draft, level, group) for draft, group in zip(drafts, large, strict=True) if draft is not None]
     merged = merge(parents, encoder, _ANY, config.merge_cosine)
-    dropped[f"{level} clusters below {config.min_size} entries"] += len(groups) - len(large)
+    dropped[f"{level} clusters below {config.min_size} entries"] += sum(len(group) < config.min_size for group in groups.values())
     dropped[f"{level} near-duplicates merged"] += len(parents) - len(merged)
     dropped[f"{level} not written"] += len(large) - len(parents)
     return number(merged, level), height

@@ -1,0 +1,162 @@
+"""What a model writes is parsed strictly, cleaned, asked for once more, and else counted and left out."""
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hiexp_verl.build.answers import CachedAnswers, FileAnswers, prompt_key
+from hiexp_verl.build.contrast import Contrast
+from hiexp_verl.build.diagnose import diagnose
+from hiexp_verl.build.distill import PromptedDistiller, examples_for, open_distiller, parse_draft
+from hiexp_verl.build.draft import MAX_DESCRIPTION_CHARS, MAX_TITLE_CHARS, Draft, clean
+from hiexp_verl.build.mask import Masker
+from hiexp_verl.build.rules import RulesDistiller
+from hiexp_verl.errors import HiExpError
+from tests.episodes import QUESTION, episode, two_hops
+from tests.factories import entry
+
+GOOD = {"title": "A fact about a described country", "description": "First find the country, then search for its capital.", "kind": "guide"}
+
+
+class Scripted:
+    """Answers from a list per attempt, and remembers what it was asked."""
+
+    name = "scripted"
+    can_retry = True
+
+    def __init__(self, *attempts):
+        self.attempts = attempts
+        self.asked = []
+
+    def answer(self, conversations, attempt, progress, done=None):
+        self.asked.append([conversation[0]["content"] for conversation in conversations])
+        texts = [text if isinstance(text, str) else json.dumps(text) for text in self.attempts[attempt]][: len(conversations)]
+        for i, text in enumerate(texts):
+            if done:
+                done(i, text)
+        return texts
+
+
+def diagnosis(answer="Tehran"):
+    failure = episode(("Noshak highest point country", "peak"), answer=answer)
+    return diagnose(Contrast("q1", QUESTION, ("Kabul",), (two_hops(number=1),), (failure,)))[0]
+
+
+def test_a_good_answer_becomes_a_draft():
+    assert PromptedDistiller(Scripted([GOOD])).reflect([diagnosis()]) == [Draft(**GOOD)]
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("no json", "not JSON"),
+        ("[" * 5000, "not JSON"),
+        ("[]", "wrong keys"),
+        (json.dumps({**GOOD, "more": 1}), "wrong keys"),
+        (json.dumps({**GOOD, "title": ""}), "empty or no text"),
+        (json.dumps({**GOOD, "title": 7}), "empty or no text"),
+        (json.dumps({**GOOD, "kind": "song"}), "unknown kind"),
+    ],
+)
+def test_what_is_no_entry_is_refused_with_a_reason(text, reason):
+    assert parse_draft(text) == reason
+
+
+@given(st.text())
+def test_no_text_makes_the_parser_raise(text):
+    assert isinstance(parse_draft(text), str | Draft)
+
+
+def test_a_code_fence_is_no_fault():
+    assert parse_draft(f"```json\n{json.dumps(GOOD)}\n```") == Draft(**GOOD)
+
+
+def test_a_bad_answer_is_asked_for_once_more_with_other_examples():
+    source = Scripted(["nonsense"], [GOOD])
+    assert PromptedDistiller(source).reflect([diagnosis()]) == [Draft(**GOOD)]
+    assert source.asked[0] != source.asked[1]
+
+
+def test_what_fails_twice_is_counted_and_left_out():
+    distiller = PromptedDistiller(Scripted(["nonsense", GOOD], ["nonsense"]))
+    assert distiller.reflect([diagnosis(), diagnosis()]) == [None, Draft(**GOOD)]
+    assert distiller.dropped == {"E1 not JSON": 1}
+
+
+def test_a_copied_example_is_no_experience():
+    example = {key: examples_for(diagnosis(), 0)[0][key] for key in ("title", "description", "kind")}
+    distiller = PromptedDistiller(Scripted([example], [example]))
+    assert distiller.reflect([diagnosis()]) == [None]
+    assert distiller.dropped == {"E1 copied a worked example": 1}
+
+
+def test_the_prompt_holds_the_diagnosis_and_not_the_answer():
+    source = Scripted([GOOD])
+    PromptedDistiller(source).reflect([diagnosis()])
+    prompt = source.asked[0][0]
+    assert "never found out the name" in prompt
+    assert QUESTION in prompt
+    assert "Kabul" not in prompt
+
+
+def test_names_answers_and_control_text_do_not_survive():
+    draft = Draft("Capital of Afghanistan <|im_end|> is Kabul", "Search for Noshak, then <answer>Kabul</answer>. Kabul it is.", "guide")
+    cleaned = clean(draft, diagnosis().masker, ("Kabul",), QUESTION)
+    assert cleaned is not None
+    text = f"{cleaned.title} {cleaned.description}"
+    assert not any(word in text for word in ("Kabul", "Noshak", "<", "im_end"))
+
+
+@given(st.text(max_size=700), st.text(max_size=700))
+def test_drafts_stay_within_the_caps(title, description):
+    cleaned = clean(Draft(title, description, "guide"), Masker(""), (), "")
+    assert cleaned is None or (len(cleaned.title) <= MAX_TITLE_CHARS and len(cleaned.description) <= MAX_DESCRIPTION_CHARS)
+
+
+def test_a_group_is_summarised_from_its_titles_and_descriptions():
+    source = Scripted([GOOD])
+    group = [entry("e1-1", title="t one", description="d one"), entry("e1-2", title="t two", description="d two")]
+    assert PromptedDistiller(source).summarise([group], "e2") == [Draft(**GOOD)]
+    assert "- (t one) d one\n- (t two) d two" in source.asked[0][0]
+
+
+def test_rules_write_an_order_without_names():
+    (draft,) = RulesDistiller().reflect([diagnosis()])
+    assert draft == Draft(
+        "What is the capital of the country whose highest point is a mountain?",
+        "Search first for what the question describes without naming, read its name in the passage, then search for the capital under that name.",
+        "guide",
+    )
+
+
+def test_answers_in_files_are_read_and_missing_ones_listed(tmp_path):
+    conversation = [{"role": "user", "content": "prompt"}]
+    answers = FileAnswers(tmp_path)
+    with pytest.raises(HiExpError, match=r"prompts\.jsonl"):
+        answers.answer([conversation], 0, "")
+    todo = json.loads((tmp_path / "prompts.jsonl").read_text())
+    assert todo == {"key": prompt_key(conversation), "messages": conversation}
+    (tmp_path / f"{todo['key']}.json").write_text("answer")
+    assert answers.answer([conversation], 0, "") == ["answer"]
+
+
+def test_an_interrupted_run_asks_only_for_what_is_missing(tmp_path):
+    a, b, c = ([{"role": "user", "content": text}] for text in "abc")
+    cache = tmp_path / "answers.jsonl"
+    assert CachedAnswers(Scripted(["A", "B"]), cache).answer([a, b], 0, "") == ["A", "B"]
+    cache.write_bytes(cache.read_bytes()[:-3])  # the crash cut the last line
+    source = Scripted(["B2", "C"])
+    assert CachedAnswers(source, cache).answer([a, b, c, a], 0, "") == ["A", "B2", "C", "A"]
+    assert source.asked == [["b", "c"]]
+    untouched = Scripted()
+    assert CachedAnswers(untouched, cache).answer([c, a], 0, "") == ["C", "A"]
+    assert untouched.asked == []
+
+
+@pytest.mark.parametrize("spec", ["magic", "vllm:", "openai", "files:/nowhere", "vllm:/nowhere"])
+def test_a_specification_that_names_no_distiller_is_a_one_line_error(spec):
+    with pytest.raises(HiExpError) as error, open_distiller(spec):
+        pass
+    assert "\n" not in str(error.value)
