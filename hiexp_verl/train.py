@@ -7,6 +7,7 @@ CPU_ENVIRONMENT = {
     "VERL_PLATFORM": "cpu",
     "VLLM_CPU_KVCACHE_SPACE": "1",  # GiB
     "TOKENIZERS_PARALLELISM": "false",
+    "OMP_NUM_THREADS": str(os.cpu_count() or 1),  # else Ray gives the training worker one thread
 }
 
 

@@ -11,6 +11,7 @@ from hiexp_verl.config import HiExpConfig
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.jsonl import read_questions
 from hiexp_verl.plugin.agent_loop import settings_of
+from hiexp_verl.search.http import HttpSearch
 
 
 class Preflight(Callback):
@@ -47,6 +48,7 @@ def check_search(settings: HiExpConfig) -> None:
     if search.engine == "http":
         if not search.url:
             raise HiExpError("hiexp.search.engine=http needs hiexp.search.url, the address of a retrieval server")
+        HttpSearch(search.url, search.timeout, retries=0).check()
     elif not search.corpus:
         raise HiExpError(f"hiexp.search.engine={search.engine} needs hiexp.search.corpus, a JSONL of id, title, text")
     elif not Path(search.corpus).is_file():

@@ -54,6 +54,7 @@ class SearchTool(BaseTool):
                 settings = self._settings
                 text = render_documents(passages, self._format, settings.max_words_per_passage, settings.max_chars)
             except SearchFailed as error:
-                logger.warning("search failed: %s", error)
-                text, failed = search_failed_message(str(error), self._format), 1
+                logger.warning("search failed: %s", error.reason)
+                # Not str(error): an exception that crossed a Ray actor prints its whole traceback.
+                text, failed = search_failed_message(error.reason, self._format), 1
         return ToolResponse(text=text), 0.0, {"search_failed": failed, "query": query if isinstance(query, str) else ""}

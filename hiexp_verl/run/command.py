@@ -15,9 +15,10 @@ from hiexp_verl.llm import open_model
 from hiexp_verl.run.episode import EpisodeSettings
 from hiexp_verl.run.experience import Experience
 from hiexp_verl.run.protocol import check_format
-from hiexp_verl.run.rollout import rollout
+from hiexp_verl.run.rollout import check_output, rollout
 from hiexp_verl.run.verl_rollout import rollout_by_verl
 from hiexp_verl.search import SearchEngine, open_engine
+from hiexp_verl.search.http import HttpSearch
 
 
 def rollout_command(arguments: argparse.Namespace) -> str:
@@ -28,6 +29,7 @@ def rollout_command(arguments: argparse.Namespace) -> str:
     """
     if arguments.k < 1:
         raise HiExpError(f"--k must be at least 1, found {arguments.k}")
+    check_output(arguments.out, arguments.resume)
     questions = read_questions(arguments.questions)[: arguments.limit]
     if arguments.by == "verl":
         return _text(rollout_by_verl(questions, arguments), arguments.out)
@@ -49,9 +51,11 @@ def rollout_command(arguments: argparse.Namespace) -> str:
 
 
 def open_search(corpus: str) -> SearchEngine:
-    """Open BM25 over a corpus file, or a client of the retrieval server at a URL."""
+    """Open BM25 over a corpus file, or a client of the retrieval server at a URL, which must answer."""
     if corpus.startswith(("http://", "https://")):
-        return open_engine(SearchConfig(engine="http", url=corpus))
+        client = HttpSearch(corpus)
+        client.check()
+        return client
     return open_engine(SearchConfig(engine="bm25", corpus=corpus))
 
 

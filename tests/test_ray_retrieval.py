@@ -1,0 +1,52 @@
+"""Under Ray every episode of a node shares one retrieval actor, and a failed search crosses it intact."""
+
+import asyncio
+
+import pytest
+
+pytestmark = pytest.mark.verl
+ray = pytest.importorskip("ray")
+pytest.importorskip("verl")
+
+from hiexp_verl.config import HiExpConfig, SearchConfig  # noqa: E402
+from hiexp_verl.plugin.retrieval import ActorRetrieval, ExperienceRequest, _retrieval, retrieval_for  # noqa: E402
+from hiexp_verl.search import SearchFailed  # noqa: E402
+from tests.verl_fixtures import write_corpus, write_hek  # noqa: E402
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False, configure_logging=False)
+    _retrieval.cache_clear()
+    yield
+    _retrieval.cache_clear()
+    ray.shutdown()
+
+
+def test_one_actor_serves_the_node(cluster, tmp_path):
+    settings = HiExpConfig(hek=str(write_hek(tmp_path / "hek")), search=SearchConfig(corpus=str(write_corpus(tmp_path / "c.jsonl"))))
+    first = retrieval_for(settings)
+    _retrieval.cache_clear()  # as another worker process would see it
+    second = retrieval_for(settings)
+    assert isinstance(first, ActorRetrieval) and isinstance(second, ActorRetrieval)
+    assert first._actor._actor_id == second._actor._actor_id
+
+    async def ask():
+        searches = [first.search("capital of Afghanistan", 1) for _ in range(20)]
+        lookups = [second.experience(ExperienceRequest("step", "highest point of a country")) for _ in range(20)]
+        return await asyncio.gather(*searches, *lookups)
+
+    answers = asyncio.run(ask())
+    assert all(found[0].title == "Kabul" for found in answers[:20])
+    assert all(found[0].entry.id == "e1-1" for found in answers[20:])
+
+
+def test_a_failed_search_keeps_its_reason_across_the_actor(cluster):
+    retrieval = retrieval_for(SearchConfig(engine="http", url="http://127.0.0.1:9/retrieve", retries=0, timeout=1.0))
+
+    async def ask():
+        await retrieval.search("x", 1)
+
+    with pytest.raises(SearchFailed) as error:
+        asyncio.run(ask())
+    assert error.value.reason == "unreachable"
