@@ -62,7 +62,7 @@ def _queries(message: Message) -> Iterator[str]:
             yield " ".join(query.split())
 
 
-def _query_of(call: Any) -> str:  # noqa: ANN401 - whatever a model wrote as JSON
+def _query_of(call: Any) -> str:
     if not isinstance(call, dict):
         return ""
     arguments = call.get("arguments")

@@ -92,6 +92,13 @@ def test_a_copied_example_is_no_experience():
     assert distiller.dropped == {"E1 copied a worked example": 1}
 
 
+def test_a_description_that_repeats_the_title_is_left_out():
+    echo = {**GOOD, "description": GOOD["title"]}
+    distiller = PromptedDistiller(Scripted([echo], [echo]))
+    assert distiller.reflect([diagnosis()]) == [None]
+    assert distiller.dropped == {"E1 description says no more than the title": 1}
+
+
 def test_the_prompt_holds_the_diagnosis_and_not_the_answer():
     source = Scripted([GOOD])
     PromptedDistiller(source).reflect([diagnosis()])

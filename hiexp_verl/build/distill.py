@@ -105,6 +105,8 @@ class PromptedDistiller:
             texts = self._answers.answer(conversations, attempt, progress if not attempt else f"{progress} again") if conversations else []
             for i, text in zip(open_ones, texts, strict=True):
                 parsed = parse_draft(text)
+                if isinstance(parsed, Draft) and normalise(parsed.description) in normalise(parsed.title):
+                    parsed = "description says no more than the title"
                 result = accept(i, parsed) if isinstance(parsed, Draft) else parsed
                 if isinstance(result, Draft):
                     drafts[i] = result

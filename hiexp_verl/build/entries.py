@@ -42,16 +42,17 @@ def merge(entries: Sequence[Entry], encoder: Encoder, title_cosine: float, descr
         return []
     titles_E_D = encoder.encode_passages([entry.title for entry in entries])
     descriptions_E_D = encoder.encode_passages([entry.description for entry in entries])
-    kept_rows: list[int] = []
+    # Rows of what is kept stay packed at the front, so that each comparison is one product without a copy.
+    kept_titles_E_D, kept_descriptions_E_D = np.empty_like(titles_E_D), np.empty_like(descriptions_E_D)
     kept: list[Entry] = []
     for row, entry in enumerate(entries):
-        same_title_K = titles_E_D[kept_rows] @ titles_E_D[row] >= title_cosine
-        close_K = same_title_K & (descriptions_E_D[kept_rows] @ descriptions_E_D[row] >= description_cosine)
+        same_title_K = kept_titles_E_D[: len(kept)] @ titles_E_D[row] >= title_cosine
+        close_K = same_title_K & (kept_descriptions_E_D[: len(kept)] @ descriptions_E_D[row] >= description_cosine)
         if close_K.any():
             twin = int(np.argmax(close_K))
             kept[twin] = _united(kept[twin], entry)
         else:
-            kept_rows.append(row)
+            kept_titles_E_D[len(kept)], kept_descriptions_E_D[len(kept)] = titles_E_D[row], descriptions_E_D[row]
             kept.append(entry)
     return kept
 

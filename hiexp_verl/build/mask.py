@@ -203,7 +203,7 @@ def _tidy(text: str) -> str:
 
 def _articles(text: str) -> str:
     """Make one right article out of "the a film", "a the film", "an film"."""
-    text = re.sub(r"\b(?:an?|the) (an?|another|the) (?=\w)", r"\1 ", text)
+    text = re.sub(r"\b(?:an?|the) (an?|another|the) (?=\w)", r"\1 ", text, flags=re.IGNORECASE)
     text = re.sub(r"\ban (?=[bcdfghjklmnpqrstvwxyz])", "a ", text)
     return re.sub(r"\ba (?=(?!uni|use|eu|one\b)[aeiou])", "an ", text)
 

@@ -4,6 +4,7 @@ The paper's 0.8 belongs to its encoder. Here the minimum score is a percentile o
 the titles that were distilled from *other* questions: what lies above it is closer than chance.
 """
 
+from collections import defaultdict
 from collections.abc import Sequence
 
 import numpy as np
@@ -39,10 +40,15 @@ def calibrate(
     if not 0 <= percentile <= 100:
         raise HiExpError(f"percentile {percentile} is out of range; give a number from 0 to 100")
     histogram_B = np.zeros(_BINS, dtype=np.int64)
-    own = [frozenset(questions) for questions in title_questions]
+    rows_of: dict[str, list[int]] = defaultdict(list)
+    for row, questions in enumerate(title_questions):
+        for question in questions:
+            rows_of[question].append(row)
     for start in range(0, len(queries_N_D), _CHUNK):
         cosines_C_E = queries_N_D[start : start + _CHUNK] @ titles_E_D.T
-        other_C_E = np.array([[question not in questions for questions in own] for question in query_questions[start : start + _CHUNK]])
+        other_C_E = np.ones(cosines_C_E.shape, dtype=bool)
+        for row, question in enumerate(query_questions[start : start + _CHUNK]):
+            other_C_E[row, rows_of.get(question, [])] = False
         histogram_B += _histogram(cosines_C_E[other_C_E])
     total = int(histogram_B.sum())
     if total == 0:
