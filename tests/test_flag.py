@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -119,3 +120,14 @@ def test_main_ppo_stops_with_one_line_before_ray_starts(good):
     assert result.returncode == 1
     assert result.stderr.strip().splitlines()[-1].startswith("hiexp: ")
     assert "ray init" not in result.stdout
+
+
+@pytest.mark.parametrize("recipe", ["multihop_7b_grpo", "multihop_7b_gspo"])
+def test_the_recipes_compose(recipe):
+    folder = Path(__file__).parents[1] / "recipes" / recipe
+    command = [sys.executable, "-m", "verl.trainer.main_ppo", "--config-dir", str(folder), "--config-name", "train", "--cfg", "job"]
+    environment = {k: v for k, v in os.environ.items() if k != "VERL_PLATFORM"}
+    result = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert result.returncode == 0, result.stderr[-2000:]
+    assert f"loss_mode: {'vanilla' if recipe.endswith('grpo') else 'gspo'}" in result.stdout
+    assert "max_response_length: 8192" in result.stdout
