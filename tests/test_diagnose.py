@@ -115,6 +115,7 @@ def test_failures_alone_can_be_diagnosed():
         ("What profession does X and Y have in common?", "common", "profession"),
         ("Are X and Y both from the same state?", "verify", "yes or no"),
         ("What is the currency of the country whose capital is X?", "indirect", "currency"),
+        ("When did the country whose capital is X become independent?", "indirect", "date"),
         ("Who directed X?", "direct", "person"),
         ("How many employees does X have?", "direct", "number"),
         ("When did X die?", "direct", "date"),

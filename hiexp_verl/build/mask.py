@@ -12,7 +12,7 @@ from hiexp_verl.scoring import normalise
 
 _QUOTED = re.compile(r"[\"\u201c\u201d]([^\"\u201c\u201d]{1,120})[\"\u201c\u201d]")
 _CAPITAL = r"(?:(?=[^\W\d_a-z])[^\W\d_][\w'\u2019.&-]*)"
-_JOIN = r"(?:of the|of|the|de la|de|del|di|da|von|van|le|la|el|al|bin|v\.|vs\.|&|for the|for|on the|in the|to the)"
+_JOIN = r"(?:of the|of|the|de la|de|del|di|da|von|van|le|la|el|al|bin|ad|es|ash|ed|du|dos|v\.|vs\.|&|for the|for|on the|in the|to the)"
 _NAME = re.compile(rf"(?<![\w]){_CAPITAL}(?:,? (?:{_JOIN} )?(?:{_CAPITAL}|\d+\b))*")
 _MONTH = "(?:January|February|March|April|May|June|July|August|September|October|November|December)"
 _DATE = re.compile(rf"\b(?:{_MONTH} \d{{1,2}}(?:,? \d{{4}})?|\d{{1,2}} {_MONTH}(?: \d{{4}})?)\b")

@@ -34,7 +34,7 @@ class BuildConfig:
     cases_per_question: int = 2  # at most so many E1, with different findings
     merge_cosine: float = 0.9  # E1 whose titles and descriptions are both this similar are one
     pattern: LevelConfig = field(default_factory=LevelConfig)  # E1 -> E2
-    strategy: LevelConfig = field(default_factory=lambda: LevelConfig(cluster_size=2.5))  # E2 -> E3
+    strategy: LevelConfig = field(default_factory=lambda: LevelConfig(cluster_size=2.5, merge_cosine=0.85))  # E2 -> E3
     percentile: float = 95.0  # of the cosines with other questions' titles: the minimum score of a match
     min_fire_rate: float = 0.3  # of searches that must get an E1; the minimum score is lowered for it
 

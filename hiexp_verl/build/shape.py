@@ -26,7 +26,7 @@ _STOP = (
     r"|between|the|a|an|this|both|X|Y)\b|[?,.]|$)"
 )
 _ASKED = re.compile(
-    r"\b(?:what|which|whose)(?: (?:kind|type|sort) of)? (?:(?:is|was|are|were) )?(?:the |a |an )?(?:(?:name|title) of the |shared )?"
+    r"(?:\b(?:what|which)|^whose)(?: (?:kind|type|sort) of)? (?:(?:is|was|are|were) )?(?:the |a |an )?(?:(?:name|title) of the |shared )?"
     r"((?:[a-z][\w-]* ){0,3}?[a-z][\w-]*?)" + _STOP,
     re.IGNORECASE,
 )
