@@ -2,9 +2,12 @@
 
 import argparse
 import json
+import logging
 import os
+import signal
 import sys
 from collections.abc import Callable
+from contextlib import redirect_stdout
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -17,6 +20,9 @@ Verb = Callable[[argparse.Namespace], int]
 
 def main(argv: list[str] | None = None) -> int:
     """Run a verb; a user's fault is one line on stderr and exit code 2, an interrupt 130."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    logging.getLogger("httpx").setLevel(logging.WARNING)  # a line per request
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that a served vLLM is stopped when we are
     parser = build_parser()
     arguments, rest = parser.parse_known_args(argv)
     if rest and arguments.verb is not run_train:
@@ -59,7 +65,8 @@ def _print(json_wanted: bool, value: Any, text: str) -> None:
 
 
 def _doctor(verbs: Any) -> None:
-    parser = _verb(verbs, "doctor", run_doctor, "Check that everything a run needs is here, and say what to do.", "Exit code 0: all is well.")
+    help = "Check that everything a run needs is here, and say what to do."
+    parser = _verb(verbs, "doctor", run_doctor, help, "Exit code 0: all is well, 1: something is not.")
     parser.add_argument("--hek", type=Path, help="also check this HEK and its encoder")
     parser.add_argument("--encoder", help="where the encoder of the HEK lies, if it has moved")
     parser.add_argument("--json", action="store_true", help="machine-readable output")
@@ -69,7 +76,8 @@ def run_doctor(arguments: argparse.Namespace) -> int:
     """Print the findings; 0 when all is well, 1 otherwise."""
     from hiexp_verl.doctor import examine
 
-    findings = examine(arguments.hek, arguments.encoder)
+    with redirect_stdout(sys.stderr):  # libraries greet on stdout when they are imported
+        findings = examine(arguments.hek, arguments.encoder)
     lines = []
     for finding in findings:
         lines.append(f"{'ok  ' if finding.ok else 'FAIL'}  {finding.name}: {finding.found}")
@@ -94,7 +102,7 @@ def run_assets(arguments: argparse.Namespace) -> int:
 
     if not arguments.names:
         for name, asset in ASSETS.items():
-            print(f"{name:14} {asset.licence:28} {asset.about}")
+            print(f"{name:14} {asset.licence:28} {asset.packages[0][0]}")
     for name in arguments.names:
         print(f"{name}: {fetch(name)}")
     return 0

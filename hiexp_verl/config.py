@@ -89,7 +89,7 @@ def _parse(cls: type[Config], block: Any, path: str) -> Config:
             raise HiExpError(f"unknown setting {path}.{key}; {_suggest(str(key), known)}")
         hint = hints[key]
         where = f"{path}.{key}"
-        values[key] = _parse(hint, value, where) if is_dataclass(hint) else _check(value, hint, where)
+        values[key] = _parse(hint, value, where) if isinstance(hint, type) and is_dataclass(hint) else _check(value, hint, where)
     return cls(**values)
 
 

@@ -4,7 +4,9 @@ import re
 import unicodedata
 
 # Chat-template control tokens (<|im_start|>, <|endoftext|>, ...), sentence markers, instruction brackets.
-_CONTROL = re.compile(r"<\|[^<>|\n]{0,80}\|>|<｜[^<>｜\n]{0,80}｜>|</?s>|\[/?INST\]|<</?SYS>>|<(?:start|end)_of_turn>|<(?:bos|eos|pad|unk)>")
+_CONTROL = re.compile(
+    r"<\|[^<>|\n]{0,80}\|>|<\uff5c[^<>\uff5c\n]{0,80}\uff5c>|</?s>|\[/?INST\]|<</?SYS>>|<(?:start|end)_of_turn>|<(?:bos|eos|pad|unk)>"
+)
 # Tags that the agent, its parsers or our own prompts give a meaning to.
 _TAGS = re.compile(
     r"</?\s*(?:search|information|answer|think|tool_call|tool_response|tools|experience|documents?|function)\b[^<>]{0,200}>",

@@ -89,7 +89,7 @@ def test_disabled_is_verls_own_tool_agent_token_for_token(paths, tokenizer, dial
 
 @pytest.mark.parametrize("dialect", ["search_tags", "hermes"])
 def test_strategies_enter_the_system_prompt_and_cases_the_tool_response(paths, tokenizer, dialect):
-    output, server = run(HiExpAgentLoop, config_of(paths, dialect), tokenizer, TURNS[dialect])
+    output, _ = run(HiExpAgentLoop, config_of(paths, dialect), tokenizer, TURNS[dialect])
     prompt = tokenizer.decode(output.prompt_ids)
     assert prompt.startswith(f"<|im_start|>system\n{SYSTEM}")
     assert prompt.index("Resolve what is described") < prompt.index("Find the country before") < prompt.index(QUESTION)

@@ -63,7 +63,7 @@ def _with_shape(vectors_E_D: Vectors, entries: Sequence[Entry]) -> Vectors:
     shapes = [(tag_values([entry], "shape") or [""])[0] for entry in entries]
     axes = sorted(set(shapes))
     one_hot_E_S = np.array([[shape == axis for axis in axes] for shape in shapes], dtype=np.float32)
-    return np.hstack([vectors_E_D, one_hot_E_S]) / np.float32(np.sqrt(2))
+    return (np.hstack([vectors_E_D, one_hot_E_S]) / np.sqrt(2)).astype(np.float32)
 
 
 def _height(vectors_E_D: Vectors, config: LevelConfig) -> float:

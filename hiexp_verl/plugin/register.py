@@ -56,7 +56,7 @@ def register() -> None:
     for what, step in STEPS.items():
         try:
             step()
-        except Exception as error:  # noqa: BLE001 (verl would swallow it; reporting it is the point)
+        except Exception as error:  # verl would swallow it; reporting it is the point
             FAILURES[what] = f"{type(error).__name__}: {error}"
             message = f"hiexp_verl could not register the {what} with verl ({FAILURES[what]}); run `hiexp doctor`"
             warnings.warn(message, RuntimeWarning, stacklevel=2)

@@ -77,7 +77,7 @@ class MicroBatcher(Generic[Item, Result]):
         self.batches += 1
         try:
             results = await asyncio.get_running_loop().run_in_executor(self._thread, self._run, [i for i, _ in batch])
-        except Exception as error:  # noqa: BLE001 (handed on to every caller, who decides)
+        except Exception as error:  # handed on to every caller, who decides
             for _, future in batch:
                 if not future.done():
                     future.set_exception(error)
@@ -118,8 +118,10 @@ class LocalRetrieval:
             raise HiExpError("no HEK is loaded; set hiexp.hek to its directory")
         queries_N_D = self._retriever.encoder.encode_queries([r.text for r in requests])
         answers: list[list[Hit]] = [[] for _ in requests]
-        for place in sorted({r.place for r in requests}):
+        for place in LEVELS_OF:
             rows = [i for i, r in enumerate(requests) if r.place == place]
+            if not rows:
+                continue
             hits = self._retriever.retrieve_vectors(
                 queries_N_D[rows],
                 levels=LEVELS_OF[place],

@@ -9,7 +9,7 @@ from verl.tools.schemas import OpenAIFunctionToolSchema, ToolResponse
 from hiexp_verl.config import SearchConfig, _parse
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.plugin.retrieval import Retrieval, retrieval_for
-from hiexp_verl.run.protocol import SEARCH_TOOL_SCHEMA, check_format, render_documents, search_failed_message
+from hiexp_verl.run.protocol import SEARCH_TOOL_SCHEMA, Format, check_format, render_documents, search_failed_message
 from hiexp_verl.search import SearchFailed
 
 logger = logging.getLogger(__name__)
@@ -25,7 +25,7 @@ class SearchTool(BaseTool):
     def __init__(self, config: dict[str, Any], tool_schema: OpenAIFunctionToolSchema | None = None) -> None:
         super().__init__(config, tool_schema or OpenAIFunctionToolSchema.model_validate(SEARCH_TOOL_SCHEMA))
         self._settings = SearchConfig()
-        self._format = check_format("hermes")
+        self._format: Format = "hermes"
         self._retrieval: Retrieval | None = None
         if config.get("search"):
             settings = _parse(SearchConfig, config["search"], "tools.search")

@@ -5,6 +5,8 @@ buffer, which cannot be closed while they live, and (b) vLLM has replaced its li
 weights have to go through the model runner's layer-by-layer reload.
 """
 
+from typing import Any
+
 import ray
 import torch
 
@@ -24,6 +26,8 @@ __all__ = ["ROLLOUT_NAME", "CPUWorkerExtension", "ServerAdapter", "vLLMCPUReplic
 
 class CPUWorkerExtension(vLLMColocateWorkerExtension):
     """Receives the actor's weights inside vLLM's CPU worker."""
+
+    model_runner: Any  # of the worker that vLLM mixes this class into
 
     def update_weights_from_ipc(
         self, peft_config: dict | None = None, base_sync_done: bool = False, use_shm: bool = False
@@ -63,10 +67,10 @@ def _retie_output_embedding(model: torch.nn.Module, hf_config: object) -> None:
         dispatch_cpu_unquantized_gemm(head, remove_weight=False)
 
 
-class vLLMCPUServer(vLLMHttpServer):  # noqa: N801 (verl's naming)
+class vLLMCPUServer(vLLMHttpServer):
     """verl's vLLM server with the CPU worker extension."""
 
-    def __init__(self, *args: object, **kwargs: object) -> None:
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
         # An explicit __init__ makes cloudpickle send this class by reference, base class and all.
         super().__init__(*args, **kwargs)
 
@@ -74,10 +78,10 @@ class vLLMCPUServer(vLLMHttpServer):  # noqa: N801 (verl's naming)
         return f"{CPUWorkerExtension.__module__}.{CPUWorkerExtension.__qualname__}"
 
 
-class vLLMCPUReplica(vLLMReplica):  # noqa: N801
+class vLLMCPUReplica(vLLMReplica):
     """verl's vLLM replica with the CPU server; trainers find it under the rollout's name."""
 
-    def __init__(self, *args: object, **kwargs: object) -> None:
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.server_class = ray.remote(vLLMCPUServer)
 

@@ -36,7 +36,8 @@ def rollout_by_verl(questions: Sequence[Question], arguments: argparse.Namespace
             code = subprocess.run(command, env=environment, stdout=file, stderr=subprocess.STDOUT, check=False).returncode
         if code:
             raise HiExpError(f"verl ended with code {code}; the end of {log} says why")
-        rows = [json.loads(row[TRAJECTORY_KEY]) for dump in sorted((Path(work) / "dump").glob("*.jsonl")) for _, row in read_jsonl(dump, "dump")]
+        dumps = sorted((Path(work) / "dump").glob("*.jsonl"))
+        rows = [json.loads(row[TRAJECTORY_KEY]) for dump in dumps for _, row in read_jsonl(dump, "dump")]
     if not rows:
         raise HiExpError(f"verl left no trajectories; the end of {log} says why")
     path = arguments.out / "trajectories.jsonl"

@@ -26,7 +26,8 @@ def main() -> int:
     """Run the demo; 0 when it finished and the served weights were the trained ones."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("outputs/demo"), help="results and report (default outputs/demo)")
-    parser.add_argument("--distiller", default="rules", help="rules (default), qwen-0.5b or qwen-1.5b (fetched), or what `hiexp build` takes")
+    distillers = "rules (default), qwen-0.5b or qwen-1.5b (fetched), or what `hiexp build` takes"
+    parser.add_argument("--distiller", default="rules", help=distillers)
     parser.add_argument("--warm-start", type=int, default=64, help="transcripts of the warm start (default 64)")
     parser.add_argument("--train", type=int, default=32, help="training questions rolled out (default 32)")
     parser.add_argument("--k", type=int, default=6, help="rollouts per question (default 6)")
@@ -73,7 +74,8 @@ def run(arguments: argparse.Namespace) -> int:
     (out / "summary.json").write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
     print_summary(summary)
     if summary["pearson_min"] <= MIN_PEARSON:
-        print(f"demo: FAILED: Pearson {summary['pearson_min']:.4f} <= {MIN_PEARSON}: vLLM does not serve the trained weights", file=sys.stderr)
+        found = f"Pearson {summary['pearson_min']:.4f} <= {MIN_PEARSON}"
+        print(f"demo: FAILED: {found}: vLLM does not serve the trained weights", file=sys.stderr)
         return 1
     return 0
 

@@ -151,8 +151,14 @@ class Demo:
         return open_search(self.results["assets"]["corpus"])
 
     def _settings(self, temperature: float) -> EpisodeSettings:
-        return EpisodeSettings(
-            temperature=temperature, max_tokens=96, max_searches=3, top_k=2, max_words_per_passage=45, max_chars=1200, seed=self.arguments.seed
+        return EpisodeSettings(  # as in train.yaml
+            temperature=temperature,
+            max_tokens=96,
+            max_searches=3,
+            top_k=2,
+            max_words_per_passage=45,
+            max_chars=1200,
+            seed=self.arguments.seed,
         )
 
 
