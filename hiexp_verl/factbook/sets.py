@@ -16,8 +16,8 @@ from hiexp_verl.types import Passage, Question
 logger = logging.getLogger(__name__)
 
 
-def write_question_sets(cache: Path, out_dir: Path) -> dict[str, int]:
-    """Write both sets below out_dir and return how many lines each file got.
+def write_question_sets(cache: Path | None, out_dir: Path) -> dict[str, int]:
+    """Write both sets below out_dir and return how many lines each file got; cache as for `assets.fetch`.
 
     The files: factbook/{train,val,test,corpus}.jsonl, hotpot/{questions,corpus}.jsonl. The same bytes on every call.
 

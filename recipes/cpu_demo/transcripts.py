@@ -1,0 +1,77 @@
+"""Transcripts of the known hops: what a model that searches well would have written, in the agent's own text format."""
+
+import random
+from collections.abc import Sequence
+
+from hiexp_verl.run.protocol import THINK_CLOSE, THINK_OPEN, Format, first_messages, render_documents, write_answer, write_call
+from hiexp_verl.search import SearchEngine
+from hiexp_verl.types import Message, Passage, Question
+
+FORMAT: Format = "search_tags"
+
+# Several wordings each, so that the trained model keeps choices to sample from.
+_FIRST = (
+    "I do not know which country this is, so I search for it first.",
+    "The question does not name the country. I look it up first.",
+    "First I have to find the country.",
+    "One step at a time: which country is meant?",
+    "I need the country before anything else.",
+)
+_NEXT = (
+    "The country is {bridge}. Now I search for its {goal}.",
+    "So it is {bridge}. Next I need the {goal} of {bridge}.",
+    "That is {bridge}. I search for the {goal}.",
+    "The documents point to {bridge}. What is its {goal}?",
+)
+_LAST = (
+    "The documents say: {answer}.",
+    "I found it: {answer}.",
+    "For {bridge} it is {answer}.",
+    "Now I can answer.",
+)
+
+
+def transcripts_of(
+    questions: Sequence[Question], search: SearchEngine, limit: int, seed: int, top_k: int, max_words: int, max_chars: int
+) -> list[list[Message]]:
+    """Return at most `limit` transcripts, of the first questions whose hops find every country and the answer."""
+    draw = random.Random(seed)
+    found: list[list[Message]] = []
+    for question in questions:
+        if len(found) == limit:
+            break
+        if not question.meta.get("hops"):
+            continue  # not a question whose hops are known
+        messages = _transcript(question, search, draw, top_k, max_words, max_chars)
+        if messages is not None:
+            found.append(messages)
+    return found
+
+
+def _transcript(
+    question: Question, search: SearchEngine, draw: random.Random, top_k: int, max_words: int, max_chars: int
+) -> list[Message] | None:
+    hops, bridges, goal = question.meta["hops"], question.meta["bridge"], question.meta["goal"]
+    rankings = search.search(hops, top_k)
+    wanted = [*((bridge,) for bridge in bridges), question.answers]
+    messages = first_messages(question.question, FORMAT)
+    for number, (hop, ranking) in enumerate(zip(hops, rankings, strict=True)):
+        passages = [passage for passage, _ in ranking]
+        if not _mentions(passages, wanted[number]):
+            return None
+        # Between two countries the next thing to find is the neighbour, after the last one the goal.
+        target = goal if number == len(hops) - 1 else "only neighbour"
+        thought = draw.choice(_FIRST) if number == 0 else draw.choice(_NEXT).format(bridge=bridges[number - 1], goal=target)
+        messages.append(_assistant(thought, write_call(hop, FORMAT)))
+        messages.append({"role": "tool", "content": render_documents(passages, FORMAT, max_words, max_chars)})
+    answer = next(answer for answer in question.answers if _mentions([p for p, _ in rankings[-1]], (answer,)))
+    messages.append(_assistant(draw.choice(_LAST).format(answer=answer, bridge=bridges[-1]), write_answer(answer)))
+    return messages
+
+
+def _assistant(thought: str, act: str) -> Message:
+    return {"role": "assistant", "content": f"{THINK_OPEN}{thought}{THINK_CLOSE}\n{act}"}
+
+
+def _mentions(passages: Sequence[Passage], texts: Sequence[str]) -> bool:
+    return any(text in passage.text for text in texts for passage in passages)

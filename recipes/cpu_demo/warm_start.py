@@ -1,0 +1,186 @@
+"""A short warm start: teach a small model to search, on transcripts written from questions whose hops are known.
+
+Fine-tunes all weights on the model's own tokens only. Example:
+
+    python warm_start.py --model DIR --questions train.jsonl --corpus corpus.jsonl --limit 64 --out DIR
+"""
+
+import argparse
+import os
+import random
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+# Threads that wait must not spin: with anything else running on the same cores, spinning is ten times slower.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+sys.path.insert(0, str(Path(__file__).parent))  # the recipe's own files, and nothing installed for them
+
+from transcripts import transcripts_of
+
+from hiexp_verl.errors import HiExpError
+from hiexp_verl.jsonl import read_corpus, read_questions, write_jsonl
+from hiexp_verl.search.bm25 import BM25Search
+from hiexp_verl.types import Message
+
+IGNORED = -100  # the label that torch's cross entropy leaves out
+
+
+@dataclass(frozen=True)
+class Example:
+    """A transcript as tokens; labels are IGNORED wherever the text is not the model's own."""
+
+    ids_T: list[int]
+    labels_T: list[int]
+
+
+def main() -> int:
+    """Parse, train, save; 1 after a user's fault."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", type=Path, required=True, help="Hugging Face directory to start from")
+    parser.add_argument("--questions", type=Path, required=True, help="questions with meta.hops (factbook)")
+    parser.add_argument("--corpus", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True, help="directory for the trained model; must not exist")
+    parser.add_argument("--limit", type=int, default=64, help="transcripts (default 64)")
+    parser.add_argument("--families", nargs="+", help='only questions of these families, for example "capital > currency"')
+    parser.add_argument("--epochs", type=int, default=1)
+    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--lr", type=float, default=5e-4)
+    parser.add_argument("--top-k", type=int, default=2, help="documents per search; as in the rollouts that follow")
+    parser.add_argument("--max-words", type=int, default=45, help="words per document")
+    parser.add_argument("--max-chars", type=int, default=1200, help="characters per tool message")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--precision", choices=("bf16", "fp32"), default="bf16", help="of the matrix products; weights are fp32 while training"
+    )
+    try:
+        warm_start(parser.parse_args())
+    except HiExpError as error:
+        print(f"warm_start: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def warm_start(arguments: argparse.Namespace) -> None:
+    """Write transcripts, train on them, save model, tokenizer and transcripts."""
+    if arguments.out.exists():
+        raise HiExpError(f"{arguments.out} exists already; choose another output directory")
+    if not (arguments.model / "config.json").is_file():
+        raise HiExpError(f"{arguments.model} is no Hugging Face model directory (no config.json); fetch one with hiexp assets")
+    questions = read_questions(arguments.questions)
+    if arguments.families:
+        questions = [q for q in questions if q.meta.get("family") in arguments.families]
+    search = BM25Search(read_corpus(arguments.corpus))
+    options = (arguments.limit, arguments.seed, arguments.top_k, arguments.max_words, arguments.max_chars)
+    transcripts = transcripts_of(questions, search, *options)
+    if not transcripts:
+        raise HiExpError(
+            f"no transcript can be written from {arguments.questions}; its questions need meta.hops (and the families asked for)"
+        )
+
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    torch.manual_seed(arguments.seed)
+    tokenizer = AutoTokenizer.from_pretrained(arguments.model)
+    model = AutoModelForCausalLM.from_pretrained(arguments.model, dtype=torch.float32)
+    examples = [tokens_of(messages, tokenizer) for messages in transcripts]
+    trained = sum(label != IGNORED for example in examples for label in example.labels_T)
+    print(f"{len(examples)} transcripts, {sum(len(e.ids_T) for e in examples)} tokens, {trained} of them the model's own")
+    train(model, examples, arguments)
+    save(model.to(torch.bfloat16), tokenizer, transcripts, arguments.out)
+    print(f"saved {arguments.out}")
+
+
+def tokens_of(messages: Sequence[Message], tokenizer: Any) -> Example:
+    """Tokenise a transcript through the chat template; only assistant content and its end token carry a label.
+
+    Raises:
+        HiExpError: the template rewrites earlier messages, so that the model's own text cannot be located.
+    """
+
+    def render(count: int, opened: bool) -> str:
+        return tokenizer.apply_chat_template(list(messages[:count]), tokenize=False, add_generation_prompt=opened)
+
+    whole = render(len(messages), False)
+    spans = []
+    for i, message in enumerate(messages):
+        if message["role"] == "assistant":
+            before, after = render(i, True), render(i + 1, False).rstrip("\n")
+            if not (after.startswith(before) and whole.startswith(after)):
+                raise HiExpError("the chat template rewrites earlier messages; a warm start needs one that only appends")
+            spans.append((len(before), len(after)))
+    encoded = tokenizer(whole, add_special_tokens=False, return_offsets_mapping=True)
+    own_T = [any(start <= left and right <= end for start, end in spans) for left, right in encoded["offset_mapping"]]
+    ids_T = encoded["input_ids"]
+    return Example(ids_T, [token if own else IGNORED for token, own in zip(ids_T, own_T, strict=True)])
+
+
+def train(model: Any, examples: Sequence[Example], arguments: argparse.Namespace) -> None:
+    """Run AdamW with a linear decay to zero; print the loss of every step."""
+    import torch
+    from tqdm import tqdm
+
+    batches = list(_batches(examples, arguments.batch, arguments.epochs, arguments.seed))
+    optimizer = torch.optim.AdamW(model.parameters(), lr=arguments.lr, weight_decay=0.0)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 - step / len(batches))
+    started = time.monotonic()
+    losses = []
+    model.train()
+    with tqdm(total=sum(len(batch) for batch in batches), desc="warm start", unit="transcript") as bar:
+        for batch in batches:
+            own = sum(label != IGNORED for example in batch for label in example.labels_T)
+            losses.append(0.0)
+            # One transcript at a time: nothing is padded, and a big batch's memory traffic costs more than it saves here.
+            for example in batch:
+                loss = _loss_sum(model, example, arguments.precision) / own
+                loss.backward()
+                losses[-1] += loss.item()
+                bar.update()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+            schedule.step()
+            optimizer.zero_grad(set_to_none=True)
+            bar.set_postfix(loss=f"{losses[-1]:.2f}")
+    print(f"loss by step: {' '.join(f'{loss:.2f}' for loss in losses)}; {time.monotonic() - started:.0f} s")
+
+
+def _loss_sum(model: Any, example: Example, precision: str) -> Any:
+    """Return the summed cross entropy of the model's own tokens; logits are made for these alone."""
+    import torch
+
+    labels_T = torch.tensor(example.labels_T[1:])
+    places_O = (labels_T != IGNORED).nonzero()[:, 0]
+    with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
+        logits_O_V = model(input_ids=torch.tensor([example.ids_T]), logits_to_keep=places_O, use_cache=False).logits[0]
+    return torch.nn.functional.cross_entropy(logits_O_V.float(), labels_T[places_O], reduction="sum")
+
+
+def save(model: Any, tokenizer: Any, transcripts: Sequence[Sequence[Message]], out: Path) -> None:
+    """Write model, tokenizer and the transcripts beside each other, in full or not at all."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    work = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}."))
+    try:
+        model.save_pretrained(work)
+        tokenizer.save_pretrained(work)
+        write_jsonl(work / "transcripts.jsonl", ({"messages": messages} for messages in transcripts))
+        os.chmod(work, 0o755)
+        work.rename(out)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def _batches(examples: Sequence[Example], size: int, epochs: int, seed: int) -> Iterator[list[Example]]:
+    draw = random.Random(seed)
+    for _ in range(epochs):
+        shuffled = draw.sample(examples, len(examples))
+        yield from (shuffled[i : i + size] for i in range(0, len(shuffled), size))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
