@@ -269,3 +269,7 @@ def run_serve_search(arguments: argparse.Namespace) -> int:
     print(f"serving {arguments.corpus} on http://{arguments.host}:{arguments.port}/retrieve (Ctrl-C stops)")
     serve(engine, arguments.host, arguments.port)
     return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

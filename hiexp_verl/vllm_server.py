@@ -56,6 +56,12 @@ def serve_vllm(
         try:
             _wait_until_healthy(server, port, model_dir, startup_seconds, log)
             yield f"http://127.0.0.1:{port}/v1"
+        except HiExpError as error:
+            if "its log ends" in str(error) or _healthy(port):
+                raise
+            # What the client saw is only that nobody answers; the cause stands in the server's log.
+            kept = _keep(log)
+            raise HiExpError(f"vLLM stopped while it served {model_dir} ({kept} is its log, which ends: {_tail(log)})") from error
         finally:
             _stop(server)
 
@@ -122,6 +128,13 @@ def _group_is_gone(group: int) -> bool:
             return True
         time.sleep(0.1)
     return False
+
+
+def _keep(log: IO[bytes]) -> str:
+    log.seek(0)
+    with tempfile.NamedTemporaryFile("wb", prefix="hiexp-vllm-", suffix=".log", delete=False) as kept:
+        kept.write(log.read())
+    return kept.name
 
 
 def _tail(log: IO[bytes]) -> str:
