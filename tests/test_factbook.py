@@ -57,6 +57,7 @@ def test_a_capital_is_taken_only_when_it_is_one_name(written: str, expected: tup
     [
         ("Noshak 7,492 m", ("Noshak",)),
         ("Mont Blanc 4,810", ("Mont Blanc",)),
+        ("Gjeravica/Deravica 2,656 m", ("Gjeravica", "Deravica")),
         ("K2 (Mt. Godwin-Austen) 8,611 m", ("K2", "Mt. Godwin-Austen")),
         ("Kilimanjaro (highest point in Africa) 5,895 m", ("Kilimanjaro",)),
         ("Margherita Peak on Mount Stanley 5,110 m", ("Margherita Peak on Mount Stanley", "Margherita Peak")),

@@ -186,8 +186,10 @@ def _highest_point(record: Mapping[str, Any]) -> tuple[str, ...]:
     match = re.fullmatch(r"([^()]*?)(?: \(([^()]*)\))?,? [\d.,]+(?: m)?(?: \([^()]*\))?", text)
     if not match or (_NO_NAME.search(match[1]) and match[1] != "K2") or not match[1][:1].isupper():
         return ()
-    name, bracket = match[1], match[2] or ""
-    aliases = [bracket] if re.fullmatch(r"(?:[A-Z][\w'.\-]* ?)+", bracket) else []
+    name, *other_spellings = match[1].split("/")
+    aliases = other_spellings
+    if re.fullmatch(r"(?:[A-Z][\w'.\-]* ?)+", match[2] or ""):
+        aliases.append(match[2])
     if " on " in name:
         aliases.append(name.split(" on ")[0])
     return (name, *aliases)

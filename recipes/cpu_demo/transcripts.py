@@ -9,25 +9,21 @@ from hiexp_verl.types import Message, Passage, Question
 
 FORMAT: Format = "search_tags"
 
-# Several wordings each, so that the trained model keeps choices to sample from.
+# A few wordings each, so that the trained model keeps choices to sample from. Every thought names what it is about:
+# with vaguer ones ("I found it: ...") the model answers after the first search.
 _FIRST = (
-    "I do not know which country this is, so I search for it first.",
-    "The question does not name the country. I look it up first.",
-    "First I have to find the country.",
-    "One step at a time: which country is meant?",
-    "I need the country before anything else.",
+    "The question does not name the country. I search for it first.",
+    "First I need to know which country this is.",
+    "I do not know the country yet, so I look it up first.",
 )
 _NEXT = (
-    "The country is {bridge}. Now I search for its {goal}.",
-    "So it is {bridge}. Next I need the {goal} of {bridge}.",
-    "That is {bridge}. I search for the {goal}.",
-    "The documents point to {bridge}. What is its {goal}?",
+    "The country is {bridge}. Now I need its {goal}.",
+    "The country is {bridge}. Next I search for its {goal}.",
+    "It is {bridge}. I still need the {goal} of {bridge}.",
 )
 _LAST = (
-    "The documents say: {answer}.",
-    "I found it: {answer}.",
-    "For {bridge} it is {answer}.",
-    "Now I can answer.",
+    "The {goal} of {bridge} is {answer}.",
+    "Now I know the {goal} of {bridge}: {answer}.",
 )
 
 
@@ -51,7 +47,8 @@ def transcripts_of(
 def _transcript(
     question: Question, search: SearchEngine, draw: random.Random, top_k: int, max_words: int, max_chars: int
 ) -> list[Message] | None:
-    hops, bridges, goal = question.meta["hops"], question.meta["bridge"], question.meta["goal"]
+    hops, bridges = question.meta["hops"], question.meta["bridge"]
+    goal = "year of independence" if question.meta["goal"] == "independence" else question.meta["goal"]
     rankings = search.search(hops, top_k)
     wanted = [*((bridge,) for bridge in bridges), question.answers]
     messages = first_messages(question.question, FORMAT)
@@ -65,7 +62,7 @@ def _transcript(
         messages.append(_assistant(thought, write_call(hop, FORMAT)))
         messages.append({"role": "tool", "content": render_documents(passages, FORMAT, max_words, max_chars)})
     answer = next(answer for answer in question.answers if _mentions([p for p, _ in rankings[-1]], (answer,)))
-    messages.append(_assistant(draw.choice(_LAST).format(answer=answer, bridge=bridges[-1]), write_answer(answer)))
+    messages.append(_assistant(draw.choice(_LAST).format(goal=goal, answer=answer, bridge=bridges[-1]), write_answer(answer)))
     return messages
 
 

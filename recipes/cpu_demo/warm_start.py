@@ -2,7 +2,7 @@
 
 Fine-tunes all weights on the model's own tokens only. Example:
 
-    python warm_start.py --model DIR --questions train.jsonl --corpus corpus.jsonl --limit 64 --out DIR
+    python warm_start.py --model DIR --questions train.jsonl --corpus corpus.jsonl --limit 40 --out DIR
 """
 
 import argparse
@@ -46,10 +46,10 @@ def main() -> int:
     parser.add_argument("--questions", type=Path, required=True, help="questions with meta.hops (factbook)")
     parser.add_argument("--corpus", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True, help="directory for the trained model; must not exist")
-    parser.add_argument("--limit", type=int, default=64, help="transcripts (default 64)")
+    parser.add_argument("--limit", type=int, default=40, help="transcripts (default 40)")
     parser.add_argument("--families", nargs="+", help='only questions of these families, for example "capital > currency"')
     parser.add_argument("--epochs", type=int, default=1)
-    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--lr", type=float, default=5e-4)
     parser.add_argument("--top-k", type=int, default=2, help="documents per search; as in the rollouts that follow")
     parser.add_argument("--max-words", type=int, default=45, help="words per document")
