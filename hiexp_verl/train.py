@@ -3,11 +3,13 @@
 import os
 import sys
 
+from hiexp_verl.vllm_server import SINGLE_PROCESS_ENGINE
+
 CPU_ENVIRONMENT = {
     "VERL_PLATFORM": "cpu",
     "VLLM_CPU_KVCACHE_SPACE": "1",  # GiB
     "TOKENIZERS_PARALLELISM": "false",
-    "OMP_NUM_THREADS": str(os.cpu_count() or 1),  # else Ray gives the training worker one thread
+    **SINGLE_PROCESS_ENGINE,  # its OMP_NUM_THREADS also keeps Ray from giving the training worker one thread
 }
 
 

@@ -20,6 +20,13 @@ from hiexp_verl.errors import HiExpError
 
 logger = logging.getLogger(__name__)
 
+# vLLM's CPU worker in a process of its own costs 14 s at the start, and the engine that waits for it spins on a core.
+SINGLE_PROCESS_ENGINE = {
+    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+    "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+    "OMP_NUM_THREADS": str(os.cpu_count() or 1),
+}
+
 _TAIL = 600  # characters of the server's log that an error quotes
 _STOP_SECONDS = 20.0
 
@@ -46,8 +53,12 @@ def serve_vllm(
     command += ["--served-model-name", model_dir.resolve().name, "--max-model-len", str(max_model_len), *options]
     environment = dict(os.environ)
     if cpu_build:
-        command += ["--enforce-eager"]
+        # Prompts are prefilled whole: of a prompt in chunks, a request with a seed rewinds its random generator, which
+        # a CPU's cannot do, and the engine dies ("CPU Generator does not use offset").
+        command += ["--enforce-eager", "--no-enable-chunked-prefill", "--max-num-batched-tokens", str(max(8192, max_model_len))]
         environment.setdefault("VLLM_CPU_KVCACHE_SPACE", str(kv_cache_gib))
+        for name, value in SINGLE_PROCESS_ENGINE.items():
+            environment.setdefault(name, value)
     with tempfile.TemporaryFile(prefix="hiexp-vllm-") as log, tempfile.TemporaryDirectory(prefix="hiexp-vllm-") as shim:
         if cpu_build and not _installed("vllm"):
             _answer_for_vllm(Path(shim), environment)

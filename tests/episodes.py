@@ -20,7 +20,13 @@ def result(*names: str) -> dict:
 
 
 def episode(
-    *turns: tuple[str, str], answer: str = "Kabul", correct: bool | None = None, question_id: str = "q1", question: str = QUESTION, answers=("Kabul",), number: int = 0
+    *turns: tuple[str, str],
+    answer: str = "Kabul",
+    correct: bool | None = None,
+    question_id: str = "q1",
+    question: str = QUESTION,
+    answers=("Kabul",),
+    number: int = 0,
 ) -> Trajectory:
     """Turns are (query, names of passages, or a passage "Doc ..."); the answer ends it ("" gives none)."""
     messages: list[dict] = [{"role": "system", "content": "Answer."}, {"role": "user", "content": question}]
@@ -28,7 +34,9 @@ def episode(
         messages += [call(query), result(names) if names.startswith("Doc") else result(*names.split())]
     messages.append({"role": "assistant", "content": f"<answer> {answer} </answer>" if answer else "I do not know"})
     right = answer in answers if correct is None else correct
-    return Trajectory(question_id, question, tuple(answers), tuple(messages), answer, float(right), right, "test", f"{question_id}#{number}")
+    return Trajectory(
+        question_id, question, tuple(answers), tuple(messages), answer, float(right), right, "test", f"{question_id}#{number}"
+    )
 
 
 def two_hops(**fields) -> Trajectory:

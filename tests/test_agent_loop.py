@@ -75,7 +75,13 @@ def test_disabled_is_verls_own_tool_agent_token_for_token(paths, tokenizer, dial
     tools = paths["root"] / "tools.yaml"
     search = {"engine": "bm25", "corpus": str(paths["corpus"]), "top_k": 2}
     tools.write_text(
-        json.dumps({"tools": [{"class_name": "hiexp_verl.plugin.tools.SearchTool", "config": {"type": "native", "format": dialect, "search": search}}]})
+        json.dumps(
+            {
+                "tools": [
+                    {"class_name": "hiexp_verl.plugin.tools.SearchTool", "config": {"type": "native", "format": dialect, "search": search}}
+                ]
+            }
+        )
     )
     ours, our_server = run(HiExpAgentLoop, config_of(paths, dialect, "hiexp.enabled=false"), tokenizer, TURNS[dialect])
     vanilla = config_of(paths, dialect, f"actor_rollout_ref.rollout.multi_turn.tool_config_path={tools}")
@@ -116,7 +122,10 @@ def test_documents_are_cut_never_experience(paths, tokenizer):
 
 def test_the_prompt_never_outgrows_verls_limit(paths, tokenizer):
     plain = tokenizer.apply_chat_template(
-        [{"role": "system", "content": SYSTEM}, {"role": "user", "content": QUESTION}], add_generation_prompt=True, tokenize=True, return_dict=True
+        [{"role": "system", "content": SYSTEM}, {"role": "user", "content": QUESTION}],
+        add_generation_prompt=True,
+        tokenize=True,
+        return_dict=True,
     )["input_ids"]
     limit = f"data.max_prompt_length={len(plain) + 20}"
     output, _ = run(HiExpAgentLoop, config_of(paths, "search_tags", limit), tokenizer, TURNS["search_tags"])
@@ -126,7 +135,9 @@ def test_the_prompt_never_outgrows_verls_limit(paths, tokenizer):
 def test_a_question_never_sees_what_was_distilled_from_itself_alone(paths, tokenizer):
     output, _ = run(HiExpAgentLoop, config_of(paths, "search_tags"), tokenizer, TURNS["search_tags"], question_id="train-1")
     assert "e1-1" not in {row["entry"] for row in output.extra_fields["hiexp"]["shown"]}
-    seen, _ = run(HiExpAgentLoop, config_of(paths, "search_tags", "hiexp.leave_one_out=false"), tokenizer, TURNS["search_tags"], question_id="train-1")
+    seen, _ = run(
+        HiExpAgentLoop, config_of(paths, "search_tags", "hiexp.leave_one_out=false"), tokenizer, TURNS["search_tags"], question_id="train-1"
+    )
     assert "e1-1" in {row["entry"] for row in seen.extra_fields["hiexp"]["shown"]}
 
 
@@ -139,7 +150,12 @@ def test_a_broken_call_is_counted_and_the_episode_goes_on(paths, tokenizer):
 
 
 def test_a_dead_retrieval_server_is_a_message_and_a_counter(paths, tokenizer):
-    http = ["hiexp.search.engine=http", "hiexp.search.url=http://127.0.0.1:9/retrieve", "hiexp.search.retries=0", "hiexp.search.timeout=1.0"]
+    http = [
+        "hiexp.search.engine=http",
+        "hiexp.search.url=http://127.0.0.1:9/retrieve",
+        "hiexp.search.retries=0",
+        "hiexp.search.timeout=1.0",
+    ]
     output, _ = run(HiExpAgentLoop, config_of(paths, "search_tags", *http), tokenizer, TURNS["search_tags"])
     record = output.extra_fields["hiexp"]
     assert (record["searches"], record["failed_searches"]) == (2, 2)

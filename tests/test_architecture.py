@@ -8,8 +8,8 @@ from pathlib import Path
 PACKAGE = Path(__file__).parents[1] / "hiexp_verl"
 HEAVY = {"verl", "ray", "torch", "vllm", "hydra", "omegaconf"}
 LAYERS = [
-    {"errors", "types", "text", "jsonl", "transcript", "config", "scoring", "train"},
-    {"encoder", "llm", "vllm_server", "search", "gguf", "assets", "factbook", "hotpot"},
+    {"errors", "types", "text", "jsonl", "transcript", "config", "scoring"},
+    {"encoder", "llm", "vllm_server", "train", "search", "gguf", "assets", "factbook", "hotpot"},
     {"hek"},
     {"build"},
     {"run"},

@@ -14,7 +14,7 @@ from hiexp_verl.hek.store import HEK  # noqa: E402
 from hiexp_verl.jsonl import read_trajectories  # noqa: E402
 
 RECIPE = Path(__file__).parents[1] / "recipes" / "cpu_demo"
-SMALL = ["--warm-start", "48", "--train", "8", "--k", "4", "--val", "6", "--steps", "2", "--gspo-steps", "1"]
+SMALL = ["--warm-start", "36", "--train", "8", "--k", "4", "--val", "6", "--steps", "2", "--gspo-steps", "1"]
 STEPS = {"grpo": 2, "gspo": 1}
 
 
@@ -76,7 +76,9 @@ def test_no_training_question_saw_its_own_experience(demo):
 
 def test_the_summary_has_what_others_rely_on(demo):
     summary = json.loads((demo / "summary.json").read_text())
-    wanted = "seconds pearson_min valid_search_before valid_search_after reward_first reward_last entries e1_fire_rate peak_memory_gib report"
+    wanted = (
+        "seconds pearson_min valid_search_before valid_search_after reward_first reward_last entries e1_fire_rate peak_memory_gib report"
+    )
     assert set(wanted.split()) <= set(summary)
     assert set(summary["entries"]) == {"e1", "e2", "e3"} and summary["entries"]["e1"] > 0
     assert 1 < summary["peak_memory_gib"] < 22

@@ -22,9 +22,18 @@ def finding(*failures, **fields) -> str:
 
 
 def test_searches_are_read_in_both_dialects_and_experience_is_no_document():
-    tags = [{"role": "assistant", "content": "<search> a </search>"}, {"role": "tool", "content": "<information>\nd1\n</information>\n<experience>\n- x\n</experience>"}]
-    hermes = [{"role": "assistant", "content": '<tool_call>{"name": "search", "arguments": {"query": "a"}}</tool_call>'}, {"role": "tool", "content": "d1"}]
-    parsed = [{"role": "assistant", "content": None, "tool_calls": [{"function": {"name": "search", "arguments": '{"query": "a"}'}}]}, {"role": "tool", "content": [{"type": "text", "text": "d1"}]}]
+    tags = [
+        {"role": "assistant", "content": "<search> a </search>"},
+        {"role": "tool", "content": "<information>\nd1\n</information>\n<experience>\n- x\n</experience>"},
+    ]
+    hermes = [
+        {"role": "assistant", "content": '<tool_call>{"name": "search", "arguments": {"query": "a"}}</tool_call>'},
+        {"role": "tool", "content": "d1"},
+    ]
+    parsed = [
+        {"role": "assistant", "content": None, "tool_calls": [{"function": {"name": "search", "arguments": '{"query": "a"}'}}]},
+        {"role": "tool", "content": [{"type": "text", "text": "d1"}]},
+    ]
     for messages in (tags, hermes, parsed):
         assert searches(messages) == [Search("a", "d1", 0)]
 
@@ -40,7 +49,13 @@ def test_the_last_complete_answer_counts():
     assert answer_of([{"role": "tool", "content": "<answer>a</answer>"}]) == ""
 
 
-@given(st.lists(st.fixed_dictionaries({"role": st.sampled_from(["assistant", "tool", "user"]), "content": st.one_of(st.none(), st.text(), st.lists(st.integers()))})))
+@given(
+    st.lists(
+        st.fixed_dictionaries(
+            {"role": st.sampled_from(["assistant", "tool", "user"]), "content": st.one_of(st.none(), st.text(), st.lists(st.integers()))}
+        )
+    )
+)
 def test_odd_messages_never_raise(messages):
     searches(messages)
     answer_of(messages)
@@ -53,7 +68,10 @@ def test_odd_messages_never_raise(messages):
         (episode(("Noshak", "peak"), answer=""), "no_answer"),
         (episode(("Noshak", "peak"), answer="city of Kabul", correct=False), "answer_form"),
         (episode(answer="Tehran"), "never_searched"),
-        (episode(("Noshak highest point country", "peak"), ("capital of Afghanistan", "capital"), answer="Herat"), "answer_retrieved_but_missed"),
+        (
+            episode(("Noshak highest point country", "peak"), ("capital of Afghanistan", "capital"), answer="Herat"),
+            "answer_retrieved_but_missed",
+        ),
         (episode(("Noshak highest point country", "peak other"), ("capital of Tajikistan", "other"), answer="Dushanbe"), "wrong_entity"),
         (episode(("Noshak highest point country", "peak"), ("Noshak capital", "peak"), answer="Tehran"), "entity_never_resolved"),
         (episode(("capital Noshak", "bread"), ("capital Noshak", "bread"), answer="Tehran"), "entity_never_resolved"),
@@ -66,8 +84,16 @@ def test_a_failure_is_named_by_what_decided_it(failure, expected):
 def test_putting_both_things_into_one_query_is_seen():
     question = "Which film came out first, Blind Shaft or The Mask of Fu Manchu?"
     docs = 'Doc 1(Title: "Blind Shaft") Blind Shaft is a 2003 film.'
-    good = episode(("Blind Shaft release date", docs), ("The Mask of Fu Manchu release date", "bread"), answer="The Mask of Fu Manchu", question=question, answers=("The Mask of Fu Manchu",))
-    bad = episode(("Blind Shaft or The Mask of Fu Manchu first", "bread"), answer="Blind Shaft", question=question, answers=("The Mask of Fu Manchu",))
+    good = episode(
+        ("Blind Shaft release date", docs),
+        ("The Mask of Fu Manchu release date", "bread"),
+        answer="The Mask of Fu Manchu",
+        question=question,
+        answers=("The Mask of Fu Manchu",),
+    )
+    bad = episode(
+        ("Blind Shaft or The Mask of Fu Manchu first", "bread"), answer="Blind Shaft", question=question, answers=("The Mask of Fu Manchu",)
+    )
     (found,) = diagnose(contrast(bad, success=good, question=question, answers=("The Mask of Fu Manchu",)))
     assert (found.finding, found.shape) == ("two_in_one_query", "compare")
 
@@ -137,7 +163,10 @@ def test_names_become_kinds_where_a_passage_tells_and_letters_elsewhere():
 
 
 def test_answers_are_redacted_unless_the_question_gives_them():
-    assert redact("Kabul is the capital; not kabul-ish Kabuli.", ["Kabul"], QUESTION) == "the answer is the capital; not the answer-ish Kabuli."
+    assert (
+        redact("Kabul is the capital; not kabul-ish Kabuli.", ["Kabul"], QUESTION)
+        == "the answer is the capital; not the answer-ish Kabuli."
+    )
     assert redact("go to the Noshak", ["Noshak"], QUESTION) == "go to the Noshak"
     assert redact("Say yes only if both agree", ["yes"], QUESTION) == "Say yes only if both agree"
     assert redact("The Home Rule League won", ["Home Rule League", "League"], "Who won?") == "the answer won"

@@ -24,7 +24,13 @@ def test_hash_vectors_have_length_one_whatever_the_text(texts):
 def test_hash_vectors_are_the_same_in_another_process():
     code = "from hiexp_verl.encoder import HashEncoder; print(HashEncoder(16).encode_queries(['capital of France']).tolist())"
     runs = {
-        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env={"PYTHONHASHSEED": seed, "PYTHONPATH": str(Path(__file__).parents[1])}).stdout
+        subprocess.run(
+            [sys.executable, "-c", code],
+            capture_output=True,
+            text=True,
+            check=True,
+            env={"PYTHONHASHSEED": seed, "PYTHONPATH": str(Path(__file__).parents[1])},
+        ).stdout
         for seed in ("1", "2")
     }
     assert len(runs) == 1

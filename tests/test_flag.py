@@ -12,7 +12,7 @@ pytestmark = pytest.mark.verl
 pytest.importorskip("verl")
 
 from hiexp_verl.plugin.preflight import Preflight  # noqa: E402
-from tests.verl_fixtures import compose, write_corpus, write_hek  # noqa: E402
+from tests.verl_fixtures import compose, tiny_tokenizer, write_corpus, write_hek  # noqa: E402
 
 ENGINE = "actor_rollout_ref.rollout.name=vllm"
 
@@ -37,7 +37,9 @@ def test_gspo_sets_its_loss_aggregation_and_clips_explicitly():
 
 
 def test_every_value_can_be_overridden():
-    config = compose("+hiexp=grpo", ENGINE, "hiexp.step.min_score=0.5", "actor_rollout_ref.actor.clip_ratio_high=0.28", "algorithm.adv_estimator=grpo")
+    config = compose(
+        "+hiexp=grpo", ENGINE, "hiexp.step.min_score=0.5", "actor_rollout_ref.actor.clip_ratio_high=0.28", "algorithm.adv_estimator=grpo"
+    )
     assert config.hiexp.step.min_score == 0.5
     assert config.actor_rollout_ref.actor.clip_ratio_high == 0.28
     assert config.algorithm.adv_estimator == "grpo"
@@ -84,7 +86,9 @@ def test_a_good_run_passes(good):
         ({"hiexp.hek": "null"}, "hiexp.hek is not set"),
         ({"hiexp.hek": "/nowhere"}, "/nowhere"),
         ({"hiexp.search.corpus": "null"}, "needs hiexp.search.corpus"),
-        ({"hiexp.search.corpus": "/nowhere.jsonl"}, "/nowhere.jsonl does not exist"),
+        ({"hiexp.search.corpus": "/nowhere.jsonl"}, "corpus /nowhere.jsonl does not exist"),
+        ({"actor_rollout_ref.model.path": "/nowhere/model"}, "/nowhere/model is no model directory"),
+        ({"hiexp.search.engine": "http", "hiexp.search.url": "http://127.0.0.1:9/retrieve"}, "does not answer"),
         ({"hiexp.search.engine": "http"}, "needs hiexp.search.url"),
         ({"hiexp.encoder": "hash:64"}, "the HEK was made with the encoder"),
         ({"+hiexp.enabld": "false"}, "did you mean 'enabled'?"),
@@ -102,6 +106,19 @@ def test_malformed_questions_are_named_by_line(good, tmp_path):
     assert "bad.jsonl:2: not JSON" in refusal({**good, "data.val_files": bad})
 
 
+def test_an_empty_corpus_is_refused(good, tmp_path):
+    (tmp_path / "empty.jsonl").write_text("")
+    assert "is empty" in refusal({**good, "hiexp.search.corpus": tmp_path / "empty.jsonl"})
+
+
+def test_a_prompt_that_verl_would_cut_is_refused(good, tmp_path):
+    model = tmp_path / "model"
+    tiny_tokenizer().save_pretrained(model)
+    (model / "config.json").write_text('{"model_type": "llama"}')
+    text = refusal({**good, "actor_rollout_ref.model.path": model, "data.max_prompt_length": 50})
+    assert "over data.max_prompt_length=50" in text and "raise data.max_prompt_length" in text
+
+
 def test_a_broken_hek_is_refused(good):
     entries = next(good["hiexp.hek"].glob("0*/entries.jsonl"))
     entries.write_text(entries.read_text().replace("mountain", "hill"))
@@ -110,7 +127,7 @@ def test_a_broken_hek_is_refused(good):
 
 def test_a_model_directory_that_is_none_is_refused(good, tmp_path):
     (tmp_path / "empty").mkdir()
-    assert "it has no config.json" in refusal({**good, "actor_rollout_ref.model.path": tmp_path / "empty"})
+    assert "found no config.json" in refusal({**good, "actor_rollout_ref.model.path": tmp_path / "empty"})
 
 
 def test_main_ppo_stops_with_one_line_before_ray_starts(good):

@@ -84,13 +84,19 @@ def test_no_conversations_need_no_server():
 
 
 def test_errors_of_the_moment_are_retried():
-    with server(lambda request, n: (200, completion()) if n == 3 else (500 if n == 1 else 429, {"error": {"message": "busy"}})) as (url, requests):
+    with server(lambda request, n: (200, completion()) if n == 3 else (500 if n == 1 else 429, {"error": {"message": "busy"}})) as (
+        url,
+        requests,
+    ):
         assert client(url).complete([HELLO], max_tokens=5) == ["hi"]
     assert len(requests) == 3
 
 
 def test_a_server_that_stays_broken_is_one_line():
-    with server(lambda request, n: (503, {"error": {"message": "down\nfor good"}})) as (url, requests), pytest.raises(HiExpError, match="does not answer") as error:
+    with (
+        server(lambda request, n: (503, {"error": {"message": "down\nfor good"}})) as (url, requests),
+        pytest.raises(HiExpError, match="does not answer") as error,
+    ):
         client(url).complete([HELLO], max_tokens=5)
     assert len(requests) == 3
     assert "\n" not in str(error.value)
@@ -120,7 +126,10 @@ def test_an_address_of_something_else_is_named(body):
 
 
 def test_a_prompt_that_does_not_fit_is_told_apart():
-    with server(lambda request, n: (400, {"error": {"message": "This model's maximum context length is 8 tokens."}})) as (url, _), pytest.raises(PromptTooLong):
+    with (
+        server(lambda request, n: (400, {"error": {"message": "This model's maximum context length is 8 tokens."}})) as (url, _),
+        pytest.raises(PromptTooLong),
+    ):
         client(url).complete([HELLO], max_tokens=5)
 
 
@@ -128,7 +137,9 @@ def test_a_schema_is_sent_and_given_up_when_refused():
     schema = {"type": "object"}
 
     def answer(request, number):
-        return (400, {"error": {"message": "response_format is not supported"}}) if "response_format" in request else (200, completion("{}"))
+        return (
+            (400, {"error": {"message": "response_format is not supported"}}) if "response_format" in request else (200, completion("{}"))
+        )
 
     with server(answer) as (url, requests):
         asked = client(url)
@@ -149,7 +160,11 @@ def test_the_stop_string_stays_in_the_text():
 
 def test_servers_that_do_not_know_the_stop_option_are_asked_without_it():
     def answer(request, number):
-        return (400, {"error": {"message": "Unrecognized request argument: include_stop_str_in_output"}}) if "include_stop_str_in_output" in request else (200, completion())
+        return (
+            (400, {"error": {"message": "Unrecognized request argument: include_stop_str_in_output"}})
+            if "include_stop_str_in_output" in request
+            else (200, completion())
+        )
 
     with server(answer) as (url, requests):
         assert client(url).complete([HELLO], max_tokens=5, stop=["x"]) == ["hi"]

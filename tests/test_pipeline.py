@@ -23,7 +23,12 @@ from tests.test_distill import GOOD, Scripted
 ENCODER = HashEncoder(128)
 REAL = Path(__file__).resolve().parents[2] / "shared" / "data" / "multihop" / "trajectories.jsonl.gz"
 
-COUNTRIES = [("Noshak", "Afghanistan", "Kabul"), ("Zugspitze", "Germany", "Berlin"), ("Gerlach", "Slovakia", "Bratislava"), ("Elbrus", "Russia", "Moscow")]
+COUNTRIES = [
+    ("Noshak", "Afghanistan", "Kabul"),
+    ("Zugspitze", "Germany", "Berlin"),
+    ("Gerlach", "Slovakia", "Bratislava"),
+    ("Elbrus", "Russia", "Moscow"),
+]
 
 
 def trajectories():
@@ -33,7 +38,11 @@ def trajectories():
         docs = f'Doc 1(Title: "{peak}") {peak} is a mountain in {country}.'
         facts = f'Doc 1(Title: "{country}: facts") The capital of {country} is {capital}. Its currency is the {country} pound.'
         for what, answer in (("capital", capital), ("currency", f"{country} pound")):
-            fields = {"question_id": f"{what}-{peak}", "question": QUESTION.replace("Noshak", peak).replace("capital", what), "answers": (answer,)}
+            fields = {
+                "question_id": f"{what}-{peak}",
+                "question": QUESTION.replace("Noshak", peak).replace("capital", what),
+                "answers": (answer,),
+            }
             good = [(f"{peak} highest point country", docs), (f"{what} of {country}", facts)]
             made.append(episode(*good, answer=answer, number=0, **fields))
             made.append(episode(good[0], answer="Paris", number=1, **fields))
@@ -121,7 +130,9 @@ def test_near_duplicates_unite_what_they_come_from():
 
 
 def test_questions_with_the_same_content_words_are_near_duplicates():
-    found = near_duplicates({"a": "What is the capital of France?", "b": "Which is France's capital", "c": "the France capital?", "d": "capital of Spain"})
+    found = near_duplicates(
+        {"a": "What is the capital of France?", "b": "Which is France's capital", "c": "the France capital?", "d": "capital of Spain"}
+    )
     assert found == {"a": ("c",), "c": ("a",)}
 
 

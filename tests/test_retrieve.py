@@ -24,7 +24,10 @@ def plane(*degrees: float) -> np.ndarray:
 def retriever(degrees, levels=None, questions=None, near_duplicates=None) -> Retriever:
     levels = levels or ["e1"] * len(degrees)
     questions = questions or [(f"q{i}",) for i in range(len(degrees))]
-    entries = tuple(Entry(f"{level}-{i:04d}", level, f"t{i}", "d", questions=tuple(q)) for i, (level, q) in enumerate(zip(levels, questions, strict=True)))
+    entries = tuple(
+        Entry(f"{level}-{i:04d}", level, f"t{i}", "d", questions=tuple(q))
+        for i, (level, q) in enumerate(zip(levels, questions, strict=True))
+    )
     return Retriever(HEK(Header(ENCODER.identity, near_duplicates=near_duplicates or {}), entries, plane(*degrees)), ENCODER)
 
 

@@ -17,7 +17,9 @@ ENCODER = HashEncoder(32)
 
 
 def entry(number: int, level="e1", **changes) -> Entry:
-    return replace(Entry(f"{level}-{number:04d}", level, f"When it is case {number}", "Do the right thing.", questions=(f"q{number}",)), **changes)
+    return replace(
+        Entry(f"{level}-{number:04d}", level, f"When it is case {number}", "Do the right thing.", questions=(f"q{number}",)), **changes
+    )
 
 
 def hek(*entries: Entry, **header) -> HEK:
@@ -156,7 +158,12 @@ def test_entries_that_do_not_fit_together_are_refused(entries, says):
 
 def test_wrong_vectors_are_refused():
     vectors = ENCODER.encode_passages(["a"])
-    for bad, says in ((vectors[:, :5], "shape"), (vectors * 2, "norm"), (vectors * np.nan, "norm"), (np.vstack([vectors, vectors]), "shape")):
+    for bad, says in (
+        (vectors[:, :5], "shape"),
+        (vectors * 2, "norm"),
+        (vectors * np.nan, "norm"),
+        (np.vstack([vectors, vectors]), "shape"),
+    ):
         with pytest.raises(HiExpError, match=says):
             HEK(Header(ENCODER.identity), (entry(1),), bad.astype(np.float32))
 

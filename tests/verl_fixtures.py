@@ -54,7 +54,9 @@ def write_hek(root: Path) -> Path:
 
     entries = (
         Entry("e1-1", "e1", "highest point of a country", "Search for the mountain first, then for its country.", questions=("train-1",)),
-        Entry("e2-1", "e2", "capital of the country whose highest point is ...", "Find the country before its capital.", children=("e1-1",)),
+        Entry(
+            "e2-1", "e2", "capital of the country whose highest point is ...", "Find the country before its capital.", children=("e1-1",)
+        ),
         Entry("e3-1", "e3", "questions in two steps", "Resolve what is described before asking about it.", children=("e2-1",)),
     )
     encoder = load_encoder("hash:256")

@@ -25,9 +25,7 @@ _AFTER_KIND = (
     r"(?= (?:of|in|by|from|who|that|which|and|or|based|located|directed|written|for|on|at|with|to|known|born|best|as|published"
     r"|founded|released|made|set|created|produced|where|when|used|between|near|under|currently|formed)\b|[,.;:(])"
 )
-_IS_A = re.compile(
-    r"\b(?:is|was|are|were) (?:a|an|the|one of the|the name of an?) ((?:[\w\u2019'-]+ ){0,7}?[\w-]+?)" + _AFTER_KIND
-)
+_IS_A = re.compile(r"\b(?:is|was|are|were) (?:a|an|the|one of the|the name of an?) ((?:[\w\u2019'-]+ ){0,7}?[\w-]+?)" + _AFTER_KIND)
 _SMALL = word_set(
     """
     a an the of in on at to for by from with and or is are was were be been do does did has have had can could which what who whom
@@ -37,9 +35,7 @@ _SMALL = word_set(
     """
 )
 # Adjectives of nationality and faith: capitalised, but no name.
-_NATION = (
-    r"(?:[A-Z]\w+(?:ian|ish|ese|ican)|African|German|Korean|European|Roman|Cuban|French|Greek|Dutch|Welsh|Swiss|Czech|Thai|British|Islamic|US)"
-)
+_NATION = r"(?:[A-Z]\w+(?:ian|ish|ese|ican)|African|German|Korean|European|Roman|Cuban|French|Greek|Dutch|Welsh|Swiss|Czech|Thai|British|Islamic|US)"
 _ADJECTIVE = re.compile(rf"{_NATION}(?:-[A-Z]\w+)?$|\w+-American$")
 _NATIONAL = re.compile(rf"\b{_NATION}(?:-[A-Z]\w+)? (?=[a-z]{{4,}})")  # "American actor" is "actor"
 _NO_KIND = word_set("name term one number part member set kind type group person example series list")

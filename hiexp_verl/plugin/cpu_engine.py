@@ -16,9 +16,7 @@ class CPUEngineWithLMHead(FSDPEngineWithLMHead):
 
     def _build_fsdp_module(self, module: torch.nn.Module) -> torch.nn.Module:
         if self.engine_config.strategy != "fsdp2":
-            raise HiExpError(
-                f"actor_rollout_ref.actor.strategy={self.engine_config.strategy} does not run on a CPU; set it to fsdp2"
-            )
+            raise HiExpError(f"actor_rollout_ref.actor.strategy={self.engine_config.strategy} does not run on a CPU; set it to fsdp2")
         precision = self.engine_config.mixed_precision or {}
         param_dtype = PrecisionType.to_dtype(precision.get("param_dtype", "bf16"))
         reduce_dtype = PrecisionType.to_dtype(precision.get("reduce_dtype", "fp32"))

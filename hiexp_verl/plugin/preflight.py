@@ -9,8 +9,9 @@ from omegaconf import DictConfig
 
 from hiexp_verl.config import HiExpConfig
 from hiexp_verl.errors import HiExpError
-from hiexp_verl.jsonl import read_questions
+from hiexp_verl.jsonl import read_corpus, read_questions
 from hiexp_verl.plugin.agent_loop import settings_of
+from hiexp_verl.run.protocol import SEARCH_TOOL_SCHEMA, check_format, first_messages
 from hiexp_verl.search.http import HttpSearch
 
 
@@ -35,11 +36,16 @@ def check_run(config: DictConfig) -> None:
     check_search(settings)
     if settings.enabled:
         check_hek(settings)
-    model = str(config.actor_rollout_ref.model.path)
-    if Path(model).exists() and not (Path(model) / "config.json").is_file():
-        raise HiExpError(f"actor_rollout_ref.model.path={model} is no model directory: it has no config.json")
+    check_model(str(config.actor_rollout_ref.model.path))
     for key in ("train_files", "val_files"):
         check_questions(config, key, settings)
+
+
+def check_model(path: str) -> None:
+    """Check a model directory; a hub name or a remote path is verl's to fetch."""
+    folder = Path(path).expanduser()
+    if (folder.exists() or path.startswith(("/", ".", "~"))) and not (folder / "config.json").is_file():
+        raise HiExpError(f"actor_rollout_ref.model.path={path} is no model directory: found no config.json in it")
 
 
 def check_search(settings: HiExpConfig) -> None:
@@ -51,8 +57,8 @@ def check_search(settings: HiExpConfig) -> None:
         HttpSearch(search.url, search.timeout, retries=0).check()
     elif not search.corpus:
         raise HiExpError(f"hiexp.search.engine={search.engine} needs hiexp.search.corpus, a JSONL of id, title, text")
-    elif not Path(search.corpus).is_file():
-        raise HiExpError(f"hiexp.search.corpus={search.corpus} does not exist")
+    else:
+        read_corpus(Path(search.corpus))
 
 
 def check_hek(settings: HiExpConfig) -> None:
@@ -68,8 +74,6 @@ def check_hek(settings: HiExpConfig) -> None:
 
 def check_questions(config: DictConfig, key: str, settings: HiExpConfig) -> None:
     """Check that question files are well-formed and that the longest prompt leaves room for experience."""
-    from hiexp_verl.run.protocol import check_format, first_messages
-
     files = config.data.get(key)
     for file in [files] if isinstance(files, str) else list(files or []):
         if not Path(file).is_file():
@@ -89,7 +93,8 @@ def check_prompt_length(config: DictConfig, messages: list[dict[str, Any]], ques
     path = config.actor_rollout_ref.model.path
     if not Path(path).exists():
         return  # a hub name or a remote path: verl fetches it, and its own checks apply
-    ids = AutoTokenizer.from_pretrained(path).apply_chat_template(messages, add_generation_prompt=True, tokenize=True, return_dict=True)
+    tokenizer = AutoTokenizer.from_pretrained(path)
+    ids = tokenizer.apply_chat_template(messages, tools=[SEARCH_TOOL_SCHEMA], add_generation_prompt=True, tokenize=True, return_dict=True)
     length, limit = len(ids["input_ids"]), config.data.max_prompt_length
     if length > limit:
         raise HiExpError(

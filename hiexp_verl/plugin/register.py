@@ -31,9 +31,7 @@ def _rollout() -> None:
 
         # Named by string and loaded on use: a worker that unpickles our class may be importing it right now.
         _ROLLOUT_REGISTRY[("vllm_cpu", "async")] = "hiexp_verl.plugin.vllm_cpu.ServerAdapter"
-        RolloutReplicaRegistry.register(
-            "vllm_cpu", lambda: importlib.import_module("hiexp_verl.plugin.vllm_cpu").vLLMCPUReplica
-        )
+        RolloutReplicaRegistry.register("vllm_cpu", lambda: importlib.import_module("hiexp_verl.plugin.vllm_cpu").vLLMCPUReplica)
 
 
 def _by_import(name: str) -> None:

@@ -10,7 +10,9 @@ from verl.trainer.ppo.v1.trainer_base import register_trainer
 from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
 
 from hiexp_verl.jsonl import write_jsonl
+from hiexp_verl.plugin.agent_loop import settings_of
 from hiexp_verl.plugin.metrics import episode_metrics
+from hiexp_verl.plugin.retrieval import retrieval_for
 from hiexp_verl.plugin.reward import TRAJECTORY_KEY
 
 
@@ -23,6 +25,8 @@ class HiExpTrainer(PPOTrainerSync):
         with open_dict(config):
             config.trainer.v1.trainer_mode = "sync"
         super().__init__(config)
+        # Starts loading encoder, HEK and corpus while the models are initialised; agent loops of this node find it.
+        self.retrieval = retrieval_for(settings_of(config))
 
     def _compute_metrics(self, batch: Any, metrics: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
         result = super()._compute_metrics(batch, metrics, *args, **kwargs)

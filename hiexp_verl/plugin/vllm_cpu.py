@@ -29,9 +29,7 @@ class CPUWorkerExtension(vLLMColocateWorkerExtension):
 
     model_runner: Any  # of the worker that vLLM mixes this class into
 
-    def update_weights_from_ipc(
-        self, peft_config: dict | None = None, base_sync_done: bool = False, use_shm: bool = False
-    ) -> None:
+    def update_weights_from_ipc(self, peft_config: dict | None = None, base_sync_done: bool = False, use_shm: bool = False) -> None:
         """Receive all buckets, then reload the model layer by layer."""
         if peft_config and base_sync_done:
             super().update_weights_from_ipc(peft_config, base_sync_done, use_shm)

@@ -68,10 +68,9 @@ def _facts(demo: Demo) -> dict[str, str]:
 
 
 def _table(summary: dict[str, Any]) -> list[dict[str, Any]]:
-    names = {"before": "model as it comes", "warm_start": "after the warm start", "rollouts": "rollouts (temperature 1)"}
-    rows = [(names[name], shares) for name, shares in summary["episodes"].items()]
-    rows += [(f"GRPO policy, {arm}", shares) for arm, shares in summary["validation"].items()]
-    return [{"arm": name, **{k.replace("_", " "): round(v, 3) for k, v in shares.items()}} for name, shares in rows]
+    return [
+        {"episodes": name, **{k.replace("_", " "): round(v, 3) for k, v in shares.items()}} for name, shares in summary["episodes"].items()
+    ]
 
 
 def _some(episodes: list[Trajectory], each: int = 4) -> list[Trajectory]:

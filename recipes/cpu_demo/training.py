@@ -11,7 +11,8 @@ from hiexp_verl.train import trainer_command
 
 PEARSON = "training/rollout_actor_probs_pearson_corr"
 REWARD = "critic/score/mean"
-SHOWN = (REWARD, "hiexp/em", "hiexp/searches", "hiexp/e1_fire_rate", "hiexp/e2_e3_hit_rate", PEARSON)
+SHARES = {"valid_search": "hiexp/valid_search_rate", "answered": "hiexp/format", "correct": "hiexp/acc"}
+SHOWN = (REWARD, *SHARES.values(), "hiexp/searches", "hiexp/e1_fire_rate", PEARSON)
 
 
 def train(recipe: Path, algorithm: str, overrides: list[str], folder: Path, steps: int) -> dict[str, Any]:
@@ -42,6 +43,7 @@ def train(recipe: Path, algorithm: str, overrides: list[str], folder: Path, step
     return {
         "rewards": [row[REWARD] for row in rows],
         "pearson_min": min(row[PEARSON] for row in rows),
+        "shares": {name: rows[-1][key] for name, key in SHARES.items()},
         "e1_fire_rate": sum(row["hiexp/e1_fire_rate"] for row in rows) / len(rows),
         "e2_e3_hit_rate": sum(row["hiexp/e2_e3_hit_rate"] for row in rows) / len(rows),
         "metrics": str(metrics),

@@ -17,8 +17,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-# Threads that wait must not spin: with anything else running on the same cores, spinning is ten times slower.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 sys.path.insert(0, str(Path(__file__).parent))  # the recipe's own files, and nothing installed for them
 
 from transcripts import transcripts_of
