@@ -35,7 +35,8 @@ _SMALL = word_set(
     """
 )
 # Adjectives of nationality and faith: capitalised, but no name.
-_NATION = r"(?:[A-Z]\w+(?:ian|ish|ese|ican)|African|German|Korean|European|Roman|Cuban|French|Greek|Dutch|Welsh|Swiss|Czech|Thai|British|Islamic|US)"
+_NATIONS = "African German Korean European Roman Cuban French Greek Dutch Welsh Swiss Czech Thai British Islamic US"
+_NATION = rf"(?:[A-Z]\w+(?:ian|ish|ese|ican)|{'|'.join(_NATIONS.split())})"
 _ADJECTIVE = re.compile(rf"{_NATION}(?:-[A-Z]\w+)?$|\w+-American$")
 _NATIONAL = re.compile(rf"\b{_NATION}(?:-[A-Z]\w+)? (?=[a-z]{{4,}})")  # "American actor" is "actor"
 _NO_KIND = word_set("name term one number part member set kind type group person example series list")
