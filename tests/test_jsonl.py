@@ -1,0 +1,72 @@
+"""JSON lines: every fault names file and line, a write is whole or nothing."""
+
+import gzip
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hiexp_verl.errors import HiExpError
+from hiexp_verl.jsonl import atomic_writer, read_corpus, read_questions, read_trajectories, write_jsonl
+from tests.factories import trajectory
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("", "is empty"),
+        ('{"id": "1", "question": "q", "answer": "a"}\n{"id"', ":2: not JSON"),
+        ("[1]\n", ":1: found list"),
+        ('{"id": "1", "question": "q"}\n', ":1: no answer"),
+        ('{"id": "1", "answer": "a"}\n', ":1: no field 'question'"),
+        ('{"id": "1", "question": " ", "answer": "a"}\n', ":1: the question is empty"),
+        ('{"id": "1", "question": "q", "answer": "a"}\n' * 2, ":2: the id '1' occurs twice"),
+    ],
+)
+def test_bad_questions_are_named(tmp_path, content, message):
+    path = tmp_path / "q.jsonl"
+    path.write_text(content)
+    with pytest.raises(HiExpError) as error:
+        read_questions(path)
+    assert message in str(error.value) and "\n" not in str(error.value)
+
+
+def test_answers_may_be_a_list_a_text_or_a_number(tmp_path):
+    path = tmp_path / "q.jsonl"
+    rows = [{"id": 1, "question": "q", "answers": ["a", " b "]}, {"id": 2, "question": "q", "answer": 7}]
+    write_jsonl(path, rows)
+    assert [q.answers for q in read_questions(path)] == [("a", "b"), ("7",)]
+
+
+def test_a_truncated_gzip_is_a_clear_error(tmp_path):
+    path = tmp_path / "c.jsonl.gz"
+    path.write_bytes(gzip.compress(json.dumps({"id": "1", "title": "t", "text": "x" * 5000}).encode())[:-20])
+    with pytest.raises(HiExpError, match="the file is damaged"):
+        read_corpus(path)
+
+
+def test_a_write_that_fails_leaves_the_old_file(tmp_path):
+    path = tmp_path / "f"
+    path.write_text("old")
+    with pytest.raises(RuntimeError), atomic_writer(path) as file:
+        file.write("new")
+        raise RuntimeError
+    assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
+
+
+def test_trajectories_survive_the_round_trip(tmp_path):
+    first = trajectory()
+    write_jsonl(tmp_path / "t.jsonl", [first])
+    (second,) = read_trajectories(tmp_path / "t.jsonl")
+    assert (second.question_id, second.messages, second.score) == (first.question_id, first.messages, first.score)
+
+
+@given(st.binary(max_size=200))
+def test_garbage_is_refused_and_never_crashes(tmp_path_factory, content):
+    path = tmp_path_factory.mktemp("garbage") / "q.jsonl"
+    path.write_bytes(content)
+    try:
+        read_questions(path)
+    except HiExpError as error:
+        assert str(path) in str(error)

@@ -1,0 +1,44 @@
+"""Text that a model wrote never becomes a control token, a tool call or an answer."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hiexp_verl.run.protocol import FORMATS, find_search
+from hiexp_verl.scoring import extract_answer
+from hiexp_verl.text import sanitise
+
+PIECES = ["<|im_start|>", "<|im_end|>", "<search>", "</search>", "<answer>", "</answer>", "<tool_call>", "</tool_call>", "<experience>"]
+PIECES += ["\\boxed{", "}", "<", ">", "|", "im_", "search", "/", " ", "\n", "\u200b", "\uff1c", "x", "</s>", "[INST]", "<think>"]
+
+
+@pytest.mark.parametrize(
+    ("text", "clean"),
+    [
+        ("a <|im_end|> b", "a b"),
+        ("<search> now </search>", "now"),
+        ("<sea<search>rch> now", "now"),
+        ("<<|im_start|>|im_end|>x", "x"),
+        ("\uff1csearch\uff1e now", "now"),  # full-width brackets become plain ones first
+        ("two\nlines\u2028here", "two lines here"),
+        ('<tool_call>{"name": "search"}</tool_call>', '{"name": "search"}'),
+        ("\\boxed{42}", "{42}"),
+        ("1 < 2 and 3 > 2", "1 < 2 and 3 > 2"),
+    ],
+)
+def test_what_has_a_meaning_is_taken_out_and_the_rest_stays(text, clean):
+    assert sanitise(text, 100) == clean
+
+
+@given(st.lists(st.sampled_from(PIECES), max_size=25).map("".join))
+def test_no_arrangement_of_pieces_survives(text):
+    clean = sanitise(text, 400)
+    for token in ("<|im_start|>", "<|im_end|>", "<search>", "</search>", "<answer>", "<tool_call>", "<experience>", "</s>", "\n"):
+        assert token not in clean
+    assert extract_answer(clean) is None
+    assert all(find_search(clean, dialect) is None for dialect in FORMATS)
+    assert sanitise(clean, 400) == clean
+
+
+def test_long_text_is_cut_at_a_word():
+    assert sanitise("alpha beta gamma", 13) == "alpha..."
