@@ -23,6 +23,9 @@ def atomic_writer(path: Path) -> Iterator[TextIO]:
             yield file
             file.flush()
             os.fsync(file.fileno())
+        umask = os.umask(0)
+        os.umask(umask)
+        os.chmod(name, 0o666 & ~umask)  # mkstemp makes files that nobody else can read
         os.replace(name, path)
     except BaseException:
         Path(name).unlink(missing_ok=True)

@@ -6,6 +6,7 @@ from itertools import chain
 from hiexp_verl.build.distill import open_distiller
 from hiexp_verl.build.pipeline import build
 from hiexp_verl.encoder import load_encoder
+from hiexp_verl.errors import HiExpError
 from hiexp_verl.hek.locate import remember_encoder
 from hiexp_verl.jsonl import read_trajectories
 
@@ -16,6 +17,8 @@ def build_command(arguments: argparse.Namespace) -> str:
     Raises:
         HiExpError: trajectories, encoder or distiller are not usable, or no experience came out.
     """
+    if arguments.out.exists() and not arguments.out.is_dir():
+        raise HiExpError(f"--out {arguments.out} is a file; give a directory for the HEK")
     trajectories = list(chain.from_iterable(read_trajectories(path) for path in arguments.trajectories))
     encoder = load_encoder(arguments.encoder)
     with open_distiller(arguments.distiller, arguments.out / "answers.jsonl", arguments.resume) as distiller:

@@ -133,9 +133,9 @@ def open_distiller(spec: str, cache: Path | None = None, resume: bool = False) -
         return
     if kind not in ("vllm", "openai") or not place:
         raise HiExpError(f"unknown distiller {spec!r}; use rules, vllm:DIR, openai:URL#MODEL or files:DIR")
-    if cache is not None and not resume:
-        cache.unlink(missing_ok=True)
     with open_model(place) as client:
+        if cache is not None and not resume:
+            cache.unlink(missing_ok=True)  # not before the server answers: answers may have been paid for
         answers: Answers = ServerAnswers(client, f"{kind}:{client.model}")
         yield PromptedDistiller(CachedAnswers(answers, cache) if cache is not None else answers)
 

@@ -46,7 +46,8 @@ class HiExpAgentLoop(ToolAgentLoop):
             sampling_params = {**sampling_params, "max_tokens": self.settings.max_tokens_per_turn}
         # The rollouts of a group share these objects: copy before anything is added.
         self.messages = copy.deepcopy(list(kwargs["raw_prompt"]))
-        self.question_id = (kwargs.get("extra_info") or {}).get("question_id")
+        extra_info = kwargs.get("extra_info") or {}
+        self.question_id, self.question = extra_info.get("question_id"), extra_info.get("question") or ""
         if self.settings.enabled:
             self.messages = await self._guided_start(self.messages)
         output = await super().run(sampling_params, **{**kwargs, "raw_prompt": copy.deepcopy(self.messages)})
@@ -54,10 +55,15 @@ class HiExpAgentLoop(ToolAgentLoop):
         return output
 
     async def _guided_start(self, messages: list[Message]) -> list[Message]:
-        question = next((str(m["content"]) for m in reversed(messages) if m["role"] == "user"), "")
+        # Rows of other preprocessors hold instructions in the user message; the bare question matches better.
+        question = self.question or next((str(m["content"]) for m in reversed(messages) if m["role"] == "user"), "")
         hits = await self.retrieval.experience(ExperienceRequest("start", question, self._excluded()))
         room = self.prompt_length - self._prompt_tokens(messages)
         guided, shown = self.guide.at_start(messages, hits, max_tokens=max(0, min(self.settings.start.max_tokens, room)))
+        while shown and (excess := self._prompt_tokens(guided) - self.prompt_length) > 0:
+            # The template may add a token or two around the block, and verl would cut them off the system prompt.
+            room -= excess
+            guided, shown = self.guide.at_start(messages, hits, max_tokens=max(0, room))
         self.shown += shown
         return guided
 
@@ -65,14 +71,18 @@ class HiExpAgentLoop(ToolAgentLoop):
         self, tool_call: FunctionCall, tools_kwargs: dict[str, Any], agent_data: AgentData
     ) -> tuple[ToolResponse, float, dict]:
         response, reward, info = await super()._call_tool(tool_call, tools_kwargs, agent_data)
+        if not isinstance(self.tools.get(tool_call.name), (SearchTool, type(None))):
+            self.tool_texts.append(response.text or "")
+            return response, reward, info  # another tool of the user's: no search, no experience
         failed = info.get("search_failed", 1)  # verl answers a broken call itself, without info
         self.failed_searches += failed
         self.queries.append(info.get("query", ""))
+        search = len(self.queries)  # now: parallel calls go on while this one waits
         if self.settings.enabled and not failed:
             # After super(), so that verl's length limit cuts documents, never experience.
             hits = await self.retrieval.experience(ExperienceRequest("step", info["query"], self._excluded()))
             text, shown = self.guide.at_search(hits)
-            self.shown += [{**row, "search": len(self.queries)} for row in shown]
+            self.shown += [{**row, "search": search} for row in shown]
             response.text = (response.text or "") + text
         self.tool_texts.append(response.text or "")
         return response, reward, info
@@ -96,10 +106,9 @@ class HiExpAgentLoop(ToolAgentLoop):
         episode = list(self.messages)
         for i, turn in enumerate(turns):
             episode += [{"role": "assistant", "content": turn}, *tools[i : i + 1]]
-        extra = kwargs.get("extra_info") or {}
         return {
             "question_id": self.question_id or "",
-            "question": extra.get("question", ""),
+            "question": self.question,
             "sample": int(kwargs.get("session_id", 0)),
             "messages": episode,
             "answer_text": "\n".join(turns),

@@ -24,6 +24,9 @@ class Preflight(Callback):
             check_run(config)
         except HiExpError as error:
             sys.exit(f"hiexp: {error}")
+        except Exception as error:  # else hydra would turn it into a warning, and the run would start all the same
+            first_line = (str(error).splitlines() or [""])[0][:200]
+            sys.exit(f"hiexp: the check before the run failed ({type(error).__name__}: {first_line}); correct what it names")
 
 
 def check_run(config: DictConfig) -> None:

@@ -6,6 +6,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.train import trainer_command
 
@@ -42,13 +44,18 @@ def train(recipe: Path, algorithm: str, overrides: list[str], folder: Path, step
         raise HiExpError(f"verl ended with code {trainer.returncode} after {len(rows)} of {steps} steps; the end of {log} says why")
     return {
         "rewards": [row[REWARD] for row in rows],
-        "pearson_min": min(row[PEARSON] for row in rows),
+        "pearson_min": lowest([row[PEARSON] for row in rows]),
         "shares": {name: rows[-1][key] for name, key in SHARES.items()},
         "e1_fire_rate": sum(row["hiexp/e1_fire_rate"] for row in rows) / len(rows),
         "e2_e3_hit_rate": sum(row["hiexp/e2_e3_hit_rate"] for row in rows) / len(rows),
         "metrics": str(metrics),
         "episodes": str(folder / "episodes"),
     }
+
+
+def lowest(values: list[float]) -> float:
+    """Return the smallest, or NaN if there is one among them (min() would pass over it)."""
+    return float(np.min(values))
 
 
 def read_metrics(path: Path) -> list[dict[str, float]]:
