@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import math
 import os
 import tempfile
 from collections.abc import Iterable, Iterator
@@ -78,6 +79,27 @@ def _field(row: dict[str, Any], key: str, where: str) -> Any:
     return row[key]
 
 
+def _number(row: dict[str, Any], key: str, where: str) -> float:
+    value = _field(row, key, where)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise HiExpError(f"{where}: {key!r} must be a number, found {value!r}")
+    return float(value)
+
+
+def _flag(row: dict[str, Any], key: str, where: str) -> bool:
+    value = _field(row, key, where)
+    if not isinstance(value, bool):
+        raise HiExpError(f"{where}: {key!r} must be true or false, found {value!r}")
+    return value
+
+
+def _block(row: dict[str, Any], key: str, where: str) -> dict[str, Any]:
+    value = row.get(key) or {}
+    if not isinstance(value, dict):
+        raise HiExpError(f"{where}: {key!r} must be an object, found {value!r}")
+    return dict(value)
+
+
 def _answers(row: dict[str, Any], where: str) -> tuple[str, ...]:
     value = row.get("answers", row.get("answer"))
     values = value if isinstance(value, list) else [value]
@@ -102,7 +124,7 @@ def read_questions(path: Path) -> list[Question]:
         text = str(_field(row, "question", where)).strip()
         if not text:
             raise HiExpError(f"{where}: the question is empty")
-        meta = dict(row.get("meta") or {})
+        meta = _block(row, "meta", where)
         meta |= {k: v for k, v in row.items() if k not in ("id", "question", "answer", "answers", "meta")}
         questions[question_id] = Question(question_id, text, _answers(row, where), meta)
     return list(questions.values())
@@ -142,9 +164,9 @@ def read_trajectories(path: Path) -> Iterator[Trajectory]:
             answers=_answers(row, where),
             messages=tuple(messages),
             prediction=str(row.get("prediction") or ""),
-            score=float(_field(row, "score", where)),
-            correct=bool(_field(row, "correct", where)),
+            score=_number(row, "score", where),
+            correct=_flag(row, "correct", where),
             model=str(row.get("model") or ""),
             id=str(row.get("id") or f"{question_id}#{sample}"),
-            extra=dict(row.get("extra") or {}),
+            extra=_block(row, "extra", where),
         )

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.jsonl import atomic_writer, read_corpus, read_questions, read_trajectories, write_jsonl
+from hiexp_verl.types import to_json
 from tests.factories import trajectory
 
 
@@ -60,6 +61,14 @@ def test_trajectories_survive_the_round_trip(tmp_path):
     write_jsonl(tmp_path / "t.jsonl", [first])
     (second,) = read_trajectories(tmp_path / "t.jsonl")
     assert (second.question_id, second.messages, second.score) == (first.question_id, first.messages, first.score)
+
+
+@pytest.mark.parametrize("change", [{"score": "bad"}, {"score": True}, {"correct": "false"}, {"extra": "s"}, {"messages": "s"}])
+def test_a_trajectory_with_a_field_of_the_wrong_type_is_named(tmp_path, change):
+    path = tmp_path / "t.jsonl"
+    write_jsonl(path, [{**to_json(trajectory()), **change}])
+    with pytest.raises(HiExpError, match=rf"t.jsonl:1: '{next(iter(change))}' must be"):
+        list(read_trajectories(path))
 
 
 @given(st.binary(max_size=200))
