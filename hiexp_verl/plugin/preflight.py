@@ -41,7 +41,7 @@ def check_run(config: DictConfig) -> None:
         check_hek(settings)
     check_model(str(config.actor_rollout_ref.model.path))
     for key in ("train_files", "val_files"):
-        check_questions(config, key, settings)
+        check_questions(config, key)
 
 
 def check_model(path: str) -> None:
@@ -75,7 +75,7 @@ def check_hek(settings: HiExpConfig) -> None:
     open_encoder(HEK.load(path), path, settings.encoder)
 
 
-def check_questions(config: DictConfig, key: str, settings: HiExpConfig) -> None:
+def check_questions(config: DictConfig, key: str) -> None:
     """Check that question files are well-formed and that the longest prompt leaves room for experience."""
     files = config.data.get(key)
     for file in [files] if isinstance(files, str) else list(files or []):

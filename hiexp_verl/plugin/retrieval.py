@@ -6,7 +6,7 @@ Queries of concurrent episodes are micro-batched: one encoder call and one matri
 import asyncio
 import hashlib
 import json
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import cache
@@ -153,13 +153,10 @@ class ActorRetrieval:
         self._actor = actor
 
     async def search(self, query: str, top_k: int) -> list[Passage]:
-        return await self._call(self._actor.search.remote(query, top_k))
+        return await self._actor.search.remote(query, top_k)
 
     async def experience(self, request: ExperienceRequest) -> list[Hit]:
-        return await self._call(self._actor.experience.remote(request))
-
-    async def _call(self, answer: Awaitable[Any]) -> Any:
-        return await answer
+        return await self._actor.experience.remote(request)
 
 
 def retrieval_for(settings: HiExpConfig | SearchConfig) -> Retrieval:
