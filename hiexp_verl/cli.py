@@ -16,12 +16,13 @@ from hiexp_verl import __version__
 from hiexp_verl.errors import HiExpError
 
 Verb = Callable[[argparse.Namespace], int]
+MAX_MODEL_LEN_HELP = "tokens of prompt and answer for a model directory (default 4096, or what the model was made for)"
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run a verb; a user's fault is one line on stderr and exit code 2, an interrupt 130."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    logging.getLogger("httpx").setLevel(logging.WARNING)  # a line per request
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    logging.getLogger("hiexp_verl").setLevel(logging.INFO)  # libraries speak up only when something is wrong
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that a served vLLM is stopped when we are
     parser = build_parser()
     arguments, rest = parser.parse_known_args(argv)
@@ -127,6 +128,7 @@ def _rollout(verbs: Any) -> None:
     parser.add_argument("--temperature", type=float, default=1.0)
     parser.add_argument("--top-p", type=float, default=1.0)
     parser.add_argument("--max-tokens", type=int, default=128, help="per turn (default 128)")
+    parser.add_argument("--max-model-len", type=int, default=4096, help=MAX_MODEL_LEN_HELP)
     parser.add_argument("--max-searches", type=int, default=4, help="per episode (default 4)")
     parser.add_argument("--top-k", type=int, default=3, help="passages per search (default 3)")
     parser.add_argument("--max-words", type=int, default=60, help="words per passage (default 60)")
@@ -159,6 +161,7 @@ def _build(verbs: Any) -> None:
     parser.add_argument("--encoder", required=True, help="sentence-transformers directory or name; hash:256 for a dry run")
     parser.add_argument("--out", type=Path, required=True, metavar="HEK", help="directory; each build adds an immutable version")
     parser.add_argument("--resume", action="store_true", help="use the answers that an interrupted build left")
+    parser.add_argument("--max-model-len", type=int, default=4096, help=MAX_MODEL_LEN_HELP)
 
 
 def run_build(arguments: argparse.Namespace) -> int:
@@ -191,6 +194,8 @@ def run_retrieve(arguments: argparse.Namespace) -> int:
 
     if arguments.top_k < 1:
         raise HiExpError(f"--top-k must be at least 1, found {arguments.top_k}")
+    if not arguments.text.strip():
+        raise HiExpError("the text is empty; give a question or a search query")
     hek = HEK.load(arguments.hek)
     retriever = Retriever(hek, open_encoder(hek, arguments.hek, arguments.encoder))
     levels = (arguments.level,) if arguments.level else LEVELS

@@ -1,6 +1,7 @@
 """The `hiexp:` block: every setting of ours, with its default, checked when it is read."""
 
 import difflib
+import os
 from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any, TypeVar, get_args, get_type_hints
 
@@ -66,19 +67,31 @@ class HiExpConfig:
     reward: RewardConfig = field(default_factory=RewardConfig)
 
 
-CHOICES = {"hiexp.search.engine": ("bm25", "dense", "http"), "hiexp.reward.kind": ("default", "em", "f1", "cem")}
+CHOICES = {"engine": ("bm25", "dense", "http"), "kind": ("default", "em", "f1", "cem")}
+AT_LEAST: dict[str, float] = {
+    "top_k": 1,
+    "max_words_per_passage": 1,
+    "max_chars": 1,
+    "max_tokens_per_turn": 1,
+    "max_tokens": 0,  # 0: none of this place's experience
+    "retries": 0,
+    "cache_size": 0,
+    "timeout": 0.001,
+}
+PATHS = ("hek", "corpus", "dump_dir")
 
 
 def parse_config(block: dict[str, Any]) -> HiExpConfig:
-    """Turn the `hiexp:` block into a config.
+    """Turn the `hiexp:` block into a config; `~` in a path is the home directory.
 
     Raises:
-        HiExpError: an unknown key (names the nearest known one), a value of the wrong type, an unknown choice.
+        HiExpError: an unknown key (names the nearest known one), a value of the wrong type or out of range, an unknown choice.
     """
-    return _parse(HiExpConfig, block, "hiexp")
+    return parse_block(HiExpConfig, block, "hiexp")
 
 
-def _parse(cls: type[Config], block: Any, path: str) -> Config:
+def parse_block(cls: type[Config], block: Any, path: str) -> Config:
+    """Turn a block of settings into a dataclass of this module; `path` is its name in errors. Raises as `parse_config`."""
     if not isinstance(block, dict):
         raise HiExpError(f"{path} must be a block of settings, found {block!r}")
     hints = get_type_hints(cls)
@@ -89,7 +102,7 @@ def _parse(cls: type[Config], block: Any, path: str) -> Config:
             raise HiExpError(f"unknown setting {path}.{key}; {_suggest(str(key), known)}")
         hint = hints[key]
         where = f"{path}.{key}"
-        values[key] = _parse(hint, value, where) if isinstance(hint, type) and is_dataclass(hint) else _check(value, hint, where)
+        values[key] = parse_block(hint, value, where) if isinstance(hint, type) and is_dataclass(hint) else _check(value, hint, where)
     return cls(**values)
 
 
@@ -108,11 +121,12 @@ def _check(value: Any, hint: Any, where: str) -> Any:
         value = float(value)
     if not any(isinstance(value, kind) for kind in allowed):
         raise HiExpError(f"{where} must be {_names(allowed)}, found {value!r}")
-    if where in CHOICES and value not in CHOICES[where]:
-        raise HiExpError(f"{where} must be one of {', '.join(CHOICES[where])}, found {value!r}")
-    if where.rsplit(".", 1)[-1] in ("top_k", "max_words_per_passage", "max_chars") and value < 1:
-        raise HiExpError(f"{where} must be at least 1, found {value}")
-    return value
+    name = where.rsplit(".", 1)[-1]
+    if name in CHOICES and value not in CHOICES[name]:
+        raise HiExpError(f"{where} must be one of {', '.join(CHOICES[name])}, found {value!r}")
+    if name in AT_LEAST and not value >= AT_LEAST[name]:  # also when it is not a number
+        raise HiExpError(f"{where} must be at least {AT_LEAST[name]:g}, found {value}")
+    return os.path.expanduser(str(value)) if name in PATHS else value
 
 
 def _names(kinds: tuple[Any, ...]) -> str:

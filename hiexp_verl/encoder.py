@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hiexp_verl.errors import HiExpError
+from hiexp_verl.hashing import sha256_of
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -201,12 +202,7 @@ def _sha256_of_weights(folder: Path) -> str:
     for pattern in _WEIGHTS:
         files = sorted(folder.glob(pattern)) or sorted(folder.glob(f"*/{pattern}"))
         if files:
-            digest = hashlib.sha256()
-            for path in files:
-                with path.open("rb") as file:
-                    while block := file.read(1 << 20):
-                        digest.update(block)
-            return digest.hexdigest()
+            return sha256_of(*files)
     raise HiExpError(f"encoder {folder} has no weights: found neither {' nor '.join(_WEIGHTS)}; give a complete model folder")
 
 

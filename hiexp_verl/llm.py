@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import urlsplit
 from weakref import WeakKeyDictionary
 
 from hiexp_verl.errors import HiExpError
@@ -163,9 +164,11 @@ class ChatClient:
     def _pool(self) -> "tuple[openai.AsyncOpenAI, asyncio.Semaphore]":
         loop = asyncio.get_running_loop()
         if loop not in self._pools:
-            from openai import AsyncOpenAI
+            from openai import AsyncOpenAI, DefaultAsyncHttpxClient
 
-            client = AsyncOpenAI(base_url=self.base_url, api_key=self._api_key, timeout=self._timeout, max_retries=0)
+            # A proxy set for downloads would swallow calls to a server on this machine.
+            direct = DefaultAsyncHttpxClient(trust_env=False) if _is_local(self.base_url) else None
+            client = AsyncOpenAI(base_url=self.base_url, api_key=self._api_key, timeout=self._timeout, max_retries=0, http_client=direct)
             self._pools[loop] = (client, asyncio.Semaphore(self._concurrency))
         return self._pools[loop]
 
@@ -242,11 +245,15 @@ async def gather_with_progress(work: Sequence[Coroutine[Any, Any, T]], name: str
             await asyncio.gather(*tasks, return_exceptions=True)
 
 
+MAX_MODEL_LEN = 4096
+
+
 @contextmanager
-def open_model(spec: str, concurrency: int = 16, max_model_len: int = 4096) -> Iterator[ChatClient]:
+def open_model(spec: str, concurrency: int = 16, max_model_len: int = MAX_MODEL_LEN) -> Iterator[ChatClient]:
     """Open a model: `URL#MODEL`, `URL` (the server's only model), or a directory, which vLLM then serves meanwhile.
 
-    The prefixes of the command line, `openai:` and `vllm:`, are accepted.
+    The prefixes of the command line, `openai:` and `vllm:`, are accepted. `max_model_len` (tokens of prompt and answer)
+    is for a directory; a model that was made for less gets less.
 
     Raises:
         HiExpError: no such directory, no model in it, the server does not start or does not answer.
@@ -282,6 +289,11 @@ def _reply(response: object, stop: Sequence[str], base_url: str) -> Reply:
     if isinstance(reason, str) and reason in stop and not text.endswith(reason):
         text += reason
     return Reply(text, choice.finish_reason or "", response.usage.completion_tokens if response.usage else 0)
+
+
+def _is_local(base_url: str) -> bool:
+    host = urlsplit(base_url).hostname or ""
+    return host == "localhost" or host == "::1" or host.startswith("127.")
 
 
 def _no_chat_server(base_url: str, found: str) -> HiExpError:

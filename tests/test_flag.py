@@ -90,6 +90,8 @@ def test_a_good_run_passes(good):
         ({"actor_rollout_ref.model.path": "/nowhere/model"}, "/nowhere/model is no model directory"),
         ({"hiexp.search.engine": "http", "hiexp.search.url": "http://127.0.0.1:9/retrieve"}, "does not answer"),
         ({"hiexp.search.engine": "http"}, "needs hiexp.search.url"),
+        ({"hiexp.search.engine": "dense", "hiexp.search.encoder": "/nowhere/encoder"}, "/nowhere/encoder"),
+        ({"hiexp.search.max_chars": 9000}, "raise actor_rollout_ref.rollout.multi_turn.max_tool_response_length above it"),
         ({"hiexp.encoder": "hash:64"}, "the HEK was made with the encoder"),
         ({"+hiexp.enabld": "false"}, "did you mean 'enabled'?"),
         ({"hiexp.enabld": "false"}, "did you mean 'enabled'?"),
@@ -117,6 +119,14 @@ def test_a_prompt_that_verl_would_cut_is_refused(good, tmp_path):
     (model / "config.json").write_text('{"model_type": "llama"}')
     text = refusal({**good, "actor_rollout_ref.model.path": model, "data.max_prompt_length": 50})
     assert "over data.max_prompt_length=50" in text and "raise data.max_prompt_length" in text
+
+
+def test_a_damaged_tokenizer_is_refused(good, tmp_path):
+    model = tmp_path / "model"
+    tiny_tokenizer().save_pretrained(model)
+    (model / "config.json").write_text('{"model_type": "llama"}')
+    (model / "tokenizer.json").write_text("{")
+    assert "the tokenizer in" in refusal({**good, "actor_rollout_ref.model.path": model})
 
 
 def test_a_broken_hek_is_refused(good):

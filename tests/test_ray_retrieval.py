@@ -9,7 +9,8 @@ ray = pytest.importorskip("ray")
 pytest.importorskip("verl")
 
 from hiexp_verl.config import HiExpConfig, SearchConfig  # noqa: E402
-from hiexp_verl.plugin.retrieval import ActorRetrieval, ExperienceRequest, _retrieval, retrieval_for  # noqa: E402
+from hiexp_verl.plugin.retrieval import ActorRetrieval, _retrieval, retrieval_for  # noqa: E402
+from hiexp_verl.run.lookup import ExperienceRequest  # noqa: E402
 from hiexp_verl.search import SearchFailed  # noqa: E402
 from tests.verl_fixtures import write_corpus, write_hek  # noqa: E402
 

@@ -8,38 +8,10 @@ pytestmark = pytest.mark.verl
 pytest.importorskip("verl")
 
 from hiexp_verl.config import HiExpConfig, SearchConfig  # noqa: E402
-from hiexp_verl.plugin.retrieval import MAX_BATCH, ExperienceRequest, LocalRetrieval, MicroBatcher  # noqa: E402
+from hiexp_verl.plugin.retrieval import LocalRetrieval, open_encoders  # noqa: E402
+from hiexp_verl.run.lookup import ExperienceRequest  # noqa: E402
+from hiexp_verl.search import SearchFailed  # noqa: E402
 from tests.verl_fixtures import write_corpus, write_hek  # noqa: E402
-
-
-def test_concurrent_calls_share_batches_and_get_their_own_answers():
-    sizes = []
-
-    def double(items):
-        sizes.append(len(items))
-        return [2 * item for item in items]
-
-    async def ask():
-        batcher = MicroBatcher(double)
-        return await asyncio.gather(*(batcher(i) for i in range(200)))
-
-    assert asyncio.run(ask()) == [2 * i for i in range(200)]
-    assert max(sizes) == MAX_BATCH and len(sizes) == 4  # 64 + 64 + 64 + 8
-
-
-def test_a_fault_reaches_every_caller_and_the_next_batch_works():
-    def fail_once(items):
-        if "bad" in items:
-            raise ValueError("no")
-        return items
-
-    async def ask():
-        batcher = MicroBatcher(fail_once)
-        first = await asyncio.gather(batcher("bad"), batcher("beside"), return_exceptions=True)
-        return first, await batcher("good")
-
-    first, second = asyncio.run(ask())
-    assert [type(e) for e in first] == [ValueError, ValueError] and second == "good"
 
 
 def test_search_and_experience_come_from_one_place(tmp_path):
@@ -61,4 +33,29 @@ def test_search_and_experience_come_from_one_place(tmp_path):
 
 def test_the_step_threshold_is_the_one_the_hek_was_calibrated_to(tmp_path):
     settings = HiExpConfig(hek=str(write_hek(tmp_path / "hek")), search=SearchConfig(corpus=str(write_corpus(tmp_path / "c.jsonl"))))
-    assert LocalRetrieval(settings)._min_score["step"] == 0.05
+    assert LocalRetrieval(settings)._lookup.min_score["step"] == 0.05
+
+
+def test_dense_search_takes_the_same_encoder_with_and_without_experience(tmp_path):
+    search = SearchConfig(engine="dense", encoder="hash:64", corpus=str(write_corpus(tmp_path / "c.jsonl")))
+    with_hek = HiExpConfig(hek=str(write_hek(tmp_path / "hek")), search=search)
+    without = HiExpConfig(enabled=False, search=search)
+    identities = [open_encoders(settings)[1].identity for settings in (with_hek, without)]
+    assert identities[0] == identities[1] and identities[0].dimensions == 64
+
+
+def test_one_query_that_fails_does_not_fail_those_that_share_its_batch(tmp_path):
+    class Picky:
+        def search(self, queries, top_k):
+            if "poison" in queries:
+                raise SearchFailed("server error 500")
+            return [[] for _ in queries]
+
+    retrieval = LocalRetrieval(HiExpConfig(enabled=False, search=SearchConfig(corpus=str(write_corpus(tmp_path / "c.jsonl")))))
+    retrieval._engine = Picky()
+
+    async def ask():
+        return await asyncio.gather(*(retrieval.search(q, 1) for q in ("a", "poison", "b")), return_exceptions=True)
+
+    first, second, third = asyncio.run(ask())
+    assert first == [] and third == [] and isinstance(second, SearchFailed)

@@ -115,6 +115,14 @@ def test_a_prompt_that_grew_too_long_ends_the_episode_only():
     assert (t.extra["stop"], t.score, len(t.messages)) == ("prompt_too_long", 0.0, 4)
 
 
+def test_a_first_prompt_that_does_not_fit_is_the_user_s_to_mend():
+    def too_long(seed):
+        raise PromptTooLong("too long")
+
+    with pytest.raises(HiExpError, match="too long"):
+        play(Scripted(too_long))
+
+
 def experience(leave_one_out=True):
     entries = (
         entry("e1-own", "e1", "capital France", "Own lesson.", questions=("q1",)),
@@ -240,6 +248,11 @@ def test_a_rollout_refuses_to_mix_or_overwrite(tmp_path):
         run(tmp_path)
     with pytest.raises(HiExpError, match=r"made with temperature = 1.0, now it is 0.0"):
         rollout(QUESTIONS, Scripted("x"), SEARCH, EpisodeSettings(temperature=0.0), 3, tmp_path, resume=True, progress="")
+    with pytest.raises(HiExpError, match="made with corpus = '', now it is 'other'"):
+        run(tmp_path, resume=True, corpus="other")
+    changed = [question("q1", "What is the capital of Spain?", ("Madrid",))]
+    with pytest.raises(HiExpError, match="another question q1"):
+        rollout(changed, Scripted("x"), SEARCH, EpisodeSettings(), 3, tmp_path, resume=True, progress="")
     with pytest.raises(HiExpError, match="is a file"):
         check_output(tmp_path / "trajectories.jsonl", resume=True)
     with pytest.raises(HiExpError, match="nothing to roll out"):

@@ -170,11 +170,11 @@ def test_a_slow_server_is_a_time_out():
 
 def test_a_dead_port_is_unreachable_and_check_tells_the_user():
     with server_that(lambda n: (200, GOOD)) as (url, _):
-        client(url).check()
+        client(url).check("--corpus")
     with pytest.raises(SearchFailed, match="unreachable"):
         client(url).search(["q"], 3)
-    with pytest.raises(HiExpError, match=r"does not answer \(unreachable.*correct hiexp.search.url"):
-        client(url).check()
+    with pytest.raises(HiExpError, match=r"does not answer \(unreachable.*correct --corpus"):
+        client(url).check("--corpus")
 
 
 def test_the_cache_answers_repeats_and_forgets_the_oldest():

@@ -21,7 +21,7 @@ def build_command(arguments: argparse.Namespace) -> str:
         raise HiExpError(f"--out {arguments.out} is a file; give a directory for the HEK")
     trajectories = list(chain.from_iterable(read_trajectories(path) for path in arguments.trajectories))
     encoder = load_encoder(arguments.encoder)
-    with open_distiller(arguments.distiller, arguments.out / "answers.jsonl", arguments.resume) as distiller:
+    with open_distiller(arguments.distiller, arguments.out / "answers.jsonl", arguments.resume, arguments.max_model_len) as distiller:
         report = build(trajectories, distiller, encoder)
     version = report.hek.save(arguments.out)
     remember_encoder(arguments.out, arguments.encoder)

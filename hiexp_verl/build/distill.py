@@ -16,7 +16,7 @@ from hiexp_verl.build.diagnose import Diagnosis
 from hiexp_verl.build.draft import Draft, clean, fit
 from hiexp_verl.build.rules import PROMPTS, RulesDistiller
 from hiexp_verl.errors import HiExpError
-from hiexp_verl.llm import open_model
+from hiexp_verl.llm import MAX_MODEL_LEN, open_model
 from hiexp_verl.scoring import normalise
 from hiexp_verl.types import Entry, Level, Message
 
@@ -118,7 +118,7 @@ class PromptedDistiller:
 
 
 @contextmanager
-def open_distiller(spec: str, cache: Path | None = None, resume: bool = False) -> Iterator[Distiller]:
+def open_distiller(spec: str, cache: Path | None = None, resume: bool = False, max_model_len: int = MAX_MODEL_LEN) -> Iterator[Distiller]:
     """Open a distiller: `rules`, `vllm:DIR`, `openai:URL#MODEL` or `files:DIR`; answers of models are kept in `cache`.
 
     Raises:
@@ -133,7 +133,7 @@ def open_distiller(spec: str, cache: Path | None = None, resume: bool = False) -
         return
     if kind not in ("vllm", "openai") or not place:
         raise HiExpError(f"unknown distiller {spec!r}; use rules, vllm:DIR, openai:URL#MODEL or files:DIR")
-    with open_model(place) as client:
+    with open_model(place, max_model_len=max_model_len) as client:
         if cache is not None and not resume:
             cache.unlink(missing_ok=True)  # not before the server answers: answers may have been paid for
         answers: Answers = ServerAnswers(client, f"{kind}:{client.model}")

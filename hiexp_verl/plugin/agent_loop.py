@@ -10,9 +10,10 @@ from verl.experimental.agent_loop.tool_parser import FunctionCall
 from verl.tools.schemas import ToolResponse
 
 from hiexp_verl.config import HiExpConfig, parse_config
-from hiexp_verl.plugin.retrieval import ExperienceRequest, Retrieval, retrieval_for
+from hiexp_verl.plugin.retrieval import Retrieval, retrieval_for
 from hiexp_verl.plugin.tools import SearchTool
 from hiexp_verl.run.guide import Guide
+from hiexp_verl.run.lookup import ExperienceRequest
 from hiexp_verl.types import Message
 
 

@@ -11,6 +11,8 @@ from hiexp_verl.config import HiExpConfig
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.jsonl import read_corpus, read_questions
 from hiexp_verl.plugin.agent_loop import settings_of
+from hiexp_verl.plugin.retrieval import open_encoders
+from hiexp_verl.run.policy_tokenizer import PolicyTokenizer
 from hiexp_verl.run.protocol import SEARCH_TOOL_SCHEMA, check_format, first_messages
 from hiexp_verl.search.http import HttpSearch
 
@@ -37,8 +39,10 @@ def check_run(config: DictConfig) -> None:
     """
     settings = settings_of(config)
     check_search(settings)
-    if settings.enabled:
-        check_hek(settings)
+    check_tool_response_length(settings, config.actor_rollout_ref.rollout.multi_turn.max_tool_response_length)
+    if settings.enabled and not settings.hek:
+        raise HiExpError("hiexp.hek is not set; give the directory of a HEK (`hiexp build`), or hiexp.enabled=false")
+    open_encoders(settings)
     check_model(str(config.actor_rollout_ref.model.path))
     for key in ("train_files", "val_files"):
         check_questions(config, key)
@@ -57,33 +61,34 @@ def check_search(settings: HiExpConfig) -> None:
     if search.engine == "http":
         if not search.url:
             raise HiExpError("hiexp.search.engine=http needs hiexp.search.url, the address of a retrieval server")
-        HttpSearch(search.url, search.timeout, retries=0).check()
+        HttpSearch(search.url, search.timeout, retries=0).check("hiexp.search.url")
     elif not search.corpus:
         raise HiExpError(f"hiexp.search.engine={search.engine} needs hiexp.search.corpus, a JSONL of id, title, text")
     else:
         read_corpus(Path(search.corpus))
 
 
-def check_hek(settings: HiExpConfig) -> None:
-    """Check that the HEK loads and that the encoder is the one it was built with."""
-    from hiexp_verl.hek.locate import open_encoder
-    from hiexp_verl.hek.store import HEK
-
-    if not settings.hek:
-        raise HiExpError("hiexp.hek is not set; give the directory of a HEK (`hiexp build`), or hiexp.enabled=false")
-    path = Path(settings.hek)
-    open_encoder(HEK.load(path), path, settings.encoder)
+def check_tool_response_length(settings: HiExpConfig, limit: int) -> None:
+    """Check that verl will not cut the documents once more, their closing tag included."""
+    if settings.search.max_chars > limit:
+        raise HiExpError(
+            f"hiexp.search.max_chars={settings.search.max_chars} is over verl's limit of {limit} characters; raise "
+            "actor_rollout_ref.rollout.multi_turn.max_tool_response_length above it"
+        )
 
 
 def check_questions(config: DictConfig, key: str) -> None:
     """Check that question files are well-formed and that the longest prompt leaves room for experience."""
     files = config.data.get(key)
     for file in [files] if isinstance(files, str) else list(files or []):
-        if not Path(file).is_file():
+        if "://" in str(file):
+            continue  # a remote file: verl fetches it
+        path = Path(file).expanduser()
+        if not path.is_file():
             raise HiExpError(f"data.{key}: {file} does not exist")
-        if not str(file).endswith((".jsonl", ".jsonl.gz")):
+        if not path.name.endswith((".jsonl", ".jsonl.gz")):
             continue  # parquet is verl's own to read
-        questions = read_questions(Path(file))
+        questions = read_questions(path)
         longest = max(questions, key=lambda q: len(q.question))
         dialect = check_format(config.actor_rollout_ref.rollout.multi_turn.format)
         check_prompt_length(config, first_messages(longest.question, dialect), longest.id)
@@ -91,14 +96,10 @@ def check_questions(config: DictConfig, key: str) -> None:
 
 def check_prompt_length(config: DictConfig, messages: list[dict[str, Any]], question_id: str) -> None:
     """Check that verl will not cut the prompt: it would cut from the left, the system prompt first."""
-    from transformers import AutoTokenizer
-
-    path = config.actor_rollout_ref.model.path
-    if not Path(path).exists():
+    path = Path(config.actor_rollout_ref.model.path).expanduser()
+    if not path.exists():
         return  # a hub name or a remote path: verl fetches it, and its own checks apply
-    tokenizer = AutoTokenizer.from_pretrained(path)
-    ids = tokenizer.apply_chat_template(messages, tools=[SEARCH_TOOL_SCHEMA], add_generation_prompt=True, tokenize=True, return_dict=True)
-    length, limit = len(ids["input_ids"]), config.data.max_prompt_length
+    length, limit = PolicyTokenizer(path).count_prompt(messages, [SEARCH_TOOL_SCHEMA]), config.data.max_prompt_length
     if length > limit:
         raise HiExpError(
             f"the prompt of question {question_id} has {length} tokens, over data.max_prompt_length={limit}, "

@@ -6,7 +6,7 @@ from typing import Any
 from verl.tools.base_tool import BaseTool
 from verl.tools.schemas import OpenAIFunctionToolSchema, ToolResponse
 
-from hiexp_verl.config import SearchConfig, _parse
+from hiexp_verl.config import SearchConfig, parse_block
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.plugin.retrieval import Retrieval, retrieval_for
 from hiexp_verl.run.protocol import SEARCH_TOOL_SCHEMA, Format, check_format, render_documents, search_failed_message
@@ -28,7 +28,7 @@ class SearchTool(BaseTool):
         self._format: Format = "hermes"
         self._retrieval: Retrieval | None = None
         if config.get("search"):
-            settings = _parse(SearchConfig, config["search"], "tools.search")
+            settings = parse_block(SearchConfig, config["search"], "tools.search")
             self.bind(settings, config.get("format", "hermes"), retrieval_for(settings))
 
     @property

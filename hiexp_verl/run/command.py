@@ -2,11 +2,13 @@
 
 import argparse
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from hiexp_verl.config import SearchConfig
 from hiexp_verl.errors import HiExpError
+from hiexp_verl.hashing import sha256_of
 from hiexp_verl.hek.locate import open_encoder
 from hiexp_verl.hek.retrieve import Retriever
 from hiexp_verl.hek.store import HEK
@@ -14,11 +16,15 @@ from hiexp_verl.jsonl import read_questions
 from hiexp_verl.llm import open_model
 from hiexp_verl.run.episode import EpisodeSettings
 from hiexp_verl.run.experience import Experience
-from hiexp_verl.run.protocol import check_format
+from hiexp_verl.run.guide import rough_tokens
+from hiexp_verl.run.policy_tokenizer import PolicyTokenizer
+from hiexp_verl.run.protocol import Format, check_format, first_messages
 from hiexp_verl.run.rollout import check_output, rollout
 from hiexp_verl.run.verl_rollout import rollout_by_verl
 from hiexp_verl.search import SearchEngine, open_engine
 from hiexp_verl.search.http import HttpSearch
+from hiexp_verl.types import Question
+from hiexp_verl.vllm_server import context_length
 
 
 def rollout_command(arguments: argparse.Namespace) -> str:
@@ -27,14 +33,20 @@ def rollout_command(arguments: argparse.Namespace) -> str:
     Raises:
         HiExpError: questions, corpus, model or HEK are not usable.
     """
-    if arguments.k < 1:
-        raise HiExpError(f"--k must be at least 1, found {arguments.k}")
+    for name in ("k", "limit", "max_tokens", "top_k", "max_words", "max_model_len"):
+        value = getattr(arguments, name)
+        if value is not None and value < 1:
+            raise HiExpError(f"--{name.replace('_', '-')} must be at least 1, found {value}")
     check_output(arguments.out, arguments.resume)
     questions = read_questions(arguments.questions)[: arguments.limit]
     if arguments.by == "verl":
         return _text(rollout_by_verl(questions, arguments), arguments.out)
     search = open_search(arguments.corpus)
-    experience = open_experience(arguments.hek, arguments.encoder) if arguments.hek else None
+    tokenizer = PolicyTokenizer(model_dir) if (model_dir := Path(arguments.model)).is_dir() else None
+    if tokenizer is not None:
+        room = min(arguments.max_model_len, context_length(model_dir)) - arguments.max_tokens
+        check_prompts(questions, tokenizer, check_format(arguments.format), room)
+    experience = open_experience(arguments.hek, arguments.encoder, tokenizer) if arguments.hek else None
     settings = EpisodeSettings(
         format=check_format(arguments.format),
         max_searches=arguments.max_searches,
@@ -45,8 +57,18 @@ def rollout_command(arguments: argparse.Namespace) -> str:
         top_k=arguments.top_k,
         max_words_per_passage=arguments.max_words,
     )
-    with open_model(arguments.model) as client:
-        summary = rollout(questions, client, search, settings, arguments.k, arguments.out, arguments.resume, experience)
+    with open_model(arguments.model, max_model_len=arguments.max_model_len) as client:
+        summary = rollout(
+            questions,
+            client,
+            search,
+            settings,
+            arguments.k,
+            arguments.out,
+            arguments.resume,
+            experience,
+            corpus=identify_corpus(arguments.corpus),
+        )
     return _text(summary, arguments.out)
 
 
@@ -54,15 +76,36 @@ def open_search(corpus: str) -> SearchEngine:
     """Open BM25 over a corpus file, or a client of the retrieval server at a URL, which must answer."""
     if corpus.startswith(("http://", "https://")):
         client = HttpSearch(corpus)
-        client.check()
+        client.check("--corpus")
         return client
     return open_engine(SearchConfig(engine="bm25", corpus=corpus))
 
 
-def open_experience(path: Path, encoder: str | None, leave_one_out: bool = True) -> Experience:
-    """Load a HEK and its encoder for episodes."""
+def identify_corpus(corpus: str) -> str:
+    """Return what tells one corpus from another: the hash of the file, or the address."""
+    return corpus if corpus.startswith(("http://", "https://")) else sha256_of(Path(corpus))
+
+
+def check_prompts(questions: Sequence[Question], tokenizer: PolicyTokenizer, dialect: Format, room: int) -> None:
+    """Check that the longest question's first prompt fits into `room` tokens.
+
+    Raises:
+        HiExpError: it does not.
+    """
+    longest = max(questions, key=lambda q: len(q.question))
+    length = tokenizer.count_prompt(first_messages(longest.question, dialect))
+    if length > room:
+        raise HiExpError(
+            f"the prompt of question {longest.id} has {length} tokens, and the model has room for {max(room, 0)} beside an answer; "
+            "raise --max-model-len, lower --max-tokens, or leave the question out"
+        )
+
+
+def open_experience(path: Path, encoder: str | None, tokenizer: PolicyTokenizer | None = None) -> Experience:
+    """Load a HEK and its encoder for episodes; without the policy's tokenizer, budgets are kept by estimate."""
     hek = HEK.load(path)
-    return Experience(Retriever(hek, open_encoder(hek, path, encoder)), leave_one_out=leave_one_out)
+    retriever = Retriever(hek, open_encoder(hek, path, encoder))
+    return Experience(retriever, count_tokens=tokenizer.count if tokenizer is not None else rough_tokens)
 
 
 def _text(summary: dict[str, Any], out: Path) -> str:

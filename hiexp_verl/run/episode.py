@@ -74,8 +74,8 @@ async def episode(
     """Play the question once; the sample number makes its seed.
 
     Raises:
-        HiExpError: the model's server fails for good. A failed search or a prompt that grew too long does not raise: both are
-            recorded in `extra`.
+        HiExpError: the model's server fails for good, or even the first prompt is too long for it. A failed search or a
+            prompt that grew too long does not raise: both are recorded in `extra`.
     """
     started = time.monotonic()
     state = _State(first_messages(question.question, settings.format))
@@ -103,6 +103,8 @@ async def _model_turn(state: _State, policy: Policy, settings: EpisodeSettings, 
             stop=[closing],
         )
     except PromptTooLong as error:
+        if not state.queries:  # nothing has grown: no episode with these settings fits this model
+            raise
         logger.warning("an episode ends early: %s", error)
         state.stop = "prompt_too_long"
         return None

@@ -1,13 +1,12 @@
-"""Experience for rollouts without verl: a HEK's retriever and the guide, behind two awaitable questions."""
+"""Experience for rollouts without verl: a HEK's look-up and the guide, behind two awaitable questions."""
 
-import asyncio
 from collections.abc import Callable, Sequence
-from threading import Lock
 
 from hiexp_verl.config import StartConfig, StepConfig
 from hiexp_verl.hek import Retriever
-from hiexp_verl.run.guide import LEVELS_OF, Guide, Place, Shown, rough_tokens
-from hiexp_verl.types import Hit, Message
+from hiexp_verl.run.guide import Guide, Shown, rough_tokens
+from hiexp_verl.run.lookup import ExperienceRequest, Lookup
+from hiexp_verl.types import Message
 
 
 class Experience:
@@ -32,28 +31,18 @@ class Experience:
         start, step = start or StartConfig(), step or StepConfig()
         self.guide = Guide(start, step, count_tokens)
         self.content_hash = retriever.hek.header.content_hash
-        self._retriever = retriever
+        self._lookup = Lookup(retriever, start, step)
         self._leave_one_out = leave_one_out
-        self._top_k: dict[Place, int] = {"start": start.top_k, "step": step.top_k}
-        calibrated = retriever.hek.header.thresholds.get("step_min_score")
-        self._min_score: dict[Place, float | None] = {
-            "start": start.min_score,
-            "step": step.min_score if step.min_score is not None else calibrated,
-        }
-        self._lock = Lock()  # encoders are not promised to be thread-safe
 
     async def at_start(self, messages: Sequence[Message], question: str, question_id: str) -> tuple[list[Message], Shown]:
         """Return the first messages with E3 and E2 added, and what was shown."""
-        hits = await asyncio.to_thread(self._hits, "start", question, question_id)
+        hits = await self._lookup(ExperienceRequest("start", question, self._excluded(question_id)))
         return self.guide.at_start(messages, hits)
 
     async def at_search(self, query: str, question_id: str) -> tuple[str, Shown]:
         """Return the text that goes after the documents of a search, and what was shown."""
-        hits = await asyncio.to_thread(self._hits, "step", query, question_id)
+        hits = await self._lookup(ExperienceRequest("step", query, self._excluded(question_id)))
         return self.guide.at_search(hits)
 
-    def _hits(self, place: Place, text: str, question_id: str) -> list[Hit]:
-        excluded = [question_id if self._leave_one_out else None]
-        with self._lock:
-            (hits,) = self._retriever.retrieve([text], LEVELS_OF[place], self._top_k[place], self._min_score[place], excluded)
-        return hits
+    def _excluded(self, question_id: str) -> str | None:
+        return question_id if self._leave_one_out else None

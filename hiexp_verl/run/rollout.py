@@ -41,23 +41,26 @@ def rollout(
     experience: Experience | None = None,
     concurrency: int = 16,
     progress: str = "rollout",
+    corpus: str = "",
 ) -> dict[str, Any]:
     """Play every question `k` times; write `trajectories.jsonl` and `summary.json` to `out_dir`; return the summary.
 
     Each finished episode is on disk before the next line is written. `resume` keeps what is there and plays the rest; a
-    last line that was cut off is dropped. Must not be called from inside a running event loop.
+    last line that was cut off is dropped. `corpus` says what is searched, so that a resumed run notices another one.
+    Must not be called from inside a running event loop.
 
     Raises:
-        HiExpError: `out_dir` holds episodes and `resume` is off, or they were made with other settings or another model;
-            nothing to do; the server fails for good.
+        HiExpError: `out_dir` holds episodes and `resume` is off, or they were made with other settings, questions, corpus or
+            model; nothing to do; the server fails for good.
     """
     if not questions or k < 1:
         raise HiExpError(f"nothing to roll out: {len(questions)} questions, k = {k}; give at least one question and k >= 1")
     started = time.monotonic()
     path = out_dir / TRAJECTORIES
     check_output(out_dir, resume)
-    done = _finished(path)
-    asyncio.run(_play_all(questions, client, search, settings, k, out_dir, experience, concurrency, progress, done))
+    done = _finished(path, questions)
+    wanted = {**asdict(settings), "corpus": corpus, "hek": experience.content_hash if experience is not None else ""}
+    asyncio.run(_play_all(questions, client, search, settings, k, out_dir, experience, concurrency, progress, done, wanted))
     order = {f"{q.id}#{sample}": (i, sample) for i, q in enumerate(questions) for sample in range(k)}
     # Episodes of questions that are no longer asked for stay in the file, at its end, and out of the summary.
     trajectories = sorted(read_trajectories(path), key=lambda t: (order.get(t.id, (len(order), 0)), t.id))
@@ -80,6 +83,7 @@ async def _play_all(
     concurrency: int,
     progress: str,
     done: set[str],
+    wanted: dict[str, Any],
 ) -> None:
     from tqdm import tqdm
 
@@ -87,7 +91,7 @@ async def _play_all(
     total = len(questions) * k
     try:
         await client.find_model()  # an unreachable server is told before anything is written
-        _check_settings(out_dir / SETTINGS, _fingerprint(settings, client.model, experience), bool(done))
+        _check_settings(out_dir / SETTINGS, {**wanted, "model": client.model}, bool(done))
         with (out_dir / TRAJECTORIES).open("a", encoding="utf-8") as file, tqdm(total=total, desc=progress, disable=not progress) as bar:
             bar.update(sum(f"{q.id}#{sample}" in done for q in questions for sample in range(k)))
 
@@ -131,16 +135,27 @@ def check_output(out_dir: Path, resume: bool) -> None:
         raise HiExpError(f"{path} exists already; add --resume to go on, or choose another output directory")
 
 
-def _finished(path: Path) -> set[str]:
+def _finished(path: Path, questions: Sequence[Question]) -> set[str]:
     """Return the ids of the episodes in the file, after cutting off a last line that was not written in full.
 
     Raises:
-        HiExpError: a line other than the last is damaged.
+        HiExpError: a line other than the last is damaged, or a question has changed since.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    if path.is_file():
-        _drop_torn_line(path)
-    return {t.id for t in read_trajectories(path)} if path.is_file() and path.stat().st_size else set()
+    if not path.is_file():
+        return set()
+    _drop_torn_line(path)
+    asked = {q.id: (q.question, q.answers) for q in questions}
+    done: set[str] = set()
+    for trajectory in read_trajectories(path) if path.stat().st_size else ():
+        played = (trajectory.question, trajectory.answers)
+        if asked.get(trajectory.question_id, played) != played:
+            raise HiExpError(
+                f"{path.parent} was made with another question {trajectory.question_id} ({trajectory.question[:60]!r}); "
+                "use the same questions or another output directory"
+            )
+        done.add(trajectory.id)
+    return done
 
 
 def _drop_torn_line(path: Path) -> None:
@@ -150,10 +165,6 @@ def _drop_torn_line(path: Path) -> None:
         if end < len(content):
             logger.warning("%s: dropping %d bytes of an episode that was not written in full", path, len(content) - end)
             file.truncate(end)
-
-
-def _fingerprint(settings: EpisodeSettings, model: str, experience: Experience | None) -> dict[str, Any]:
-    return {**asdict(settings), "model": model, "hek": experience.content_hash if experience is not None else ""}
 
 
 def _check_settings(path: Path, wanted: dict[str, Any], resuming: bool) -> None:

@@ -12,6 +12,7 @@ from hiexp_verl.errors import HiExpError
 from hiexp_verl.jsonl import atomic_writer, read_jsonl, read_trajectories, write_jsonl
 from hiexp_verl.run.summary import summarise
 from hiexp_verl.types import Question
+from hiexp_verl.vllm_server import is_cpu_build
 
 TRAJECTORY_KEY = "hiexp_trajectory"  # what our reward adds to every row of verl's dump
 
@@ -19,10 +20,15 @@ TRAJECTORY_KEY = "hiexp_trajectory"  # what our reward adds to every row of verl
 def rollout_by_verl(questions: Sequence[Question], arguments: argparse.Namespace) -> dict[str, Any]:
     """Validate the questions `k` times each with verl on this machine; write what `rollout` writes, return its summary.
 
+    It runs on the CPU where the CPU build of vLLM is what is installed.
+
     Raises:
-        HiExpError: verl failed (its log is kept), or left no trajectories.
+        HiExpError: verl failed (its log is kept), or left no trajectories; `resume` is asked for, which verl cannot.
     """
     from hiexp_verl.train import trainer_command
+
+    if arguments.resume:
+        raise HiExpError("--by verl plays all episodes in one validation run and cannot resume; leave --resume out")
 
     if not Path(arguments.model).is_dir():
         raise HiExpError(f"--by verl needs a model directory, found {arguments.model!r}")
@@ -30,12 +36,12 @@ def rollout_by_verl(questions: Sequence[Question], arguments: argparse.Namespace
     with tempfile.TemporaryDirectory(dir=arguments.out, prefix=".verl-") as work:
         asked = Path(work) / "questions.jsonl"
         write_jsonl(asked, questions)
-        command, environment = trainer_command(_overrides(arguments, asked, Path(work) / "dump"), cpu=True)
+        command, environment = trainer_command(_overrides(arguments, asked, Path(work) / "dump"), cpu=is_cpu_build())
         log = arguments.out / "verl.log"
         with log.open("w", encoding="utf-8") as file:
             code = subprocess.run(command, env=environment, stdout=file, stderr=subprocess.STDOUT, check=False).returncode
         if code:
-            raise HiExpError(f"verl ended with code {code}; the end of {log} says why")
+            raise HiExpError(_refusal(log) or f"verl ended with code {code}; the end of {log} says why")
         dumps = sorted((Path(work) / "dump").glob("*.jsonl"))
         rows = [json.loads(row[TRAJECTORY_KEY]) for dump in dumps for _, row in read_jsonl(dump, "dump")]
     if not rows:
@@ -46,6 +52,12 @@ def rollout_by_verl(questions: Sequence[Question], arguments: argparse.Namespace
     with atomic_writer(arguments.out / "summary.json") as file:
         json.dump(summary, file, indent=1)
     return summary
+
+
+def _refusal(log: Path) -> str:
+    """Return what our own check before the run said, if that is what stopped it."""
+    said = [line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.startswith("hiexp: ")]
+    return said[-1].removeprefix("hiexp: ") if said else ""
 
 
 def _overrides(arguments: argparse.Namespace, questions: Path, dump: Path) -> list[str]:

@@ -57,8 +57,8 @@ class HttpSearch:
                 self._remember(query, top_k, ranking)
         return [list(known[query] or ()) for query in queries]
 
-    def check(self) -> None:
-        """Ask the server one question.
+    def check(self, setting: str) -> None:
+        """Ask the server one question; `setting` is what the user named it by.
 
         Raises:
             HiExpError: it cannot be reached or does not speak the wire format.
@@ -67,7 +67,7 @@ class HttpSearch:
             self._ask(["test"], 1)
         except SearchFailed as error:
             raise HiExpError(
-                f"the search server {self.url} does not answer ({error.reason}: {error.detail}); start it or correct hiexp.search.url"
+                f"the search server {self.url} does not answer ({error.reason}: {error.detail}); start it or correct {setting}"
             ) from error
 
     def close(self) -> None:

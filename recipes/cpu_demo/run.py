@@ -36,7 +36,7 @@ def main() -> int:
     parser.add_argument("--k", type=int, default=4, help="rollouts per question (default 4)")
     parser.add_argument("--val", type=int, default=12, help="validation questions (default 12)")
     parser.add_argument("--steps", type=int, default=3, help="GRPO steps (default 3)")
-    parser.add_argument("--gspo-steps", type=int, default=1, help="GSPO steps (default 1)")
+    parser.add_argument("--gspo-steps", type=int, default=2, help="GSPO steps (default 2)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--fresh", action="store_true", help="forget what an earlier run did")
     arguments = parser.parse_args()

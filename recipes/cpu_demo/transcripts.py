@@ -3,9 +3,11 @@
 import random
 from collections.abc import Sequence
 
+from hiexp_verl.config import StartConfig, StepConfig
+from hiexp_verl.run.guide import Guide, rough_tokens
 from hiexp_verl.run.protocol import THINK_CLOSE, THINK_OPEN, Format, first_messages, render_documents, write_answer, write_call
 from hiexp_verl.search import SearchEngine
-from hiexp_verl.types import Message, Passage, Question
+from hiexp_verl.types import Entry, Hit, Level, Message, Passage, Question
 
 FORMAT: Format = "search_tags"
 
@@ -26,6 +28,24 @@ _LAST = (
     "Now I know the {goal} of {bridge}: {answer}.",
 )
 
+# What experience looks like. A small model that has never seen such a block is thrown by it (measured: 0.69 of the
+# episodes correct without, 0.17 with), so every second transcript shows one and goes on as a good search does.
+_LESSONS: dict[Level, tuple[str, ...]] = {
+    "e3": (
+        "Resolve the described thing to a name first, then ask for its property under that name; one fact a search.",
+        "Trust passages, not memory, and do not stop before a passage states the answer.",
+    ),
+    "e2": (
+        "Find out first the name of what is described, then search with that name for what is asked.",
+        "Ask for one fact a query, not for the whole question. Answer with exactly what was asked for, no more and no less.",
+    ),
+    "e1": (
+        "Settle the country first, then search for what is asked under its name.",
+        "Take the answer from a passage about that very country, and write it as the passage does.",
+        "Answer with what was asked for alone: no addition, no second name, no explanation.",
+    ),
+}
+
 
 def transcripts_of(
     questions: Sequence[Question], search: SearchEngine, limit: int, seed: int, top_k: int, max_words: int, max_chars: int
@@ -38,20 +58,22 @@ def transcripts_of(
             break
         if not question.meta.get("hops"):
             continue  # not a question whose hops are known
-        messages = _transcript(question, search, draw, top_k, max_words, max_chars)
+        lessons = _lessons(draw) if len(found) % 2 else []
+        messages = _transcript(question, search, draw, top_k, max_words, max_chars, lessons)
         if messages is not None:
             found.append(messages)
     return found
 
 
 def _transcript(
-    question: Question, search: SearchEngine, draw: random.Random, top_k: int, max_words: int, max_chars: int
+    question: Question, search: SearchEngine, draw: random.Random, top_k: int, max_words: int, max_chars: int, lessons: Sequence[Hit]
 ) -> list[Message] | None:
     hops, bridges = question.meta["hops"], question.meta["bridge"]
     goal = "year of independence" if question.meta["goal"] == "independence" else question.meta["goal"]
     rankings = search.search(hops, top_k)
     wanted = [*((bridge,) for bridge in bridges), question.answers]
-    messages = first_messages(question.question, FORMAT)
+    guide = Guide(StartConfig(), StepConfig(), rough_tokens)
+    messages, _ = guide.at_start(first_messages(question.question, FORMAT), lessons)
     for number, (hop, ranking) in enumerate(zip(hops, rankings, strict=True)):
         passages = [passage for passage, _ in ranking]
         if not _mentions(passages, wanted[number]):
@@ -60,10 +82,17 @@ def _transcript(
         target = goal if number == len(hops) - 1 else "only neighbour"
         thought = draw.choice(_FIRST) if number == 0 else draw.choice(_NEXT).format(bridge=bridges[number - 1], goal=target)
         messages.append(_assistant(thought, write_call(hop, FORMAT)))
-        messages.append({"role": "tool", "content": render_documents(passages, FORMAT, max_words, max_chars)})
+        # After some searches only, as in an episode: a lesson is shown where the query is like its title.
+        block, _ = guide.at_search(lessons if draw.random() < 0.5 else [])
+        messages.append({"role": "tool", "content": render_documents(passages, FORMAT, max_words, max_chars) + block})
     answer = next(answer for answer in question.answers if _mentions([p for p, _ in rankings[-1]], (answer,)))
     messages.append(_assistant(draw.choice(_LAST).format(goal=goal, answer=answer, bridge=bridges[-1]), write_answer(answer)))
     return messages
+
+
+def _lessons(draw: random.Random) -> list[Hit]:
+    """Draw one lesson of each level, in the form in which retrieval would find them."""
+    return [Hit(Entry(level, level, "", draw.choice(texts)), 1.0) for level, texts in _LESSONS.items()]
 
 
 def _assistant(thought: str, act: str) -> Message:

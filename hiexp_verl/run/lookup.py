@@ -1,0 +1,57 @@
+"""Look experience up for concurrent episodes: one encoder call and one matrix product answer many of them."""
+
+from dataclasses import dataclass
+
+from hiexp_verl.batching import MicroBatcher
+from hiexp_verl.config import StartConfig, StepConfig
+from hiexp_verl.hek.retrieve import Retriever
+from hiexp_verl.run.guide import LEVELS_OF, Place
+from hiexp_verl.types import Hit
+
+
+@dataclass(frozen=True)
+class ExperienceRequest:
+    """One look-up in the HEK."""
+
+    place: Place
+    text: str  # the question (start), the search query (step)
+    exclude_question: str | None = None  # hide what was distilled from this question alone
+
+
+class Lookup:
+    """What a HEK has to say at each place, within its limits; calls are micro-batched.
+
+    Without a minimum score for the step, the one that the HEK was calibrated to holds.
+    """
+
+    def __init__(self, retriever: Retriever, start: StartConfig, step: StepConfig) -> None:
+        self._retriever = retriever
+        calibrated = retriever.hek.header.thresholds.get("step_min_score")
+        self.top_k: dict[Place, int] = {"start": start.top_k, "step": step.top_k}
+        self.min_score: dict[Place, float | None] = {
+            "start": start.min_score,
+            "step": step.min_score if step.min_score is not None else calibrated,
+        }
+        self._batched = MicroBatcher[ExperienceRequest, list[Hit]](self._answer)
+
+    async def __call__(self, request: ExperienceRequest) -> list[Hit]:
+        """Return the entries found, best first."""
+        return await self._batched(request)
+
+    def _answer(self, requests: list[ExperienceRequest]) -> list[list[Hit]]:
+        queries_N_D = self._retriever.encoder.encode_queries([r.text for r in requests])
+        answers: list[list[Hit]] = [[] for _ in requests]
+        for place in LEVELS_OF:
+            rows = [i for i, r in enumerate(requests) if r.place == place]
+            if not rows:
+                continue
+            hits = self._retriever.retrieve_vectors(
+                queries_N_D[rows],
+                levels=LEVELS_OF[place],
+                top_k=self.top_k[place],
+                min_score=self.min_score[place],
+                exclude_questions=[requests[i].exclude_question for i in rows],
+            )
+            for i, found in zip(rows, hits, strict=True):
+                answers[i] = found
+        return answers

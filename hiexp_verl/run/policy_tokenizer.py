@@ -1,0 +1,47 @@
+"""The policy's tokenizer: how long a text or a prompt is for it."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from hiexp_verl.errors import HiExpError
+from hiexp_verl.types import Message
+
+
+class PolicyTokenizer:
+    """The tokenizer and chat template in a model directory.
+
+    Raises:
+        HiExpError: there is none that can be read.
+    """
+
+    def __init__(self, model_dir: Path) -> None:
+        from transformers import AutoTokenizer
+
+        self._model_dir = model_dir
+        try:
+            self._tokenizer: Any = AutoTokenizer.from_pretrained(str(model_dir))
+        except Exception as error:  # the library raises whatever its parsers raise
+            raise self._unusable(error) from error
+
+    def count(self, text: str) -> int:
+        """Return the number of tokens of a text."""
+        return len(self._tokenizer.encode(text, add_special_tokens=False))
+
+    def count_prompt(self, messages: Sequence[Message], tools: Sequence[dict[str, Any]] | None = None) -> int:
+        """Return the number of tokens of a prompt under the chat template.
+
+        Raises:
+            HiExpError: there is no chat template, or it does not take these messages.
+        """
+        try:
+            ids = self._tokenizer.apply_chat_template(
+                list(messages), tools=list(tools) if tools else None, add_generation_prompt=True, tokenize=True, return_dict=True
+            )
+        except Exception as error:  # templates are programs, and raise what they like
+            raise self._unusable(error) from error
+        return len(ids["input_ids"])
+
+    def _unusable(self, error: Exception) -> HiExpError:
+        first_line = (str(error).splitlines() or [""])[0][:200]
+        return HiExpError(f"the tokenizer in {self._model_dir} is not usable ({first_line}); complete the model directory")
