@@ -48,6 +48,31 @@ class Trajectory:
 
 
 @dataclass(frozen=True)
+class Evidence:
+    """A place in a trajectory that an entry rests on: characters `start` to `end` of one message."""
+
+    trajectory: str  # id
+    message: int  # index into Trajectory.messages
+    start: int
+    end: int
+    what: str  # "decision" (where success and failure part), "answer" (the passage that held it), "mistake", ...
+    quote: str  # that text, shortened: to be read without the trajectory
+
+
+@dataclass(frozen=True)
+class Source:
+    """What a HEK remembers of a trajectory that it was distilled from."""
+
+    id: str
+    question_id: str
+    question: str
+    model: str
+    prediction: str
+    correct: bool
+    queries: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Entry:
     """One piece of experience. The title is matched (child), the description is shown (parent)."""
 
@@ -57,9 +82,12 @@ class Entry:
     description: str  # what to do or avoid: imperative, short, no names, no answers
     kind: Kind = "guide"
     tags: tuple[str, ...] = ()
+    preconditions: tuple[str, ...] = ()  # what must hold of a question for the advice to apply
     children: tuple[str, ...] = ()  # ids of the entries of the level below that it summarises
     questions: tuple[str, ...] = ()  # ids of the questions it was distilled from (for leave-one-out)
     sources: tuple[str, ...] = ()  # ids of the trajectories it was distilled from
+    evidence: tuple[Evidence, ...] = ()  # the places in them that it points at
+    counters: dict[str, int] = field(default_factory=dict)  # e.g. {"merged": 3}: near-duplicates united in it
 
 
 @dataclass(frozen=True)
@@ -70,6 +98,6 @@ class Hit:
     score: float
 
 
-def to_json(record: Question | Passage | Trajectory | Entry) -> dict[str, Any]:
+def to_json(record: Question | Passage | Trajectory | Entry | Source) -> dict[str, Any]:
     """Return the record as the JSON object that is written to disk."""
     return asdict(record)

@@ -2,10 +2,11 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hiexp_verl.build.cluster import height_for, height_of_cosine, ward_clusters
+from hiexp_verl.build.ward import ward_tree
 from hiexp_verl.errors import HiExpError
 
 
@@ -28,13 +29,13 @@ def test_a_pair_is_merged_at_the_height_of_its_cosine():
 def test_none_and_one_row_are_no_special_case_for_the_caller():
     assert ward_clusters(np.zeros((0, 4), dtype=np.float32), 1.0).tolist() == []
     assert ward_clusters(plane(0), 1.0).tolist() == [0]
-    assert height_for(plane(0), 4) > 0
+    assert height_for(ward_tree(plane(0)), 4) > 0
 
 
 @given(st.integers(2, 25), st.integers(1, 6))
 def test_the_height_for_a_size_gives_about_that_size(rows, size):
     vectors = plane(*np.linspace(0, 300, rows) ** 1.1)
-    labels = ward_clusters(vectors, height_for(vectors, size))
+    labels = ward_clusters(vectors, height_for(ward_tree(vectors), size))
     assert len(set(labels.tolist())) == max(1, round(rows / size))
 
 
@@ -49,4 +50,27 @@ def test_a_cosine_out_of_range_is_refused():
     with pytest.raises(HiExpError, match="cosine"):
         height_of_cosine(1.5)
     with pytest.raises(HiExpError, match="size"):
-        height_for(plane(0, 1), 0.5)
+        height_for(ward_tree(plane(0, 1)), 0.5)
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(2, 120), st.integers(2, 8), st.integers(0, 20))
+@settings(deadline=None)
+def test_the_tree_is_scikit_learn_s(seed, rows, dimensions, twins):
+    from sklearn.cluster import AgglomerativeClustering
+    from sklearn.metrics import adjusted_rand_score
+
+    vectors = np.random.default_rng(seed).normal(size=(rows, dimensions)).astype(np.float32)
+    vectors = np.vstack([vectors, vectors[:twins]])  # equal titles are common
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    tree = ward_tree(vectors)
+    theirs = AgglomerativeClustering(n_clusters=None, distance_threshold=0.0).fit(vectors.astype(np.float64))
+    assert np.allclose(tree.heights_M, np.sort(theirs.distances_), atol=1e-3)
+    gaps = np.diff(tree.heights_M)
+    if len(gaps) and gaps.max() > 1e-2:  # cut where rounding cannot decide
+        height = float(tree.heights_M[gaps.argmax()] + gaps.max() / 2)
+        labels = AgglomerativeClustering(n_clusters=None, distance_threshold=height).fit_predict(vectors.astype(np.float64))
+        assert adjusted_rand_score(labels, tree.cut(height)) == 1.0
+
+
+def test_many_equal_rows_are_one_cluster_at_once():
+    assert ward_clusters(np.repeat(plane(0, 90), 5000, axis=0), 0.1).tolist() == [0] * 5000 + [1] * 5000

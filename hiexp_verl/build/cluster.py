@@ -3,11 +3,9 @@
 import numpy as np
 from numpy.typing import NDArray
 
+from hiexp_verl.build.ward import Tree, ward_tree
 from hiexp_verl.encoder import Vectors
 from hiexp_verl.errors import HiExpError
-
-# Ward keeps all pairwise distances: 16,000 rows need about 2 GB, and memory grows with the square.
-_MOST_ROWS = 40_000
 
 
 def ward_clusters(vectors_E_D: Vectors, max_height: float) -> NDArray[np.int64]:
@@ -17,38 +15,25 @@ def ward_clusters(vectors_E_D: Vectors, max_height: float) -> NDArray[np.int64]:
     clusters, so a fixed height splits a growing bank ever finer: choose it by `height_for` from the data.
 
     Raises:
-        HiExpError: rows are not of length 1, or there are too many for memory.
+        HiExpError: rows are not of length 1.
     """
-    _check(vectors_E_D)
-    if len(vectors_E_D) < 2:
-        return np.zeros(len(vectors_E_D), dtype=np.int64)
-    from sklearn.cluster import AgglomerativeClustering
-
-    model = AgglomerativeClustering(n_clusters=None, distance_threshold=max_height, linkage="ward")  # pyright: ignore[reportArgumentType]
-    labels_E = model.fit_predict(vectors_E_D.astype(np.float64))
-    _, first_E, inverse_E = np.unique(labels_E, return_index=True, return_inverse=True)
-    return np.argsort(np.argsort(first_E))[inverse_E].astype(np.int64)
+    check_unit(vectors_E_D)
+    return ward_tree(vectors_E_D).cut(max_height)
 
 
-def height_for(vectors_E_D: Vectors, cluster_size: float) -> float:
-    """Return the Ward height at which clusters have about `cluster_size` rows on average.
+def height_for(tree: Tree, cluster_size: float) -> float:
+    """Return the height at which the tree's clusters have about `cluster_size` rows on average.
 
     Raises:
-        HiExpError: as `ward_clusters`, or a cluster size below 1.
+        HiExpError: a cluster size below 1.
     """
-    _check(vectors_E_D)
     if cluster_size < 1:
         raise HiExpError(f"the cluster size {cluster_size} is below 1; give the number of entries that one parent should summarise")
-    rows = len(vectors_E_D)
-    if rows < 2:
+    if tree.leaves < 2:
         return 1.0
-    from sklearn.cluster import AgglomerativeClustering
-
-    model = AgglomerativeClustering(n_clusters=None, distance_threshold=0.0, linkage="ward")  # pyright: ignore[reportArgumentType]
-    heights_M = np.sort(model.fit(vectors_E_D.astype(np.float64)).distances_)
-    merges = rows - max(1, round(rows / cluster_size))
-    below = heights_M[merges - 1] if merges > 0 else 0.0
-    above = heights_M[merges] if merges < len(heights_M) else heights_M[-1] + 1.0
+    merges = tree.leaves - max(1, round(tree.leaves / cluster_size))
+    below = tree.heights_M[merges - 1] if merges > 0 else 0.0
+    above = tree.heights_M[merges] if merges < len(tree.heights_M) else tree.heights_M[-1] + 1.0
     return round(float(below + above) / 2, 6)
 
 
@@ -63,10 +48,13 @@ def height_of_cosine(cosine: float) -> float:
     return float(np.sqrt(2 * (1 - cosine)))
 
 
-def _check(vectors_E_D: Vectors) -> None:
-    if len(vectors_E_D) > _MOST_ROWS:
-        raise HiExpError(f"{len(vectors_E_D)} entries need too much memory to cluster (at most {_MOST_ROWS}); sample the trajectories")
+def check_unit(vectors_E_D: Vectors) -> None:
+    """Refuse vectors that are not of length 1.
+
+    Raises:
+        HiExpError: some are not.
+    """
     norms_E = np.linalg.norm(vectors_E_D, axis=1)
-    if not np.allclose(norms_E, 1.0, atol=1e-3):
+    if not np.allclose(norms_E, 1.0, atol=1e-3):  # also when one is not a number
         norms = f"{norms_E.min():.3f} to {norms_E.max():.3f}"
         raise HiExpError(f"Ward needs unit vectors, their norms run from {norms}; encode with an Encoder, which normalises")

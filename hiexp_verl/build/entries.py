@@ -15,7 +15,16 @@ from hiexp_verl.types import Entry, Level
 def case(draft: Draft, d: Diagnosis) -> Entry:
     """Make an E1 of a draft (its id comes with `number`)."""
     sources = [side.trajectory_id for side in (d.succeeded, d.failed) if side is not None]
-    return Entry("", "e1", draft.title, draft.description, draft.kind, tags_of(d), (), (d.question_id,), tuple(sources))
+    return Entry(
+        id="",
+        level="e1",
+        title=draft.title,
+        description=draft.description,
+        kind=draft.kind,
+        tags=tags_of(d),
+        questions=(d.question_id,),
+        sources=tuple(sources),
+    )
 
 
 def parent(draft: Draft, level: Level, children: Sequence[Entry]) -> Entry:

@@ -20,7 +20,8 @@ from hiexp_verl.errors import HiExpError
 from hiexp_verl.hek.header import Header
 from hiexp_verl.hek.store import HEK
 from hiexp_verl.scoring import normalise
-from hiexp_verl.types import Entry, Trajectory
+from hiexp_verl.transcript import searches
+from hiexp_verl.types import Entry, Source, Trajectory
 
 _SMALL_WORDS = word_set("of in on at to for by from with and is are was were do does did what which who whom whose when where how that")
 
@@ -80,10 +81,21 @@ def build(trajectories: Iterable[Trajectory], distiller: Distiller, encoder: Enc
         counts=counts,
         near_duplicates=near_duplicates({t.question_id: t.question for t in trajectories}),
     )
-    hek = HEK(header, entries, encoder.encode_passages([entry.title for entry in entries]))
+    vectors_E_D = encoder.encode_passages([entry.title for entry in entries])
+    hek = HEK(header, entries, vectors_E_D, sources_of(cases, trajectories))
     scores, fire_rate = thresholds(hek, trajectories, encoder, config.percentile, config.min_fire_rate)
     heights = {"pattern_max_height": pattern_height, "strategy_max_height": strategy_height}
     return BuildReport(replace(hek, header=replace(header, thresholds=scores | heights)), counts, fire_rate)
+
+
+def sources_of(cases: Sequence[Entry], trajectories: Sequence[Trajectory]) -> tuple[Source, ...]:
+    """Return, in brief, the trajectories that the cases were distilled from, in their order."""
+    used = {source for case in cases for source in case.sources}
+    return tuple(
+        Source(t.id, t.question_id, t.question, t.model, t.prediction, t.correct, tuple(s.query for s in searches(t.messages)))
+        for t in trajectories
+        if t.id in used
+    )
 
 
 def near_duplicates(questions: dict[str, str]) -> dict[str, tuple[str, ...]]:

@@ -6,10 +6,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hiexp_verl.build.cluster import height_for, height_of_cosine, ward_clusters
+from hiexp_verl.build.cluster import check_unit, height_for, height_of_cosine
 from hiexp_verl.build.distill import Distiller
 from hiexp_verl.build.entries import merge, number, parent
 from hiexp_verl.build.rules import tag_values
+from hiexp_verl.build.ward import Tree, ward_tree
 from hiexp_verl.encoder import Encoder, Vectors
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.types import Entry, Level
@@ -39,9 +40,11 @@ def summarise(
     if not entries:
         return [], config.max_height or 0.0
     vectors_E_D = _with_shape(encoder.encode_passages([entry.title for entry in entries]), entries)
-    height = _height(vectors_E_D, config)
+    check_unit(vectors_E_D)
+    tree = ward_tree(vectors_E_D)
+    height = _height(tree, config)
     groups: dict[int, list[Entry]] = {}
-    for label, entry in zip(ward_clusters(vectors_E_D, height).tolist(), entries, strict=True):
+    for label, entry in zip(tree.cut(height).tolist(), entries, strict=True):
         groups.setdefault(label, []).append(entry)
     # In a small bank no two may be close: then all of them together make the one entry above.
     large = [group for group in groups.values() if len(group) >= config.min_size] or [list(entries)]
@@ -66,7 +69,7 @@ def _with_shape(vectors_E_D: Vectors, entries: Sequence[Entry]) -> Vectors:
     return (np.hstack([vectors_E_D, one_hot_E_S]) / np.sqrt(2)).astype(np.float32)
 
 
-def _height(vectors_E_D: Vectors, config: LevelConfig) -> float:
+def _height(tree: Tree, config: LevelConfig) -> float:
     if config.max_height is not None:
         return config.max_height
-    return height_of_cosine(config.cosine) if config.cosine is not None else height_for(vectors_E_D, config.cluster_size)
+    return height_of_cosine(config.cosine) if config.cosine is not None else height_for(tree, config.cluster_size)

@@ -1,9 +1,9 @@
 """Nothing enters a HEK unchecked: from disk or from a build, each fault is one line that says what is wrong."""
 
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import is_dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 import numpy as np
 
@@ -11,7 +11,8 @@ from hiexp_verl.encoder import Vectors
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.types import LEVELS, Entry
 
-_TUPLES = ("tags", "children", "questions", "sources")
+Record = TypeVar("Record")
+_NAMES = {str: "a text", int: "a whole number", bool: "true or false"}
 _NORM_TOLERANCE = 1e-3
 
 
@@ -59,28 +60,41 @@ def read_vectors(path: Path) -> Vectors:
         vectors_E_D = np.load(path, allow_pickle=False)
     except FileNotFoundError as error:
         raise HiExpError(f"{path.name} does not exist; the HEK is incomplete, build it again") from error
-    except (ValueError, EOFError, OSError) as error:
+    except Exception as error:  # numpy parses the head of the file as Python and lets that parser's errors through
         raise HiExpError(f"{path.name} is damaged ({error}); restore it or build the HEK again") from error
     if not isinstance(vectors_E_D, np.ndarray) or vectors_E_D.ndim != 2 or vectors_E_D.dtype != np.float32:
         raise HiExpError(f"{path.name} is no float32 matrix; restore it or build the HEK again")
     return vectors_E_D
 
 
-def entry_of(row: dict[str, Any], where: str) -> Entry:
-    """Make an entry of one line of entries.jsonl.
+def record_of(cls: type[Record], row: Any, where: str) -> Record:
+    """Make an entry, an evidence or a source of a JSON object, such as one line of entries.jsonl.
 
     Raises:
-        HiExpError: a field is missing, unknown or of the wrong type.
+        HiExpError: it is no object, or a field is missing, unknown or of the wrong type.
     """
-    names = {f.name for f in fields(Entry)}
-    if set(row) != names:
-        odd = sorted(set(row) ^ names)
-        raise HiExpError(f"{where}: missing or unknown fields {odd}; an entry has {sorted(names)}")
-    for name in names:
-        value, is_list = row[name], name in _TUPLES
-        good = isinstance(value, list) and all(isinstance(v, str) for v in value) if is_list else isinstance(value, str)
-        if not good:
-            expected = "a list of texts" if is_list else "a text"
-            raise HiExpError(f"{where}: the field {name!r} holds {type(value).__name__}; expected {expected}")
-    values: dict[str, Any] = {name: tuple(row[name]) if name in _TUPLES else row[name] for name in names}
-    return Entry(**values)
+    kinds = get_type_hints(cls)
+    if not isinstance(row, dict):
+        raise HiExpError(f"{where}: found {type(row).__name__}; expected an object with {sorted(kinds)}")
+    if set(row) != set(kinds):
+        odd = sorted(set(row) ^ set(kinds))
+        raise HiExpError(f"{where}: missing or unknown fields {odd}; it needs {sorted(kinds)}")
+    return cls(**{name: _value(kinds[name], row[name], f"{where}: the field {name!r}") for name in kinds})
+
+
+def _value(kind: Any, value: Any, where: str) -> Any:
+    origin, parts = get_origin(kind), get_args(kind)
+    if origin is tuple:
+        if not isinstance(value, list):
+            raise HiExpError(f"{where} holds {type(value).__name__}; expected a list")
+        return tuple(_value(parts[0], item, where) for item in value)
+    if origin is dict:
+        if not isinstance(value, dict):
+            raise HiExpError(f"{where} holds {type(value).__name__}; expected an object")
+        return {key: _value(parts[1], item, where) for key, item in value.items()}
+    if is_dataclass(kind):
+        return record_of(kind, value, where)  # pyright: ignore[reportArgumentType]
+    wanted = str if origin is Literal else kind
+    if type(value) is not wanted:  # True is no int here
+        raise HiExpError(f"{where} holds {type(value).__name__}; expected {_NAMES[wanted]}")
+    return value

@@ -8,7 +8,7 @@ from typing import Any
 from hiexp_verl.encoder import EncoderIdentity
 from hiexp_verl.errors import HiExpError
 
-FORMAT = 1
+FORMAT = 2
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,8 @@ class Header:
     prompts: dict[str, str] = field(default_factory=dict)  # prompt file -> sha256
     counts: dict[str, int] = field(default_factory=dict)  # what the build used and left out, and why
     near_duplicates: dict[str, tuple[str, ...]] = field(default_factory=dict)  # question id -> ids of questions that ask the same
-    parent: str = ""  # content hash of the HEK that this one was made from
+    parents: tuple[str, ...] = ()  # content hashes of the versions that this one was made from
+    reason: str = ""  # why it was made from them: the edit, the removal, the merge
     format: int = FORMAT
     content_hash: str = ""  # set by `save`, checked by `load`
 
@@ -58,4 +59,5 @@ def _header_from(values: dict[str, Any]) -> Header:
     values = dict(values)
     encoder = EncoderIdentity(**values.pop("encoder"))
     duplicates = {key: tuple(ids) for key, ids in values.pop("near_duplicates").items()}
-    return Header(encoder=encoder, models=tuple(values.pop("models")), near_duplicates=duplicates, **values)
+    models, parents = tuple(values.pop("models")), tuple(values.pop("parents"))
+    return Header(encoder=encoder, models=models, parents=parents, near_duplicates=duplicates, **values)

@@ -3,9 +3,10 @@
 | path | what |
 | --- | --- |
 | `CURRENT` | the name of the newest version, e.g. `0002` |
-| `0002/header.json` | format version, parent, encoder identity, thresholds, model and prompts, counts, content hash |
+| `0002/header.json` | format version, parents and reason, encoder identity, thresholds, model and prompts, counts, content hash |
 | `0002/entries.jsonl` | one entry a line, see `types.Entry` |
 | `0002/vectors.npy` | float32 (E, D), unit norm; row i encodes the title of line i |
+| `0002/sources.jsonl` | the trajectories that it was distilled from, in brief, see `types.Source` |
 | `0002/README.md` | a card for people |
 
 Nothing in it depends on the time or the machine: the same input gives the same bytes.
@@ -17,6 +18,7 @@ import os
 import shutil
 import tempfile
 from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -27,7 +29,7 @@ from hiexp_verl.errors import HiExpError
 from hiexp_verl.hek import card, check
 from hiexp_verl.hek.header import Header, header_text, read_header
 from hiexp_verl.jsonl import atomic_writer, read_jsonl
-from hiexp_verl.types import LEVELS, Entry, to_json
+from hiexp_verl.types import LEVELS, Entry, Source, to_json
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,7 @@ class HEK:
     header: Header
     entries: tuple[Entry, ...]
     vectors_E_D: Vectors
+    sources: tuple[Source, ...] = ()
 
     def __post_init__(self) -> None:
         check.check_contents(self.entries, self.vectors_E_D, self.header.encoder.dimensions)
@@ -103,10 +106,10 @@ class HEK:
         """
         folder = _version_folder(path)
         header = read_header(folder)
-        lines = folder / "entries.jsonl"
-        entries = tuple(check.entry_of(row, f"{lines}:{number}") for number, row in read_jsonl(lines, "HEK entries"))
+        entries = tuple(_read(Entry, folder / "entries.jsonl", "HEK entries"))
+        sources = tuple(_read(Source, folder / "sources.jsonl", "HEK sources", may_be_empty=True))
         try:
-            hek = cls(header, entries, check.read_vectors(folder / "vectors.npy"))
+            hek = cls(header, entries, check.read_vectors(folder / "vectors.npy"), sources)
         except HiExpError as error:
             raise HiExpError(f"HEK {folder}: {error}") from error
         if hek.content_hash() != header.content_hash:
@@ -114,10 +117,11 @@ class HEK:
         return hek
 
     def content_hash(self) -> str:
-        """Hash header (without the hash itself), entries and vectors."""
+        """Hash header (without the hash itself), entries, sources and vectors."""
         digest = hashlib.sha256()
         digest.update(header_text(replace(self.header, content_hash="")).encode())
-        digest.update(_entries_text(self.entries).encode())
+        digest.update(_lines(self.entries).encode())
+        digest.update(_lines(self.sources).encode())
         digest.update(np.ascontiguousarray(self.vectors_E_D, dtype="<f4").tobytes())
         return digest.hexdigest()
 
@@ -148,7 +152,8 @@ def _stored_hash(version: Path) -> str:
 
 def _write_version(hek: HEK, folder: Path) -> None:
     _write_synced(folder / "header.json", header_text(hek.header).encode())
-    _write_synced(folder / "entries.jsonl", _entries_text(hek.entries).encode())
+    _write_synced(folder / "entries.jsonl", _lines(hek.entries).encode())
+    _write_synced(folder / "sources.jsonl", _lines(hek.sources).encode())
     _write_synced(folder / "README.md", card.card(hek).encode())
     with (folder / "vectors.npy").open("wb") as file:
         np.save(file, np.ascontiguousarray(hek.vectors_E_D, dtype="<f4"), allow_pickle=False)
@@ -189,5 +194,12 @@ def _sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
-def _entries_text(entries: tuple[Entry, ...]) -> str:
-    return "".join(json.dumps(to_json(entry), ensure_ascii=False) + "\n" for entry in entries)
+def _lines(records: Sequence[Entry | Source]) -> str:
+    return "".join(json.dumps(to_json(record), ensure_ascii=False) + "\n" for record in records)
+
+
+def _read(cls: type[check.Record], path: Path, what: str, may_be_empty: bool = False) -> Iterator[check.Record]:
+    if may_be_empty and path.is_file() and not path.stat().st_size:
+        return
+    for number, row in read_jsonl(path, what):
+        yield check.record_of(cls, row, f"{path}:{number}")
