@@ -1,0 +1,54 @@
+"""The command line: each verb reads paths, calls one function, prints a short summary."""
+
+import argparse
+import logging
+import signal
+import sys
+
+from hiexp_verl import __version__
+from hiexp_verl.cli import assets, build, doctor, hek, rollout, serve_search, train
+from hiexp_verl.cli.common import Verb
+from hiexp_verl.errors import HiExpError
+
+# In the order of use.
+VERBS = (
+    doctor.add_doctor,
+    assets.add_assets,
+    rollout.add_rollout,
+    build.add_build,
+    hek.add_retrieve,
+    hek.add_inspect,
+    train.add_train,
+    serve_search.add_serve_search,
+)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run a verb; a user's fault is one line on stderr and exit code 2, an interrupt 130."""
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    logging.getLogger("hiexp_verl").setLevel(logging.INFO)  # libraries speak up only when something is wrong
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that a served vLLM is stopped when we are
+    parser = build_parser()
+    arguments, rest = parser.parse_known_args(argv)
+    if rest and arguments.verb is not train.run_train:
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    arguments.overrides = rest  # in the order given; hydra's own flags are among them
+    verb: Verb = arguments.verb
+    try:
+        return verb(arguments)
+    except HiExpError as error:
+        print(f"hiexp: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("hiexp: interrupted; what was finished is kept, the same command with --resume goes on", file=sys.stderr)
+        return 130
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of every verb."""
+    parser = argparse.ArgumentParser(prog="hiexp", description="Search agents that learn from their own experience.")
+    parser.add_argument("--version", action="version", version=__version__)
+    verbs = parser.add_subparsers(required=True, metavar="VERB")
+    for add in VERBS:
+        add(verbs)
+    return parser

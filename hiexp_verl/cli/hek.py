@@ -1,0 +1,63 @@
+"""`hiexp retrieve` and `hiexp inspect`: look into a HEK."""
+
+import argparse
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from hiexp_verl.cli.common import add_verb, print_result
+from hiexp_verl.errors import HiExpError
+
+
+def add_retrieve(verbs: Any) -> None:
+    """Add the verb."""
+    parser = add_verb(verbs, "retrieve", run_retrieve, "Show which experience a question or a search query would get.", "")
+    parser.add_argument("hek", type=Path, metavar="HEK")
+    parser.add_argument("text")
+    parser.add_argument("--level", choices=("e1", "e2", "e3"), help="default: all levels")
+    parser.add_argument("--top-k", type=int, default=5)
+    parser.add_argument("--encoder", help="where the encoder of the HEK lies, if it has moved")
+    parser.add_argument("--json", action="store_true", help="machine-readable output")
+
+
+def run_retrieve(arguments: argparse.Namespace) -> int:
+    """Print the hits, best first."""
+    from hiexp_verl.hek.locate import open_encoder
+    from hiexp_verl.hek.retrieve import Retriever
+    from hiexp_verl.hek.store import HEK
+    from hiexp_verl.types import LEVELS, to_json
+
+    if arguments.top_k < 1:
+        raise HiExpError(f"--top-k must be at least 1, found {arguments.top_k}")
+    if not arguments.text.strip():
+        raise HiExpError("the text is empty; give a question or a search query")
+    hek = HEK.load(arguments.hek)
+    retriever = Retriever(hek, open_encoder(hek, arguments.hek, arguments.encoder))
+    levels = (arguments.level,) if arguments.level else LEVELS
+    (hits,) = retriever.retrieve([arguments.text], levels=levels, top_k=arguments.top_k)
+    text = "\n".join(f"{h.score:.3f}  {h.entry.level.upper()} {h.entry.id}  {h.entry.title}\n       {h.entry.description}" for h in hits)
+    print_result(arguments.json, [{"score": h.score, **to_json(h.entry)} for h in hits], text or "nothing found")
+    return 0
+
+
+def add_inspect(verbs: Any) -> None:
+    """Add the verb."""
+    parser = add_verb(verbs, "inspect", run_inspect, "Show a HEK as a tree, or one entry with its parents, children and sources.", "")
+    parser.add_argument("hek", type=Path, metavar="HEK")
+    parser.add_argument("entry", nargs="?", metavar="ENTRY", help="id of an entry")
+    parser.add_argument("--json", action="store_true", help="machine-readable output")
+
+
+def run_inspect(arguments: argparse.Namespace) -> int:
+    """Print the tree or the entry."""
+    from hiexp_verl.hek.inspect import inspect_entry, inspect_hek
+    from hiexp_verl.hek.store import HEK
+    from hiexp_verl.types import to_json
+
+    hek = HEK.load(arguments.hek)
+    if arguments.entry:
+        print_result(arguments.json, to_json(hek.entry(arguments.entry)), inspect_entry(hek, arguments.entry))
+    else:
+        value = {"header": asdict(hek.header), "entries": [to_json(e) for e in hek.entries]}
+        print_result(arguments.json, value, inspect_hek(hek))
+    return 0

@@ -1,0 +1,40 @@
+"""`hiexp rollout`."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from hiexp_verl.cli.common import MAX_MODEL_LEN_HELP, add_verb
+
+
+def add_rollout(verbs: Any) -> None:
+    """Add the verb."""
+    epilog = "example: hiexp rollout --questions train.jsonl --corpus corpus.jsonl --model DIR --k 4 --out outputs/rollouts"
+    parser = add_verb(verbs, "rollout", run_rollout, "Run K episodes of the search agent on every question.", epilog)
+    parser.add_argument("--questions", type=Path, required=True, help="JSONL with id, question, answer or answers")
+    parser.add_argument("--corpus", required=True, help="JSONL (.gz) with id, title, text; or the URL of a retrieval server")
+    parser.add_argument("--model", required=True, help="model directory (served by vLLM), URL, or URL#MODEL of an OpenAI-compatible server")
+    parser.add_argument("--k", type=int, default=4, help="episodes per question (default 4; the paper's builds use about 8)")
+    parser.add_argument("--out", type=Path, required=True, help="directory for trajectories.jsonl and summary.json")
+    parser.add_argument("--resume", action="store_true", help="go on after an interruption")
+    parser.add_argument("--limit", type=int, help="only the first N questions")
+    parser.add_argument("--format", default="search_tags", choices=("search_tags", "hermes"), help="dialect of search calls")
+    parser.add_argument("--hek", type=Path, help="show experience of this HEK")
+    parser.add_argument("--encoder", help="where the encoder of the HEK lies, if it has moved")
+    parser.add_argument("--temperature", type=float, default=1.0)
+    parser.add_argument("--top-p", type=float, default=1.0)
+    parser.add_argument("--max-tokens", type=int, default=128, help="per turn (default 128)")
+    parser.add_argument("--max-model-len", type=int, default=4096, help=MAX_MODEL_LEN_HELP)
+    parser.add_argument("--max-searches", type=int, default=4, help="per episode (default 4)")
+    parser.add_argument("--top-k", type=int, default=3, help="passages per search (default 3)")
+    parser.add_argument("--max-words", type=int, default=60, help="words per passage (default 60)")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--by", choices=("server", "verl"), default="server", help="verl: by a verl validation run on this machine")
+
+
+def run_rollout(arguments: argparse.Namespace) -> int:
+    """Run the episodes and print their summary."""
+    from hiexp_verl.run.command import rollout_command
+
+    print(rollout_command(arguments))
+    return 0
