@@ -83,20 +83,17 @@ def build(trajectories: Iterable[Trajectory], distiller: Distiller, encoder: Enc
         near_duplicates=near_duplicates({t.question_id: t.question for t in trajectories}),
     )
     vectors_E_D = encoder.encode_passages([entry.title for entry in entries])
-    hek = HEK(header, entries, vectors_E_D, sources_of(cases, trajectories))
-    scores, fire_rate = thresholds(hek, trajectories, encoder, config.percentile, config.min_fire_rate)
+    asked = [source_of(t) for t in trajectories]
+    used = {source for case in cases for source in case.sources}
+    hek = HEK(header, entries, vectors_E_D, tuple(source for source in asked if source.id in used))
+    scores, fire_rate = thresholds(hek, asked, encoder, config.percentile, config.min_fire_rate)
     heights = {"pattern_max_height": pattern_height, "strategy_max_height": strategy_height}
     return BuildReport(replace(hek, header=replace(header, thresholds=scores | heights)), counts, fire_rate)
 
 
-def sources_of(cases: Sequence[Entry], trajectories: Sequence[Trajectory]) -> tuple[Source, ...]:
-    """Return, in brief, the trajectories that the cases were distilled from, in their order."""
-    used = {source for case in cases for source in case.sources}
-    return tuple(
-        Source(t.id, t.question_id, t.question, t.model, t.prediction, t.correct, tuple(s.query for s in searches(t.messages)))
-        for t in trajectories
-        if t.id in used
-    )
+def source_of(t: Trajectory) -> Source:
+    """Return what a HEK remembers of a trajectory."""
+    return Source(t.id, t.question_id, t.question, t.model, t.prediction, t.correct, tuple(s.query for s in searches(t.messages)))
 
 
 def near_duplicates(questions: dict[str, str]) -> dict[str, tuple[str, ...]]:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from typing import Protocol
 
 import numpy as np
 
@@ -9,14 +10,23 @@ from hiexp_verl.encoder import Encoder
 from hiexp_verl.hek.calibrate import calibrate
 from hiexp_verl.hek.retrieve import Retriever
 from hiexp_verl.hek.store import HEK
-from hiexp_verl.transcript import searches
-from hiexp_verl.types import Trajectory
 
 _MOST_QUERIES = 20_000  # evenly spaced over all
 
 
+class Asked(Protocol):
+    """A question and the queries that a trajectory made for it (`types.Source` is one)."""
+
+    @property
+    def question_id(self) -> str: ...
+    @property
+    def question(self) -> str: ...
+    @property
+    def queries(self) -> Sequence[str]: ...
+
+
 def thresholds(
-    hek: HEK, trajectories: Sequence[Trajectory], encoder: Encoder, percentile: float, min_fire_rate: float
+    hek: HEK, asked: Sequence[Asked], encoder: Encoder, percentile: float, min_fire_rate: float
 ) -> tuple[dict[str, float], float]:
     """Return the thresholds, and the share of these searches that would get an E1 of another question under them.
 
@@ -24,9 +34,9 @@ def thresholds(
     such pair exists. Where all questions are alike, "other" is not "unrelated", and the percentile would silence E1:
     `step_min_score` is then lowered until `min_fire_rate` of the searches get one.
     """
-    queries = [(t.question_id, search.query) for t in trajectories for search in searches(t.messages)]
+    queries = [(one.question_id, query) for one in asked for query in one.queries]
     queries = queries[:: max(1, -(-len(queries) // _MOST_QUERIES))]
-    questions = list({t.question_id: t.question for t in trajectories}.items())
+    questions = list({one.question_id: one.question for one in asked}.items())
     found = {"percentile": percentile}
     for name, texts, levels in (("step_min_score", queries, ("e1",)), ("start_min_score", questions, ("e2", "e3"))):
         rows = [row for row, entry in enumerate(hek.entries) if entry.level in levels]

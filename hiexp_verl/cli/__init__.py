@@ -6,7 +6,7 @@ import signal
 import sys
 
 from hiexp_verl import __version__
-from hiexp_verl.cli import assets, build, doctor, hek, rollout, serve_search, train
+from hiexp_verl.cli import assets, build, calibrate, doctor, hek, rollout, serve_search, train
 from hiexp_verl.cli.common import Verb
 from hiexp_verl.errors import HiExpError
 
@@ -16,6 +16,7 @@ VERBS = (
     assets.add_assets,
     rollout.add_rollout,
     build.add_build,
+    calibrate.add_calibrate,
     hek.add_retrieve,
     hek.add_inspect,
     train.add_train,

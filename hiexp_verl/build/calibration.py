@@ -1,0 +1,164 @@
+"""Choose a clustering height from the data: a Ward height is not a cosine, and grows with the size of the clusters.
+
+For each average cluster size a row tells what the height would be and how good the clusters are: the silhouette (how much
+closer an entry is to its own cluster than to the next, cosine distance) and the stability (do four fifths of the entries,
+clustered at the same height, fall into the same clusters? adjusted Rand index).
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, get_args
+
+import numpy as np
+
+from hiexp_verl.build.cluster import Linkage, height_for, height_of_cosine, linkage_tree
+from hiexp_verl.encoder import Vectors
+from hiexp_verl.errors import HiExpError
+
+Criterion = Literal["size", "silhouette", "stability", "percentile"]
+CRITERIA: tuple[Criterion, ...] = get_args(Criterion)
+SIZES = (1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0, 15.0, 20.0)
+PERCENTILES = (50.0, 90.0, 95.0, 99.0, 99.9)
+# Average sizes that a criterion may choose: all entries in one or two clusters is stable, and says nothing.
+SENSIBLE = (2.0, 10.0)
+_MOST_ROWS = 2_000  # for silhouette and stability, whose cost is quadratic
+_SUBSAMPLES = 5
+_PAIRS = 200_000
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One height and what its clusters are like; NaN where there are too few entries or clusters to tell."""
+
+    cluster_size: float
+    height: float
+    clusters: int
+    silhouette: float
+    stability: float
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """The candidates, the cosines of random pairs by percentile, and the height chosen."""
+
+    candidates: tuple[Candidate, ...]
+    random_pairs: dict[str, float]
+    by: Criterion
+    height: float
+
+
+def calibrate_height(
+    vectors_E_D: Vectors,
+    by: Criterion = "size",
+    cluster_size: float = 4.0,
+    linkage: Linkage = "ward",
+    percentile: float = 99.0,
+    seed: int = 0,
+) -> Calibration:
+    """Choose the height at which entries are clustered.
+
+    Args:
+        vectors_E_D: unit vectors, float32.
+        by: `size` gives clusters of about `cluster_size` entries; `silhouette` and `stability` take the best candidate of 2 to 10 entries;
+            `percentile` takes the height at which a pair is merged whose cosine only 1 in 100 random pairs reaches.
+
+    Raises:
+        HiExpError: fewer than 3 entries, rows that are not unit vectors, an unknown criterion, or one that says nothing here.
+    """
+    if by not in CRITERIA:
+        raise HiExpError(f"unknown criterion {by!r}; use one of {', '.join(CRITERIA)}")
+    if len(vectors_E_D) < 3:
+        raise HiExpError(f"{len(vectors_E_D)} vectors are too few to calibrate with; give at least 3")
+    tree = linkage_tree(vectors_E_D, linkage)
+    draw = np.random.default_rng(seed)
+    sizes = [size for size in SIZES if len(vectors_E_D) / size >= 1]
+    heights = [(size, height_for(tree, size)) for size in sizes]
+    candidates = tuple(_candidate(vectors_E_D, tree.cut(height), size, height, linkage, draw) for size, height in heights)
+    pairs = _random_cosines(vectors_E_D, draw)
+    random_pairs = {f"{p:g}": round(float(np.percentile(pairs, p)), 4) for p in PERCENTILES}
+    if by == "size":
+        height = height_for(tree, cluster_size)
+    elif by == "percentile":
+        height = round(height_of_cosine(float(np.clip(np.percentile(pairs, percentile), -1, 1)), linkage), 6)
+    else:
+        scored = [(getattr(c, by), c.height) for c in candidates if SENSIBLE[0] <= c.cluster_size <= SENSIBLE[1]]
+        scored = [row for row in scored if np.isfinite(row[0])]
+        if not scored:
+            raise HiExpError(f"the {by} of so few entries ({len(vectors_E_D)}) cannot be told; calibrate by size")
+        height = max(scored)[1]
+    return Calibration(candidates, random_pairs, by, height)
+
+
+def _candidate(
+    vectors_E_D: Vectors, labels_E: np.ndarray, size: float, height: float, linkage: Linkage, draw: np.random.Generator
+) -> Candidate:
+    from sklearn.metrics import silhouette_score
+
+    clusters = int(labels_E.max()) + 1
+    rows = np.sort(draw.permutation(len(labels_E))[:_MOST_ROWS])
+    some = len(np.unique(labels_E[rows]))
+    telling = 1 < some < len(rows)
+    silhouette = float(silhouette_score(vectors_E_D[rows], labels_E[rows], metric="cosine")) if telling else float("nan")
+    return Candidate(size, height, clusters, silhouette, _stability(vectors_E_D[rows], height, linkage, draw))
+
+
+def _stability(vectors_E_D: Vectors, height: float, linkage: Linkage, draw: np.random.Generator) -> float:
+    from sklearn.metrics import adjusted_rand_score
+
+    whole_E = linkage_tree(vectors_E_D, linkage).cut(height)
+    kept = round(0.8 * len(vectors_E_D))
+    if whole_E.max() == 0:  # one cluster of all
+        return float("nan")
+    scores = []
+    for _ in range(_SUBSAMPLES):
+        rows = np.sort(draw.permutation(len(vectors_E_D))[:kept])
+        scores.append(adjusted_rand_score(whole_E[rows], linkage_tree(vectors_E_D[rows], linkage).cut(height)))
+    return float(np.mean(scores))
+
+
+def _random_cosines(vectors_E_D: Vectors, draw: np.random.Generator) -> np.ndarray:
+    left = draw.integers(0, len(vectors_E_D), _PAIRS)
+    right = (left + draw.integers(1, len(vectors_E_D), _PAIRS)) % len(vectors_E_D)  # never a row with itself
+    return np.concatenate(
+        [
+            np.einsum("pd,pd->p", vectors_E_D[a], vectors_E_D[b])
+            for a, b in zip(np.array_split(left, 20), np.array_split(right, 20), strict=True)
+        ]
+    )
+
+
+def table(calibration: Calibration) -> str:
+    """Return the candidates as lines of text, the chosen height marked."""
+    lines = ["  size  height  clusters  silhouette  stability"]
+    for c in calibration.candidates:
+        mark = "  <- chosen" if abs(c.height - calibration.height) < 1e-9 else ""
+        lines.append(f"{c.cluster_size:6.1f} {c.height:7.4f} {c.clusters:9d} {c.silhouette:11.3f} {c.stability:10.3f}{mark}")
+    cosines = ", ".join(f"{p}%: {cosine:.3f}" for p, cosine in calibration.random_pairs.items())
+    return "\n".join([*lines, f"cosine of random pairs  {cosines}", f"height by {calibration.by}: {calibration.height:g}"])
+
+
+def plot(calibrations: dict[str, Calibration], path: Path) -> None:
+    """Draw silhouette, stability and number of clusters over the height, one row per level; the suffix gives the format.
+
+    Raises:
+        HiExpError: matplotlib is not installed, or the suffix is none that it knows.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise HiExpError("plots need matplotlib; install hiexp-verl[plots]") from error
+    figure = Figure(figsize=(9, 3.2 * len(calibrations)), layout="constrained")
+    axes = figure.subplots(len(calibrations), 1, squeeze=False)[:, 0]
+    for axis, (name, calibration) in zip(axes, calibrations.items(), strict=True):
+        heights = [c.height for c in calibration.candidates]
+        axis.plot(heights, [c.silhouette for c in calibration.candidates], "o-", label="silhouette")
+        axis.plot(heights, [c.stability for c in calibration.candidates], "s-", label="stability")
+        axis.axvline(calibration.height, color="black", linestyle="--", label=f"chosen by {calibration.by}: {calibration.height:.3f}")
+        for c in calibration.candidates:
+            axis.annotate(f"{c.cluster_size:g}", (c.height, 1.0), xycoords=("data", "axes fraction"), ha="center", va="bottom", fontsize=8)
+        axis.set(xlabel="merge height (above: entries per cluster)", ylabel="score", title=f"{name}\n")
+        axis.legend(loc="center left", bbox_to_anchor=(1, 0.5))
+    try:
+        figure.savefig(path)
+    except ValueError as error:
+        raise HiExpError(f"{path}: {error}; end the name in .svg, .png or .pdf") from error
