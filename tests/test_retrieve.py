@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hiexp_verl.encoder import HashEncoder
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.hek import HEK, Header, Retriever, calibrate
-from hiexp_verl.types import Entry
+from hiexp_verl.types import Entry, Source
 
 ENCODER = HashEncoder(32)
 
@@ -60,6 +60,17 @@ def test_a_question_does_not_see_entries_from_itself_alone():
 def test_questions_that_ask_the_same_are_left_out_together():
     own = retriever([0, 10], questions=[("a", "twin"), ("twin",)], near_duplicates={"a": ("twin",), "twin": ("a",)})
     assert own.retrieve_vectors(plane(0), ["e1"], top_k=3, exclude_questions=["a"]) == [[]]
+
+
+def test_a_question_without_a_known_id_is_known_by_its_text():
+    entries = (Entry("e1-0000", "e1", "t", "d", questions=("q7",)),)
+    sources = (Source("q7#0", "q7", "Who wrote Emma?", "m", "x", False, ()),)
+    own = Retriever(HEK(Header(ENCODER.identity), entries, plane(0), sources), ENCODER)
+    assert own.known_question("q7", "anything") == "q7"
+    assert own.known_question(None, "who wrote  EMMA") == "q7"
+    assert own.known_question("row-3", "Answer the given question. Question: Who wrote Emma?\n") == "q7"
+    assert own.known_question("row-3", "Who wrote Persuasion?") == "row-3"
+    assert own.known_question(None, "") is None
 
 
 def test_equal_scores_are_ordered_by_id():

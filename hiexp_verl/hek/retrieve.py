@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from hiexp_verl.encoder import Encoder, Vectors
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.hek.store import HEK
+from hiexp_verl.scoring import normalise
 from hiexp_verl.types import Hit, Level
 
 # Cosines closer than this are ties: the last bits of a matrix product depend on how it was blocked.
@@ -33,6 +34,17 @@ class Retriever:
         for row, entry in enumerate(hek.entries):
             for question in entry.questions:
                 self._rows_of_question[question].append(row)
+        self._id_of_text = {normalise(source.question): source.question_id for source in hek.sources}
+
+    def known_question(self, question_id: str | None, text: str) -> str | None:
+        """Return the id under which the HEK knows a question: its own, or that of a source with the same text.
+
+        Rows of other data sets carry no id, or one of their own; some put the question after instructions ("Question: ...").
+        """
+        if question_id in self._rows_of_question:
+            return question_id
+        bare = text.rpartition("Question:")[2]
+        return self._id_of_text.get(normalise(text)) or self._id_of_text.get(normalise(bare)) or question_id
 
     def retrieve(
         self,

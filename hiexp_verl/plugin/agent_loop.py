@@ -12,7 +12,7 @@ from verl.tools.schemas import ToolResponse
 from hiexp_verl.config import HiExpConfig, parse_config
 from hiexp_verl.plugin.retrieval import Retrieval, retrieval_for
 from hiexp_verl.plugin.tools import SearchTool
-from hiexp_verl.run.guide import Guide
+from hiexp_verl.run.guide import Guide, Place
 from hiexp_verl.run.lookup import ExperienceRequest
 from hiexp_verl.types import Message
 
@@ -57,8 +57,8 @@ class HiExpAgentLoop(ToolAgentLoop):
 
     async def _guided_start(self, messages: list[Message]) -> list[Message]:
         # Rows of other preprocessors hold instructions in the user message; the bare question matches better.
-        question = self.question or next((str(m["content"]) for m in reversed(messages) if m["role"] == "user"), "")
-        hits = await self.retrieval.experience(ExperienceRequest("start", question, self._excluded()))
+        question = self.question or _last_user(messages)
+        hits = await self.retrieval.experience(self._request("start", question))
         room = self.prompt_length - self._prompt_tokens(messages)
         guided, shown = self.guide.at_start(messages, hits, max_tokens=max(0, min(self.settings.start.max_tokens, room)))
         while shown and (excess := self._prompt_tokens(guided) - self.prompt_length) > 0:
@@ -81,15 +81,17 @@ class HiExpAgentLoop(ToolAgentLoop):
         search = len(self.queries)  # now: parallel calls go on while this one waits
         if self.settings.enabled and not failed:
             # After super(), so that verl's length limit cuts documents, never experience.
-            hits = await self.retrieval.experience(ExperienceRequest("step", info["query"], self._excluded()))
+            hits = await self.retrieval.experience(self._request("step", info["query"]))
             text, shown = self.guide.at_search(hits)
             self.shown += [{**row, "search": search} for row in shown]
             response.text = (response.text or "") + text
         self.tool_texts.append(response.text or "")
         return response, reward, info
 
-    def _excluded(self) -> str | None:
-        return self.question_id if self.settings.leave_one_out else None
+    def _request(self, place: Place, text: str) -> ExperienceRequest:
+        if not self.settings.leave_one_out:
+            return ExperienceRequest(place, text)
+        return ExperienceRequest(place, text, self.question_id, self.question or _last_user(self.messages))
 
     def _count_tokens(self, text: str) -> int:
         return len(self.tokenizer.encode(text, add_special_tokens=False))
@@ -130,3 +132,7 @@ class HiExpAgentLoop(ToolAgentLoop):
                 turns[-1].append(token)
             previous = mask
         return [self.tokenizer.decode(turn, skip_special_tokens=True) for turn in turns]
+
+
+def _last_user(messages: list[Message]) -> str:
+    return next((str(m["content"]) for m in reversed(messages) if m["role"] == "user"), "")

@@ -80,11 +80,11 @@ async def episode(
     started = time.monotonic()
     state = _State(first_messages(question.question, settings.format))
     if experience is not None:
-        state.messages, state.shown = await experience.at_start(state.messages, question.question, question.id)
+        state.messages, state.shown = await experience.at_start(state.messages, question)
     while not state.stop:
         query = await _model_turn(state, policy, settings, _seed(settings.seed, question.id, sample, len(state.queries)))
         if query is not None and len(state.queries) < settings.max_searches:
-            await _search_turn(state, query, question.id, search, settings, experience)
+            await _search_turn(state, query, question, search, settings, experience)
         elif query is not None:
             state.stop = "search_limit"
     return _trajectory(question, policy.model, state, settings, sample, time.monotonic() - started)
@@ -123,7 +123,7 @@ async def _model_turn(state: _State, policy: Policy, settings: EpisodeSettings, 
 
 
 async def _search_turn(
-    state: _State, query: str, question_id: str, search: SearchEngine, settings: EpisodeSettings, experience: Experience | None
+    state: _State, query: str, question: Question, search: SearchEngine, settings: EpisodeSettings, experience: Experience | None
 ) -> None:
     state.queries.append(query)
     try:
@@ -136,7 +136,7 @@ async def _search_turn(
     passages = [passage for passage, _ in ranking]
     text = render_documents(passages, settings.format, settings.max_words_per_passage, settings.max_chars)
     if experience is not None:
-        lessons, shown = await experience.at_search(query, question_id)
+        lessons, shown = await experience.at_search(query, question)
         state.shown += [{**row, "search": len(state.queries)} for row in shown]
         text += lessons
     state.messages.append({"role": "tool", "content": text})

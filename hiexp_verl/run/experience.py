@@ -4,9 +4,9 @@ from collections.abc import Callable, Sequence
 
 from hiexp_verl.config import StartConfig, StepConfig
 from hiexp_verl.hek import Retriever
-from hiexp_verl.run.guide import Guide, Shown, rough_tokens
+from hiexp_verl.run.guide import Guide, Place, Shown, rough_tokens
 from hiexp_verl.run.lookup import ExperienceRequest, Lookup
-from hiexp_verl.types import Message
+from hiexp_verl.types import Message, Question
 
 
 class Experience:
@@ -34,15 +34,15 @@ class Experience:
         self._lookup = Lookup(retriever, start, step)
         self._leave_one_out = leave_one_out
 
-    async def at_start(self, messages: Sequence[Message], question: str, question_id: str) -> tuple[list[Message], Shown]:
+    async def at_start(self, messages: Sequence[Message], question: Question) -> tuple[list[Message], Shown]:
         """Return the first messages with E3 and E2 added, and what was shown."""
-        hits = await self._lookup(ExperienceRequest("start", question, self._excluded(question_id)))
+        hits = await self._lookup(self._request("start", question.question, question))
         return self.guide.at_start(messages, hits)
 
-    async def at_search(self, query: str, question_id: str) -> tuple[str, Shown]:
+    async def at_search(self, query: str, question: Question) -> tuple[str, Shown]:
         """Return the text that goes after the documents of a search, and what was shown."""
-        hits = await self._lookup(ExperienceRequest("step", query, self._excluded(question_id)))
+        hits = await self._lookup(self._request("step", query, question))
         return self.guide.at_search(hits)
 
-    def _excluded(self, question_id: str) -> str | None:
-        return question_id if self._leave_one_out else None
+    def _request(self, place: Place, text: str, question: Question) -> ExperienceRequest:
+        return ExperienceRequest(place, text, question.id, question.question) if self._leave_one_out else ExperienceRequest(place, text)

@@ -15,7 +15,8 @@ class ExperienceRequest:
 
     place: Place
     text: str  # the question (start), the search query (step)
-    exclude_question: str | None = None  # hide what was distilled from this question alone
+    exclude_question: str | None = None  # hide what was distilled from this question alone, known by its id
+    exclude_text: str = ""  # or by its text, where the row has no id that the HEK knows
 
 
 class Lookup:
@@ -50,8 +51,13 @@ class Lookup:
                 levels=LEVELS_OF[place],
                 top_k=self.top_k[place],
                 min_score=self.min_score[place],
-                exclude_questions=[requests[i].exclude_question for i in rows],
+                exclude_questions=[self._excluded(requests[i]) for i in rows],
             )
             for i, found in zip(rows, hits, strict=True):
                 answers[i] = found
         return answers
+
+    def _excluded(self, request: ExperienceRequest) -> str | None:
+        if request.exclude_question is None and not request.exclude_text:
+            return None
+        return self._retriever.known_question(request.exclude_question, request.exclude_text)
