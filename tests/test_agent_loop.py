@@ -54,10 +54,11 @@ def config_of(paths, dialect, *overrides):
     )
 
 
-def run(cls, config, tokenizer, turns, question_id="val-1"):
+def run(cls, config, tokenizer, turns, question_id="val-1", user=QUESTION, extra_info=None):
     server = RecitingServer(tokenizer, turns)
-    prompt = [{"role": "system", "content": SYSTEM}, {"role": "user", "content": QUESTION}]
-    row = {"raw_prompt": prompt, "extra_info": {"question_id": question_id, "question": QUESTION}, "session_id": 0}
+    prompt = [{"role": "system", "content": SYSTEM}, {"role": "user", "content": user}]
+    extra_info = {"question_id": question_id, "question": QUESTION} if extra_info is None else extra_info
+    row = {"raw_prompt": prompt, "extra_info": extra_info, "session_id": 0}
     loop = asyncio.new_event_loop()
     asyncio.set_event_loop(loop)
     try:
@@ -66,7 +67,7 @@ def run(cls, config, tokenizer, turns, question_id="val-1"):
         output = loop.run_until_complete(agent.run({"temperature": 1.0}, **row))
     finally:
         loop.close()
-    assert prompt == [{"role": "system", "content": SYSTEM}, {"role": "user", "content": QUESTION}], "shared prompt changed"
+    assert prompt == [{"role": "system", "content": SYSTEM}, {"role": "user", "content": user}], "shared prompt changed"
     return output, server
 
 
@@ -120,6 +121,18 @@ def test_documents_are_cut_never_experience(paths, tokenizer):
     assert "<experience>\n- Search for the mountain first, then for its country.\n</experience>" in text
 
 
+def test_a_tool_response_that_the_budget_has_no_room_for_was_not_shown(paths, tokenizer):
+    always = "hiexp.step.min_score=-1.0"
+    whole, _ = run(HiExpAgentLoop, config_of(paths, "search_tags", always), tokenizer, TURNS["search_tags"])
+    starts = [i for i in range(1, len(whole.response_mask)) if whole.response_mask[i - 1] > whole.response_mask[i]]
+    limit = f"data.max_response_length={starts[1] + 20}"  # the first response fits, the second does not
+    cut, _ = run(HiExpAgentLoop, config_of(paths, "search_tags", always, limit), tokenizer, TURNS["search_tags"])
+    assert {row["search"] for row in whole.extra_fields["hiexp"]["shown"] if row["place"] == "step"} == {1, 2}
+    record = cut.extra_fields["hiexp"]
+    assert {row["search"] for row in record["shown"] if row["place"] == "step"} == {1}
+    assert [m["role"] for m in record["messages"]] == ["system", "user", "assistant", "tool", "assistant"]
+
+
 def test_the_prompt_never_outgrows_verls_limit(paths, tokenizer):
     plain = tokenizer.apply_chat_template(
         [{"role": "system", "content": SYSTEM}, {"role": "user", "content": QUESTION}],
@@ -139,6 +152,15 @@ def test_a_question_never_sees_what_was_distilled_from_itself_alone(paths, token
         HiExpAgentLoop, config_of(paths, "search_tags", "hiexp.leave_one_out=false"), tokenizer, TURNS["search_tags"], question_id="train-1"
     )
     assert "e1-1" in {row["entry"] for row in seen.extra_fields["hiexp"]["shown"]}
+
+
+def test_a_row_without_an_id_is_known_by_its_question(paths, tokenizer):
+    config, turns = config_of(paths, "search_tags"), TURNS["search_tags"]
+    asked = "Answer the given question. Question: Which country has Noshak as its highest point?\n"
+    own, _ = run(HiExpAgentLoop, config, tokenizer, turns, user=asked, extra_info={"index": 0})
+    other, _ = run(HiExpAgentLoop, config, tokenizer, turns, user="Question: Which country has a peak?", extra_info={"index": 0})
+    assert "e1-1" not in {row["entry"] for row in own.extra_fields["hiexp"]["shown"]}
+    assert "e1-1" in {row["entry"] for row in other.extra_fields["hiexp"]["shown"]}
 
 
 def test_a_broken_call_is_counted_and_the_episode_goes_on(paths, tokenizer):

@@ -50,7 +50,7 @@ def write_hek(root: Path) -> Path:
     from hiexp_verl.encoder import load_encoder
     from hiexp_verl.hek.header import Header
     from hiexp_verl.hek.store import HEK
-    from hiexp_verl.types import Entry
+    from hiexp_verl.types import Entry, Source
 
     entries = (
         Entry("e1-1", "e1", "highest point of a country", "Search for the mountain first, then for its country.", questions=("train-1",)),
@@ -61,7 +61,8 @@ def write_hek(root: Path) -> Path:
     )
     encoder = load_encoder("hash:256")
     header = Header(encoder=encoder.identity, thresholds={"step_min_score": 0.05}, distiller="rules")
-    HEK(header, entries, encoder.encode_passages([e.title for e in entries])).save(root)
+    sources = (Source("train-1#0", "train-1", "Which country has Noshak as its highest point?", "m", "x", False, ("Noshak",)),)
+    HEK(header, entries, encoder.encode_passages([e.title for e in entries]), sources).save(root)
     return root
 
 

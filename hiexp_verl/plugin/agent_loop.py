@@ -1,6 +1,7 @@
 """verl's tool loop, guided at two places: the system prompt at the start, the response of a search call."""
 
 import copy
+from itertools import pairwise
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -106,6 +107,12 @@ class HiExpAgentLoop(ToolAgentLoop):
         """Return what happened, for the reward, the metrics and the dump."""
         turns = self._assistant_turns(output)
         tools = [{"role": "tool", "content": text} for text in self.tool_texts]
+        mask = [1, *output.response_mask]
+        answered = sum(before > after for before, after in pairwise(mask))  # stretches of tool tokens
+        if self.max_parallel_calls == 1:
+            # verl ends an episode on a tool response that the budget has no room for: the policy never saw that one.
+            tools = tools[:answered]
+            self.shown = [row for row in self.shown if row.get("search", 0) <= answered]
         episode = list(self.messages)
         for i, turn in enumerate(turns):
             episode += [{"role": "assistant", "content": turn}, *tools[i : i + 1]]
