@@ -7,7 +7,7 @@ thresholds stores the `EncoderIdentity` beside them and refuses another.
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
 Vectors = NDArray[np.float32]
+
+# Texts are encoded in pieces of so many, wherever that is done: the last bits of a vector depend on its companions.
+CHUNK = 256
 
 _OTHER_FRAMEWORKS = ["*.onnx", "*.h5", "*.msgpack", "openvino/*", "onnx/*"]
 _WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
@@ -123,8 +126,9 @@ class SentenceEncoder:
     def _encode(self, texts: list[str]) -> Vectors:
         if not texts:
             return np.zeros((0, self.identity.dimensions), dtype=np.float32)
-        vectors = self._model.encode(texts, batch_size=self._batch_size, convert_to_numpy=True, show_progress_bar=False)
-        return unit_rows(np.asarray(vectors, dtype=np.float32))
+        chunks = [texts[start : start + CHUNK] for start in range(0, len(texts), CHUNK)]
+        encode = partial(self._model.encode, batch_size=self._batch_size, convert_to_numpy=True, show_progress_bar=False)
+        return unit_rows(np.concatenate([np.asarray(encode(chunk), dtype=np.float32) for chunk in chunks]))
 
 
 def load_encoder(spec: str, device: str = "cpu") -> Encoder:

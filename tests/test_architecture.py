@@ -18,7 +18,7 @@ LAYERS = [
     {"doctor", "cli"},
 ]
 # Where torch is the matter itself, and is imported inside functions.
-LAZY = {"doctor.py", "gguf.py", "assets.py"}
+LAZY = {"doctor.py", "gguf.py", "assets.py", "on_ray.py"}
 
 
 def layer(path: Path) -> str:

@@ -2,8 +2,11 @@
 
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
+from itertools import chain
+from typing import Protocol
 
 from tqdm import tqdm
 
@@ -55,7 +58,24 @@ class BuildReport:
         return "\n".join([*lines, f"{self.step_fire_rate:6.0%} of these searches would get an E1 of another question"])
 
 
-def build(trajectories: Iterable[Trajectory], distiller: Distiller, encoder: Encoder, config: BuildConfig | None = None) -> BuildReport:
+class Map(Protocol):
+    """Applies a function to every item, in order (`one_by_one` here, `on_ray.ray_map` on a cluster)."""
+
+    def __call__(self, function: Callable[[Contrast], list[Diagnosis]], items: Sequence[Contrast], /) -> list[list[Diagnosis]]: ...
+
+
+def one_by_one(function: Callable[[Contrast], list[Diagnosis]], items: Sequence[Contrast]) -> list[list[Diagnosis]]:
+    """Map in this process, with a progress bar when it takes a while."""
+    return [function(item) for item in tqdm(items, desc="diagnose", disable=len(items) < 50)]
+
+
+def build(
+    trajectories: Iterable[Trajectory],
+    distiller: Distiller,
+    encoder: Encoder,
+    config: BuildConfig | None = None,
+    map_contrasts: Map = one_by_one,
+) -> BuildReport:
     """Distil trajectories into experience: cases (E1), patterns (E2), strategies (E3).
 
     Raises:
@@ -64,7 +84,7 @@ def build(trajectories: Iterable[Trajectory], distiller: Distiller, encoder: Enc
     config = config or BuildConfig()
     trajectories = list(trajectories)
     contrasted, dropped = contrasts(trajectories, config.success_at, config.single_sided)
-    diagnoses = _diagnose_all(contrasted, config)
+    diagnoses = list(chain.from_iterable(map_contrasts(partial(diagnose, most=config.cases_per_question), contrasted)))
     cases = _cases(diagnoses, distiller, encoder, config, dropped)
     patterns, pattern_height = summarise(cases, "e2", distiller, encoder, config.pattern, dropped)
     strategies, strategy_height = summarise(patterns, "e3", distiller, encoder, config.strategy, dropped)
@@ -102,11 +122,6 @@ def near_duplicates(questions: dict[str, str]) -> dict[str, tuple[str, ...]]:
     for question_id, text in questions.items():
         groups[frozenset(normalise(text).split()) - _SMALL_WORDS].append(question_id)
     return {one: tuple(other for other in group if other != one) for group in groups.values() if len(group) > 1 for one in group}
-
-
-def _diagnose_all(contrasted: Sequence[Contrast], config: BuildConfig) -> list[Diagnosis]:
-    progress = tqdm(contrasted, desc="diagnose", disable=len(contrasted) < 50)
-    return [diagnosis for contrast in progress for diagnosis in diagnose(contrast, config.cases_per_question)]
 
 
 def _cases(
