@@ -22,6 +22,7 @@ class Search:
     query: str
     documents: str  # without tags and without experience shown beside it; "" when nothing came back
     message_index: int  # of the assistant message that made the call
+    result_index: int | None = None  # of the tool message that answered it, as written; None when nothing came back
 
 
 def searches(messages: Sequence[Message]) -> list[Search]:
@@ -32,7 +33,8 @@ def searches(messages: Sequence[Message]) -> list[Search]:
             continue
         results = list(_results_after(messages, index))
         for number, query in enumerate(_queries(message)):
-            found.append(Search(query, results[number] if number < len(results) else "", index))
+            result, documents = results[number] if number < len(results) else (None, "")
+            found.append(Search(query, documents, index, result))
     return found
 
 
@@ -79,9 +81,9 @@ def _loads(text: str) -> object:
         return None
 
 
-def _results_after(messages: Sequence[Message], index: int) -> Iterator[str]:
-    for message in messages[index + 1 :]:
+def _results_after(messages: Sequence[Message], index: int) -> Iterator[tuple[int, str]]:
+    for number, message in enumerate(messages[index + 1 :], start=index + 1):
         if message.get("role") == "assistant":
             return
         if message.get("role") == "tool":
-            yield _WRAPPER.sub("", _EXPERIENCE.sub("", text_of(message))).strip()
+            yield number, _WRAPPER.sub("", _EXPERIENCE.sub("", text_of(message))).strip()

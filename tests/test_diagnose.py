@@ -35,7 +35,7 @@ def test_searches_are_read_in_both_dialects_and_experience_is_no_document():
         {"role": "tool", "content": [{"type": "text", "text": "d1"}]},
     ]
     for messages in (tags, hermes, parsed):
-        assert searches(messages) == [Search("a", "d1", 0)]
+        assert searches(messages) == [Search("a", "d1", 0, 1)]
 
 
 def test_calls_that_are_broken_are_no_searches():

@@ -1,4 +1,6 @@
-"""Ward clusters of unit vectors (the paper's construction, step 5)."""
+"""Clusters of unit vectors: Ward linkage (the paper's construction, step 5), or average linkage."""
+
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -6,6 +8,9 @@ from numpy.typing import NDArray
 from hiexp_verl.build.ward import Tree, ward_tree
 from hiexp_verl.encoder import Vectors
 from hiexp_verl.errors import HiExpError
+
+Linkage = Literal["ward", "average"]
+MOST_AVERAGE = 20_000
 
 
 def ward_clusters(vectors_E_D: Vectors, max_height: float) -> NDArray[np.int64]:
@@ -37,15 +42,45 @@ def height_for(tree: Tree, cluster_size: float) -> float:
     return round(float(below + above) / 2, 6)
 
 
-def height_of_cosine(cosine: float) -> float:
-    """Return the height at which a pair of that cosine is merged: sqrt(2 * (1 - cosine)).
+def linkage_tree(vectors_E_D: Vectors, linkage: Linkage = "ward") -> Tree:
+    """Return the tree of merges of unit vectors.
+
+    Heights of `ward` are Euclidean and grow with the clusters; those of `average` are cosine distances (1 - cosine), the
+    mean over the pairs of two clusters, whatever their size.
+
+    Raises:
+        HiExpError: rows are not of length 1, an unknown linkage, or too many rows for `average`, whose memory is quadratic.
+    """
+    check_unit(vectors_E_D)
+    if linkage == "ward":
+        return ward_tree(vectors_E_D)
+    if linkage != "average":
+        raise HiExpError(f"unknown linkage {linkage!r}; use ward or average")
+    rows = len(vectors_E_D)
+    if rows > MOST_AVERAGE:
+        raise HiExpError(f"average linkage of {rows} entries needs too much memory (at most {MOST_AVERAGE}); use ward")
+    if rows < 2:
+        return Tree(np.zeros((0, 2), dtype=np.int64), np.zeros(0), rows)
+    from scipy.cluster.hierarchy import linkage as scipy_linkage
+
+    merges_M_4 = scipy_linkage(vectors_E_D.astype(np.float64), method="average", metric="cosine")
+    # scipy names a cluster by the merge that made it; we, by one of its vectors.
+    leaf = list(range(rows))
+    for left, right, _, _ in merges_M_4:
+        leaf.append(min(leaf[int(left)], leaf[int(right)]))
+    pairs = [(leaf[int(left)], leaf[int(right)]) for left, right, _, _ in merges_M_4]
+    return Tree(np.array(pairs, dtype=np.int64), np.maximum(merges_M_4[:, 2], 0.0), rows)
+
+
+def height_of_cosine(cosine: float, linkage: Linkage = "ward") -> float:
+    """Return the height at which a pair of that cosine is merged: sqrt(2 * (1 - cosine)) by Ward, 1 - cosine by average.
 
     Raises:
         HiExpError: the cosine is outside -1 to 1.
     """
     if not -1 <= cosine <= 1:
         raise HiExpError(f"cosine {cosine} is out of range; give a number from -1 to 1")
-    return float(np.sqrt(2 * (1 - cosine)))
+    return float(np.sqrt(2 * (1 - cosine))) if linkage == "ward" else float(1 - cosine)
 
 
 def check_unit(vectors_E_D: Vectors) -> None:

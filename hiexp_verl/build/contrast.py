@@ -1,5 +1,6 @@
 """Successes beside failures of the same question: what experience is distilled from."""
 
+import json
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -33,7 +34,12 @@ def contrasts(
         groups.setdefault(trajectory.question_id, []).append(trajectory)
     kept: list[Contrast] = []
     dropped: Counter[str] = Counter()
-    for question_id, group in groups.items():
+    for question_id, played in groups.items():
+        group = _without_contradictions(played)
+        if len(group) < len(played):
+            dropped["trajectories with contradictory labels"] += len(played) - len(group)
+        if not group:
+            continue
         good = [t for t in group if (t.correct if success_at is None else t.score >= success_at)]
         accepted = {normalise(t.prediction) for t in good}
         bad = [t for t in group if t not in good]
@@ -45,6 +51,15 @@ def contrasts(
         else:
             kept.append(Contrast(question_id, group[0].question, group[0].answers, tuple(good), tuple(clear)))
     return kept, dropped
+
+
+def _without_contradictions(played: list[Trajectory]) -> list[Trajectory]:
+    """Leave out trajectories that occur both as right and as wrong: their judge contradicts itself."""
+    marks: dict[str, set[bool]] = {}
+    keys = [json.dumps(t.messages, sort_keys=True) if t.messages else t.id for t in played]
+    for key, trajectory in zip(keys, played, strict=True):
+        marks.setdefault(key, set()).add(trajectory.correct)
+    return [t for key, t in zip(keys, played, strict=True) if len(marks[key]) == 1]
 
 
 def _reason_to_drop(good: list[Trajectory], bad: list[Trajectory], clear: list[Trajectory], single_sided: bool) -> str:

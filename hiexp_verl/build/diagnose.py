@@ -4,17 +4,19 @@ Small models cannot find the difference between two transcripts, but it can be c
 which, what they retrieved, where they part. The finding is what a distiller gets, and it is kept as provenance.
 """
 
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from hiexp_verl.build.contrast import Contrast
+from hiexp_verl.build.evidence import evidence_of
 from hiexp_verl.build.mask import Masker
 from hiexp_verl.build.shape import Shape, asked_for, shape_of
 from hiexp_verl.build.words import word_set
 from hiexp_verl.scoring import cem, normalise
 from hiexp_verl.transcript import Search, searches
-from hiexp_verl.types import Trajectory
+from hiexp_verl.types import Evidence, Trajectory
 
 # In the order in which they are decisive: the first that holds is the main finding of a failure.
 Finding = Literal[
@@ -27,6 +29,7 @@ Finding = Literal[
     "entity_never_resolved",  # the success named the intermediate thing in a later query, the failure never did
     "repeated_query",  # it asked the same again and got the same again
     "answer_repeats_question",  # it answered with a name that the question already gives
+    "misjudged",  # it had looked up what there was to look up, and concluded wrongly from it
     "stopped_early",  # it searched less than the success and had not retrieved the answer
     "dropped_condition",  # its queries leave out words of the question that the success searched with
     "whole_question_query",  # it pasted the question into the search
@@ -71,6 +74,7 @@ class Diagnosis:
     failed: Side
     succeeded: Side | None  # None for a question without successes
     masker: Masker
+    evidence: tuple[Evidence, ...]  # where one can see it
 
     @property
     def kind_of_question(self) -> str:
@@ -79,40 +83,40 @@ class Diagnosis:
 
 
 def diagnose(contrast: Contrast, most: int = 2) -> list[Diagnosis]:
-    """Return at most `most` diagnoses with different findings, the most frequent finding first.
-
-    Failures of which nothing can be said give none.
-    """
+    """Return at most `most` diagnoses with different findings, the most frequent finding first."""
     documents = [search.documents for t in (*contrast.successes, *contrast.failures) for search in searches(t.messages)]
     masker = Masker(contrast.question, documents, contrast.answers)
-    best = min(contrast.successes, key=_model_success_order(contrast.answers), default=None)
     by_finding: dict[Finding, list[Diagnosis]] = {}
     for failure in contrast.failures:
-        found = _diagnose_pair(contrast, failure, best, masker)
-        if found is not None:
-            by_finding.setdefault(found.finding, []).append(found)
+        found = _diagnose_pair(contrast, failure, _model_success(contrast, failure), masker)
+        by_finding.setdefault(found.finding, []).append(found)
     # sorted() is stable: equally frequent findings keep their order of appearance.
     groups = sorted(by_finding.values(), key=len, reverse=True)
     return [max(group, key=lambda d: d.part_at) for group in groups[:most]]
 
 
-def _model_success_order(answers: Sequence[str]) -> Callable[[Trajectory], tuple[bool, bool, int, str]]:
-    """Order successes: with evidence for the answer first, then those that searched least (but at all)."""
+def _model_success(contrast: Contrast, failure: Trajectory) -> Trajectory | None:
+    """Return the success to hold against a failure: one with evidence for its answer, that went with the failure for longest.
 
-    def order(trajectory: Trajectory) -> tuple[bool, bool, int, str]:
-        made = searches(trajectory.messages)
-        return (not made, not _saw(made, answers), len(made), trajectory.id)
+    The later the two part, the more is equal that could have made the difference. Of equals, the one that searched least.
+    """
+    failed = [search.query for search in searches(failure.messages)]
 
-    return order
+    def order(success: Trajectory) -> tuple[bool, bool, int, int, str]:
+        made = searches(success.messages)
+        alike = _common_searches(failed, [search.query for search in made])
+        return (not made, not _saw(made, contrast.answers), -alike, len(made), success.id)
+
+    return min(contrast.successes, key=order, default=None)
 
 
-def _diagnose_pair(contrast: Contrast, failure: Trajectory, success: Trajectory | None, masker: Masker) -> Diagnosis | None:
+def _diagnose_pair(contrast: Contrast, failure: Trajectory, success: Trajectory | None, masker: Masker) -> Diagnosis:
     failed = _side(failure, contrast, masker)
     succeeded = _side(success, contrast, masker) if success is not None else None
     names = _names(contrast, masker)
-    findings: list[Finding] = [finding for finding, holds in _checks(contrast, failed, succeeded, names) if holds]
-    if not findings:
-        return None
+    checks = _checks(contrast, failed, succeeded, names, _asks_about_two(contrast, masker))
+    findings: list[Finding] = [finding for finding, holds in checks if holds] or ["misjudged"]
+    part_at = _common_searches(failed.queries, succeeded.queries) if succeeded is not None else 0
     masked = masker.mask(contrast.question)
     shape = shape_of(masked)
     bridge = succeeded.bridge if succeeded is not None else ""
@@ -125,29 +129,33 @@ def _diagnose_pair(contrast: Contrast, failure: Trajectory, success: Trajectory 
         shape="indirect" if shape == "direct" and bridge else shape,
         asked_for=asked_for(masked),
         bridge_kind=masker.kind_of(bridge) if bridge else "",
-        part_at=_common_searches(failed, succeeded),
+        part_at=part_at,
         failed=failed,
         succeeded=succeeded,
         masker=masker,
+        evidence=evidence_of(failure, success, part_at, contrast.question, contrast.answers),
     )
 
 
-def _checks(contrast: Contrast, failed: Side, succeeded: Side | None, names: list[frozenset[str]]) -> list[tuple[Finding, bool]]:
+def _checks(
+    contrast: Contrast, failed: Side, succeeded: Side | None, names: list[frozenset[str]], two_things: bool
+) -> list[tuple[Finding, bool]]:
     """Evaluate every finding, in the order of `Finding`."""
     question = _words(contrast.question)
     good = succeeded if succeeded is not None else Side("", (), contrast.answers[0], None, "")
-    two_things = _asks_about_two(contrast.question, names)
     searched = bool(failed.queries)
+    looked_up = two_things and _each_on_its_own(failed.queries, names)
     return [
         ("no_answer", not failed.prediction.strip()),
         ("answer_form", _same_thing(failed.prediction, (good.prediction, *contrast.answers))),
         ("never_searched", not searched and (bool(good.queries) or succeeded is None)),
-        ("two_in_one_query", two_things and _joins(failed.queries, names) and not _joins(good.queries, names)),
+        ("two_in_one_query", two_things and not looked_up and _joins(failed.queries, names) and not _joins(good.queries, names)),
         ("answer_retrieved_but_missed", failed.saw_answer is True),
         ("wrong_entity", bool(good.bridge and failed.bridge) and not _words(good.bridge) & _words(failed.bridge)),
         ("entity_never_resolved", searched and bool(good.bridge) and not failed.bridge),
         ("repeated_query", _repeats(failed.queries) and not _repeats(good.queries)),
         ("answer_repeats_question", not two_things and _covered(_words(failed.prediction), question) and searched),
+        ("misjudged", looked_up),
         ("stopped_early", 0 < len(failed.queries) < len(good.queries)),
         ("dropped_condition", searched and len(_dropped(question, failed.queries) - _dropped(question, good.queries)) >= 2),
         ("whole_question_query", any(len(_words(q) & question) >= _WHOLE_QUESTION * len(question) for q in failed.queries)),
@@ -174,7 +182,7 @@ def _saw(made: Sequence[Search], answers: Sequence[str]) -> bool | None:
 def _bridge(made: Sequence[Search], contrast: Contrast, masker: Masker) -> str:
     """Return the first name in a query that the question does not give, that earlier passages do, and that is not the answer."""
     question, names = _words(contrast.question), _names(contrast, masker)
-    two_things = _asks_about_two(contrast.question, names)
+    two_things = _asks_about_two(contrast, masker)
     seen = ""
     for number, search in enumerate(made):
         # Of two things compared, a query that still names one is about that one, whatever else it adds.
@@ -192,8 +200,13 @@ def _names(contrast: Contrast, masker: Masker) -> list[frozenset[str]]:
     return [words for name in masker.names(contrast.question) if (words := _words(name))]
 
 
-def _asks_about_two(question: str, names: Sequence[frozenset[str]]) -> bool:
-    return shape_of(question) in ("compare", "common", "verify") and len(names) >= 2
+def _asks_about_two(contrast: Contrast, masker: Masker) -> bool:
+    """Whether the question sets two named things beside each other ("X or Y", "X and Y") to compare or judge them."""
+    if shape_of(contrast.question) not in ("compare", "common", "verify"):
+        return False
+    names = [re.escape(name) for name in masker.names(contrast.question)]
+    pairs = "|".join(rf"{one}\W+(?:and|or|vs\.?)\W+(?:\w+ ){{0,3}}{other}" for one in names for other in names if one != other)
+    return bool(pairs and re.search(pairs, contrast.question))
 
 
 def _new_words(query: str, question: frozenset[str]) -> list[str]:
@@ -232,6 +245,12 @@ def _joins(queries: Sequence[str], names: list[frozenset[str]]) -> bool:
     return bool(queries) and sum(name <= _words(queries[0]) for name in names) >= 2
 
 
+def _each_on_its_own(queries: Sequence[str], names: list[frozenset[str]]) -> bool:
+    """Whether each of the question's names has a query without the others."""
+    asked = [[name for name in names if name <= _words(query)] for query in queries]
+    return all([name] in asked for name in names)
+
+
 def _repeats(queries: Sequence[str]) -> bool:
     words = [_words(query) for query in queries]
     return any(_overlap(a, b) >= _SAME_QUERY for i, a in enumerate(words) for b in words[i + 1 :])
@@ -241,10 +260,8 @@ def _dropped(question: frozenset[str], queries: Sequence[str]) -> frozenset[str]
     return question.difference(*(_words(query) for query in queries))
 
 
-def _common_searches(failed: Side, succeeded: Side | None) -> int:
-    if succeeded is None:
-        return 0
-    alike = [_overlap(_words(a), _words(b)) >= _SAME_QUERY for a, b in zip(failed.queries, succeeded.queries, strict=False)]
+def _common_searches(failed: Sequence[str], succeeded: Sequence[str]) -> int:
+    alike = [_overlap(_words(a), _words(b)) >= _SAME_QUERY for a, b in zip(failed, succeeded, strict=False)]
     return alike.index(False) if False in alike else len(alike)
 
 

@@ -83,8 +83,8 @@ class PromptedDistiller:
         """
 
         def prompt(index: int, attempt: int) -> str:
-            # A repetition shows the children in another order.
-            group = list(groups[index])[:: -1 if attempt else 1][:_MOST_CHILDREN]
+            # The first are the most telling; a repetition shows them in another order.
+            group = list(groups[index][:_MOST_CHILDREN])[:: -1 if attempt else 1]
             children = "\n".join(f"- ({entry.title}) {entry.description}" for entry in group)
             return _template(f"summarise_{level}.txt").substitute(children=children)
 

@@ -1,5 +1,6 @@
 """Drafts become entries: numbered, linked to where they come from, near-duplicates merged."""
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
@@ -22,9 +23,25 @@ def case(draft: Draft, d: Diagnosis) -> Entry:
         description=draft.description,
         kind=draft.kind,
         tags=tags_of(d),
+        preconditions=preconditions_of(d),
         questions=(d.question_id,),
         sources=tuple(sources),
+        evidence=d.evidence,
     )
+
+
+_SHAPE_IS = {
+    "compare": "the question compares things",
+    "common": "the question asks what things share",
+    "verify": "the question is answered with yes or no",
+    "indirect": "the question describes something without naming it",
+    "direct": "the question asks for one fact about something named",
+}
+
+
+def preconditions_of(d: Diagnosis) -> tuple[str, ...]:
+    """Return what must hold of a question for advice from this diagnosis to apply."""
+    return (_SHAPE_IS[d.shape], *([f"a {d.bridge_kind} must be found first"] if d.bridge_kind else []))
 
 
 def parent(draft: Draft, level: Level, children: Sequence[Entry]) -> Entry:
@@ -36,16 +53,22 @@ def parent(draft: Draft, level: Level, children: Sequence[Entry]) -> Entry:
         description=draft.description,
         kind=draft.kind,
         tags=tuple(f"{name}:{value}" for name in ("finding", "shape", "asked", "bridge") for value in tag_values(children, name)[:2]),
+        preconditions=_held_by_most(children),
         children=tuple(child.id for child in children),
         questions=_union(child.questions for child in children),
         sources=_union(child.sources for child in children),
     )
 
 
+def _held_by_most(children: Sequence[Entry]) -> tuple[str, ...]:
+    counts = Counter(precondition for child in children for precondition in child.preconditions)
+    return tuple(precondition for precondition, count in counts.items() if 2 * count > len(children))
+
+
 def merge(entries: Sequence[Entry], encoder: Encoder, title_cosine: float, description_cosine: float) -> list[Entry]:
     """Merge each entry into the first one before it whose title and description are at least that similar.
 
-    The first keeps its words; children, questions, rollouts and tags are united.
+    The first keeps its words and preconditions; children, questions, rollouts, evidence and tags are united, and counted as merged.
     """
     if not entries:
         return []
@@ -79,6 +102,8 @@ def _united(a: Entry, b: Entry) -> Entry:
         children=_union((a.children, b.children)),
         questions=_union((a.questions, b.questions)),
         sources=_union((a.sources, b.sources)),
+        evidence=tuple(dict.fromkeys((*a.evidence, *b.evidence))),
+        counters={**a.counters, "merged": a.counters.get("merged", 0) + b.counters.get("merged", 0) + 1},
     )
 
 

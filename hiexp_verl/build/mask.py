@@ -170,11 +170,16 @@ def redact(text: str, answers: Sequence[str], question: str) -> str:
     asked = f" {normalise(question)} "
     for answer in sorted(answers, key=len, reverse=True):
         words = normalise(answer).split()
-        if not words or f" {' '.join(words)} " in asked or words in (["yes"], ["no"]):
-            continue
-        pattern = r"(?<!\w)(?:(?:the|a|an)\s+)?" + r"[\W_]+(?:(?:the|a|an)\s+)?".join(map(re.escape, words)) + r"(?!\w)"
-        text = re.sub(pattern, "the answer", text, flags=re.IGNORECASE)
+        if words and f" {' '.join(words)} " not in asked and words not in (["yes"], ["no"]):
+            text = pattern_of(answer).sub("the answer", text)
     return text
+
+
+def pattern_of(text: str) -> re.Pattern[str]:
+    """Return what finds the text as whole words, whatever the case, punctuation and articles between them; nothing, if it has no words."""
+    words = normalise(text).split()
+    between = r"[\W_]+(?:(?:the|a|an)\s+)?".join(map(re.escape, words))
+    return re.compile(rf"(?<!\w)(?:(?:the|a|an)\s+)?{between}(?!\w)" if words else r"(?!)", re.IGNORECASE)
 
 
 def _head_of_sentence(body: str) -> str:

@@ -12,6 +12,7 @@ from hiexp_verl.build.diagnose import Diagnosis, diagnose
 from hiexp_verl.build.distill import Distiller, PromptedDistiller
 from hiexp_verl.build.draft import clean
 from hiexp_verl.build.entries import case, merge, number
+from hiexp_verl.build.gates import refusal
 from hiexp_verl.build.summarise import LevelConfig, summarise
 from hiexp_verl.build.thresholds import thresholds
 from hiexp_verl.build.words import word_set
@@ -63,7 +64,7 @@ def build(trajectories: Iterable[Trajectory], distiller: Distiller, encoder: Enc
     config = config or BuildConfig()
     trajectories = list(trajectories)
     contrasted, dropped = contrasts(trajectories, config.success_at, config.single_sided)
-    diagnoses = _diagnose_all(contrasted, config, dropped)
+    diagnoses = _diagnose_all(contrasted, config)
     cases = _cases(diagnoses, distiller, encoder, config, dropped)
     patterns, pattern_height = summarise(cases, "e2", distiller, encoder, config.pattern, dropped)
     strategies, strategy_height = summarise(patterns, "e3", distiller, encoder, config.strategy, dropped)
@@ -106,13 +107,9 @@ def near_duplicates(questions: dict[str, str]) -> dict[str, tuple[str, ...]]:
     return {one: tuple(other for other in group if other != one) for group in groups.values() if len(group) > 1 for one in group}
 
 
-def _diagnose_all(contrasted: Sequence[Contrast], config: BuildConfig, dropped: Counter[str]) -> list[Diagnosis]:
-    diagnoses: list[Diagnosis] = []
-    for contrast in tqdm(contrasted, desc="diagnose", disable=len(contrasted) < 50):
-        found = diagnose(contrast, config.cases_per_question)
-        dropped["contrasts in which no difference was found"] += not found
-        diagnoses += found
-    return diagnoses
+def _diagnose_all(contrasted: Sequence[Contrast], config: BuildConfig) -> list[Diagnosis]:
+    progress = tqdm(contrasted, desc="diagnose", disable=len(contrasted) < 50)
+    return [diagnosis for contrast in progress for diagnosis in diagnose(contrast, config.cases_per_question)]
 
 
 def _cases(
@@ -120,12 +117,16 @@ def _cases(
 ) -> list[Entry]:
     written: list[Entry] = []
     for diagnosis, draft in zip(diagnoses, distiller.reflect(diagnoses), strict=True):
+        if draft is None:
+            continue  # the distiller counts its reasons
         # Cleaned whoever wrote it: a template carries words of the question, too.
-        draft = clean(draft, diagnosis.masker, diagnosis.answers, diagnosis.question) if draft is not None else None
-        if draft is not None:
+        draft = clean(draft, diagnosis.masker, diagnosis.answers, diagnosis.question)
+        reason = refusal(draft, diagnosis.question, diagnosis.answers) if draft is not None else "nothing left after cleaning"
+        if draft is not None and not reason:
             written.append(case(draft, diagnosis))
+        else:
+            dropped[f"e1 {reason}"] += 1
     merged = merge(written, encoder, config.merge_cosine, config.merge_cosine)
-    dropped["e1 not written"] += len(diagnoses) - len(written)
     dropped["e1 near-duplicates merged"] += len(written) - len(merged)
     return number(merged, "e1")
 

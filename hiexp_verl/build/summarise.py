@@ -6,11 +6,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hiexp_verl.build.cluster import check_unit, height_for, height_of_cosine
+from hiexp_verl.build.cluster import Linkage, height_for, height_of_cosine, linkage_tree
 from hiexp_verl.build.distill import Distiller
+from hiexp_verl.build.draft import Draft
 from hiexp_verl.build.entries import merge, number, parent
 from hiexp_verl.build.rules import tag_values
-from hiexp_verl.build.ward import Tree, ward_tree
+from hiexp_verl.build.support import spread_order, supporters
+from hiexp_verl.build.ward import Tree
 from hiexp_verl.encoder import Encoder, Vectors
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.types import Entry, Level
@@ -20,13 +22,15 @@ _ANY = -1.0  # a cosine that every pair reaches
 
 @dataclass(frozen=True)
 class LevelConfig:
-    """How entries are clustered into the next level: by a Ward height, the cosine of a pair, or (default) an average size."""
+    """How entries are clustered into the next level: by a height of the tree, the cosine of a pair, or (default) an average size."""
 
     cluster_size: float = 4.0  # used when neither height nor cosine is given
     max_height: float | None = None
     cosine: float | None = None
+    linkage: Linkage = "ward"
     min_size: int = 2  # smaller clusters stay without a parent
     merge_cosine: float = 0.95  # parents whose descriptions are this similar are one
+    support: float = 50.0  # percentile of the cosines with strangers that a member must exceed to stay under its summary
 
     def __post_init__(self) -> None:
         if self.max_height is not None and self.cosine is not None:
@@ -36,28 +40,56 @@ class LevelConfig:
 def summarise(
     entries: Sequence[Entry], level: Level, distiller: Distiller, encoder: Encoder, config: LevelConfig, dropped: Counter[str]
 ) -> tuple[list[Entry], float]:
-    """Return the entries of `level` above these, and the Ward height that made the clusters; count what is left out in `dropped`."""
+    """Return the entries of `level` above these, and the height that made the clusters; count what is left out in `dropped`."""
     if not entries:
         return [], config.max_height or 0.0
-    vectors_E_D = _with_shape(encoder.encode_passages([entry.title for entry in entries]), entries)
-    check_unit(vectors_E_D)
-    tree = ward_tree(vectors_E_D)
+    titles_E_D = encoder.encode_passages([entry.title for entry in entries])
+    tree = linkage_tree(with_shape(titles_E_D, entries), config.linkage)
     height = _height(tree, config)
-    groups: dict[int, list[Entry]] = {}
-    for label, entry in zip(tree.cut(height).tolist(), entries, strict=True):
-        groups.setdefault(label, []).append(entry)
+    groups: dict[int, list[int]] = {}
+    for row, label in enumerate(tree.cut(height).tolist()):
+        groups.setdefault(label, []).append(row)
     # In a small bank no two may be close: then all of them together make the one entry above.
-    large = [group for group in groups.values() if len(group) >= config.min_size] or [list(entries)]
-    drafts = distiller.summarise(large, level)
-    parents = [parent(draft, level, group) for draft, group in zip(drafts, large, strict=True) if draft is not None]
-    merged = merge(parents, encoder, _ANY, config.merge_cosine)
+    large = [group for group in groups.values() if len(group) >= config.min_size] or [list(range(len(entries)))]
     dropped[f"{level} clusters below {config.min_size} entries"] += sum(len(group) < config.min_size for group in groups.values())
+    # The most telling members first: a distiller reads as many as fit.
+    large = [[group[i] for i in spread_order(titles_E_D[group])] for group in large]
+    drafts = distiller.summarise([[entries[row] for row in group] for group in large], level)
+    dropped[f"{level} not written"] += sum(draft is None for draft in drafts)
+    written = [(draft, sorted(group)) for draft, group in zip(drafts, large, strict=True) if draft is not None]
+    parents = _supported(written, entries, titles_E_D, level, encoder, config, dropped)
+    merged = merge(parents, encoder, _ANY, config.merge_cosine)
     dropped[f"{level} near-duplicates merged"] += len(parents) - len(merged)
-    dropped[f"{level} not written"] += len(large) - len(parents)
     return number(merged, level), height
 
 
-def _with_shape(vectors_E_D: Vectors, entries: Sequence[Entry]) -> Vectors:
+def _supported(
+    written: Sequence[tuple[Draft, list[int]]],
+    entries: Sequence[Entry],
+    titles_E_D: Vectors,
+    level: Level,
+    encoder: Encoder,
+    config: LevelConfig,
+    dropped: Counter[str],
+) -> list[Entry]:
+    """Make parents of drafts, each over those of its members that support it; a summary that too few support is left out."""
+    if not written:
+        return []
+    summaries_S_D = encoder.encode_passages([f"{draft.title} {draft.description}" for draft, _ in written])
+    parents = []
+    for (draft, group), holds in zip(
+        written, supporters(summaries_S_D, titles_E_D, [group for _, group in written], config.support), strict=True
+    ):
+        members = [entries[row] for row, held in zip(group, holds.tolist(), strict=True) if held]
+        if len(members) < min(config.min_size, len(group)):
+            dropped[f"{level} that its members do not support"] += 1
+            continue
+        dropped[f"{level} members detached, which did not support it"] += len(group) - len(members)
+        parents.append(parent(draft, level, members))
+    return parents
+
+
+def with_shape(vectors_E_D: Vectors, entries: Sequence[Entry]) -> Vectors:
     """Append the shape of the question as axes, so that a pair's cosine is the mean of title cosine and same shape (0 or 1).
 
     Titles alone put "Are both from the same state?" beside "In what city is the company ...?": alike in topic, unlike in
@@ -72,4 +104,4 @@ def _with_shape(vectors_E_D: Vectors, entries: Sequence[Entry]) -> Vectors:
 def _height(tree: Tree, config: LevelConfig) -> float:
     if config.max_height is not None:
         return config.max_height
-    return height_of_cosine(config.cosine) if config.cosine is not None else height_for(tree, config.cluster_size)
+    return height_of_cosine(config.cosine, config.linkage) if config.cosine is not None else height_for(tree, config.cluster_size)
