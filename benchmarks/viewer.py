@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -25,80 +26,85 @@ from hiexp_verl.hek.viewer import write_viewer
 from hiexp_verl.types import Entry, Evidence, Level, Source
 from tests.browser import CHROMIUM, Browser, browser
 
-FINDINGS = ("no_answer", "wrong_entity", "repeated_query", "stopped_early", "dropped_condition", "answer_form", "whole_question_query")
+FINDINGS = ("no_answer", "wrong_entity", "repeated_query", "stopped_early", "dropped_condition", "answer_form")
 SHAPES = ("indirect", "compare", "common", "verify", "direct")
 ASKED = ("person", "country", "city", "year", "film", "number", "company", "river")
-RELATIONS = ("director", "founder", "capital", "author", "spouse", "birthplace", "largest lake", "first coach", "publisher", "composer")
-THINGS = ("a film", "a football club", "a mountain", "a novel", "a company", "a river", "an album", "a university", "a battle", "a magazine")
+RELATIONS = ("director", "founder", "capital", "author", "spouse", "birthplace", "largest lake", "first coach", "publisher")
+THINGS = ("a film", "a football club", "a mountain", "a novel", "a company", "a river", "an album", "a university", "a battle")
 ADVICE = (
     "Resolve the {relation} first, then ask for the {asked} by that name.",
     "Search each of the two things on its own and compare what the passages say of the {asked}.",
     "Do not repeat a query that brought nothing about {thing}; change the words that name the {relation}.",
     "Answer with the {asked} alone, as the passage writes it, once the {relation} is certain.",
 )
-# Each measures from an action to the second frame after it, when its result has been painted.
+# A measurement runs from an action to the second frame after it, when its result has been painted.
 FRAMES = "await new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))"
-TYPE = "document.getElementById('search').value = %s; document.getElementById('filters').dispatchEvent(new Event('input'))"
+SET = "document.getElementById('%s').value = '%s'; document.getElementById('filters').dispatchEvent(new Event('input'))"
+SCROLL = "document.getElementById('list').scrollTop = %s * document.getElementById('list').scrollHeight"
 ACTIONS = {
     "nothing (two frames)": ["0"],
-    "keystroke in the search box": [TYPE % json.dumps(text) for text in ("c", "capital", "capital of", "capital of a mountain y", "zzz", "")],
-    "filter by level": [f"document.getElementById('level').value = '{level}'; {TYPE % repr('')}" for level in ("0", "1", "")],
-    "show as list, as tree": [f"document.getElementById('view').value = '{view}'; {TYPE % repr('')}" for view in ("list", "tree")],
-    "scroll the list to its middle, its end": [
-        "document.getElementById('view').value = 'list'; document.getElementById('filters').dispatchEvent(new Event('input'));"
-        f"document.getElementById('list').scrollTop = {place} * document.getElementById('list').scrollHeight"
-        for place in (0.5, 1)
-    ],
+    "keystroke in the search box": [SET % ("search", text) for text in ("c", "capital", "capital of", "capital of y", "zzz", "")],
+    "filter by level": [SET % ("level", level) for level in ("0", "1", "")],
+    "show as tree, as list": [SET % ("view", view) for view in ("tree", "list")],
+    "scroll the list to its middle, its end": [SCROLL % place for place in (0.5, 1)],
     "open an E1": ["location.hash = 'e1-00007'", "location.hash = 'e1-00900'"],
-    "open the E3 with most sources": ["location.hash = 'e3-00001'"],
+    "open an E3": ["location.hash = 'e3-00001'", "location.hash = 'e3-00002'"],
 }
 
 
 def made_up_hek(size: int, seed: int = 0) -> HEK:
-    """Return E1, E2 and E3 as 16 : 4 : 1 (each with all that is under it), and two sources for each E1, nearly 40,000 for 20,000."""
+    """Return E1, E2 and E3 as 20 : 4 : 1 and `2 * size` sources, a failure and a success of each question."""
     draw = random.Random(seed)
-    cases, patterns = size * 20 // 25, size * 4 // 25
-    strategies = size - cases - patterns
+    patterns, strategies = size * 4 // 25, size // 25
+    cases = size - patterns - strategies
     sources = [source for number in range(size) for source in _sources(number, draw)]
-    e1 = [_entry("e1", n, draw, sources[2 * n : 2 * n + 2], ()) for n in range(cases)]
-    e2 = [_entry("e2", n, draw, (), e1[n::patterns]) for n in range(patterns)]
-    e3 = [_entry("e3", n, draw, (), e2[n::strategies]) for n in range(strategies)]
+    # The sources that exceed two for each case make some cases rest on two questions, as merged ones do.
+    e1 = [_case(n, draw, sources[2 * n : 2 * n + 2] + sources[2 * (cases + n) : 2 * (cases + n) + 2]) for n in range(cases)]
+    e2 = [_parent("e2", n, draw, e1[n::patterns]) for n in range(patterns)]
+    e3 = [_parent("e3", n, draw, e2[n::strategies]) for n in range(strategies)]
     entries, encoder = (*e1, *e2, *e3), HashEncoder(32)
     vectors_E_D = encoder.encode_passages([entry.title for entry in entries])
     return HEK(Header(encoder.identity, distiller="made up"), entries, vectors_E_D, tuple(sources))
 
 
 def _sources(number: int, draw: random.Random) -> list[Source]:
-    names = [f"{draw.choice('BCDFGKLMNPRST')}{draw.choice(('ar', 'el', 'io', 'un', 'or'))}{draw.choice(('mont', 'stad', 'vale', 'dor'))}" for _ in "abc"]
+    a, b, c = (draw.choice(("Bar", "Nel", "Rio", "Sun", "Tor", "Kel")) + draw.choice(("mont", "stad", "vale", "dor")) for _ in "abc")
     relation, asked = draw.choice(RELATIONS), draw.choice(ASKED)
-    question = f"Which {asked} is the {relation} of the one that {names[0]} and {names[1]} were both named after in the year {1800 + number % 200}?"
-    first = f"{names[0]} {names[1]} named after"
-    failure = (first, *(f"{names[0]} {relation} {word}" for word in ("list", "history", "of")[: number % 4]))
-    success = (first, f"{relation} of {names[2]}", f"{names[2]} {asked}")
+    question = f"Which {asked} is the {relation} of the one that {a} and {b} were both named after in {1800 + number % 200}?"
+    first = f"{a} {b} named after"
+    failure = (first, *(f"{a} {relation} {word}" for word in ("list", "history", "of")[: number % 4]))
+    success = (first, f"{relation} of {c}", f"{c} {asked}")
     return [
-        Source(f"q{number}#1", f"q{number}", question, "policy-7b", names[0], False, failure),
-        Source(f"q{number}#0", f"q{number}", question, "policy-7b", names[2], True, success),
+        Source(f"q{number}#1", f"q{number}", question, "policy-7b", a, False, failure),
+        Source(f"q{number}#0", f"q{number}", question, "policy-7b", c, True, success),
     ]
 
 
-def _entry(level: Level, number: int, draw: random.Random, own: Any, children: Any) -> Entry:
+def _case(number: int, draw: random.Random, sources: Sequence[Source]) -> Entry:
+    quote = f'Doc 2(Title: "Almanac") It is what most sources name for it, and the {draw.choice(ASKED)} follows from there.'
+    evidence = tuple(Evidence(source.id, 3, 120, 120 + len(quote), "parts here", quote) for source in sources)
+    questions = tuple(dict.fromkeys(source.question_id for source in sources))
+    return _entry("e1", number, draw, questions=questions, sources=tuple(source.id for source in sources), evidence=evidence)
+
+
+def _parent(level: Level, number: int, draw: random.Random, children: Sequence[Entry]) -> Entry:
+    questions = tuple(question for child in children for question in child.questions)
+    sources = tuple(source for child in children for source in child.sources)
+    return _entry(level, number, draw, children=tuple(child.id for child in children), questions=questions, sources=sources)
+
+
+def _entry(level: Level, number: int, draw: random.Random, **fields: Any) -> Entry:
     relation, asked, thing = draw.choice(RELATIONS), draw.choice(ASKED), draw.choice(THINGS)
-    of = own or [source for child in children for source in child.sources]
-    quote = f'Doc 2(Title: "{thing}") It is the {relation} that most sources name for it, and the {asked} follows from there.'
-    evidence = (Evidence(own[0].id, 3, 120, 120 + len(quote), "decision", quote),) if own else ()
-    tags = (f"finding:{draw.choice(FINDINGS)}", f"shape:{draw.choice(SHAPES)}", f"asked:{asked}")
     return Entry(
         f"{level}-{number + 1:05d}",
         level,
         f"What {asked} is the {relation} of {thing} [Y], when {draw.choice(THINGS)} of the same name is known, too?",
         draw.choice(ADVICE).format(relation=relation, asked=asked, thing=thing),
         kind=draw.choice(("guide", "guide", "pitfall")),
-        tags=tags,
-        children=tuple(child.id for child in children),
-        questions=tuple(dict.fromkeys(s.question_id for s in own)) or tuple(q for child in children for q in child.questions),
-        sources=tuple(s.id for s in of) if own else tuple(of),
-        evidence=evidence,
-        counters={"merged": number % 5} if number % 5 else {},
+        tags=(f"finding:{draw.choice(FINDINGS)}", f"shape:{draw.choice(SHAPES)}", f"asked:{asked}"),
+        preconditions=(f"The question names {thing}.",),
+        counters={"merged": number % 5},
+        **fields,
     )
 
 

@@ -106,9 +106,7 @@ def _head(side: Source) -> str:
 
 def _row(name: str, cells: list[str], column: int) -> list[str]:
     lines = zip_longest(*(textwrap.wrap(cell, column) for cell in cells), fillvalue="")
-    return [
-        f"{'' if number else name:<5}" + " | ".join(f"{part:<{column}}" for part in parts) for number, parts in enumerate(lines)
-    ]
+    return [f"{'' if number else name:<5}" + " | ".join(f"{part:<{column}}" for part in parts) for number, parts in enumerate(lines)]
 
 
 def _evidence(evidence: Evidence, transcripts: Transcripts, width: int) -> list[str]:

@@ -7,12 +7,14 @@ from pathlib import Path
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.hek.store import HEK
 from hiexp_verl.jsonl import read_trajectories
+from hiexp_verl.queries import alike_from_start
 from hiexp_verl.scoring import normalise
 from hiexp_verl.transcript import searches, text_of
 from hiexp_verl.types import Entry, Evidence, Source, Trajectory
 
 Transcripts = Mapping[str, Trajectory]  # by id
 _CONTEXT = 600  # characters shown on each side of a span at most
+_TODO = "give the file that the HEK was built from"
 
 
 @dataclass(frozen=True)
@@ -82,9 +84,6 @@ def read_transcripts(files: Iterable[Path], entries: Iterable[Entry], sources: M
     return found
 
 
-_TODO = "give the file that the HEK was built from"
-
-
 def excerpt(evidence: Evidence, transcripts: Transcripts) -> Excerpt | None:
     """Return the span of the evidence in its document, or None without the transcript.
 
@@ -118,13 +117,10 @@ def _compare(group: Sequence[Source]) -> list[Comparison]:
 def _differ_at(failure: Source | None, success: Source | None) -> int | None:
     if failure is None or success is None:
         return None
-    # The shorter one ends with its answer, which is no search: two rollouts of unequal length always differ.
-    both = zip(_plain(failure), _plain(success), strict=False)
-    return next((step for step, (one, other) in enumerate(both) if one != other), None)
-
-
-def _plain(source: Source) -> list[tuple[str, str]]:
-    return [(what, normalise(text)) for what, text in steps(source)]
+    alike = alike_from_start(failure.queries, success.queries)
+    # Where one ends, its answer stands beside the other's next search; only where both end the answers decide.
+    both_end = alike == len(failure.queries) == len(success.queries)
+    return None if both_end and normalise(failure.prediction) == normalise(success.prediction) else alike
 
 
 def _is(trajectory: Trajectory, source: Source | None) -> bool:
