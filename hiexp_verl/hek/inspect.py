@@ -111,7 +111,7 @@ def _row(name: str, cells: list[str], column: int) -> list[str]:
 
 def _evidence(evidence: Evidence, transcripts: Transcripts, width: int) -> list[str]:
     place = f"characters {evidence.start} to {evidence.end} of message {evidence.message}"
-    lines = [f"{evidence.what}: {evidence.trajectory}, {place}", *_block(f'"{evidence.quote}"', width)]
+    lines = textwrap.wrap(f"{evidence.what}: {evidence.trajectory}, {place}", width) + _block(f'"{evidence.quote}"', width)
     found = excerpt(evidence, transcripts)
     return lines + (_block(f"{found.before}>>>{found.span}<<<{found.after}", width) if found else [])
 
