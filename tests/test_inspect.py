@@ -58,10 +58,14 @@ def test_a_failure_stands_beside_the_success_of_its_question():
     assert compare(wrong, other, right) == [Comparison(wrong, right, 1), Comparison(other, None, None)]
 
 
-def test_one_success_serves_several_failures_and_a_second_success_is_not_lost():
-    first, second, right, also_right = made("1", False, "a1"), made("2", False, "b1"), made("3", True, "a1"), made("4", True, "c1")
+def test_one_success_serves_several_failures():
+    first, second, right = made("1", False, "a1"), made("2", False, "b1"), made("3", True, "a1")
     assert [(c.failure, c.success) for c in compare(right, first, second)] == [(first, right), (second, right)]
-    assert [(c.failure, c.success) for c in compare(right, also_right, first)] == [(first, right), (None, also_right)]
+
+
+def test_of_several_successes_the_one_that_went_along_longest_is_compared_and_none_is_lost():
+    failure, other, near = made("1", False, "a1", "b1"), made("2", True, "c1"), made("3", True, "a1", "d1")
+    assert [(c.failure, c.success) for c in compare(other, near, failure)] == [(failure, near), (None, other)]
 
 
 @pytest.mark.parametrize(

@@ -202,6 +202,10 @@ def test_keys_walk_the_tree(tmp_path, tab):
     assert (tab.run(f"{active}.title"), tab.run(f"{active}.ariaExpanded")) == ("pattern 1", "false")
     tab.press("End")
     assert tab.run(f"{active}.title") == "pattern 9"
+    tab.press("PageUp", "PageUp", "PageUp", "ArrowDown", "ArrowUp")
+    assert tab.run(f"{active}.title") == "pattern 0"
+    tab.press("PageDown", "Home", "ArrowUp")
+    assert tab.run(f"{active}.title") == "pattern 0"
 
 
 @in_browser

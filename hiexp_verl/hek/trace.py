@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from hiexp_verl.errors import HiExpError
@@ -43,7 +44,7 @@ def steps(source: Source) -> list[tuple[str, str]]:
 def comparisons(entry: Entry, sources: Mapping[str, Source]) -> list[Comparison]:
     """Return the entry's known sources, question by question, each in one comparison at least.
 
-    The k-th failure of a question stands beside its k-th success, or its last one; a question has mostly one success.
+    A failure stands beside the success of its question that it went along with longest, of equal ones the first.
     """
     groups: dict[str, list[Source]] = {}
     for source in (sources[id] for id in entry.sources if id in sources):
@@ -107,17 +108,23 @@ def excerpt(evidence: Evidence, transcripts: Transcripts) -> Excerpt | None:
 
 
 def _compare(group: Sequence[Source]) -> list[Comparison]:
-    failures = [source for source in group if not source.correct]
     successes = [source for source in group if source.correct]
-    pairs = [(failure, successes[min(k, len(successes) - 1)] if successes else None) for k, failure in enumerate(failures)]
-    alone = [(None, success) for success in successes[len(failures) :]]
-    return [Comparison(failure, success, _differ_at(failure, success)) for failure, success in [*pairs, *alone]]
+    pairs: list[tuple[Source | None, Source | None]] = []
+    for failure in (source for source in group if not source.correct):
+        pairs.append((failure, max(successes, key=partial(_alike, failure), default=None)))
+    shown = {success.id for _, success in pairs if success is not None}
+    pairs += [(None, success) for success in successes if success.id not in shown]
+    return [Comparison(failure, success, _differ_at(failure, success)) for failure, success in pairs]
+
+
+def _alike(one: Source, other: Source) -> int:
+    return alike_from_start(one.queries, other.queries)
 
 
 def _differ_at(failure: Source | None, success: Source | None) -> int | None:
     if failure is None or success is None:
         return None
-    alike = alike_from_start(failure.queries, success.queries)
+    alike = _alike(failure, success)
     # Where one ends, its answer stands beside the other's next search; only where both end the answers decide.
     both_end = alike == len(failure.queries) == len(success.queries)
     return None if both_end and normalise(failure.prediction) == normalise(success.prediction) else alike
