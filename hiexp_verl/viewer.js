@@ -37,6 +37,7 @@ function make(name, properties, ...children) {
 const list = at("list"), rowsBox = at("rows");
 const filters = ["level", "kind", "finding", "shape", "asked"];
 const unfolded = new Map(); // entry -> whether a person opened or closed it
+let found = order; // entries that match
 let rows = []; // what the list shows: {entry, depth, context, fold}
 let active = 0; // row that the keys move
 let chosen = -1; // entry that is open
@@ -52,24 +53,26 @@ function matching() {
   });
 }
 
-function refresh(keepPlace) {
-  const found = matching();
+function refresh() {
+  found = matching();
   at("count").textContent = found.length === entries.length ? number(entries.length) + " entries"
     : number(found.length) + " of " + number(entries.length) + " entries";
-  const tree = at("view").value === "tree";
-  rows = tree ? treeRows(found) : found.map(entry => ({entry, depth: 0}));
-  list.setAttribute("role", tree ? "tree" : "listbox");
-  rowsBox.style.height = Math.max(rows.length, 1) * ROW + "px";
-  if (!keepPlace) {
-    active = 0;
-    list.scrollTop = 0;
-  }
-  active = Math.max(0, Math.min(active, rows.length - 1));
+  layOut();
+  active = 0;
+  list.scrollTop = 0;
   draw();
 }
 
+function layOut() {
+  const tree = at("view").value === "tree";
+  rows = tree ? treeRows() : found.map(entry => ({entry, depth: 0}));
+  active = Math.max(0, Math.min(active, rows.length - 1));
+  list.setAttribute("role", tree ? "tree" : "listbox");
+  rowsBox.style.height = Math.max(rows.length, 1) * ROW + "px";
+}
+
 // A parent that does not match itself stands, pale and unfolded, over those of its children that do.
-function treeRows(found) {
+function treeRows() {
   const matches = new Set(found), kept = new Set(found), queue = [...found];
   for (const i of queue) for (const parent of parents[i]) if (!kept.has(parent)) queue.push(parent), kept.add(parent);
   const made = [];
@@ -116,7 +119,8 @@ function drawRow(n) {
 
 function setFold(n, open) {
   unfolded.set(rows[n].entry, open);
-  refresh(true);
+  layOut();
+  draw();
 }
 
 function move(n) {
@@ -268,10 +272,10 @@ function open() {
   }
   show(chosen);
   for (let above = parents[chosen][0]; above !== undefined; above = parents[above][0]) unfolded.set(above, true);
-  refresh(true);
+  layOut();
   const row = rows.findIndex(({entry}) => entry === chosen);
   if (row < 0) draw();
-  else if (!rows[active] || rows[active].entry !== chosen) move(row);
+  else move(rows[active].entry === chosen ? active : row);
   if (at("entry").offsetTop > list.offsetTop + list.offsetHeight) { // one column: the entry is below
     at("entry").scrollIntoView();
     at("entry").querySelector("h2").focus({preventScroll: true});
