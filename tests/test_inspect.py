@@ -159,7 +159,7 @@ def test_failure_and_success_stand_side_by_side_with_an_arrow_where_they_part():
 
 def test_the_document_around_the_evidence_is_shown_when_transcripts_are_given():
     text = inspect_entry(hek(), "e1-a", {"q1#1": FAILURE})
-    assert "Noshak is a mountain in >>>Afghanistan<<<. It is" in " ".join(text.split())
+    assert "Noshak is a mountain in [[Afghanistan]]. It is" in " ".join(text.split())
 
 
 @settings(deadline=None)

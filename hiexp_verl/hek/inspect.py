@@ -113,7 +113,7 @@ def _evidence(evidence: Evidence, transcripts: Transcripts, width: int) -> list[
     place = f"characters {evidence.start} to {evidence.end} of message {evidence.message}"
     lines = textwrap.wrap(f"{evidence.what}: {evidence.trajectory}, {place}", width) + _block(f'"{evidence.quote}"', width)
     found = excerpt(evidence, transcripts)
-    return lines + (_block(f"{found.before}>>>{found.span}<<<{found.after}", width) if found else [])
+    return lines + (_block(f"{found.before}[[{found.span}]]{found.after}", width) if found else [])
 
 
 def _block(text: str, width: int) -> list[str]:
