@@ -13,7 +13,7 @@ from hiexp_verl.report import MAX_CHILDREN, ReportData, _number, _percent, _tick
 from tests.factories import entry, trajectory
 
 EVIL = '<script>alert(1)</script>"><img src=x onerror=alert(2)>'
-VOID = {"meta", "br", "img", "link", "path", "circle"}
+VOID = {"meta", "br", "img", "link", "path", "circle", "input"}
 
 
 class Tags(HTMLParser):

@@ -13,7 +13,7 @@ from hiexp_verl.build.contrast import Contrast
 from hiexp_verl.build.evidence import evidence_of
 from hiexp_verl.build.mask import Masker
 from hiexp_verl.build.shape import Shape, asked_for, shape_of
-from hiexp_verl.build.words import word_set
+from hiexp_verl.queries import FUNCTION_WORDS, alike_from_start, content_words, same_query
 from hiexp_verl.scoring import cem, normalise
 from hiexp_verl.transcript import Search, searches
 from hiexp_verl.types import Evidence, Trajectory
@@ -36,15 +36,8 @@ Finding = Literal[
     "answer_never_retrieved",  # none of the above, but no passage held the answer
 ]
 
-_SAME_QUERY = 0.8  # Jaccard overlap of words from which a query counts as asked again
 _WHOLE_QUESTION = 0.9  # share of the question's words in one query
 _MIN_ANSWER_CHARS = 4  # shorter answers occur in any passage by chance
-_FUNCTION_WORDS = word_set(
-    """
-    of in on at to for by from with and or is are was were be been do does did has have had which what who whom whose when where why
-    how that this these those it its he she they his her their there as than then vs versus both same first name
-    """
-)
 
 
 @dataclass(frozen=True)
@@ -104,7 +97,7 @@ def _model_success(contrast: Contrast, failure: Trajectory) -> Trajectory | None
 
     def order(success: Trajectory) -> tuple[bool, bool, int, int, str]:
         made = searches(success.messages)
-        alike = _common_searches(failed, [search.query for search in made])
+        alike = alike_from_start(failed, [search.query for search in made])
         return (not made, not _saw(made, contrast.answers), -alike, len(made), success.id)
 
     return min(contrast.successes, key=order, default=None)
@@ -116,7 +109,7 @@ def _diagnose_pair(contrast: Contrast, failure: Trajectory, success: Trajectory 
     names = _names(contrast, masker)
     checks = _checks(contrast, failed, succeeded, names, _asks_about_two(contrast, masker))
     findings: list[Finding] = [finding for finding, holds in checks if holds] or ["misjudged"]
-    part_at = _common_searches(failed.queries, succeeded.queries) if succeeded is not None else 0
+    part_at = alike_from_start(failed.queries, succeeded.queries) if succeeded is not None else 0
     masked = masker.mask(contrast.question)
     shape = shape_of(masked)
     bridge = succeeded.bridge if succeeded is not None else ""
@@ -141,7 +134,7 @@ def _checks(
     contrast: Contrast, failed: Side, succeeded: Side | None, names: list[frozenset[str]], two_things: bool
 ) -> list[tuple[Finding, bool]]:
     """Evaluate every finding, in the order of `Finding`."""
-    question = _words(contrast.question)
+    question = content_words(contrast.question)
     good = succeeded if succeeded is not None else Side("", (), contrast.answers[0], None, "")
     searched = bool(failed.queries)
     looked_up = two_things and _each_on_its_own(failed.queries, names)
@@ -151,14 +144,14 @@ def _checks(
         ("never_searched", not searched and (bool(good.queries) or succeeded is None)),
         ("two_in_one_query", two_things and not looked_up and _joins(failed.queries, names) and not _joins(good.queries, names)),
         ("answer_retrieved_but_missed", failed.saw_answer is True),
-        ("wrong_entity", bool(good.bridge and failed.bridge) and not _words(good.bridge) & _words(failed.bridge)),
+        ("wrong_entity", bool(good.bridge and failed.bridge) and not content_words(good.bridge) & content_words(failed.bridge)),
         ("entity_never_resolved", searched and bool(good.bridge) and not failed.bridge),
         ("repeated_query", _repeats(failed.queries) and not _repeats(good.queries)),
-        ("answer_repeats_question", not two_things and _covered(_words(failed.prediction), question) and searched),
+        ("answer_repeats_question", not two_things and _covered(content_words(failed.prediction), question) and searched),
         ("misjudged", looked_up),
         ("stopped_early", 0 < len(failed.queries) < len(good.queries)),
         ("dropped_condition", searched and len(_dropped(question, failed.queries) - _dropped(question, good.queries)) >= 2),
-        ("whole_question_query", any(len(_words(q) & question) >= _WHOLE_QUESTION * len(question) for q in failed.queries)),
+        ("whole_question_query", any(len(content_words(q) & question) >= _WHOLE_QUESTION * len(question) for q in failed.queries)),
         ("answer_never_retrieved", searched and failed.saw_answer is False),
     ]
 
@@ -181,15 +174,15 @@ def _saw(made: Sequence[Search], answers: Sequence[str]) -> bool | None:
 
 def _bridge(made: Sequence[Search], contrast: Contrast, masker: Masker) -> str:
     """Return the first name in a query that the question does not give, that earlier passages do, and that is not the answer."""
-    question, names = _words(contrast.question), _names(contrast, masker)
+    question, names = content_words(contrast.question), _names(contrast, masker)
     two_things = _asks_about_two(contrast, masker)
     seen = ""
     for number, search in enumerate(made):
         # Of two things compared, a query that still names one is about that one, whatever else it adds.
-        goes_on = number > 0 and not (two_things and any(name <= _words(search.query) for name in names))
+        goes_on = number > 0 and not (two_things and any(name <= content_words(search.query) for name in names))
         if goes_on:
             for name in (*masker.names(search.query), *_new_words(search.query, question)):
-                words = _words(name)
+                words = content_words(name)
                 if words and not words & question and cem(seen, [name]) and not cem(name, contrast.answers):
                     return name
         seen += "\n" + search.documents
@@ -197,7 +190,7 @@ def _bridge(made: Sequence[Search], contrast: Contrast, masker: Masker) -> str:
 
 
 def _names(contrast: Contrast, masker: Masker) -> list[frozenset[str]]:
-    return [words for name in masker.names(contrast.question) if (words := _words(name))]
+    return [words for name in masker.names(contrast.question) if (words := content_words(name))]
 
 
 def _asks_about_two(contrast: Contrast, masker: Masker) -> bool:
@@ -213,7 +206,7 @@ def _new_words(query: str, question: frozenset[str]) -> list[str]:
     """Return the runs of words of a lower-case query that the question does not have ("kabul afghanistan")."""
     runs: list[list[str]] = [[]]
     for word in normalise(query).split():
-        if word in question or word in _FUNCTION_WORDS or len(word) < 4:
+        if word in question or word in FUNCTION_WORDS or len(word) < 4:
             runs.append([])
         else:
             runs[-1].append(word)
@@ -223,9 +216,9 @@ def _new_words(query: str, question: frozenset[str]) -> list[str]:
 
 def _same_thing(prediction: str, answers: Sequence[str]) -> bool:
     """Whether a wrong answer shares its words, or the stem of a word, with a right one ("Lithuanian" and "Lithuania")."""
-    said = _words(prediction)
+    said = content_words(prediction)
     for answer in answers:
-        right = _words(answer)
+        right = content_words(answer)
         if not said or not right or said <= {"yes", "no"}:
             continue
         if len(said & right) >= 0.5 * min(len(said), len(right)) and (said <= right or right <= said):
@@ -242,36 +235,22 @@ def _same_stem(a: str, b: str) -> bool:
 
 def _joins(queries: Sequence[str], names: list[frozenset[str]]) -> bool:
     """Whether the first query holds two of the question's names."""
-    return bool(queries) and sum(name <= _words(queries[0]) for name in names) >= 2
+    return bool(queries) and sum(name <= content_words(queries[0]) for name in names) >= 2
 
 
 def _each_on_its_own(queries: Sequence[str], names: list[frozenset[str]]) -> bool:
     """Whether each of the question's names has a query without the others."""
-    asked = [[name for name in names if name <= _words(query)] for query in queries]
+    asked = [[name for name in names if name <= content_words(query)] for query in queries]
     return all([name] in asked for name in names)
 
 
 def _repeats(queries: Sequence[str]) -> bool:
-    words = [_words(query) for query in queries]
-    return any(_overlap(a, b) >= _SAME_QUERY for i, a in enumerate(words) for b in words[i + 1 :])
+    return any(same_query(a, b) for i, a in enumerate(queries) for b in queries[i + 1 :])
 
 
 def _dropped(question: frozenset[str], queries: Sequence[str]) -> frozenset[str]:
-    return question.difference(*(_words(query) for query in queries))
-
-
-def _common_searches(failed: Sequence[str], succeeded: Sequence[str]) -> int:
-    alike = [_overlap(_words(a), _words(b)) >= _SAME_QUERY for a, b in zip(failed, succeeded, strict=False)]
-    return alike.index(False) if False in alike else len(alike)
+    return question.difference(*(content_words(query) for query in queries))
 
 
 def _covered(words: frozenset[str], by: frozenset[str]) -> bool:
     return bool(words) and words <= by
-
-
-def _overlap(a: frozenset[str], b: frozenset[str]) -> float:
-    return len(a & b) / len(a | b) if a | b else 0.0
-
-
-def _words(text: str) -> frozenset[str]:
-    return frozenset(normalise(text).split()) - _FUNCTION_WORDS

@@ -6,7 +6,7 @@ import signal
 import sys
 
 from hiexp_verl import __version__
-from hiexp_verl.cli import assets, build, calibrate, doctor, hek, rollout, serve_search, train
+from hiexp_verl.cli import assets, build, calibrate, doctor, inspect, retrieve, rollout, serve_search, train
 from hiexp_verl.cli.common import Verb
 from hiexp_verl.errors import HiExpError
 
@@ -17,8 +17,8 @@ VERBS = (
     rollout.add_rollout,
     build.add_build,
     calibrate.add_calibrate,
-    hek.add_retrieve,
-    hek.add_inspect,
+    retrieve.add_retrieve,
+    inspect.add_inspect,
     train.add_train,
     serve_search.add_serve_search,
 )

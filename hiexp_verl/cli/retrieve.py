@@ -1,7 +1,6 @@
-"""`hiexp retrieve` and `hiexp inspect`: look into a HEK."""
+"""`hiexp retrieve`."""
 
 import argparse
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -37,27 +36,4 @@ def run_retrieve(arguments: argparse.Namespace) -> int:
     (hits,) = retriever.retrieve([arguments.text], levels=levels, top_k=arguments.top_k)
     text = "\n".join(f"{h.score:.3f}  {h.entry.level.upper()} {h.entry.id}  {h.entry.title}\n       {h.entry.description}" for h in hits)
     print_result(arguments.json, [{"score": h.score, **to_json(h.entry)} for h in hits], text or "nothing found")
-    return 0
-
-
-def add_inspect(verbs: Any) -> None:
-    """Add the verb."""
-    parser = add_verb(verbs, "inspect", run_inspect, "Show a HEK as a tree, or one entry with its parents, children and sources.", "")
-    parser.add_argument("hek", type=Path, metavar="HEK")
-    parser.add_argument("entry", nargs="?", metavar="ENTRY", help="id of an entry")
-    parser.add_argument("--json", action="store_true", help="machine-readable output")
-
-
-def run_inspect(arguments: argparse.Namespace) -> int:
-    """Print the tree or the entry."""
-    from hiexp_verl.hek.inspect import inspect_entry, inspect_hek
-    from hiexp_verl.hek.store import HEK
-    from hiexp_verl.types import to_json
-
-    hek = HEK.load(arguments.hek)
-    if arguments.entry:
-        print_result(arguments.json, to_json(hek.entry(arguments.entry)), inspect_entry(hek, arguments.entry))
-    else:
-        value = {"header": asdict(hek.header), "entries": [to_json(e) for e in hek.entries]}
-        print_result(arguments.json, value, inspect_hek(hek))
     return 0
