@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from hiexp_verl.config import SearchConfig
+from hiexp_verl.config import SearchConfig, StartConfig
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.hashing import sha256_of
 from hiexp_verl.hek.locate import open_encoder
@@ -101,11 +101,13 @@ def check_prompts(questions: Sequence[Question], tokenizer: PolicyTokenizer, dia
         )
 
 
-def open_experience(path: Path, encoder: str | None, tokenizer: PolicyTokenizer | None = None) -> Experience:
+def open_experience(
+    path: Path, encoder: str | None, tokenizer: PolicyTokenizer | None = None, start: StartConfig | None = None
+) -> Experience:
     """Load a HEK and its encoder for episodes; without the policy's tokenizer, budgets are kept by estimate."""
     hek = HEK.load(path)
     retriever = Retriever(hek, open_encoder(hek, path, encoder))
-    return Experience(retriever, count_tokens=tokenizer.count if tokenizer is not None else rough_tokens)
+    return Experience(retriever, start, count_tokens=tokenizer.count if tokenizer is not None else rough_tokens)
 
 
 def _text(summary: dict[str, Any], out: Path) -> str:

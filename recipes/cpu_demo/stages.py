@@ -8,11 +8,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import yaml
 from training import train
 
 from hiexp_verl.assets import ASSETS, fetch
 from hiexp_verl.build.distill import open_distiller
 from hiexp_verl.build.pipeline import build
+from hiexp_verl.config import StartConfig
 from hiexp_verl.encoder import load_encoder
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.factbook import write_question_sets
@@ -22,9 +24,11 @@ from hiexp_verl.llm import ChatClient, open_model
 from hiexp_verl.run.command import open_experience, open_search
 from hiexp_verl.run.episode import EpisodeSettings
 from hiexp_verl.run.experience import Experience
+from hiexp_verl.run.policy_tokenizer import PolicyTokenizer
 from hiexp_verl.run.rollout import rollout
 
 HERE = Path(__file__).parent
+TRAIN = yaml.safe_load((HERE / "train.yaml").read_text(encoding="utf-8"))
 SHARES = ("valid_search", "answered", "correct", "reward", "mean_searches", "mixed_groups")
 Stage = Callable[[Path], dict[str, Any]]
 
@@ -74,7 +78,14 @@ class Demo:
         model = folder / "model"
         command = [sys.executable, str(HERE / "warm_start.py"), "--model", self.results["assets"]["paths"]["smollm2-135m"]]
         command += ["--questions", str(self._data("warm")), "--corpus", self.results["assets"]["corpus"], "--out", str(model)]
-        command += ["--limit", str(self.arguments.warm_start), "--max-words", "32", "--seed", str(self.arguments.seed)]
+        command += [
+            "--limit",
+            str(self.arguments.warm_start),
+            "--max-words",
+            str(TRAIN["hiexp"]["search"]["max_words_per_passage"]),
+            "--seed",
+            str(self.arguments.seed),
+        ]
         if subprocess.run(command, check=False, env={**os.environ, "OMP_NUM_THREADS": str(os.cpu_count())}).returncode:
             raise HiExpError("the warm start failed; its message is above")
         return {"model": str(model)}
@@ -116,8 +127,10 @@ class Demo:
 
     def validation(self, folder: Path) -> dict[str, Any]:
         """Compare the trained policy with and without the HEK on questions about countries it has not seen."""
-        experience = open_experience(Path(self.results["build"]["hek"]), None)
-        with open_model(self.results["grpo"]["model"]) as client:
+        model = Path(self.results["grpo"]["model"])
+        start = StartConfig(**TRAIN["hiexp"]["start"])
+        experience = open_experience(Path(self.results["build"]["hek"]), None, PolicyTokenizer(model), start)
+        with open_model(str(model)) as client:
             without = self._validate(client, folder / "without_hek")["shares"]
             with_hek = self._validate(client, folder / "with_hek", experience)["shares"]
         return {"without HEK": without, "with HEK": with_hek}
@@ -153,13 +166,16 @@ class Demo:
         return open_search(self.results["assets"]["corpus"])
 
     def _settings(self, temperature: float) -> EpisodeSettings:
-        return EpisodeSettings(  # as in train.yaml
+        """Return how episodes are played here: as in training, so that its results can be compared with these."""
+        block, rollout = TRAIN["hiexp"], TRAIN["actor_rollout_ref"]["rollout"]
+        return EpisodeSettings(
+            format=rollout["multi_turn"]["format"],
             temperature=temperature,
-            max_tokens=96,
-            max_searches=3,
-            top_k=2,
-            max_words_per_passage=32,
-            max_chars=1200,
+            max_tokens=block["max_tokens_per_turn"],
+            max_searches=rollout["multi_turn"]["max_assistant_turns"] - 1,
+            top_k=block["search"]["top_k"],
+            max_words_per_passage=block["search"]["max_words_per_passage"],
+            max_chars=block["search"]["max_chars"],
             seed=self.arguments.seed,
         )
 
