@@ -88,7 +88,7 @@ def test_evidence_points_at_what_it_quotes(real):
 
 
 def test_no_quote_tells_the_answer_unless_the_question_does(real):
-    from hiexp_verl.build.gates import _tells
+    from hiexp_verl.build.gates import tells
 
     diagnoses, _ = real
-    assert [d.question for d in diagnoses.values() for e in d.evidence if _tells(e.quote, d.question, d.answers)] == []
+    assert [d.question for d in diagnoses.values() for e in d.evidence if tells(e.quote, d.question, d.answers)] == []

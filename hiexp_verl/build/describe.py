@@ -22,13 +22,13 @@ _MEANING: dict[Finding, str] = {
 _MOST_CHARS = 160  # per query or quote
 
 
-def describe(d: Diagnosis, max_tokens: int = 400) -> str:
+def describe(d: Diagnosis, max_tokens: int = 400, quotes: bool = False) -> str:
     """Return the diagnosis as some lines of text, without the gold answer, in about `max_tokens` tokens (4 characters each).
 
     What was retrieved goes first when room is short, then the middle searches; what was asked and answered, and what went
-    wrong, always stay.
+    wrong, always stay. `quotes` adds what the passages said: small models retell it instead of advising (benchmarks/LOG.md).
     """
-    versions = ("\n".join(_lines(d, quotes, queries)) for quotes, queries in ((True, 6), (False, 6), (False, 3), (False, 2)))
+    versions = ("\n".join(_lines(d, quoted, queries)) for quoted, queries in ((quotes, 6), (False, 6), (False, 3), (False, 2)))
     return next((text for text in versions if len(text) <= 4 * max_tokens), "\n".join(_lines(d, False, 1)))
 
 

@@ -13,9 +13,9 @@ from tqdm import tqdm
 from hiexp_verl.build.contrast import Contrast, contrasts
 from hiexp_verl.build.diagnose import Diagnosis, diagnose
 from hiexp_verl.build.distill import Distiller, PromptedDistiller
-from hiexp_verl.build.draft import clean
+from hiexp_verl.build.draft import Draft
 from hiexp_verl.build.entries import case, merge, number
-from hiexp_verl.build.gates import refusal
+from hiexp_verl.build.gates import admit
 from hiexp_verl.build.summarise import LevelConfig, summarise
 from hiexp_verl.build.thresholds import thresholds
 from hiexp_verl.build.words import word_set
@@ -129,15 +129,12 @@ def _cases(
 ) -> list[Entry]:
     written: list[Entry] = []
     for diagnosis, draft in zip(diagnoses, distiller.reflect(diagnoses), strict=True):
-        if draft is None:
-            continue  # the distiller counts its reasons
-        # Cleaned whoever wrote it: a template carries words of the question, too.
-        draft = clean(draft, diagnosis.masker, diagnosis.answers, diagnosis.question)
-        reason = refusal(draft, diagnosis.question, diagnosis.answers) if draft is not None else "nothing left after cleaning"
-        if draft is not None and not reason:
-            written.append(case(draft, diagnosis))
-        else:
-            dropped[f"e1 {reason}"] += 1
+        # Whoever wrote it: a template carries words of the question, too. Of None the distiller counts the reasons.
+        admitted = admit(draft, diagnosis) if draft is not None else None
+        if isinstance(admitted, Draft):
+            written.append(case(admitted, diagnosis))
+        elif admitted is not None:
+            dropped[f"e1 {admitted}"] += 1
     merged = merge(written, encoder, config.merge_cosine, config.merge_cosine)
     dropped["e1 near-duplicates merged"] += len(written) - len(merged)
     return number(merged, "e1")
