@@ -25,6 +25,6 @@ def sanitise(text: str, max_chars: int) -> str:
     while before != text:
         before = text
         text = _BOXED.sub("", _TAGS.sub("", _CONTROL.sub("", text)))
-    text = "".join(" " if unicodedata.category(c) in ("Cc", "Cf", "Zl", "Zp") else c for c in text)
+    text = "".join(" " if unicodedata.category(c) in ("Cc", "Cf", "Cs", "Zl", "Zp") else c for c in text)
     text = re.sub(r"\s+", " ", text).strip()
     return text if len(text) <= max_chars else text[: max_chars - 3].rsplit(" ", 1)[0] + "..."
