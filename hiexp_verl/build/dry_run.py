@@ -17,6 +17,7 @@ from hiexp_verl.policy_tokenizer import PolicyTokenizer
 from hiexp_verl.types import Entry, Level, Trajectory
 
 CHARS_PER_TOKEN = 4  # of English, for the tokenizers of today
+_ESTIMATED = " (estimated: clusters of what the rules would write)"
 CountTokens = Callable[[str], int]
 
 
@@ -91,11 +92,8 @@ def _input(report: BuildReport) -> list[str]:
 def _calls(asked: dict[str, list[str]], count: CountTokens, price: Price | None) -> list[str]:
     tokens = {level: sum(map(count, prompts)) for level, prompts in asked.items()}
     lines = [
-        f"{len(asked['e1']):8,} calls for E1 with {tokens['e1']:,} prompt tokens",
-        *(
-            f"{len(asked[level]):8,} calls for {level.upper()} with {tokens[level]:,} prompt tokens (estimated from what the rules would write)"
-            for level in ("e2", "e3")
-        ),
+        f"{len(prompts):8,} calls for {level.upper()} with {tokens[level]:,} prompt tokens{'' if level == 'e1' else _ESTIMATED}"
+        for level, prompts in asked.items()
     ]
     calls, prompt_tokens = sum(map(len, asked.values())), sum(tokens.values())
     most = calls * MAX_TOKENS
