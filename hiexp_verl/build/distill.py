@@ -150,11 +150,15 @@ def _open_answers(kind: str, place: str, max_model_len: int, concurrency: int | 
         with offline_vllm(Path(place), max_model_len) as model:
             yield ModelAnswers(model, f"{kind}:{model.model}")
         return
-    if concurrency is None:
-        # Our own server takes what fills its batch; at somebody's, more would only be turned away.
-        concurrency = 16 if kind == "openai" else 32 if is_cpu_build() else 256
-    with open_model(place, concurrency=concurrency, max_model_len=max_model_len) as client:
+    with open_model(place, concurrency=concurrency or concurrency_for(kind), max_model_len=max_model_len) as client:
         yield ModelAnswers(client, f"{kind}:{client.model}")
+
+
+def concurrency_for(kind: str) -> int:
+    """Return how many requests to keep in flight: what fills the batch of our own server, and what another one bears."""
+    if kind == "openai":
+        return 16
+    return 32 if is_cpu_build() else 256
 
 
 def _identity(name: str, place: str) -> str:
