@@ -6,22 +6,23 @@ Three ways, in one run, in an order that alternates from round to round, so that
     vllm         `hiexp build --distiller vllm:DIR`: our client against the server that it starts
     vllm-local   `hiexp build --distiller vllm-local:DIR`: our worker process
 
-All have the same prompts (E1 prompts of real diagnoses), sampling, JSON schema and engine arguments. The three engines are
-loaded once, before the first round, and wait idle while another one works; loading is not part of the times. Each round
-puts its number in front of every prompt, so that no prefix cache of an earlier round helps. The ratio is taken within
-a round and its median reported.
+All have the same prompts (E1 prompts of real diagnoses), sampling, JSON schema and engine arguments. Each measurement has
+an engine of its own, loaded and warmed up before its clock starts: an idle engine's threads would take part of a small
+machine. The ratio is taken within a round, and its median reported; with few prompts a ratio also holds the luck of how
+long the answers get, so tokens a second are compared, not seconds.
 
 Usage: python benchmarks/distil_throughput.py --model DIR [--trajectories FILE.jsonl.gz] [--prompts 48] [--rounds 5]
 """
 
 import argparse
 import json
+import os
 import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -38,12 +39,13 @@ from hiexp_verl.build.prompts import reflection_prompt
 from hiexp_verl.jsonl import atomic_writer
 from hiexp_verl.llm import open_model
 from hiexp_verl.types import Message
-from hiexp_verl.vllm_engine import engine_arguments, engine_process
+from hiexp_verl.vllm_engine import engine_arguments, engine_process, tail
 from hiexp_verl.vllm_offline import offline_vllm
 
 ROOT = Path(__file__).resolve().parents[1]
 Conversations = list[list[Message]]
-Way = Callable[[Conversations], tuple[int, float]]  # completion tokens, seconds
+Run = Callable[[Conversations], tuple[int, float]]  # gives completion tokens, seconds
+Way = Callable[[], AbstractContextManager[Run]]
 YARDSTICK = "offline"
 
 
@@ -62,16 +64,12 @@ def main() -> None:
         return
     machine = _machine.facts()
     prompts = real_prompts(arguments.trajectories, arguments.prompts)
-    with ExitStack() as stack:
-        ways: dict[str, Way] = {
-            YARDSTICK: offline(stack, arguments.model),
-            "vllm": ours(stack.enter_context(open_model(str(arguments.model), concurrency=arguments.concurrency))),
-            "vllm-local": ours(stack.enter_context(offline_vllm(arguments.model))),
-        }
-        for way in ways.values():
-            way(numbered(prompts[:2], -1))  # compile grammars and kernels
-        rounds = [one_round(ways, numbered(prompts, number), number) for number in range(arguments.rounds)]
-    report(machine, arguments, rounds)
+    ways: dict[str, Way] = {
+        YARDSTICK: lambda: offline(arguments.model),
+        "vllm": lambda: served(arguments.model, arguments.concurrency),
+        "vllm-local": lambda: local(arguments.model),
+    }
+    report(machine, arguments, [one_round(ways, prompts, number) for number in range(arguments.rounds)])
 
 
 def real_prompts(trajectories: Path | None, count: int) -> list[str]:
@@ -87,24 +85,36 @@ def real_prompts(trajectories: Path | None, count: int) -> list[str]:
     return [prompts[i % len(prompts)] for i in range(count)]
 
 
-def numbered(prompts: list[str], number: int) -> Conversations:
-    """Make the prompts new to every cache."""
-    return [[{"role": "user", "content": f"[{number}.{i}] {prompt}"}] for i, prompt in enumerate(prompts)]
-
-
-def one_round(ways: dict[str, Way], conversations: Conversations, number: int) -> dict[str, Any]:
-    """Run every way once, each round beginning with another one."""
+def one_round(ways: dict[str, Way], prompts: list[str], number: int) -> dict[str, Any]:
+    """Measure every way once; each round begins with another one."""
     names = list(ways)
-    order = names[number % len(names) :] + names[: number % len(names)]
+    start = number % len(names)
     row: dict[str, Any] = {}
-    for name in order:
-        tokens, seconds = ways[name](conversations)
-        row[name] = {"tokens": tokens, "seconds": round(seconds, 3), "tokens_per_s": round(tokens / seconds, 1)}
+    for name in names[start:] + names[:start]:
+        with ways[name]() as run:
+            run([[{"role": "user", "content": f"Warm up. {prompt}"}] for prompt in prompts[:2]])
+            load = os.getloadavg()[0]
+            tokens, seconds = run([[{"role": "user", "content": prompt}] for prompt in prompts])
+        row[name] = {"tokens": tokens, "seconds": round(seconds, 3), "tokens_per_s": round(tokens / seconds, 1), "load_before": load}
         print(f"round {number}: {name:10s} {tokens:6d} tokens {seconds:7.2f} s {tokens / seconds:8.1f} tokens/s", flush=True)
     return row
 
 
-def ours(model: Any) -> Way:
+@contextmanager
+def served(model: Path, concurrency: int) -> Iterator[Run]:
+    """What `vllm:DIR` does."""
+    with open_model(str(model), concurrency=concurrency) as client:
+        yield answering(client)
+
+
+@contextmanager
+def local(model: Path) -> Iterator[Run]:
+    """What `vllm-local:DIR` does."""
+    with offline_vllm(model) as loaded:
+        yield answering(loaded)
+
+
+def answering(model: Any) -> Run:
     """Measure the distillers' source of answers."""
 
     def run(conversations: Conversations) -> tuple[int, float]:
@@ -115,26 +125,23 @@ def ours(model: Any) -> Way:
     return run
 
 
-def offline(stack: ExitStack, model: Path) -> Way:
+@contextmanager
+def offline(model: Path) -> Iterator[Run]:
     """Start the yardstick in a process with the environment and engine arguments of ours."""
     command = [sys.executable, str(Path(__file__).resolve()), "--yardstick", "--model", str(model)]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-    worker, _ = stack.enter_context(engine_process(command, **pipes))
+    with engine_process(command, **pipes) as (worker, log):
 
-    def lines() -> dict[str, Any]:
-        for line in worker.stdout or ():
-            if line.startswith("RESULT "):  # among what vLLM logs
-                return json.loads(line.removeprefix("RESULT "))
-        raise RuntimeError("the yardstick stopped")
+        def run(conversations: Conversations) -> tuple[int, float]:
+            worker.stdin.write(json.dumps(conversations) + "\n")
+            worker.stdin.flush()
+            for line in worker.stdout:
+                if line.startswith("RESULT "):  # among what vLLM logs
+                    row = json.loads(line.removeprefix("RESULT "))
+                    return row["tokens"], row["seconds"]
+            raise RuntimeError(f"the yardstick stopped: {tail(log)}")
 
-    def run(conversations: Conversations) -> tuple[int, float]:
-        assert worker.stdin is not None
-        worker.stdin.write(json.dumps(conversations) + "\n")
-        worker.stdin.flush()
-        row = lines()
-        return row["tokens"], row["seconds"]
-
-    return run
+        yield run
 
 
 def yardstick_worker(model: Path) -> None:
@@ -156,8 +163,8 @@ def yardstick_worker(model: Path) -> None:
 
 def report(machine: dict[str, Any], arguments: argparse.Namespace, rounds: list[dict[str, Any]]) -> None:
     """Write the raw numbers and a table."""
-    names = list(rounds[0])
-    rates = {name: statistics.median(row[name]["tokens_per_s"] for row in rounds) for name in ways_in_order(names)}
+    names = sorted(rounds[0], key=lambda name: (name != YARDSTICK, name))
+    rates = {name: statistics.median(row[name]["tokens_per_s"] for row in rounds) for name in names}
     ratios = {name: statistics.median(row[name]["tokens_per_s"] / row[YARDSTICK]["tokens_per_s"] for row in rounds) for name in rates}
     spread = {name: [round(row[name]["tokens_per_s"] / row[YARDSTICK]["tokens_per_s"], 3) for row in rounds] for name in rates}
     setting = {"model": arguments.model.name, "prompts": arguments.prompts, "concurrency": arguments.concurrency, "rounds": len(rounds)}
@@ -170,7 +177,7 @@ def report(machine: dict[str, Any], arguments: argparse.Namespace, rounds: list[
         "",
         *_machine.as_lines(machine),
         f"- {setting['prompts']} E1 prompts, {setting['model']}, {setting['concurrency']} requests in flight (vllm), {len(rounds)} rounds",
-        "- start-up of the engines excluded; order alternates; ratio to vLLM's own offline generation within a round",
+        "- start-up of the engines excluded; the order alternates; ratio to vLLM's own offline generation within a round",
         "",
         "| way | completion tokens/s (median) | ratio (median) | ratio per round |",
         "| --- | --- | --- | --- |",
@@ -179,11 +186,6 @@ def report(machine: dict[str, Any], arguments: argparse.Namespace, rounds: list[
     with atomic_writer(folder / "distil_throughput.md") as file:
         file.write("\n".join(lines) + "\n")
     print("\n".join(lines))
-
-
-def ways_in_order(names: list[str]) -> list[str]:
-    """Return the yardstick first, then the others."""
-    return sorted(names, key=lambda name: (name != YARDSTICK, name))
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ from hiexp_verl.vllm_offline import offline_vllm
 
 KINDS = ("vllm", "vllm-local", "openai", "files")
 _COPY = 0.8  # share of common words from which a description counts as copied from a worked example
+_MOST_CHARS = 10_000  # of an answer; no draft needs a tenth of it, and cleaning takes time that grows with its square
 _FENCE = re.compile(r"^```(?:json)?\s*|\s*```$")
 
 
@@ -169,6 +170,8 @@ def _identity(name: str, place: str) -> str:
 
 def parse_draft(text: str) -> Draft | str:
     """Parse a model's answer strictly; return the draft, or why there is none."""
+    if len(text) > _MOST_CHARS:
+        return "too long"
     try:
         row = json.loads(_FENCE.sub("", text.strip()))
     except (ValueError, RecursionError):
