@@ -104,9 +104,9 @@ def test_garbage_is_counted_and_never_in_an_entry(texts):
 def test_every_answer_survives_the_cache(tmp_path_factory, texts):
     cache = tmp_path_factory.mktemp("cache") / "answers.jsonl"
     asked = [[{"role": "user", "content": str(i)}] for i in range(len(texts))]
-    assert CachedAnswers(Garbage(texts), cache, "m").answer(asked, 0, "") == texts
+    assert CachedAnswers(Garbage(texts), cache, "m", resume=True).answer(asked, 0, "") == texts
     again = Garbage(["never asked"])
-    assert CachedAnswers(again, cache, "m").answer(asked, 0, "") == texts
+    assert CachedAnswers(again, cache, "m", resume=True).answer(asked, 0, "") == texts
     assert (again.asked, again.usage.stored) == (0, len(texts))
 
 
@@ -129,22 +129,40 @@ def test_half_a_surrogate_pair_is_no_text():
 
 def test_an_answer_of_another_model_or_sampling_is_not_taken(tmp_path):
     asked = [[{"role": "user", "content": "a"}]]
-    CachedAnswers(Scripted(["A"]), tmp_path / "c", "m").answer(asked, 0, "")
-    assert CachedAnswers(Scripted(["B"]), tmp_path / "c", "other").answer(asked, 0, "") == ["B"]
-    assert CachedAnswers(Scripted([], ["C"]), tmp_path / "c", "m").answer(asked, 1, "") == ["C"]
-    assert CachedAnswers(Scripted(), tmp_path / "c", "m").answer(asked, 0, "") == ["A"]
+    CachedAnswers(Scripted(["A"]), tmp_path / "c", "m", resume=True).answer(asked, 0, "")
+    assert CachedAnswers(Scripted(["B"]), tmp_path / "c", "other", resume=True).answer(asked, 0, "") == ["B"]
+    assert CachedAnswers(Scripted([], ["C"]), tmp_path / "c", "m", resume=True).answer(asked, 1, "") == ["C"]
+    assert CachedAnswers(Scripted(), tmp_path / "c", "m", resume=True).answer(asked, 0, "") == ["A"]
+
+
+def test_stored_answers_go_only_when_a_new_one_is_there(tmp_path):
+    cache = tmp_path / "c"
+    asked = [[{"role": "user", "content": text}] for text in "ab"]
+    CachedAnswers(Scripted(["A", "B"]), cache, "m", resume=False).answer(asked, 0, "")
+    before = cache.read_bytes()
+
+    class Down(Scripted):
+        def answer(self, *args, **options):
+            raise HiExpError("the server does not answer")
+
+    with pytest.raises(HiExpError, match="does not answer"):
+        CachedAnswers(Down(), cache, "m", resume=False).answer(asked, 0, "")
+    assert cache.read_bytes() == before
+    assert CachedAnswers(Scripted(["C", "D"]), cache, "m", resume=False).answer(asked, 0, "") == ["C", "D"]
+    assert CachedAnswers(Scripted(), cache, "m", resume=True).answer(asked, 0, "") == ["C", "D"]
+    assert len(cache.read_text().splitlines()) == 2
 
 
 def test_a_cache_with_a_foreign_line_says_so(tmp_path):
     (tmp_path / "c").write_text('{"key": "k", "answer": "a"}\n{"other": 1}\n')
     with pytest.raises(HiExpError, match="--resume"):
-        CachedAnswers(Scripted(), tmp_path / "c", "m")
+        CachedAnswers(Scripted(), tmp_path / "c", "m", resume=True)
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
 def test_a_full_disk_under_the_cache_is_a_one_line_error(tmp_path):
     (tmp_path / "answers.jsonl").symlink_to("/dev/full")
-    cached = CachedAnswers(Scripted(["A"]), tmp_path / "answers.jsonl", "m")
+    cached = CachedAnswers(Scripted(["A"]), tmp_path / "answers.jsonl", "m", resume=True)
     with pytest.raises(HiExpError, match="No space left") as error:
         cached.answer([[{"role": "user", "content": "a"}]], 0, "")
     assert "\n" not in str(error.value)

@@ -155,13 +155,13 @@ def test_answers_in_files_are_read_and_missing_ones_listed(tmp_path):
 def test_an_interrupted_run_asks_only_for_what_is_missing(tmp_path):
     a, b, c = ([{"role": "user", "content": text}] for text in "abc")
     cache = tmp_path / "answers.jsonl"
-    assert CachedAnswers(Scripted(["A", "B"]), cache, "m").answer([a, b], 0, "") == ["A", "B"]
+    assert CachedAnswers(Scripted(["A", "B"]), cache, "m", resume=True).answer([a, b], 0, "") == ["A", "B"]
     cache.write_bytes(cache.read_bytes()[:-3])  # the crash cut the last line
     source = Scripted(["B2", "C"])
-    assert CachedAnswers(source, cache, "m").answer([a, b, c, a], 0, "") == ["A", "B2", "C", "A"]
+    assert CachedAnswers(source, cache, "m", resume=True).answer([a, b, c, a], 0, "") == ["A", "B2", "C", "A"]
     assert source.asked == [["b", "c"]]
     untouched = Scripted()
-    assert CachedAnswers(untouched, cache, "m").answer([c, a], 0, "") == ["C", "A"]
+    assert CachedAnswers(untouched, cache, "m", resume=True).answer([c, a], 0, "") == ["C", "A"]
     assert untouched.asked == []
 
 

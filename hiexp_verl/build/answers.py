@@ -132,17 +132,19 @@ class FileAnswers:
 class CachedAnswers:
     """Keeps every answer of a model in a JSONL file as it arrives, so that an interrupted build goes on where it was.
 
-    An answer is found again by `model` (whatever tells models apart), the sampling and the prompt.
+    An answer is found again by `model` (whatever tells models apart), the sampling and the prompt. Without `resume` the
+    file of an earlier build is replaced, but not before the first answer is there: it may have been paid for.
     """
 
-    def __init__(self, source: Answers, path: Path, model: str) -> None:
+    def __init__(self, source: Answers, path: Path, model: str, resume: bool) -> None:
         self._source = source
         self._model = model
         self._path = path
+        self._mode = "a" if resume else "w"
         self.name = source.name
         self.can_retry = source.can_retry
         self.usage = source.usage
-        self._known = _read_cache(path) if path.is_file() else {}
+        self._known = _read_cache(path) if resume and path.is_file() else {}
 
     def answer(self, conversations: Sequence[Conversation], attempt: int, progress: str, done: Done | None = None) -> list[str]:
         """Return stored answers, and ask the source for the others.
@@ -153,18 +155,18 @@ class CachedAnswers:
         keys = [self._key(conversation, attempt) for conversation in conversations]
         missing = {key: c for key, c in zip(keys, conversations, strict=True) if key not in self._known}
         self.usage.stored += len(set(keys)) - len(missing)
-        if missing:
-            asked = list(missing)
+        asked = list(missing)
+
+        def keep(number: int, text: str) -> None:
             with writing(self._path):
                 self._path.parent.mkdir(parents=True, exist_ok=True)
-                with self._path.open("a", encoding="ascii") as file:
+                with self._path.open(self._mode, encoding="ascii") as file:
+                    file.write(json.dumps({"key": asked[number], "answer": text}) + "\n")
+            self._mode = "a"
+            self._known[asked[number]] = text
 
-                    def keep(number: int, text: str) -> None:
-                        self._known[asked[number]] = text
-                        file.write(json.dumps({"key": asked[number], "answer": text}) + "\n")
-                        file.flush()
-
-                    self._source.answer(list(missing.values()), attempt, progress, keep)
+        if missing:
+            self._source.answer(list(missing.values()), attempt, progress, keep)
         return [self._known[key] for key in keys]
 
     def _key(self, conversation: Conversation, attempt: int) -> str:

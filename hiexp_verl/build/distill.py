@@ -128,9 +128,9 @@ def open_distiller(
         yield PromptedDistiller(FileAnswers(Path(place)))
     else:
         with _open_answers(kind, place, max_model_len, concurrency) as answers:
-            if cache is not None and not resume:
-                cache.unlink(missing_ok=True)  # not before the model answers: answers may have been paid for
-            yield PromptedDistiller(CachedAnswers(answers, cache, _identity(answers.name, place)) if cache is not None else answers)
+            if cache is not None:
+                answers = CachedAnswers(answers, cache, _identity(answers.name, place), resume)
+            yield PromptedDistiller(answers)
 
 
 def split_spec(spec: str) -> tuple[str, str]:
