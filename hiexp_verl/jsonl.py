@@ -1,5 +1,6 @@
 """JSON lines in and out: read with line numbers in every error, written atomically."""
 
+import errno
 import gzip
 import json
 import math
@@ -13,10 +14,38 @@ from typing import Any, TextIO
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.types import Passage, Question, Trajectory, to_json
 
+# What the place refuses, whoever writes; anything else is a fault of ours.
+_REFUSALS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM}
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Say in one line when `path` cannot be written: a full disk, a quota, a lack of permission.
+
+    Raises:
+        HiExpError: instead of the OSError.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _REFUSALS:
+            raise
+        raise HiExpError(f"{path} cannot be written ({error.strerror}); make room there or give another place, then run again") from error
+
 
 @contextmanager
 def atomic_writer(path: Path) -> Iterator[TextIO]:
-    """Write a text file in full or not at all (temporary file beside it, fsync, rename)."""
+    """Write a text file in full or not at all (temporary file beside it, fsync, rename).
+
+    Raises:
+        HiExpError: the disk is full, or does not let us write.
+    """
+    with writing(path), _replacing(path) as file:
+        yield file
+
+
+@contextmanager
+def _replacing(path: Path) -> Iterator[TextIO]:
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:

@@ -46,7 +46,8 @@ class Reply:
 
     text: str
     finish_reason: str  # "stop", "length", or whatever else the server says
-    completion_tokens: int
+    completion_tokens: int  # 0 where the server does not tell
+    prompt_tokens: int = 0
 
 
 class ChatClient:
@@ -111,11 +112,11 @@ class ChatClient:
         schema: dict[str, Any] | None = None,
         stop: Sequence[str] | None = None,
         progress: str = "",
-        on_reply: Callable[[int, str], None] | None = None,
+        on_reply: Callable[[int, Reply], None] | None = None,
     ) -> list[str]:
         """Answer all conversations, in their order, with a progress bar named `progress` (none when empty).
 
-        `on_reply(index, text)` is called as each answer arrives, in any order.
+        `on_reply(index, reply)` is called as each answer arrives, in any order.
 
         Raises:
             HiExpError: see `chat`. Must not be called from inside a running event loop.
@@ -124,7 +125,7 @@ class ChatClient:
         async def one(index: int, messages: Sequence[Message]) -> str:
             reply = await self.chat(messages, max_tokens=max_tokens, temperature=temperature, seed=seed, schema=schema, stop=stop)
             if on_reply is not None:
-                on_reply(index, reply.text)
+                on_reply(index, reply)
             return reply.text
 
         async def run() -> list[str]:
@@ -288,7 +289,9 @@ def _reply(response: object, stop: Sequence[str], base_url: str) -> Reply:
     reason = getattr(choice, "stop_reason", None)
     if isinstance(reason, str) and reason in stop and not text.endswith(reason):
         text += reason
-    return Reply(text, choice.finish_reason or "", response.usage.completion_tokens if response.usage else 0)
+    usage = response.usage
+    tokens = (usage.completion_tokens or 0, usage.prompt_tokens or 0) if usage else (0, 0)
+    return Reply(text, choice.finish_reason or "", *tokens)
 
 
 def _is_local(base_url: str) -> bool:

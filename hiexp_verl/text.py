@@ -31,4 +31,4 @@ def sanitise(text: str, max_chars: int) -> str:
 
 def printable(text: str) -> str:
     """Return the text with a space for every control, format and line-break character: it cannot steer a terminal."""
-    return "".join(" " if unicodedata.category(c) in ("Cc", "Cf", "Zl", "Zp") else c for c in text)
+    return "".join(" " if unicodedata.category(c) in ("Cc", "Cf", "Cs", "Zl", "Zp") else c for c in text)

@@ -3,7 +3,7 @@
 import os
 import sys
 
-from hiexp_verl.vllm_server import SINGLE_PROCESS_ENGINE
+from hiexp_verl.vllm_engine import SINGLE_PROCESS_ENGINE
 
 CPU_ENVIRONMENT = {
     "VERL_PLATFORM": "cpu",

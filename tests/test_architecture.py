@@ -8,8 +8,22 @@ from pathlib import Path
 PACKAGE = Path(__file__).parents[1] / "hiexp_verl"
 HEAVY = {"verl", "ray", "torch", "vllm", "hydra", "omegaconf"}
 LAYERS = [
-    {"errors", "types", "text", "hashing", "batching", "jsonl", "transcript", "config", "scoring", "queries"},
-    {"encoder", "llm", "vllm_server", "train", "search", "gguf", "assets", "factbook", "hotpot"},
+    {"errors", "child", "types", "text", "hashing", "batching", "jsonl", "transcript", "config", "scoring", "queries"},
+    {
+        "encoder",
+        "llm",
+        "policy_tokenizer",
+        "vllm_engine",
+        "vllm_server",
+        "vllm_offline",
+        "vllm_worker",
+        "train",
+        "search",
+        "gguf",
+        "assets",
+        "factbook",
+        "hotpot",
+    },
     {"hek"},
     {"build"},
     {"run"},
@@ -17,8 +31,8 @@ LAYERS = [
     {"plugin"},
     {"doctor", "cli"},
 ]
-# Where torch is the matter itself, and is imported inside functions.
-LAZY = {"doctor.py", "gguf.py", "assets.py", "on_ray.py"}
+# Where torch or vLLM is the matter itself, and is imported inside functions.
+LAZY = {"doctor.py", "gguf.py", "assets.py", "vllm_worker.py", "on_ray.py"}
 
 
 def layer(path: Path) -> str:

@@ -9,10 +9,12 @@ from hypothesis import strategies as st
 from hiexp_verl.build.answers import CachedAnswers, FileAnswers, prompt_key
 from hiexp_verl.build.contrast import Contrast
 from hiexp_verl.build.diagnose import diagnose
-from hiexp_verl.build.distill import PromptedDistiller, examples_for, open_distiller, parse_draft
+from hiexp_verl.build.distill import PromptedDistiller, open_distiller, parse_draft
 from hiexp_verl.build.draft import MAX_DESCRIPTION_CHARS, MAX_TITLE_CHARS, Draft, clean
 from hiexp_verl.build.mask import Masker
+from hiexp_verl.build.prompts import examples_for
 from hiexp_verl.build.rules import RulesDistiller
+from hiexp_verl.build.usage import Usage
 from hiexp_verl.errors import HiExpError
 from tests.episodes import QUESTION, episode, two_hops
 from tests.factories import entry
@@ -28,6 +30,7 @@ class Scripted:
 
     def __init__(self, *attempts):
         self.attempts = attempts
+        self.usage = Usage()
         self.asked = []
 
     def answer(self, conversations, attempt, progress, done=None):
@@ -152,17 +155,17 @@ def test_answers_in_files_are_read_and_missing_ones_listed(tmp_path):
 def test_an_interrupted_run_asks_only_for_what_is_missing(tmp_path):
     a, b, c = ([{"role": "user", "content": text}] for text in "abc")
     cache = tmp_path / "answers.jsonl"
-    assert CachedAnswers(Scripted(["A", "B"]), cache).answer([a, b], 0, "") == ["A", "B"]
+    assert CachedAnswers(Scripted(["A", "B"]), cache, "m", resume=True).answer([a, b], 0, "") == ["A", "B"]
     cache.write_bytes(cache.read_bytes()[:-3])  # the crash cut the last line
     source = Scripted(["B2", "C"])
-    assert CachedAnswers(source, cache).answer([a, b, c, a], 0, "") == ["A", "B2", "C", "A"]
+    assert CachedAnswers(source, cache, "m", resume=True).answer([a, b, c, a], 0, "") == ["A", "B2", "C", "A"]
     assert source.asked == [["b", "c"]]
     untouched = Scripted()
-    assert CachedAnswers(untouched, cache).answer([c, a], 0, "") == ["C", "A"]
+    assert CachedAnswers(untouched, cache, "m", resume=True).answer([c, a], 0, "") == ["C", "A"]
     assert untouched.asked == []
 
 
-@pytest.mark.parametrize("spec", ["magic", "vllm:", "openai", "files:/nowhere", "vllm:/nowhere"])
+@pytest.mark.parametrize("spec", ["magic", "vllm:", "openai", "files:/nowhere", "vllm:/nowhere", "vllm-local:/nowhere"])
 def test_a_specification_that_names_no_distiller_is_a_one_line_error(spec):
     with pytest.raises(HiExpError) as error, open_distiller(spec):
         pass

@@ -75,7 +75,7 @@ def test_many_conversations_are_answered_in_order_and_reported_as_they_arrive():
     with server(lambda request, n: (200, completion(request["messages"][0]["content"].upper()))) as (url, requests):
         texts = client(url).complete([[{"role": "user", "content": c}] for c in "abc"], max_tokens=5, seed=7, on_reply=arrived.__setitem__)
     assert texts == ["A", "B", "C"]
-    assert arrived == {0: "A", 1: "B", 2: "C"}
+    assert arrived == {i: Reply(text, "stop", completion_tokens=2, prompt_tokens=1) for i, text in enumerate("ABC")}
     assert all(request["seed"] == 7 and request["temperature"] == 0.0 and request["max_tokens"] == 5 for request in requests)
 
 
@@ -180,7 +180,7 @@ def test_one_chat_returns_text_reason_and_tokens():
             await asked.close()
 
     with server(lambda request, n: (200, completion("hi", "length"))) as (url, requests):
-        assert asyncio.run(ask(url)) == Reply("hi", "length", 2)
+        assert asyncio.run(ask(url)) == Reply("hi", "length", 2, 1)
     assert requests[0]["top_p"] == 0.9
     assert "stop" not in requests[0]
 

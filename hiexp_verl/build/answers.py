@@ -1,14 +1,18 @@
-"""Where a prompted distiller's answers come from: a server, files written beforehand, and a cache in front of either."""
+"""Where a prompted distiller's answers come from: a model, files written beforehand, and a cache in front of a model."""
 
 import hashlib
 import json
+import os
+import time
 from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from hiexp_verl.build.usage import Usage
 from hiexp_verl.errors import HiExpError
-from hiexp_verl.jsonl import read_jsonl, write_jsonl
-from hiexp_verl.llm import ChatClient
+from hiexp_verl.jsonl import read_jsonl, write_jsonl, writing
+from hiexp_verl.llm import Reply
 from hiexp_verl.types import Message
 
 Conversation = Sequence[Message]
@@ -24,7 +28,21 @@ ENTRY_SCHEMA: dict[str, Any] = {
     "required": ["title", "description", "kind"],
     "additionalProperties": False,
 }
-_MAX_TOKENS = 220  # a title and a description of the sizes asked for take about 100
+MAX_TOKENS = 220  # a title and a description of the sizes asked for take about 100
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How an answer is drawn: greedily at first, with some randomness in a repetition."""
+
+    temperature: float
+    seed: int
+    max_tokens: int = MAX_TOKENS
+
+    @classmethod
+    def of(cls, attempt: int) -> "Sampling":
+        """Return the sampling of an attempt, counted from 0."""
+        return cls(temperature=0.7 if attempt else 0.0, seed=attempt)
 
 
 class Answers(Protocol):
@@ -32,34 +50,54 @@ class Answers(Protocol):
 
     name: str
     can_retry: bool
+    usage: Usage
 
     def answer(self, conversations: Sequence[Conversation], attempt: int, progress: str, done: Done | None = None) -> list[str]: ...
 
 
-class ServerAnswers:
-    """Asks a model, greedily at first, with some randomness in a repetition; JSON-constrained where the server can."""
+class Model(Protocol):
+    """What generates: `llm.ChatClient` or `vllm_offline.OfflineModel`."""
+
+    def complete(
+        self,
+        conversations: Sequence[Conversation],
+        *,
+        max_tokens: int,
+        temperature: float,
+        seed: int,
+        schema: dict[str, Any],
+        progress: str,
+        on_reply: Callable[[int, Reply], None],
+    ) -> list[str]: ...
+
+
+class ModelAnswers:
+    """Asks a model, JSON-constrained where it can be, and counts the tokens."""
 
     can_retry = True
 
-    def __init__(self, client: ChatClient, name: str) -> None:
-        self._client = client
+    def __init__(self, model: Model, name: str) -> None:
+        self._model = model
         self.name = name
+        self.usage = Usage()
 
     def answer(self, conversations: Sequence[Conversation], attempt: int, progress: str, done: Done | None = None) -> list[str]:
         """Answer all; `done(index, text)` is called as each one arrives.
 
         Raises:
-            HiExpError: the server cannot be reached or refuses.
+            HiExpError: the model cannot be reached or refuses.
         """
-        return self._client.complete(
-            conversations,
-            max_tokens=_MAX_TOKENS,
-            temperature=0.7 if attempt else 0.0,
-            seed=attempt,
-            schema=ENTRY_SCHEMA,
-            progress=progress,
-            on_reply=done,
-        )
+
+        def count(index: int, reply: Reply) -> None:
+            self.usage.add(reply.prompt_tokens, reply.completion_tokens, repeated=attempt > 0)
+            if done is not None:
+                done(index, reply.text)
+
+        start = time.monotonic()
+        sampling = asdict(Sampling.of(attempt))
+        texts = self._model.complete(conversations, **sampling, schema=ENTRY_SCHEMA, progress=progress, on_reply=count)
+        self.usage.seconds += time.monotonic() - start
+        return texts
 
 
 class FileAnswers:
@@ -71,6 +109,7 @@ class FileAnswers:
         if not folder.is_dir():
             raise HiExpError(f"{folder} is no directory; give the one with the answers (make an empty one to get the prompts)")
         self._folder = folder
+        self.usage = Usage()
         self.name = f"files:{folder.name}"
 
     def answer(self, conversations: Sequence[Conversation], attempt: int, progress: str, done: Done | None = None) -> list[str]:
@@ -86,52 +125,74 @@ class FileAnswers:
             todo = self._folder / "prompts.jsonl"
             write_jsonl(todo, ({"key": key, "messages": list(c)} for key, c in missing.items()))
             raise HiExpError(f"{len(missing)} of {len(keys)} prompts have no answer; answer those in {todo} as KEY.json and run again")
-        return [path.read_text(encoding="utf-8") for path in paths]
+        self.usage.stored += len(paths)
+        return [path.read_text(encoding="utf-8", errors="replace") for path in paths]
 
 
 class CachedAnswers:
-    """Keeps every answer of another source in a JSONL file as it arrives, so that an interrupted build goes on where it was."""
+    """Keeps every answer of a model in a JSONL file as it arrives, so that an interrupted build goes on where it was.
 
-    def __init__(self, source: Answers, path: Path) -> None:
+    An answer is found again by `model` (whatever tells models apart), the sampling and the prompt. Without `resume` the
+    file of an earlier build is replaced, but not before the first answer is there: it may have been paid for.
+    """
+
+    def __init__(self, source: Answers, path: Path, model: str, resume: bool) -> None:
         self._source = source
+        self._model = model
         self._path = path
+        self._mode = "a" if resume else "w"
         self.name = source.name
         self.can_retry = source.can_retry
-        self._known = _read_cache(path) if path.is_file() else {}
+        self.usage = source.usage
+        self._known = _read_cache(path) if resume and path.is_file() else {}
 
     def answer(self, conversations: Sequence[Conversation], attempt: int, progress: str, done: Done | None = None) -> list[str]:
-        """Return stored answers, and ask the source for the others."""
-        keys = [f"{self.name} {attempt} {prompt_key(conversation)}" for conversation in conversations]
-        missing = [i for i, key in enumerate(dict.fromkeys(keys)) if key not in self._known]
-        unique = list(dict(zip(keys, conversations, strict=True)).items())
+        """Return stored answers, and ask the source for the others.
+
+        Raises:
+            HiExpError: the source fails, or the file cannot be written; what it holds by then is kept.
+        """
+        keys = [self._key(conversation, attempt) for conversation in conversations]
+        missing = {key: c for key, c in zip(keys, conversations, strict=True) if key not in self._known}
+        self.usage.stored += len(set(keys)) - len(missing)
+        asked = list(missing)
+
+        def keep(number: int, text: str) -> None:
+            with writing(self._path):
+                self._path.parent.mkdir(parents=True, exist_ok=True)
+                with self._path.open(self._mode, encoding="ascii") as file:
+                    file.write(json.dumps({"key": asked[number], "answer": text}) + "\n")
+            self._mode = "a"
+            self._known[asked[number]] = text
+
         if missing:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            with self._path.open("a", encoding="utf-8") as file:
-
-                def keep(number: int, text: str) -> None:
-                    key = unique[missing[number]][0]
-                    self._known[key] = text
-                    file.write(json.dumps({"key": key, "answer": text}, ensure_ascii=False) + "\n")
-                    file.flush()
-
-                texts = self._source.answer([unique[i][1] for i in missing], attempt, progress, keep)
-                for number, text in enumerate(texts):
-                    if unique[missing[number]][0] not in self._known:
-                        keep(number, text)
+            self._source.answer(list(missing.values()), attempt, progress, keep)
         return [self._known[key] for key in keys]
+
+    def _key(self, conversation: Conversation, attempt: int) -> str:
+        how = json.dumps([asdict(Sampling.of(attempt)), ENTRY_SCHEMA], sort_keys=True)
+        return f"{self._model} {hashlib.sha256(how.encode()).hexdigest()[:8]} {prompt_key(conversation)}"
 
 
 def prompt_key(conversation: Conversation) -> str:
     """Return the sha256 of a prompt."""
-    return hashlib.sha256(json.dumps(list(conversation), ensure_ascii=False, sort_keys=True).encode()).hexdigest()
+    text = json.dumps(list(conversation), ensure_ascii=False, sort_keys=True)
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def _read_cache(path: Path) -> dict[str, str]:
-    """Read the cache; a last line that was cut off by a crash is dropped from the file."""
+    """Read the cache; a last line that was cut off by a crash is dropped from the file.
+
+    Raises:
+        HiExpError: another line is damaged.
+    """
     content = path.read_bytes()
-    whole = content[: content.rfind(b"\n") + 1]
-    if whole != content:
-        path.write_bytes(whole)
+    whole = content.rfind(b"\n") + 1
+    if whole < len(content):
+        os.truncate(path, whole)  # in place: a copy could itself be cut off
     if not whole:
         return {}
-    return {row["key"]: row["answer"] for _, row in read_jsonl(path, "cache of answers")}
+    try:
+        return {row["key"]: row["answer"] for _, row in read_jsonl(path, "cache of answers")}
+    except KeyError as error:
+        raise HiExpError(f"{path}: a line has no {error}; leave --resume out to ask for the answers again") from error

@@ -1,27 +1,31 @@
 """Distillers: what turns diagnoses into E1, and clusters into E2 and E3."""
 
-import hashlib
 import json
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from string import Template
 from typing import Protocol
 
-from hiexp_verl.build.answers import Answers, CachedAnswers, FileAnswers, ServerAnswers
-from hiexp_verl.build.describe import describe
+from hiexp_verl.build.answers import Answers, CachedAnswers, FileAnswers, ModelAnswers
 from hiexp_verl.build.diagnose import Diagnosis
-from hiexp_verl.build.draft import Draft, clean, fit
-from hiexp_verl.build.rules import PROMPTS, RulesDistiller
+from hiexp_verl.build.draft import Draft, fit
+from hiexp_verl.build.gates import admit
+from hiexp_verl.build.prompts import examples, prompt_files, reflection_prompt, summary_prompt
+from hiexp_verl.build.rules import RulesDistiller
+from hiexp_verl.build.usage import Usage
 from hiexp_verl.errors import HiExpError
+from hiexp_verl.hashing import sha256_of
 from hiexp_verl.llm import MAX_MODEL_LEN, open_model
 from hiexp_verl.scoring import normalise
 from hiexp_verl.types import Entry, Level, Message
+from hiexp_verl.vllm_engine import is_cpu_build
+from hiexp_verl.vllm_offline import offline_vllm
 
-_MOST_CHILDREN = 12  # shown to a model for one summary; more do not fit a small context
+KINDS = ("vllm", "vllm-local", "openai", "files")
 _COPY = 0.8  # share of common words from which a description counts as copied from a worked example
+_MOST_CHARS = 10_000  # of an answer; no draft needs a tenth of it, and cleaning takes time that grows with its square
 _FENCE = re.compile(r"^```(?:json)?\s*|\s*```$")
 
 
@@ -49,10 +53,14 @@ class PromptedDistiller:
         self.name = answers.name
         self.dropped: Counter[str] = Counter()
 
+    @property
+    def usage(self) -> Usage:
+        """What the answers took so far."""
+        return self._answers.usage
+
     def prompts(self) -> dict[str, str]:
         """Return the prompt files that were used, by name."""
-        names = ("distil_e1.txt", "distil_examples.jsonl", "summarise_e2.txt", "summarise_e3.txt")
-        return {name: (PROMPTS / name).read_text(encoding="utf-8") for name in names}
+        return prompt_files()
 
     def reflect(self, diagnoses: Sequence[Diagnosis]) -> list[Draft | None]:
         """Write E1, one for each diagnosis.
@@ -61,19 +69,13 @@ class PromptedDistiller:
             HiExpError: the source of answers fails.
         """
 
-        def prompt(index: int, attempt: int) -> str:
-            diagnosis = diagnoses[index]
-            text = _template("distil_e1.txt")
-            examples = "\n".join(_show(example) for example in examples_for(diagnosis, attempt))
-            return text.substitute(examples=examples, question=diagnosis.question, diagnosis=describe(diagnosis))
-
         def accept(index: int, draft: Draft) -> Draft | str:
             diagnosis = diagnoses[index]
             if _is_copy(draft):
                 return "copied a worked example"
-            return clean(draft, diagnosis.masker, diagnosis.answers, diagnosis.question) or "nothing left after cleaning"
+            return admit(draft, diagnosis)
 
-        return self._write(len(diagnoses), prompt, accept, "E1")
+        return self._write(len(diagnoses), lambda i, attempt: reflection_prompt(diagnoses[i], attempt), accept, "E1")
 
     def summarise(self, groups: Sequence[Sequence[Entry]], level: Level) -> list[Draft | None]:
         """Write one entry of the level for each group of entries of the level below.
@@ -82,17 +84,11 @@ class PromptedDistiller:
             HiExpError: the source of answers fails.
         """
 
-        def prompt(index: int, attempt: int) -> str:
-            # The first are the most telling; a repetition shows them in another order.
-            group = list(groups[index][:_MOST_CHILDREN])[:: -1 if attempt else 1]
-            children = "\n".join(f"- ({entry.title}) {entry.description}" for entry in group)
-            return _template(f"summarise_{level}.txt").substitute(children=children)
-
         def accept(index: int, draft: Draft) -> Draft | str:
             fitted = fit(draft)
             return fitted if len(fitted.title) > 3 and len(fitted.description) > 10 else "nothing left after cleaning"
 
-        return self._write(len(groups), prompt, accept, level.upper())
+        return self._write(len(groups), lambda i, attempt: summary_prompt(groups[i], level, attempt), accept, level.upper())
 
     def _write(
         self, count: int, prompt: Callable[[int, int], str], accept: Callable[[int, Draft], Draft | str], progress: str
@@ -118,30 +114,65 @@ class PromptedDistiller:
 
 
 @contextmanager
-def open_distiller(spec: str, cache: Path | None = None, resume: bool = False, max_model_len: int = MAX_MODEL_LEN) -> Iterator[Distiller]:
-    """Open a distiller: `rules`, `vllm:DIR`, `openai:URL#MODEL` or `files:DIR`; answers of models are kept in `cache`.
+def open_distiller(
+    spec: str, cache: Path | None = None, resume: bool = False, max_model_len: int = MAX_MODEL_LEN, concurrency: int | None = None
+) -> Iterator[Distiller]:
+    """Open a distiller: `rules`, or one of `KINDS` with its place; answers of models are kept in `cache`.
 
     Raises:
-        HiExpError: the specification is unknown, the server does not start or answer, the directory is missing.
+        HiExpError: the specification is unknown, the model does not start or answer, the directory is missing.
     """
-    if spec == "rules":
+    kind, place = split_spec(spec)
+    if kind == "rules":
         yield RulesDistiller()
-        return
-    kind, _, place = spec.partition(":")
-    if kind == "files":
+    elif kind == "files":
         yield PromptedDistiller(FileAnswers(Path(place)))
+    else:
+        with _open_answers(kind, place, max_model_len, concurrency) as answers:
+            if cache is not None:
+                answers = CachedAnswers(answers, cache, _identity(answers.name, place), resume)
+            yield PromptedDistiller(answers)
+
+
+def split_spec(spec: str) -> tuple[str, str]:
+    """Return the kind of a distiller and its place, which is empty for `rules` alone.
+
+    Raises:
+        HiExpError: there is no such kind, or the place is missing.
+    """
+    kind, _, place = spec.partition(":")
+    if spec != "rules" and (kind not in KINDS or not place):
+        raise HiExpError(f"unknown distiller {spec!r}; use rules, vllm:DIR, vllm-local:DIR, openai:URL#MODEL or files:DIR")
+    return kind, place
+
+
+@contextmanager
+def _open_answers(kind: str, place: str, max_model_len: int, concurrency: int | None) -> Iterator[Answers]:
+    if kind == "vllm-local":
+        with offline_vllm(Path(place), max_model_len) as model:
+            yield ModelAnswers(model, f"{kind}:{model.model}")
         return
-    if kind not in ("vllm", "openai") or not place:
-        raise HiExpError(f"unknown distiller {spec!r}; use rules, vllm:DIR, openai:URL#MODEL or files:DIR")
-    with open_model(place, max_model_len=max_model_len) as client:
-        if cache is not None and not resume:
-            cache.unlink(missing_ok=True)  # not before the server answers: answers may have been paid for
-        answers: Answers = ServerAnswers(client, f"{kind}:{client.model}")
-        yield PromptedDistiller(CachedAnswers(answers, cache) if cache is not None else answers)
+    with open_model(place, concurrency=concurrency or concurrency_for(kind), max_model_len=max_model_len) as client:
+        yield ModelAnswers(client, f"{kind}:{client.model}")
+
+
+def concurrency_for(kind: str) -> int:
+    """Return how many requests to keep in flight: what fills the batch of our own server, and what another one bears."""
+    if kind == "openai":
+        return 16
+    return 32 if is_cpu_build() else 256
+
+
+def _identity(name: str, place: str) -> str:
+    """Tell models of the same name apart by their weights: every checkpoint of a run may lie in a `huggingface`."""
+    weights = sorted(Path(place).glob("*.safetensors")) if Path(place).is_dir() else []
+    return f"{name} {sha256_of(*weights)[:16]}" if weights else name
 
 
 def parse_draft(text: str) -> Draft | str:
     """Parse a model's answer strictly; return the draft, or why there is none."""
+    if len(text) > _MOST_CHARS:
+        return "too long"
     try:
         row = json.loads(_FENCE.sub("", text.strip()))
     except (ValueError, RecursionError):
@@ -155,33 +186,10 @@ def parse_draft(text: str) -> Draft | str:
     return Draft(row["title"], row["description"], row["kind"])
 
 
-def examples_for(diagnosis: Diagnosis, attempt: int) -> list[dict[str, str]]:
-    """Draw two worked examples with other findings than the diagnosis, so that answers neither echo nor copy them."""
-    pool = [example for example in _examples() if example["finding"] != diagnosis.finding]
-
-    def rank(example: dict[str, str]) -> str:
-        return hashlib.sha256(f"{diagnosis.question_id} {diagnosis.finding} {attempt} {example['title']}".encode()).hexdigest()
-
-    return sorted(pool, key=rank)[:2]
-
-
-def _show(example: dict[str, str]) -> str:
-    answer = {key: example[key] for key in ("title", "description", "kind")}
-    return f"{example['situation']}\n{json.dumps(answer)}"
-
-
 def _is_copy(draft: Draft) -> bool:
     words = set(normalise(draft.description).split())
-    for example in _examples():
+    for example in examples():
         theirs = set(normalise(example["description"]).split())
         if len(words & theirs) >= _COPY * len(words | theirs):
             return True
     return False
-
-
-def _template(name: str) -> Template:
-    return Template((PROMPTS / name).read_text(encoding="utf-8").strip())
-
-
-def _examples() -> list[dict[str, str]]:
-    return [json.loads(line) for line in (PROMPTS / "distil_examples.jsonl").read_text(encoding="utf-8").splitlines()]

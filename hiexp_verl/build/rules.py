@@ -13,7 +13,7 @@ from hiexp_verl.build.diagnose import Diagnosis
 from hiexp_verl.build.draft import Draft, fit, most_common
 from hiexp_verl.types import Entry, Level
 
-PROMPTS = Path(__file__).parents[1] / "prompts"
+_TEMPLATES = Path(__file__).parents[1] / "prompts"
 # How a sentence speaks of what is asked for, where the noun alone would not do.
 _ASKED = {"answer": "what is asked", "yes or no": "the verdict"}
 
@@ -25,7 +25,7 @@ class RulesDistiller:
 
     def prompts(self) -> dict[str, str]:
         """Return the template files that were used, by name."""
-        return {name: (PROMPTS / name).read_text(encoding="utf-8") for name in ("rules_e1.jsonl", "rules_e2.jsonl", "rules_e3.jsonl")}
+        return {name: (_TEMPLATES / name).read_text(encoding="utf-8") for name in ("rules_e1.jsonl", "rules_e2.jsonl", "rules_e3.jsonl")}
 
     def reflect(self, diagnoses: Sequence[Diagnosis]) -> list[Draft | None]:
         """Return one draft per diagnosis."""
@@ -87,4 +87,4 @@ def _most_typical(group: Sequence[Entry]) -> str:
 
 @cache
 def _rules(name: str) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (PROMPTS / name).read_text(encoding="utf-8").splitlines() if line.strip()]
+    return [json.loads(line) for line in (_TEMPLATES / name).read_text(encoding="utf-8").splitlines() if line.strip()]

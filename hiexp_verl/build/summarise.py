@@ -55,7 +55,6 @@ def summarise(
     # The most telling members first: a distiller reads as many as fit.
     large = [[group[i] for i in spread_order(titles_E_D[group])] for group in large]
     drafts = distiller.summarise([[entries[row] for row in group] for group in large], level)
-    dropped[f"{level} not written"] += sum(draft is None for draft in drafts)
     written = [(draft, sorted(group)) for draft, group in zip(drafts, large, strict=True) if draft is not None]
     parents = _supported(written, entries, titles_E_D, level, encoder, config, dropped)
     merged = merge(parents, encoder, _ANY, config.merge_cosine)

@@ -12,16 +12,26 @@ def add_build(verbs: Any) -> None:
     epilog = (
         "distillers:  rules             templates over the diagnosis, no model\n"
         "             vllm:DIR          a model directory, served by vLLM here (the policy itself, or a teacher)\n"
+        "             vllm-local:DIR    the same without a server: vLLM's offline generation\n"
         "             openai:URL#MODEL  any OpenAI-compatible server\n"
         "             files:DIR         answers computed before\n\n"
-        "example: hiexp build --trajectories outputs/rollouts/trajectories.jsonl --distiller rules --encoder DIR --out hek"
+        "example: hiexp build --trajectories outputs/rollouts/trajectories.jsonl --distiller rules --encoder DIR --out hek\n\n"
+        "before paying for answers, see what would be asked (the encoder runs, for the clusters):\n"
+        "         hiexp build ... --distiller openai:https://HOST/v1#MODEL --dry-run --show 1 --price 0.15 0.60\n\n"
+        "Killed, the same command with --resume goes on where it was and gives the same HEK. OUT/build.json tells what the\n"
+        "last build used, left out, and took in calls, tokens and seconds."
     )
     parser = add_verb(verbs, "build", run_build, "Distil trajectories into a three-level HEK.", epilog)
     parser.add_argument("--trajectories", type=Path, nargs="+", required=True, metavar="FILE")
-    parser.add_argument("--distiller", default="rules", help="rules | vllm:DIR | openai:URL#MODEL | files:DIR (default rules)")
+    parser.add_argument("--distiller", default="rules", metavar="KIND:PLACE", help="see below (default rules)")
     parser.add_argument("--encoder", required=True, help="sentence-transformers directory or name; hash:256 for a dry run")
     parser.add_argument("--out", type=Path, required=True, metavar="HEK", help="directory; each build adds an immutable version")
     parser.add_argument("--resume", action="store_true", help="use the answers that an interrupted build left")
+    parser.add_argument("--dry-run", action="store_true", help="show prompts and the expected calls; ask no model, write nothing")
+    parser.add_argument("--show", type=int, default=3, metavar="N", help="prompts that --dry-run shows in full (default 3)")
+    parser.add_argument("--price", type=float, nargs=2, metavar=("IN", "OUT"), help="cost of a million prompt and completion tokens")
+    concurrency = "requests in flight (default 256 with vllm:DIR, 32 with it on a CPU, 16 with openai:)"
+    parser.add_argument("--concurrency", type=int, metavar="N", help=concurrency)
     parser.add_argument("--max-model-len", type=int, default=4096, help=MAX_MODEL_LEN_HELP)
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from hiexp_verl.assets import default_cache
 from hiexp_verl.encoder import Encoder, load_encoder
 from hiexp_verl.errors import HiExpError
+from hiexp_verl.hek.lock import locked
 from hiexp_verl.hek.store import HEK
 from hiexp_verl.jsonl import atomic_writer
 
@@ -18,7 +19,7 @@ HINT = "ENCODER"
 def remember_encoder(root: Path, spec: str) -> None:
     """Note beside the versions of a HEK which directory or name its encoder was opened from."""
     where = str(Path(spec).resolve()) if Path(spec).is_dir() else spec
-    with atomic_writer(root / HINT) as file:
+    with locked(root), atomic_writer(root / HINT) as file:
         file.write(where + "\n")
 
 

@@ -28,7 +28,8 @@ from hiexp_verl.encoder import EncoderIdentity, Vectors
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.hek import card, check
 from hiexp_verl.hek.header import Header, header_text, read_header
-from hiexp_verl.jsonl import atomic_writer, read_jsonl
+from hiexp_verl.hek.lock import locked
+from hiexp_verl.jsonl import atomic_writer, read_jsonl, writing
 from hiexp_verl.types import LEVELS, Entry, Source, to_json
 
 
@@ -79,22 +80,23 @@ class HEK:
     def save(self, root: Path) -> Path:
         """Write a new version under `root` and point CURRENT at it; return the version directory.
 
-        If the newest version there has the same content, it is returned and nothing is written.
+        If the newest version there has the same content, it is returned and nothing is written. What a save that was
+        killed left is finished, or cleared away.
+
+        Raises:
+            HiExpError: the disk is full, or does not let us write; what was there stays as it was.
         """
         content_hash = self.content_hash()
         newest = current_version(root)
         if newest is not None and _stored_hash(newest) == content_hash:
             return newest
-        root.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(dir=root, prefix=".new-"))
-        try:
-            _write_version(replace(self, header=replace(self.header, content_hash=content_hash)), temporary)
-            version = _rename_to_next(temporary, root)
-        except BaseException:
-            shutil.rmtree(temporary, ignore_errors=True)
-            raise
-        with atomic_writer(root / "CURRENT") as file:
-            file.write(version.name + "\n")
+        with writing(root):
+            root.mkdir(parents=True, exist_ok=True)
+            with locked(root):
+                version = _left_by_a_killed_save(root, content_hash)
+                version = version or _save_version(replace(self, header=replace(self.header, content_hash=content_hash)), root)
+                with atomic_writer(root / "CURRENT") as file:
+                    file.write(version.name + "\n")
         return version
 
     @classmethod
@@ -150,6 +152,28 @@ def _stored_hash(version: Path) -> str:
     return read_header(version).content_hash if header.is_file() else ""
 
 
+def _left_by_a_killed_save(root: Path, content_hash: str) -> Path | None:
+    """Return the last version, if it has this content: it was written, but CURRENT was not yet pointed at it."""
+    version = root / f"{_last_number(root):04d}"
+    return version if _stored_hash(version) == content_hash else None
+
+
+def _save_version(hek: HEK, root: Path) -> Path:
+    temporary = Path(tempfile.mkdtemp(dir=root, prefix=".new-"))
+    try:
+        _write_version(hek, temporary)
+        version = temporary.rename(root / f"{_last_number(root) + 1:04d}")
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    _sync_folder(root)
+    return version
+
+
+def _last_number(root: Path) -> int:
+    return max((int(path.name) for path in root.iterdir() if path.name.isdecimal()), default=0)
+
+
 def _write_version(hek: HEK, folder: Path) -> None:
     _write_synced(folder / "header.json", header_text(hek.header).encode())
     _write_synced(folder / "entries.jsonl", _lines(hek.entries).encode())
@@ -168,22 +192,6 @@ def _write_synced(path: Path, content: bytes) -> None:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
-
-
-def _rename_to_next(temporary: Path, root: Path) -> Path:
-    """Give the finished directory the next free number; another writer may take a number meanwhile."""
-    number = max((int(p.name) for p in root.iterdir() if p.name.isdecimal()), default=0) + 1
-    while True:
-        version = root / f"{number:04d}"
-        try:
-            temporary.rename(version)
-        except OSError:
-            if not version.exists():
-                raise
-            number += 1
-            continue
-        _sync_folder(root)
-        return version
 
 
 def _sync_folder(folder: Path) -> None:

