@@ -6,7 +6,7 @@ import signal
 import sys
 
 from hiexp_verl import __version__
-from hiexp_verl.cli import assets, build, doctor, hek, rollout, serve_search, train
+from hiexp_verl.cli import assets, audit, build, diff, doctor, hek, merge, revise, rollout, serve_search, train, versions
 from hiexp_verl.cli.common import Verb
 from hiexp_verl.errors import HiExpError
 
@@ -18,6 +18,13 @@ VERBS = (
     build.add_build,
     hek.add_retrieve,
     hek.add_inspect,
+    audit.add_audit,
+    versions.add_versions,
+    diff.add_diff,
+    versions.add_rollback,
+    revise.add_edit,
+    revise.add_remove,
+    merge.add_merge,
     train.add_train,
     serve_search.add_serve_search,
 )
