@@ -55,7 +55,7 @@ def test_the_same_content_gives_the_same_bytes_anywhere(tmp_path):
 
 def test_a_save_that_fails_leaves_nothing_behind(tmp_path, monkeypatch):
     monkeypatch.setattr(np, "save", lambda *a, **k: (_ for _ in ()).throw(OSError("disk full")))
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(HiExpError, match="disk full"):
         hek().save(tmp_path)
     assert list(tmp_path.iterdir()) == []
 

@@ -1,7 +1,7 @@
 """Does a HEK know the test set? Its questions, and answers of test questions inside its entries."""
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -61,7 +61,7 @@ def audit(hek: HEK, questions: Sequence[Question], encoder: Encoder | None, near
 
     Exact: the same text after normalisation, or the same id where the HEK keeps no text. Near: the same content words in
     any order, or a cosine of at least `near_cosine`; without an encoder a share of common words of at least `NEAR_WORDS`.
-    Answers: whole words, unless the question itself says them; then they give nothing away.
+    Answers: whole words, unless the question itself says them (then they give nothing away) or they are ordinary words.
 
     Raises:
         HiExpError: the encoder is not that of the HEK.
@@ -80,14 +80,15 @@ def audit(hek: HEK, questions: Sequence[Question], encoder: Encoder | None, near
     known = {each.question for each in exact}
     rest = [question for question in questions if question.id not in known]
     near = [overlap(question, twin, how) for question, twin, how in _near(rest, texts, hek, encoder, near_cosine)]
-    answers = tuple(_answers_in_entries(hek, questions))
+    answers = tuple(_answers_in_entries(hek, questions, _is_telling))
+    ordinary = dict.fromkeys(each.answer for each in _answers_in_entries(hek, questions, _is_ordinary))
     sought = f"cosine of {encoder.identity.name} >= {near_cosine:g}" if encoder else f"share of common words >= {NEAR_WORDS:g}, no encoder"
     return Audit(
         questions=len(questions),
         exact=tuple(exact),
         near=tuple(near),
         answers=answers,
-        warnings=tuple(_warnings(questions, texts, textless)),
+        warnings=tuple(_warnings(questions, texts, textless, tuple(ordinary))),
         near_means=f"same content words, or {sought}",
         clean=not (exact or near or answers),
     )
@@ -143,11 +144,20 @@ def _shares(known: Sequence[str], asked: Sequence[str]) -> Iterator[np.ndarray]:
         yield common_K / np.maximum(sizes_K + len(words) - common_K, 1)
 
 
-def _answers_in_entries(hek: HEK, questions: Sequence[Question]) -> Iterator[AnswerInEntry]:
+def _is_ordinary(answer: str) -> bool:
+    """Whether it is one word in lower case ("film", "first"): such words stand in any advice and tell nothing."""
+    return answer.isalpha() and answer.islower()
+
+
+def _is_telling(answer: str) -> bool:
+    return not _is_ordinary(answer)
+
+
+def _answers_in_entries(hek: HEK, questions: Sequence[Question], wanted: Callable[[str], bool]) -> Iterator[AnswerInEntry]:
     asked_by: dict[str, list[str]] = defaultdict(list)  # normalised answer -> ids of test questions
     for question in questions:
         said = f" {normalise(question.question)} "
-        for answer in dict.fromkeys(map(normalise, question.answers)):
+        for answer in dict.fromkeys(map(normalise, filter(wanted, question.answers))):
             if len(answer) >= MIN_ANSWER_CHARS and f" {answer} " not in said:
                 asked_by[answer].append(question.id)
     lengths = {len(answer.split()) for answer in asked_by}
@@ -158,12 +168,14 @@ def _answers_in_entries(hek: HEK, questions: Sequence[Question]) -> Iterator[Ans
             yield AnswerInEntry(answer, entry.id, tuple(asked_by[answer]))
 
 
-def _warnings(questions: Sequence[Question], texts: Mapping[str, str], textless: set[str]) -> Iterator[str]:
+def _warnings(questions: Sequence[Question], texts: Mapping[str, str], textless: set[str], ordinary: tuple[str, ...]) -> Iterator[str]:
     other = [q.id for q in questions if q.id in texts and normalise(texts[q.id]) != normalise(q.question)]
     if other:
         yield f"{len(other)} ids of the test set are other questions in the HEK (the first: {other[0]!r}); give the sets distinct ids"
     if textless:
         yield f"the HEK keeps no text of {len(textless)} of its questions; these were compared by id only"
+    if ordinary:
+        yield f"answers that are ordinary words stand in entries ({_some(ordinary)}); not counted"
 
 
 def audit_text(found: Audit) -> str:

@@ -99,7 +99,8 @@ def near_duplicates(questions: dict[str, str]) -> dict[str, tuple[str, ...]]:
     """Return, for each question id, the other ids whose questions have the same content words (only where there are any)."""
     groups: dict[frozenset[str], list[str]] = defaultdict(list)
     for question_id, text in questions.items():
-        groups[content_words(text)].append(question_id)
+        if words := content_words(text):
+            groups[words].append(question_id)
     return {one: tuple(other for other in group if other != one) for group in groups.values() if len(group) > 1 for one in group}
 
 

@@ -1,6 +1,7 @@
 """`hiexp audit`."""
 
 import argparse
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +49,8 @@ def _encoder(hek: Any, arguments: argparse.Namespace) -> Any:
 
     try:
         return open_encoder(hek, arguments.hek, arguments.encoder)
-    except HiExpError:
+    except HiExpError as error:
         if arguments.encoder:
             raise
+        logging.getLogger(__name__).warning("near-duplicates are sought by words only: %s", error)
         return None

@@ -97,8 +97,9 @@ def _others(entries: Sequence[Entry], rows: Any) -> tuple[Entry, ...]:
 
 def _fields(old: Entry, new: Entry, id_of: dict[str, str]) -> dict[str, tuple[Any, Any]]:
     states = {name: (getattr(old, name), getattr(new, name)) for name in _COMPARED}
-    links = tuple(id_of.get(child) for child in old.children)
-    return {name: pair for name, pair in states.items() if pair[0] != pair[1] and not (name == "children" and links == new.children)}
+    # Under the ids of B, where another entry may have the id of a removed one.
+    states["children"] = tuple(id_of.get(child, f"{child} (removed)") for child in old.children), new.children
+    return {name: pair for name, pair in states.items() if pair[0] != pair[1]}
 
 
 def _sources(a: HEK, b: HEK) -> dict[str, tuple[str, ...]]:
