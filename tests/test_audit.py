@@ -82,7 +82,7 @@ def test_answers_in_entries_are_found_as_whole_words():
     ("question", "answer"),
     [
         ("Which is older, Elio Petri or Ed Wood?", "Elio Petri"),  # the question says it
-        ("Is it so?", "not"),  # short
+        ("Is it so?", "For"),  # short
         ("What is it?", "Petr"),  # a part of a word
     ],
 )

@@ -60,6 +60,13 @@ def test_entries_that_only_got_other_ids_are_neither_new_nor_changed():
     assert [set(change.fields) for change in diff(a, c).changed] == [{"children"}]
 
 
+def test_entries_of_one_title_are_told_apart_by_their_descriptions():
+    one, two = e(1, title="Same", description="Do one."), e(2, title="Same", description="Do two.")
+    found = diff(hek(one, two), hek(replace(two, id="e1-0001"), replace(one, id="e1-0002")))
+    assert len(found.renumbered) == 2
+    assert not (found.added or found.removed or found.changed)
+
+
 def test_a_child_that_took_the_id_of_a_removed_one_is_a_change():
     a = hek(e(1), e(2), replace(e(1, "e2"), children=("e1-0001",)))
     b = hek(replace(e(2), id="e1-0001"), replace(e(1, "e2"), children=("e1-0001",)))
