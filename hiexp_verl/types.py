@@ -9,6 +9,9 @@ from typing import Any, Literal
 Level = Literal["e1", "e2", "e3"]
 LEVELS: tuple[Level, ...] = ("e1", "e2", "e3")
 Kind = Literal["guide", "pitfall"]
+KINDS: tuple[Kind, ...] = ("guide", "pitfall")
+MAX_TITLE_CHARS = 120
+MAX_DESCRIPTION_CHARS = 320
 Message = dict[str, Any]  # OpenAI style: {"role": ..., "content": ...}
 
 

@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 
 from hiexp_verl.build.answers import CachedAnswers
 from hiexp_verl.build.distill import PromptedDistiller, parse_draft
-from hiexp_verl.build.draft import MAX_DESCRIPTION_CHARS, MAX_TITLE_CHARS
 from hiexp_verl.build.pipeline import build
 from hiexp_verl.build.usage import Usage
 from hiexp_verl.encoder import HashEncoder
@@ -21,6 +20,7 @@ from hiexp_verl.errors import HiExpError
 from hiexp_verl.hek import HEK
 from hiexp_verl.jsonl import write_jsonl
 from hiexp_verl.text import sanitise
+from hiexp_verl.types import MAX_DESCRIPTION_CHARS, MAX_TITLE_CHARS
 from tests.test_distill import GOOD, Scripted
 from tests.test_pipeline import trajectories
 from tests.test_store import hek

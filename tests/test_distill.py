@@ -10,12 +10,13 @@ from hiexp_verl.build.answers import CachedAnswers, FileAnswers, prompt_key
 from hiexp_verl.build.contrast import Contrast
 from hiexp_verl.build.diagnose import diagnose
 from hiexp_verl.build.distill import PromptedDistiller, open_distiller, parse_draft
-from hiexp_verl.build.draft import MAX_DESCRIPTION_CHARS, MAX_TITLE_CHARS, Draft, clean
+from hiexp_verl.build.draft import Draft, clean
 from hiexp_verl.build.mask import Masker
 from hiexp_verl.build.prompts import examples_for
 from hiexp_verl.build.rules import RulesDistiller
 from hiexp_verl.build.usage import Usage
 from hiexp_verl.errors import HiExpError
+from hiexp_verl.types import MAX_DESCRIPTION_CHARS, MAX_TITLE_CHARS
 from tests.episodes import QUESTION, episode, two_hops
 from tests.factories import entry
 

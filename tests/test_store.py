@@ -1,5 +1,6 @@
 """A HEK is saved whole or not at all, and refuses to load when anything about it is wrong."""
 
+import errno
 import json
 from dataclasses import replace
 
@@ -54,8 +55,8 @@ def test_the_same_content_gives_the_same_bytes_anywhere(tmp_path):
 
 
 def test_a_save_that_fails_leaves_nothing_behind(tmp_path, monkeypatch):
-    monkeypatch.setattr(np, "save", lambda *a, **k: (_ for _ in ()).throw(OSError("disk full")))
-    with pytest.raises(OSError, match="disk full"):
+    monkeypatch.setattr(np, "save", lambda *a, **k: (_ for _ in ()).throw(OSError(errno.ENOSPC, "disk full")))
+    with pytest.raises(HiExpError, match="disk full"):
         hek().save(tmp_path)
     assert list(tmp_path.iterdir()) == []
 

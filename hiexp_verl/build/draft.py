@@ -5,10 +5,7 @@ from dataclasses import dataclass
 
 from hiexp_verl.build.mask import Masker, redact
 from hiexp_verl.text import sanitise
-from hiexp_verl.types import Kind
-
-MAX_TITLE_CHARS = 120
-MAX_DESCRIPTION_CHARS = 320
+from hiexp_verl.types import MAX_DESCRIPTION_CHARS, MAX_TITLE_CHARS, Kind
 
 
 @dataclass(frozen=True)

@@ -82,7 +82,7 @@ def merge(entries: Sequence[Entry], encoder: Encoder, title_cosine: float, descr
         close_K = same_title_K & (kept_descriptions_E_D[: len(kept)] @ descriptions_E_D[row] >= description_cosine)
         if close_K.any():
             twin = int(np.argmax(close_K))
-            kept[twin] = _united(kept[twin], entry)
+            kept[twin] = united(kept[twin], entry)
         else:
             kept_titles_E_D[len(kept)], kept_descriptions_E_D[len(kept)] = titles_E_D[row], descriptions_E_D[row]
             kept.append(entry)
@@ -95,7 +95,8 @@ def number(entries: Sequence[Entry], level: Level) -> list[Entry]:
     return [replace(entry, id=f"{level}-{n:0{width}d}") for n, entry in enumerate(entries, start=1)]
 
 
-def _united(a: Entry, b: Entry) -> Entry:
+def united(a: Entry, b: Entry) -> Entry:
+    """Return `a` with what `b` rests on; its words stay."""
     return replace(
         a,
         tags=_union((a.tags, b.tags)),

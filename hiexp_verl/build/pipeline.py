@@ -18,16 +18,13 @@ from hiexp_verl.build.entries import case, merge, number
 from hiexp_verl.build.gates import admit
 from hiexp_verl.build.summarise import LevelConfig, summarise
 from hiexp_verl.build.thresholds import thresholds
-from hiexp_verl.build.words import word_set
+from hiexp_verl.build.words import content_words
 from hiexp_verl.encoder import Encoder
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.hek.header import Header
 from hiexp_verl.hek.store import HEK
-from hiexp_verl.scoring import normalise
 from hiexp_verl.transcript import searches
 from hiexp_verl.types import Entry, Source, Trajectory
-
-_SMALL_WORDS = word_set("of in on at to for by from with and is are was were do does did what which who whom whose when where how that")
 
 
 @dataclass(frozen=True)
@@ -120,7 +117,8 @@ def near_duplicates(questions: dict[str, str]) -> dict[str, tuple[str, ...]]:
     """Return, for each question id, the other ids whose questions have the same content words (only where there are any)."""
     groups: dict[frozenset[str], list[str]] = defaultdict(list)
     for question_id, text in questions.items():
-        groups[frozenset(normalise(text).split()) - _SMALL_WORDS].append(question_id)
+        if words := content_words(text):
+            groups[words].append(question_id)
     return {one: tuple(other for other in group if other != one) for group in groups.values() if len(group) > 1 for one in group}
 
 

@@ -6,7 +6,22 @@ import signal
 import sys
 
 from hiexp_verl import __version__
-from hiexp_verl.cli import assets, build, calibrate, doctor, inspect, retrieve, rollout, serve_search, train
+from hiexp_verl.cli import (
+    assets,
+    audit,
+    build,
+    calibrate,
+    diff,
+    doctor,
+    inspect,
+    merge,
+    retrieve,
+    revise,
+    rollout,
+    serve_search,
+    train,
+    versions,
+)
 from hiexp_verl.cli.common import Verb
 from hiexp_verl.errors import HiExpError
 
@@ -19,6 +34,13 @@ VERBS = (
     calibrate.add_calibrate,
     retrieve.add_retrieve,
     inspect.add_inspect,
+    audit.add_audit,
+    versions.add_versions,
+    diff.add_diff,
+    versions.add_rollback,
+    revise.add_edit,
+    revise.add_remove,
+    merge.add_merge,
     train.add_train,
     serve_search.add_serve_search,
 )

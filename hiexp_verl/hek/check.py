@@ -9,7 +9,7 @@ import numpy as np
 
 from hiexp_verl.encoder import Vectors
 from hiexp_verl.errors import HiExpError
-from hiexp_verl.types import LEVELS, Entry
+from hiexp_verl.types import KINDS, LEVELS, Entry
 
 Record = TypeVar("Record")
 _NAMES = {str: "a text", int: "a whole number", bool: "true or false"}
@@ -37,7 +37,7 @@ def check_contents(entries: Sequence[Entry], vectors_E_D: Vectors, dimensions: i
             raise HiExpError(f"the entry id {entry.id!r} occurs twice; ids must be unique")
         if entry.level not in LEVELS:
             raise HiExpError(f"entry {entry.id} has the level {entry.level!r}; use one of {', '.join(LEVELS)}")
-        if entry.kind not in ("guide", "pitfall"):
+        if entry.kind not in KINDS:
             raise HiExpError(f"entry {entry.id} has the kind {entry.kind!r}; use guide or pitfall")
         if not entry.title.strip() or not entry.description.strip():
             raise HiExpError(f"entry {entry.id} has an empty title or description; write both")

@@ -2,7 +2,7 @@
 
 | path | what |
 | --- | --- |
-| `CURRENT` | the name of the newest version, e.g. `0002` |
+| `CURRENT` | the name of the version in use, e.g. `0002`: the newest, until one goes back |
 | `0002/header.json` | format version, parents and reason, encoder identity, thresholds, model and prompts, counts, content hash |
 | `0002/entries.jsonl` | one entry a line, see `types.Entry` |
 | `0002/vectors.npy` | float32 (E, D), unit norm; row i encodes the title of line i |
@@ -80,23 +80,22 @@ class HEK:
     def save(self, root: Path) -> Path:
         """Write a new version under `root` and point CURRENT at it; return the version directory.
 
-        If the newest version there has the same content, it is returned and nothing is written. What a save that was
-        killed left is finished, or cleared away.
+        If the current version there has the same content and is whole, it is returned and nothing is written. What a save
+        that was killed left is finished, or cleared away. Whatever stops the writing, CURRENT then names what it named before.
 
         Raises:
-            HiExpError: the disk is full, or does not let us write; what was there stays as it was.
+            HiExpError: the disk is full, or `root` is not writable.
         """
         content_hash = self.content_hash()
-        newest = current_version(root)
-        if newest is not None and _stored_hash(newest) == content_hash:
-            return newest
+        current = current_version(root)
+        if current is not None and _holds(current, content_hash):
+            return current
         with writing(root):
             root.mkdir(parents=True, exist_ok=True)
             with locked(root):
                 version = _left_by_a_killed_save(root, content_hash)
                 version = version or _save_version(replace(self, header=replace(self.header, content_hash=content_hash)), root)
-                with atomic_writer(root / "CURRENT") as file:
-                    file.write(version.name + "\n")
+                set_current(root, version.name)
         return version
 
     @classmethod
@@ -131,7 +130,29 @@ class HEK:
 def current_version(root: Path) -> Path | None:
     """Return the directory that CURRENT names, or None when `root` holds no HEK yet."""
     pointer = root / "CURRENT"
-    return root / pointer.read_text(encoding="utf-8").strip() if pointer.is_file() else None
+    return root / pointer.read_text(encoding="utf-8", errors="replace").strip() if pointer.is_file() else None
+
+
+def set_current(root: Path, version: str) -> None:
+    """Make the version of that name the one in use.
+
+    Raises:
+        HiExpError: the disk is full, or `root` is not writable.
+    """
+    with writing(root), atomic_writer(root / "CURRENT") as file:
+        file.write(version + "\n")
+
+
+def root_of(path: Path) -> Path:
+    """Return the directory that holds the versions of the HEK at `path`, which is that directory or a version in it.
+
+    Raises:
+        HiExpError: neither holds a CURRENT.
+    """
+    for root in (path, path.resolve().parent):
+        if (root / "CURRENT").is_file():
+            return root
+    raise HiExpError(f"{path} is no directory of HEK versions: found no CURRENT; give the directory that `hiexp build --out` wrote")
 
 
 def _version_folder(path: Path) -> Path:
@@ -147,15 +168,17 @@ def _version_folder(path: Path) -> Path:
     return version
 
 
-def _stored_hash(version: Path) -> str:
-    header = version / "header.json"
-    return read_header(version).content_hash if header.is_file() else ""
+def _holds(version: Path, content_hash: str) -> bool:
+    try:
+        return HEK.load(version).header.content_hash == content_hash
+    except HiExpError:  # damaged, or of another format: building again is how one mends it
+        return False
 
 
 def _left_by_a_killed_save(root: Path, content_hash: str) -> Path | None:
     """Return the last version, if it has this content: it was written, but CURRENT was not yet pointed at it."""
     version = root / f"{_last_number(root):04d}"
-    return version if _stored_hash(version) == content_hash else None
+    return version if _holds(version, content_hash) else None
 
 
 def _save_version(hek: HEK, root: Path) -> Path:
