@@ -10,6 +10,7 @@ Level = Literal["e1", "e2", "e3"]
 LEVELS: tuple[Level, ...] = ("e1", "e2", "e3")
 Kind = Literal["guide", "pitfall"]
 Message = dict[str, Any]  # OpenAI style: {"role": ..., "content": ...}
+TRAJECTORY_KEY = "hiexp_trajectory"  # what our reward adds to every row of verl's dump: the trajectory, as JSON text
 
 
 @dataclass(frozen=True)

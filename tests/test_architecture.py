@@ -8,7 +8,7 @@ from pathlib import Path
 PACKAGE = Path(__file__).parents[1] / "hiexp_verl"
 HEAVY = {"verl", "ray", "torch", "vllm", "hydra", "omegaconf"}
 LAYERS = [
-    {"errors", "types", "text", "hashing", "batching", "jsonl", "transcript", "config", "scoring"},
+    {"errors", "types", "text", "hashing", "batching", "rows", "fields", "jsonl", "transcript", "config", "scoring"},
     {"encoder", "llm", "vllm_server", "train", "search", "gguf", "assets", "factbook", "hotpot"},
     {"hek"},
     {"build"},

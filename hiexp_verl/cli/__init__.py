@@ -6,7 +6,7 @@ import signal
 import sys
 
 from hiexp_verl import __version__
-from hiexp_verl.cli import assets, build, doctor, hek, rollout, serve_search, train
+from hiexp_verl.cli import assets, build, doctor, hek, import_files, rollout, serve_search, train
 from hiexp_verl.cli.common import Verb
 from hiexp_verl.errors import HiExpError
 
@@ -15,6 +15,7 @@ VERBS = (
     doctor.add_doctor,
     assets.add_assets,
     rollout.add_rollout,
+    import_files.add_import,
     build.add_build,
     hek.add_retrieve,
     hek.add_inspect,

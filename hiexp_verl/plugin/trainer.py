@@ -13,7 +13,7 @@ from hiexp_verl.jsonl import write_jsonl
 from hiexp_verl.plugin.agent_loop import settings_of
 from hiexp_verl.plugin.metrics import episode_metrics
 from hiexp_verl.plugin.retrieval import retrieval_for
-from hiexp_verl.run.verl_rollout import TRAJECTORY_KEY
+from hiexp_verl.types import TRAJECTORY_KEY
 
 
 @register_trainer("hiexp_sync")
