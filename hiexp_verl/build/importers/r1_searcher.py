@@ -113,8 +113,8 @@ def _spoken(text: str, tags: Tags) -> Iterator[Message]:
     opening, closing = tags.query
     end = position = 0
     while (stop := text.find(closing, position)) >= 0:
+        start = text.rfind(opening, position, stop)
         position = stop + len(closing)
-        start = text.rfind(opening, end, stop)
         if start >= 0:
             query = text[start + len(opening) : stop].strip()
             yield _assistant(f"{text[end:start].strip()}\n{opening} {query} {closing}", tags)
@@ -139,4 +139,5 @@ def _document(text: str) -> str:
     title, mark, body = text[start.end() :].partition(" Text:" if start[2] else "   ") if start else ("", "", "")
     if not start or not mark:
         return text
-    return f'Doc {start[1]}(Title: "{title}") {" ".join(body.split()).strip(chr(34))}'
+    body = " ".join(body.split())
+    return f'Doc {start[1]}(Title: "{title}") {body.strip(chr(34)) if start[2] else body}'

@@ -21,13 +21,16 @@ _KNOWN = {"input", "output", "gts", "score"}
 _CHATML = re.compile(r"<\|im_start\|>(\w+)\n(.*?)(?:<\|im_end\|>|(?=<\|im_start\|>)|\Z)", re.DOTALL)
 _ROLE_LINE = re.compile(r"^(system|user|assistant|tool)\n", re.MULTILINE)
 _PADDING = "<|endoftext|>"
-# What the environment said inside a decoded response: a tagged block, or whatever stands between the role lines after a
-# call. Blocks count as tool text wherever they stand, as they do when answers are scored.
+# What the environment said inside a decoded response: all between its role line, right after a call or right before a
+# block, and the next one of the assistant; or, where there are no roles, a block. That counts as tool text wherever it
+# stands, as it does when answers are scored.
 _TOOL_TEXT = re.compile(
-    r"(?:\b(?:user|tool)\n\s*)?<(?P<tag>information|tool_response)>(?P<block>.*?)(?:</(?P=tag)>|\Z)\s*(?:assistant\n)?"
-    r"|(?:(?<=</search>)|(?<=</tool_call>))\n?(?:user|tool)\n(?P<plain>.*?)(?:\nassistant\n|\Z)",
+    r"(?:(?:(?<=</search>)|(?<=</tool_call>))\n?(?:user|tool)\n|\b(?:user|tool)\n(?=<(?:information|tool_response)>))"
+    r"(?P<said>.*?)(?:\nassistant\n|\Z)"
+    r"|(?P<block><(?P<tag>information|tool_response)>.*?(?:</(?P=tag)>|\Z)(?:\s*<experience>.*?(?:</experience>|\Z))?)",
     re.DOTALL,
 )
+_RESULT = re.compile(r"<tool_response>(.*?)(?:</tool_response>|\Z)", re.DOTALL)
 _NEXT_RESULT = re.compile(r"\n(?:user|tool)\n")
 _SEARCH_R1_PROMPT = "Answer the given question."  # it puts its instructions before the question, into one user message
 
@@ -43,10 +46,12 @@ def from_verl_dump(row: dict[str, Any]) -> Trajectory:
     """
     if row.get(TRAJECTORY_KEY) is not None:
         return _exact(row)
-    messages = [*_prompt(fields.text(row, "input"))]
+    prompt = fields.text(row, "input").replace(_PADDING, "").lstrip() + "\n"  # it ends in "assistant\n"
+    has_tokens = prompt.startswith("<|im_start|>")  # further in, a document or question may hold what looks like one
+    messages = _prompt(prompt, has_tokens)
     question = _question(messages)
     begun = messages.pop()["content"] if messages[-1]["role"] == "assistant" else ""
-    messages += _response(begun + str(fields.required(row, "output")))
+    messages += _response(begun + str(fields.required(row, "output")).replace(_PADDING, ""), has_tokens)
     answers = _answers(row)
     prediction = prediction_of(messages)
     reward, correct = judge(prediction, answers, fields.number(row, "score"))
@@ -78,11 +83,11 @@ def _exact(row: dict[str, Any]) -> Trajectory:
     return replace(trajectory, id=f"{trajectory.id}@{step}" if trajectory.id else "", extra=extra)
 
 
-def _prompt(text: str) -> list[Message]:
+def _prompt(text: str, has_tokens: bool) -> list[Message]:
     """Return the messages of a decoded prompt; the last is the assistant's, with what the template began for it."""
-    text = text.replace(_PADDING, "").lstrip()
-    turns: list[tuple[str, str]] = _CHATML.findall(text)
-    if not turns:
+    if has_tokens:
+        turns: list[tuple[str, str]] = _CHATML.findall(text)
+    else:
         before, *parts = _ROLE_LINE.split(text)
         # No role to begin with: the prompt of a base model, without a template.
         turns = [("user", text)] if before or not parts else list(zip(parts[::2], parts[1::2], strict=True))
@@ -99,28 +104,26 @@ def _question(messages: list[Message]) -> str:
     return question
 
 
-def _response(text: str) -> list[Message]:
+def _response(text: str, has_tokens: bool) -> list[Message]:
     """Return the messages of a decoded response: at least one of the assistant."""
-    text = text.replace(_PADDING, "")
-    turns: list[tuple[str, str]] = [("assistant", text.replace("<|im_end|>", ""))]
-    if "<|im_start|>" in text:
-        turns = _CHATML.findall(f"<|im_start|>assistant\n{text}")
-    messages = [message for role, content in turns for message in _turn(role, content)]
+    turns: list[tuple[str, str]] = _CHATML.findall(f"<|im_start|>assistant\n{text}") if has_tokens else [("assistant", text)]
+    messages = [m for role, content in turns for m in (_spoken(content) if role == "assistant" else _results(content))]
     return messages or [{"role": "assistant", "content": ""}]
 
 
-def _turn(role: str, text: str) -> Iterator[Message]:
-    speaker = "assistant" if role == "assistant" else "tool"
+def _spoken(text: str) -> Iterator[Message]:
     end = 0
     for match in _TOOL_TEXT.finditer(text):
-        yield from _message(speaker, text[end : match.start()])
-        if match["tag"] == "information":
-            yield from _message("tool", f"<information>{match['block']}</information>")
-        else:
-            for result in [match["block"]] if match["tag"] else _NEXT_RESULT.split(match["plain"]):
-                yield from _message("tool", result)
+        yield from _message("assistant", text[end : match.start()])
+        yield from _results(match["said"] if match["block"] is None else match["block"])
         end = match.end()
-    yield from _message(speaker, text[end:])
+    yield from _message("assistant", text[end:])
+
+
+def _results(text: str) -> Iterator[Message]:
+    """Yield a message for each result: Qwen's template puts all of them into one turn, others make a turn of each."""
+    for result in _RESULT.findall(text) or _NEXT_RESULT.split(text):
+        yield from _message("tool", result)
 
 
 def _message(role: str, text: str) -> Iterator[Message]:
