@@ -220,7 +220,9 @@ def test_a_message_list_becomes_a_trajectory(answers):
 
 def test_a_message_list_may_bring_its_own_label():
     messages = [*PROMPT, {"role": "assistant", "content": "Herat it is"}]
-    t = FORMATS["openai"]()({"messages": messages, "answer": 7, "score": 0.25, "correct": True, "id": "x", "question_id": "q", "model": "m"})
+    t = FORMATS["openai"]()(
+        {"messages": messages, "answer": 7, "score": 0.25, "correct": True, "id": "x", "question_id": "q", "model": "m"}
+    )
     assert (t.answers, t.score, t.correct, t.id, t.question_id, t.model, t.prediction) == (("7",), 0.25, True, "x", "q", "m", "")
 
 

@@ -15,7 +15,7 @@ _PLACE_BITS = 40  # of the line, when a place is kept as one integer
 
 
 class Ledger:
-    """Remembers two or three 16-byte digests per trajectory (about 400 bytes in all), never the trajectory."""
+    """Remembers two 16-byte digests per trajectory, three where it has no id: 400 to 600 bytes in all; never the trajectory."""
 
     def __init__(self) -> None:
         self.contradicted: set[bytes] = set()  # contents with both labels: no copy of them may stay
@@ -32,7 +32,7 @@ class Ledger:
         content = _digest(trajectory.question, trajectory.messages)
         packed = place[0] << _PLACE_BITS | place[1]
         first, label = self._labels.setdefault(content, (packed, trajectory.correct))
-        if label != trajectory.correct or content in self.contradicted:
+        if label != trajectory.correct:
             self.contradicted.add(content)
             raise Seen(CONTRADICTORY, first)
         # Without an id of its own, a trajectory is known by its content and its model.
