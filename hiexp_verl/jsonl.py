@@ -1,17 +1,18 @@
 """JSON lines in and out: read with line numbers in every error, written atomically."""
 
 import errno
-import gzip
 import json
-import math
 import os
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TextIO
 
+from hiexp_verl import fields
 from hiexp_verl.errors import HiExpError
+from hiexp_verl.rows import BadRow, read_rows
 from hiexp_verl.types import Passage, Question, Trajectory, to_json
 
 # What the place refuses, whoever writes; anything else is a fault of ours.
@@ -77,65 +78,27 @@ def read_jsonl(path: Path, what: str) -> Iterator[tuple[int, dict[str, Any]]]:
     """Yield (line number, object) of a .jsonl or .jsonl.gz file.
 
     Raises:
-        HiExpError: the file is missing, empty, or a line is not a JSON object.
+        HiExpError: the file is missing, empty or damaged, or a line is not a JSON object.
     """
     if not path.is_file():
         raise HiExpError(f"{what} {path} does not exist; give the path of a JSON-lines file")
     empty = True
-    opener = gzip.open if path.suffix == ".gz" else open
-    try:
-        with opener(path, "rt", encoding="utf-8") as file:
-            for number, line in enumerate(file, start=1):
-                if not line.strip():
-                    continue
-                empty = False
-                try:
-                    row = json.loads(line)
-                except json.JSONDecodeError as error:
-                    raise HiExpError(f"{path}:{number}: not JSON ({error}); every line must be one object") from error
-                if not isinstance(row, dict):
-                    raise HiExpError(f"{path}:{number}: found {type(row).__name__}; every line must be a JSON object")
-                yield number, row
-    except (EOFError, gzip.BadGzipFile, UnicodeDecodeError) as error:
-        raise HiExpError(f"{path}: the file is damaged ({error}); write or download it again") from error
+    for number, row in read_rows(path):
+        empty = False
+        with _line(path, number):
+            if isinstance(row, BadRow):
+                raise row
+        yield number, row
     if empty:
         raise HiExpError(f"{what} {path} is empty; it needs at least one line")
 
 
-def _field(row: dict[str, Any], key: str, where: str) -> Any:
-    if key not in row or row[key] is None:
-        raise HiExpError(f"{where}: no field {key!r}; found {sorted(row)}")
-    return row[key]
-
-
-def _number(row: dict[str, Any], key: str, where: str) -> float:
-    value = _field(row, key, where)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise HiExpError(f"{where}: {key!r} must be a number, found {value!r}")
-    return float(value)
-
-
-def _flag(row: dict[str, Any], key: str, where: str) -> bool:
-    value = _field(row, key, where)
-    if not isinstance(value, bool):
-        raise HiExpError(f"{where}: {key!r} must be true or false, found {value!r}")
-    return value
-
-
-def _block(row: dict[str, Any], key: str, where: str) -> dict[str, Any]:
-    value = row.get(key) or {}
-    if not isinstance(value, dict):
-        raise HiExpError(f"{where}: {key!r} must be an object, found {value!r}")
-    return dict(value)
-
-
-def _answers(row: dict[str, Any], where: str) -> tuple[str, ...]:
-    value = row.get("answers", row.get("answer"))
-    values = value if isinstance(value, list) else [value]
-    answers = tuple(str(v).strip() for v in values if v is not None and str(v).strip())
-    if not answers:
-        raise HiExpError(f"{where}: no answer; give 'answer' (text) or 'answers' (a list)")
-    return answers
+@contextmanager
+def _line(path: Path, number: int) -> Iterator[None]:
+    try:
+        yield
+    except BadRow as error:
+        raise HiExpError(f"{path}:{number}: {error}") from error
 
 
 def read_questions(path: Path) -> list[Question]:
@@ -146,17 +109,18 @@ def read_questions(path: Path) -> list[Question]:
     """
     questions: dict[str, Question] = {}
     for number, row in read_jsonl(path, "question file"):
-        where = f"{path}:{number}"
-        question_id = str(_field(row, "id", where))
-        if question_id in questions:
-            raise HiExpError(f"{where}: the id {question_id!r} occurs twice; ids must be unique")
-        text = str(_field(row, "question", where)).strip()
-        if not text:
-            raise HiExpError(f"{where}: the question is empty")
-        meta = _block(row, "meta", where)
-        meta |= {k: v for k, v in row.items() if k not in ("id", "question", "answer", "answers", "meta")}
-        questions[question_id] = Question(question_id, text, _answers(row, where), meta)
+        with _line(path, number):
+            question = _question_of(row)
+            if question.id in questions:
+                raise BadRow(f"the id {question.id!r} occurs twice; ids must be unique")
+        questions[question.id] = question
     return list(questions.values())
+
+
+def _question_of(row: dict[str, Any]) -> Question:
+    meta = fields.block(row, "meta")
+    meta |= {k: v for k, v in row.items() if k not in ("id", "question", "answer", "answers", "meta")}
+    return Question(str(fields.required(row, "id")), fields.text(row, "question"), fields.answers(row), meta)
 
 
 def read_corpus(path: Path) -> list[Passage]:
@@ -167,35 +131,42 @@ def read_corpus(path: Path) -> list[Passage]:
     """
     passages = []
     for number, row in read_jsonl(path, "corpus"):
-        where = f"{path}:{number}"
-        text = str(_field(row, "text", where))
-        passages.append(Passage(str(_field(row, "id", where)), str(row.get("title") or ""), text))
+        with _line(path, number):
+            text = str(fields.required(row, "text"))
+            passages.append(Passage(str(fields.required(row, "id")), str(row.get("title") or ""), text))
     return passages
 
 
 def read_trajectories(path: Path) -> Iterator[Trajectory]:
-    """Yield trajectories, one JSON line each (see `Trajectory` for the fields).
+    """Yield trajectories, one JSON line each (see `Trajectory` for the fields); one without an id is numbered.
 
     Raises:
         HiExpError: missing or empty file, malformed line, missing field.
     """
     seen: dict[str, int] = {}
     for number, row in read_jsonl(path, "trajectory file"):
-        where = f"{path}:{number}"
-        messages = _field(row, "messages", where)
-        if not isinstance(messages, list) or not all(isinstance(m, dict) and "role" in m for m in messages):
-            raise HiExpError(f"{where}: 'messages' must be a list of objects with 'role' and 'content'")
-        question_id = str(_field(row, "question_id", where))
-        sample = seen[question_id] = seen.get(question_id, -1) + 1
-        yield Trajectory(
-            question_id=question_id,
-            question=str(_field(row, "question", where)),
-            answers=_answers(row, where),
-            messages=tuple(messages),
-            prediction=str(row.get("prediction") or ""),
-            score=_number(row, "score", where),
-            correct=_flag(row, "correct", where),
-            model=str(row.get("model") or ""),
-            id=str(row.get("id") or f"{question_id}#{sample}"),
-            extra=_block(row, "extra", where),
-        )
+        with _line(path, number):
+            trajectory = trajectory_of(row)
+        sample = seen[trajectory.question_id] = seen.get(trajectory.question_id, -1) + 1
+        yield replace(trajectory, id=trajectory.id or f"{trajectory.question_id}#{sample}")
+
+
+def trajectory_of(row: dict[str, Any]) -> Trajectory:
+    """Return the trajectory that a row holds; its id is "" when the row has none.
+
+    Raises:
+        BadRow: a field is missing or of the wrong type.
+    """
+    messages = fields.messages(row)
+    return Trajectory(
+        question_id=str(fields.required(row, "question_id")),
+        question=str(fields.required(row, "question")),
+        answers=fields.answers(row),
+        messages=messages,
+        prediction=str(row.get("prediction") or ""),
+        score=fields.number(row, "score"),
+        correct=fields.flag(row, "correct"),
+        model=str(row.get("model") or ""),
+        id=str(row.get("id") or ""),
+        extra=fields.block(row, "extra"),
+    )

@@ -18,7 +18,7 @@ from tests.factories import trajectory
     [
         ("", "is empty"),
         ('{"id": "1", "question": "q", "answer": "a"}\n{"id"', ":2: not JSON"),
-        ("[1]\n", ":1: found list"),
+        ("[1]\n", ":1: not a JSON object (found list)"),
         ('{"id": "1", "question": "q"}\n', ":1: no answer"),
         ('{"id": "1", "answer": "a"}\n', ":1: no field 'question'"),
         ('{"id": "1", "question": " ", "answer": "a"}\n', ":1: the question is empty"),

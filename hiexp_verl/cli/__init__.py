@@ -2,6 +2,7 @@
 
 import argparse
 import logging
+import os
 import signal
 import sys
 
@@ -13,6 +14,7 @@ from hiexp_verl.cli import (
     calibrate,
     diff,
     doctor,
+    import_files,
     inspect,
     merge,
     retrieve,
@@ -30,6 +32,7 @@ VERBS = (
     doctor.add_doctor,
     assets.add_assets,
     rollout.add_rollout,
+    import_files.add_import,
     build.add_build,
     calibrate.add_calibrate,
     retrieve.add_retrieve,
@@ -63,8 +66,12 @@ def main(argv: list[str] | None = None) -> int:
         print(f"hiexp: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("hiexp: interrupted; what was finished is kept, the same command with --resume goes on", file=sys.stderr)
+        goes_on = "; what was finished is kept, the same command with --resume goes on" if hasattr(arguments, "resume") else ""
+        print(f"hiexp: interrupted{goes_on}", file=sys.stderr)
         return 130
+    except BrokenPipeError:  # whoever read our output has seen enough (`| head`)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python would complain once more at exit
+        return 141
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -4,9 +4,8 @@ import json
 from typing import Any
 
 from hiexp_verl.errors import HiExpError
-from hiexp_verl.run.verl_rollout import TRAJECTORY_KEY
 from hiexp_verl.scoring import RewardKind, Score, extract_answer, score_text
-from hiexp_verl.types import Trajectory, to_json
+from hiexp_verl.types import TRAJECTORY_KEY, Trajectory, to_json
 
 
 def compute_score(

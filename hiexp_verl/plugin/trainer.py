@@ -13,7 +13,7 @@ from hiexp_verl.jsonl import write_jsonl
 from hiexp_verl.plugin.agent_loop import settings_of
 from hiexp_verl.plugin.metrics import episode_metrics
 from hiexp_verl.plugin.retrieval import retrieval_for
-from hiexp_verl.run.verl_rollout import TRAJECTORY_KEY
+from hiexp_verl.types import TRAJECTORY_KEY
 
 
 @register_trainer("hiexp_sync")
@@ -39,5 +39,7 @@ class HiExpTrainer(PPOTrainerSync):
         dump_dir = self.config.get("hiexp", {}).get("dump_dir")
         if dump_dir:
             rows = [json.loads(r[TRAJECTORY_KEY]) for r in rewards if TRAJECTORY_KEY in r]
+            for row in rows:
+                row["id"] += f"@{self.global_steps}"  # a question comes back in later steps
             write_jsonl(Path(dump_dir) / f"{self.global_steps:06d}.jsonl", rows)
         return result

@@ -11,10 +11,8 @@ from typing import Any
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.jsonl import atomic_writer, read_jsonl, read_trajectories, write_jsonl
 from hiexp_verl.run.summary import summarise
-from hiexp_verl.types import Question
+from hiexp_verl.types import TRAJECTORY_KEY, Question
 from hiexp_verl.vllm_engine import is_cpu_build
-
-TRAJECTORY_KEY = "hiexp_trajectory"  # what our reward adds to every row of verl's dump
 
 
 def rollout_by_verl(questions: Sequence[Question], arguments: argparse.Namespace) -> dict[str, Any]:

@@ -1,0 +1,79 @@
+"""Fields of a row: each is taken out and checked, a fault is a `BadRow`."""
+
+import sys
+from collections.abc import Mapping
+from reprlib import repr as brief
+from typing import Any
+
+from hiexp_verl.rows import BadRow
+from hiexp_verl.types import Message
+
+Row = Mapping[str, Any]
+
+
+def required(row: Row, key: str) -> Any:
+    """Return the value, which must be there."""
+    if row.get(key) is None:
+        raise BadRow(f"no field {key!r}", f"found {brief(sorted(row))}")
+    return row[key]
+
+
+def text(row: Row, key: str) -> str:
+    """Return a text that is not blank, stripped."""
+    value = required(row, key)
+    if not isinstance(value, str):
+        raise BadRow(f"{key!r} must be a text", f"found {brief(value)}")
+    if not value.strip():
+        raise BadRow(f"the {key} is empty")
+    return value.strip()
+
+
+def number(row: Row, key: str) -> float:
+    """Return a finite number."""
+    value = required(row, key)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= sys.float_info.max:
+        raise BadRow(f"{key!r} must be a number", f"found {brief(value)}")
+    return float(value)
+
+
+def flag(row: Row, key: str) -> bool:
+    """Return true or false."""
+    value = required(row, key)
+    if not isinstance(value, bool):
+        raise BadRow(f"{key!r} must be true or false", f"found {brief(value)}")
+    return value
+
+
+def block(row: Row, key: str) -> dict[str, Any]:
+    """Return a copy of an object, an empty one when there is none."""
+    value = row.get(key) or {}
+    if not isinstance(value, dict):
+        raise BadRow(f"{key!r} must be an object", f"found {brief(value)}")
+    return dict(value)
+
+
+def answers(row: Row) -> tuple[str, ...]:
+    """Return `answers` or `answer`, a list or a single one, at least one that is not blank."""
+    value = row.get("answers", row.get("answer"))
+    values = value if isinstance(value, list) else [value]
+    found = tuple(str(v).strip() for v in values if v is not None and str(v).strip())
+    if not found:
+        raise BadRow("no answer", "give 'answer' (text) or 'answers' (a list)")
+    return found
+
+
+def messages(row: Row) -> tuple[Message, ...]:
+    """Return `messages`: objects with a role, whose content is a text, a list of parts, or nothing beside tool calls."""
+    value = required(row, "messages")
+    if not isinstance(value, list) or not all(_is_message(message) for message in value):
+        raise BadRow("'messages' must be a list of objects with 'role' and 'content'", f"found {brief(value)}")
+    return tuple(value)
+
+
+def _is_message(value: Any) -> bool:
+    return (
+        isinstance(value, dict)
+        and isinstance(value.get("role"), str)
+        and isinstance(value.get("content"), str | list | None)
+        and isinstance(value.get("tool_calls"), list | None)
+    )
