@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
 from benchmarks._machine import as_lines, facts
 
 RESULTS = Path(__file__).parent / "results"

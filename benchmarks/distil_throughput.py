@@ -11,7 +11,7 @@ an engine of its own, loaded and warmed up before its clock starts: an idle engi
 machine. The ratio is taken within a round, and its median reported; with few prompts a ratio also holds the luck of how
 long the answers get, so tokens a second are compared, not seconds.
 
-Usage: python benchmarks/distil_throughput.py --model DIR [--trajectories FILE.jsonl.gz] [--prompts 48] [--rounds 5]
+Usage: python -m benchmarks.distil_throughput --model DIR [--trajectories FILE.jsonl.gz] [--prompts 48] [--rounds 5]
 """
 
 import argparse
@@ -27,8 +27,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import _machine
-
+from benchmarks import _machine
 from hiexp_verl.assets import default_cache
 from hiexp_verl.build.answers import ENTRY_SCHEMA, ModelAnswers, Sampling
 from hiexp_verl.build.contrast import Contrast, contrasts

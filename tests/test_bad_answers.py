@@ -72,7 +72,7 @@ class Garbage:
     def __init__(self, texts):
         self.texts, self.asked, self.usage = texts, 0, Usage()
 
-    def answer(self, conversations, attempt, progress, done=None):
+    def answer(self, conversations, attempt, progress, done=None, schema=None):
         answers = [self.texts[(self.asked + i) % len(self.texts)] for i in range(len(conversations))]
         self.asked += len(answers)
         for i, given_text in enumerate(answers):

@@ -1,6 +1,7 @@
 """What a model writes is parsed strictly, cleaned, asked for once more, and else counted and left out."""
 
 import json
+from collections import Counter
 
 import pytest
 from hypothesis import given
@@ -14,7 +15,9 @@ from hiexp_verl.build.draft import Draft, clean
 from hiexp_verl.build.mask import Masker
 from hiexp_verl.build.prompts import examples_for
 from hiexp_verl.build.rules import RulesDistiller
+from hiexp_verl.build.summarise import LevelConfig, summarise
 from hiexp_verl.build.usage import Usage
+from hiexp_verl.encoder import HashEncoder
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.types import MAX_DESCRIPTION_CHARS, MAX_TITLE_CHARS
 from tests.episodes import QUESTION, episode, two_hops
@@ -34,7 +37,7 @@ class Scripted:
         self.usage = Usage()
         self.asked = []
 
-    def answer(self, conversations, attempt, progress, done=None):
+    def answer(self, conversations, attempt, progress, done=None, schema=None):
         self.asked.append([conversation[0]["content"] for conversation in conversations])
         texts = [text if isinstance(text, str) else json.dumps(text) for text in self.attempts[attempt]][: len(conversations)]
         for i, text in enumerate(texts):
@@ -171,3 +174,27 @@ def test_a_specification_that_names_no_distiller_is_a_one_line_error(spec):
     with pytest.raises(HiExpError) as error, open_distiller(spec):
         pass
     assert "\n" not in str(error.value)
+
+
+def test_members_are_confirmed_by_yes_or_no_and_nonsense_counts_as_yes():
+    said = [json.dumps({"holds": "yes"}), json.dumps({"holds": "no"}), "perhaps", json.dumps(["no"])]
+    distiller = PromptedDistiller(Scripted(said))
+    pairs = [(Draft(**GOOD), entry(title=f"case {i}")) for i in range(4)]
+    assert distiller.confirm(pairs) == [True, False, True, True]
+    assert distiller.dropped == {"confirmations that were neither yes nor no": 2}
+    assert distiller.confirm([]) == []
+
+
+def test_a_member_that_the_distiller_denies_is_detached():
+    class Denies(RulesDistiller):
+        def confirm(self, pairs):
+            return [member.title != "case c" for _, member in pairs]
+
+    entries = [entry(f"e1-{i}", title=f"case {name}", tags=("shape:direct", "finding:no_answer")) for i, name in enumerate("abcd")]
+    dropped = Counter()
+    config = LevelConfig(max_height=9.0)
+    (all_of_them,), _ = summarise(entries, "e2", RulesDistiller(), HashEncoder(64), config, dropped)
+    (without_one,), _ = summarise(entries, "e2", Denies(), HashEncoder(64), config, dropped, confirm=True)
+    assert all_of_them.children == ("e1-0", "e1-1", "e1-2", "e1-3")
+    assert without_one.children == ("e1-0", "e1-1", "e1-3")
+    assert dropped["e2 members detached, which did not support it"] == 1

@@ -17,8 +17,9 @@ from hiexp_verl.types import Message
 
 Conversation = Sequence[Message]
 Done = Callable[[int, str], None]
+Schema = dict[str, Any]
 
-ENTRY_SCHEMA: dict[str, Any] = {
+ENTRY_SCHEMA: Schema = {
     "type": "object",
     "properties": {
         "title": {"type": "string"},
@@ -26,6 +27,12 @@ ENTRY_SCHEMA: dict[str, Any] = {
         "kind": {"type": "string", "enum": ["guide", "pitfall"]},
     },
     "required": ["title", "description", "kind"],
+    "additionalProperties": False,
+}
+YES_OR_NO_SCHEMA: Schema = {
+    "type": "object",
+    "properties": {"holds": {"type": "string", "enum": ["yes", "no"]}},
+    "required": ["holds"],
     "additionalProperties": False,
 }
 MAX_TOKENS = 220  # a title and a description of the sizes asked for take about 100
@@ -52,7 +59,9 @@ class Answers(Protocol):
     can_retry: bool
     usage: Usage
 
-    def answer(self, conversations: Sequence[Conversation], attempt: int, progress: str, done: Done | None = None) -> list[str]: ...
+    def answer(
+        self, conversations: Sequence[Conversation], attempt: int, progress: str, done: Done | None = None, schema: Schema = ENTRY_SCHEMA
+    ) -> list[str]: ...
 
 
 class Model(Protocol):
@@ -81,7 +90,9 @@ class ModelAnswers:
         self.name = name
         self.usage = Usage()
 
-    def answer(self, conversations: Sequence[Conversation], attempt: int, progress: str, done: Done | None = None) -> list[str]:
+    def answer(
+        self, conversations: Sequence[Conversation], attempt: int, progress: str, done: Done | None = None, schema: Schema = ENTRY_SCHEMA
+    ) -> list[str]:
         """Answer all; `done(index, text)` is called as each one arrives.
 
         Raises:
@@ -95,7 +106,7 @@ class ModelAnswers:
 
         start = time.monotonic()
         sampling = asdict(Sampling.of(attempt))
-        texts = self._model.complete(conversations, **sampling, schema=ENTRY_SCHEMA, progress=progress, on_reply=count)
+        texts = self._model.complete(conversations, **sampling, schema=schema, progress=progress, on_reply=count)
         self.usage.seconds += time.monotonic() - start
         return texts
 
@@ -112,7 +123,9 @@ class FileAnswers:
         self.usage = Usage()
         self.name = f"files:{folder.name}"
 
-    def answer(self, conversations: Sequence[Conversation], attempt: int, progress: str, done: Done | None = None) -> list[str]:
+    def answer(
+        self, conversations: Sequence[Conversation], attempt: int, progress: str, done: Done | None = None, schema: Schema = ENTRY_SCHEMA
+    ) -> list[str]:
         """Return the stored answers.
 
         Raises:
@@ -146,13 +159,15 @@ class CachedAnswers:
         self.usage = source.usage
         self._known = _read_cache(path) if resume and path.is_file() else {}
 
-    def answer(self, conversations: Sequence[Conversation], attempt: int, progress: str, done: Done | None = None) -> list[str]:
+    def answer(
+        self, conversations: Sequence[Conversation], attempt: int, progress: str, done: Done | None = None, schema: Schema = ENTRY_SCHEMA
+    ) -> list[str]:
         """Return stored answers, and ask the source for the others.
 
         Raises:
             HiExpError: the source fails, or the file cannot be written; what it holds by then is kept.
         """
-        keys = [self._key(conversation, attempt) for conversation in conversations]
+        keys = [self._key(conversation, attempt, schema) for conversation in conversations]
         missing = {key: c for key, c in zip(keys, conversations, strict=True) if key not in self._known}
         self.usage.stored += len(set(keys)) - len(missing)
         asked = list(missing)
@@ -166,11 +181,11 @@ class CachedAnswers:
             self._known[asked[number]] = text
 
         if missing:
-            self._source.answer(list(missing.values()), attempt, progress, keep)
+            self._source.answer(list(missing.values()), attempt, progress, keep, schema)
         return [self._known[key] for key in keys]
 
-    def _key(self, conversation: Conversation, attempt: int) -> str:
-        how = json.dumps([asdict(Sampling.of(attempt)), ENTRY_SCHEMA], sort_keys=True)
+    def _key(self, conversation: Conversation, attempt: int, schema: Schema) -> str:
+        how = json.dumps([asdict(Sampling.of(attempt)), schema], sort_keys=True)
         return f"{self._model} {hashlib.sha256(how.encode()).hexdigest()[:8]} {prompt_key(conversation)}"
 
 

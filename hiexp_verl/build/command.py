@@ -2,18 +2,21 @@
 
 import argparse
 import json
-from dataclasses import asdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, replace
 from itertools import chain
 from pathlib import Path
 
 from hiexp_verl.build.distill import PromptedDistiller, open_distiller
 from hiexp_verl.build.dry_run import dry_run
-from hiexp_verl.build.pipeline import BuildReport, build
+from hiexp_verl.build.pipeline import BuildConfig, BuildReport, Map, build, one_by_one
 from hiexp_verl.build.usage import Price, Usage
-from hiexp_verl.encoder import load_encoder
+from hiexp_verl.encoder import Encoder, load_encoder
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.hek.locate import remember_encoder
 from hiexp_verl.hek.lock import locked
+from hiexp_verl.hek.store import HEK
 from hiexp_verl.jsonl import atomic_writer, read_trajectories
 
 
@@ -30,12 +33,15 @@ def build_command(arguments: argparse.Namespace) -> str:
         raise HiExpError(f"--concurrency must be at least 1, found {arguments.concurrency}")
     price = Price(*arguments.price) if arguments.price else None
     trajectories = list(chain.from_iterable(read_trajectories(path) for path in arguments.trajectories))
-    encoder = load_encoder(arguments.encoder)
+    config = config_of(arguments)
     if arguments.dry_run:
-        return dry_run(trajectories, arguments.distiller, encoder, arguments.show, price)
+        return dry_run(trajectories, arguments.distiller, load_encoder(arguments.encoder), arguments.show, price, config)
     cache = out / "answers.jsonl"
-    with open_distiller(arguments.distiller, cache, arguments.resume, arguments.max_model_len, arguments.concurrency) as distiller:
-        report = build(trajectories, distiller, encoder)
+    with (
+        _where(arguments) as (encoder, map_contrasts),
+        open_distiller(arguments.distiller, cache, arguments.resume, arguments.max_model_len, arguments.concurrency) as distiller,
+    ):
+        report = build(trajectories, distiller, encoder, config, map_contrasts)
     usage = distiller.usage if isinstance(distiller, PromptedDistiller) else None
     version = report.hek.save(out)
     remember_encoder(out, arguments.encoder)
@@ -43,6 +49,57 @@ def build_command(arguments: argparse.Namespace) -> str:
     levels = ", ".join(f"{count} {level.upper()}" for level, count in report.hek.levels.items())
     asked = f"\ndistiller: {usage.summary(price)}" if usage else ""
     return f"{report.summary()}{asked}\n{levels} in {version}"
+
+
+def config_of(arguments: argparse.Namespace) -> BuildConfig:
+    """Return the settings of a build that the arguments name.
+
+    Raises:
+        HiExpError: a number means nothing, or the calibrated HEK has no heights or none of this linkage.
+    """
+    if arguments.cases_per_question < 1:
+        raise HiExpError(f"--cases-per-question must be at least 1, found {arguments.cases_per_question}")
+    if not arguments.cluster_size >= 1:
+        raise HiExpError(f"--cluster-size must be at least 1, found {arguments.cluster_size:g}")
+    heights = _heights(arguments.calibrated) if arguments.calibrated else {}
+    default = BuildConfig()
+    return BuildConfig(
+        success_at=arguments.success_at,
+        single_sided=arguments.single_sided,
+        cases_per_question=arguments.cases_per_question,
+        confirm=arguments.confirm,
+        pattern=replace(
+            default.pattern,
+            linkage=arguments.linkage,
+            cluster_size=arguments.cluster_size,
+            max_height=heights.get("pattern_max_height"),
+        ),
+        strategy=replace(default.strategy, linkage=arguments.linkage, max_height=heights.get("strategy_max_height")),
+    )
+
+
+def _heights(path: Path) -> dict[str, float]:
+    thresholds = HEK.load(path).header.thresholds
+    heights = {name: height for name, height in thresholds.items() if name.endswith("_max_height")}
+    if not heights:
+        raise HiExpError(f"HEK {path} has no heights to cluster at; run `hiexp calibrate {path}` first, or leave --calibrated out")
+    return heights
+
+
+@contextmanager
+def _where(arguments: argparse.Namespace) -> Iterator[tuple[Encoder, Map]]:
+    """Yield the encoder and how contrasts are mapped: in this process, or on a Ray cluster."""
+    if arguments.ray is None:
+        yield load_encoder(arguments.encoder), one_by_one
+        return
+    from hiexp_verl.build.on_ray import RayEncoder, connect, ray_map
+
+    connect(arguments.ray)
+    encoder = RayEncoder(arguments.encoder)
+    try:
+        yield encoder, ray_map
+    finally:
+        encoder.close()
 
 
 def _write_report(out: Path, version: Path, report: BuildReport, usage: Usage | None, price: Price | None) -> None:

@@ -8,11 +8,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
 
-from hiexp_verl.build.answers import Answers, CachedAnswers, FileAnswers, ModelAnswers
+from hiexp_verl.build.answers import YES_OR_NO_SCHEMA, Answers, CachedAnswers, FileAnswers, ModelAnswers
 from hiexp_verl.build.diagnose import Diagnosis
 from hiexp_verl.build.draft import Draft, fit
 from hiexp_verl.build.gates import admit
-from hiexp_verl.build.prompts import examples, prompt_files, reflection_prompt, summary_prompt
+from hiexp_verl.build.prompts import confirmation_prompt, examples, prompt_files, reflection_prompt, summary_prompt
 from hiexp_verl.build.rules import RulesDistiller
 from hiexp_verl.build.usage import Usage
 from hiexp_verl.errors import HiExpError
@@ -40,6 +40,8 @@ class Distiller(Protocol):
     def reflect(self, diagnoses: Sequence[Diagnosis]) -> list[Draft | None]: ...
 
     def summarise(self, groups: Sequence[Sequence[Entry]], level: Level) -> list[Draft | None]: ...
+
+    def confirm(self, pairs: Sequence[tuple[Draft, Entry]]) -> list[bool]: ...
 
 
 class PromptedDistiller:
@@ -89,6 +91,18 @@ class PromptedDistiller:
             return fitted if len(fitted.title) > 3 and len(fitted.description) > 10 else "nothing left after cleaning"
 
         return self._write(len(groups), lambda i, attempt: summary_prompt(groups[i], level, attempt), accept, level.upper())
+
+    def confirm(self, pairs: Sequence[tuple[Draft, Entry]]) -> list[bool]:
+        """Say of each summary and member whether the one holds for the other; what cannot be parsed is a yes, and counted.
+
+        Raises:
+            HiExpError: the source of answers fails.
+        """
+        conversations: list[list[Message]] = [[{"role": "user", "content": confirmation_prompt(*pair)}] for pair in pairs]
+        texts = self._answers.answer(conversations, 0, "confirm", None, YES_OR_NO_SCHEMA) if pairs else []
+        said = [_yes_or_no(text) for text in texts]
+        self.dropped["confirmations that were neither yes nor no"] += said.count(None)
+        return [answer is not False for answer in said]
 
     def _write(
         self, count: int, prompt: Callable[[int, int], str], accept: Callable[[int, Draft], Draft | str], progress: str
@@ -184,6 +198,14 @@ def parse_draft(text: str) -> Draft | str:
     if row["kind"] not in ("guide", "pitfall"):
         return "unknown kind"
     return Draft(row["title"], row["description"], row["kind"])
+
+
+def _yes_or_no(text: str) -> bool | None:
+    try:
+        row = json.loads(_FENCE.sub("", text.strip()))
+    except (ValueError, RecursionError):
+        return None
+    return {"yes": True, "no": False}.get(str(row.get("holds"))) if isinstance(row, dict) else None
 
 
 def _is_copy(draft: Draft) -> bool:

@@ -8,7 +8,7 @@ from hiexp_verl.build.diagnose import Diagnosis
 from hiexp_verl.build.distill import split_spec
 from hiexp_verl.build.draft import Draft
 from hiexp_verl.build.pipeline import BuildConfig, BuildReport, build
-from hiexp_verl.build.prompts import prompt_files, reflection_prompt, summary_prompt
+from hiexp_verl.build.prompts import confirmation_prompt, prompt_files, reflection_prompt, summary_prompt
 from hiexp_verl.build.rules import RulesDistiller
 from hiexp_verl.build.usage import Price
 from hiexp_verl.encoder import Encoder
@@ -43,6 +43,11 @@ class Rehearsal:
         """Note what would be asked about each group."""
         self._note(level, [summary_prompt(group, level, 0) for group in groups])
         return self._rules.summarise(groups, level)
+
+    def confirm(self, pairs: Sequence[tuple[Draft, Entry]]) -> list[bool]:
+        """Note what would be asked about each member."""
+        self.asked.setdefault("confirm", []).extend(confirmation_prompt(*pair) for pair in pairs)
+        return self._rules.confirm(pairs)
 
     def _note(self, level: Level, prompts: Sequence[str]) -> None:
         self.asked[level] += dict.fromkeys(prompts)  # the same prompt is asked once

@@ -3,6 +3,7 @@
 Diagnoses and encodings are spread; clustering is one process's work, and distillers are asked concurrently anyway.
 """
 
+import socket
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
@@ -29,9 +30,17 @@ def connect(address: str = "auto") -> None:
     if ray.is_initialized():
         return
     try:
+        _reach(address)
         ray.init(address=address, log_to_driver=False, configure_logging=False)
-    except (ConnectionError, RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError) as error:
         raise HiExpError(f"no Ray cluster at {address!r}; start one with `ray start --head`, or leave --ray out") from error
+
+
+def _reach(address: str) -> None:
+    """Raise an OSError where nobody listens: Ray itself would wait for minutes."""
+    host, _, port = address.rpartition(":")
+    if port.isdecimal() and "//" not in host:
+        socket.create_connection((host, int(port)), timeout=5).close()
 
 
 def ray_map(function: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:

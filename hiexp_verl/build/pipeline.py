@@ -37,6 +37,7 @@ class BuildConfig:
     merge_cosine: float = 0.9  # E1 whose titles and descriptions are both this similar are one
     pattern: LevelConfig = field(default_factory=LevelConfig)  # E1 -> E2
     strategy: LevelConfig = field(default_factory=lambda: LevelConfig(cluster_size=2.5, merge_cosine=0.85))  # E2 -> E3
+    confirm: bool = False  # ask the distiller of each member whether its summary holds for it
     percentile: float = 95.0  # of the cosines with other questions' titles: the minimum score of a match
     min_fire_rate: float = 0.3  # of searches that must get an E1; the minimum score is lowered for it
 
@@ -83,8 +84,8 @@ def build(
     contrasted, dropped = contrasts(trajectories, config.success_at, config.single_sided)
     diagnoses = list(chain.from_iterable(map_contrasts(partial(diagnose, most=config.cases_per_question), contrasted)))
     cases = _cases(diagnoses, distiller, encoder, config, dropped)
-    patterns, pattern_height = summarise(cases, "e2", distiller, encoder, config.pattern, dropped)
-    strategies, strategy_height = summarise(patterns, "e3", distiller, encoder, config.strategy, dropped)
+    patterns, pattern_height = summarise(cases, "e2", distiller, encoder, config.pattern, dropped, config.confirm)
+    strategies, strategy_height = summarise(patterns, "e3", distiller, encoder, config.strategy, dropped, config.confirm)
     if isinstance(distiller, PromptedDistiller):
         dropped.update(distiller.dropped)
     counts = _counts(trajectories, contrasted, diagnoses, (cases, patterns, strategies), dropped)

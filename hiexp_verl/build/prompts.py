@@ -9,6 +9,7 @@ from string import Template
 
 from hiexp_verl.build.describe import describe
 from hiexp_verl.build.diagnose import Diagnosis
+from hiexp_verl.build.draft import Draft
 from hiexp_verl.types import Entry, Level
 
 PROMPTS = Path(__file__).parents[1] / "prompts"
@@ -17,7 +18,7 @@ _MOST_CHILDREN = 12  # shown to a model for one summary; more do not fit a small
 
 def prompt_files() -> dict[str, str]:
     """Return the prompt files, by name."""
-    names = ("distil_e1.txt", "distil_examples.jsonl", "summarise_e2.txt", "summarise_e3.txt")
+    names = ("distil_e1.txt", "distil_examples.jsonl", "summarise_e2.txt", "summarise_e3.txt", "confirm.txt")
     return {name: (PROMPTS / name).read_text(encoding="utf-8") for name in names}
 
 
@@ -31,6 +32,12 @@ def summary_prompt(group: Sequence[Entry], level: Level, attempt: int) -> str:
     """Return what asks for the entry above a group, most telling members first; a repetition shows them in another order."""
     shown = list(group[:_MOST_CHILDREN])[:: -1 if attempt else 1]
     return _template(f"summarise_{level}.txt").substitute(children="\n".join(f"- ({entry.title}) {entry.description}" for entry in shown))
+
+
+def confirmation_prompt(draft: Draft, member: Entry) -> str:
+    """Return what asks whether a summary holds for one of its members."""
+    texts = {"title": draft.title, "description": draft.description}
+    return _template("confirm.txt").substitute(**texts, member_title=member.title, member_description=member.description)
 
 
 def examples_for(diagnosis: Diagnosis, attempt: int) -> list[dict[str, str]]:

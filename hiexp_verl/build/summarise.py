@@ -38,9 +38,18 @@ class LevelConfig:
 
 
 def summarise(
-    entries: Sequence[Entry], level: Level, distiller: Distiller, encoder: Encoder, config: LevelConfig, dropped: Counter[str]
+    entries: Sequence[Entry],
+    level: Level,
+    distiller: Distiller,
+    encoder: Encoder,
+    config: LevelConfig,
+    dropped: Counter[str],
+    confirm: bool = False,
 ) -> tuple[list[Entry], float]:
-    """Return the entries of `level` above these, and the height that made the clusters; count what is left out in `dropped`."""
+    """Return the entries of `level` above these, and the height that made the clusters; count what is left out in `dropped`.
+
+    `confirm` also asks the distiller, yes or no, whether a summary holds for each of its members.
+    """
     if not entries:
         return [], config.max_height or 0.0
     titles_E_D = encoder.encode_passages([entry.title for entry in entries])
@@ -56,30 +65,47 @@ def summarise(
     large = [[group[i] for i in spread_order(titles_E_D[group])] for group in large]
     drafts = distiller.summarise([[entries[row] for row in group] for group in large], level)
     written = [(draft, sorted(group)) for draft, group in zip(drafts, large, strict=True) if draft is not None]
-    parents = _supported(written, entries, titles_E_D, level, encoder, config, dropped)
+    holds = _support(written, entries, titles_E_D, encoder, config, distiller if confirm else None)
+    parents = _over_supporters(written, holds, entries, level, config, dropped)
     merged = merge(parents, encoder, _ANY, config.merge_cosine)
     dropped[f"{level} near-duplicates merged"] += len(parents) - len(merged)
     return number(merged, level), height
 
 
-def _supported(
+def _support(
     written: Sequence[tuple[Draft, list[int]]],
     entries: Sequence[Entry],
     titles_E_D: Vectors,
-    level: Level,
     encoder: Encoder,
+    config: LevelConfig,
+    asked: Distiller | None,
+) -> list[list[bool]]:
+    """Return for each draft which of its members it holds for, by cosine and, if there is somebody to ask, by their word."""
+    if not written:
+        return []
+    summaries_S_D = encoder.encode_passages([f"{draft.title} {draft.description}" for draft, _ in written])
+    groups = [group for _, group in written]
+    holds = [found.tolist() for found in supporters(summaries_S_D, titles_E_D, groups, config.support)]
+    if asked is None:
+        return holds
+    candidates = [(draft, zip(group, held, strict=True)) for (draft, group), held in zip(written, holds, strict=True)]
+    pairs = [(draft, entries[row]) for draft, rows in candidates for row, one in rows if one]
+    said = iter(asked.confirm(pairs))
+    return [[one and next(said) for one in held] for held in holds]
+
+
+def _over_supporters(
+    written: Sequence[tuple[Draft, list[int]]],
+    holds: Sequence[Sequence[bool]],
+    entries: Sequence[Entry],
+    level: Level,
     config: LevelConfig,
     dropped: Counter[str],
 ) -> list[Entry]:
     """Make parents of drafts, each over those of its members that support it; a summary that too few support is left out."""
-    if not written:
-        return []
-    summaries_S_D = encoder.encode_passages([f"{draft.title} {draft.description}" for draft, _ in written])
     parents = []
-    for (draft, group), holds in zip(
-        written, supporters(summaries_S_D, titles_E_D, [group for _, group in written], config.support), strict=True
-    ):
-        members = [entries[row] for row, held in zip(group, holds.tolist(), strict=True) if held]
+    for (draft, group), held in zip(written, holds, strict=True):
+        members = [entries[row] for row, one in zip(group, held, strict=True) if one]
         if len(members) < min(config.min_size, len(group)):
             dropped[f"{level} that its members do not support"] += 1
             continue

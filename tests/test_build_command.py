@@ -1,0 +1,64 @@
+"""`hiexp build` takes its settings from the command line, and heights from a calibrated HEK."""
+
+import pytest
+
+from hiexp_verl.build.command import config_of
+from hiexp_verl.cli import build_parser, main
+from hiexp_verl.errors import HiExpError
+from hiexp_verl.hek import HEK
+from hiexp_verl.jsonl import write_jsonl
+from tests.episodes import episode, two_hops
+
+PEAKS = ("Noshak", "Everest", "Elbrus", "Triglav", "Kebnekaise")
+
+
+@pytest.fixture
+def arguments(tmp_path):
+    asked = {peak: f"What is the capital of the country whose highest point is {peak}?" for peak in PEAKS}
+    rows = [two_hops(question_id=p, question=q, number=0) for p, q in asked.items()]
+    rows += [episode(answer="Rome", question_id=p, question=q, number=1) for p, q in asked.items()]
+    write_jsonl(tmp_path / "t.jsonl", rows)
+    return ["build", "--trajectories", str(tmp_path / "t.jsonl"), "--encoder", "hash:64", "--out", str(tmp_path / "hek")]
+
+
+def settings(arguments, *more):
+    return config_of(build_parser().parse_args([*arguments, *more]))
+
+
+def test_every_setting_reaches_the_build(arguments):
+    config = settings(
+        arguments,
+        "--success-at",
+        "0.8",
+        "--single-sided",
+        "--cases-per-question",
+        "3",
+        "--linkage",
+        "average",
+        "--cluster-size",
+        "6",
+        "--confirm",
+    )
+    assert (config.success_at, config.single_sided, config.cases_per_question, config.confirm) == (0.8, True, 3, True)
+    assert (config.pattern.linkage, config.pattern.cluster_size, config.strategy.linkage) == ("average", 6.0, "average")
+    for wrong in (("--cases-per-question", "0"), ("--cluster-size", "0.5"), ("--cluster-size", "nan")):
+        with pytest.raises(HiExpError, match="must be at least 1"):
+            settings(arguments, *wrong)
+
+
+def test_a_build_at_calibrated_heights_clusters_there(arguments, tmp_path, capsys):
+    assert main(arguments) == 0
+    assert main(["calibrate", str(tmp_path / "hek"), "--encoder", "hash:64", "--cluster-size", "2"]) == 0
+    height = HEK.load(tmp_path / "hek").header.thresholds["pattern_max_height"]
+    again = [*arguments[:-1], str(tmp_path / "again"), "--calibrated", str(tmp_path / "hek")]
+    assert main(again) == 0
+    assert HEK.load(tmp_path / "again").header.thresholds["pattern_max_height"] == height
+    capsys.readouterr()
+    assert main([*arguments[:-1], str(tmp_path / "none"), "--calibrated", str(tmp_path / "nowhere")]) == 2
+    assert "nowhere does not exist" in capsys.readouterr().err
+
+
+def test_without_a_ray_cluster_the_user_is_told(arguments, capsys):
+    pytest.importorskip("ray")
+    assert main([*arguments, "--ray", "127.0.0.1:9"]) == 2
+    assert "ray start --head" in capsys.readouterr().err
