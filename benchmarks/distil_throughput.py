@@ -201,7 +201,7 @@ def report(machine: dict[str, Any], arguments: argparse.Namespace, rows: list[di
         "| way | completion tokens/s | ratio to offline | undisturbed measurements, tokens/s | made |",
         "| --- | --- | --- | --- | --- |",
         *(
-            f"| {name} | {line['median']:.0f} | {line['ratio']:.2f} | {', '.join(f'{rate:.0f}' for rate in line['undisturbed'])} | {line['made']} |"
+            f"| {name} | {line['median']:.0f} | {line['ratio']:.2f} | {', '.join(map(str, line['undisturbed']))} | {line['made']} |"
             for name, line in table.items()
         ),
     ]
