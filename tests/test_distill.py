@@ -111,8 +111,9 @@ def test_the_prompt_holds_the_diagnosis_and_not_the_answer():
     PromptedDistiller(source).reflect([diagnosis()])
     prompt = source.asked[0][0]
     assert "never found out the name" in prompt
-    assert QUESTION in prompt
-    assert "Kabul" not in prompt
+    assert "What is the capital of the country whose highest point is a mountain?" in prompt
+    assert "What to do instead: Search first for what the question describes" in prompt
+    assert not any(name in prompt for name in ("Kabul", "Noshak", "Afghanistan"))
 
 
 def test_names_answers_and_control_text_do_not_survive():

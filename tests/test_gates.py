@@ -7,8 +7,9 @@ import pytest
 from hiexp_verl.build.contrast import Contrast
 from hiexp_verl.build.diagnose import Diagnosis, diagnose
 from hiexp_verl.build.draft import Draft
-from hiexp_verl.build.gates import admit, refusal, repeats, script_of
+from hiexp_verl.build.gates import admit, admit_summary, is_advice, refusal, repeats, script_of
 from tests.episodes import QUESTION, episode, two_hops
+from tests.factories import entry
 
 
 def diagnosis(question=QUESTION, answers=("Kabul",), finding=None) -> Diagnosis:
@@ -37,7 +38,7 @@ def test_a_draft_is_admitted_or_refused_with_a_reason(title, description, why):
 
 
 def test_an_answer_that_the_question_gives_is_no_secret():
-    draft = Draft("Which of two", "Compare X and Y and take Kabul only when it is larger.", "guide")
+    draft = Draft("Which of two", "Compare both and take Kabul only when it is larger.", "guide")
     assert refusal(draft, diagnosis("Which is larger, kabul or herat?")) == ""
     assert refusal(replace(draft, description="Say yes only if both are."), diagnosis("Are they alike?", ("yes",))) == ""
 
@@ -49,14 +50,39 @@ def test_advice_for_the_mistake_is_refused():
     assert refusal(Draft("Two described things", "Combine the titles of both in one query.", "guide"), diagnosis()) == ""
 
 
-def test_a_title_that_names_no_situation_becomes_the_kind_of_question():
-    told = Draft("Avoid stopping early", "Find the country by its mountain first, then ask for its capital.", "guide")
-    admitted = admit(told, diagnosis())
-    assert isinstance(admitted, Draft)
-    assert admitted.title == "What is the capital of the country whose highest point is a mountain?"
-    kept = admit(replace(told, title="A country described by its mountain"), diagnosis())
-    assert isinstance(kept, Draft) and kept.title == "A country described by its mountain"
+def test_an_empty_draft_leaves_nothing():
     assert admit(Draft("!", "!", "guide"), diagnosis()) == "nothing left after cleaning"
+
+
+def test_a_title_that_the_description_says_again_is_advice():
+    advice = Draft("Search for each thing", "Search for each thing on its own.", "guide")
+    assert is_advice(advice)
+    assert not is_advice(replace(advice, title="Comparing two things"))
+
+
+MEMBERS = (
+    entry("e1-1", title="Who made the older film", description="Search for each film on its own.", tags=("finding:two_in_one_query",)),
+    entry("e1-2", title="Which film is longer", description="Note both lengths, then compare.", tags=("finding:two_in_one_query",)),
+)
+
+
+@pytest.mark.parametrize(
+    ("description", "why"),
+    [
+        ("Look up each film alone and compare at the end.", ""),
+        ("Search for each film on its own!", "copies one of its members"),
+        ("Search for each film, such as Titanic, before comparing.", "names what no member names"),
+        ("Look up X and Y each on its own.", "speaks of one case"),
+        ("The failed attempt searched for both, so look up each.", "speaks of one case"),
+        ("Combine the titles of both films and search for them.", "advises the mistake"),
+        ("Compare both.", "too short"),
+        ("", "nothing left after cleaning"),
+        ("\u9996\u5148\u627e\u5230 \u56fd\u5bb6 \u7136\u540e \u9996\u90fd \u627e\u5230", "another script than the question's"),
+    ],
+)
+def test_a_summary_is_admitted_or_refused_with_a_reason(description, why):
+    result = admit_summary(Draft("Comparing two films", description, "guide"), MEMBERS)
+    assert (result if why else "") == why
 
 
 def test_words_are_compared_without_articles_and_case():

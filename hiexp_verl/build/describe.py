@@ -1,7 +1,15 @@
-"""A diagnosis in words: what a model is told instead of two bare transcripts."""
+"""A diagnosis in words: what a model is told instead of two bare transcripts.
 
-from hiexp_verl.build.diagnose import Diagnosis, Finding, Side
-from hiexp_verl.build.evidence import ANSWER
+Names are masked before the model reads it: small models repeat whatever name they see, and tell one case instead of
+advising for all (benchmarks/LOG.md). What to do instead is computed as well; the model fits it to the kind of question.
+"""
+
+import re
+from collections.abc import Sequence
+
+from hiexp_verl.build.diagnose import Diagnosis, Finding
+from hiexp_verl.build.mask import Masker
+from hiexp_verl.build.rules import advice_for
 
 _MEANING: dict[Finding, str] = {
     "no_answer": "it ended without giving an answer",
@@ -19,48 +27,56 @@ _MEANING: dict[Finding, str] = {
     "whole_question_query": "it pasted the whole question into the search",
     "answer_never_retrieved": "none of its searches brought a passage with the answer",
 }
-_MOST_CHARS = 160  # per query or quote
+_MOST_CHARS = 160  # per query
+_SEPARATOR = " :: "  # ends in what starts a sentence, so that a capital after it is not yet a name
+_PLACEHOLDER = re.compile(r"(?:\b(?:an?|the) )?\b([XYZW])\b")
+_SPOKEN = ("the first one", "the second one", "the third one", "the fourth one")
 
 
-def describe(d: Diagnosis, max_tokens: int = 400, quotes: bool = False) -> str:
-    """Return the diagnosis as some lines of text, without the gold answer, in about `max_tokens` tokens (4 characters each).
+def describe(d: Diagnosis, max_tokens: int = 400) -> str:
+    """Return the diagnosis as some lines of text, without names and answers, in about `max_tokens` tokens (4 characters each).
 
-    What was retrieved goes first when room is short, then the middle searches; what was asked and answered, and what went
-    wrong, always stay. `quotes` adds what the passages said: small models retell it instead of advising (benchmarks/LOG.md).
+    The middle searches go when room is short; the kind of question, what went wrong and what to do instead always stay.
     """
-    versions = ("\n".join(_lines(d, quoted, queries)) for quoted, queries in ((quotes, 6), (False, 6), (False, 3), (False, 2)))
-    return next((text for text in versions if len(text) <= 4 * max_tokens), "\n".join(_lines(d, False, 1)))
+    versions = ("\n".join(_lines(d, queries)) for queries in (6, 3, 2, 1))
+    *most, least = versions
+    return next((text for text in most if len(text) <= 4 * max_tokens), least)
 
 
-def _lines(d: Diagnosis, quotes: bool, queries: int) -> list[str]:
-    answered = d.failed.prediction[:_MOST_CHARS] or "nothing"
-    lines = [f"The failed attempt made {_queries(d.failed, queries)}. It answered: {answered} (wrong)."]
+def _lines(d: Diagnosis, most: int) -> list[str]:
+    failed = d.failed.queries
+    succeeded = d.succeeded.queries if d.succeeded is not None else ()
+    kind, *queries = spoken(d.masker, [d.question, *failed, *succeeded])
+    lines = [f"Kind of question: {kind}", f"The failed attempt made {_numbered(queries[: len(failed)], most)}."]
     if d.succeeded is not None:
-        lines.append(f"The successful attempt made {_queries(d.succeeded, queries)}. It answered correctly.")
+        lines.append(f"The successful attempt made {_numbered(queries[len(failed) :], most)}.")
         if d.part_at:
             lines.append(f"The first {d.part_at} searches were alike.")
-    if quotes:
-        lines += [f"{_WHO[side]} a passage with the answer: {quote[:_MOST_CHARS]}" for side, quote in _read(d)]
     lines.append(f"What went wrong: {_MEANING[d.finding]}.")
     if d.also:
         lines.append("Also: " + "; ".join(_MEANING[finding] for finding in d.also[:2]) + ".")
     if d.bridge_kind:
         lines.append(f"The thing to be found first is a {d.bridge_kind}.")
+    lines.append(f"What to do instead: {advice_for(d).description}")
     return lines
 
 
-_WHO = {True: "The failed attempt had read", False: "The successful attempt found"}
+def spoken(masker: Masker, texts: Sequence[str]) -> list[str]:
+    """Return the texts without names, the same name called the same in all: "a film", "another film", "the first one".
+
+    Letters for names of unknown kind ("X and Y") would come back in the advice, where they mean nothing.
+    """
+    masked = masker.mask(_SEPARATOR.join(text.replace("::", ":") for text in texts))
+    letters = sorted(set(_PLACEHOLDER.findall(masked)), key="XYZW".index)
+    names = dict(zip(letters, _SPOKEN if len(letters) > 1 else ("the named one",), strict=False))
+    parts = [_PLACEHOLDER.sub(lambda found: names[found[1]], part).strip() for part in masked.split("::")]
+    return [part[: part.rfind(" ", 0, _MOST_CHARS)] if len(part) > _MOST_CHARS else part for part in parts]
 
 
-def _read(d: Diagnosis) -> list[tuple[bool, str]]:
-    """Return (whether it was the failure, quote) of the passages that held the answer."""
-    return [(e.trajectory == d.failed.trajectory_id, e.quote) for e in d.evidence if e.what == ANSWER]
-
-
-def _queries(side: Side, most: int) -> str:
+def _numbered(queries: Sequence[str], most: int) -> str:
     """Number the queries; of more than `most`, the first ones and the last."""
-    if not side.queries:
+    if not queries:
         return "no search"
-    numbered = [f"{number}) {query[:_MOST_CHARS]}" for number, query in enumerate(side.queries, start=1)]
+    numbered = [f"{number}) {query}" for number, query in enumerate(queries, start=1)]
     shown = numbered if len(numbered) <= most else [*numbered[: most - 1], *(["..."] if most > 1 else []), numbered[-1]]
-    return f"{len(side.queries)} search{'es' if len(side.queries) > 1 else ''}: {'; '.join(shown)}"
+    return f"{len(queries)} search{'es' if len(queries) > 1 else ''}: {'; '.join(shown)}"

@@ -10,8 +10,8 @@ from typing import Protocol
 
 from hiexp_verl.build.answers import YES_OR_NO_SCHEMA, Answers, CachedAnswers, FileAnswers, ModelAnswers
 from hiexp_verl.build.diagnose import Diagnosis
-from hiexp_verl.build.draft import Draft, fit
-from hiexp_verl.build.gates import admit
+from hiexp_verl.build.draft import Draft
+from hiexp_verl.build.gates import admit, admit_summary
 from hiexp_verl.build.prompts import confirmation_prompt, examples, prompt_files, reflection_prompt, summary_prompt
 from hiexp_verl.build.rules import RulesDistiller
 from hiexp_verl.build.usage import Usage
@@ -87,8 +87,7 @@ class PromptedDistiller:
         """
 
         def accept(index: int, draft: Draft) -> Draft | str:
-            fitted = fit(draft)
-            return fitted if len(fitted.title) > 3 and len(fitted.description) > 10 else "nothing left after cleaning"
+            return "copied a worked example" if _is_copy(draft) else admit_summary(draft, groups[index])
 
         return self._write(len(groups), lambda i, attempt: summary_prompt(groups[i], level, attempt), accept, level.upper())
 

@@ -4,26 +4,25 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import replace
 
 from hiexp_verl.build.diagnose import Diagnosis
-from hiexp_verl.build.draft import Draft, clean
+from hiexp_verl.build.draft import Draft, clean, fit
 from hiexp_verl.build.mask import pattern_of
 from hiexp_verl.scoring import normalise
+from hiexp_verl.types import Entry
 
 MIN_TITLE_WORDS, MIN_DESCRIPTION_WORDS = 2, 4
+_NOTHING_LEFT, _IS_ONE_CASE = "nothing left after cleaning", "speaks of one case"
 COPY = 0.7  # share of common words from which a description is the question once more
 _ONE_CASE = re.compile(
-    r"\b(?:in this case|in this example|this question|the question asks for the|for example, search for)\b", re.IGNORECASE
-)
-_NUMBER = re.compile(r"\b\d{3,}\b")
-# A title that gives advice does not say when the advice applies, and matches any query or none.
-_ADVICE = re.compile(
-    r"^(?:how to|guide|use|using|paste|pasting|(?:do not|don't|never|always|avoid|search|find|look|combin|read|check|quer|repeat"
-    r"|answer|separat|analy[sz]|cover|get|mak[ei]|miss|review|ask|verif|ensur|focus|includ|revers|identif|resolv|determin"
-    r"|understand|start|split|compar[ei])\w*)\b",
+    r"\b(?:in this case|in this example|this question|the question asks for the|for example, search for"
+    r"|the (?:failed|successful) attempt|the named one)\b",
     re.IGNORECASE,
 )
+_NUMBER = re.compile(r"\b\d{3,}\b")
+# Letters that stand for masked names mean nothing to whoever reads the advice.
+_PLACEHOLDER = re.compile(r"\b[XYZW]\b")
+_CAPITALISED = re.compile(r"(?<=[a-z0-9,;] )[^\W\d_a-z]\w+")
 # Advice against putting two things into one query that speaks for it: small models turn the sense around.
 _JOINS = re.compile(r"\bcombin|\btogether\b|\bin one query\b", re.IGNORECASE)
 _PARTS = re.compile(
@@ -32,40 +31,76 @@ _PARTS = re.compile(
 
 
 def admit(draft: Draft, d: Diagnosis) -> Draft | str:
-    """Return the draft, cleaned, as it enters the HEK, or why it does not.
-
-    A title that names no situation is replaced by the kind of question, which is computed.
-    """
+    """Return the draft of an E1, cleaned, as it enters the HEK, or why it does not."""
     cleaned = clean(draft, d.masker, d.answers, d.question)
-    if cleaned is None:
-        return "nothing left after cleaning"
-    if _ADVICE.match(cleaned.title):
-        cleaned = clean(replace(cleaned, title=d.kind_of_question), d.masker, d.answers, d.question) or cleaned
-    return refusal(cleaned, d) or cleaned
+    return (refusal(cleaned, d) or cleaned) if cleaned is not None else _NOTHING_LEFT
+
+
+def admit_summary(draft: Draft, members: Sequence[Entry]) -> Draft | str:
+    """Return the draft of an E2 or E3, cleaned, as it enters the HEK, or why it does not.
+
+    Its members are free of names and answers; what a summary names beyond their words it has made up. A summary that says
+    what one member says already speaks for that one alone.
+    """
+    fitted = fit(draft)
+    if len(fitted.title) <= 3 or len(fitted.description) <= 10:
+        return _NOTHING_LEFT
+    told = "\n".join(f"{member.title}\n{member.description}" for member in members)
+    findings = Counter(tag for member in members for tag in member.tags if tag.startswith("finding:"))
+    joined = 2 * findings["finding:two_in_one_query"] > len(members)
+    if any(repeats(fitted.description, member.description) for member in members):
+        return "copies one of its members"
+    reason = _too_short(fitted) or _one_case(fitted) or _against_parts(fitted, joined) or _other_script(fitted, told)
+    return reason or ("names what no member names" if _new_names(fitted.description, told) else fitted)
 
 
 def refusal(draft: Draft, d: Diagnosis) -> str:
-    """Return why a cleaned draft is not admitted, or an empty string.
+    """Return why a cleaned draft of an E1 is not admitted, or an empty string.
 
     Too short: a title of one word matches anything, and advice of three words says nothing. Copy: it repeats the question
     instead of advising. Answer: it survived redaction, in another spelling. One case: names, numbers and "in this case"
     help with no other question. Against the finding: it advises the very mistake. Language: retrieval compares it with
     questions of the data, so it must be written in their script.
     """
-    words = normalise(draft.description).split()
-    if len(normalise(draft.title).split()) < MIN_TITLE_WORDS or len(words) < MIN_DESCRIPTION_WORDS:
-        return "too short"
+    if reason := _too_short(draft):
+        return reason
     if repeats(draft.description, d.question):
         return "copies the question"
     if tells(f"{draft.title}\n{draft.description}", d.question, d.answers):
         return "tells the answer"
-    if _ONE_CASE.search(draft.description) or _NUMBER.search(draft.description) or _names_any(draft.description, d):
-        return "speaks of one case"
-    if d.finding == "two_in_one_query" and _JOINS.search(draft.description) and not _PARTS.search(draft.description):
-        return "advises the mistake"
-    if script_of(draft.description) != script_of(d.question):
-        return "another script than the question's"
-    return ""
+    if _names_any(draft.description, d):
+        return _IS_ONE_CASE
+    return _one_case(draft) or _against_parts(draft, d.finding == "two_in_one_query") or _other_script(draft, d.question)
+
+
+def _too_short(draft: Draft) -> str:
+    short = len(normalise(draft.title).split()) < MIN_TITLE_WORDS or len(normalise(draft.description).split()) < MIN_DESCRIPTION_WORDS
+    return "too short" if short else ""
+
+
+def _one_case(draft: Draft) -> str:
+    text = draft.description
+    return _IS_ONE_CASE if _ONE_CASE.search(text) or _NUMBER.search(text) or _PLACEHOLDER.search(text) else ""
+
+
+def _against_parts(draft: Draft, joined: bool) -> str:
+    """Refuse advice to join two things in one query where just that was the mistake."""
+    return "advises the mistake" if joined and _JOINS.search(draft.description) and not _PARTS.search(draft.description) else ""
+
+
+def _other_script(draft: Draft, of: str) -> str:
+    return "another script than the question's" if script_of(draft.description) != script_of(of) else ""
+
+
+def _new_names(text: str, told: str) -> list[str]:
+    """Return the names in the text (capitalised inside a sentence) whose words the other text does not have."""
+    words = set(normalise(told).split())
+    return [name for name in _CAPITALISED.findall(text) if normalise(name) not in words]
+
+
+def is_advice(draft: Draft) -> bool:
+    """Whether the title says what to do instead of when: the description says it again."""
+    return f" {normalise(draft.title)} " in f" {normalise(draft.description)} "
 
 
 def repeats(text: str, question: str) -> bool:

@@ -13,11 +13,12 @@ from tqdm import tqdm
 from hiexp_verl.build.contrast import Contrast, contrasts
 from hiexp_verl.build.diagnose import Diagnosis, diagnose
 from hiexp_verl.build.distill import Distiller, PromptedDistiller
-from hiexp_verl.build.draft import Draft
+from hiexp_verl.build.draft import Draft, clean
 from hiexp_verl.build.entries import case, merge, number
-from hiexp_verl.build.gates import admit
+from hiexp_verl.build.gates import admit, is_advice
 from hiexp_verl.build.summarise import LevelConfig, summarise
 from hiexp_verl.build.thresholds import thresholds
+from hiexp_verl.build.titles import fitting
 from hiexp_verl.build.words import content_words
 from hiexp_verl.encoder import Encoder
 from hiexp_verl.errors import HiExpError
@@ -126,17 +127,31 @@ def near_duplicates(questions: dict[str, str]) -> dict[str, tuple[str, ...]]:
 def _cases(
     diagnoses: Sequence[Diagnosis], distiller: Distiller, encoder: Encoder, config: BuildConfig, dropped: Counter[str]
 ) -> list[Entry]:
-    written: list[Entry] = []
+    admitted: list[tuple[Draft, Diagnosis]] = []
     for diagnosis, draft in zip(diagnoses, distiller.reflect(diagnoses), strict=True):
         # Whoever wrote it: a template carries words of the question, too. Of None the distiller counts the reasons.
-        admitted = admit(draft, diagnosis) if draft is not None else None
-        if isinstance(admitted, Draft):
-            written.append(case(admitted, diagnosis))
-        elif admitted is not None:
-            dropped[f"e1 {admitted}"] += 1
+        result = admit(draft, diagnosis) if draft is not None else None
+        if isinstance(result, Draft):
+            admitted.append((result, diagnosis))
+        elif result is not None:
+            dropped[f"e1 {result}"] += 1
+    written = [case(draft, diagnosis) for draft, diagnosis in _with_fitting_titles(admitted, encoder, dropped)]
     merged = merge(written, encoder, config.merge_cosine, config.merge_cosine)
     dropped["e1 near-duplicates merged"] += len(written) - len(merged)
     return number(merged, "e1")
+
+
+def _with_fitting_titles(
+    drafts: Sequence[tuple[Draft, Diagnosis]], encoder: Encoder, dropped: Counter[str]
+) -> list[tuple[Draft, Diagnosis]]:
+    """Put the kind of question, which is computed, in the place of each title that fits others as well, or is advice."""
+    if not drafts:
+        return []
+    kinds = [clean(replace(draft, title=d.kind_of_question), d.masker, d.answers, d.question) or draft for draft, d in drafts]
+    titles_N_D, kinds_N_D = (encoder.encode_passages([draft.title for draft in each]) for each in ([draft for draft, _ in drafts], kinds))
+    fits = [fit and not is_advice(draft) for fit, (draft, _) in zip(fitting(titles_N_D, kinds_N_D), drafts, strict=True)]
+    dropped["e1 titles that do not tell the kind of question, replaced"] += fits.count(False)
+    return [(draft if fit else kind, d) for (draft, d), kind, fit in zip(drafts, kinds, fits, strict=True)]
 
 
 def _counts(

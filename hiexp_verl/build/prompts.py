@@ -10,6 +10,7 @@ from string import Template
 from hiexp_verl.build.describe import describe
 from hiexp_verl.build.diagnose import Diagnosis
 from hiexp_verl.build.draft import Draft
+from hiexp_verl.build.rules import advice_over
 from hiexp_verl.types import Entry, Level
 
 PROMPTS = Path(__file__).parents[1] / "prompts"
@@ -25,13 +26,14 @@ def prompt_files() -> dict[str, str]:
 def reflection_prompt(diagnosis: Diagnosis, attempt: int) -> str:
     """Return what asks for an E1; a repetition shows other examples."""
     shown = "\n".join(_show(example) for example in examples_for(diagnosis, attempt))
-    return _template("distil_e1.txt").substitute(examples=shown, question=diagnosis.question, diagnosis=describe(diagnosis))
+    return _template("distil_e1.txt").substitute(examples=shown, diagnosis=describe(diagnosis))
 
 
 def summary_prompt(group: Sequence[Entry], level: Level, attempt: int) -> str:
     """Return what asks for the entry above a group, most telling members first; a repetition shows them in another order."""
     shown = list(group[:_MOST_CHILDREN])[:: -1 if attempt else 1]
-    return _template(f"summarise_{level}.txt").substitute(children="\n".join(f"- ({entry.title}) {entry.description}" for entry in shown))
+    children = "\n".join(f"- ({entry.title}) {entry.description}" for entry in shown)
+    return _template(f"summarise_{level}.txt").substitute(children=children, known=advice_over(group, level).description)
 
 
 def confirmation_prompt(draft: Draft, member: Entry) -> str:

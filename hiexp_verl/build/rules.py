@@ -11,7 +11,7 @@ from typing import Any
 
 from hiexp_verl.build.diagnose import Diagnosis
 from hiexp_verl.build.draft import Draft, fit, most_common
-from hiexp_verl.types import Entry, Level
+from hiexp_verl.types import MAX_TITLE_CHARS, Entry, Level
 
 _TEMPLATES = Path(__file__).parents[1] / "prompts"
 # How a sentence speaks of what is asked for, where the noun alone would not do.
@@ -29,11 +29,11 @@ class RulesDistiller:
 
     def reflect(self, diagnoses: Sequence[Diagnosis]) -> list[Draft | None]:
         """Return one draft per diagnosis."""
-        return [_reflect(diagnosis) for diagnosis in diagnoses]
+        return [advice_for(diagnosis) for diagnosis in diagnoses]
 
     def summarise(self, groups: Sequence[Sequence[Entry]], level: Level) -> list[Draft | None]:
         """Return one draft per group of entries, from their tags."""
-        return [fit(_summarise(group, level)) for group in groups]
+        return [fit(advice_over(group, level)) for group in groups]
 
     def confirm(self, pairs: Sequence[tuple[Draft, Entry]]) -> list[bool]:
         """Say yes: a template that was filled from its members holds for them."""
@@ -52,7 +52,8 @@ def tag_values(entries: Sequence[Entry], name: str) -> list[str]:
     return most_common(tag.removeprefix(prefix) for entry in entries for tag in entry.tags if tag.startswith(prefix))
 
 
-def _reflect(d: Diagnosis) -> Draft:
+def advice_for(d: Diagnosis) -> Draft:
+    """Return what the templates say about a diagnosis."""
     wanted = d.succeeded.prediction if d.succeeded else d.answers[0]
     longer = len(d.failed.prediction.split()) - len(wanted.split())
     facts = {"form": "longer" if longer > 0 else "shorter" if longer < 0 else "other", "bridge_kind": bool(d.bridge_kind)}
@@ -68,14 +69,17 @@ def _reflect(d: Diagnosis) -> Draft:
     raise LookupError(f"prompts/rules_e1.jsonl has no rule for the finding {d.finding}")
 
 
-def _summarise(group: Sequence[Entry], level: Level) -> Draft:
+def advice_over(group: Sequence[Entry], level: Level) -> Draft:
     """Say how the group's main shape is gone about, and add the advice for its two main findings."""
-    shape, findings = tag_values(group, "shape")[0], tag_values(group, "finding")
+    shape, *_ = tag_values(group, "shape") or ["direct"]
+    findings = tag_values(group, "finding")
     rules = _rules(f"rules_{level}.jsonl")
     main = next(rule for rule in rules if rule.get("shape") == shape)
     advice = [rule["text"] for finding in findings[:2] for rule in rules if rule.get("finding") == finding]
     kind = most_common(entry.kind for entry in group)[0]
-    title = main["title"].format(example=_most_typical([entry for entry in group if f"shape:{shape}" in entry.tags]))
+    room = MAX_TITLE_CHARS - len(main["title"].format(example=""))
+    alike = [entry for entry in group if f"shape:{shape}" in entry.tags] or group
+    title = main["title"].format(example=_most_typical([entry for entry in alike if len(entry.title) <= room] or alike))
     asked, *_ = tag_values(group, "asked") or ["answer"]
     shared = asked not in _ASKED and 2 * sum(f"asked:{asked}" in entry.tags for entry in group) > len(group)
     text = main["text"].format(asked=f"the {asked}" if shared else "the fact that is asked for")

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -10,8 +10,10 @@ from hiexp_verl.build.cluster import Linkage, height_for, height_of_cosine, link
 from hiexp_verl.build.distill import Distiller
 from hiexp_verl.build.draft import Draft
 from hiexp_verl.build.entries import merge, number, parent
-from hiexp_verl.build.rules import tag_values
+from hiexp_verl.build.gates import admit_summary, is_advice, repeats
+from hiexp_verl.build.rules import advice_over, tag_values
 from hiexp_verl.build.support import spread_order, supporters
+from hiexp_verl.build.titles import fitting
 from hiexp_verl.build.ward import Tree
 from hiexp_verl.encoder import Encoder, Vectors
 from hiexp_verl.errors import HiExpError
@@ -64,12 +66,51 @@ def summarise(
     # The most telling members first: a distiller reads as many as fit.
     large = [[group[i] for i in spread_order(titles_E_D[group])] for group in large]
     drafts = distiller.summarise([[entries[row] for row in group] for group in large], level)
-    written = [(draft, sorted(group)) for draft, group in zip(drafts, large, strict=True) if draft is not None]
+    written = _admitted(drafts, large, entries, level, dropped)
+    written = _with_fitting_titles(written, entries, titles_E_D, level, encoder, dropped)
     holds = _support(written, entries, titles_E_D, encoder, config, distiller if confirm else None)
     parents = _over_supporters(written, holds, entries, level, config, dropped)
     merged = merge(parents, encoder, _ANY, config.merge_cosine)
     dropped[f"{level} near-duplicates merged"] += len(parents) - len(merged)
     return number(merged, level), height
+
+
+def _admitted(
+    drafts: Sequence[Draft | None], groups: Sequence[Sequence[int]], entries: Sequence[Entry], level: Level, dropped: Counter[str]
+) -> list[tuple[Draft, list[int]]]:
+    """Pair the drafts that pass the gates with their members; of None the distiller counts the reasons."""
+    admitted = []
+    for draft, group in zip(drafts, groups, strict=True):
+        result = admit_summary(draft, [entries[row] for row in group]) if draft is not None else None
+        if isinstance(result, Draft):
+            admitted.append((result, sorted(group)))
+        elif result is not None:
+            dropped[f"{level} {result}"] += 1
+    return admitted
+
+
+def _with_fitting_titles(
+    written: Sequence[tuple[Draft, list[int]]],
+    entries: Sequence[Entry],
+    titles_E_D: Vectors,
+    level: Level,
+    encoder: Encoder,
+    dropped: Counter[str],
+) -> list[tuple[Draft, list[int]]]:
+    """Put the kind of question most members are of in the place of a title that fits other groups, is one member's, or is advice."""
+    if not written:
+        return []
+    kinds_N_D = np.stack([titles_E_D[group].mean(axis=0) for _, group in written])
+    kinds_N_D /= np.maximum(np.linalg.norm(kinds_N_D, axis=1, keepdims=True), 1e-12)
+    near = fitting(encoder.encode_passages([draft.title for draft, _ in written]), kinds_N_D)
+    told = [[entries[row].title for row in group] for _, group in written]
+    one_members = [any(repeats(draft.title, title) for title in titles) for (draft, _), titles in zip(written, told, strict=True)]
+    fits = [fit and not one and not is_advice(draft) for fit, one, (draft, _) in zip(near, one_members, written, strict=True)]
+    dropped[f"{level} titles that do not tell the kind of question, replaced"] += fits.count(False)
+    computed = [advice_over([entries[row] for row in group], level).title for _, group in written]
+    return [
+        (draft if fit else replace(draft, title=title), group) for (draft, group), title, fit in zip(written, computed, fits, strict=True)
+    ]
 
 
 def _support(
