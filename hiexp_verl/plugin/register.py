@@ -1,4 +1,4 @@
-"""The entry point `verl.plugins`: imported by every process that imports verl.
+"""The entry point `verl.plugins`: imported by every process that imports verl, so it does little at once.
 
 verl swallows whatever an entry point raises, at DEBUG level. Here a failed registration is a visible warning, and is
 kept for `hiexp doctor`.
@@ -8,9 +8,13 @@ import importlib
 import logging
 import os
 import warnings
+from collections.abc import Callable
+
+import wrapt
 
 logger = logging.getLogger(__name__)
 
+Step = Callable[[], None]
 FAILURES: dict[str, str] = {}
 CPU = os.environ.get("VERL_PLATFORM", "").strip().lower() == "cpu"
 
@@ -25,40 +29,46 @@ def _config_group() -> None:
 
 
 def _rollout() -> None:
-    if CPU:
-        from verl.workers.rollout.base import _ROLLOUT_REGISTRY
-        from verl.workers.rollout.replica import RolloutReplicaRegistry
+    from verl.workers.rollout.base import _ROLLOUT_REGISTRY
+    from verl.workers.rollout.replica import RolloutReplicaRegistry
 
-        # Named by string and loaded on use: a worker that unpickles our class may be importing it right now.
-        _ROLLOUT_REGISTRY[("vllm_cpu", "async")] = "hiexp_verl.plugin.vllm_cpu.ServerAdapter"
-        RolloutReplicaRegistry.register("vllm_cpu", lambda: importlib.import_module("hiexp_verl.plugin.vllm_cpu").vLLMCPUReplica)
+    # Named by string and loaded on use: a worker that unpickles our class may be importing it right now.
+    _ROLLOUT_REGISTRY[("vllm_cpu", "async")] = "hiexp_verl.plugin.vllm_cpu.ServerAdapter"
+    RolloutReplicaRegistry.register("vllm_cpu", lambda: importlib.import_module("hiexp_verl.plugin.vllm_cpu").vLLMCPUReplica)
 
 
 def _by_import(name: str) -> None:
     importlib.import_module(f"hiexp_verl.plugin.{name}")
 
 
-STEPS = {
-    "platform cpu": _platform,
-    "config group hiexp": _config_group,
-    "advantage hiexp_grpo": lambda: _by_import("advantage"),
-    "tool parser search_tags": lambda: _by_import("search_parser"),
-    "agent loop hiexp_agent": lambda: _by_import("agent_loop"),
-    "trainer hiexp_sync": lambda: _by_import("trainer"),
-    "rollout engine vllm_cpu": _rollout,
+AT_ONCE: dict[str, Step] = {"platform cpu": _platform, "config group hiexp": _config_group}
+# The others wait until verl imports the module whose registry they enter: each of the dozen processes of a run imports
+# verl, and few of them need the trainer or the agent loop, which take longer to import than verl itself.
+WHEN_IMPORTED: dict[str, tuple[str, Step]] = {
+    "advantage hiexp_grpo": ("verl.trainer.ppo.core_algos", lambda: _by_import("advantage")),
+    "tool parser search_tags": ("verl.experimental.agent_loop.tool_parser", lambda: _by_import("search_parser")),
+    "agent loop hiexp_agent": ("verl.experimental.agent_loop.tool_agent_loop", lambda: _by_import("agent_loop")),
+    "trainer hiexp_sync": ("verl.trainer.ppo.v1.trainer_sync", lambda: _by_import("trainer")),
+    **({"rollout engine vllm_cpu": ("verl.workers.rollout.replica", _rollout)} if CPU else {}),
 }
 
 
 def register() -> None:
     """Make everything of ours known to verl; a step that fails is reported and the others go on."""
-    for what, step in STEPS.items():
-        try:
-            step()
-        except Exception as error:  # verl would swallow it; reporting it is the point
-            FAILURES[what] = f"{type(error).__name__}: {error}"
-            message = f"hiexp_verl could not register the {what} with verl ({FAILURES[what]}); run `hiexp doctor`"
-            warnings.warn(message, RuntimeWarning, stacklevel=2)
-            logger.warning(message, exc_info=True)
+    for what, step in AT_ONCE.items():
+        _try(what, step)
+    for what, (module, step) in WHEN_IMPORTED.items():
+        wrapt.register_post_import_hook(lambda _, what=what, step=step: _try(what, step), module)
+
+
+def _try(what: str, step: Step) -> None:
+    try:
+        step()
+    except Exception as error:  # verl would swallow it; reporting it is the point
+        FAILURES[what] = f"{type(error).__name__}: {error}"
+        message = f"hiexp_verl could not register the {what} with verl ({FAILURES[what]}); run `hiexp doctor`"
+        warnings.warn(message, RuntimeWarning, stacklevel=2)
+        logger.warning(message, exc_info=True)
 
 
 register()
