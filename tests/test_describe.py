@@ -20,8 +20,10 @@ def test_a_name_of_unknown_kind_is_spoken_of_alike_in_all_texts():
 
 
 def test_middle_searches_go_when_room_is_short_and_the_finding_stays():
-    queries = tuple(f"mountain number query {word}" for word in "one two three four five six seven eight".split())
-    (found,) = diagnose(Contrast("q1", QUESTION, ("Kabul",), (two_hops(number=9),), (episode(*((q, "") for q in queries), answer="Tehran"),)))
+    queries = tuple(f"mountain number query {word}" for word in ["one", "two", "three", "four", "five", "six", "seven", "eight"])
+    (found,) = diagnose(
+        Contrast("q1", QUESTION, ("Kabul",), (two_hops(number=9),), (episode(*((q, "") for q in queries), answer="Tehran"),))
+    )
     long, short = describe(found, 400), describe(found, 180)
     assert "8 searches: 1) mountain number query one;" in long and "5) mountain number query five; ...; 8)" in long
     assert len(short) < len(long) and "2) " in short and "5) " not in short
