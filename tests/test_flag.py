@@ -12,6 +12,7 @@ pytestmark = pytest.mark.verl
 pytest.importorskip("verl")
 
 from hiexp_verl.plugin.preflight import Preflight  # noqa: E402
+from hiexp_verl.train import CPU_ENVIRONMENT  # noqa: E402
 from tests.verl_fixtures import compose, tiny_tokenizer, write_corpus, write_hek  # noqa: E402
 
 ENGINE = "actor_rollout_ref.rollout.name=vllm"
@@ -52,6 +53,24 @@ def test_main_ppo_knows_the_flag_after_pip_install_alone(algorithm):
     assert result.returncode == 0, result.stderr[-2000:]
     assert "default_agent_loop: hiexp_agent" in result.stdout
     assert "could not register" not in result.stderr
+
+
+WORKER = """
+import json, os
+import verl, ray
+ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False)
+names = ray.remote(lambda: {k: os.environ.get(k) for k in json.loads(os.environ["WANTED"])})
+print(json.dumps(ray.get(names.remote())))
+"""
+
+
+def test_verl_platform_alone_gives_the_workers_the_environment_of_a_cpu_run():
+    """Not only `hiexp train --cpu`: Ray gives a worker without OMP_NUM_THREADS one thread."""
+    theirs = {k: v for k, v in os.environ.items() if k not in CPU_ENVIRONMENT}
+    given = {"VERL_PLATFORM": "cpu", "VLLM_CPU_KVCACHE_SPACE": "3", "WANTED": json.dumps(list(CPU_ENVIRONMENT))}
+    result = subprocess.run([sys.executable, "-c", WORKER], capture_output=True, text=True, env={**theirs, **given})
+    assert result.returncode == 0, result.stderr[-2000:]
+    assert json.loads(result.stdout.splitlines()[-1]) == {**CPU_ENVIRONMENT, "VLLM_CPU_KVCACHE_SPACE": "3"}  # what is set stays
 
 
 @pytest.fixture
