@@ -84,14 +84,21 @@ def test_disabled_is_verls_own_tool_agent_token_for_token(paths, tokenizer, dial
             }
         )
     )
-    ours, our_server = run(HiExpAgentLoop, config_of(paths, dialect, "hiexp.enabled=false"), tokenizer, TURNS[dialect])
+    disabled = config_of(paths, dialect, "hiexp.enabled=false", "hiexp.max_tokens_per_turn=64")
+    ours, our_server = run(HiExpAgentLoop, disabled, tokenizer, TURNS[dialect])
     vanilla = config_of(paths, dialect, f"actor_rollout_ref.rollout.multi_turn.tool_config_path={tools}")
     verls, verl_server = run(ToolAgentLoop, vanilla, tokenizer, TURNS[dialect])
     assert our_server.prompts == verl_server.prompts and len(our_server.prompts) == 3
+    assert our_server.limits == verl_server.limits == [None] * 3
     assert ours.prompt_ids == verls.prompt_ids
     assert ours.response_ids == verls.response_ids
     assert ours.response_mask == verls.response_mask
     assert ours.response_logprobs == verls.response_logprobs
+
+
+def test_a_turn_is_limited_when_the_setting_says_so(paths, tokenizer):
+    _, server = run(HiExpAgentLoop, config_of(paths, "hermes", "hiexp.max_tokens_per_turn=64"), tokenizer, TURNS["hermes"])
+    assert server.limits == [64] * 3
 
 
 @pytest.mark.parametrize("dialect", ["search_tags", "hermes"])

@@ -23,7 +23,7 @@ def add_rollout(verbs: Any) -> None:
     parser.add_argument("--encoder", help="where the encoder of the HEK lies, if it has moved")
     parser.add_argument("--temperature", type=float, default=1.0)
     parser.add_argument("--top-p", type=float, default=1.0)
-    parser.add_argument("--max-tokens", type=int, default=128, help="per turn (default 128)")
+    parser.add_argument("--max-tokens", type=int, default=128, help="per turn (default 128); with --by verl only beside --hek")
     parser.add_argument("--max-model-len", type=int, default=4096, help=MAX_MODEL_LEN_HELP)
     parser.add_argument("--max-searches", type=int, default=4, help="per episode (default 4)")
     parser.add_argument("--top-k", type=int, default=3, help="passages per search (default 3)")

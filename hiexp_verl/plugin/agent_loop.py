@@ -44,7 +44,7 @@ class HiExpAgentLoop(ToolAgentLoop):
 
     async def run(self, sampling_params: dict[str, Any], **kwargs: Any) -> AgentLoopOutput:
         """Run one episode (see verl); `extra_fields["hiexp"]` of the output records what was shown."""
-        if self.settings.max_tokens_per_turn:
+        if self.settings.enabled and self.settings.max_tokens_per_turn:
             sampling_params = {**sampling_params, "max_tokens": self.settings.max_tokens_per_turn}
         # The rollouts of a group share these objects: copy before anything is added.
         self.messages = copy.deepcopy(list(kwargs["raw_prompt"]))

@@ -62,7 +62,8 @@ def _overrides(arguments: argparse.Namespace, questions: Path, dump: Path) -> li
     search = [f"hiexp.search.corpus={arguments.corpus}"]
     if arguments.corpus.startswith(("http://", "https://")):
         search = ["hiexp.search.engine=http", f"hiexp.search.url={arguments.corpus}"]
-    hek = [f"hiexp.hek={arguments.hek}"] if arguments.hek else ["hiexp.enabled=false"]
+    # Without a HEK it is verl's own tool agent, which knows no limit of a single turn.
+    hek = [f"hiexp.hek={arguments.hek}", f"hiexp.max_tokens_per_turn={arguments.max_tokens}"] if arguments.hek else ["hiexp.enabled=false"]
     rollout = "actor_rollout_ref.rollout"
     return [
         "+hiexp=grpo",
@@ -71,7 +72,6 @@ def _overrides(arguments: argparse.Namespace, questions: Path, dump: Path) -> li
         *search,
         f"hiexp.search.top_k={arguments.top_k}",
         f"hiexp.search.max_words_per_passage={arguments.max_words}",
-        f"hiexp.max_tokens_per_turn={arguments.max_tokens}",
         f"data.train_files={questions}",
         f"data.val_files={questions}",
         "data.train_batch_size=1",
