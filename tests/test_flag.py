@@ -6,12 +6,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import huggingface_hub
 import pytest
 
 pytestmark = pytest.mark.verl
 pytest.importorskip("verl")
 
-from hiexp_verl.plugin.preflight import Preflight  # noqa: E402
+from hiexp_verl.plugin.preflight import Preflight, check_model  # noqa: E402
 from hiexp_verl.train import CPU_ENVIRONMENT  # noqa: E402
 from tests.verl_fixtures import compose, tiny_tokenizer, write_corpus, write_hek  # noqa: E402
 
@@ -74,7 +75,8 @@ def test_verl_platform_alone_gives_the_workers_the_environment_of_a_cpu_run():
 
 
 @pytest.fixture
-def good(tmp_path):
+def good(tmp_path, monkeypatch):
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)  # the model is a hub name, which nobody asks for
     questions = tmp_path / "q.jsonl"
     questions.write_text(json.dumps({"id": "1", "question": "Who?", "answer": "me"}) + "\n")
     return {
@@ -106,7 +108,9 @@ def test_a_good_run_passes(good):
         ({"hiexp.hek": "/nowhere"}, "/nowhere"),
         ({"hiexp.search.corpus": "null"}, "needs hiexp.search.corpus"),
         ({"hiexp.search.corpus": "/nowhere.jsonl"}, "corpus /nowhere.jsonl does not exist"),
-        ({"actor_rollout_ref.model.path": "/nowhere/model"}, "/nowhere/model is no model directory"),
+        ({"actor_rollout_ref.model.path": "/nowhere/model"}, "/nowhere/model is no model directory: it does not exist; give"),
+        ({"actor_rollout_ref.model.path": "outputs/demo/model"}, "outputs/demo/model is no model directory: it does not exist in /"),
+        ({"actor_rollout_ref.model.path": "../model"}, "../model is no model directory"),
         ({"hiexp.search.engine": "http", "hiexp.search.url": "http://127.0.0.1:9/retrieve"}, "does not answer"),
         ({"hiexp.search.engine": "http"}, "needs hiexp.search.url"),
         ({"hiexp.search.engine": "dense", "hiexp.search.encoder": "/nowhere/encoder"}, "/nowhere/encoder"),
@@ -157,6 +161,20 @@ def test_a_broken_hek_is_refused(good):
 def test_a_model_directory_that_is_none_is_refused(good, tmp_path):
     (tmp_path / "empty").mkdir()
     assert "found no config.json" in refusal({**good, "actor_rollout_ref.model.path": tmp_path / "empty"})
+
+
+def test_a_hub_name_that_cannot_be_fetched_is_refused(good, tmp_path, monkeypatch):
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    text = refusal(good)
+    assert f"hub/name is neither a directory in {Path.cwd()} nor in the hub cache {tmp_path}" in text
+    assert "unset HF_HUB_OFFLINE" in text
+    cached = tmp_path / "models--hub--name"
+    for folder in ("refs", "snapshots/0123"):
+        (cached / folder).mkdir(parents=True)
+    (cached / "refs" / "main").write_text("0123")
+    (cached / "snapshots" / "0123" / "config.json").write_text("{}")
+    check_model("hub/name")
 
 
 def test_main_ppo_stops_with_one_line_before_ray_starts(good):
