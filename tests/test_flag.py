@@ -183,6 +183,7 @@ def test_main_ppo_stops_with_one_line_before_ray_starts(good):
     result = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "VERL_PLATFORM": "cpu"})
     assert result.returncode == 1
     assert result.stderr.strip().splitlines()[-1].startswith("hiexp: ")
+    assert "Warning" not in result.stderr, "what is not about this run stands before the refusal"
     assert "ray init" not in result.stdout
 
 

@@ -42,13 +42,22 @@ def _by_import(name: str) -> None:
     importlib.import_module(f"hiexp_verl.plugin.{name}")
 
 
+def _trainer() -> None:
+    with warnings.catch_warnings():
+        if "RAY_RAYLET_PID" not in os.environ:
+            # verl's trainer imports every training engine and warns of those whose packages are missing. Only Ray's workers
+            # build engines; in the driver the five warnings would stand before the one line that refuses a run.
+            warnings.filterwarnings("ignore", message=".* engine is not available", category=UserWarning)
+        _by_import("trainer")
+
+
 STEPS = {
     "platform cpu": _platform,
     "config group hiexp": _config_group,
     "advantage hiexp_grpo": lambda: _by_import("advantage"),
     "tool parser search_tags": lambda: _by_import("search_parser"),
     "agent loop hiexp_agent": lambda: _by_import("agent_loop"),
-    "trainer hiexp_sync": lambda: _by_import("trainer"),
+    "trainer hiexp_sync": _trainer,
     "rollout engine vllm_cpu": _rollout,
 }
 
