@@ -128,8 +128,30 @@ def test_documents_are_cut_never_experience(paths, tokenizer):
     assert "<experience>\n- Search for the mountain first, then for its country.\n</experience>" in text
 
 
+def test_no_entry_is_shown_twice_in_an_episode(paths, tokenizer):
+    again = "<search> highest point of a country </search>"
+    always = "hiexp.step.min_score=-1.0"
+    paths["hek"] = write_hek(paths["root"] / "two", "Name the country.")
+    output, _ = run(HiExpAgentLoop, config_of(paths, "search_tags", always), tokenizer, [again, again, again, "<answer> Kabul </answer>"])
+    record = output.extra_fields["hiexp"]
+    assert [(row["entry"], row["search"]) for row in record["shown"] if row["place"] == "step"] == [("e1-1", 1), ("e1-2", 2)]
+    assert [m["content"].count("<experience>") for m in record["messages"] if m["role"] == "tool"] == [1, 1, 0]
+    assert record["e1_repeats"] == 2
+    assert [row["entry"] for row in record["shown"] if row["place"] == "start"] == ["e3-1", "e2-1"]
+
+
+def test_parallel_calls_are_not_shown_the_same_entry(paths, tokenizer):
+    call = TURNS["hermes"][0]
+    several = ["hiexp.step.min_score=-1.0", "actor_rollout_ref.rollout.multi_turn.max_parallel_calls=2"]
+    output, _ = run(HiExpAgentLoop, config_of(paths, "hermes", *several), tokenizer, [f"{call}\n{call}", "<answer> Kabul </answer>"])
+    record = output.extra_fields["hiexp"]
+    assert (record["searches"], record["e1_repeats"]) == (2, 1)
+    assert [row["entry"] for row in record["shown"] if row["place"] == "step"] == ["e1-1"]
+
+
 def test_a_tool_response_that_the_budget_has_no_room_for_was_not_shown(paths, tokenizer):
     always = "hiexp.step.min_score=-1.0"
+    paths["hek"] = write_hek(paths["root"] / "two", "Name the country.")
     whole, _ = run(HiExpAgentLoop, config_of(paths, "search_tags", always), tokenizer, TURNS["search_tags"])
     starts = [i for i in range(1, len(whole.response_mask)) if whole.response_mask[i - 1] > whole.response_mask[i]]
     limit = f"data.max_response_length={starts[1] + 20}"  # the first response fits, the second does not

@@ -45,8 +45,8 @@ def write_corpus(path: Path) -> Path:
     return path
 
 
-def write_hek(root: Path) -> Path:
-    """Write a HEK of one entry per level, encoded by hashing."""
+def write_hek(root: Path, *more: str) -> Path:
+    """Write a HEK of one entry per level, encoded by hashing; `more` are descriptions of further E1."""
     from hiexp_verl.encoder import load_encoder
     from hiexp_verl.hek.header import Header
     from hiexp_verl.hek.store import HEK
@@ -58,6 +58,7 @@ def write_hek(root: Path) -> Path:
             "e2-1", "e2", "capital of the country whose highest point is ...", "Find the country before its capital.", children=("e1-1",)
         ),
         Entry("e3-1", "e3", "questions in two steps", "Resolve what is described before asking about it.", children=("e2-1",)),
+        *(Entry(f"e1-{i}", "e1", "the country of a point", text, questions=("train-2",)) for i, text in enumerate(more, 2)),
     )
     encoder = load_encoder("hash:256")
     header = Header(encoder=encoder.identity, thresholds={"step_min_score": 0.05}, distiller="rules")
