@@ -13,8 +13,8 @@ from hiexp_verl.config import HiExpConfig
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.jsonl import read_corpus, read_questions
 from hiexp_verl.plugin.agent_loop import settings_of
-from hiexp_verl.plugin.retrieval import open_encoders
 from hiexp_verl.policy_tokenizer import PolicyTokenizer
+from hiexp_verl.run.encoders import open_encoders
 from hiexp_verl.run.protocol import SEARCH_TOOL_SCHEMA, check_format, first_messages
 from hiexp_verl.search.http import HttpSearch
 
