@@ -59,7 +59,8 @@ class HiExpConfig:
     hek: str | None = None  # directory of a HEK, or of one version in it
     encoder: str | None = None  # directory or name; None: the one named in the HEK
     leave_one_out: bool = True  # a question never sees experience distilled from itself alone
-    max_tokens_per_turn: int | None = None  # None: verl's own limit, which is the whole response budget
+    # None: verl's own limit, which is the whole response budget; with enabled=false it is always that, as in verl's tool agent.
+    max_tokens_per_turn: int | None = None
     dump_dir: str | None = None  # trajectories with the experience shown, one JSONL per step
     start: StartConfig = field(default_factory=StartConfig)
     step: StepConfig = field(default_factory=StepConfig)

@@ -6,7 +6,7 @@ import importlib.util
 import os
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from hiexp_verl.errors import HiExpError
@@ -22,7 +22,7 @@ class Finding:
     name: str
     ok: bool
     found: str
-    todo: str = ""  # what to do when it is not ok, or worth knowing when it is
+    todo: str = ""  # what to do when it is not ok
 
 
 def examine(hek: Path | None = None, encoder: str | None = None) -> list[Finding]:
@@ -38,19 +38,22 @@ def examine(hek: Path | None = None, encoder: str | None = None) -> list[Finding
         ("config group", _config_group),
         ("encoder library", _encoder_library),
     ]
+    findings = [_safely(name, check) for name, check in checks]
     if hek is not None:
-        checks.append(("HEK", lambda: _hek(hek)))
-        checks.append(("encoder of the HEK", lambda: _hek_encoder(hek, encoder)))
-    return [_safely(name, check) for name, check in checks]
+        findings.append(_safely("HEK", lambda: _hek(hek)))
+        if findings[-1].ok:  # or the fault would be told twice
+            findings.append(_safely("encoder of the HEK", lambda: _hek_encoder(hek, encoder)))
+    return findings
 
 
 def _safely(name: str, check: Callable[[], Finding]) -> Finding:
     try:
-        return check()
+        finding = check()
     except HiExpError as error:
         return Finding(name, False, str(error), "see the message")
     except Exception as error:
         return Finding(name, False, f"{type(error).__name__}: {error}", "reinstall the package that the message names")
+    return replace(finding, todo="") if finding.ok else finding
 
 
 def _version(distribution: str) -> str | None:
@@ -86,8 +89,8 @@ def _device() -> Finding:
     # Without an accelerator the CPU path is what can run, so that is what the checks below look at.
     os.environ.setdefault("VERL_PLATFORM", "cpu")
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    found = f"no accelerator; {os.cpu_count()} CPU cores, {memory:.0f} GiB"
-    return Finding("device", memory >= 12, found, "train with `hiexp train --cpu`; the demo needs about 16 GiB of memory")
+    found = f"no accelerator; {os.cpu_count()} CPU cores, {memory:.0f} GiB: train with `hiexp train --cpu`"
+    return Finding("device", memory >= 12, found, "use a machine with more memory; the demo needs about 16 GiB")
 
 
 def _rollout_engine() -> Finding:

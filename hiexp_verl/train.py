@@ -5,6 +5,7 @@ import sys
 
 from hiexp_verl.vllm_engine import SINGLE_PROCESS_ENGINE
 
+# Defaults of a run on the CPU, whoever starts it: `hiexp train --cpu` and, with VERL_PLATFORM=cpu, the plugin set them.
 CPU_ENVIRONMENT = {
     "VERL_PLATFORM": "cpu",
     "VLLM_CPU_KVCACHE_SPACE": "1",  # GiB

@@ -84,14 +84,21 @@ def test_disabled_is_verls_own_tool_agent_token_for_token(paths, tokenizer, dial
             }
         )
     )
-    ours, our_server = run(HiExpAgentLoop, config_of(paths, dialect, "hiexp.enabled=false"), tokenizer, TURNS[dialect])
+    disabled = config_of(paths, dialect, "hiexp.enabled=false", "hiexp.max_tokens_per_turn=64")
+    ours, our_server = run(HiExpAgentLoop, disabled, tokenizer, TURNS[dialect])
     vanilla = config_of(paths, dialect, f"actor_rollout_ref.rollout.multi_turn.tool_config_path={tools}")
     verls, verl_server = run(ToolAgentLoop, vanilla, tokenizer, TURNS[dialect])
     assert our_server.prompts == verl_server.prompts and len(our_server.prompts) == 3
+    assert our_server.limits == verl_server.limits == [None] * 3
     assert ours.prompt_ids == verls.prompt_ids
     assert ours.response_ids == verls.response_ids
     assert ours.response_mask == verls.response_mask
     assert ours.response_logprobs == verls.response_logprobs
+
+
+def test_a_turn_is_limited_when_the_setting_says_so(paths, tokenizer):
+    _, server = run(HiExpAgentLoop, config_of(paths, "hermes", "hiexp.max_tokens_per_turn=64"), tokenizer, TURNS["hermes"])
+    assert server.limits == [64] * 3
 
 
 @pytest.mark.parametrize("dialect", ["search_tags", "hermes"])
@@ -121,8 +128,30 @@ def test_documents_are_cut_never_experience(paths, tokenizer):
     assert "<experience>\n- Search for the mountain first, then for its country.\n</experience>" in text
 
 
+def test_no_entry_is_shown_twice_in_an_episode(paths, tokenizer):
+    again = "<search> highest point of a country </search>"
+    always = "hiexp.step.min_score=-1.0"
+    paths["hek"] = write_hek(paths["root"] / "two", "Name the country.")
+    output, _ = run(HiExpAgentLoop, config_of(paths, "search_tags", always), tokenizer, [again, again, again, "<answer> Kabul </answer>"])
+    record = output.extra_fields["hiexp"]
+    assert [(row["entry"], row["search"]) for row in record["shown"] if row["place"] == "step"] == [("e1-1", 1), ("e1-2", 2)]
+    assert [m["content"].count("<experience>") for m in record["messages"] if m["role"] == "tool"] == [1, 1, 0]
+    assert record["e1_repeats"] == 2
+    assert [row["entry"] for row in record["shown"] if row["place"] == "start"] == ["e3-1", "e2-1"]
+
+
+def test_parallel_calls_are_not_shown_the_same_entry(paths, tokenizer):
+    call = TURNS["hermes"][0]
+    several = ["hiexp.step.min_score=-1.0", "actor_rollout_ref.rollout.multi_turn.max_parallel_calls=2"]
+    output, _ = run(HiExpAgentLoop, config_of(paths, "hermes", *several), tokenizer, [f"{call}\n{call}", "<answer> Kabul </answer>"])
+    record = output.extra_fields["hiexp"]
+    assert (record["searches"], record["e1_repeats"]) == (2, 1)
+    assert [row["entry"] for row in record["shown"] if row["place"] == "step"] == ["e1-1"]
+
+
 def test_a_tool_response_that_the_budget_has_no_room_for_was_not_shown(paths, tokenizer):
     always = "hiexp.step.min_score=-1.0"
+    paths["hek"] = write_hek(paths["root"] / "two", "Name the country.")
     whole, _ = run(HiExpAgentLoop, config_of(paths, "search_tags", always), tokenizer, TURNS["search_tags"])
     starts = [i for i in range(1, len(whole.response_mask)) if whole.response_mask[i - 1] > whole.response_mask[i]]
     limit = f"data.max_response_length={starts[1] + 20}"  # the first response fits, the second does not

@@ -38,7 +38,7 @@ def test_vllm_serves_the_weights_that_are_trained(demo, algorithm):
     steps = steps_of(demo, algorithm)
     assert len(steps) == STEPS[algorithm]
     for step in steps:
-        assert step["training/rollout_actor_probs_pearson_corr"] > 0.99
+        assert step["training/rollout_actor_probs_pearson_corr"] > 0.99  # tests/test_weight_sync.py: stale weights are below
 
 
 def test_the_trained_policy_is_not_the_one_it_started_from(demo):

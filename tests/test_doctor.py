@@ -23,6 +23,7 @@ def test_all_is_well_here(tmp_path):
     assert code == 0, [f for f in findings.values() if not f["ok"]]
     assert findings["HEK"]["found"] == "1 E1, 1 E2, 1 E3; encoder hash:256"
     assert findings["config group"]["found"] == "+hiexp=grpo|gspo"
+    assert {f["todo"] for f in findings.values()} == {""}, "nothing is to be done where all is well"
 
 
 def test_a_broken_hek_and_a_wrong_encoder_are_found(tmp_path):
@@ -32,6 +33,8 @@ def test_a_broken_hek_and_a_wrong_encoder_are_found(tmp_path):
     (root / "0001" / "entries.jsonl").write_text("{}\n")
     code, findings = doctor("--hek", root)
     assert code == 1 and not findings["HEK"]["ok"]
+    assert [name for name, finding in findings.items() if not finding["ok"]] == ["HEK"], "one fault is told once"
+    assert "encoder of the HEK" not in findings
 
 
 def test_a_registration_that_fails_is_visible_and_found(tmp_path):

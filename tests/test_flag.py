@@ -6,12 +6,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import huggingface_hub
 import pytest
 
 pytestmark = pytest.mark.verl
 pytest.importorskip("verl")
 
-from hiexp_verl.plugin.preflight import Preflight  # noqa: E402
+from hiexp_verl.plugin.preflight import Preflight, check_model  # noqa: E402
+from hiexp_verl.train import CPU_ENVIRONMENT  # noqa: E402
 from tests.verl_fixtures import compose, tiny_tokenizer, write_corpus, write_hek  # noqa: E402
 
 ENGINE = "actor_rollout_ref.rollout.name=vllm"
@@ -54,8 +56,27 @@ def test_main_ppo_knows_the_flag_after_pip_install_alone(algorithm):
     assert "could not register" not in result.stderr
 
 
+WORKER = """
+import json, os
+import verl, ray
+ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False)
+names = ray.remote(lambda: {k: os.environ.get(k) for k in json.loads(os.environ["WANTED"])})
+print(json.dumps(ray.get(names.remote())))
+"""
+
+
+def test_verl_platform_alone_gives_the_workers_the_environment_of_a_cpu_run():
+    """Not only `hiexp train --cpu`: Ray gives a worker without OMP_NUM_THREADS one thread."""
+    theirs = {k: v for k, v in os.environ.items() if k not in CPU_ENVIRONMENT}
+    given = {"VERL_PLATFORM": "cpu", "VLLM_CPU_KVCACHE_SPACE": "3", "WANTED": json.dumps(list(CPU_ENVIRONMENT))}
+    result = subprocess.run([sys.executable, "-c", WORKER], capture_output=True, text=True, env={**theirs, **given})
+    assert result.returncode == 0, result.stderr[-2000:]
+    assert json.loads(result.stdout.splitlines()[-1]) == {**CPU_ENVIRONMENT, "VLLM_CPU_KVCACHE_SPACE": "3"}  # what is set stays
+
+
 @pytest.fixture
-def good(tmp_path):
+def good(tmp_path, monkeypatch):
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)  # the model is a hub name, which nobody asks for
     questions = tmp_path / "q.jsonl"
     questions.write_text(json.dumps({"id": "1", "question": "Who?", "answer": "me"}) + "\n")
     return {
@@ -87,7 +108,9 @@ def test_a_good_run_passes(good):
         ({"hiexp.hek": "/nowhere"}, "/nowhere"),
         ({"hiexp.search.corpus": "null"}, "needs hiexp.search.corpus"),
         ({"hiexp.search.corpus": "/nowhere.jsonl"}, "corpus /nowhere.jsonl does not exist"),
-        ({"actor_rollout_ref.model.path": "/nowhere/model"}, "/nowhere/model is no model directory"),
+        ({"actor_rollout_ref.model.path": "/nowhere/model"}, "/nowhere/model is no model directory: it does not exist; give"),
+        ({"actor_rollout_ref.model.path": "outputs/demo/model"}, "outputs/demo/model is no model directory: it does not exist in /"),
+        ({"actor_rollout_ref.model.path": "../model"}, "../model is no model directory"),
         ({"hiexp.search.engine": "http", "hiexp.search.url": "http://127.0.0.1:9/retrieve"}, "does not answer"),
         ({"hiexp.search.engine": "http"}, "needs hiexp.search.url"),
         ({"hiexp.search.engine": "dense", "hiexp.search.encoder": "/nowhere/encoder"}, "/nowhere/encoder"),
@@ -140,12 +163,27 @@ def test_a_model_directory_that_is_none_is_refused(good, tmp_path):
     assert "found no config.json" in refusal({**good, "actor_rollout_ref.model.path": tmp_path / "empty"})
 
 
+def test_a_hub_name_that_cannot_be_fetched_is_refused(good, tmp_path, monkeypatch):
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    text = refusal(good)
+    assert f"hub/name is neither a directory in {Path.cwd()} nor in the hub cache {tmp_path}" in text
+    assert "unset HF_HUB_OFFLINE" in text
+    cached = tmp_path / "models--hub--name"
+    for folder in ("refs", "snapshots/0123"):
+        (cached / folder).mkdir(parents=True)
+    (cached / "refs" / "main").write_text("0123")
+    (cached / "snapshots" / "0123" / "config.json").write_text("{}")
+    check_model("hub/name")
+
+
 def test_main_ppo_stops_with_one_line_before_ray_starts(good):
     overrides = [f"{key}={value}" for key, value in {**good, "hiexp.hek": "/nowhere"}.items()]
     command = [sys.executable, "-m", "verl.trainer.main_ppo", "+hiexp=grpo", ENGINE, *overrides]
     result = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "VERL_PLATFORM": "cpu"})
     assert result.returncode == 1
     assert result.stderr.strip().splitlines()[-1].startswith("hiexp: ")
+    assert "Warning" not in result.stderr, "what is not about this run stands before the refusal"
     assert "ray init" not in result.stdout
 
 

@@ -8,7 +8,8 @@ pytestmark = pytest.mark.verl
 pytest.importorskip("verl")
 
 from hiexp_verl.config import HiExpConfig, SearchConfig  # noqa: E402
-from hiexp_verl.plugin.retrieval import LocalRetrieval, open_encoders  # noqa: E402
+from hiexp_verl.plugin.retrieval import LocalRetrieval  # noqa: E402
+from hiexp_verl.run.encoders import open_encoders  # noqa: E402
 from hiexp_verl.run.lookup import ExperienceRequest  # noqa: E402
 from hiexp_verl.search import SearchFailed  # noqa: E402
 from tests.verl_fixtures import write_corpus, write_hek  # noqa: E402

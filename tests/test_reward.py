@@ -20,6 +20,7 @@ RECORD = {
     "queries": ["x", "y"],
     "searches": 2,
     "failed_searches": 1,
+    "e1_repeats": 1,
 }
 
 
@@ -27,6 +28,7 @@ def test_numbers_are_reported_and_the_trajectory_rides_along():
     result = compute_score("hiexp", "ignored", {"target": ["Kabul"]}, {"hiexp": RECORD})
     assert (result["score"], result["acc"], result["em"], result["f1"], result["format"]) == (1.0, 1.0, 1.0, 1.0, 1.0)
     assert (result["searches"], result["failed_searches"], result["e1_fired"], result["experience_tokens"]) == (2.0, 1.0, 1.0, 12.0)
+    assert result["e1_repeats"] == 1.0
     trajectory = json.loads(result["hiexp_trajectory"])
     assert trajectory["id"] == "q1#2" and trajectory["prediction"] == "Kabul" and trajectory["correct"] is True
 

@@ -149,6 +149,16 @@ def test_experience_is_shown_at_the_start_and_after_a_search():
     assert "Own lesson." in own.messages[3]["content"]
 
 
+def test_no_entry_is_shown_twice_in_an_episode():
+    again = "<search>capital France</search>"
+    t = play(Scripted(again, again, again, "<answer>Paris</answer>"), experience=experience(leave_one_out=False))
+    shown = [(row["entry"], row.get("search")) for row in t.extra["shown"]]
+    assert shown == [("e3-a", None), ("e2-a", None), ("e1-own", 1), ("e1-other", 2)]  # the third time both were there before
+    assert [m["content"].count("<experience>") for m in t.messages if m["role"] == "tool"] == [1, 1, 0]
+    assert t.extra["e1_repeats"] == 2
+    assert summarise([t])["e1_repeats"] == 2
+
+
 QUESTIONS = [question("q1"), question("q2", "What is the capital of Italy?", ("Rome",))]
 
 

@@ -1,11 +1,17 @@
 """`hiexp rollout` checks what it can before a model is loaded; `--by verl` says what it cannot do."""
 
 import json
+from pathlib import Path
 
 import pytest
 
-from hiexp_verl.cli import main
+from hiexp_verl.cli import build_parser, main
+from hiexp_verl.jsonl import read_trajectories
 from hiexp_verl.run import verl_rollout
+from hiexp_verl.run.command import run_settings
+from hiexp_verl.search.wire import write_reply
+from hiexp_verl.types import Passage
+from tests.test_llm import completion, server
 
 
 @pytest.fixture
@@ -54,3 +60,71 @@ def test_the_refusal_of_the_check_before_the_run_is_found_in_verl_s_log(tmp_path
     assert verl_rollout._refusal(log) == "the corpus is empty; add passages"
     log.write_text("noise\n")
     assert verl_rollout._refusal(log) == ""
+
+
+def answering(request, number):
+    """A model server and a retrieval server in one: searches once, then answers."""
+    if "queries" in request:
+        return 200, write_reply([[(Passage("7", "Served", "from elsewhere"), 1.0)] for _ in request["queries"]])
+    searched = any(message["role"] == "tool" for message in request["messages"])
+    return 200, completion("<answer>me</answer>" if searched else "<search>blue whale</search>")
+
+
+@pytest.mark.parametrize(
+    ("options", "title"),
+    [
+        (["--corpus", "CORPUS"], "Whales"),
+        (["--corpus", "CORPUS", "--search", "dense", "--search-encoder", "hash:64"], "Whales"),
+        (["--corpus", "CORPUS", "--search", "dense", "--encoder", "hash:64"], "Whales"),
+        (["--search", "http", "--search-url", "URL"], "Served"),
+    ],
+)
+def test_episodes_search_where_training_would(tmp_path, monkeypatch, options, title):
+    pytest.importorskip("openai")
+    monkeypatch.setenv("HIEXP_CACHE", str(tmp_path / "cache"))
+    questions, corpus, out = tmp_path / "q.jsonl", tmp_path / "c.jsonl", tmp_path / "out"
+    questions.write_text(json.dumps({"id": "1", "question": "Who?", "answer": "me"}) + "\n")
+    passages = [("Bread", "Bread is a food."), ("Whales", "The blue whale is the largest animal.")]
+    corpus.write_text("".join(json.dumps({"id": str(i), "title": t, "text": x}) + "\n" for i, (t, x) in enumerate(passages)))
+    with server(answering) as (url, _):
+        places = {"CORPUS": str(corpus), "URL": url.replace("/v1", "/retrieve")}
+        where = [places.get(option, option) for option in options]
+        play = ["rollout", "--questions", str(questions), "--model", url, "--k", "1", "--top-k", "1", "--out", str(out)]
+        assert main([*play, *where]) == 0
+        (episode,) = read_trajectories(out / "trajectories.jsonl")
+        assert f'Doc 1(Title: "{title}")' in episode.messages[3]["content"]
+        assert main([*play, *where, "--resume"]) == 0
+        elsewhere = ["--search", "dense", "--search-encoder", "hash:32", "--corpus", str(corpus)]
+        assert main([*play, *elsewhere, "--resume"]) == 2, "what was found by another search is not mixed in"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ([], "--search bm25 needs --corpus"),
+        (["--search", "dense"], "--search dense needs --corpus"),
+        (["--search", "dense", "--corpus", "c"], "give --search-encoder"),
+        (["--search", "http"], "give its address as --search-url"),
+        (["--search", "http", "--search-url", "http://127.0.0.1:9/retrieve", "--corpus", "c"], "and no --corpus"),
+        (["--corpus", "c", "--search-url", "http://127.0.0.1:9"], "--search-url is for --search http"),
+        (["--corpus", "c", "--search-encoder", "hash:64"], "--search-encoder is for --search dense"),
+        (["--corpus", "http://h:8/retrieve"], "give it as --search http --search-url http://h:8/retrieve"),
+        (["--search", "http", "--search-url", "http://127.0.0.1:9/retrieve"], "start it or correct --search-url"),
+        (["--corpus", "/nowhere.jsonl"], "corpus /nowhere.jsonl does not exist"),
+    ],
+)
+def test_a_search_that_cannot_work_is_refused_before_the_model_is_asked(tmp_path, capsys, monkeypatch, options, message):
+    monkeypatch.setattr("hiexp_verl.search.http.time.sleep", lambda seconds: None)
+    (tmp_path / "q.jsonl").write_text(json.dumps({"id": "1", "question": "Who?", "answer": "me"}) + "\n")
+    model = "http://127.0.0.1:9/v1"
+    arguments = ["rollout", "--questions", str(tmp_path / "q.jsonl"), "--model", model, "--out", str(tmp_path / "out"), *options]
+    assert message in refusal(arguments, capsys)
+
+
+def test_verl_is_told_to_search_in_the_same_way():
+    options = ["--questions", "q", "--model", "m", "--out", "o", "--search", "dense", "--corpus", "c", "--search-encoder", "hash:64"]
+    arguments = build_parser().parse_args(["rollout", *options])
+    overrides = verl_rollout._overrides(arguments, run_settings(arguments).search, Path("q"), Path("d"))
+    found = [o for o in overrides if o.startswith("hiexp.search.") and ("top_k" not in o and "words" not in o)]
+    assert found == ["hiexp.search.engine=dense", "hiexp.search.corpus=c", "hiexp.search.encoder=hash:64"]
+    assert not any(o.startswith("hiexp.max_tokens_per_turn") for o in overrides), "without a HEK turns are verl's own"

@@ -45,8 +45,8 @@ def write_corpus(path: Path) -> Path:
     return path
 
 
-def write_hek(root: Path) -> Path:
-    """Write a HEK of one entry per level, encoded by hashing."""
+def write_hek(root: Path, *more: str) -> Path:
+    """Write a HEK of one entry per level, encoded by hashing; `more` are descriptions of further E1."""
     from hiexp_verl.encoder import load_encoder
     from hiexp_verl.hek.header import Header
     from hiexp_verl.hek.store import HEK
@@ -58,6 +58,7 @@ def write_hek(root: Path) -> Path:
             "e2-1", "e2", "capital of the country whose highest point is ...", "Find the country before its capital.", children=("e1-1",)
         ),
         Entry("e3-1", "e3", "questions in two steps", "Resolve what is described before asking about it.", children=("e2-1",)),
+        *(Entry(f"e1-{i}", "e1", "the country of a point", text, questions=("train-2",)) for i, text in enumerate(more, 2)),
     )
     encoder = load_encoder("hash:256")
     header = Header(encoder=encoder.identity, thresholds={"step_min_score": 0.05}, distiller="rules")
@@ -70,12 +71,15 @@ class RecitingServer:
     """Stands in for verl's LLM server client: answers each turn with the next scripted text."""
 
     def __init__(self, tokenizer: Any, turns: list[str]) -> None:
-        self.tokenizer, self.turns, self.prompts = tokenizer, list(turns), []
+        self.tokenizer, self.turns = tokenizer, list(turns)
+        self.prompts: list[list[int]] = []
+        self.limits: list[int | None] = []  # tokens that each turn was allowed
 
     async def generate(self, request_id: str, *, prompt_ids: list[int], sampling_params: dict[str, Any], **_: Any):
         from verl.workers.rollout.replica import TokenOutput
 
         self.prompts.append(list(prompt_ids))
+        self.limits.append(sampling_params.get("max_tokens"))
         ids = self.tokenizer.encode(self.turns[len(self.prompts) - 1] + "<|im_end|>", add_special_tokens=False)
         extra = {"global_steps": 1, "min_global_steps": 1, "max_global_steps": 1}
         return TokenOutput(token_ids=ids, log_probs=[-0.5] * len(ids), stop_reason="completed", extra_fields=extra)

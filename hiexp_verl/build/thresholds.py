@@ -1,4 +1,7 @@
-"""Minimum scores for the encoder in use, from the searches and questions that the HEK was built from."""
+"""The minimum score of the step for the encoder in use, from the searches that the HEK was built from.
+
+The start has none, as in the paper: a question always gets the top k of E2 and E3 (`hiexp.start.min_score` sets one by hand).
+"""
 
 import math
 from collections.abc import Sequence
@@ -15,12 +18,10 @@ _MOST_QUERIES = 20_000  # evenly spaced over all
 
 
 class Asked(Protocol):
-    """A question and the queries that a trajectory made for it (`types.Source` is one)."""
+    """The queries that a trajectory made for a question (`types.Source` is one)."""
 
     @property
     def question_id(self) -> str: ...
-    @property
-    def question(self) -> str: ...
     @property
     def queries(self) -> Sequence[str]: ...
 
@@ -30,20 +31,18 @@ def thresholds(
 ) -> tuple[dict[str, float], float]:
     """Return the thresholds, and the share of these searches that would get an E1 of another question under them.
 
-    `step_min_score` and `start_min_score` are percentiles of the cosines with titles of other questions, absent where no
-    such pair exists. Where all questions are alike, "other" is not "unrelated", and the percentile would silence E1:
-    `step_min_score` is then lowered until `min_fire_rate` of the searches get one.
+    `step_min_score` is a percentile of the cosines with titles of E1 of other questions, absent where no such pair exists.
+    Where all questions are alike, "other" is not "unrelated", and the percentile would silence E1: it is then lowered until
+    `min_fire_rate` of the searches get one.
     """
     queries = [(one.question_id, query) for one in asked for query in one.queries]
     queries = queries[:: max(1, -(-len(queries) // _MOST_QUERIES))]
-    questions = list({one.question_id: one.question for one in asked}.items())
     found = {"percentile": percentile}
-    for name, texts, levels in (("step_min_score", queries, ("e1",)), ("start_min_score", questions, ("e2", "e3"))):
-        rows = [row for row, entry in enumerate(hek.entries) if entry.level in levels]
-        sources = [hek.entries[row].questions for row in rows]
-        if any(question not in own for question, _ in texts for own in sources):
-            vectors_N_D = encoder.encode_queries([text for _, text in texts])
-            found[name] = calibrate(vectors_N_D, [q for q, _ in texts], hek.vectors_E_D[rows], sources, percentile)
+    rows = [row for row, entry in enumerate(hek.entries) if entry.level == "e1"]
+    sources = [hek.entries[row].questions for row in rows]
+    if any(question not in own for question, _ in queries for own in sources):
+        vectors_N_D = encoder.encode_queries([query for _, query in queries])
+        found["step_min_score"] = calibrate(vectors_N_D, [q for q, _ in queries], hek.vectors_E_D[rows], sources, percentile)
     best_N = _best_scores(hek, encoder, queries)
     if "step_min_score" in found and len(best_N):
         at_least = float(np.quantile(best_N, 1 - min_fire_rate, method="lower"))

@@ -28,7 +28,7 @@ def run_doctor(arguments: argparse.Namespace) -> int:
     lines = []
     for finding in findings:
         lines.append(f"{'ok  ' if finding.ok else 'FAIL'}  {finding.name}: {finding.found}")
-        if finding.todo and (not finding.ok or finding.name == "device"):
+        if finding.todo:
             lines.append(f"      -> {finding.todo}")
     print_result(arguments.json, [asdict(f) for f in findings], "\n".join(lines))
     return 0 if all(f.ok for f in findings) else 1

@@ -28,7 +28,7 @@ def calibrate(
     """Return the percentile of the cosines between queries and the titles of other questions (a cosine, 4 digits).
 
     Args:
-        queries_N_D: unit vectors of search queries (for the step) or questions (for the start).
+        queries_N_D: unit vectors of search queries.
         query_questions: the id of the question that each query belongs to.
         titles_E_D: unit vectors of entry titles.
         title_questions: per entry, the ids of the questions it was distilled from.

@@ -1,5 +1,6 @@
 """verl's tool loop, guided at two places: the system prompt at the start, the response of a search call."""
 
+import asyncio
 import copy
 from itertools import pairwise
 from typing import Any
@@ -41,10 +42,12 @@ class HiExpAgentLoop(ToolAgentLoop):
         self.tool_texts: list[str] = []
         self.queries: list[str] = []
         self.failed_searches = 0
+        self.e1_repeats = 0  # E1 found again, and not shown again
+        self.showing = asyncio.Lock()
 
     async def run(self, sampling_params: dict[str, Any], **kwargs: Any) -> AgentLoopOutput:
         """Run one episode (see verl); `extra_fields["hiexp"]` of the output records what was shown."""
-        if self.settings.max_tokens_per_turn:
+        if self.settings.enabled and self.settings.max_tokens_per_turn:
             sampling_params = {**sampling_params, "max_tokens": self.settings.max_tokens_per_turn}
         # The rollouts of a group share these objects: copy before anything is added.
         self.messages = copy.deepcopy(list(kwargs["raw_prompt"]))
@@ -82,17 +85,22 @@ class HiExpAgentLoop(ToolAgentLoop):
         search = len(self.queries)  # now: parallel calls go on while this one waits
         if self.settings.enabled and not failed:
             # After super(), so that verl's length limit cuts documents, never experience.
-            hits = await self.retrieval.experience(self._request("step", info["query"]))
-            text, shown = self.guide.at_search(hits)
-            self.shown += [{**row, "search": search} for row in shown]
-            response.text = (response.text or "") + text
+            response.text = (response.text or "") + await self._lessons(info["query"], search)
         self.tool_texts.append(response.text or "")
         return response, reward, info
 
-    def _request(self, place: Place, text: str) -> ExperienceRequest:
-        if not self.settings.leave_one_out:
-            return ExperienceRequest(place, text)
-        return ExperienceRequest(place, text, self.question_id, self.question or _last_user(self.messages))
+    async def _lessons(self, query: str, search: int) -> str:
+        async with self.showing:  # or two parallel calls would show the same entry
+            seen = {row["entry"] for row in self.shown}
+            hits = await self.retrieval.experience(self._request("step", query, len(seen)))
+            text, shown, repeats = self.guide.at_search(hits, seen)
+            self.shown += [{**row, "search": search} for row in shown]
+            self.e1_repeats += repeats
+        return text
+
+    def _request(self, place: Place, text: str, beyond: int = 0) -> ExperienceRequest:
+        own = (self.question_id, self.question or _last_user(self.messages)) if self.settings.leave_one_out else (None, "")
+        return ExperienceRequest(place, text, *own, beyond=beyond)
 
     def _count_tokens(self, text: str) -> int:
         return len(self.tokenizer.encode(text, add_special_tokens=False))
@@ -126,6 +134,7 @@ class HiExpAgentLoop(ToolAgentLoop):
             "queries": self.queries,
             "searches": len(self.queries),
             "failed_searches": self.failed_searches,
+            "e1_repeats": self.e1_repeats,
         }
 
     def _assistant_turns(self, output: AgentLoopOutput) -> list[str]:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-AVERAGED = ("acc", "em", "f1", "cem", "format", "searches", "experience_tokens")
+AVERAGED = ("acc", "em", "f1", "cem", "format", "searches", "experience_tokens", "e1_repeats")
 
 
 def episode_metrics(rewards: Sequence[dict[str, Any]], groups: Sequence[str]) -> dict[str, float]:

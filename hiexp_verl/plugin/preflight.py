@@ -4,6 +4,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from huggingface_hub import constants, try_to_load_from_cache
+from huggingface_hub.utils import HFValidationError, validate_repo_id
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
@@ -11,8 +13,8 @@ from hiexp_verl.config import HiExpConfig
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.jsonl import read_corpus, read_questions
 from hiexp_verl.plugin.agent_loop import settings_of
-from hiexp_verl.plugin.retrieval import open_encoders
 from hiexp_verl.policy_tokenizer import PolicyTokenizer
+from hiexp_verl.run.encoders import open_encoders
 from hiexp_verl.run.protocol import SEARCH_TOOL_SCHEMA, check_format, first_messages
 from hiexp_verl.search.http import HttpSearch
 
@@ -49,10 +51,27 @@ def check_run(config: DictConfig) -> None:
 
 
 def check_model(path: str) -> None:
-    """Check a model directory; a hub name or a remote path is verl's to fetch."""
+    """Check a model directory; a hub name or a remote path is verl's to fetch, unless the hub is out of reach.
+
+    Raises:
+        HiExpError: the directory is missing or holds no model, or the hub may not be asked and its cache has no such model.
+    """
+    setting = f"actor_rollout_ref.model.path={path}"
     folder = Path(path).expanduser()
-    if (folder.exists() or path.startswith(("/", ".", "~"))) and not (folder / "config.json").is_file():
-        raise HiExpError(f"actor_rollout_ref.model.path={path} is no model directory: found no config.json in it")
+    if "://" in path or (folder / "config.json").is_file():
+        return
+    if folder.exists():
+        raise HiExpError(f"{setting} is no model directory: found no config.json in it; give a Hugging Face model folder")
+    try:
+        validate_repo_id(path)
+    except HFValidationError as error:
+        where = "" if folder.is_absolute() else f" in {Path.cwd()}"
+        raise HiExpError(f"{setting} is no model directory: it does not exist{where}; give a model folder or a hub name") from error
+    if constants.HF_HUB_OFFLINE and not isinstance(try_to_load_from_cache(path, "config.json"), str):
+        raise HiExpError(
+            f"{setting} is neither a directory in {Path.cwd()} nor in the hub cache {constants.HF_HUB_CACHE}, and HF_HUB_OFFLINE "
+            "forbids to fetch it; give a model folder, or unset HF_HUB_OFFLINE"
+        )
 
 
 def check_search(settings: HiExpConfig) -> None:

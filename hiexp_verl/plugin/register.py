@@ -21,6 +21,10 @@ CPU = os.environ.get("VERL_PLATFORM", "").strip().lower() == "cpu"
 
 def _platform() -> None:
     if CPU:  # first of all: several verl modules ask for the platform while they are imported
+        from hiexp_verl.train import CPU_ENVIRONMENT
+
+        for name, value in CPU_ENVIRONMENT.items():
+            os.environ.setdefault(name, value)  # in the driver Ray is not up yet, and its workers inherit it
         importlib.import_module("hiexp_verl.plugin.cpu_platform")
 
 

@@ -12,11 +12,10 @@ from typing import Any, Protocol
 
 from hiexp_verl.batching import MicroBatcher
 from hiexp_verl.config import HiExpConfig, SearchConfig
-from hiexp_verl.encoder import Encoder, load_encoder
 from hiexp_verl.errors import HiExpError
-from hiexp_verl.hek.locate import find_encoder, open_encoder
 from hiexp_verl.hek.retrieve import Retriever
 from hiexp_verl.hek.store import HEK
+from hiexp_verl.run.encoders import open_encoders
 from hiexp_verl.run.lookup import ExperienceRequest, Lookup
 from hiexp_verl.search import SearchEngine, SearchFailed, open_engine
 from hiexp_verl.types import Hit, Passage
@@ -69,27 +68,6 @@ class LocalRetrieval:
             # One query that the server cannot digest must not fail those that share its request.
             return [answer for item in items for answer in self._search_batch([item])]
         return [[passage for passage, _ in hits[:k]] for hits, (_, k) in zip(found, items, strict=True)]
-
-
-def open_encoders(settings: HiExpConfig) -> tuple[Encoder | None, Encoder | None]:
-    """Return the encoder of the HEK and that of dense search, None where there is no need; the same object where they agree.
-
-    Raises:
-        HiExpError: one is needed and cannot be found, or is not the one that the HEK was made with.
-    """
-    encoder, spec = None, None
-    if settings.enabled and settings.hek:
-        path = Path(settings.hek)
-        hek = HEK.load(path)
-        spec = find_encoder(hek, path, settings.encoder)
-        encoder = open_encoder(hek, path, settings.encoder)
-    if settings.search.engine != "dense":
-        return encoder, None
-    # With and without a HEK the same, or a run without experience would search differently.
-    wanted = settings.search.encoder or settings.encoder or spec
-    if wanted is None:
-        raise HiExpError("dense search needs an encoder; set hiexp.search.encoder to a directory or a name")
-    return encoder, encoder if wanted == spec else load_encoder(wanted)
 
 
 class ActorRetrieval:

@@ -39,6 +39,7 @@ def compute_score(
         "searches": float(record.get("searches", 0)),
         "failed_searches": float(record.get("failed_searches", 0)),
         "e1_fired": float(fired),
+        "e1_repeats": float(record.get("e1_repeats", 0)),
         "e2_e3_shown": float(sum(row["level"] != "e1" for row in shown)),
         "experience_tokens": float(sum(row["tokens"] for row in shown)),
     }
@@ -58,7 +59,7 @@ def _trajectory(record: dict[str, Any], answers: tuple[str, ...], text: str, sco
         correct=score.correct,
         model="policy",
         id=f"{record['question_id']}#{record['sample']}",
-        extra={key: record[key] for key in ("shown", "queries", "searches", "failed_searches")},
+        extra={key: record[key] for key in ("shown", "queries", "searches", "failed_searches", "e1_repeats")},
     )
 
 

@@ -101,7 +101,7 @@ CPU: dict[str, Any] = {
             "enable_sleep_mode": False,
             "free_cache_engine": False,
             "agent": {"num_workers": 1},
-            "engine_kwargs": {"vllm": {"distributed_executor_backend": "uni"}},  # see vllm_server.SINGLE_PROCESS_ENGINE
+            "engine_kwargs": {"vllm": {"distributed_executor_backend": "uni"}},  # see vllm_engine.SINGLE_PROCESS_ENGINE
             "checkpoint_engine": {"update_weights_bucket_megabytes": 1024},
         },
     },

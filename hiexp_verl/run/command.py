@@ -6,15 +6,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from hiexp_verl.config import SearchConfig, StartConfig
+from hiexp_verl.config import HiExpConfig, SearchConfig, StartConfig
+from hiexp_verl.encoder import Encoder
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.hashing import sha256_of
-from hiexp_verl.hek.locate import open_encoder
 from hiexp_verl.hek.retrieve import Retriever
 from hiexp_verl.hek.store import HEK
 from hiexp_verl.jsonl import read_questions
 from hiexp_verl.llm import open_model
 from hiexp_verl.policy_tokenizer import PolicyTokenizer
+from hiexp_verl.run.encoders import open_encoders
 from hiexp_verl.run.episode import EpisodeSettings
 from hiexp_verl.run.experience import Experience
 from hiexp_verl.run.guide import rough_tokens
@@ -31,7 +32,7 @@ def rollout_command(arguments: argparse.Namespace) -> str:
     """Check everything that is cheap to check, then serve the model and play; return the summary as text.
 
     Raises:
-        HiExpError: questions, corpus, model or HEK are not usable.
+        HiExpError: questions, search, model or HEK are not usable.
     """
     for name in ("k", "limit", "max_tokens", "top_k", "max_words", "max_model_len"):
         value = getattr(arguments, name)
@@ -39,14 +40,16 @@ def rollout_command(arguments: argparse.Namespace) -> str:
             raise HiExpError(f"--{name.replace('_', '-')} must be at least 1, found {value}")
     check_output(arguments.out, arguments.resume)
     questions = read_questions(arguments.questions)[: arguments.limit]
+    run = run_settings(arguments)
     if arguments.by == "verl":
-        return _text(rollout_by_verl(questions, arguments), arguments.out)
-    search = open_search(arguments.corpus)
+        return _text(rollout_by_verl(questions, arguments, run.search), arguments.out)
     tokenizer = PolicyTokenizer(model_dir) if (model_dir := Path(arguments.model)).is_dir() else None
     if tokenizer is not None:
         room = min(arguments.max_model_len, context_length(model_dir)) - arguments.max_tokens
         check_prompts(questions, tokenizer, check_format(arguments.format), room)
-    experience = open_experience(arguments.hek, arguments.encoder, tokenizer) if arguments.hek else None
+    encoder, search_encoder = open_encoders(run)
+    search = open_search(run.search, search_encoder)
+    experience = open_experience(arguments.hek, encoder, tokenizer) if encoder is not None else None
     settings = EpisodeSettings(
         format=check_format(arguments.format),
         max_searches=arguments.max_searches,
@@ -67,23 +70,47 @@ def rollout_command(arguments: argparse.Namespace) -> str:
             arguments.out,
             arguments.resume,
             experience,
-            corpus=identify_corpus(arguments.corpus),
+            corpus=identify_search(run.search, search_encoder),
         )
     return _text(summary, arguments.out)
 
 
-def open_search(corpus: str) -> SearchEngine:
-    """Open BM25 over a corpus file, or a client of the retrieval server at a URL, which must answer."""
-    if corpus.startswith(("http://", "https://")):
-        client = HttpSearch(corpus)
-        client.check("--corpus")
-        return client
-    return open_engine(SearchConfig(engine="bm25", corpus=corpus))
+def run_settings(arguments: argparse.Namespace) -> HiExpConfig:
+    """Return what training calls `hiexp:` for the HEK and the search of these arguments.
+
+    Raises:
+        HiExpError: the kind of search lacks what it needs, or is given what it does not use.
+    """
+    search = SearchConfig(engine=arguments.search, corpus=arguments.corpus, url=arguments.search_url, encoder=arguments.search_encoder)
+    if search.engine == "http":
+        if not search.url or search.corpus:
+            raise HiExpError("--search http asks a retrieval server: give its address as --search-url, and no --corpus")
+    elif not search.corpus or search.url:
+        raise HiExpError(f"--search {search.engine} needs --corpus, a JSONL of id, title, text; --search-url is for --search http")
+    elif search.corpus.startswith(("http://", "https://")):
+        raise HiExpError(f"--corpus {search.corpus} is an address; give it as --search http --search-url {search.corpus}")
+    if search.encoder and search.engine != "dense":
+        raise HiExpError(f"--search-encoder is for --search dense, found --search {search.engine}; leave it out")
+    if search.engine == "dense" and not (search.encoder or arguments.encoder or arguments.hek):
+        raise HiExpError("--search dense needs an encoder; give --search-encoder, a directory or a name")
+    hek = str(arguments.hek) if arguments.hek else None
+    return HiExpConfig(enabled=hek is not None, hek=hek, encoder=arguments.encoder, search=search)
 
 
-def identify_corpus(corpus: str) -> str:
-    """Return what tells one corpus from another: the hash of the file, or the address."""
-    return corpus if corpus.startswith(("http://", "https://")) else sha256_of(Path(corpus))
+def open_search(settings: SearchConfig, encoder: Encoder | None) -> SearchEngine:
+    """Open the engine as training does; a retrieval server must answer."""
+    engine = open_engine(settings, encoder)
+    if isinstance(engine, HttpSearch):
+        engine.check("--search-url")
+    return engine
+
+
+def identify_search(settings: SearchConfig, encoder: Encoder | None) -> str:
+    """Return what tells one search from another: the address, or the hash of the file, with that of a dense encoder."""
+    if settings.corpus is None:
+        return str(settings.url)
+    corpus = sha256_of(Path(settings.corpus))
+    return corpus if encoder is None else f"{corpus} by {encoder.identity.sha256}"
 
 
 def check_prompts(questions: Sequence[Question], tokenizer: PolicyTokenizer, dialect: Format, room: int) -> None:
@@ -101,12 +128,9 @@ def check_prompts(questions: Sequence[Question], tokenizer: PolicyTokenizer, dia
         )
 
 
-def open_experience(
-    path: Path, encoder: str | None, tokenizer: PolicyTokenizer | None = None, start: StartConfig | None = None
-) -> Experience:
-    """Load a HEK and its encoder for episodes; without the policy's tokenizer, budgets are kept by estimate."""
-    hek = HEK.load(path)
-    retriever = Retriever(hek, open_encoder(hek, path, encoder))
+def open_experience(path: Path, encoder: Encoder, tokenizer: PolicyTokenizer | None = None, start: StartConfig | None = None) -> Experience:
+    """Load a HEK for episodes; without the policy's tokenizer, budgets are kept by estimate."""
+    retriever = Retriever(HEK.load(path), encoder)
     return Experience(retriever, start, count_tokens=tokenizer.count if tokenizer is not None else rough_tokens)
 
 

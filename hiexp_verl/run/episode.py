@@ -58,6 +58,7 @@ class _State:
     messages: list[Message]
     shown: list[dict[str, Any]] = field(default_factory=list)
     queries: list[str] = field(default_factory=list)
+    e1_repeats: int = 0  # E1 found again, and not shown again
     failed_searches: int = 0
     completion_tokens: int = 0
     stop: str = ""  # "answer", "no_answer", "length", "search_limit", "prompt_too_long"
@@ -136,7 +137,8 @@ async def _search_turn(
     passages = [passage for passage, _ in ranking]
     text = render_documents(passages, settings.format, settings.max_words_per_passage, settings.max_chars)
     if experience is not None:
-        lessons, shown = await experience.at_search(query, question)
+        lessons, shown, repeats = await experience.at_search(query, question, state.shown)
+        state.e1_repeats += repeats
         state.shown += [{**row, "search": len(state.queries)} for row in shown]
         text += lessons
     state.messages.append({"role": "tool", "content": text})
@@ -154,6 +156,7 @@ def _trajectory(question: Question, model: str, state: _State, settings: Episode
         "completion_tokens": state.completion_tokens,
         "seconds": round(seconds, 3),
         "shown": state.shown,
+        "e1_repeats": state.e1_repeats,
         **{name: value for name, value in asdict(result).items() if name != "reward"},
     }
     return Trajectory(

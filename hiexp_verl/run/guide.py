@@ -1,12 +1,13 @@
 """What experience is shown, where, and within which budget. Text in, text out; retrieval happens elsewhere.
 
 Start: E3, then E2, once, at the end of the system message. Step: E1, after the documents of a search (method page, section 3).
+No entry is shown twice in an episode: a second search that finds the same E1 gets the next best.
 """
 
 import copy
 import logging
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, Literal, Protocol
 
 from hiexp_verl.text import sanitise
@@ -61,12 +62,19 @@ class Guide:
             guided[0]["content"] = _append(guided[0].get("content") or "", block)
         return guided, shown
 
-    def at_search(self, hits: Sequence[Hit], max_tokens: int | None = None) -> tuple[str, Shown]:
-        """Return the text to append after the documents ("" when nothing fits), and what was shown."""
-        block, shown = self._block("step", hits, max_tokens)
-        return ("\n" + block if block else ""), shown
+    def at_search(self, hits: Sequence[Hit], seen: Collection[str] = ()) -> tuple[str, Shown, int]:
+        """Return the text to append after the documents ("" when nothing fits), what was shown, and the number of repeats.
 
-    def _block(self, place: Place, hits: Sequence[Hit], max_tokens: int | None) -> tuple[str, Shown]:
+        `seen` are the ids of entries that the episode has been shown: they are left out, and so is what says the same. Repeats
+        are those of them that would have been shown again; the hits have to reach that far beyond the top k for others to
+        take their place.
+        """
+        repeats = sum(hit.entry.id in seen for hit in _ranked("step", hits, self._limits["step"]))
+        told = {_line(hit) for hit in hits if hit.entry.id in seen}
+        block, shown = self._block("step", [hit for hit in hits if _line(hit) not in told])
+        return ("\n" + block if block else ""), shown, repeats
+
+    def _block(self, place: Place, hits: Sequence[Hit], max_tokens: int | None = None) -> tuple[str, Shown]:
         limits = self._limits[place]
         budget = limits.max_tokens if max_tokens is None else min(limits.max_tokens, max_tokens)
         ranked = _ranked(place, hits, limits)

@@ -17,6 +17,7 @@ class ExperienceRequest:
     text: str  # the question (start), the search query (step)
     exclude_question: str | None = None  # hide what was distilled from this question alone, known by its id
     exclude_text: str = ""  # or by its text, where the row has no id that the HEK knows
+    beyond: int = 0  # hits wanted beyond the place's top k, to fall back on where the episode has seen the best
 
 
 class Lookup:
@@ -49,12 +50,12 @@ class Lookup:
             hits = self._retriever.retrieve_vectors(
                 queries_N_D[rows],
                 levels=LEVELS_OF[place],
-                top_k=self.top_k[place],
+                top_k=self.top_k[place] + max(requests[i].beyond for i in rows),
                 min_score=self.min_score[place],
                 exclude_questions=[self._excluded(requests[i]) for i in rows],
             )
             for i, found in zip(rows, hits, strict=True):
-                answers[i] = found
+                answers[i] = found[: self.top_k[place] + requests[i].beyond]
         return answers
 
     def _excluded(self, request: ExperienceRequest) -> str | None:

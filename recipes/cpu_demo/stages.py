@@ -14,7 +14,7 @@ from training import train
 from hiexp_verl.assets import ASSETS, fetch
 from hiexp_verl.build.distill import open_distiller
 from hiexp_verl.build.pipeline import build
-from hiexp_verl.config import StartConfig
+from hiexp_verl.config import SearchConfig, StartConfig
 from hiexp_verl.encoder import load_encoder
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.factbook import write_question_sets
@@ -22,10 +22,11 @@ from hiexp_verl.hek.locate import remember_encoder
 from hiexp_verl.jsonl import read_questions, read_trajectories, write_jsonl
 from hiexp_verl.llm import ChatClient, open_model
 from hiexp_verl.policy_tokenizer import PolicyTokenizer
-from hiexp_verl.run.command import open_experience, open_search
+from hiexp_verl.run.command import open_experience
 from hiexp_verl.run.episode import EpisodeSettings
 from hiexp_verl.run.experience import Experience
 from hiexp_verl.run.rollout import rollout
+from hiexp_verl.search import open_engine
 
 HERE = Path(__file__).parent
 TRAIN = yaml.safe_load((HERE / "train.yaml").read_text(encoding="utf-8"))
@@ -129,7 +130,8 @@ class Demo:
         """Compare the trained policy with and without the HEK on questions about countries it has not seen."""
         model = Path(self.results["grpo"]["model"])
         start = StartConfig(**TRAIN["hiexp"]["start"])
-        experience = open_experience(Path(self.results["build"]["hek"]), None, PolicyTokenizer(model), start)
+        encoder = load_encoder(self.results["assets"]["paths"]["minilm"])
+        experience = open_experience(Path(self.results["build"]["hek"]), encoder, PolicyTokenizer(model), start)
         with open_model(str(model)) as client:
             without = self._validate(client, folder / "without_hek")["shares"]
             with_hek = self._validate(client, folder / "with_hek", experience)["shares"]
@@ -163,7 +165,7 @@ class Demo:
         return self.out / "assets" / f"{name}.jsonl"
 
     def _search(self) -> Any:
-        return open_search(self.results["assets"]["corpus"])
+        return open_engine(SearchConfig(corpus=self.results["assets"]["corpus"]))
 
     def _settings(self, temperature: float) -> EpisodeSettings:
         """Return how episodes are played here: as in training, so that its results can be compared with these."""

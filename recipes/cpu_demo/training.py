@@ -14,6 +14,7 @@ from hiexp_verl.train import trainer_command
 PEARSON = "training/rollout_actor_probs_pearson_corr"
 REWARD = "critic/score/mean"
 SHARES = {"valid_search": "hiexp/valid_search_rate", "answered": "hiexp/format", "correct": "hiexp/acc"}
+MIN_PEARSON = 0.99  # in sync it was 0.998 and more in every step; three steps behind, 0.96
 SHOWN = (REWARD, *SHARES.values(), "hiexp/searches", "hiexp/e1_fire_rate", PEARSON)
 
 
@@ -56,6 +57,11 @@ def train(recipe: Path, algorithm: str, overrides: list[str], folder: Path, step
 def lowest(values: list[float]) -> float:
     """Return the smallest, or NaN if there is one among them (min() would pass over it)."""
     return float(np.min(values))
+
+
+def weights_in_sync(pearson: float) -> bool:
+    """Whether this correlation of rollout and actor probabilities says that vLLM serves the weights being trained."""
+    return pearson > MIN_PEARSON  # false for NaN, too
 
 
 def read_metrics(path: Path) -> list[dict[str, float]]:
