@@ -1,6 +1,13 @@
 """Only questions with both outcomes teach by default, and what is left out is counted."""
 
+import pytest
+
 from hiexp_verl.build.contrast import contrasts
+from hiexp_verl.build.diagnose import diagnose
+from hiexp_verl.build.pipeline import BuildConfig, build
+from hiexp_verl.build.rules import RulesDistiller
+from hiexp_verl.encoder import HashEncoder
+from hiexp_verl.errors import HiExpError
 from tests.factories import trajectory
 
 
@@ -16,6 +23,21 @@ def test_failures_alone_are_kept_on_request_only():
     assert contrasts([bad]) == ([], {"questions with failures only": 1})
     (only,), _ = contrasts([bad], single_sided=True)
     assert (only.successes, only.failures) == ((), (bad,))
+
+
+def test_failures_without_any_answer_are_left_out_even_on_request():
+    bad = trajectory("q1", correct=False, answers=())
+    reason = "questions with failures only and no answer to hold them against"
+    assert contrasts([bad], single_sided=True) == ([], {reason: 1})
+    with pytest.raises(HiExpError, match=rf"no experience \(.*1 {reason}"):
+        build([bad], RulesDistiller(), HashEncoder(64), BuildConfig(single_sided=True))
+    (only,), _ = contrasts([bad, trajectory("q1", answers=(), id="q1#1")])
+    assert diagnose(only)[0].succeeded is not None
+
+
+def test_the_answers_are_those_of_all_trajectories():
+    one, two = trajectory("q1", correct=False), trajectory("q1", correct=False, answers=("Paris", "City of Light"), id="q1#1")
+    assert contrasts([one, two], single_sided=True)[0][0].answers == ("Paris", "City of Light")
 
 
 def test_an_answer_judged_both_ways_teaches_nothing():

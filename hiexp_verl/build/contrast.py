@@ -11,7 +11,7 @@ from hiexp_verl.types import Trajectory
 
 @dataclass(frozen=True)
 class Contrast:
-    """All trajectories of one question, split by outcome; one side is empty when single-sided contrasts are wanted."""
+    """All trajectories of one question, split by outcome; without a success, there is an answer."""
 
     question_id: str
     question: str
@@ -27,7 +27,8 @@ def contrasts(
 
     Args:
         success_at: a trajectory succeeds when its score reaches this; None takes its own `correct` mark.
-        single_sided: also keep questions with failures only (questions with successes only teach nothing new).
+        single_sided: also keep questions with failures only, if there is an answer to hold them against (questions with
+            successes only teach nothing new).
     """
     groups: dict[str, list[Trajectory]] = {}
     for trajectory in trajectories:
@@ -45,11 +46,12 @@ def contrasts(
         bad = [t for t in group if t not in good]
         # The judge called the same answer right once and wrong once: there is nothing to learn from that.
         clear = [t for t in bad if not t.prediction or normalise(t.prediction) not in accepted]
-        reason = _reason_to_drop(good, bad, clear, single_sided)
+        answers = tuple(dict.fromkeys(answer for t in played for answer in t.answers))
+        reason = _reason_to_drop(good, bad, clear, answers, single_sided)
         if reason:
             dropped[reason] += 1
         else:
-            kept.append(Contrast(question_id, group[0].question, group[0].answers, tuple(good), tuple(clear)))
+            kept.append(Contrast(question_id, group[0].question, answers, tuple(good), tuple(clear)))
     return kept, dropped
 
 
@@ -62,11 +64,15 @@ def _without_contradictions(played: list[Trajectory]) -> list[Trajectory]:
     return [t for key, t in zip(keys, played, strict=True) if len(marks[key]) == 1]
 
 
-def _reason_to_drop(good: list[Trajectory], bad: list[Trajectory], clear: list[Trajectory], single_sided: bool) -> str:
+def _reason_to_drop(
+    good: list[Trajectory], bad: list[Trajectory], clear: list[Trajectory], answers: tuple[str, ...], single_sided: bool
+) -> str:
     if not bad:
         return "questions with successes only"
     if not good and not single_sided:
         return "questions with failures only"
+    if not good and not answers:
+        return "questions with failures only and no answer to hold them against"
     if not clear:
         return "questions whose failures gave an accepted answer"
     return ""
