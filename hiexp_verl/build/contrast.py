@@ -2,11 +2,14 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from hiexp_verl.scoring import normalise
-from hiexp_verl.types import Trajectory
+from hiexp_verl.queries import content_words
+from hiexp_verl.scoring import LONG_ANSWER_RATIO, cem, normalise
+from hiexp_verl.types import MAX_DESCRIPTION_CHARS, Trajectory
+
+_VERDICTS = frozenset(("yes", "no"))
 
 
 @dataclass(frozen=True)
@@ -15,9 +18,15 @@ class Contrast:
 
     question_id: str
     question: str
-    answers: tuple[str, ...]
+    answers: tuple[str, ...]  # the gold answers
     successes: tuple[Trajectory, ...]
     failures: tuple[Trajectory, ...]
+    spellings: tuple[str, ...] = ()  # accepted predictions in other words, which give the answer away as well
+
+    @property
+    def telling(self) -> tuple[str, ...]:
+        """What must not stand in an entry: gold answers first, then the other spellings."""
+        return (*self.answers, *self.spellings)
 
 
 def contrasts(
@@ -51,8 +60,29 @@ def contrasts(
         if reason:
             dropped[reason] += 1
         else:
-            kept.append(Contrast(question_id, group[0].question, answers, tuple(good), tuple(clear)))
+            spellings = _spellings([t.prediction for t in good], answers)
+            kept.append(Contrast(question_id, group[0].question, answers, tuple(good), tuple(clear), spellings))
     return kept, dropped
+
+
+def _spellings(accepted: Sequence[str], gold: Sequence[str]) -> tuple[str, ...]:
+    """Return the accepted predictions that are the answer in other words, each once."""
+    if gold and all(normalise(answer) in _VERDICTS for answer in gold):
+        return ()  # "both are" for "yes" tells nothing
+    known = {normalise(answer) for answer in gold}
+    found: dict[str, str] = {}
+    for prediction in accepted:
+        if normalise(prediction) not in known and _is_spelling(prediction, gold):
+            found.setdefault(normalise(prediction), prediction)
+    return tuple(found.values())
+
+
+def _is_spelling(prediction: str, gold: Sequence[str]) -> bool:
+    """Whether an accepted prediction is neither a sentence around the answer, nor function words alone, nor longer than any entry."""
+    words = normalise(prediction).split()
+    longest = max((len(normalise(answer).split()) for answer in gold), default=0)
+    around = longest and len(words) >= LONG_ANSWER_RATIO * longest and cem(prediction, gold) == 1.0
+    return not around and len(prediction) <= MAX_DESCRIPTION_CHARS and bool(content_words(prediction) - _VERDICTS)
 
 
 def _without_contradictions(played: list[Trajectory]) -> list[Trajectory]:
