@@ -143,18 +143,19 @@ def read_corpus(path: Path) -> list[Passage]:
     return passages
 
 
-def read_trajectories(path: Path) -> Iterator[Trajectory]:
-    """Yield trajectories, one JSON line each (see `Trajectory` for the fields); one without an id is numbered.
+def read_trajectories(*paths: Path) -> Iterator[Trajectory]:
+    """Yield trajectories, one JSON line each (see `Trajectory` for the fields); one without an id is numbered, across all files.
 
     Raises:
         HiExpError: missing or empty file, malformed line, missing field.
     """
     seen: dict[str, int] = {}
-    for number, row in read_jsonl(path, "trajectory file"):
-        with _line(path, number):
-            trajectory = trajectory_of(row)
-        sample = seen[trajectory.question_id] = seen.get(trajectory.question_id, -1) + 1
-        yield replace(trajectory, id=trajectory.id or f"{trajectory.question_id}#{sample}")
+    for path in paths:
+        for number, row in read_jsonl(path, "trajectory file"):
+            with _line(path, number):
+                trajectory = trajectory_of(row)
+            sample = seen[trajectory.question_id] = seen.get(trajectory.question_id, -1) + 1
+            yield replace(trajectory, id=trajectory.id or f"{trajectory.question_id}#{sample}")
 
 
 def trajectory_of(row: dict[str, Any]) -> Trajectory:

@@ -70,16 +70,16 @@ def hek():
     entries = [entry(f"e1-{i:04d}", title=f"case {word}", questions=(f"q{i}",), sources=(f"q{i}#0",)) for i, word in enumerate("abcdefgh")]
     sources = [Source(f"q{i}#0", f"q{i}", f"question {i}", "m", "x", False, (f"case {word}", word)) for i, word in enumerate("abcdefgh")]
     vectors = encoder.encode_passages([e.title for e in entries])
-    return HEK(Header(encoder.identity, thresholds={"pattern_max_height": 9.0}), tuple(entries), vectors, tuple(sources)), encoder
+    return HEK(Header(encoder.identity, thresholds={"e1_ward_max_height": 9.0}), tuple(entries), vectors, tuple(sources)), encoder
 
 
 def test_a_calibrated_hek_is_a_new_version_with_the_same_entries():
     before, encoder = hek()
     after = recalibrate(before, encoder, by="size", cluster_size=2.0)
     assert after.hek.entries == before.entries and after.hek.header.parents == (before.content_hash(),)
-    assert after.hek.header.thresholds["pattern_max_height"] == after.heights["pattern_max_height"].height < 9.0
+    assert after.hek.header.thresholds["e1_ward_max_height"] == after.heights["e1_ward_max_height"].height < 9.0
     assert 0 < after.hek.header.thresholds["step_min_score"] < 1
-    assert after.hek.header.reason == "calibrated by size, percentile 95"
+    assert after.hek.header.reason == "calibrated by size with ward linkage, percentile 95"
     with pytest.raises(HiExpError, match="encoder"):
         recalibrate(before, HashEncoder(32))
 

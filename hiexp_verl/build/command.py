@@ -5,9 +5,9 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
-from itertools import chain
 from pathlib import Path
 
+from hiexp_verl.build.cluster import LINKAGES, Linkage, threshold_of
 from hiexp_verl.build.distill import PromptedDistiller, open_distiller
 from hiexp_verl.build.dry_run import dry_run
 from hiexp_verl.build.pipeline import BuildConfig, BuildReport, Map, build, one_by_one
@@ -18,6 +18,7 @@ from hiexp_verl.hek.locate import remember_encoder
 from hiexp_verl.hek.lock import locked
 from hiexp_verl.hek.store import HEK
 from hiexp_verl.jsonl import atomic_writer, read_trajectories
+from hiexp_verl.types import LEVELS, Level
 
 
 def build_command(arguments: argparse.Namespace) -> str:
@@ -32,7 +33,7 @@ def build_command(arguments: argparse.Namespace) -> str:
     if arguments.concurrency is not None and arguments.concurrency < 1:
         raise HiExpError(f"--concurrency must be at least 1, found {arguments.concurrency}")
     price = Price(*arguments.price) if arguments.price else None
-    trajectories = list(chain.from_iterable(read_trajectories(path) for path in arguments.trajectories))
+    trajectories = list(read_trajectories(*arguments.trajectories))
     config = config_of(arguments)
     if arguments.dry_run:
         return dry_run(trajectories, arguments.distiller, load_encoder(arguments.encoder), arguments.show, price, config)
@@ -61,7 +62,7 @@ def config_of(arguments: argparse.Namespace) -> BuildConfig:
         raise HiExpError(f"--cases-per-question must be at least 1, found {arguments.cases_per_question}")
     if not arguments.cluster_size >= 1:
         raise HiExpError(f"--cluster-size must be at least 1, found {arguments.cluster_size:g}")
-    heights = _heights(arguments.calibrated) if arguments.calibrated else {}
+    heights = _heights(arguments.calibrated, arguments.linkage) if arguments.calibrated else {}
     default = BuildConfig()
     return BuildConfig(
         success_at=arguments.success_at,
@@ -72,17 +73,23 @@ def config_of(arguments: argparse.Namespace) -> BuildConfig:
             default.pattern,
             linkage=arguments.linkage,
             cluster_size=arguments.cluster_size,
-            max_height=heights.get("pattern_max_height"),
+            max_height=heights.get("e1"),
         ),
-        strategy=replace(default.strategy, linkage=arguments.linkage, max_height=heights.get("strategy_max_height")),
+        strategy=replace(default.strategy, linkage=arguments.linkage, max_height=heights.get("e2")),
     )
 
 
-def _heights(path: Path) -> dict[str, float]:
+def _heights(path: Path, linkage: Linkage) -> dict[Level, float]:
+    """Return the heights that the HEK keeps for this linkage, by the level that is clustered."""
     thresholds = HEK.load(path).header.thresholds
-    heights = {name: height for name, height in thresholds.items() if name.endswith("_max_height")}
+    names: dict[Level, str] = {level: threshold_of(level, linkage) for level in LEVELS}
+    heights = {level: thresholds[name] for level, name in names.items() if name in thresholds}
     if not heights:
-        raise HiExpError(f"HEK {path} has no heights to cluster at; run `hiexp calibrate {path}` first, or leave --calibrated out")
+        others = [other for other in LINKAGES if any(threshold_of(level, other) in thresholds for level in LEVELS)]
+        found = f"has heights of {others[0]} linkage, none of {linkage}" if others else "has no heights to cluster at"
+        same = f"give --linkage {others[0]}, or " if others else ""
+        todo = f"{same}run `hiexp calibrate {path} --linkage {linkage}` first, or leave --calibrated out"
+        raise HiExpError(f"HEK {path} {found}; {todo}")
     return heights
 
 

@@ -10,12 +10,14 @@ from typing import Protocol
 
 from tqdm import tqdm
 
+from hiexp_verl.build.cluster import threshold_of
 from hiexp_verl.build.contrast import Contrast, contrasts
 from hiexp_verl.build.diagnose import Diagnosis, diagnose
 from hiexp_verl.build.distill import Distiller, PromptedDistiller
 from hiexp_verl.build.draft import Draft
 from hiexp_verl.build.entries import case, merge, number
 from hiexp_verl.build.gates import admit
+from hiexp_verl.build.intake import distinct
 from hiexp_verl.build.summarise import LevelConfig, summarise
 from hiexp_verl.build.thresholds import thresholds
 from hiexp_verl.build.words import content_words
@@ -77,18 +79,20 @@ def build(
     """Distil trajectories into experience: cases (E1), patterns (E2), strategies (E3).
 
     Raises:
-        HiExpError: there is nothing to contrast, or no entry could be written; the message says why.
+        HiExpError: an id stands for two questions, there is nothing to contrast, or no entry could be written; the message says why.
     """
     config = config or BuildConfig()
-    trajectories = list(trajectories)
+    given = list(trajectories)
+    trajectories, repeated = distinct(given)
     contrasted, dropped = contrasts(trajectories, config.success_at, config.single_sided)
+    dropped.update(repeated)
     diagnoses = list(chain.from_iterable(map_contrasts(partial(diagnose, most=config.cases_per_question), contrasted)))
     cases = _cases(diagnoses, distiller, encoder, config, dropped)
     patterns, pattern_height = summarise(cases, "e2", distiller, encoder, config.pattern, dropped, config.confirm)
     strategies, strategy_height = summarise(patterns, "e3", distiller, encoder, config.strategy, dropped, config.confirm)
     if isinstance(distiller, PromptedDistiller):
         dropped.update(distiller.dropped)
-    counts = _counts(trajectories, contrasted, diagnoses, (cases, patterns, strategies), dropped)
+    counts = _counts(given, contrasted, diagnoses, (cases, patterns, strategies), dropped)
     entries = (*cases, *patterns, *strategies)
     if not entries:
         raise HiExpError(f"the trajectories gave no experience ({_why(counts)}); roll out more per question, or set single_sided")
@@ -105,7 +109,10 @@ def build(
     used = {source for case in cases for source in case.sources}
     hek = HEK(header, entries, vectors_E_D, tuple(source for source in asked if source.id in used))
     scores, fire_rate = thresholds(hek, asked, encoder, config.percentile, config.min_fire_rate)
-    heights = {"pattern_max_height": pattern_height, "strategy_max_height": strategy_height}
+    heights = {
+        threshold_of("e1", config.pattern.linkage): pattern_height,
+        threshold_of("e2", config.strategy.linkage): strategy_height,
+    }
     return BuildReport(replace(hek, header=replace(header, thresholds=scores | heights)), counts, fire_rate)
 
 
