@@ -36,16 +36,18 @@ def add_calibrate(verbs: Any) -> None:
 
 def run_calibrate(arguments: argparse.Namespace) -> int:
     """Calibrate a HEK and save the new version, or look at vectors."""
-    from hiexp_verl.build.calibration import calibrate_height, plot, table
+    from hiexp_verl.build.calibration import calibrate_height, check_plot, plot, table
     from hiexp_verl.build.recalibrate import recalibrate
-    from hiexp_verl.hek.check import read_vectors
+    from hiexp_verl.build.unit_vectors import read_unit_vectors
     from hiexp_verl.hek.locate import open_encoder
     from hiexp_verl.hek.store import HEK
 
     if (arguments.hek is None) == (arguments.vectors is None):
         raise HiExpError("give either a HEK or --vectors FILE.npy")
+    if arguments.plot is not None:
+        check_plot(arguments.plot)
     if arguments.vectors is not None:
-        vectors_E_D = read_vectors(arguments.vectors)
+        vectors_E_D = read_unit_vectors(arguments.vectors)
         calibrations = {"vectors": calibrate_height(vectors_E_D, arguments.by, arguments.cluster_size, arguments.linkage)}
         value: dict[str, Any] = {"height": calibrations["vectors"].height}
         text = ""
