@@ -8,8 +8,9 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from hiexp_verl.build.cluster import LINKAGES, Linkage, threshold_of
-from hiexp_verl.build.distill import PromptedDistiller, open_distiller
+from hiexp_verl.build.distill import PromptedDistiller, open_distiller, split_spec
 from hiexp_verl.build.dry_run import dry_run
+from hiexp_verl.build.leftover import check_leftover, count_answers, finished_answers
 from hiexp_verl.build.pipeline import BuildConfig, BuildReport, Map, build, one_by_one
 from hiexp_verl.build.usage import Price, Usage
 from hiexp_verl.encoder import Encoder, load_encoder
@@ -25,7 +26,8 @@ def build_command(arguments: argparse.Namespace) -> str:
     """Build a HEK from trajectory files, save it as a new version, return a summary.
 
     Raises:
-        HiExpError: trajectories, encoder or distiller are not usable, or no experience came out.
+        HiExpError: trajectories, encoder or distiller are not usable, an interrupted build left answers and is not resumed,
+            or no experience came out.
     """
     out: Path = arguments.out
     if out.exists() and not out.is_dir():
@@ -38,6 +40,9 @@ def build_command(arguments: argparse.Namespace) -> str:
     if arguments.dry_run:
         return dry_run(trajectories, arguments.distiller, load_encoder(arguments.encoder), arguments.show, price, config)
     cache = out / "answers.jsonl"
+    asks = split_spec(arguments.distiller)[0] not in ("rules", "files")  # only answers of models are kept in the cache
+    if asks and not arguments.resume:
+        check_leftover(out, cache)
     with (
         _where(arguments) as (encoder, map_contrasts),
         open_distiller(arguments.distiller, cache, arguments.resume, arguments.max_model_len, arguments.concurrency) as distiller,
@@ -46,7 +51,7 @@ def build_command(arguments: argparse.Namespace) -> str:
     usage = distiller.usage if isinstance(distiller, PromptedDistiller) else None
     version = report.hek.save(out)
     remember_encoder(out, arguments.encoder)
-    _write_report(out, version, report, usage, price)
+    _write_report(out, version, report, usage, price, count_answers(cache) if asks else finished_answers(out))
     levels = ", ".join(f"{count} {level.upper()}" for level, count in report.hek.levels.items())
     asked = f"\ndistiller: {usage.summary(price)}" if usage else ""
     return f"{report.summary()}{asked}\n{levels} in {version}"
@@ -109,7 +114,7 @@ def _where(arguments: argparse.Namespace) -> Iterator[tuple[Encoder, Map]]:
         encoder.close()
 
 
-def _write_report(out: Path, version: Path, report: BuildReport, usage: Usage | None, price: Price | None) -> None:
+def _write_report(out: Path, version: Path, report: BuildReport, usage: Usage | None, price: Price | None, answers: int) -> None:
     """Write OUT/build.json. It tells of this run, not of the HEK: a build that was resumed took less than one that was not."""
     row = {
         "version": version.name,
@@ -117,6 +122,7 @@ def _write_report(out: Path, version: Path, report: BuildReport, usage: Usage | 
         "counts": report.counts,
         "step_fire_rate": report.step_fire_rate,
         "usage": asdict(usage) if usage else None,
+        "answers": answers,  # in answers.jsonl; see `leftover`
         "cost": price.of(usage.prompt_tokens, usage.completion_tokens) if usage and price else None,
     }
     with locked(out), atomic_writer(out / "build.json") as file:
