@@ -1,5 +1,9 @@
 """`hiexp build` takes its settings from the command line, and heights from a calibrated HEK."""
 
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
 from hiexp_verl.build.command import config_of
@@ -57,6 +61,20 @@ def test_a_build_at_calibrated_heights_clusters_there(arguments, tmp_path, capsy
     capsys.readouterr()
     assert main([*arguments[:-1], str(tmp_path / "none"), "--calibrated", str(tmp_path / "nowhere")]) == 2
     assert "nowhere does not exist" in capsys.readouterr().err
+
+
+def test_each_phase_of_a_small_build_is_told_on_stderr(arguments):
+    root = Path(__file__).parents[1]
+    run = subprocess.run([sys.executable, "-m", "hiexp_verl.cli", *arguments], capture_output=True, text=True, cwd=root, check=True)
+    assert run.stderr.splitlines() == [
+        "contrasting 10 trajectories",
+        "diagnosing the failures of 5 contrasts",
+        "reflecting on 5 diagnoses with rules",
+        "clustering 1 E1, summarising the clusters",
+        "clustering 1 E2, summarising the clusters",
+        "encoding 3 titles, choosing thresholds",
+    ]
+    assert "contrasting" not in run.stdout
 
 
 def test_heights_of_another_linkage_are_not_used(arguments, tmp_path, capsys):

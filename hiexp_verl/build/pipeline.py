@@ -1,6 +1,7 @@
 """Trajectories to a HEK, top to bottom (method page, section 2)."""
 
 import hashlib
+import logging
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
@@ -27,6 +28,8 @@ from hiexp_verl.hek.header import Header
 from hiexp_verl.hek.store import HEK
 from hiexp_verl.transcript import searches
 from hiexp_verl.types import Entry, Source, Trajectory
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -84,11 +87,16 @@ def build(
     config = config or BuildConfig()
     given = list(trajectories)
     trajectories, repeated = distinct(given)
+    logger.info("contrasting %d trajectories", len(trajectories))
     contrasted, dropped = contrasts(trajectories, config.success_at, config.single_sided)
     dropped.update(repeated)
+    logger.info("diagnosing the failures of %d contrasts", len(contrasted))
     diagnoses = list(chain.from_iterable(map_contrasts(partial(diagnose, most=config.cases_per_question), contrasted)))
+    logger.info("reflecting on %d diagnoses with %s", len(diagnoses), distiller.name)
     cases = _cases(diagnoses, distiller, encoder, config, dropped)
+    logger.info("clustering %d E1, summarising the clusters", len(cases))
     patterns, pattern_height = summarise(cases, "e2", distiller, encoder, config.pattern, dropped, config.confirm)
+    logger.info("clustering %d E2, summarising the clusters", len(patterns))
     strategies, strategy_height = summarise(patterns, "e3", distiller, encoder, config.strategy, dropped, config.confirm)
     if isinstance(distiller, PromptedDistiller):
         dropped.update(distiller.dropped)
@@ -104,6 +112,7 @@ def build(
         counts=counts,
         near_duplicates=near_duplicates({t.question_id: t.question for t in trajectories}),
     )
+    logger.info("encoding %d titles, choosing thresholds", len(entries))
     vectors_E_D = encoder.encode_passages([entry.title for entry in entries])
     asked = [source_of(t) for t in trajectories]
     used = {source for case in cases for source in case.sources}
