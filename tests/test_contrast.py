@@ -51,7 +51,6 @@ def test_the_answers_are_those_of_all_trajectories():
     [
         ("John Fitzgerald Kennedy", True),  # shares no word with "JFK"
         ("j.f.k.", False),  # the same once normalised
-        ("It was JFK", False),  # a sentence around the answer, which is found in it anyway
         ("President JFK", True),
         ("yes", False),
         ("the same", False),

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from hiexp_verl.queries import content_words
-from hiexp_verl.scoring import LONG_ANSWER_RATIO, cem, normalise
+from hiexp_verl.scoring import normalise
 from hiexp_verl.types import MAX_DESCRIPTION_CHARS, Trajectory
 
 _VERDICTS = frozenset(("yes", "no"))
@@ -72,17 +72,10 @@ def _spellings(accepted: Sequence[str], gold: Sequence[str]) -> tuple[str, ...]:
     known = {normalise(answer) for answer in gold}
     found: dict[str, str] = {}
     for prediction in accepted:
-        if normalise(prediction) not in known and _is_spelling(prediction, gold):
+        # Function words alone would be taken out of every entry; what is longer than any entry cannot stand in one.
+        if content_words(prediction) - _VERDICTS and len(prediction) <= MAX_DESCRIPTION_CHARS and normalise(prediction) not in known:
             found.setdefault(normalise(prediction), prediction)
     return tuple(found.values())
-
-
-def _is_spelling(prediction: str, gold: Sequence[str]) -> bool:
-    """Whether an accepted prediction is neither a sentence around the answer, nor function words alone, nor longer than any entry."""
-    words = normalise(prediction).split()
-    longest = max((len(normalise(answer).split()) for answer in gold), default=0)
-    around = longest and len(words) >= LONG_ANSWER_RATIO * longest and cem(prediction, gold) == 1.0
-    return not around and len(prediction) <= MAX_DESCRIPTION_CHARS and bool(content_words(prediction) - _VERDICTS)
 
 
 def _without_contradictions(played: list[Trajectory]) -> list[Trajectory]:
