@@ -88,7 +88,7 @@ def _heights(path: Path, linkage: Linkage) -> dict[Level, float]:
     """Return the heights that the HEK keeps for this linkage, by the level that is clustered."""
     thresholds = HEK.load(path).header.thresholds
     names: dict[Level, str] = {level: threshold_of(level, linkage) for level in LEVELS}
-    heights = {level: thresholds[name] for level, name in names.items() if name in thresholds}
+    heights: dict[Level, float] = {level: thresholds[name] for level, name in names.items() if name in thresholds}
     if not heights:
         others = [other for other in LINKAGES if any(threshold_of(level, other) in thresholds for level in LEVELS)]
         found = f"has heights of {others[0]} linkage, none of {linkage}" if others else "has no heights to cluster at"

@@ -25,7 +25,7 @@ def evidence_of(failure: Trajectory, success: Trajectory | None, part_at: int, c
     found += _ending(failure)
     if success is not None:
         found += _of_one(success, part_at, contrast.answers)
-    return tuple(_evidence(place, contrast) for place in found)
+    return tuple(_evidence(spot, contrast) for spot in found)
 
 
 _Place = tuple[Trajectory, int, int, int, str]
@@ -63,8 +63,8 @@ def _ending(trajectory: Trajectory) -> Iterator[_Place]:
         yield trajectory, last, max(0, len(text) - MAX_QUOTE_CHARS), len(text), ENDS
 
 
-def _evidence(place: _Place, contrast: Contrast) -> Evidence:
-    trajectory, message, start, end, what = place
+def _evidence(spot: _Place, contrast: Contrast) -> Evidence:
+    trajectory, message, start, end, what = spot
     text = text_of(trajectory.messages[message])
     low = max(text.rfind(mark, max(0, start - _ROOM), start) for mark in (". ", "\n")) + 1 or max(0, start - _ROOM)
     high = min((place for mark in (". ", "\n") if (place := text.find(mark, end, end + _ROOM)) >= 0), default=min(len(text), end + _ROOM))
