@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -122,6 +123,11 @@ def test_a_plot_that_cannot_be_drawn_is_said_before_anything_is_saved(tmp_path, 
         assert main(["calibrate", str(tmp_path / "hek"), "--encoder", "hash:64", "--plot", str(tmp_path / name)]) == 2
         told = capsys.readouterr().err
         assert says in told and told.count("\n") == 1
+    two = replace(before, entries=before.entries[:2], vectors_E_D=before.vectors_E_D[:2])
+    two.save(tmp_path / "two")
+    assert main(["calibrate", str(tmp_path / "two"), "--encoder", "hash:64", "--plot", str(tmp_path / "c.svg")]) == 2
+    assert "nothing to plot" in capsys.readouterr().err and (tmp_path / "two" / "CURRENT").read_text() == "0001\n"
+    shutil.rmtree(tmp_path / "two")
     assert (tmp_path / "hek" / "CURRENT").read_text() == "0001\n" and [p.name for p in tmp_path.iterdir()] == ["hek"]
 
 

@@ -159,9 +159,11 @@ def plot(calibrations: dict[str, Calibration], path: Path) -> None:
     """Draw silhouette, stability and number of clusters over the height, one row per level; the suffix gives the format.
 
     Raises:
-        HiExpError: see `check_plot`; the disk is full, or does not let us write.
+        HiExpError: see `check_plot`; there is nothing to draw; the disk is full, or does not let us write.
     """
     check_plot(path)
+    if not calibrations:
+        raise HiExpError("no level has enough entries for a height to be chosen, so there is nothing to plot; leave --plot out")
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9, 3.2 * len(calibrations)), layout="constrained")
