@@ -19,9 +19,13 @@ from hiexp_verl.types import Passage, Question, Trajectory, to_json
 _REFUSALS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM}
 
 
+_FULL = {errno.ENOSPC, errno.EDQUOT}
+UNCHANGED = "nothing was changed"
+
+
 @contextmanager
-def writing(path: Path) -> Iterator[None]:
-    """Say in one line when `path` cannot be written: a full disk, a quota, a lack of permission.
+def writing(path: Path, so: str = "") -> Iterator[None]:
+    """Say in one line when `path` cannot be written: a full disk, a quota, a lack of permission; `so` adds what that means.
 
     Raises:
         HiExpError: instead of the OSError.
@@ -31,7 +35,9 @@ def writing(path: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno not in _REFUSALS:
             raise
-        raise HiExpError(f"{path} cannot be written ({error.strerror}); make room there or give another place, then run again") from error
+        fault = "disk full: " if error.errno in _FULL else ""
+        why = f"{path} cannot be written ({error.strerror}){so and ', '}{so}"
+        raise HiExpError(f"{fault}{why}; make room there or give another place, then run again") from error
 
 
 @contextmanager
@@ -41,7 +47,7 @@ def atomic_writer(path: Path) -> Iterator[TextIO]:
     Raises:
         HiExpError: the disk is full, or does not let us write.
     """
-    with writing(path), _replacing(path) as file:
+    with writing(path, UNCHANGED), _replacing(path) as file:
         yield file
 
 
@@ -137,18 +143,19 @@ def read_corpus(path: Path) -> list[Passage]:
     return passages
 
 
-def read_trajectories(path: Path) -> Iterator[Trajectory]:
-    """Yield trajectories, one JSON line each (see `Trajectory` for the fields); one without an id is numbered.
+def read_trajectories(*paths: Path) -> Iterator[Trajectory]:
+    """Yield trajectories, one JSON line each (see `Trajectory` for the fields); one without an id is numbered, across all files.
 
     Raises:
         HiExpError: missing or empty file, malformed line, missing field.
     """
     seen: dict[str, int] = {}
-    for number, row in read_jsonl(path, "trajectory file"):
-        with _line(path, number):
-            trajectory = trajectory_of(row)
-        sample = seen[trajectory.question_id] = seen.get(trajectory.question_id, -1) + 1
-        yield replace(trajectory, id=trajectory.id or f"{trajectory.question_id}#{sample}")
+    for path in paths:
+        for number, row in read_jsonl(path, "trajectory file"):
+            with _line(path, number):
+                trajectory = trajectory_of(row)
+            sample = seen[trajectory.question_id] = seen.get(trajectory.question_id, -1) + 1
+            yield replace(trajectory, id=trajectory.id or f"{trajectory.question_id}#{sample}")
 
 
 def trajectory_of(row: dict[str, Any]) -> Trajectory:

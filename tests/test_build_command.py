@@ -1,5 +1,9 @@
 """`hiexp build` takes its settings from the command line, and heights from a calibrated HEK."""
 
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
 from hiexp_verl.build.command import config_of
@@ -8,6 +12,7 @@ from hiexp_verl.errors import HiExpError
 from hiexp_verl.hek import HEK
 from hiexp_verl.jsonl import write_jsonl
 from tests.episodes import episode, two_hops
+from tests.test_pipeline import trajectories
 
 PEAKS = ("Noshak", "Everest", "Elbrus", "Triglav", "Kebnekaise")
 
@@ -49,13 +54,44 @@ def test_every_setting_reaches_the_build(arguments):
 def test_a_build_at_calibrated_heights_clusters_there(arguments, tmp_path, capsys):
     assert main(arguments) == 0
     assert main(["calibrate", str(tmp_path / "hek"), "--encoder", "hash:64", "--cluster-size", "2"]) == 0
-    height = HEK.load(tmp_path / "hek").header.thresholds["pattern_max_height"]
+    height = HEK.load(tmp_path / "hek").header.thresholds["e1_ward_max_height"]
     again = [*arguments[:-1], str(tmp_path / "again"), "--calibrated", str(tmp_path / "hek")]
     assert main(again) == 0
-    assert HEK.load(tmp_path / "again").header.thresholds["pattern_max_height"] == height
+    assert HEK.load(tmp_path / "again").header.thresholds["e1_ward_max_height"] == height
     capsys.readouterr()
     assert main([*arguments[:-1], str(tmp_path / "none"), "--calibrated", str(tmp_path / "nowhere")]) == 2
     assert "nowhere does not exist" in capsys.readouterr().err
+
+
+def test_each_phase_of_a_small_build_is_told_on_stderr(arguments):
+    root = Path(__file__).parents[1]
+    run = subprocess.run([sys.executable, "-m", "hiexp_verl.cli", *arguments], capture_output=True, text=True, cwd=root, check=True)
+    assert run.stderr.splitlines() == [
+        "contrasting 10 trajectories",
+        "diagnosing the failures of 5 contrasts",
+        "reflecting on 5 diagnoses with rules",
+        "clustering 1 E1, summarising the clusters",
+        "clustering 1 E2, summarising the clusters",
+        "encoding 3 titles, choosing thresholds",
+    ]
+    assert "contrasting" not in run.stdout
+
+
+def test_heights_of_another_linkage_are_not_used(arguments, tmp_path, capsys):
+    write_jsonl(tmp_path / "t.jsonl", trajectories())
+    assert main([*arguments, "--linkage", "average"]) == 0
+    again = [*arguments[:-1], str(tmp_path / "again"), "--calibrated", str(tmp_path / "hek")]
+    assert main(again) == 2
+    told = capsys.readouterr().err.splitlines()[-1]
+    assert "has heights of average linkage, none of ward; give --linkage average, or run `hiexp calibrate" in told
+    assert main([*again, "--linkage", "average"]) == 0
+    heights = {"e1_average_max_height", "e2_average_max_height"}
+    for name in ("hek", "again"):
+        assert {key for key in HEK.load(tmp_path / name).header.thresholds if key.endswith("_max_height")} == heights
+    assert main(["calibrate", str(tmp_path / "hek"), "--encoder", "hash:64", "--linkage", "ward"]) == 0
+    thresholds = HEK.load(tmp_path / "hek").header.thresholds
+    assert thresholds["e1_ward_max_height"] != thresholds["e1_average_max_height"]  # both hold, each for its own
+    assert settings(again).pattern.max_height == thresholds["e1_ward_max_height"]
 
 
 def test_without_a_ray_cluster_the_user_is_told(arguments, capsys):

@@ -1,6 +1,8 @@
 """Heights are chosen from the data, and thresholds of a HEK from what it remembers."""
 
+import io
 import json
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -70,16 +72,16 @@ def hek():
     entries = [entry(f"e1-{i:04d}", title=f"case {word}", questions=(f"q{i}",), sources=(f"q{i}#0",)) for i, word in enumerate("abcdefgh")]
     sources = [Source(f"q{i}#0", f"q{i}", f"question {i}", "m", "x", False, (f"case {word}", word)) for i, word in enumerate("abcdefgh")]
     vectors = encoder.encode_passages([e.title for e in entries])
-    return HEK(Header(encoder.identity, thresholds={"pattern_max_height": 9.0}), tuple(entries), vectors, tuple(sources)), encoder
+    return HEK(Header(encoder.identity, thresholds={"e1_ward_max_height": 9.0}), tuple(entries), vectors, tuple(sources)), encoder
 
 
 def test_a_calibrated_hek_is_a_new_version_with_the_same_entries():
     before, encoder = hek()
     after = recalibrate(before, encoder, by="size", cluster_size=2.0)
     assert after.hek.entries == before.entries and after.hek.header.parents == (before.content_hash(),)
-    assert after.hek.header.thresholds["pattern_max_height"] == after.heights["pattern_max_height"].height < 9.0
+    assert after.hek.header.thresholds["e1_ward_max_height"] == after.heights["e1_ward_max_height"].height < 9.0
     assert 0 < after.hek.header.thresholds["step_min_score"] < 1
-    assert after.hek.header.reason == "calibrated by size, percentile 95"
+    assert after.hek.header.reason == "calibrated by size with ward linkage, percentile 95"
     with pytest.raises(HiExpError, match="encoder"):
         recalibrate(before, HashEncoder(32))
 
@@ -104,11 +106,69 @@ def test_the_plot_is_a_picture_and_a_wrong_suffix_is_said(tmp_path):
     calibration = calibrate_height(clouds(6, 4))
     plot({"E1": calibration}, tmp_path / "c.svg")
     assert "<svg" in (tmp_path / "c.svg").read_text()
+    plot({"E1": calibration}, tmp_path / "c.PNG")
+    assert (tmp_path / "c.PNG").read_bytes().startswith(b"\x89PNG")
     with pytest.raises(HiExpError, match=r"end the name in \.svg"):
         plot({"E1": calibration}, tmp_path / "c.xyz")
     assert all(criterion in CRITERIA for criterion in ("size", "percentile")) and "chosen" in table(
         replace(calibration, height=calibration.candidates[0].height)
     )
+
+
+def test_a_plot_that_cannot_be_drawn_is_said_before_anything_is_saved(tmp_path, capsys):
+    pytest.importorskip("matplotlib")
+    before, _ = hek()
+    before.save(tmp_path / "hek")
+    for name, says in (("c.xyz", ".xyz is no format"), ("plot", "no suffix"), ("none/c.svg", "directory that exists")):
+        assert main(["calibrate", str(tmp_path / "hek"), "--encoder", "hash:64", "--plot", str(tmp_path / name)]) == 2
+        told = capsys.readouterr().err
+        assert says in told and told.count("\n") == 1
+    two = replace(before, entries=before.entries[:2], vectors_E_D=before.vectors_E_D[:2])
+    two.save(tmp_path / "two")
+    assert main(["calibrate", str(tmp_path / "two"), "--encoder", "hash:64", "--plot", str(tmp_path / "c.svg")]) == 2
+    assert "nothing to plot" in capsys.readouterr().err and (tmp_path / "two" / "CURRENT").read_text() == "0001\n"
+    shutil.rmtree(tmp_path / "two")
+    assert (tmp_path / "hek" / "CURRENT").read_text() == "0001\n" and [p.name for p in tmp_path.iterdir()] == ["hek"]
+
+
+def _saved(array, **options):
+    file = io.BytesIO()
+    np.save(file, array, **options)
+    return file.getvalue()
+
+
+def _with(row, value):
+    vectors = clouds(2, 3)
+    vectors[row] *= value
+    return _saved(vectors)
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (None, "does not exist"),
+        (b"", "is no .npy file"),
+        (b"0.1 0.2\n0.3 0.4\n", "is no .npy file"),
+        (b"PK\x03\x04archive", "is no .npy file"),
+        (_saved(clouds(2, 3))[:200], "is damaged"),
+        (_saved(clouds(2, 3))[:20], "is damaged"),
+        (_saved(np.array([{"a": 1}], dtype=object), allow_pickle=True), "holds Python objects"),
+        (_saved(clouds(2, 3).astype(np.float64)), "holds float64, not float32"),
+        (_saved(clouds(2, 3)[0]), "has the shape (64,)"),
+        (_saved(clouds(2, 3)[None]), "has the shape (1, 6, 64)"),
+        (_with(3, np.nan), "1 rows hold NaN or infinity, the first is row 3"),
+        (_with(4, np.inf), "the first is row 4"),
+        (_with(2, 2.0), "row 2 has the length 2.000, not 1"),
+        (_saved(clouds(1, 2)), "2 vectors are too few"),
+        (_saved(np.zeros((0, 8), dtype=np.float32)), "0 vectors are too few"),
+    ],
+)
+def test_vectors_that_cannot_be_used_have_a_line_each(tmp_path, capsys, content, says):
+    if content is not None:
+        (tmp_path / "v.npy").write_bytes(content)
+    assert main(["calibrate", "--vectors", str(tmp_path / "v.npy")]) == 2
+    told = capsys.readouterr().err
+    assert says in told and told.count("\n") == 1 and "HEK" not in told
 
 
 def test_members_that_a_summary_does_not_speak_for_are_found():

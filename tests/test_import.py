@@ -81,6 +81,36 @@ def test_other_tags_can_be_set():
         Tags(query=("", "x"))
 
 
+def imported(tmp_path, *texts, tags=None):
+    write_jsonl(tmp_path / "in.jsonl", [{**R1, "question": f"Capital {i}?", "text": text} for i, text in enumerate(texts)])
+    return import_trajectories([tmp_path / "in.jsonl"], tmp_path / "out.jsonl", FromR1Searcher(tags))
+
+
+def test_transcripts_with_other_tags_are_refused_with_what_they_hold(tmp_path):
+    text = "I think.\n[Q]Noshak[/Q] [D]It is there.[/D] So [A]Kabul[/A]"
+    with pytest.raises(HiExpError) as error:
+        imported(tmp_path, text, text)
+    for told in ("<|begin_of_query|> ... <|end_of_query|> and <answer> ... </answer>", "holds [Q], [/Q], [D], [/D], [A], [/A]: 'I think."):
+        assert told in str(error.value)
+    assert "--query-tags" in str(error.value) and "\n" not in str(error.value) and not (tmp_path / "out.jsonl").exists()
+    with pytest.raises(HiExpError, match="the first one begins: 'Kabul'"):
+        imported(tmp_path, "Kabul")
+    with pytest.raises(HiExpError, match=r"holds <\|begin_of_query\|>, "):
+        imported(tmp_path, TRANSCRIPT, tags=Tags(query=("<q>", "</q>"), answer=("<a>", "</a>")))
+    tags = Tags(("[Q]", "[/Q]"), ("[D]", "[/D]"), ("[A]", "[/A]"))
+    assert imported(tmp_path, text, text, tags=tags).without_search == 0
+
+
+@pytest.mark.parametrize("text", ["So <answer> Kabul </answer>", "Hm <|begin_of_query|> Nosh"])
+def test_transcripts_without_a_search_are_counted_and_most_of_them_warned_of(tmp_path, caplog, text):
+    report = imported(tmp_path, TRANSCRIPT, text)
+    assert (report.written, report.without_search) == (2, 1) and "no search" not in caplog.text
+    assert report.summary() == "read 2, written 2, rejected 0\n     1 written without a search"
+    assert imported(tmp_path, text, TRANSCRIPT, text).without_search == 2
+    assert "2 of 3 trajectories have no search; if the agent did search, check --format and --query-tags" in caplog.text
+    assert imported(tmp_path, text).without_search == 1  # an agent that never searches is no fault
+
+
 def test_documents_belong_to_the_call_before_them_and_a_cut_transcript_keeps_its_calls():
     def call(query):
         return f"<|begin_of_query|> {query} <|end_of_query|>"
@@ -261,7 +291,13 @@ def test_the_command_prints_its_counts_and_names_rejected_lines(tmp_path, capsys
     assert capsys.readouterr().out == "read 2, written 1, rejected 1\n     1 not JSON\n"
     assert f"{tmp_path / 'in.jsonl'}:2: not JSON (" in caplog.text
     assert main([*command, "--json"]) == 0
-    assert json.loads(capsys.readouterr().out) == {"read": 2, "written": 1, "rejected": 1, "reasons": {"not JSON": 1}}
+    assert json.loads(capsys.readouterr().out) == {
+        "read": 2,
+        "written": 1,
+        "rejected": 1,
+        "without_search": 0,
+        "reasons": {"not JSON": 1},
+    }
     (t,) = read_trajectories(tmp_path / "new" / "out.jsonl")
     assert (t.id, t.question_id, t.correct) == ("hotpotqa-1#0", "hotpotqa-1", True)
 

@@ -263,7 +263,7 @@ def test_a_field_of_any_shape_is_taken_or_named(tmp_path_factory, format, data):
         report, _ = run(tmp_path_factory.mktemp("f"), lines(made), format=format)
         assert report.written == 1
     except HiExpError as error:
-        assert "nothing to import: 1 of 1 lines rejected" in str(error)
+        assert "nothing to import: 1 of 1 lines rejected" in str(error) or "no transcript has the tag of a search" in str(error)
 
 
 @given(st.binary(max_size=300))

@@ -81,6 +81,29 @@ def test_stored_answers_alone_give_the_same_bytes(tmp_path):
     assert (usage["calls"], usage["stored"]) == (0, calls)
 
 
+def test_answers_of_an_interrupted_build_are_not_thrown_away_unasked(tmp_path, capsys):
+    out = tmp_path / "hek"
+    with server(answer) as (url, requests):
+        assert main(arguments(out, url)) == 0
+        answers = (out / "answers.jsonl").read_bytes()
+        (out / "answers.jsonl").write_bytes(b"".join(answers.splitlines(keepends=True)[:3]))  # a later build came so far
+        calls = len(requests)
+        capsys.readouterr()
+        for _ in range(2):
+            assert main(arguments(out, url)) == 2
+            told = capsys.readouterr().err.splitlines()[-1]
+            for part in ("answers.jsonl holds 3 answers of a build that was interrupted", "--resume", "delete that file to start anew"):
+                assert part in told
+            # Builds that ask no model have nothing to do with it, and do not make it forgotten.
+            assert main([*arguments(out, url), "--distiller", "rules"]) == 0
+        assert len(requests) == calls
+        assert main(arguments(out, url, "--resume")) == 0
+        assert len(requests) == 2 * calls - 3
+        assert main(arguments(out, url)) == 0  # it is finished now
+        (out / "answers.jsonl").unlink()
+        assert main(arguments(out, url)) == 0
+
+
 def test_without_resume_the_answers_are_asked_for_again(tmp_path):
     with server(answer) as (url, requests):
         assert main(arguments(tmp_path / "hek", url)) == 0

@@ -2,7 +2,11 @@
 
 import errno
 import json
+import os
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -55,10 +59,30 @@ def test_the_same_content_gives_the_same_bytes_anywhere(tmp_path):
 
 
 def test_a_save_that_fails_leaves_nothing_behind(tmp_path, monkeypatch):
-    monkeypatch.setattr(np, "save", lambda *a, **k: (_ for _ in ()).throw(OSError(errno.ENOSPC, "disk full")))
-    with pytest.raises(HiExpError, match="disk full"):
+    monkeypatch.setattr(os, "fsync", lambda *_: (_ for _ in ()).throw(OSError(errno.ENOSPC, "No space left on device")))
+    with pytest.raises(HiExpError, match=r"^disk full: .* cannot be written \(No space left on device\), nothing was changed; make room"):
         hek().save(tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_vectors_that_do_not_fit_are_one_line_and_the_old_version_stays(tmp_path):
+    hek(entry(1)).save(tmp_path)
+    code = """
+import resource, sys
+from pathlib import Path
+from tests.test_store import HEK, HashEncoder, Header, HiExpError, entry
+wide, entries = HashEncoder(1 << 15), tuple(map(entry, range(1, 9)))
+large = HEK(Header(wide.identity), entries, wide.encode_passages([e.title for e in entries]))
+resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))  # cut short as on a full disk: the vectors take 1 MB, all else far less
+try:
+    large.save(Path(sys.argv[1]))
+except HiExpError as error:
+    print(error)
+"""
+    result = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, cwd=Path(__file__).parents[1])
+    assert (result.returncode, result.stderr) == (0, "")
+    assert "cannot be written (File too large), nothing was changed" in result.stdout
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["0001", "CURRENT"] and HEK.load(tmp_path).levels["e1"] == 1
 
 
 def test_a_number_taken_by_another_writer_is_skipped(tmp_path):

@@ -14,6 +14,7 @@ import numpy as np
 from hiexp_verl.build.cluster import Linkage, height_for, height_of_cosine, linkage_tree
 from hiexp_verl.encoder import Vectors
 from hiexp_verl.errors import HiExpError
+from hiexp_verl.jsonl import writing
 
 Criterion = Literal["size", "silhouette", "stability", "percentile"]
 CRITERIA: tuple[Criterion, ...] = get_args(Criterion)
@@ -137,16 +138,34 @@ def table(calibration: Calibration) -> str:
     return "\n".join([*lines, f"cosine of random pairs  {cosines}", f"height by {calibration.by}: {calibration.height:g}"])
 
 
+def check_plot(path: Path) -> None:
+    """Check before any work is done that a plot can be written to `path`.
+
+    Raises:
+        HiExpError: matplotlib is not installed, the suffix is none that it knows, or there is no such directory.
+    """
+    try:
+        from matplotlib.backend_bases import FigureCanvasBase
+    except ImportError as error:
+        raise HiExpError("plots need matplotlib; install hiexp-verl[plots]") from error
+    known = FigureCanvasBase.get_supported_filetypes()
+    if path.suffix.lower().removeprefix(".") not in known:
+        raise HiExpError(f"--plot {path}: {path.suffix or 'no suffix'} is no format of plots; end the name in .svg, .png or .pdf")
+    if path.is_dir() or not path.parent.is_dir():
+        raise HiExpError(f"--plot {path} is no file in a directory that exists; give another path")
+
+
 def plot(calibrations: dict[str, Calibration], path: Path) -> None:
     """Draw silhouette, stability and number of clusters over the height, one row per level; the suffix gives the format.
 
     Raises:
-        HiExpError: matplotlib is not installed, or the suffix is none that it knows.
+        HiExpError: see `check_plot`; there is nothing to draw; the disk is full, or does not let us write.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise HiExpError("plots need matplotlib; install hiexp-verl[plots]") from error
+    check_plot(path)
+    if not calibrations:
+        raise HiExpError("no level has enough entries for a height to be chosen, so there is nothing to plot; leave --plot out")
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(9, 3.2 * len(calibrations)), layout="constrained")
     axes = figure.subplots(len(calibrations), 1, squeeze=False)[:, 0]
     for axis, (name, calibration) in zip(axes, calibrations.items(), strict=True):
@@ -158,7 +177,5 @@ def plot(calibrations: dict[str, Calibration], path: Path) -> None:
             axis.annotate(f"{c.cluster_size:g}", (c.height, 1.0), xycoords=("data", "axes fraction"), ha="center", va="bottom", fontsize=8)
         axis.set(xlabel="merge height (above: entries per cluster)", ylabel="score", title=f"{name}\n")
         axis.legend(loc="center left", bbox_to_anchor=(1, 0.5))
-    try:
+    with writing(path):
         figure.savefig(path)
-    except ValueError as error:
-        raise HiExpError(f"{path}: {error}; end the name in .svg, .png or .pdf") from error

@@ -1,6 +1,6 @@
 """Clusters of unit vectors: Ward linkage (the paper's construction, step 5), or average linkage."""
 
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -8,8 +8,10 @@ from numpy.typing import NDArray
 from hiexp_verl.build.ward import Tree, ward_tree
 from hiexp_verl.encoder import Vectors
 from hiexp_verl.errors import HiExpError
+from hiexp_verl.types import Level
 
 Linkage = Literal["ward", "average"]
+LINKAGES: tuple[Linkage, ...] = get_args(Linkage)
 MOST_AVERAGE = 20_000
 
 
@@ -24,6 +26,14 @@ def ward_clusters(vectors_E_D: Vectors, max_height: float) -> NDArray[np.int64]:
     """
     check_unit(vectors_E_D)
     return ward_tree(vectors_E_D).cut(max_height)
+
+
+def threshold_of(level: Level, linkage: Linkage) -> str:
+    """Return the name under which a header keeps the height at which entries of the level are clustered.
+
+    The linkage is part of it: a height of one means nothing to the other.
+    """
+    return f"{level}_{linkage}_max_height"
 
 
 def height_for(tree: Tree, cluster_size: float) -> float:

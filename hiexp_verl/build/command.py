@@ -5,11 +5,12 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
-from itertools import chain
 from pathlib import Path
 
-from hiexp_verl.build.distill import PromptedDistiller, open_distiller
+from hiexp_verl.build.cluster import LINKAGES, Linkage, threshold_of
+from hiexp_verl.build.distill import PromptedDistiller, open_distiller, split_spec
 from hiexp_verl.build.dry_run import dry_run
+from hiexp_verl.build.leftover import check_leftover, count_answers, finished_answers
 from hiexp_verl.build.pipeline import BuildConfig, BuildReport, Map, build, one_by_one
 from hiexp_verl.build.usage import Price, Usage
 from hiexp_verl.encoder import Encoder, load_encoder
@@ -18,13 +19,15 @@ from hiexp_verl.hek.locate import remember_encoder
 from hiexp_verl.hek.lock import locked
 from hiexp_verl.hek.store import HEK
 from hiexp_verl.jsonl import atomic_writer, read_trajectories
+from hiexp_verl.types import LEVELS, Level
 
 
 def build_command(arguments: argparse.Namespace) -> str:
     """Build a HEK from trajectory files, save it as a new version, return a summary.
 
     Raises:
-        HiExpError: trajectories, encoder or distiller are not usable, or no experience came out.
+        HiExpError: trajectories, encoder or distiller are not usable, an interrupted build left answers and is not resumed,
+            or no experience came out.
     """
     out: Path = arguments.out
     if out.exists() and not out.is_dir():
@@ -32,11 +35,14 @@ def build_command(arguments: argparse.Namespace) -> str:
     if arguments.concurrency is not None and arguments.concurrency < 1:
         raise HiExpError(f"--concurrency must be at least 1, found {arguments.concurrency}")
     price = Price(*arguments.price) if arguments.price else None
-    trajectories = list(chain.from_iterable(read_trajectories(path) for path in arguments.trajectories))
+    trajectories = list(read_trajectories(*arguments.trajectories))
     config = config_of(arguments)
     if arguments.dry_run:
         return dry_run(trajectories, arguments.distiller, load_encoder(arguments.encoder), arguments.show, price, config)
     cache = out / "answers.jsonl"
+    asks = split_spec(arguments.distiller)[0] not in ("rules", "files")  # only answers of models are kept in the cache
+    if asks and not arguments.resume:
+        check_leftover(out, cache)
     with (
         _where(arguments) as (encoder, map_contrasts),
         open_distiller(arguments.distiller, cache, arguments.resume, arguments.max_model_len, arguments.concurrency) as distiller,
@@ -45,7 +51,7 @@ def build_command(arguments: argparse.Namespace) -> str:
     usage = distiller.usage if isinstance(distiller, PromptedDistiller) else None
     version = report.hek.save(out)
     remember_encoder(out, arguments.encoder)
-    _write_report(out, version, report, usage, price)
+    _write_report(out, version, report, usage, price, count_answers(cache) if asks else finished_answers(out))
     levels = ", ".join(f"{count} {level.upper()}" for level, count in report.hek.levels.items())
     asked = f"\ndistiller: {usage.summary(price)}" if usage else ""
     return f"{report.summary()}{asked}\n{levels} in {version}"
@@ -61,7 +67,7 @@ def config_of(arguments: argparse.Namespace) -> BuildConfig:
         raise HiExpError(f"--cases-per-question must be at least 1, found {arguments.cases_per_question}")
     if not arguments.cluster_size >= 1:
         raise HiExpError(f"--cluster-size must be at least 1, found {arguments.cluster_size:g}")
-    heights = _heights(arguments.calibrated) if arguments.calibrated else {}
+    heights = _heights(arguments.calibrated, arguments.linkage) if arguments.calibrated else {}
     default = BuildConfig()
     return BuildConfig(
         success_at=arguments.success_at,
@@ -72,17 +78,23 @@ def config_of(arguments: argparse.Namespace) -> BuildConfig:
             default.pattern,
             linkage=arguments.linkage,
             cluster_size=arguments.cluster_size,
-            max_height=heights.get("pattern_max_height"),
+            max_height=heights.get("e1"),
         ),
-        strategy=replace(default.strategy, linkage=arguments.linkage, max_height=heights.get("strategy_max_height")),
+        strategy=replace(default.strategy, linkage=arguments.linkage, max_height=heights.get("e2")),
     )
 
 
-def _heights(path: Path) -> dict[str, float]:
+def _heights(path: Path, linkage: Linkage) -> dict[Level, float]:
+    """Return the heights that the HEK keeps for this linkage, by the level that is clustered."""
     thresholds = HEK.load(path).header.thresholds
-    heights = {name: height for name, height in thresholds.items() if name.endswith("_max_height")}
+    names: dict[Level, str] = {level: threshold_of(level, linkage) for level in LEVELS}
+    heights: dict[Level, float] = {level: thresholds[name] for level, name in names.items() if name in thresholds}
     if not heights:
-        raise HiExpError(f"HEK {path} has no heights to cluster at; run `hiexp calibrate {path}` first, or leave --calibrated out")
+        others = [other for other in LINKAGES if any(threshold_of(level, other) in thresholds for level in LEVELS)]
+        found = f"has heights of {others[0]} linkage, none of {linkage}" if others else "has no heights to cluster at"
+        same = f"give --linkage {others[0]}, or " if others else ""
+        todo = f"{same}run `hiexp calibrate {path} --linkage {linkage}` first, or leave --calibrated out"
+        raise HiExpError(f"HEK {path} {found}; {todo}")
     return heights
 
 
@@ -102,7 +114,7 @@ def _where(arguments: argparse.Namespace) -> Iterator[tuple[Encoder, Map]]:
         encoder.close()
 
 
-def _write_report(out: Path, version: Path, report: BuildReport, usage: Usage | None, price: Price | None) -> None:
+def _write_report(out: Path, version: Path, report: BuildReport, usage: Usage | None, price: Price | None, answers: int) -> None:
     """Write OUT/build.json. It tells of this run, not of the HEK: a build that was resumed took less than one that was not."""
     row = {
         "version": version.name,
@@ -110,6 +122,7 @@ def _write_report(out: Path, version: Path, report: BuildReport, usage: Usage | 
         "counts": report.counts,
         "step_fire_rate": report.step_fire_rate,
         "usage": asdict(usage) if usage else None,
+        "answers": answers,  # in answers.jsonl; see `leftover`
         "cost": price.of(usage.prompt_tokens, usage.completion_tokens) if usage and price else None,
     }
     with locked(out), atomic_writer(out / "build.json") as file:

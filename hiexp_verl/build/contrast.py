@@ -2,22 +2,31 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from hiexp_verl.queries import content_words
 from hiexp_verl.scoring import normalise
-from hiexp_verl.types import Trajectory
+from hiexp_verl.types import MAX_DESCRIPTION_CHARS, Trajectory
+
+_VERDICTS = frozenset(("yes", "no"))
 
 
 @dataclass(frozen=True)
 class Contrast:
-    """All trajectories of one question, split by outcome; one side is empty when single-sided contrasts are wanted."""
+    """All trajectories of one question, split by outcome; without a success, there is an answer."""
 
     question_id: str
     question: str
-    answers: tuple[str, ...]
+    answers: tuple[str, ...]  # the gold answers
     successes: tuple[Trajectory, ...]
     failures: tuple[Trajectory, ...]
+    spellings: tuple[str, ...] = ()  # accepted predictions in other words, which give the answer away as well
+
+    @property
+    def telling(self) -> tuple[str, ...]:
+        """What must not stand in an entry: gold answers first, then the other spellings."""
+        return (*self.answers, *self.spellings)
 
 
 def contrasts(
@@ -27,7 +36,8 @@ def contrasts(
 
     Args:
         success_at: a trajectory succeeds when its score reaches this; None takes its own `correct` mark.
-        single_sided: also keep questions with failures only (questions with successes only teach nothing new).
+        single_sided: also keep questions with failures only, if there is an answer to hold them against (questions with
+            successes only teach nothing new).
     """
     groups: dict[str, list[Trajectory]] = {}
     for trajectory in trajectories:
@@ -45,12 +55,27 @@ def contrasts(
         bad = [t for t in group if t not in good]
         # The judge called the same answer right once and wrong once: there is nothing to learn from that.
         clear = [t for t in bad if not t.prediction or normalise(t.prediction) not in accepted]
-        reason = _reason_to_drop(good, bad, clear, single_sided)
+        answers = tuple(dict.fromkeys(answer for t in played for answer in t.answers))
+        reason = _reason_to_drop(good, bad, clear, answers, single_sided)
         if reason:
             dropped[reason] += 1
         else:
-            kept.append(Contrast(question_id, group[0].question, group[0].answers, tuple(good), tuple(clear)))
+            spellings = _spellings([t.prediction for t in good], answers)
+            kept.append(Contrast(question_id, group[0].question, answers, tuple(good), tuple(clear), spellings))
     return kept, dropped
+
+
+def _spellings(accepted: Sequence[str], gold: Sequence[str]) -> tuple[str, ...]:
+    """Return the accepted predictions that are the answer in other words, each once."""
+    if gold and all(normalise(answer) in _VERDICTS for answer in gold):
+        return ()  # "both are" for "yes" tells nothing
+    known = {normalise(answer) for answer in gold}
+    found: dict[str, str] = {}
+    for prediction in accepted:
+        # Function words alone would be taken out of every entry; what is longer than any entry cannot stand in one.
+        if content_words(prediction) - _VERDICTS and len(prediction) <= MAX_DESCRIPTION_CHARS and normalise(prediction) not in known:
+            found.setdefault(normalise(prediction), prediction)
+    return tuple(found.values())
 
 
 def _without_contradictions(played: list[Trajectory]) -> list[Trajectory]:
@@ -62,11 +87,15 @@ def _without_contradictions(played: list[Trajectory]) -> list[Trajectory]:
     return [t for key, t in zip(keys, played, strict=True) if len(marks[key]) == 1]
 
 
-def _reason_to_drop(good: list[Trajectory], bad: list[Trajectory], clear: list[Trajectory], single_sided: bool) -> str:
+def _reason_to_drop(
+    good: list[Trajectory], bad: list[Trajectory], clear: list[Trajectory], answers: tuple[str, ...], single_sided: bool
+) -> str:
     if not bad:
         return "questions with successes only"
     if not good and not single_sided:
         return "questions with failures only"
+    if not good and not answers:
+        return "questions with failures only and no answer to hold them against"
     if not clear:
         return "questions whose failures gave an accepted answer"
     return ""

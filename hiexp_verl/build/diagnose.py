@@ -57,7 +57,7 @@ class Diagnosis:
 
     question_id: str
     question: str
-    answers: tuple[str, ...]
+    answers: tuple[str, ...]  # all that must not stand in an entry, the gold answers first
     finding: Finding
     also: tuple[Finding, ...]  # what else holds, in order
     shape: Shape
@@ -78,7 +78,7 @@ class Diagnosis:
 def diagnose(contrast: Contrast, most: int = 2) -> list[Diagnosis]:
     """Return at most `most` diagnoses with different findings, the most frequent finding first."""
     documents = [search.documents for t in (*contrast.successes, *contrast.failures) for search in searches(t.messages)]
-    masker = Masker(contrast.question, documents, contrast.answers)
+    masker = Masker(contrast.question, documents, contrast.telling)
     by_finding: dict[Finding, list[Diagnosis]] = {}
     for failure in contrast.failures:
         found = _diagnose_pair(contrast, failure, _model_success(contrast, failure), masker)
@@ -116,7 +116,7 @@ def _diagnose_pair(contrast: Contrast, failure: Trajectory, success: Trajectory 
     return Diagnosis(
         question_id=contrast.question_id,
         question=contrast.question,
-        answers=contrast.answers,
+        answers=contrast.telling,
         finding=findings[0],
         also=tuple(findings[1:]),
         shape="indirect" if shape == "direct" and bridge else shape,
@@ -126,7 +126,7 @@ def _diagnose_pair(contrast: Contrast, failure: Trajectory, success: Trajectory 
         failed=failed,
         succeeded=succeeded,
         masker=masker,
-        evidence=evidence_of(failure, success, part_at, contrast.question, contrast.answers),
+        evidence=evidence_of(failure, success, part_at, contrast),
     )
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
+from hiexp_verl.build.contrast import Contrast
 from hiexp_verl.build.mask import pattern_of, redact
 from hiexp_verl.scoring import normalise
 from hiexp_verl.text import sanitise
@@ -14,19 +15,17 @@ _ROOM = 160  # characters kept on each side of what is quoted, at most to the en
 PARTS, ANSWER, ENDS = "parts here", "the answer was here", "ends here"
 
 
-def evidence_of(
-    failure: Trajectory, success: Trajectory | None, part_at: int, question: str, answers: Sequence[str]
-) -> tuple[Evidence, ...]:
+def evidence_of(failure: Trajectory, success: Trajectory | None, part_at: int, contrast: Contrast) -> tuple[Evidence, ...]:
     """Return where failure and success part, where each had a passage with the answer, and how the failure ends.
 
     `part_at` is the number of leading searches that both made alike. Answers are redacted from the quotes, since a quote
     travels with the entry; the span still points at them.
     """
-    found = list(_of_one(failure, part_at, answers))
+    found = list(_of_one(failure, part_at, contrast.answers))
     found += _ending(failure)
     if success is not None:
-        found += _of_one(success, part_at, answers)
-    return tuple(_evidence(trajectory, message, start, end, what, question, answers) for trajectory, message, start, end, what in found)
+        found += _of_one(success, part_at, contrast.answers)
+    return tuple(_evidence(spot, contrast) for spot in found)
 
 
 _Place = tuple[Trajectory, int, int, int, str]
@@ -64,9 +63,10 @@ def _ending(trajectory: Trajectory) -> Iterator[_Place]:
         yield trajectory, last, max(0, len(text) - MAX_QUOTE_CHARS), len(text), ENDS
 
 
-def _evidence(trajectory: Trajectory, message: int, start: int, end: int, what: str, question: str, answers: Sequence[str]) -> Evidence:
+def _evidence(spot: _Place, contrast: Contrast) -> Evidence:
+    trajectory, message, start, end, what = spot
     text = text_of(trajectory.messages[message])
     low = max(text.rfind(mark, max(0, start - _ROOM), start) for mark in (". ", "\n")) + 1 or max(0, start - _ROOM)
     high = min((place for mark in (". ", "\n") if (place := text.find(mark, end, end + _ROOM)) >= 0), default=min(len(text), end + _ROOM))
-    quote = sanitise(redact(text[low:high], answers, question), MAX_QUOTE_CHARS)
+    quote = sanitise(redact(text[low:high], contrast.telling, contrast.question), MAX_QUOTE_CHARS)
     return Evidence(trajectory.id, message, start, end, what, quote)

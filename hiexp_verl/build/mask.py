@@ -178,8 +178,10 @@ def redact(text: str, answers: Sequence[str], question: str) -> str:
 def pattern_of(text: str) -> re.Pattern[str]:
     """Return what finds the text as whole words, whatever the case, punctuation and articles between them; nothing, if it has no words."""
     words = normalise(text).split()
-    between = r"[\W_]+(?:(?:the|a|an)\s+)?".join(map(re.escape, words))
-    return re.compile(rf"(?<!\w)(?:(?:the|a|an)\s+)?{between}(?!\w)" if words else r"(?!)", re.IGNORECASE)
+    # `normalise` drops punctuation and "_": "oneil" must find "O'Neil", "us" "U.S.", "kabul" "_Kabul_".
+    spelt = (r"(?:[^\w\s]|_)*".join(map(re.escape, word)) for word in words)
+    between = r"[\W_]+(?:(?:the|a|an)[\W_]+)?".join(spelt)
+    return re.compile(rf"(?<![^\W_])(?:(?:the|a|an)\s+)?{between}(?![^\W_])" if words else r"(?!)", re.IGNORECASE)
 
 
 def _head_of_sentence(body: str) -> str:

@@ -4,7 +4,7 @@
 | --- | --- |
 | entries | those of A, then those of B that A does not have, level by level, with new ids |
 | near-duplicates | as similar as for `build`: B's entry goes into the closest of A, which keeps its words and its vector |
-| thresholds | the stricter: the higher minimum score and percentile, the lower Ward height; `reason` says where they differed |
+| thresholds | the stricter: the higher minimum score and percentile, the lower height of a linkage; `reason` says where they differed |
 | parents | the content hashes of both |
 """
 

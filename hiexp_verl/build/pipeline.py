@@ -1,6 +1,7 @@
 """Trajectories to a HEK, top to bottom (method page, section 2)."""
 
 import hashlib
+import logging
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
@@ -10,12 +11,14 @@ from typing import Protocol
 
 from tqdm import tqdm
 
+from hiexp_verl.build.cluster import threshold_of
 from hiexp_verl.build.contrast import Contrast, contrasts
 from hiexp_verl.build.diagnose import Diagnosis, diagnose
 from hiexp_verl.build.distill import Distiller, PromptedDistiller
 from hiexp_verl.build.draft import Draft, clean
 from hiexp_verl.build.entries import case, merge, number
 from hiexp_verl.build.gates import admit, is_advice
+from hiexp_verl.build.intake import distinct
 from hiexp_verl.build.summarise import LevelConfig, summarise
 from hiexp_verl.build.thresholds import thresholds
 from hiexp_verl.build.titles import fitting
@@ -26,6 +29,8 @@ from hiexp_verl.hek.header import Header
 from hiexp_verl.hek.store import HEK
 from hiexp_verl.transcript import searches
 from hiexp_verl.types import Entry, Source, Trajectory
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -78,18 +83,25 @@ def build(
     """Distil trajectories into experience: cases (E1), patterns (E2), strategies (E3).
 
     Raises:
-        HiExpError: there is nothing to contrast, or no entry could be written; the message says why.
+        HiExpError: an id stands for two questions, there is nothing to contrast, or no entry could be written; the message says why.
     """
     config = config or BuildConfig()
-    trajectories = list(trajectories)
+    given = list(trajectories)
+    trajectories, repeated = distinct(given)
+    logger.info("contrasting %d trajectories", len(trajectories))
     contrasted, dropped = contrasts(trajectories, config.success_at, config.single_sided)
+    dropped.update(repeated)
+    logger.info("diagnosing the failures of %d contrasts", len(contrasted))
     diagnoses = list(chain.from_iterable(map_contrasts(partial(diagnose, most=config.cases_per_question), contrasted)))
+    logger.info("reflecting on %d diagnoses with %s", len(diagnoses), distiller.name)
     cases = _cases(diagnoses, distiller, encoder, config, dropped)
+    logger.info("clustering %d E1, summarising the clusters", len(cases))
     patterns, pattern_height = summarise(cases, "e2", distiller, encoder, config.pattern, dropped, config.confirm)
+    logger.info("clustering %d E2, summarising the clusters", len(patterns))
     strategies, strategy_height = summarise(patterns, "e3", distiller, encoder, config.strategy, dropped, config.confirm)
     if isinstance(distiller, PromptedDistiller):
         dropped.update(distiller.dropped)
-    counts = _counts(trajectories, contrasted, diagnoses, (cases, patterns, strategies), dropped)
+    counts = _counts(given, contrasted, diagnoses, (cases, patterns, strategies), dropped)
     entries = (*cases, *patterns, *strategies)
     if not entries:
         raise HiExpError(f"the trajectories gave no experience ({_why(counts)}); roll out more per question, or set single_sided")
@@ -101,12 +113,16 @@ def build(
         counts=counts,
         near_duplicates=near_duplicates({t.question_id: t.question for t in trajectories}),
     )
+    logger.info("encoding %d titles, choosing thresholds", len(entries))
     vectors_E_D = encoder.encode_passages([entry.title for entry in entries])
     asked = [source_of(t) for t in trajectories]
     used = {source for case in cases for source in case.sources}
     hek = HEK(header, entries, vectors_E_D, tuple(source for source in asked if source.id in used))
     scores, fire_rate = thresholds(hek, asked, encoder, config.percentile, config.min_fire_rate)
-    heights = {"pattern_max_height": pattern_height, "strategy_max_height": strategy_height}
+    heights = {
+        threshold_of("e1", config.pattern.linkage): pattern_height,
+        threshold_of("e2", config.strategy.linkage): strategy_height,
+    }
     return BuildReport(replace(hek, header=replace(header, thresholds=scores | heights)), counts, fire_rate)
 
 

@@ -3,14 +3,14 @@
 from dataclasses import dataclass, replace
 
 from hiexp_verl.build.calibration import Calibration, Criterion, calibrate_height
-from hiexp_verl.build.cluster import Linkage
+from hiexp_verl.build.cluster import Linkage, threshold_of
 from hiexp_verl.build.summarise import with_shape
 from hiexp_verl.build.thresholds import thresholds
 from hiexp_verl.encoder import Encoder
 from hiexp_verl.hek.store import HEK
 from hiexp_verl.types import Level
 
-_HEIGHTS: dict[Level, str] = {"e1": "pattern_max_height", "e2": "strategy_max_height"}
+_CLUSTERED: tuple[Level, ...] = ("e1", "e2")
 MIN_ENTRIES = 3
 
 
@@ -34,25 +34,26 @@ def recalibrate(
 ) -> Recalibrated:
     """Choose minimum scores from the queries and questions that the HEK remembers, and heights from its entries.
 
-    A level of fewer than 3 entries keeps its height. Entries stay as they are: the heights hold for the next build.
+    A level of fewer than 3 entries keeps its height, and so does the other linkage. Entries stay as they are: the heights
+    hold for the next build.
 
     Raises:
         HiExpError: the encoder is not the HEK's; see `calibrate_height`.
     """
     hek.check_encoder(encoder.identity)
     heights: dict[str, Calibration] = {}
-    for level, name in _HEIGHTS.items():
+    for level in _CLUSTERED:
         rows = [row for row, entry in enumerate(hek.entries) if entry.level == level]
         if len(rows) >= MIN_ENTRIES:
             vectors_E_D = with_shape(hek.vectors_E_D[rows], [hek.entries[row] for row in rows])
-            heights[name] = calibrate_height(vectors_E_D, by, cluster_size, linkage)
+            heights[threshold_of(level, linkage)] = calibrate_height(vectors_E_D, by, cluster_size, linkage)
     scores, fire_rate = thresholds(hek, hek.sources, encoder, percentile, min_fire_rate)
     chosen = {**hek.header.thresholds, **scores, **{name: calibration.height for name, calibration in heights.items()}}
     header = replace(
         hek.header,
         thresholds=chosen,
         parents=(hek.content_hash(),),
-        reason=f"calibrated by {by}, percentile {percentile:g}",
+        reason=f"calibrated by {by} with {linkage} linkage, percentile {percentile:g}",
         content_hash="",
     )
     return Recalibrated(replace(hek, header=header), heights, fire_rate)

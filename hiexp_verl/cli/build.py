@@ -18,8 +18,9 @@ def add_build(verbs: Any) -> None:
         "example: hiexp build --trajectories outputs/rollouts/trajectories.jsonl --distiller rules --encoder DIR --out hek\n\n"
         "before paying for answers, see what would be asked (the encoder runs, for the clusters):\n"
         "         hiexp build ... --distiller openai:https://HOST/v1#MODEL --dry-run --show 1 --price 0.15 0.60\n\n"
-        "Killed, the same command with --resume goes on where it was and gives the same HEK. OUT/build.json tells what the\n"
-        "last build used, left out, and took in calls, tokens and seconds."
+        "Killed, the same command with --resume goes on where it was and gives the same HEK; without it, the build refuses to\n"
+        "throw the stored answers away: delete OUT/answers.jsonl to start anew. OUT/build.json tells what the last build used,\n"
+        "left out, and took in calls, tokens and seconds."
     )
     parser = add_verb(verbs, "build", run_build, "Distil trajectories into a three-level HEK.", epilog)
     parser.add_argument("--trajectories", type=Path, nargs="+", required=True, metavar="FILE")

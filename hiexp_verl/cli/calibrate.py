@@ -36,25 +36,31 @@ def add_calibrate(verbs: Any) -> None:
 
 def run_calibrate(arguments: argparse.Namespace) -> int:
     """Calibrate a HEK and save the new version, or look at vectors."""
-    from hiexp_verl.build.calibration import calibrate_height, plot, table
+    from hiexp_verl.build.calibration import calibrate_height, check_plot, plot, table
     from hiexp_verl.build.recalibrate import recalibrate
-    from hiexp_verl.hek.check import read_vectors
+    from hiexp_verl.build.unit_vectors import read_unit_vectors
     from hiexp_verl.hek.locate import open_encoder
     from hiexp_verl.hek.store import HEK
 
     if (arguments.hek is None) == (arguments.vectors is None):
         raise HiExpError("give either a HEK or --vectors FILE.npy")
+    if arguments.plot is not None:
+        check_plot(arguments.plot)
     if arguments.vectors is not None:
-        vectors_E_D = read_vectors(arguments.vectors)
+        vectors_E_D = read_unit_vectors(arguments.vectors)
         calibrations = {"vectors": calibrate_height(vectors_E_D, arguments.by, arguments.cluster_size, arguments.linkage)}
+        if arguments.plot is not None:
+            plot(calibrations, arguments.plot)
         value: dict[str, Any] = {"height": calibrations["vectors"].height}
         text = ""
     else:
         hek = HEK.load(arguments.hek)
         encoder = open_encoder(hek, arguments.hek, arguments.encoder)
         done = recalibrate(hek, encoder, arguments.by, arguments.cluster_size, arguments.linkage, arguments.percentile)
-        version = done.hek.save(arguments.hek)
         calibrations = done.heights
+        if arguments.plot is not None:  # before anything is saved: it may fail
+            plot(calibrations, arguments.plot)
+        version = done.hek.save(arguments.hek)
         thresholds = done.hek.header.thresholds
         value = {
             "thresholds": thresholds,
@@ -64,8 +70,6 @@ def run_calibrate(arguments: argparse.Namespace) -> int:
         }
         stored = "\n".join(f"{name:>22} {number:g}" for name, number in sorted(thresholds.items()))
         text = f"{stored}\n{done.step_fire_rate:.0%} of its own searches would get an E1 of another question\nsaved as {version}"
-    if arguments.plot is not None:
-        plot(calibrations, arguments.plot)
     tables = [f"{name}\n{table(calibration)}\n" for name, calibration in calibrations.items()]
     value["levels"] = {name: asdict(calibration) for name, calibration in calibrations.items()}
     print_result(arguments.json, value, "\n".join([*tables, text]).rstrip())

@@ -18,7 +18,8 @@ formats (one JSON object a line, .gz or plain):
 
 Where an answer is not marked as correct or wrong, it is scored. Left out, named with their line and counted: lines that
 cannot be read, duplicates, an id that another trajectory had first, and all copies of a trajectory that are marked
-correct here and wrong there.
+correct here and wrong there. Told as well: how many trajectories have no search. Transcripts of which none has the tag of a
+search or an answer are refused: their tags are others than those looked for.
 
 example: hiexp import runs/*.jsonl.gz --format r1-searcher --out trajectories.jsonl
          hiexp import mine.jsonl --format r1-searcher --query-tags "<search>" "</search>" \\
@@ -49,6 +50,7 @@ def run_import(arguments: argparse.Namespace) -> int:
         raise HiExpError(f"tags can be set for --format r1-searcher only, found --format {arguments.format}; leave them out")
     convert = FromR1Searcher(Tags(**tags)) if tags else FORMATS[arguments.format]()
     report = import_trajectories(arguments.files, arguments.out, convert, arguments.strict)
-    value = {"read": report.read, "written": report.written, "rejected": report.rejected, "reasons": dict(report.reasons)}
+    counts = {"read": report.read, "written": report.written, "rejected": report.rejected, "without_search": report.without_search}
+    value = counts | {"reasons": dict(report.reasons)}
     print_result(arguments.json, value, report.summary())
     return 0

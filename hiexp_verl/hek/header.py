@@ -16,7 +16,7 @@ class Header:
     """Where a HEK comes from and which encoder and thresholds it needs."""
 
     encoder: EncoderIdentity
-    thresholds: dict[str, float] = field(default_factory=dict)  # cosines valid for this encoder only; see `calibrate`
+    thresholds: dict[str, float] = field(default_factory=dict)  # cosines and heights valid for this encoder only; see `calibrate`
     distiller: str = ""  # "rules", or the model that wrote the entries
     models: tuple[str, ...] = ()  # the policies whose trajectories were distilled
     prompts: dict[str, str] = field(default_factory=dict)  # prompt file -> sha256

@@ -13,6 +13,7 @@ Nothing in it depends on the time or the machine: the same input gives the same 
 """
 
 import hashlib
+import io
 import json
 import os
 import shutil
@@ -29,7 +30,7 @@ from hiexp_verl.errors import HiExpError
 from hiexp_verl.hek import card, check
 from hiexp_verl.hek.header import Header, header_text, read_header
 from hiexp_verl.hek.lock import locked
-from hiexp_verl.jsonl import atomic_writer, read_jsonl, writing
+from hiexp_verl.jsonl import UNCHANGED, atomic_writer, read_jsonl, writing
 from hiexp_verl.types import LEVELS, Entry, Source, to_json
 
 
@@ -90,7 +91,7 @@ class HEK:
         current = current_version(root)
         if current is not None and _holds(current, content_hash):
             return current
-        with writing(root):
+        with writing(root, UNCHANGED):
             root.mkdir(parents=True, exist_ok=True)
             with locked(root):
                 version = _left_by_a_killed_save(root, content_hash)
@@ -139,7 +140,7 @@ def set_current(root: Path, version: str) -> None:
     Raises:
         HiExpError: the disk is full, or `root` is not writable.
     """
-    with writing(root), atomic_writer(root / "CURRENT") as file:
+    with writing(root, UNCHANGED), atomic_writer(root / "CURRENT") as file:
         file.write(version + "\n")
 
 
@@ -202,15 +203,14 @@ def _write_version(hek: HEK, folder: Path) -> None:
     _write_synced(folder / "entries.jsonl", _lines(hek.entries).encode())
     _write_synced(folder / "sources.jsonl", _lines(hek.sources).encode())
     _write_synced(folder / "README.md", card.card(hek).encode())
-    with (folder / "vectors.npy").open("wb") as file:
-        np.save(file, np.ascontiguousarray(hek.vectors_E_D, dtype="<f4"), allow_pickle=False)
-        file.flush()
-        os.fsync(file.fileno())
+    vectors = io.BytesIO()  # numpy's own writing to a file does not say that the disk is full
+    np.save(vectors, np.ascontiguousarray(hek.vectors_E_D, dtype="<f4"), allow_pickle=False)
+    _write_synced(folder / "vectors.npy", vectors.getbuffer())
     folder.chmod(0o755)  # mkdtemp makes it private
     _sync_folder(folder)
 
 
-def _write_synced(path: Path, content: bytes) -> None:
+def _write_synced(path: Path, content: bytes | memoryview) -> None:
     with path.open("wb") as file:
         file.write(content)
         file.flush()

@@ -70,7 +70,7 @@ def read_transcripts(files: Iterable[Path], entries: Iterable[Entry], sources: M
     files, wanted = list(files), {evidence.trajectory for entry in entries for evidence in entry.evidence}
     found: dict[str, Trajectory] = {}
     others: set[str] = set()
-    for trajectory in (t for file in files for t in read_trajectories(file)):
+    for trajectory in read_trajectories(*files):
         if trajectory.id in wanted:
             if _is(trajectory, sources.get(trajectory.id)):
                 found[trajectory.id] = trajectory

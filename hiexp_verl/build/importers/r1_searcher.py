@@ -12,6 +12,7 @@ from hiexp_verl.build.importers.outcome import judge, prediction_of, question_id
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.jsonl import read_jsonl
 from hiexp_verl.rows import BadRow
+from hiexp_verl.text import printable
 from hiexp_verl.types import Message, Trajectory
 
 _SYSTEM = "Answer the question. Search as often as needed, then give a short answer."
@@ -19,6 +20,8 @@ _KNOWN = {"dataset", "model", "question", "answer", "answers", "prediction", "co
 _NEXT_DOCUMENT = re.compile(r"^(?=\(\d+\)\S)", re.MULTILINE)
 # "(1)Title: Kabul Text: Kabul is ..." or, as the files for 2WikiMultihopQA have it, "(1)Kabul   Kabul is ..."
 _DOCUMENT = re.compile(r'\((\d+)\)("?Title: )?')
+_TAG_LIKE = re.compile(r"<[^<>\s]{1,40}>|\[/?[A-Za-z_]{1,20}\]")
+_TAGS_SHOWN, _EXTRACT_CHARS, _HEAD_CHARS = 8, 120, 5000  # of a transcript without the tags that were looked for
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,8 @@ class FromR1Searcher:
         self._tags = tags or Tags()
         self._ids: dict[str, str] = {}  # question id from the text and the data set -> our id
         self._sizes: Counter[str] = Counter()
+        self._first = ""  # the start of the first transcript, as long as none had a tag
+        self._tagged = False
 
     def __call__(self, row: dict[str, Any]) -> Trajectory:
         """Return the trajectory of a row.
@@ -52,8 +57,9 @@ class FromR1Searcher:
         Raises:
             BadRow: a field is missing or of the wrong type.
         """
-        question, answers = fields.text(row, "question"), fields.answers(row)
-        messages = tuple(_messages(question, fields.text(row, "text"), self._tags))
+        question, answers, text = fields.text(row, "question"), fields.answers(row), fields.text(row, "text")
+        messages = tuple(_messages(question, text, self._tags))
+        self._note_tags(text)
         prediction = fields.text(row, "prediction") if str(row.get("prediction") or "").strip() else prediction_of(messages)
         correct = fields.flag(row, "correct") if row.get("correct") is not None else None
         reward, correct = judge(prediction, answers, correct=correct)
@@ -68,6 +74,28 @@ class FromR1Searcher:
             model=str(row.get("model") or ""),
             extra={key: value for key, value in row.items() if key not in _KNOWN},
         )
+
+    def check_tags(self) -> None:
+        """Refuse what was converted when no transcript had the tag of a search or of an answer: the tags are others.
+
+        Raises:
+            HiExpError: it says which tags were looked for, and what the first transcript holds.
+        """
+        if self._tagged or not self._first:
+            return
+        looked_for = " and ".join(f"{opening} ... {closing}" for opening, closing in (self._tags.query, self._tags.answer))
+        found = list(dict.fromkeys(_TAG_LIKE.findall(self._first)))[:_TAGS_SHOWN]
+        holds = f"holds {', '.join(found)}" if found else "begins"
+        extract = f"{holds}: {' '.join(printable(self._first[:_EXTRACT_CHARS]).split())!r}"
+        todo = "set --query-tags, --documents-tags and --answer-tags to those in the text"
+        raise HiExpError(
+            f"no transcript has the tag of a search or an answer; looked for {looked_for}, but the first one {extract}; {todo}"
+        )
+
+    def _note_tags(self, text: str) -> None:
+        if not self._tagged:
+            self._tagged = self._tags.query[0] in text or self._tags.answer[0] in text
+            self._first = self._first or text[:_HEAD_CHARS]
 
     def _question_id(self, dataset: str, question: str) -> str:
         by_text = question_id_of(question)

@@ -9,11 +9,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TextIO
 
-from hiexp_verl.build.importers import Converter
+from hiexp_verl.build.importers import Converter, FromR1Searcher
 from hiexp_verl.build.importers.ledger import CONTRADICTORY, Ledger, Place, Seen
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.jsonl import atomic_writer
 from hiexp_verl.rows import BadRow, read_rows
+from hiexp_verl.transcript import searches
 from hiexp_verl.types import Trajectory, to_json
 
 logger = logging.getLogger(__name__)
@@ -27,6 +28,7 @@ class ImportReport:
     read: int = 0
     written: int = 0
     reasons: Counter[str] = field(default_factory=Counter)  # why lines were rejected
+    without_search: int = 0  # of those written
 
     @property
     def rejected(self) -> int:
@@ -34,9 +36,10 @@ class ImportReport:
         return self.reasons.total()
 
     def summary(self) -> str:
-        """Return the counts, then one line per reason."""
+        """Return the counts, how many written trajectories have no search, then one line per reason."""
         lines = [f"read {self.read}, written {self.written}, rejected {self.rejected}"]
-        return "\n".join(lines + [f"{count:6d} {reason}" for reason, count in self.reasons.most_common()])
+        searchless = [f"{self.without_search:6d} written without a search"] if self.without_search else []
+        return "\n".join(lines + searchless + [f"{count:6d} {reason}" for reason, count in self.reasons.most_common()])
 
 
 def import_trajectories(files: Sequence[Path], out: Path, convert: Converter, strict: bool = False) -> ImportReport:
@@ -53,8 +56,8 @@ def import_trajectories(files: Sequence[Path], out: Path, convert: Converter, st
         strict: write nothing when any line is rejected.
 
     Raises:
-        HiExpError: a file cannot be read, nothing in them can be used, a line was rejected under `strict`, or `out` cannot
-            be written.
+        HiExpError: a file cannot be read, nothing in them can be used, no transcript has the tags that were looked for, a
+            line was rejected under `strict`, or `out` cannot be written.
     """
     _check_paths(files, out)
     run = _Import(files, convert)
@@ -63,6 +66,8 @@ def import_trajectories(files: Sequence[Path], out: Path, convert: Converter, st
         # Staged, because a later line may contradict one that is written.
         with tempfile.TemporaryFile("w+", encoding="utf-8", dir=out.parent) as staged:
             run.stage(staged)
+            if isinstance(convert, FromR1Searcher):
+                convert.check_tags()
             staged.seek(0)
             kept = run.kept(staged)
             first = next(kept, None)
@@ -73,6 +78,7 @@ def import_trajectories(files: Sequence[Path], out: Path, convert: Converter, st
                 file.writelines(kept)
                 if strict and run.report.rejected:
                     raise HiExpError(f"{_told(run.report)}, so nothing was written; mend them, or leave --strict out")
+        run.warn_of_few_searches()
     except OSError as error:
         raise HiExpError(f"{out} cannot be written ({error.strerror or error}); nothing was changed, make room and repeat") from error
     return run.report
@@ -86,7 +92,7 @@ class _Import:
         self._files, self._convert, self._ledger = files, convert, Ledger()
 
     def stage(self, staged: TextIO) -> None:
-        """Write every usable trajectory, with its content's digest and its place before it."""
+        """Write every usable trajectory, with its content's digest, its place and whether it searched before it."""
         for number, path in enumerate(self._files):
             for line, row in read_rows(path):
                 self.report.read += 1
@@ -96,7 +102,8 @@ class _Import:
                     trajectory = self._convert(row)
                     _line(trajectory)  # what cannot be written must not enter the ledger, where good copies would meet it
                     trajectory, content = self._ledger.enter(trajectory, (number, line))
-                    staged.write(f"{content.hex()} {number} {line} {_line(trajectory)}\n")
+                    searched = int(bool(searches(trajectory.messages)))
+                    staged.write(f"{content.hex()} {number} {line} {searched} {_line(trajectory)}\n")
                 except Seen as error:
                     self._reject((number, line), error.wrong, f"first in {self._where(error.first)}")
                 except BadRow as error:
@@ -107,12 +114,22 @@ class _Import:
     def kept(self, staged: TextIO) -> Iterator[str]:
         """Yield the staged lines that nothing contradicted later."""
         for text in staged:
-            content, number, line, row = text.split(" ", 3)
+            content, number, line, searched, row = text.split(" ", 4)
             if bytes.fromhex(content) in self._ledger.contradicted:
                 self._reject((int(number), int(line)), CONTRADICTORY, "a later copy has the other")
             else:
                 self.report.written += 1
+                self.report.without_search += searched == "0"
                 yield row
+
+    def warn_of_few_searches(self) -> None:
+        """Say when most trajectories have no search: perhaps they have, in a form that was not recognised."""
+        if 2 * self.report.without_search > self.report.written:
+            logger.warning(
+                "%d of %d trajectories have no search; if the agent did search, check --format and --query-tags",
+                self.report.without_search,
+                self.report.written,
+            )
 
     def _reject(self, place: Place, wrong: str, found: str = "") -> None:
         self.report.reasons[wrong] += 1
