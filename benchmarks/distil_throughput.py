@@ -145,8 +145,8 @@ def answering(model: Any) -> Run:
 @contextmanager
 def offline(model: Path) -> Iterator[Run]:
     """Start the yardstick in a process with the environment and engine arguments of ours."""
-    command = [sys.executable, str(Path(__file__).resolve()), "--yardstick", "--model", str(model)]
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    command = [sys.executable, "-m", "benchmarks.distil_throughput", "--yardstick", "--model", str(model)]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True, "cwd": ROOT}
     with engine_process(command, **pipes) as (worker, log):
 
         def run(conversations: Conversations) -> tuple[int, float]:

@@ -7,7 +7,7 @@ import pytest
 from hiexp_verl.build.contrast import Contrast
 from hiexp_verl.build.diagnose import Diagnosis, diagnose
 from hiexp_verl.build.draft import Draft
-from hiexp_verl.build.gates import admit, admit_summary, is_advice, refusal, repeats, script_of
+from hiexp_verl.build.gates import admit, admit_summary, is_advice, is_part_of, refusal, repeats, script_of
 from tests.episodes import QUESTION, episode, two_hops
 from tests.factories import entry
 
@@ -88,6 +88,18 @@ def test_a_summary_is_admitted_or_refused_with_a_reason(description, why):
 def test_words_are_compared_without_articles_and_case():
     assert repeats("the CAPITAL of France", "Capital of France?")
     assert not repeats("capital", "capital of France")
+
+
+def test_a_text_is_part_of_one_that_has_its_words():
+    assert is_part_of("the common profession", "What two share, as in: the common profession of both")
+    assert not is_part_of("what two named things share", "the common profession of both")
+
+
+def test_advice_that_needs_the_answer_is_refused_and_a_title_redacted():
+    described = Draft("Where Kabul is the capital", "Search for the mountain and then for the capital, Kabul.", "guide")
+    assert admit(described, diagnosis()) == "tells the answer"
+    admitted = admit(replace(described, description="Find the country by its mountain first, then ask for it."), diagnosis())
+    assert isinstance(admitted, Draft) and admitted.title == "Where the answer is the capital"
 
 
 def test_the_script_of_most_letters_counts():

@@ -9,6 +9,7 @@ from hiexp_verl.build.diagnose import Diagnosis
 from hiexp_verl.build.draft import Draft, clean, fit
 from hiexp_verl.build.mask import pattern_of
 from hiexp_verl.scoring import normalise
+from hiexp_verl.text import sanitise
 from hiexp_verl.types import Entry
 
 MIN_TITLE_WORDS, MIN_DESCRIPTION_WORDS = 2, 4
@@ -31,7 +32,12 @@ _PARTS = re.compile(
 
 
 def admit(draft: Draft, d: Diagnosis) -> Draft | str:
-    """Return the draft of an E1, cleaned, as it enters the HEK, or why it does not."""
+    """Return the draft of an E1, cleaned, as it enters the HEK, or why it does not.
+
+    Advice that needs the answer is refused, not redacted: "search for the regime's the answer" helps nobody.
+    """
+    if tells(sanitise(draft.description, 2000), d.question, d.answers):
+        return "tells the answer"
     cleaned = clean(draft, d.masker, d.answers, d.question)
     return (refusal(cleaned, d) or cleaned) if cleaned is not None else _NOTHING_LEFT
 
@@ -107,6 +113,12 @@ def repeats(text: str, question: str) -> bool:
     """Whether two texts are made of the same words, for the most part."""
     mine, theirs = set(normalise(text).split()), set(normalise(question).split())
     return len(mine & theirs) >= COPY * len(mine | theirs)
+
+
+def is_part_of(text: str, longer: str) -> bool:
+    """Whether the words of a text are, for the most part, words of the other: it says no more than that one."""
+    mine, theirs = set(normalise(text).split()), set(normalise(longer).split())
+    return len(mine & theirs) >= COPY * len(mine)
 
 
 def script_of(text: str) -> str:

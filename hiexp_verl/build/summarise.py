@@ -10,7 +10,7 @@ from hiexp_verl.build.cluster import Linkage, height_for, height_of_cosine, link
 from hiexp_verl.build.distill import Distiller
 from hiexp_verl.build.draft import Draft
 from hiexp_verl.build.entries import merge, number, parent
-from hiexp_verl.build.gates import admit_summary, is_advice, repeats
+from hiexp_verl.build.gates import admit_summary, is_advice, is_part_of
 from hiexp_verl.build.rules import advice_over, tag_values
 from hiexp_verl.build.support import spread_order, supporters
 from hiexp_verl.build.titles import fitting
@@ -104,7 +104,7 @@ def _with_fitting_titles(
     kinds_N_D /= np.maximum(np.linalg.norm(kinds_N_D, axis=1, keepdims=True), 1e-12)
     near = fitting(encoder.encode_passages([draft.title for draft, _ in written]), kinds_N_D)
     told = [[entries[row].title for row in group] for _, group in written]
-    one_members = [any(repeats(draft.title, title) for title in titles) for (draft, _), titles in zip(written, told, strict=True)]
+    one_members = [any(is_part_of(draft.title, title) for title in titles) for (draft, _), titles in zip(written, told, strict=True)]
     fits = [fit and not one and not is_advice(draft) for fit, one, (draft, _) in zip(near, one_members, written, strict=True)]
     dropped[f"{level} titles that do not tell the kind of question, replaced"] += fits.count(False)
     computed = [advice_over([entries[row] for row in group], level).title for _, group in written]
