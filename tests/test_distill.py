@@ -106,6 +106,15 @@ def test_a_description_that_repeats_the_title_is_left_out():
     assert distiller.dropped == {"E1 description says no more than the title": 1}
 
 
+def test_advice_that_needs_the_answer_is_asked_for_again():
+    told = {**GOOD, "description": "Find the country first, then search for Kabul."}
+    distiller = PromptedDistiller(Scripted([told], [GOOD]))
+    assert distiller.reflect([diagnosis()]) == [Draft(**GOOD)]
+    distiller = PromptedDistiller(Scripted([told], [told]))
+    assert distiller.reflect([diagnosis()]) == [None]
+    assert distiller.dropped == {"E1 tells the answer": 1}
+
+
 def test_the_prompt_holds_the_diagnosis_and_not_the_answer():
     source = Scripted([GOOD])
     PromptedDistiller(source).reflect([diagnosis()])

@@ -95,12 +95,5 @@ def test_a_text_is_part_of_one_that_has_its_words():
     assert not is_part_of("what two named things share", "the common profession of both")
 
 
-def test_advice_that_needs_the_answer_is_refused_and_a_title_redacted():
-    described = Draft("Where Kabul is the capital", "Search for the mountain and then for the capital, Kabul.", "guide")
-    assert admit(described, diagnosis()) == "tells the answer"
-    admitted = admit(replace(described, description="Find the country by its mountain first, then ask for it."), diagnosis())
-    assert isinstance(admitted, Draft) and admitted.title == "Where the answer is the capital"
-
-
 def test_the_script_of_most_letters_counts():
     assert (script_of("abc \u4e2d"), script_of("\u4e2d\u56fd a"), script_of("12 !")) == ("LATIN", "CJK", "")

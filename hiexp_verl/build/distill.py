@@ -11,7 +11,7 @@ from typing import Protocol
 from hiexp_verl.build.answers import YES_OR_NO_SCHEMA, Answers, CachedAnswers, FileAnswers, ModelAnswers
 from hiexp_verl.build.diagnose import Diagnosis
 from hiexp_verl.build.draft import Draft
-from hiexp_verl.build.gates import admit, admit_summary
+from hiexp_verl.build.gates import admit, admit_summary, tells
 from hiexp_verl.build.prompts import confirmation_prompt, examples, prompt_files, reflection_prompt, summary_prompt
 from hiexp_verl.build.rules import RulesDistiller
 from hiexp_verl.build.usage import Usage
@@ -75,6 +75,9 @@ class PromptedDistiller:
             diagnosis = diagnoses[index]
             if _is_copy(draft):
                 return "copied a worked example"
+            # Redacted, it would read "search for the regime's the answer": the model can write another one.
+            if tells(draft.description, diagnosis.question, diagnosis.answers):
+                return "tells the answer"
             return admit(draft, diagnosis)
 
         return self._write(len(diagnoses), lambda i, attempt: reflection_prompt(diagnoses[i], attempt), accept, "E1")

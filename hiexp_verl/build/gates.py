@@ -9,7 +9,6 @@ from hiexp_verl.build.diagnose import Diagnosis
 from hiexp_verl.build.draft import Draft, clean, fit
 from hiexp_verl.build.mask import pattern_of
 from hiexp_verl.scoring import normalise
-from hiexp_verl.text import sanitise
 from hiexp_verl.types import Entry
 
 MIN_TITLE_WORDS, MIN_DESCRIPTION_WORDS = 2, 4
@@ -32,12 +31,7 @@ _PARTS = re.compile(
 
 
 def admit(draft: Draft, d: Diagnosis) -> Draft | str:
-    """Return the draft of an E1, cleaned, as it enters the HEK, or why it does not.
-
-    Advice that needs the answer is refused, not redacted: "search for the regime's the answer" helps nobody.
-    """
-    if tells(sanitise(draft.description, 2000), d.question, d.answers):
-        return "tells the answer"
+    """Return the draft of an E1, cleaned, as it enters the HEK, or why it does not."""
     cleaned = clean(draft, d.masker, d.answers, d.question)
     return (refusal(cleaned, d) or cleaned) if cleaned is not None else _NOTHING_LEFT
 
