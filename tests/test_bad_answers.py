@@ -88,7 +88,8 @@ def test_garbage_is_counted_and_never_in_an_entry(texts):
     diagnosed = sum(count for what, count in report.counts.items() if what.startswith("diagnosed"))
     left_out = sum(count for what, count in report.counts.items() if what.startswith("left out: E1 "))
     merged = report.counts.get("left out: e1 near-duplicates merged", 0)
-    assert report.counts["e1 written"] + merged + left_out == diagnosed
+    lost = report.counts.get("left out: e1 lost the point of the diagnosis", 0)  # the good answer fits one diagnosis, not all
+    assert report.counts["e1 written"] + merged + lost + left_out == diagnosed
     assert sum(count for why, count in distiller.dropped.items() if why.startswith("E1")) == left_out
     for entry in report.hek.entries:
         assert 0 < len(entry.title) <= MAX_TITLE_CHARS

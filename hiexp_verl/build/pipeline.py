@@ -17,11 +17,12 @@ from hiexp_verl.build.diagnose import Diagnosis, diagnose
 from hiexp_verl.build.distill import Distiller, PromptedDistiller
 from hiexp_verl.build.draft import Draft, clean
 from hiexp_verl.build.entries import case, merge, number
+from hiexp_verl.build.fitting import fitting
 from hiexp_verl.build.gates import admit, is_advice
 from hiexp_verl.build.intake import distinct
+from hiexp_verl.build.rules import advice_for
 from hiexp_verl.build.summarise import LevelConfig, summarise
 from hiexp_verl.build.thresholds import thresholds
-from hiexp_verl.build.titles import fitting
 from hiexp_verl.build.words import content_words
 from hiexp_verl.encoder import Encoder
 from hiexp_verl.errors import HiExpError
@@ -151,10 +152,22 @@ def _cases(
             admitted.append((result, diagnosis))
         elif result is not None:
             dropped[f"e1 {result}"] += 1
-    written = [case(draft, diagnosis) for draft, diagnosis in _with_fitting_titles(admitted, encoder, dropped)]
+    kept = _to_the_point(admitted, encoder, dropped)
+    written = [case(draft, diagnosis) for draft, diagnosis in _with_fitting_titles(kept, encoder, dropped)]
     merged = merge(written, encoder, config.merge_cosine, config.merge_cosine)
     dropped["e1 near-duplicates merged"] += len(written) - len(merged)
     return number(merged, "e1")
+
+
+def _to_the_point(drafts: Sequence[tuple[Draft, Diagnosis]], encoder: Encoder, dropped: Counter[str]) -> list[tuple[Draft, Diagnosis]]:
+    """Leave out advice that lies no nearer to what the diagnosis calls for than to what others call for: its point was lost."""
+    if not drafts:
+        return []
+    called_for = [advice_for(d).description for _, d in drafts]
+    said_N_D, called_for_N_D = (encoder.encode_passages(texts) for texts in ([draft.description for draft, _ in drafts], called_for))
+    kept = [one for one, fits in zip(drafts, fitting(said_N_D, called_for_N_D), strict=True) if fits]
+    dropped["e1 lost the point of the diagnosis"] += len(drafts) - len(kept)
+    return kept
 
 
 def _with_fitting_titles(

@@ -10,10 +10,10 @@ from hiexp_verl.build.cluster import Linkage, height_for, height_of_cosine, link
 from hiexp_verl.build.distill import Distiller
 from hiexp_verl.build.draft import Draft
 from hiexp_verl.build.entries import merge, number, parent
+from hiexp_verl.build.fitting import fitting
 from hiexp_verl.build.gates import admit_summary, is_advice, is_part_of
-from hiexp_verl.build.rules import advice_over, tag_values
+from hiexp_verl.build.rules import RulesDistiller, advice_over, tag_values
 from hiexp_verl.build.support import spread_order, supporters
-from hiexp_verl.build.titles import fitting
 from hiexp_verl.build.ward import Tree
 from hiexp_verl.encoder import Encoder, Vectors
 from hiexp_verl.errors import HiExpError
@@ -65,11 +65,19 @@ def summarise(
     dropped[f"{level} clusters below {config.min_size} entries"] += sum(len(group) < config.min_size for group in groups.values())
     # The most telling members first: a distiller reads as many as fit.
     large = [[group[i] for i in spread_order(titles_E_D[group])] for group in large]
-    drafts = distiller.summarise([[entries[row] for row in group] for group in large], level)
-    written = _admitted(drafts, large, entries, level, dropped)
-    written = _with_fitting_titles(written, entries, titles_E_D, level, encoder, dropped)
-    holds = _support(written, entries, titles_E_D, encoder, config, distiller if confirm else None)
-    parents = _over_supporters(written, holds, entries, level, config, dropped)
+    groups_of = [[entries[row] for row in group] for group in large]
+
+    def parents_of(drafts: Sequence[Draft | None]) -> list[Entry]:
+        written = _admitted(drafts, large, entries, level, dropped)
+        written = _with_fitting_titles(written, entries, titles_E_D, level, encoder, dropped)
+        holds = _support(written, entries, titles_E_D, encoder, config, distiller if confirm else None)
+        return _over_supporters(written, holds, entries, level, config, dropped)
+
+    parents = parents_of(distiller.summarise(groups_of, level))
+    if not parents and not isinstance(distiller, RulesDistiller):
+        # A level that is missing is missed in every episode: the templates write what the model cannot.
+        parents = parents_of(RulesDistiller().summarise(groups_of, level))
+        dropped[f"{level} of the distiller, all of them; written by rule instead"] += len(parents)
     merged = merge(parents, encoder, _ANY, config.merge_cosine)
     dropped[f"{level} near-duplicates merged"] += len(parents) - len(merged)
     return number(merged, level), height

@@ -1,8 +1,8 @@
-"""Titles are measured as retrieval sees them."""
+"""Texts are measured as retrieval sees them."""
 
 import numpy as np
 
-from hiexp_verl.build.titles import fitting
+from hiexp_verl.build.fitting import fitting
 
 EAST, NORTH, BETWEEN = [1.0, 0.0], [0.0, 1.0], [0.6, 0.8]
 
