@@ -75,13 +75,14 @@ MEMBERS = (
         ("Look up X and Y each on its own.", "speaks of one case"),
         ("The failed attempt searched for both, so look up each.", "speaks of one case"),
         ("Combine the titles of both films and search for them.", "advises the mistake"),
+        ("Find who made the one on its own.", "speaks of one of its members"),
         ("Compare both.", "too short"),
         ("", "nothing left after cleaning"),
         ("\u9996\u5148\u627e\u5230 \u56fd\u5bb6 \u7136\u540e \u9996\u90fd \u627e\u5230", "another script than the question's"),
     ],
 )
 def test_a_summary_is_admitted_or_refused_with_a_reason(description, why):
-    result = admit_summary(Draft("Comparing two films", description, "guide"), MEMBERS)
+    result = admit_summary(Draft("Comparing two films", description, "guide"), MEMBERS, "e2")
     assert (result if why else "") == why
 
 

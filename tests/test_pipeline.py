@@ -10,7 +10,7 @@ from hiexp_verl.build.entries import merge
 from hiexp_verl.build.importers import read_r1_searcher
 from hiexp_verl.build.pipeline import BuildConfig, build, near_duplicates
 from hiexp_verl.build.rules import RulesDistiller
-from hiexp_verl.build.summarise import LevelConfig
+from hiexp_verl.build.summarise import BY_RULE, LevelConfig
 from hiexp_verl.encoder import HashEncoder
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.hek import HEK, Retriever
@@ -101,10 +101,22 @@ def test_what_a_model_could_not_write_is_counted():
     report = build(trajectories(), PromptedDistiller(Scripted([GOOD] * 8, ["nonsense"] * 50)), ENCODER, BuildConfig(cases_per_question=1))
     counts = report.counts
     # One answer for all diagnoses: it misses the point of some, and of the rest all but one are near-duplicates.
-    assert counts["left out: e1 lost the point of the diagnosis"] + counts["left out: e1 near-duplicates merged"] + counts["e1 written"] == 8
+    assert (
+        counts["left out: e1 lost the point of the diagnosis"] + counts["left out: e1 near-duplicates merged"] + counts["e1 written"] == 8
+    )
     assert min(counts["left out: e1 lost the point of the diagnosis"], counts["left out: e1 near-duplicates merged"]) > 0
-    # The model summarised nothing that could be read; its levels are not empty for that.
-    assert report.hek.levels["e2"] >= 1 and counts["left out: e2 of the distiller, all of them; written by rule instead"] >= 1
+
+
+def test_summaries_that_the_model_cannot_write_are_computed_and_say_so():
+    class OnlyCases(RulesDistiller):
+        def summarise(self, groups, level):
+            return [None] * len(groups)
+
+    report = build(trajectories(), OnlyCases(), ENCODER)
+    above = [entry for entry in report.hek.entries if entry.level != "e1"]
+    assert {entry.level for entry in above} == {"e2", "e3"}
+    assert all(BY_RULE in entry.tags for entry in above)
+    assert not any(BY_RULE in entry.tags for entry in build(trajectories(), RulesDistiller(), ENCODER).hek.entries)
 
 
 @pytest.mark.parametrize("wrong", [[], [two_hops()], [episode(answer="Rome")]])

@@ -90,7 +90,7 @@ class PromptedDistiller:
         """
 
         def accept(index: int, draft: Draft) -> Draft | str:
-            return "copied a worked example" if _is_copy(draft) else admit_summary(draft, groups[index])
+            return "copied a worked example" if _is_copy(draft) else admit_summary(draft, groups[index], level)
 
         return self._write(len(groups), lambda i, attempt: summary_prompt(groups[i], level, attempt), accept, level.upper())
 

@@ -8,8 +8,10 @@ from collections.abc import Sequence
 from hiexp_verl.build.diagnose import Diagnosis
 from hiexp_verl.build.draft import Draft, clean, fit
 from hiexp_verl.build.mask import pattern_of
+from hiexp_verl.build.rules import advice_over
+from hiexp_verl.build.words import content_words
 from hiexp_verl.scoring import normalise
-from hiexp_verl.types import Entry
+from hiexp_verl.types import Entry, Level
 
 MIN_TITLE_WORDS, MIN_DESCRIPTION_WORDS = 2, 4
 _NOTHING_LEFT, _IS_ONE_CASE = "nothing left after cleaning", "speaks of one case"
@@ -36,11 +38,11 @@ def admit(draft: Draft, d: Diagnosis) -> Draft | str:
     return (refusal(cleaned, d) or cleaned) if cleaned is not None else _NOTHING_LEFT
 
 
-def admit_summary(draft: Draft, members: Sequence[Entry]) -> Draft | str:
+def admit_summary(draft: Draft, members: Sequence[Entry], level: Level) -> Draft | str:
     """Return the draft of an E2 or E3, cleaned, as it enters the HEK, or why it does not.
 
     Its members are free of names and answers; what a summary names beyond their words it has made up. A summary that says
-    what one member says already speaks for that one alone.
+    what one member says already, or speaks of what only one member's title does, speaks for that one alone.
     """
     fitted = fit(draft)
     if len(fitted.title) <= 3 or len(fitted.description) <= 10:
@@ -51,7 +53,11 @@ def admit_summary(draft: Draft, members: Sequence[Entry]) -> Draft | str:
     if any(repeats(fitted.description, member.description) for member in members):
         return "copies one of its members"
     reason = _too_short(fitted) or _one_case(fitted) or _against_parts(fitted, joined) or _other_script(fitted, told)
-    return reason or ("names what no member names" if _new_names(fitted.description, told) else fitted)
+    if not reason and _new_names(fitted.description, told):
+        reason = "names what no member names"
+    if not reason and _particulars(fitted, members, advice_over(members, level)):
+        reason = "speaks of one of its members"
+    return reason or fitted
 
 
 def refusal(draft: Draft, d: Diagnosis) -> str:
@@ -96,6 +102,13 @@ def _new_names(text: str, told: str) -> list[str]:
     """Return the names in the text (capitalised inside a sentence) whose words the other text does not have."""
     words = set(normalise(told).split())
     return [name for name in _CAPITALISED.findall(text) if normalise(name) not in words]
+
+
+def _particulars(draft: Draft, members: Sequence[Entry], general: Draft) -> frozenset[str]:
+    """Return the words of a summary that stand in the title of one member alone, and are none of general advice."""
+    holders = Counter(word for member in members for word in content_words(member.title))
+    alone = {word for word, count in holders.items() if count == 1 and len(members) > 1}
+    return (content_words(draft.description) & alone) - content_words(general.description)
 
 
 def is_advice(draft: Draft) -> bool:

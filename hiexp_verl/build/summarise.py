@@ -12,13 +12,14 @@ from hiexp_verl.build.draft import Draft
 from hiexp_verl.build.entries import merge, number, parent
 from hiexp_verl.build.fitting import fitting
 from hiexp_verl.build.gates import admit_summary, is_advice, is_part_of
-from hiexp_verl.build.rules import RulesDistiller, advice_over, tag_values
+from hiexp_verl.build.rules import advice_over, tag_values
 from hiexp_verl.build.support import spread_order, supporters
 from hiexp_verl.build.ward import Tree
 from hiexp_verl.encoder import Encoder, Vectors
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.types import Entry, Level
 
+BY_RULE = "written:rules"  # tag of a summary that the distiller could not write
 _ANY = -1.0  # a cosine that every pair reaches
 
 
@@ -37,6 +38,15 @@ class LevelConfig:
     def __post_init__(self) -> None:
         if self.max_height is not None and self.cosine is not None:
             raise HiExpError("both max_height and cosine are set for a level; give one of them")
+
+
+@dataclass(frozen=True)
+class _Summary:
+    """A draft and the rows of the entries it is about."""
+
+    draft: Draft
+    rows: list[int]
+    tags: tuple[str, ...] = ()
 
 
 def summarise(
@@ -65,19 +75,11 @@ def summarise(
     dropped[f"{level} clusters below {config.min_size} entries"] += sum(len(group) < config.min_size for group in groups.values())
     # The most telling members first: a distiller reads as many as fit.
     large = [[group[i] for i in spread_order(titles_E_D[group])] for group in large]
-    groups_of = [[entries[row] for row in group] for group in large]
-
-    def parents_of(drafts: Sequence[Draft | None]) -> list[Entry]:
-        written = _admitted(drafts, large, entries, level, dropped)
-        written = _with_fitting_titles(written, entries, titles_E_D, level, encoder, dropped)
-        holds = _support(written, entries, titles_E_D, encoder, config, distiller if confirm else None)
-        return _over_supporters(written, holds, entries, level, config, dropped)
-
-    parents = parents_of(distiller.summarise(groups_of, level))
-    if not parents and not isinstance(distiller, RulesDistiller):
-        # A level that is missing is missed in every episode: the templates write what the model cannot.
-        parents = parents_of(RulesDistiller().summarise(groups_of, level))
-        dropped[f"{level} of the distiller, all of them; written by rule instead"] += len(parents)
+    drafts = distiller.summarise([[entries[row] for row in group] for group in large], level)
+    written = _admitted(drafts, large, entries, level, dropped)
+    written = _with_fitting_titles(written, entries, titles_E_D, level, encoder, dropped)
+    holds = _support(written, entries, titles_E_D, encoder, config, distiller if confirm else None)
+    parents = _over_supporters(written, holds, entries, level, config, dropped)
     merged = merge(parents, encoder, _ANY, config.merge_cosine)
     dropped[f"{level} near-duplicates merged"] += len(parents) - len(merged)
     return number(merged, level), height
@@ -85,81 +87,83 @@ def summarise(
 
 def _admitted(
     drafts: Sequence[Draft | None], groups: Sequence[Sequence[int]], entries: Sequence[Entry], level: Level, dropped: Counter[str]
-) -> list[tuple[Draft, list[int]]]:
-    """Pair the drafts that pass the gates with their members; of None the distiller counts the reasons."""
+) -> list[_Summary]:
+    """Put the drafts that pass the gates over their members, and what the rules say over those whose draft does not.
+
+    A cluster without a summary would be missed in every episode; what cannot be written is computed, and tagged so.
+    """
     admitted = []
     for draft, group in zip(drafts, groups, strict=True):
-        result = admit_summary(draft, [entries[row] for row in group]) if draft is not None else None
-        if isinstance(result, Draft):
-            admitted.append((result, sorted(group)))
-        elif result is not None:
+        members = [entries[row] for row in group]
+        result = admit_summary(draft, members, level) if draft is not None else None
+        if isinstance(result, str):
             dropped[f"{level} {result}"] += 1
+        if isinstance(result, Draft):
+            admitted.append(_Summary(result, sorted(group)))
+        elif isinstance(computed := admit_summary(advice_over(members, level), members, level), Draft):
+            admitted.append(_Summary(computed, sorted(group), (BY_RULE,)))
     return admitted
 
 
 def _with_fitting_titles(
-    written: Sequence[tuple[Draft, list[int]]],
-    entries: Sequence[Entry],
-    titles_E_D: Vectors,
-    level: Level,
-    encoder: Encoder,
-    dropped: Counter[str],
-) -> list[tuple[Draft, list[int]]]:
+    written: Sequence[_Summary], entries: Sequence[Entry], titles_E_D: Vectors, level: Level, encoder: Encoder, dropped: Counter[str]
+) -> list[_Summary]:
     """Put the kind of question most members are of in the place of a title that fits other groups, is one member's, or is advice."""
     if not written:
         return []
-    kinds_N_D = np.stack([titles_E_D[group].mean(axis=0) for _, group in written])
+    kinds_N_D = np.stack([titles_E_D[each.rows].mean(axis=0) for each in written])
     kinds_N_D /= np.maximum(np.linalg.norm(kinds_N_D, axis=1, keepdims=True), 1e-12)
-    near = fitting(encoder.encode_passages([draft.title for draft, _ in written]), kinds_N_D)
-    told = [[entries[row].title for row in group] for _, group in written]
-    one_members = [any(is_part_of(draft.title, title) for title in titles) for (draft, _), titles in zip(written, told, strict=True)]
-    fits = [fit and not one and not is_advice(draft) for fit, one, (draft, _) in zip(near, one_members, written, strict=True)]
-    dropped[f"{level} titles that do not tell the kind of question, replaced"] += fits.count(False)
-    computed = [advice_over([entries[row] for row in group], level).title for _, group in written]
-    return [
-        (draft if fit else replace(draft, title=title), group) for (draft, group), title, fit in zip(written, computed, fits, strict=True)
-    ]
+    near = fitting(encoder.encode_passages([each.draft.title for each in written]), kinds_N_D)
+    kept = []
+    for each, fits in zip(written, near.tolist(), strict=True):
+        members = [entries[row] for row in each.rows]
+        if fits and not is_advice(each.draft) and not any(is_part_of(each.draft.title, member.title) for member in members):
+            kept.append(each)
+        else:
+            kept.append(replace(each, draft=replace(each.draft, title=advice_over(members, level).title)))
+            dropped[f"{level} titles that do not tell the kind of question, replaced"] += kept[-1] != each
+    return kept
 
 
 def _support(
-    written: Sequence[tuple[Draft, list[int]]],
+    written: Sequence[_Summary],
     entries: Sequence[Entry],
     titles_E_D: Vectors,
     encoder: Encoder,
     config: LevelConfig,
     asked: Distiller | None,
 ) -> list[list[bool]]:
-    """Return for each draft which of its members it holds for, by cosine and, if there is somebody to ask, by their word."""
+    """Return for each summary which of its members it holds for, by cosine and, if there is somebody to ask, by their word."""
     if not written:
         return []
-    summaries_S_D = encoder.encode_passages([f"{draft.title} {draft.description}" for draft, _ in written])
-    groups = [group for _, group in written]
-    holds = [found.tolist() for found in supporters(summaries_S_D, titles_E_D, groups, config.support)]
+    summaries_S_D = encoder.encode_passages([f"{each.draft.title} {each.draft.description}" for each in written])
+    holds = [found.tolist() for found in supporters(summaries_S_D, titles_E_D, [each.rows for each in written], config.support)]
     if asked is None:
         return holds
-    candidates = [(draft, zip(group, held, strict=True)) for (draft, group), held in zip(written, holds, strict=True)]
+    candidates = [(each.draft, zip(each.rows, held, strict=True)) for each, held in zip(written, holds, strict=True)]
     pairs = [(draft, entries[row]) for draft, rows in candidates for row, one in rows if one]
     said = iter(asked.confirm(pairs))
     return [[one and next(said) for one in held] for held in holds]
 
 
 def _over_supporters(
-    written: Sequence[tuple[Draft, list[int]]],
+    written: Sequence[_Summary],
     holds: Sequence[Sequence[bool]],
     entries: Sequence[Entry],
     level: Level,
     config: LevelConfig,
     dropped: Counter[str],
 ) -> list[Entry]:
-    """Make parents of drafts, each over those of its members that support it; a summary that too few support is left out."""
+    """Make parents of summaries, each over those of its members that support it; one that too few support is left out."""
     parents = []
-    for (draft, group), held in zip(written, holds, strict=True):
-        members = [entries[row] for row, one in zip(group, held, strict=True) if one]
-        if len(members) < min(config.min_size, len(group)):
+    for each, held in zip(written, holds, strict=True):
+        members = [entries[row] for row, one in zip(each.rows, held, strict=True) if one]
+        if len(members) < min(config.min_size, len(each.rows)):
             dropped[f"{level} that its members do not support"] += 1
             continue
-        dropped[f"{level} members detached, which did not support it"] += len(group) - len(members)
-        parents.append(parent(draft, level, members))
+        dropped[f"{level} members detached, which did not support it"] += len(each.rows) - len(members)
+        made = parent(each.draft, level, members)
+        parents.append(replace(made, tags=made.tags + each.tags))
     return parents
 
 
