@@ -58,6 +58,7 @@ class HiExpConfig:
     enabled: bool = True
     hek: str | None = None  # directory of a HEK, or of one version in it
     encoder: str | None = None  # directory or name; None: the one named in the HEK
+    control: str = "full"  # what is shown instead, to see what an effect rests on (hiexp_verl.run.control)
     leave_one_out: bool = True  # a question never sees experience distilled from itself alone
     # None: verl's own limit, which is the whole response budget; with enabled=false it is always that, as in verl's tool agent.
     max_tokens_per_turn: int | None = None
@@ -68,7 +69,11 @@ class HiExpConfig:
     reward: RewardConfig = field(default_factory=RewardConfig)
 
 
-CHOICES = {"engine": ("bm25", "dense", "http"), "kind": ("default", "em", "f1", "cem")}
+CONTROLS = (
+    *("full", "none", "random", "shuffled", "e1", "e2", "e3", "start-only", "step-only"),
+    *("train-only", "inference-only", "with-own-question"),
+)
+CHOICES = {"control": CONTROLS, "engine": ("bm25", "dense", "http"), "kind": ("default", "em", "f1", "cem")}
 AT_LEAST: dict[str, float] = {
     "top_k": 1,
     "max_words_per_passage": 1,

@@ -1,7 +1,10 @@
 """Small records for tests; give only what the test is about."""
 
+from collections.abc import Sequence
 from typing import Any
 
+from hiexp_verl.encoder import Encoder
+from hiexp_verl.hek import HEK, Header
 from hiexp_verl.types import Entry, Hit, Level, Passage, Question, Trajectory
 
 
@@ -39,3 +42,8 @@ def entry(
 
 def hit(id: str = "e1-a", score: float = 0.9, level: Level = "e1", description: str = "", **fields: Any) -> Hit:
     return Hit(entry(id, level, description=description or f"Do {id}.", **fields), score)
+
+
+def hek_of(entries: Sequence[Entry], encoder: Encoder) -> HEK:
+    """A HEK whose vectors are the encoder's for the titles."""
+    return HEK(Header(encoder.identity), tuple(entries), encoder.encode_passages([each.title for each in entries]))

@@ -124,7 +124,7 @@ def test_a_search_that_cannot_work_is_refused_before_the_model_is_asked(tmp_path
 def test_verl_is_told_to_search_in_the_same_way():
     options = ["--questions", "q", "--model", "m", "--out", "o", "--search", "dense", "--corpus", "c", "--search-encoder", "hash:64"]
     arguments = build_parser().parse_args(["rollout", *options])
-    overrides = verl_rollout._overrides(arguments, run_settings(arguments).search, Path("q"), Path("d"))
+    overrides = verl_rollout._overrides(arguments, run_settings(arguments), Path("q"), Path("d"))
     found = [o for o in overrides if o.startswith("hiexp.search.") and ("top_k" not in o and "words" not in o)]
     assert found == ["hiexp.search.engine=dense", "hiexp.search.corpus=c", "hiexp.search.encoder=hash:64"]
     assert not any(o.startswith("hiexp.max_tokens_per_turn") for o in overrides), "without a HEK turns are verl's own"

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from hiexp_verl.cli.common import MAX_MODEL_LEN_HELP, add_verb
+from hiexp_verl.config import CONTROLS
 
 
 def add_rollout(verbs: Any) -> None:
@@ -27,6 +28,7 @@ def add_rollout(verbs: Any) -> None:
     parser.add_argument("--limit", type=int, help="only the first N questions")
     parser.add_argument("--format", default="search_tags", choices=("search_tags", "hermes"), help="dialect of search calls")
     parser.add_argument("--hek", type=Path, help="show experience of this HEK")
+    parser.add_argument("--control", default="full", choices=CONTROLS, help="what to show instead of the best entries (default full)")
     parser.add_argument("--encoder", help="where the encoder of the HEK lies, if it has moved")
     parser.add_argument("--temperature", type=float, default=1.0)
     parser.add_argument("--top-p", type=float, default=1.0)

@@ -14,6 +14,7 @@ from verl.tools.schemas import ToolResponse
 from hiexp_verl.config import HiExpConfig, parse_config
 from hiexp_verl.plugin.retrieval import Retrieval, retrieval_for
 from hiexp_verl.plugin.tools import SearchTool
+from hiexp_verl.run.control import TRAIN, shows
 from hiexp_verl.run.guide import Guide, Place
 from hiexp_verl.run.lookup import ExperienceRequest
 from hiexp_verl.types import Message
@@ -53,7 +54,8 @@ class HiExpAgentLoop(ToolAgentLoop):
         self.messages = copy.deepcopy(list(kwargs["raw_prompt"]))
         extra_info = kwargs.get("extra_info") or {}
         self.question_id, self.question = extra_info.get("question_id"), extra_info.get("question") or ""
-        if self.settings.enabled:
+        self.showing_experience = self.settings.enabled and shows(self.settings.control, extra_info.get("split", TRAIN) != TRAIN)
+        if self.showing_experience:
             self.messages = await self._guided_start(self.messages)
         output = await super().run(sampling_params, **{**kwargs, "raw_prompt": copy.deepcopy(self.messages)})
         output.extra_fields["hiexp"] = self._record(output, kwargs)
@@ -83,7 +85,7 @@ class HiExpAgentLoop(ToolAgentLoop):
         self.failed_searches += failed
         self.queries.append(info.get("query", ""))
         search = len(self.queries)  # now: parallel calls go on while this one waits
-        if self.settings.enabled and not failed:
+        if self.showing_experience and not failed:
             # After super(), so that verl's length limit cuts documents, never experience.
             response.text = (response.text or "") + await self._lessons(info["query"], search)
         self.tool_texts.append(response.text or "")

@@ -7,6 +7,7 @@ import datasets
 from verl.utils.dataset.rl_dataset import RLHFDataset
 
 from hiexp_verl.jsonl import read_questions
+from hiexp_verl.run.control import TRAIN
 from hiexp_verl.run.protocol import Format, check_format, first_messages
 from hiexp_verl.types import Question
 
@@ -23,16 +24,21 @@ class QuestionDataset(RLHFDataset):
         rows = [q for path in questions for q in read_questions(Path(path))]
         if self.max_samples > 0:
             rows = rows[: self.max_samples]
-        frame = datasets.Dataset.from_list([row_of(q, i, dialect) for i, q in enumerate(rows)])
+        split = "val" if _paths(self.original_data_files) == _paths(self.config.get("val_files")) else TRAIN
+        frame = datasets.Dataset.from_list([row_of(q, i, dialect, split) for i, q in enumerate(rows)])
         self.dataframe = self.maybe_filter_out_long_prompts(frame)
 
 
-def row_of(question: Question, index: int, format: Format) -> dict[str, Any]:
+def _paths(files: Any) -> list[str]:
+    return [files] if isinstance(files, str) else [str(file) for file in files or ()]
+
+
+def row_of(question: Question, index: int, format: Format, split: str = TRAIN) -> dict[str, Any]:
     """Return the row that verl's trainer, agent loop and reward expect for one question."""
     return {
         "data_source": str(question.meta.get("dataset", "hiexp")),
         "prompt": first_messages(question.question, format),
         "ability": "search",
         "reward_model": {"style": "rule", "ground_truth": {"target": list(question.answers)}},
-        "extra_info": {"index": index, "question_id": question.id, "question": question.question},
+        "extra_info": {"index": index, "question_id": question.id, "question": question.question, "split": split},
     }

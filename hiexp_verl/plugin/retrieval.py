@@ -42,7 +42,7 @@ class LocalRetrieval:
         encoder, search_encoder = open_encoders(settings)
         self._lookup: Lookup | None = None
         if encoder is not None and settings.hek:
-            self._lookup = Lookup(Retriever(HEK.load(Path(settings.hek)), encoder), settings.start, settings.step)
+            self._lookup = Lookup(Retriever(HEK.load(Path(settings.hek)), encoder), settings.start, settings.step, settings.control)
         self._engine: SearchEngine = open_engine(settings.search, search_encoder)
         # A remote server is waited for, so several requests are in flight; an engine of ours uses the cores itself.
         workers = HTTP_REQUESTS if settings.search.engine == "http" else 1

@@ -42,14 +42,14 @@ def rollout_command(arguments: argparse.Namespace) -> str:
     questions = read_questions(arguments.questions)[: arguments.limit]
     run = run_settings(arguments)
     if arguments.by == "verl":
-        return _text(rollout_by_verl(questions, arguments, run.search), arguments.out)
+        return _text(rollout_by_verl(questions, arguments, run), arguments.out)
     tokenizer = PolicyTokenizer(model_dir) if (model_dir := Path(arguments.model)).is_dir() else None
     if tokenizer is not None:
         room = min(arguments.max_model_len, context_length(model_dir)) - arguments.max_tokens
         check_prompts(questions, tokenizer, check_format(arguments.format), room)
     encoder, search_encoder = open_encoders(run)
     search = open_search(run.search, search_encoder)
-    experience = open_experience(arguments.hek, encoder, tokenizer) if encoder is not None else None
+    experience = open_experience(arguments.hek, encoder, tokenizer, control=run.control) if encoder is not None else None
     settings = EpisodeSettings(
         format=check_format(arguments.format),
         max_searches=arguments.max_searches,
@@ -94,7 +94,11 @@ def run_settings(arguments: argparse.Namespace) -> HiExpConfig:
     if search.engine == "dense" and not (search.encoder or arguments.encoder or arguments.hek):
         raise HiExpError("--search dense needs an encoder; give --search-encoder, a directory or a name")
     hek = str(arguments.hek) if arguments.hek else None
-    return HiExpConfig(enabled=hek is not None, hek=hek, encoder=arguments.encoder, search=search)
+    if arguments.control != "full" and hek is None:
+        raise HiExpError(f"--control {arguments.control} changes what is shown of a HEK; give one as --hek")
+    # A rollout of one's own is inference: what is for training alone shows nothing.
+    control = "none" if arguments.control == "train-only" else arguments.control
+    return HiExpConfig(enabled=hek is not None, hek=hek, encoder=arguments.encoder, search=search, control=control)
 
 
 def open_search(settings: SearchConfig, encoder: Encoder | None) -> SearchEngine:
@@ -128,10 +132,12 @@ def check_prompts(questions: Sequence[Question], tokenizer: PolicyTokenizer, dia
         )
 
 
-def open_experience(path: Path, encoder: Encoder, tokenizer: PolicyTokenizer | None = None, start: StartConfig | None = None) -> Experience:
+def open_experience(
+    path: Path, encoder: Encoder, tokenizer: PolicyTokenizer | None = None, start: StartConfig | None = None, control: str = "full"
+) -> Experience:
     """Load a HEK for episodes; without the policy's tokenizer, budgets are kept by estimate."""
     retriever = Retriever(HEK.load(path), encoder)
-    return Experience(retriever, start, count_tokens=tokenizer.count if tokenizer is not None else rough_tokens)
+    return Experience(retriever, start, control=control, count_tokens=tokenizer.count if tokenizer is not None else rough_tokens)
 
 
 def _text(summary: dict[str, Any], out: Path) -> str:

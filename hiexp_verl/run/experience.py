@@ -17,6 +17,7 @@ class Experience:
         start: limits in the system prompt.
         step: limits after a search; without a minimum score the one that the HEK was calibrated to holds.
         leave_one_out: hide from a question what was distilled from it alone (for training questions).
+        control: what is shown instead (`run.control`).
         count_tokens: of the policy's tokenizer; without one, an estimate.
     """
 
@@ -26,13 +27,19 @@ class Experience:
         start: StartConfig | None = None,
         step: StepConfig | None = None,
         leave_one_out: bool = True,
+        control: str = "full",
         count_tokens: Callable[[str], int] = rough_tokens,
     ) -> None:
         start, step = start or StartConfig(), step or StepConfig()
         self.guide = Guide(start, step, count_tokens)
+        self.control = control
         self.content_hash = retriever.hek.header.content_hash
-        self._lookup = Lookup(retriever, start, step)
+        self._lookup = Lookup(retriever, start, step, control)
         self._leave_one_out = leave_one_out
+
+    def told(self) -> dict[str, str]:
+        """Return what tells this experience from another: two runs with the same are comparable."""
+        return {"hek": self.content_hash, "control": self.control}
 
     async def at_start(self, messages: Sequence[Message], question: Question) -> tuple[list[Message], Shown]:
         """Return the first messages with E3 and E2 added, and what was shown."""

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from hiexp_verl.batching import MicroBatcher
 from hiexp_verl.config import StartConfig, StepConfig
 from hiexp_verl.hek.retrieve import Retriever
+from hiexp_verl.run.control import drawn, levels_at, shuffled
 from hiexp_verl.run.guide import LEVELS_OF, Place
 from hiexp_verl.types import Hit
 
@@ -26,8 +27,9 @@ class Lookup:
     Without a minimum score for the step, the one that the HEK was calibrated to holds.
     """
 
-    def __init__(self, retriever: Retriever, start: StartConfig, step: StepConfig) -> None:
-        self._retriever = retriever
+    def __init__(self, retriever: Retriever, start: StartConfig, step: StepConfig, control: str = "full") -> None:
+        self._retriever = Retriever(shuffled(retriever.hek), retriever.encoder) if control == "shuffled" else retriever
+        self._control = control
         calibrated = retriever.hek.header.thresholds.get("step_min_score")
         self.top_k: dict[Place, int] = {"start": start.top_k, "step": step.top_k}
         self.min_score: dict[Place, float | None] = {
@@ -45,20 +47,30 @@ class Lookup:
         answers: list[list[Hit]] = [[] for _ in requests]
         for place in LEVELS_OF:
             rows = [i for i, r in enumerate(requests) if r.place == place]
-            if not rows:
+            levels = levels_at(self._control, place)
+            if not rows or not levels:
                 continue
             hits = self._retriever.retrieve_vectors(
                 queries_N_D[rows],
-                levels=LEVELS_OF[place],
+                levels=levels,
                 top_k=self.top_k[place] + max(requests[i].beyond for i in rows),
                 min_score=self.min_score[place],
                 exclude_questions=[self._excluded(requests[i]) for i in rows],
             )
             for i, found in zip(rows, hits, strict=True):
-                answers[i] = found[: self.top_k[place] + requests[i].beyond]
+                answers[i] = self._controlled(found[: self.top_k[place] + requests[i].beyond], requests[i])
         return answers
 
+    def _controlled(self, hits: list[Hit], request: ExperienceRequest) -> list[Hit]:
+        if self._control != "random":
+            return hits
+        own = self._excluded(request)
+        hidden = self._retriever.hidden_rows(own) if own is not None else set()
+        return drawn(hits, request.text, [entry for row, entry in enumerate(self._retriever.hek.entries) if row not in hidden])
+
     def _excluded(self, request: ExperienceRequest) -> str | None:
+        if self._control == "with-own-question":
+            return None
         if request.exclude_question is None and not request.exclude_text:
             return None
         return self._retriever.known_question(request.exclude_question, request.exclude_text)

@@ -59,7 +59,7 @@ def rollout(
     path = out_dir / TRAJECTORIES
     check_output(out_dir, resume)
     done = _finished(path, questions)
-    wanted = {**asdict(settings), "corpus": corpus, "hek": experience.content_hash if experience is not None else ""}
+    wanted = {**asdict(settings), "corpus": corpus, **(experience.told() if experience is not None else {"hek": ""})}
     asyncio.run(_play_all(questions, client, search, settings, k, out_dir, experience, concurrency, progress, done, wanted))
     order = {f"{q.id}#{sample}": (i, sample) for i, q in enumerate(questions) for sample in range(k)}
     # Episodes of questions that are no longer asked for stay in the file, at its end, and out of the summary.

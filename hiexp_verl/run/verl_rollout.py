@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from hiexp_verl.config import SearchConfig
+from hiexp_verl.config import HiExpConfig
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.jsonl import atomic_writer, read_jsonl, read_trajectories, write_jsonl
 from hiexp_verl.run.summary import summarise
@@ -16,7 +16,7 @@ from hiexp_verl.types import TRAJECTORY_KEY, Question
 from hiexp_verl.vllm_engine import is_cpu_build
 
 
-def rollout_by_verl(questions: Sequence[Question], arguments: argparse.Namespace, search: SearchConfig) -> dict[str, Any]:
+def rollout_by_verl(questions: Sequence[Question], arguments: argparse.Namespace, run: HiExpConfig) -> dict[str, Any]:
     """Validate the questions `k` times each with verl on this machine; write what `rollout` writes, return its summary.
 
     It runs on the CPU where the CPU build of vLLM is what is installed.
@@ -35,7 +35,7 @@ def rollout_by_verl(questions: Sequence[Question], arguments: argparse.Namespace
     with tempfile.TemporaryDirectory(dir=arguments.out, prefix=".verl-") as work:
         asked = Path(work) / "questions.jsonl"
         write_jsonl(asked, questions)
-        command, environment = trainer_command(_overrides(arguments, search, asked, Path(work) / "dump"), cpu=is_cpu_build())
+        command, environment = trainer_command(_overrides(arguments, run, asked, Path(work) / "dump"), cpu=is_cpu_build())
         log = arguments.out / "verl.log"
         with log.open("w", encoding="utf-8") as file:
             code = subprocess.run(command, env=environment, stdout=file, stderr=subprocess.STDOUT, check=False).returncode
@@ -59,10 +59,12 @@ def _refusal(log: Path) -> str:
     return said[-1].removeprefix("hiexp: ") if said else ""
 
 
-def _overrides(arguments: argparse.Namespace, search: SearchConfig, questions: Path, dump: Path) -> list[str]:
+def _overrides(arguments: argparse.Namespace, run: HiExpConfig, questions: Path, dump: Path) -> list[str]:
+    search = run.search
     where = {"engine": search.engine, "corpus": search.corpus, "url": search.url, "encoder": search.encoder}
     # Without a HEK it is verl's own tool agent, which knows no limit of a single turn.
-    hek = [f"hiexp.hek={arguments.hek}", f"hiexp.max_tokens_per_turn={arguments.max_tokens}"] if arguments.hek else ["hiexp.enabled=false"]
+    shown = [f"hiexp.hek={arguments.hek}", f"hiexp.control={run.control}"]
+    hek = [*shown, f"hiexp.max_tokens_per_turn={arguments.max_tokens}"] if arguments.hek else ["hiexp.enabled=false"]
     rollout = "actor_rollout_ref.rollout"
     return [
         "+hiexp=grpo",
