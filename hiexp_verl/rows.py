@@ -69,4 +69,15 @@ def _parsed(line: bytes, first: bool) -> dict[str, Any] | BadRow:
         return BadRow("nested too deeply")
     except ValueError as error:
         return BadRow("not JSON", str(error))
+    if b"\\ud" in line.lower() and not _is_text(row):
+        return BadRow("half a character (a lone surrogate)")
     return row if isinstance(row, dict) else BadRow("not a JSON object", f"found {type(row).__name__}")
+
+
+def _is_text(row: object) -> bool:
+    """Whether every string of the row can be written: JSON may escape half a character, which UTF-8 has no bytes for."""
+    try:
+        json.dumps(row, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -55,6 +55,7 @@ def calibrate_height(
     linkage: Linkage = "ward",
     percentile: float = 99.0,
     seed: int = 0,
+    known_groups: int = 1,
 ) -> Calibration:
     """Choose the height at which entries are clustered.
 
@@ -62,6 +63,7 @@ def calibrate_height(
         vectors_E_D: unit vectors, float32.
         by: `size` gives clusters of about `cluster_size` entries; `silhouette` and `stability` take the best candidate of 2 to 10 entries;
             `percentile` takes the height at which a pair is merged whose cosine only 1 in 100 random pairs reaches.
+        known_groups: groups that were put into the vectors; that many clusters are stable, and say nothing of the data.
 
     Raises:
         HiExpError: fewer than 3 entries, rows that are not unit vectors, an unknown criterion, or one that says nothing here.
@@ -82,7 +84,8 @@ def calibrate_height(
     elif by == "percentile":
         height = round(height_of_cosine(float(np.clip(np.percentile(pairs, percentile), -1, 1)), linkage), 6)
     else:
-        scored = [(getattr(c, by), c.height) for c in candidates if SENSIBLE[0] <= c.cluster_size <= SENSIBLE[1]]
+        sensible = [c for c in candidates if SENSIBLE[0] <= c.cluster_size <= SENSIBLE[1] and c.clusters > known_groups]
+        scored = [(getattr(c, by), c.height) for c in sensible]
         scored = [row for row in scored if np.isfinite(row[0])]
         if not scored:
             raise HiExpError(f"the {by} of so few entries ({len(vectors_E_D)}) cannot be told; calibrate by size")

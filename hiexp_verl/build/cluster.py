@@ -22,9 +22,11 @@ def ward_clusters(vectors_E_D: Vectors, max_height: float) -> NDArray[np.int64]:
     clusters, so a fixed height splits a growing bank ever finer: choose it by `height_for` from the data.
 
     Raises:
-        HiExpError: rows are not of length 1.
+        HiExpError: it is no matrix, rows are not of length 1, or the height is not a number.
     """
     check_unit(vectors_E_D)
+    if max_height != max_height:
+        raise HiExpError("max_height is not a number; choose one with `hiexp calibrate`")
     return ward_tree(vectors_E_D).cut(max_height)
 
 
@@ -99,6 +101,8 @@ def check_unit(vectors_E_D: Vectors) -> None:
     Raises:
         HiExpError: some are not.
     """
+    if vectors_E_D.ndim != 2:
+        raise HiExpError(f"vectors have the shape {vectors_E_D.shape}; give a matrix, one row per entry")
     norms_E = np.linalg.norm(vectors_E_D, axis=1)
     if not np.allclose(norms_E, 1.0, atol=1e-3):  # also when one is not a number
         norms = f"{norms_E.min():.3f} to {norms_E.max():.3f}"

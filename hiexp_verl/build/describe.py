@@ -8,7 +8,7 @@ import re
 from collections.abc import Sequence
 
 from hiexp_verl.build.diagnose import Diagnosis, Finding
-from hiexp_verl.build.mask import Masker
+from hiexp_verl.build.mask import Masker, redact, with_article
 from hiexp_verl.build.rules import advice_for
 
 _MEANING: dict[Finding, str] = {
@@ -46,7 +46,7 @@ def describe(d: Diagnosis, max_tokens: int = 400) -> str:
 def _lines(d: Diagnosis, most: int) -> list[str]:
     failed = d.failed.queries
     succeeded = d.succeeded.queries if d.succeeded is not None else ()
-    kind, *queries = spoken(d.masker, [d.question, *failed, *succeeded])
+    kind, *queries = spoken(d.masker, [redact(text, d.answers, d.question) for text in (d.question, *failed, *succeeded)])
     lines = [f"Kind of question: {kind}", f"The failed attempt made {_numbered(queries[: len(failed)], most)}."]
     if d.succeeded is not None:
         lines.append(f"The successful attempt made {_numbered(queries[len(failed) :], most)}.")
@@ -56,7 +56,7 @@ def _lines(d: Diagnosis, most: int) -> list[str]:
     if d.also:
         lines.append("Also: " + "; ".join(_MEANING[finding] for finding in d.also[:2]) + ".")
     if d.bridge_kind:
-        lines.append(f"The thing to be found first is a {d.bridge_kind}.")
+        lines.append(f"The thing to be found first is {with_article(d.bridge_kind)}.")
     lines.append(f"What to do instead: {advice_for(d).description}")
     return lines
 

@@ -19,7 +19,7 @@ from hiexp_verl.errors import HiExpError
 from hiexp_verl.hashing import sha256_of
 from hiexp_verl.llm import MAX_MODEL_LEN, open_model
 from hiexp_verl.scoring import normalise
-from hiexp_verl.types import Entry, Level, Message
+from hiexp_verl.types import MAX_DESCRIPTION_CHARS, Entry, Level, Message
 from hiexp_verl.vllm_engine import is_cpu_build
 from hiexp_verl.vllm_offline import offline_vllm
 
@@ -75,6 +75,8 @@ class PromptedDistiller:
             diagnosis = diagnoses[index]
             if _is_copy(draft):
                 return "copied a worked example"
+            if len(draft.description) > MAX_DESCRIPTION_CHARS:
+                return "too long"
             # Redacted, it would read "search for the regime's the answer": the model can write another one.
             if tells(draft.description, diagnosis.question, diagnosis.answers):
                 return "tells the answer"

@@ -8,6 +8,7 @@ import numpy as np
 
 from hiexp_verl.build.diagnose import Diagnosis
 from hiexp_verl.build.draft import Draft
+from hiexp_verl.build.mask import with_article
 from hiexp_verl.build.rules import tag_values, tags_of
 from hiexp_verl.encoder import Encoder
 from hiexp_verl.types import Entry, Level
@@ -41,7 +42,7 @@ _SHAPE_IS = {
 
 def preconditions_of(d: Diagnosis) -> tuple[str, ...]:
     """Return what must hold of a question for advice from this diagnosis to apply."""
-    return (_SHAPE_IS[d.shape], *([f"a {d.bridge_kind} must be found first"] if d.bridge_kind else []))
+    return (_SHAPE_IS[d.shape], *([f"{with_article(d.bridge_kind)} must be found first"] if d.bridge_kind else []))
 
 
 def parent(draft: Draft, level: Level, children: Sequence[Entry]) -> Entry:

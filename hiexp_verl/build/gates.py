@@ -14,7 +14,7 @@ from hiexp_verl.scoring import normalise
 from hiexp_verl.types import Entry, Level
 
 MIN_TITLE_WORDS, MIN_DESCRIPTION_WORDS = 2, 4
-_NOTHING_LEFT, _IS_ONE_CASE = "nothing left after cleaning", "speaks of one case"
+_NOTHING_LEFT, _IS_ONE_CASE, _MISTAKE = "nothing left after cleaning", "speaks of one case", "advises the mistake"
 COPY = 0.7  # share of common words from which a description is the question once more
 _ONE_CASE = re.compile(
     r"\b(?:in this case|in this example|this question|the question asks for the|for example, search for"
@@ -30,6 +30,8 @@ _JOINS = re.compile(r"\bcombin|\btogether\b|\bin one query\b", re.IGNORECASE)
 _PARTS = re.compile(
     r"\bseparate|\bon its own\b|\balone\b|\beach\b|\bone by one\b|\bindividually\b|\bnot\b|n't\b|\bavoid|\bnever\b", re.IGNORECASE
 )
+
+_REPEATS = re.compile(r"\b(?:again|once more) with the same\b|\brepeat (?:the|that|your) (?:same )?(?:query|search)", re.IGNORECASE)
 
 
 def admit(draft: Draft, d: Diagnosis) -> Draft | str:
@@ -76,6 +78,8 @@ def refusal(draft: Draft, d: Diagnosis) -> str:
         return "tells the answer"
     if _names_any(draft.description, d):
         return _IS_ONE_CASE
+    if "repeated_query" in (d.finding, *d.also) and _advises_repetition(draft.description):
+        return _MISTAKE
     return _one_case(draft) or _against_parts(draft, d.finding == "two_in_one_query") or _other_script(draft, d.question)
 
 
@@ -91,7 +95,12 @@ def _one_case(draft: Draft) -> str:
 
 def _against_parts(draft: Draft, joined: bool) -> str:
     """Refuse advice to join two things in one query where just that was the mistake."""
-    return "advises the mistake" if joined and _JOINS.search(draft.description) and not _PARTS.search(draft.description) else ""
+    return _MISTAKE if joined and _JOINS.search(draft.description) and not _PARTS.search(draft.description) else ""
+
+
+def _advises_repetition(text: str) -> bool:
+    """Whether one of the sentences says to send a query again, and does not speak against it."""
+    return any(_REPEATS.search(sentence) and not _PARTS.search(sentence) for sentence in re.split(r"(?<=[.;!]) ", text))
 
 
 def _other_script(draft: Draft, of: str) -> str:

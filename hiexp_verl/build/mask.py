@@ -184,6 +184,11 @@ def pattern_of(text: str) -> re.Pattern[str]:
     return re.compile(rf"(?<![^\W_])(?:(?:the|a|an)\s+)?{between}(?![^\W_])" if words else r"(?!)", re.IGNORECASE)
 
 
+def with_article(noun: str) -> str:
+    """Return "a film", "an actor"."""
+    return _articles(f"a {noun}")
+
+
 def _head_of_sentence(body: str) -> str:
     match = _IS_A.search(body[:300])
     return _head(match[1]) if match else ""

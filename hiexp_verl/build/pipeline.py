@@ -21,7 +21,7 @@ from hiexp_verl.build.fitting import fitting
 from hiexp_verl.build.gates import admit, is_advice
 from hiexp_verl.build.intake import distinct
 from hiexp_verl.build.rules import advice_for
-from hiexp_verl.build.summarise import LevelConfig, summarise
+from hiexp_verl.build.summarise import BY_RULE, LevelConfig, summarise
 from hiexp_verl.build.thresholds import thresholds
 from hiexp_verl.build.words import content_words
 from hiexp_verl.encoder import Encoder
@@ -105,7 +105,7 @@ def build(
     counts = _counts(given, contrasted, diagnoses, (cases, patterns, strategies), dropped)
     entries = (*cases, *patterns, *strategies)
     if not entries:
-        raise HiExpError(f"the trajectories gave no experience ({_why(counts)}); roll out more per question, or set single_sided")
+        raise HiExpError(f"the trajectories gave no experience ({_why(counts)}); roll out more per question, or give --single-sided")
     header = Header(
         encoder=encoder.identity,
         distiller=distiller.name,
@@ -149,7 +149,8 @@ def _cases(
         # Whoever wrote it: a template carries words of the question, too. Of None the distiller counts the reasons.
         result = admit(draft, diagnosis) if draft is not None else None
         if isinstance(result, Draft):
-            admitted.append((result, diagnosis))
+            # Whether it is a thing to do or a mistake to avoid is computed: models call all of it a guide.
+            admitted.append((replace(result, kind=advice_for(diagnosis).kind), diagnosis))
         elif result is not None:
             dropped[f"e1 {result}"] += 1
     kept = _to_the_point(admitted, encoder, dropped)
@@ -194,6 +195,7 @@ def _counts(
     made = {"trajectories": len(trajectories), "questions": questions, "questions contrasted": len(contrasted)}
     findings = Counter(f"diagnosed {diagnosis.finding}" for diagnosis in diagnoses)
     made |= dict(sorted(findings.items())) | {f"e{level} written": len(entries) for level, entries in enumerate(levels, start=1)}
+    made["e2 and e3 written by rule, which the distiller could not"] = sum(BY_RULE in entry.tags for level in levels for entry in level)
     return made | {f"left out: {reason}": count for reason, count in sorted(dropped.items()) if count}
 
 

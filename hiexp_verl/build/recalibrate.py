@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 
 from hiexp_verl.build.calibration import Calibration, Criterion, calibrate_height
 from hiexp_verl.build.cluster import Linkage, threshold_of
+from hiexp_verl.build.rules import tag_values
 from hiexp_verl.build.summarise import with_shape
 from hiexp_verl.build.thresholds import thresholds
 from hiexp_verl.encoder import Encoder
@@ -45,8 +46,10 @@ def recalibrate(
     for level in _CLUSTERED:
         rows = [row for row, entry in enumerate(hek.entries) if entry.level == level]
         if len(rows) >= MIN_ENTRIES:
-            vectors_E_D = with_shape(hek.vectors_E_D[rows], [hek.entries[row] for row in rows])
-            heights[threshold_of(level, linkage)] = calibrate_height(vectors_E_D, by, cluster_size, linkage)
+            entries = [hek.entries[row] for row in rows]
+            shapes = len({tuple(tag_values([entry], "shape")[:1]) for entry in entries})
+            vectors_E_D = with_shape(hek.vectors_E_D[rows], entries)
+            heights[threshold_of(level, linkage)] = calibrate_height(vectors_E_D, by, cluster_size, linkage, known_groups=shapes)
     scores, fire_rate = thresholds(hek, hek.sources, encoder, percentile, min_fire_rate)
     chosen = {**hek.header.thresholds, **scores, **{name: calibration.height for name, calibration in heights.items()}}
     header = replace(

@@ -13,11 +13,11 @@ from hiexp_verl.build.entries import merge, number, parent
 from hiexp_verl.build.fitting import fitting
 from hiexp_verl.build.gates import admit_summary, is_advice, is_part_of
 from hiexp_verl.build.rules import advice_over, tag_values
-from hiexp_verl.build.support import spread_order, supporters
+from hiexp_verl.build.support import of_other_kind, spread_order, supporters
 from hiexp_verl.build.ward import Tree
 from hiexp_verl.encoder import Encoder, Vectors
 from hiexp_verl.errors import HiExpError
-from hiexp_verl.types import Entry, Level
+from hiexp_verl.types import Entry, Kind, Level
 
 BY_RULE = "written:rules"  # tag of a summary that the distiller could not write
 _ANY = -1.0  # a cosine that every pair reaches
@@ -72,7 +72,8 @@ def summarise(
         groups.setdefault(label, []).append(row)
     # In a small bank no two may be close: then all of them together make the one entry above.
     large = [group for group in groups.values() if len(group) >= config.min_size] or [list(range(len(entries)))]
-    dropped[f"{level} clusters below {config.min_size} entries"] += sum(len(group) < config.min_size for group in groups.values())
+    alone = len(entries) - sum(map(len, large))
+    dropped[f"{level}: entries below it that are in no cluster"] += alone
     # The most telling members first: a distiller reads as many as fit.
     large = [[group[i] for i in spread_order(titles_E_D[group])] for group in large]
     drafts = distiller.summarise([[entries[row] for row in group] for group in large], level)
@@ -137,7 +138,12 @@ def _support(
     if not written:
         return []
     summaries_S_D = encoder.encode_passages([f"{each.draft.title} {each.draft.description}" for each in written])
-    holds = [found.tolist() for found in supporters(summaries_S_D, titles_E_D, [each.rows for each in written], config.support)]
+    near = supporters(summaries_S_D, titles_E_D, [each.rows for each in written], config.support)
+    holds = [
+        [bool(one) and entries[row].id not in strange for one, row in zip(found, each.rows, strict=True)]
+        for each, found in zip(written, near, strict=True)
+        for strange in [of_other_kind([entries[row] for row in each.rows])]
+    ]
     if asked is None:
         return holds
     candidates = [(each.draft, zip(each.rows, held, strict=True)) for each, held in zip(written, holds, strict=True)]
@@ -162,7 +168,9 @@ def _over_supporters(
             dropped[f"{level} that its members do not support"] += 1
             continue
         dropped[f"{level} members detached, which did not support it"] += len(each.rows) - len(members)
-        made = parent(each.draft, level, members)
+        # Pitfalls most of them make a pitfall, whatever the distiller called it.
+        kind: Kind = "pitfall" if 2 * sum(member.kind == "pitfall" for member in members) > len(members) else "guide"
+        made = parent(replace(each.draft, kind=kind), level, members)
         parents.append(replace(made, tags=made.tags + each.tags))
     return parents
 

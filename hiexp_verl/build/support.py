@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hiexp_verl.encoder import Vectors
+from hiexp_verl.types import Entry
 
 
 def spread_order(vectors_E_D: Vectors) -> list[int]:
@@ -18,6 +19,22 @@ def spread_order(vectors_E_D: Vectors) -> list[int]:
         order.append(int(nearest_E.argmin()))
         nearest_E = np.minimum(nearest_E, similarity_E_E[order[-1]])
     return order
+
+
+_OF_TWO = {"compare", "common", "verify"}  # shapes of questions that set two things side by side
+
+
+def of_other_kind(members: Sequence[Entry]) -> set[str]:
+    """Return the ids of members about one thing where most are about two, or the other way round.
+
+    Titles alike in topic bring them together, but the advice for the one kind contradicts that for the other.
+    """
+    shapes = {member.id: {tag.removeprefix("shape:") for tag in member.tags if tag.startswith("shape:")} for member in members}
+    about_two = {
+        member.id for member in members if shapes[member.id] & _OF_TWO and len(shapes[member.id] & _OF_TWO) * 2 >= len(shapes[member.id])
+    }
+    about_one = {member.id for member in members if shapes[member.id]} - about_two
+    return about_one if len(about_two) >= len(about_one) else about_two
 
 
 def supporters(summaries_S_D: Vectors, members_E_D: Vectors, groups: Sequence[Sequence[int]], percentile: float) -> list[NDArray[np.bool_]]:

@@ -19,10 +19,13 @@ def add_edit(verbs: Any) -> None:
     parser.add_argument("--kind", choices=KINDS)
     parser.add_argument("--reason", required=True, metavar="WHY")
     parser.add_argument("--encoder", help="where the encoder of the HEK lies, if it has moved; only a new title needs it")
+    parser.add_argument("--force", action="store_true", help="also when the new words tell an answer that the HEK knows")
 
 
 def run_edit(arguments: argparse.Namespace) -> int:
     """Save the edited HEK as the next version."""
+    from hiexp_verl.build.gates import tells
+    from hiexp_verl.errors import HiExpError
     from hiexp_verl.hek.inspect import inspect_entry
     from hiexp_verl.hek.locate import open_encoder
     from hiexp_verl.hek.revise import edit
@@ -32,6 +35,11 @@ def run_edit(arguments: argparse.Namespace) -> int:
     hek = HEK.load(arguments.hek)
     encoder = open_encoder(hek, arguments.hek, arguments.encoder) if arguments.title else None
     edited = edit(hek, arguments.entry, arguments.reason, arguments.title, arguments.description, arguments.kind, encoder)
+    new_words = f"{arguments.title or ''}\n{arguments.description or ''}"
+    own = set(hek.entry(arguments.entry).questions)
+    told = [s for s in hek.sources if s.correct and s.question_id in own and tells(new_words, s.question, [s.prediction])]
+    if told and not arguments.force:
+        raise HiExpError(f"the new words tell the answer {told[0].prediction!r} to {told[0].question!r}; leave it out, or give --force")
     version = edited.save(root)
     print(f"{inspect_entry(edited, arguments.entry)}\nin {version}")
     return 0
