@@ -11,7 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hiexp_verl.cli import main
+from hiexp_verl.errors import HiExpError
 from hiexp_verl.hek import HEK
+from hiexp_verl.jsonl import read_trajectories
 from hiexp_verl.types import to_json
 from tests.test_pipeline import trajectories
 
@@ -99,3 +101,10 @@ def test_a_trajectory_labelled_both_ways_is_counted_and_no_source(tmp_path):
     assert run(tmp_path, lines(first, replace(first, id="copy", correct=False), *rest)) == 0
     assert counts_of(tmp_path)["left out: trajectories with contradictory labels"] == 2
     assert not {first.id, "copy"} & {source.id for source in HEK.load(tmp_path / "hek").sources}
+
+
+def test_half_a_character_is_refused_with_its_line(tmp_path):
+    path = tmp_path / "t.jsonl"
+    path.write_text('{"question_id": "q", "question": "\\ud83d who", "answers": ["a"], "score": 0, "correct": false, "messages": []}\n')
+    with pytest.raises(HiExpError, match=r"t.jsonl.*1.*half a character"):
+        list(read_trajectories(path))

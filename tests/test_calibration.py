@@ -11,7 +11,7 @@ import pytest
 from hiexp_verl.build.calibration import CRITERIA, calibrate_height, plot, table
 from hiexp_verl.build.cluster import height_of_cosine, linkage_tree, ward_clusters
 from hiexp_verl.build.recalibrate import recalibrate
-from hiexp_verl.build.support import spread_order, supporters
+from hiexp_verl.build.support import of_other_kind, spread_order, supporters
 from hiexp_verl.cli import main
 from hiexp_verl.encoder import HashEncoder
 from hiexp_verl.errors import HiExpError
@@ -184,3 +184,26 @@ def test_the_medoid_comes_first_and_then_the_most_different():
     # Angles of 0, 40, 25 and 90 degrees: 40 is nearest to all, 90 is farthest from it, then 0 from both.
     radians = np.radians([0, 40, 25, 90])
     assert spread_order(np.stack([np.cos(radians), np.sin(radians)], axis=1).astype(np.float32)) == [1, 3, 0, 2]
+
+
+def test_as_many_clusters_as_groups_were_put_in_say_nothing():
+    vectors = clouds(12, 5)
+    whole = calibrate_height(vectors, "stability")
+    finer = calibrate_height(vectors, "stability", known_groups=12)
+    assert linkage_tree(vectors).cut(whole.height).max() + 1 == 12
+    assert linkage_tree(vectors).cut(finer.height).max() + 1 > 12
+
+
+def test_members_about_one_thing_are_strange_to_advice_about_two():
+    def of(number, *shapes):
+        return entry(f"e1-{number}", tags=tuple(f"shape:{shape}" for shape in shapes))
+
+    assert of_other_kind([of(1, "compare"), of(2, "verify"), of(3, "direct")]) == {"e1-3"}
+    assert of_other_kind([of(1, "indirect"), of(2, "direct"), of(3, "common")]) == {"e1-3"}
+    assert of_other_kind([of(1, "compare", "direct"), of(2, "verify"), of(3)]) == set()
+
+
+@pytest.mark.parametrize(("vectors", "height", "says"), [(np.ones(3), 1.0, "give a matrix"), (np.eye(3), float("nan"), "not a number")])
+def test_what_cannot_be_clustered_is_refused(vectors, height, says):
+    with pytest.raises(HiExpError, match=says):
+        ward_clusters(vectors.astype(np.float32), height)

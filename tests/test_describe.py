@@ -29,3 +29,9 @@ def test_middle_searches_go_when_room_is_short_and_the_finding_stays():
     assert len(short) < len(long) and "2) " in short and "5) " not in short
     for text in (long, short, describe(replace(found, part_at=2), 1)):
         assert "What went wrong: " in text and "What to do instead: " in text and "Kabul" not in text
+
+
+def test_an_answer_in_a_query_does_not_reach_the_model():
+    told = episode(("kabul highest point", "peak"), answer="Tehran")
+    (found,) = diagnose(Contrast("q1", QUESTION, ("Kabul",), (two_hops(number=9),), (told,)))
+    assert "kabul" not in describe(found).lower()

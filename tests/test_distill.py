@@ -208,3 +208,12 @@ def test_a_member_that_the_distiller_denies_is_detached():
     assert all_of_them.children == ("e1-0", "e1-1", "e1-2", "e1-3")
     assert without_one.children == ("e1-0", "e1-1", "e1-3")
     assert dropped["e2 members detached, which did not support it"] == 1
+
+
+def test_a_description_over_the_cap_is_asked_for_again_and_not_cut():
+    long = {**GOOD, "description": "First find the country. " * 20}
+    distiller = PromptedDistiller(Scripted([long], [GOOD]))
+    assert distiller.reflect([diagnosis()]) == [Draft(**GOOD)]
+    distiller = PromptedDistiller(Scripted([long], [long]))
+    assert distiller.reflect([diagnosis()]) == [None]
+    assert distiller.dropped == {"E1 too long": 1}

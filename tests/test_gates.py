@@ -98,3 +98,11 @@ def test_a_text_is_part_of_one_that_has_its_words():
 
 def test_the_script_of_most_letters_counts():
     assert (script_of("abc \u4e2d"), script_of("\u4e2d\u56fd a"), script_of("12 !")) == ("LATIN", "CJK", "")
+
+
+def test_advice_to_send_the_query_again_is_refused_where_that_was_the_mistake():
+    again = "Ask again with the same query to get the passages. Read those sentence by sentence instead of repeating it."
+    repeated = diagnosis(finding="repeated_query")
+    assert refusal(Draft("A described country", again, "guide"), repeated) == "advises the mistake"
+    assert refusal(Draft("A described country", "Never search again with the same words.", "guide"), repeated) == ""
+    assert refusal(Draft("A described country", again, "guide"), replace(diagnosis(), also=())) == ""

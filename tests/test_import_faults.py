@@ -314,3 +314,9 @@ def test_an_interrupt_leaves_nothing(tmp_path, monkeypatch):
     (tmp_path / "a.jsonl").write_bytes(lines(row(0)))
     assert main(["import", str(tmp_path / "a.jsonl"), "--format", "openai", "--out", str(tmp_path / "out.jsonl")]) == 130
     assert [p.name for p in tmp_path.iterdir()] == ["a.jsonl"]
+
+
+def test_half_a_character_in_a_question_without_an_id_is_counted(tmp_path):
+    bare = {key: value for key, value in row(0).items() if key not in ("dataset", "question_id")} | {"question": "\ud800 who"}
+    report, written = run(tmp_path, lines(bare, row(1)))
+    assert report.reasons == {"half a character (a lone surrogate)": 1} and len(written) == 1

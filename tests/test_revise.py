@@ -8,7 +8,7 @@ from hiexp_verl.encoder import HashEncoder
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.hek import HEK, Retriever
 from hiexp_verl.hek.revise import edit, remove
-from hiexp_verl.types import MAX_DESCRIPTION_CHARS, MAX_TITLE_CHARS
+from hiexp_verl.types import MAX_DESCRIPTION_CHARS, MAX_TITLE_CHARS, Source
 from tests.heks import ENCODER, e, evidence, hek, source, tree
 
 
@@ -120,3 +120,13 @@ def test_the_command_line_edits_and_removes(tmp_path, capsys):
     with pytest.raises(SystemExit):
         main([*command, "--kind", "pitfall"])
     assert "--reason" in capsys.readouterr().err
+
+
+def test_an_edit_that_tells_the_answer_needs_force(tmp_path, capsys):
+    told = Source("q1#0", "q1", "What is the highest mountain?", "m", "Sagarmatha", True, ("highest mountain",))
+    hek(e(1, questions=("q1",), sources=("q1#0",)), sources=[told]).save(tmp_path / "hek")
+    command = ["edit", str(tmp_path / "hek"), "e1-0001", "--reason", "why", "--description"]
+    assert main([*command, "It is sagarmatha, say so."]) == 2
+    assert "tell the answer 'Sagarmatha'" in capsys.readouterr().err
+    assert main([*command, "Search for the height first."]) == 0
+    assert main([*command, "It is sagarmatha, say so.", "--force"]) == 0
