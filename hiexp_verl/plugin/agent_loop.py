@@ -17,6 +17,7 @@ from hiexp_verl.plugin.tools import SearchTool
 from hiexp_verl.run.control import TRAIN, shows
 from hiexp_verl.run.guide import Guide, Place
 from hiexp_verl.run.lookup import ExperienceRequest
+from hiexp_verl.run.protocol import answering_text
 from hiexp_verl.types import Message
 
 
@@ -131,7 +132,7 @@ class HiExpAgentLoop(ToolAgentLoop):
             "question": self.question,
             "sample": int(kwargs.get("session_id", 0)),
             "messages": episode,
-            "answer_text": "\n".join(turns),
+            "answer_text": answering_text(turns, self.tool_parser_name),
             "shown": self.shown,
             "queries": self.queries,
             "searches": len(self.queries),
