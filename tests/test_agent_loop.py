@@ -11,6 +11,7 @@ pytest.importorskip("verl")
 
 from verl.experimental.agent_loop.tool_agent_loop import ToolAgentLoop  # noqa: E402
 
+from hiexp_verl.build.importers.outcome import question_id_of  # noqa: E402
 from hiexp_verl.errors import HiExpError  # noqa: E402
 from hiexp_verl.jsonl import read_corpus  # noqa: E402
 from hiexp_verl.llm import Reply  # noqa: E402
@@ -196,6 +197,25 @@ def test_a_row_without_an_id_is_known_by_its_question(paths, tokenizer):
     other, _ = run(HiExpAgentLoop, config, tokenizer, turns, user="Question: Which country has a peak?", extra_info={"index": 0})
     assert "e1-1" not in {row["entry"] for row in own.extra_fields["hiexp"]["shown"]}
     assert "e1-1" in {row["entry"] for row in other.extra_fields["hiexp"]["shown"]}
+
+
+@pytest.mark.parametrize(
+    ("extra_info", "question_id", "question"),
+    [
+        ({"index": 0}, "q-", "Question: Who?"),
+        ({"question_id": "", "question": ""}, "q-", "Question: Who?"),
+        ({"question": "Who?"}, "q-", "Who?"),
+        ({"question_id": "7"}, "7", "Question: Who?"),
+    ],
+)
+def test_every_episode_is_known_by_a_question_and_an_id(paths, tokenizer, extra_info, question_id, question):
+    turns, user = ["<answer> Kabul </answer>"], "Question: Who?"
+    output, _ = run(HiExpAgentLoop, config_of(paths, "search_tags"), tokenizer, turns, user=user, extra_info=extra_info)
+    reward = compute_score("", "", ["Kabul"], {"hiexp": output.extra_fields["hiexp"]})
+    row = json.loads(reward[TRAJECTORY_KEY])
+    assert row["question"] == question
+    wanted = question_id_of(question) if question_id == "q-" else question_id
+    assert (row["question_id"], row["id"]) == (wanted, f"{wanted}#0")
 
 
 def test_a_broken_call_is_counted_and_the_episode_goes_on(paths, tokenizer):

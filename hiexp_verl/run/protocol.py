@@ -100,8 +100,8 @@ def find_search(text: str, format: Format) -> str | None:
     """Return the query of the first well-formed call, else None.
 
     In ``search_tags`` a call after a complete answer is none: the answer has ended the episode. verl's parser of ``hermes``
-    runs calls wherever they stand, and so does this. Empty queries, calls that are not closed, calls of other tools and broken JSON are not well-formed. Of nested
-    openings the innermost counts. Never raises, whatever the text.
+    runs calls wherever they stand, and so does this. Empty queries, calls that are not closed, calls of other tools and
+    broken JSON are not well-formed. Of nested openings the innermost counts. Never raises, whatever the text.
     """
     parse = _tag_query if check_format(format) == "search_tags" else _hermes_query
     heard = _before_answer(text) if format == "search_tags" else text
