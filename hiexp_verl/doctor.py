@@ -15,6 +15,14 @@ from hiexp_verl.errors import HiExpError
 UNDECLARED = {"TransferQueue": "transfer_queue", "cachetools": "cachetools", "fastapi": "fastapi", "uvicorn": "uvicorn"}
 
 
+# What to do where a check raises; the message says what is wrong.
+TODO = {
+    "HEK": "give the directory that `hiexp build` wrote; of a damaged version: `hiexp rollback` to another, or build again",
+    "encoder of the HEK": "give the encoder that the HEK was made with as --encoder, a directory or a name",
+    "encoder": "give a directory or a name that sentence-transformers loads, e.g. one of `hiexp assets`",
+}
+
+
 @dataclass(frozen=True)
 class Finding:
     """One thing that was checked."""
@@ -43,6 +51,8 @@ def examine(hek: Path | None = None, encoder: str | None = None) -> list[Finding
         findings.append(_safely("HEK", lambda: _hek(hek)))
         if findings[-1].ok:  # or the fault would be told twice
             findings.append(_safely("encoder of the HEK", lambda: _hek_encoder(hek, encoder)))
+    elif encoder is not None:
+        findings.append(_safely("encoder", lambda: _encoder(encoder)))
     return findings
 
 
@@ -50,7 +60,7 @@ def _safely(name: str, check: Callable[[], Finding]) -> Finding:
     try:
         finding = check()
     except HiExpError as error:
-        return Finding(name, False, str(error), "see the message")
+        return Finding(name, False, str(error), TODO.get(name, "do what the message says, then run `hiexp doctor` again"))
     except Exception as error:
         return Finding(name, False, f"{type(error).__name__}: {error}", "reinstall the package that the message names")
     return replace(finding, todo="") if finding.ok else finding
@@ -154,6 +164,14 @@ def _hek(path: Path) -> Finding:
     hek = HEK.load(path)
     counts = ", ".join(f"{count} {level.upper()}" for level, count in hek.levels.items())
     return Finding("HEK", True, f"{counts}; encoder {hek.header.encoder.name}")
+
+
+def _encoder(spec: str) -> Finding:
+    from hiexp_verl.encoder import load_encoder
+
+    encoder = load_encoder(spec)
+    (vector_D,) = encoder.encode_queries(["Who wrote Hamlet?"])
+    return Finding("encoder", True, f"{spec}: vectors of {len(vector_D)} numbers")
 
 
 def _hek_encoder(path: Path, spec: str | None) -> Finding:

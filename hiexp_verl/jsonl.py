@@ -162,11 +162,14 @@ def trajectory_of(row: dict[str, Any]) -> Trajectory:
     """Return the trajectory that a row holds; its id is "" when the row has none.
 
     Raises:
-        BadRow: a field is missing or of the wrong type.
+        BadRow: a field is missing or of the wrong type, or the question's id is empty.
     """
     messages = fields.messages(row)
+    question_id = str(fields.required(row, "question_id"))
+    if not question_id.strip():
+        raise BadRow("the question_id is empty")  # trajectories of all such questions would pass for one question's
     return Trajectory(
-        question_id=str(fields.required(row, "question_id")),
+        question_id=question_id,
         question=str(fields.required(row, "question")),
         answers=fields.answers(row),
         messages=messages,

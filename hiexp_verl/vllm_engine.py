@@ -43,6 +43,16 @@ def context_length(model_dir: Path) -> int:
     return length if isinstance(length, int) else sys.maxsize
 
 
+def check_model_dir(model_dir: Path) -> None:
+    """Check that a directory may hold a model.
+
+    Raises:
+        HiExpError: it has no config.json.
+    """
+    if not (model_dir / "config.json").is_file():
+        raise HiExpError(f"model {model_dir} is no model directory: found no config.json; give a Hugging Face model folder or a URL")
+
+
 def engine_arguments(model_dir: Path, max_model_len: int) -> dict[str, Any]:
     """Return the arguments of vLLM's engine for a model directory; a model that was made for less than `max_model_len` gets less.
 
@@ -51,8 +61,7 @@ def engine_arguments(model_dir: Path, max_model_len: int) -> dict[str, Any]:
     Raises:
         HiExpError: the directory holds no model, or vLLM is not installed.
     """
-    if not (model_dir / "config.json").is_file():
-        raise HiExpError(f"model {model_dir} is no model directory: found no config.json; give a Hugging Face model folder or a URL")
+    check_model_dir(model_dir)
     if not is_cpu_build() and not _installed("vllm"):
         raise HiExpError(f"model {model_dir} needs vLLM, which is not installed; install it or give the URL of a server")
     max_model_len = min(max_model_len, context_length(model_dir))

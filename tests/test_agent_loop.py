@@ -11,8 +11,15 @@ pytest.importorskip("verl")
 
 from verl.experimental.agent_loop.tool_agent_loop import ToolAgentLoop  # noqa: E402
 
+from hiexp_verl.build.importers.outcome import question_id_of  # noqa: E402
 from hiexp_verl.errors import HiExpError  # noqa: E402
+from hiexp_verl.jsonl import read_corpus  # noqa: E402
+from hiexp_verl.llm import Reply  # noqa: E402
 from hiexp_verl.plugin.agent_loop import HiExpAgentLoop  # noqa: E402
+from hiexp_verl.plugin.reward import compute_score  # noqa: E402
+from hiexp_verl.run.episode import EpisodeSettings, episode  # noqa: E402
+from hiexp_verl.search.bm25 import BM25Search  # noqa: E402
+from hiexp_verl.types import TRAJECTORY_KEY, Question  # noqa: E402
 from tests.verl_fixtures import SYSTEM, RecitingServer, agent_loop, compose, tiny_tokenizer, write_corpus, write_hek  # noqa: E402
 
 TURNS = {
@@ -192,6 +199,25 @@ def test_a_row_without_an_id_is_known_by_its_question(paths, tokenizer):
     assert "e1-1" in {row["entry"] for row in other.extra_fields["hiexp"]["shown"]}
 
 
+@pytest.mark.parametrize(
+    ("extra_info", "question_id", "question"),
+    [
+        ({"index": 0}, "q-", "Question: Who?"),
+        ({"question_id": "", "question": ""}, "q-", "Question: Who?"),
+        ({"question": "Who?"}, "q-", "Who?"),
+        ({"question_id": "7"}, "7", "Question: Who?"),
+    ],
+)
+def test_every_episode_is_known_by_a_question_and_an_id(paths, tokenizer, extra_info, question_id, question):
+    turns, user = ["<answer> Kabul </answer>"], "Question: Who?"
+    output, _ = run(HiExpAgentLoop, config_of(paths, "search_tags"), tokenizer, turns, user=user, extra_info=extra_info)
+    reward = compute_score("", "", ["Kabul"], {"hiexp": output.extra_fields["hiexp"]})
+    row = json.loads(reward[TRAJECTORY_KEY])
+    assert row["question"] == question
+    wanted = question_id_of(question) if question_id == "q-" else question_id
+    assert (row["question_id"], row["id"]) == (wanted, f"{wanted}#0")
+
+
 def test_a_broken_call_is_counted_and_the_episode_goes_on(paths, tokenizer):
     turns = ['<tool_call>\n{"name": "search", "arguments": {"q": 1}}\n</tool_call>', "<answer> Kabul </answer>"]
     output, _ = run(HiExpAgentLoop, config_of(paths, "hermes"), tokenizer, turns)
@@ -221,3 +247,58 @@ def test_an_unknown_setting_stops_the_loop_with_the_nearest_name(paths, tokenize
 def test_the_shipped_tool_list_is_where_the_config_says():
     path = Path(compose("+hiexp=grpo", "actor_rollout_ref.rollout.name=vllm").actor_rollout_ref.rollout.multi_turn.tool_config_path)
     assert path.is_file()
+
+
+CALL = {"search_tags": "<search> Noshak </search>", "hermes": TURNS["hermes"][0]}
+ANSWER, UNSURE = "<answer> Kabul </answer>", "I do not know."
+
+
+class Reciting:
+    """The policy of an episode without verl; the server stops after a call, as ours do."""
+
+    model = "reciting"
+
+    def __init__(self, turns):
+        self.turns = iter(turns)
+
+    async def chat(self, messages, *, stop, **_):
+        before, closed, _ = next(self.turns).partition(stop[0])
+        return Reply(before + closed, "stop", 1)
+
+
+@pytest.mark.parametrize("dialect", ["search_tags", "hermes"])
+@pytest.mark.parametrize(
+    ("script", "counts"),
+    [
+        (["CALL", ANSWER], True),
+        (["CALL", f"{ANSWER} <answer> Paris </answer> {ANSWER}"], True),
+        (["CALL", "CALL", UNSURE], False),
+        ([f"CALL {ANSWER}", UNSURE], False),
+        ([f"CALL {ANSWER}", "CALL", ANSWER], True),
+        ([f"CALL {ANSWER}", "<answer> Paris </answer>"], False),
+        (["CALL", "CALL", f"CALL {ANSWER}"], False),  # the last turn that is allowed
+        (["CALL", f"<information>{ANSWER}</information>"], False),
+    ],
+)
+def test_an_answer_counts_in_the_last_turn_alone_and_not_beside_a_search(paths, tokenizer, dialect, script, counts):
+    turns = [turn.replace("CALL", CALL[dialect]) for turn in script]
+    assert both_predict(paths, tokenizer, dialect, turns) == (["Kabul"] if counts else ["Paris"] if "Paris" in turns[-1] else [""]) * 2
+
+
+@pytest.mark.parametrize(("dialect", "prediction"), [("search_tags", "Kabul"), ("hermes", "")])
+def test_a_search_after_an_answer_is_one_where_the_parser_runs_it(paths, tokenizer, dialect, prediction):
+    turns = [f"{ANSWER} {CALL[dialect]}", UNSURE]
+    assert both_predict(paths, tokenizer, dialect, turns) == [prediction] * 2
+    assert both_predict(paths, tokenizer, dialect, [CALL[dialect], CALL[dialect], turns[0]]) == [prediction] * 2
+
+
+def both_predict(paths, tokenizer, dialect, turns):
+    """Return what verl's loop and an episode without verl take for the answer; three turns at most."""
+    limit = "actor_rollout_ref.rollout.multi_turn.max_assistant_turns=3"
+    output, _ = run(HiExpAgentLoop, config_of(paths, dialect, limit, "hiexp.enabled=false"), tokenizer, turns)
+    reward = compute_score("", "", ["Kabul"], {"hiexp": output.extra_fields["hiexp"]})
+    settings = EpisodeSettings(format=dialect, max_searches=2)
+    asked = Question("val-1", QUESTION, ("Kabul",))
+    played = asyncio.run(episode(asked, Reciting(turns), BM25Search(read_corpus(paths["corpus"])), settings))
+    assert (reward["score"], reward["format"]) == (played.score, played.extra["format"])
+    return [json.loads(reward[TRAJECTORY_KEY])["prediction"], played.prediction]

@@ -35,6 +35,15 @@ def test_a_broken_hek_and_a_wrong_encoder_are_found(tmp_path):
     assert code == 1 and not findings["HEK"]["ok"]
     assert [name for name, finding in findings.items() if not finding["ok"]] == ["HEK"], "one fault is told once"
     assert "encoder of the HEK" not in findings
+    assert "hiexp rollback" in findings["HEK"]["todo"]
+
+
+@pytest.mark.parametrize(("spec", "works"), [("hash:64", True), ("/nowhere/encoder", False)])
+def test_an_encoder_is_checked_without_a_hek(spec, works):
+    code, findings = doctor("--encoder", spec)
+    assert code == (0 if works else 1)
+    assert (findings["encoder"]["found"] == "hash:64: vectors of 64 numbers") is works
+    assert ("sentence-transformers loads" in findings["encoder"]["todo"]) is not works
 
 
 def test_a_registration_that_fails_is_visible_and_found(tmp_path):

@@ -7,15 +7,20 @@ import sys
 from pathlib import Path
 
 import huggingface_hub
+import hydra
 import pytest
 
 pytestmark = pytest.mark.verl
 pytest.importorskip("verl")
 
-from hiexp_verl.plugin.preflight import Preflight, check_model  # noqa: E402
+from hiexp_verl.plugin.agent_loop import settings_of  # noqa: E402
+from hiexp_verl.plugin.preflight import Preflight, check_model, check_response_length  # noqa: E402
+from hiexp_verl.policy_tokenizer import PolicyTokenizer  # noqa: E402
+from hiexp_verl.run.protocol import first_messages  # noqa: E402
 from hiexp_verl.train import CPU_ENVIRONMENT  # noqa: E402
 from tests.verl_fixtures import compose, tiny_tokenizer, write_corpus, write_hek  # noqa: E402
 
+RECIPES = Path(__file__).parents[1] / "recipes"
 ENGINE = "actor_rollout_ref.rollout.name=vllm"
 
 
@@ -30,6 +35,7 @@ def test_grpo_sets_everything_hiexp_needs():
     assert (actor.policy_loss.loss_mode, actor.loss_agg_mode) == ("vanilla", "token-mean")
     assert (actor.clip_ratio_low, actor.clip_ratio_high, actor.use_kl_loss) == (0.2, 0.2, True)
     assert config.hiexp.start.top_k == 5
+    assert (config.data.max_prompt_length, config.data.max_response_length) == (2048, 4096)
 
 
 def test_gspo_sets_its_loss_aggregation_and_clips_explicitly():
@@ -40,8 +46,10 @@ def test_gspo_sets_its_loss_aggregation_and_clips_explicitly():
 
 def test_every_value_can_be_overridden():
     config = compose(
-        "+hiexp=grpo", ENGINE, "hiexp.step.min_score=0.5", "actor_rollout_ref.actor.clip_ratio_high=0.28", "algorithm.adv_estimator=grpo"
+        *("+hiexp=grpo", ENGINE, "hiexp.step.min_score=0.5", "actor_rollout_ref.actor.clip_ratio_high=0.28"),
+        *("algorithm.adv_estimator=grpo", "data.max_response_length=3000"),
     )
+    assert config.data.max_response_length == 3000
     assert config.hiexp.step.min_score == 0.5
     assert config.actor_rollout_ref.actor.clip_ratio_high == 0.28
     assert config.algorithm.adv_estimator == "grpo"
@@ -144,6 +152,62 @@ def test_a_prompt_that_verl_would_cut_is_refused(good, tmp_path):
     assert "over data.max_prompt_length=50" in text and "raise data.max_prompt_length" in text
 
 
+def room_for_experience(good, tmp_path, **change):
+    """Return the settings of a run whose prompt leaves 99 tokens for experience, and the prompt's length."""
+    model = tmp_path / "model"
+    tiny_tokenizer().save_pretrained(model)
+    (model / "config.json").write_text('{"model_type": "llama"}')
+    prompt = PolicyTokenizer(model).count_prompt(first_messages("Who?", "hermes"))
+    return {**good, "actor_rollout_ref.model.path": model, "data.max_prompt_length": prompt + 99, **change}, prompt
+
+
+def test_a_prompt_that_leaves_no_room_for_experience_is_refused(good, tmp_path):
+    settings, prompt = room_for_experience(good, tmp_path)
+    text = refusal({**settings, "hiexp.start.max_tokens": 100})
+    assert f"question 1 has {prompt} tokens" in text and f"raise the first to {prompt + 100}, or lower the second to 99" in text
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"hiexp.start.max_tokens": 99}, {"hiexp.start.max_tokens": 0}, {"hiexp.enabled": "false"}, {"hiexp.control": "step-only"}],
+)
+def test_a_prompt_with_just_enough_room_passes(good, tmp_path, change):
+    settings, _ = room_for_experience(good, tmp_path, **change)
+    Preflight().on_run_start(compose("+hiexp=grpo", ENGINE, *(f"{key}={value}" for key, value in settings.items())))
+
+
+# Two searches of 2 x 32 words at 1.35 tokens with 96 tokens of experience, and three turns of 64.
+FEW_WORDS = {"hiexp.search.top_k": 2, "hiexp.search.max_words_per_passage": 32}
+
+
+@pytest.mark.parametrize(
+    ("change", "tokens"),
+    [
+        ({}, 1734),  # 2 x (5 x 100 x 1.35 + 96) + 3 x 64
+        (FEW_WORDS, 557),  # 2 x (86.4 + 96) + 192 = 556.8
+        ({**FEW_WORDS, "hiexp.max_tokens_per_turn": 10}, 395),  # 364.8 + 30
+        ({**FEW_WORDS, "hiexp.search.max_chars": 200}, 484),  # 2 x (50 + 96) + 192
+        ({**FEW_WORDS, "hiexp.control": "start-only"}, 365),  # 172.8 + 192
+        ({**FEW_WORDS, "hiexp.enabled": "false"}, 365),
+    ],
+)
+def test_a_response_too_short_for_two_searches_is_refused(good, change, tokens):
+    text = refusal({**good, **change, "data.max_response_length": tokens - 1})
+    assert f"data.max_response_length={tokens - 1} has no room" in text and f"set it to {tokens} or more" in text
+    just = {**good, **change, "data.max_response_length": tokens}
+    Preflight().on_run_start(compose("+hiexp=grpo", ENGINE, *(f"{key}={value}" for key, value in just.items())))
+
+
+@pytest.mark.parametrize("name", ["cpu_demo/grpo", "cpu_demo/gspo", "multihop_7b_grpo/train", "multihop_7b_gspo/train"])
+def test_the_recipes_have_room_for_what_they_show(name):
+    folder, _, file = name.partition("/")
+    with hydra.initialize_config_dir(str(RECIPES / folder), version_base=None):
+        config = hydra.compose(file, overrides=[ENGINE, "hydra.searchpath=[pkg://verl.trainer.config]"])
+    lengths = (config.data.max_prompt_length, config.data.max_response_length)
+    assert lengths == ((448, 768) if folder == "cpu_demo" else (2048, 8192)), "a recipe's own lengths win"
+    check_response_length(settings_of(config), config.data.max_response_length)
+
+
 def test_a_damaged_tokenizer_is_refused(good, tmp_path):
     model = tmp_path / "model"
     tiny_tokenizer().save_pretrained(model)
@@ -189,7 +253,7 @@ def test_main_ppo_stops_with_one_line_before_ray_starts(good):
 
 @pytest.mark.parametrize("recipe", ["multihop_7b_grpo", "multihop_7b_gspo"])
 def test_the_recipes_compose(recipe):
-    folder = Path(__file__).parents[1] / "recipes" / recipe
+    folder = RECIPES / recipe
     command = [sys.executable, "-m", "verl.trainer.main_ppo", "--config-dir", str(folder), "--config-name", "train", "--cfg", "job"]
     environment = {k: v for k, v in os.environ.items() if k != "VERL_PLATFORM"}
     result = subprocess.run(command, capture_output=True, text=True, env=environment)

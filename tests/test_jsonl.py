@@ -71,6 +71,14 @@ def test_a_trajectory_with_a_field_of_the_wrong_type_is_named(tmp_path, change):
         list(read_trajectories(path))
 
 
+@pytest.mark.parametrize("nothing", ["", " "])
+def test_a_trajectory_of_no_question_is_named(tmp_path, nothing):
+    path = tmp_path / "t.jsonl"
+    write_jsonl(path, [trajectory(), {**to_json(trajectory()), "question_id": nothing}])
+    with pytest.raises(HiExpError, match=r"t\.jsonl:2: the question_id is empty"):
+        list(read_trajectories(path))
+
+
 @given(st.binary(max_size=200))
 def test_garbage_is_refused_and_never_crashes(tmp_path_factory, content):
     path = tmp_path_factory.mktemp("garbage") / "q.jsonl"

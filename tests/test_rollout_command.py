@@ -49,6 +49,13 @@ def test_a_prompt_that_does_not_fit_is_refused_before_the_model_is_served(argume
     assert "the prompt of question 1 has" in text and "room for 136" in text and "raise --max-model-len" in text
 
 
+@pytest.mark.parametrize("by", ["server", "verl"])
+def test_a_directory_that_holds_no_model_is_refused(arguments, capsys, tmp_path, by):
+    (tmp_path / "model").mkdir()
+    assert f"model {tmp_path / 'model'} is no model directory: found no config.json" in refusal([*arguments, "--by", by], capsys)
+    assert not (tmp_path / "out").exists()
+
+
 def test_by_verl_cannot_resume(arguments, capsys, tmp_path):
     (tmp_path / "model").mkdir()
     assert "cannot resume" in refusal([*arguments, "--by", "verl", "--resume"], capsys)

@@ -15,7 +15,7 @@ def add_doctor(verbs: Any) -> None:
     help = "Check that everything a run needs is here, and say what to do."
     parser = add_verb(verbs, "doctor", run_doctor, help, "Exit code 0: all is well, 1: something is not.")
     parser.add_argument("--hek", type=Path, help="also check this HEK and its encoder")
-    parser.add_argument("--encoder", help="where the encoder of the HEK lies, if it has moved")
+    parser.add_argument("--encoder", help="check this encoder; with --hek, where that of the HEK lies, if it has moved")
     parser.add_argument("--json", action="store_true", help="machine-readable output")
 
 

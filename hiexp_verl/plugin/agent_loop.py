@@ -11,12 +11,14 @@ from verl.experimental.agent_loop.tool_agent_loop import AgentData, ToolAgentLoo
 from verl.experimental.agent_loop.tool_parser import FunctionCall
 from verl.tools.schemas import ToolResponse
 
+from hiexp_verl.build.importers.outcome import question_id_of
 from hiexp_verl.config import HiExpConfig, parse_config
 from hiexp_verl.plugin.retrieval import Retrieval, retrieval_for
 from hiexp_verl.plugin.tools import SearchTool
 from hiexp_verl.run.control import TRAIN, shows
 from hiexp_verl.run.guide import Guide, Place
 from hiexp_verl.run.lookup import ExperienceRequest
+from hiexp_verl.run.protocol import answering_text
 from hiexp_verl.types import Message
 
 
@@ -53,7 +55,9 @@ class HiExpAgentLoop(ToolAgentLoop):
         # The rollouts of a group share these objects: copy before anything is added.
         self.messages = copy.deepcopy(list(kwargs["raw_prompt"]))
         extra_info = kwargs.get("extra_info") or {}
-        self.question_id, self.question = extra_info.get("question_id"), extra_info.get("question") or ""
+        # Rows of other preprocessors have neither: then by text, as the importers know a question.
+        self.question = extra_info.get("question") or _last_user(self.messages)
+        self.question_id = str(extra_info.get("question_id") or question_id_of(self.question))
         self.showing_experience = self.settings.enabled and shows(self.settings.control, extra_info.get("split", TRAIN) != TRAIN)
         if self.showing_experience:
             self.messages = await self._guided_start(self.messages)
@@ -62,9 +66,7 @@ class HiExpAgentLoop(ToolAgentLoop):
         return output
 
     async def _guided_start(self, messages: list[Message]) -> list[Message]:
-        # Rows of other preprocessors hold instructions in the user message; the bare question matches better.
-        question = self.question or _last_user(messages)
-        hits = await self.retrieval.experience(self._request("start", question))
+        hits = await self.retrieval.experience(self._request("start", self.question))
         room = self.prompt_length - self._prompt_tokens(messages)
         guided, shown = self.guide.at_start(messages, hits, max_tokens=max(0, min(self.settings.start.max_tokens, room)))
         while shown and (excess := self._prompt_tokens(guided) - self.prompt_length) > 0:
@@ -101,7 +103,7 @@ class HiExpAgentLoop(ToolAgentLoop):
         return text
 
     def _request(self, place: Place, text: str, beyond: int = 0) -> ExperienceRequest:
-        own = (self.question_id, self.question or _last_user(self.messages)) if self.settings.leave_one_out else (None, "")
+        own = (self.question_id, self.question) if self.settings.leave_one_out else (None, "")
         return ExperienceRequest(place, text, *own, beyond=beyond)
 
     def _count_tokens(self, text: str) -> int:
@@ -127,11 +129,11 @@ class HiExpAgentLoop(ToolAgentLoop):
         for i, turn in enumerate(turns):
             episode += [{"role": "assistant", "content": turn}, *tools[i : i + 1]]
         return {
-            "question_id": self.question_id or "",
+            "question_id": self.question_id,
             "question": self.question,
             "sample": int(kwargs.get("session_id", 0)),
             "messages": episode,
-            "answer_text": "\n".join(turns),
+            "answer_text": answering_text(turns, self.tool_parser_name),
             "shown": self.shown,
             "queries": self.queries,
             "searches": len(self.queries),

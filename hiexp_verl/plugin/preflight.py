@@ -1,5 +1,6 @@
 """Checks before any device time is spent: a hydra callback in the driver of `main_ppo`."""
 
+import math
 import sys
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,12 @@ from hiexp_verl.errors import HiExpError
 from hiexp_verl.jsonl import read_corpus, read_questions
 from hiexp_verl.plugin.agent_loop import settings_of
 from hiexp_verl.policy_tokenizer import PolicyTokenizer
+from hiexp_verl.run.control import levels_at
 from hiexp_verl.run.encoders import open_encoders
 from hiexp_verl.run.protocol import SEARCH_TOOL_SCHEMA, check_format, first_messages
 from hiexp_verl.search.http import HttpSearch
+
+TURN_TOKENS = 64  # a thought and a query, or an answer
 
 
 class Preflight(Callback):
@@ -42,6 +46,7 @@ def check_run(config: DictConfig) -> None:
     settings = settings_of(config)
     check_search(settings)
     check_tool_response_length(settings, config.actor_rollout_ref.rollout.multi_turn.max_tool_response_length)
+    check_response_length(settings, config.data.max_response_length)
     if settings.enabled and not settings.hek:
         raise HiExpError("hiexp.hek is not set; give the directory of a HEK (`hiexp build`), or hiexp.enabled=false")
     open_encoders(settings)
@@ -96,6 +101,20 @@ def check_tool_response_length(settings: HiExpConfig, limit: int) -> None:
         )
 
 
+def check_response_length(settings: HiExpConfig, limit: int) -> None:
+    """Check that two searches and an answer fit into the response, by estimate: 4 characters or 1 / 1.35 words a token."""
+    search = settings.search
+    documents = min(search.max_chars / 4, search.top_k * search.max_words_per_passage * 1.35)
+    experience = settings.step.max_tokens if settings.enabled and levels_at(settings.control, "step") else 0
+    turn = min(TURN_TOKENS, settings.max_tokens_per_turn or TURN_TOKENS)
+    wanted = math.ceil(2 * (documents + experience) + 3 * turn)
+    if limit < wanted:
+        raise HiExpError(
+            f"data.max_response_length={limit} has no room for two searches of about {documents + experience:.0f} tokens each and an "
+            f"answer; set it to {wanted} or more, or lower hiexp.search.top_k or hiexp.search.max_words_per_passage"
+        )
+
+
 def check_questions(config: DictConfig, key: str) -> None:
     """Check that question files are well-formed and that the longest prompt leaves room for experience."""
     files = config.data.get(key)
@@ -114,13 +133,20 @@ def check_questions(config: DictConfig, key: str) -> None:
 
 
 def check_prompt_length(config: DictConfig, messages: list[dict[str, Any]], question_id: str) -> None:
-    """Check that verl will not cut the prompt: it would cut from the left, the system prompt first."""
+    """Check that verl will not cut the prompt, from the left and so the system prompt first, and that experience fits in."""
     path = Path(config.actor_rollout_ref.model.path).expanduser()
     if not path.exists():
         return  # a hub name or a remote path: verl fetches it, and its own checks apply
     length, limit = PolicyTokenizer(path).count_prompt(messages, [SEARCH_TOOL_SCHEMA]), config.data.max_prompt_length
+    settings = settings_of(config)
+    experience = settings.start.max_tokens if settings.enabled and levels_at(settings.control, "start") else 0
     if length > limit:
         raise HiExpError(
             f"the prompt of question {question_id} has {length} tokens, over data.max_prompt_length={limit}, "
             "and verl would cut its system prompt; raise data.max_prompt_length"
+        )
+    if length + experience > limit:
+        raise HiExpError(
+            f"the prompt of question {question_id} has {length} tokens, and data.max_prompt_length={limit} leaves no room for "
+            f"hiexp.start.max_tokens={experience}; raise the first to {length + experience}, or lower the second to {limit - length}"
         )

@@ -24,7 +24,7 @@ def compute_score(
         HiExpError: the row has no answer.
     """
     record = dict((extra_info or {}).get("hiexp") or {})
-    text = record.get("answer_text", solution_str)  # only what the policy wrote: tool text can hold no answer
+    text = record.get("answer_text", solution_str)  # only what may answer: no tool text, no turn that searches
     answers = _answers(ground_truth)
     score = score_text(text, answers, kind)
     shown = record.get("shown", [])

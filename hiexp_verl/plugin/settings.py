@@ -22,6 +22,8 @@ def common() -> dict[str, Any]:
             "custom_cls": {"path": "pkg://hiexp_verl.plugin.dataset", "name": "QuestionDataset"},
             "search_format": "${actor_rollout_ref.rollout.multi_turn.format}",
             "return_raw_chat": True,
+            "max_prompt_length": 2048,  # verl's defaults of 512 end most episodes at their first search
+            "max_response_length": 4096,
         },
         "actor_rollout_ref": {
             "rollout": {

@@ -25,7 +25,7 @@ from hiexp_verl.run.verl_rollout import rollout_by_verl
 from hiexp_verl.search import SearchEngine, open_engine
 from hiexp_verl.search.http import HttpSearch
 from hiexp_verl.types import Question
-from hiexp_verl.vllm_engine import context_length
+from hiexp_verl.vllm_engine import check_model_dir, context_length
 
 
 def rollout_command(arguments: argparse.Namespace) -> str:
@@ -43,8 +43,10 @@ def rollout_command(arguments: argparse.Namespace) -> str:
     run = run_settings(arguments)
     if arguments.by == "verl":
         return _text(rollout_by_verl(questions, arguments, run), arguments.out)
-    tokenizer = PolicyTokenizer(model_dir) if (model_dir := Path(arguments.model)).is_dir() else None
-    if tokenizer is not None:
+    tokenizer = None
+    if (model_dir := Path(arguments.model)).is_dir():
+        check_model_dir(model_dir)
+        tokenizer = PolicyTokenizer(model_dir)
         room = min(arguments.max_model_len, context_length(model_dir)) - arguments.max_tokens
         check_prompts(questions, tokenizer, check_format(arguments.format), room)
     encoder, search_encoder = open_encoders(run)

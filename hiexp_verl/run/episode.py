@@ -10,8 +10,17 @@ from typing import Any, Protocol
 
 from hiexp_verl.llm import PromptTooLong, Reply
 from hiexp_verl.run.experience import Experience
-from hiexp_verl.run.protocol import Format, call_tags, close_call, find_search, first_messages, render_documents, search_failed_message
-from hiexp_verl.scoring import RewardKind, extract_answer, score, strip_tool_text
+from hiexp_verl.run.protocol import (
+    Format,
+    answering_text,
+    call_tags,
+    close_call,
+    find_search,
+    first_messages,
+    render_documents,
+    search_failed_message,
+)
+from hiexp_verl.scoring import RewardKind, extract_answer, score
 from hiexp_verl.search import SearchEngine, SearchFailed
 from hiexp_verl.types import Message, Question, Trajectory
 
@@ -117,7 +126,7 @@ async def _model_turn(state: _State, policy: Policy, settings: EpisodeSettings, 
         text = close_call(text, settings.format)
     query = find_search(text, settings.format)
     if query is None:
-        has_answer = extract_answer(strip_tool_text(text)) is not None
+        has_answer = extract_answer(answering_text([text], settings.format)) is not None
         state.stop = "answer" if has_answer else "length" if cut_short else "no_answer"
     state.messages.append({"role": "assistant", "content": text})
     return query
@@ -145,8 +154,8 @@ async def _search_turn(
 
 
 def _trajectory(question: Question, model: str, state: _State, settings: EpisodeSettings, sample: int, seconds: float) -> Trajectory:
-    spoken = "\n".join(strip_tool_text(m["content"]) for m in state.messages if m["role"] == "assistant")
-    prediction = extract_answer(spoken)
+    turns = [m["content"] for m in state.messages if m["role"] == "assistant"]
+    prediction = extract_answer(answering_text(turns, settings.format))
     result = score(prediction, question.answers, settings.reward)
     extra: dict[str, Any] = {
         "sample": sample,

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from hiexp_verl.errors import HiExpError
+from hiexp_verl.scoring import strip_tool_text
 from hiexp_verl.text import sanitise
 from hiexp_verl.types import Message, Passage
 
@@ -96,17 +97,29 @@ def close_call(text: str, format: Format) -> str:
 
 
 def find_search(text: str, format: Format) -> str | None:
-    """Return the query of the first well-formed call that stands before any complete answer, else None.
+    """Return the query of the first well-formed call, else None.
 
-    Empty queries, calls that are not closed, calls of other tools and broken JSON are not well-formed. Of nested
-    openings the innermost counts. Never raises, whatever the text.
+    In ``search_tags`` a call after a complete answer is none: the answer has ended the episode. verl's parser of ``hermes``
+    runs calls wherever they stand, and so does this. Empty queries, calls that are not closed, calls of other tools and
+    broken JSON are not well-formed. Of nested openings the innermost counts. Never raises, whatever the text.
     """
     parse = _tag_query if check_format(format) == "search_tags" else _hermes_query
-    for body in _call_bodies(_before_answer(text), *call_tags(format)):
+    heard = _before_answer(text) if format == "search_tags" else text
+    for body in _call_bodies(heard, *call_tags(format)):
         query = " ".join(parse(body).split())[:MAX_QUERY_CHARS].strip()
         if query:
             return query
     return None
+
+
+def answering_text(turns: Sequence[str], format: str) -> str:
+    """Return the text in which an answer counts: the last turn's own words, none of them if that turn searches.
+
+    An answer beside a search is a guess before the evidence. Of a dialect that is not ours calls are not known.
+    """
+    if not turns or (format in FORMATS and find_search(turns[-1], check_format(format)) is not None):
+        return ""
+    return strip_tool_text(turns[-1])
 
 
 def render_documents(passages: Sequence[Passage], format: Format, max_words_per_passage: int, max_chars: int) -> str:

@@ -13,7 +13,7 @@ from hiexp_verl.errors import HiExpError
 from hiexp_verl.jsonl import atomic_writer, read_jsonl, read_trajectories, write_jsonl
 from hiexp_verl.run.summary import summarise
 from hiexp_verl.types import TRAJECTORY_KEY, Question
-from hiexp_verl.vllm_engine import is_cpu_build
+from hiexp_verl.vllm_engine import check_model_dir, is_cpu_build
 
 
 def rollout_by_verl(questions: Sequence[Question], arguments: argparse.Namespace, run: HiExpConfig) -> dict[str, Any]:
@@ -31,6 +31,7 @@ def rollout_by_verl(questions: Sequence[Question], arguments: argparse.Namespace
 
     if not Path(arguments.model).is_dir():
         raise HiExpError(f"--by verl needs a model directory, found {arguments.model!r}")
+    check_model_dir(Path(arguments.model))
     arguments.out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=arguments.out, prefix=".verl-") as work:
         asked = Path(work) / "questions.jsonl"

@@ -27,4 +27,4 @@ def judge(prediction: str, answers: Sequence[str], reward: float | None = None, 
 
 def question_id_of(question: str) -> str:
     """Return an id that every trajectory of the question gets, in whatever file it stands."""
-    return f"q-{hashlib.sha256(' '.join(question.split()).encode()).hexdigest()[:16]}"
+    return f"q-{hashlib.sha256(' '.join(question.split()).encode('utf-8', 'surrogatepass')).hexdigest()[:16]}"
