@@ -80,8 +80,8 @@ def write_jsonl(path: Path, records: Iterable[Any]) -> int:
     return count
 
 
-def read_jsonl(path: Path, what: str) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yield (line number, object) of a .jsonl or .jsonl.gz file.
+def read_jsonl(path: Path, what: str, halves: bool = False) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield (line number, object) of a .jsonl or .jsonl.gz file; `halves` of characters are kept, or a fault.
 
     Raises:
         HiExpError: the file is missing, empty or damaged, or a line is not a JSON object.
@@ -89,7 +89,7 @@ def read_jsonl(path: Path, what: str) -> Iterator[tuple[int, dict[str, Any]]]:
     if not path.is_file():
         raise HiExpError(f"{what} {path} does not exist; give the path of a JSON-lines file")
     empty = True
-    for number, row in read_rows(path):
+    for number, row in read_rows(path, halves):
         empty = False
         with _line(path, number):
             if isinstance(row, BadRow):

@@ -21,10 +21,11 @@ class BadRow(Exception):
         self.wrong, self.found = wrong, found
 
 
-def read_rows(path: Path) -> Iterator[tuple[int, dict[str, Any] | BadRow]]:
+def read_rows(path: Path, halves: bool = False) -> Iterator[tuple[int, dict[str, Any] | BadRow]]:
     """Yield (line number, object) of each line that is not blank, or the fault of a line that cannot be read.
 
-    A damaged gzip file yields the lines before the damage, then one fault.
+    A damaged gzip file yields the lines before the damage, then one fault. Half a character (JSON can escape one; UTF-8
+    has no bytes for it) is a fault, unless `halves` are wanted as they are.
 
     Raises:
         HiExpError: the file does not open, or the disk fails.
@@ -35,7 +36,7 @@ def read_rows(path: Path) -> Iterator[tuple[int, dict[str, Any] | BadRow]]:
                 if isinstance(line, BadRow):
                     yield number, line
                 elif line.strip():
-                    yield number, _parsed(line, first=number == 1)
+                    yield number, _parsed(line, number == 1, halves)
     except OSError as error:
         raise HiExpError(f"{path} cannot be read ({error.strerror or error}); check the path and its permissions") from error
 
@@ -60,7 +61,7 @@ def _lines(file: IO[bytes]) -> Iterator[bytes | BadRow]:
         yield BadRow("the file is damaged from here on", str(error))
 
 
-def _parsed(line: bytes, first: bool) -> dict[str, Any] | BadRow:
+def _parsed(line: bytes, first: bool, halves: bool) -> dict[str, Any] | BadRow:
     try:
         row = json.loads(line.decode("utf-8-sig" if first else "utf-8"))
     except UnicodeDecodeError as error:
@@ -69,13 +70,13 @@ def _parsed(line: bytes, first: bool) -> dict[str, Any] | BadRow:
         return BadRow("nested too deeply")
     except ValueError as error:
         return BadRow("not JSON", str(error))
-    if b"\\ud" in line.lower() and not _is_text(row):
+    if not halves and b"\\ud" in line.lower() and not _is_text(row):
         return BadRow("half a character (a lone surrogate)")
     return row if isinstance(row, dict) else BadRow("not a JSON object", f"found {type(row).__name__}")
 
 
 def _is_text(row: object) -> bool:
-    """Whether every string of the row can be written: JSON may escape half a character, which UTF-8 has no bytes for."""
+    """Whether every string of the row can be written."""
     try:
         json.dumps(row, ensure_ascii=False).encode()
     except UnicodeEncodeError:
