@@ -302,3 +302,39 @@ def both_predict(paths, tokenizer, dialect, turns):
     played = asyncio.run(episode(asked, Reciting(turns), BM25Search(read_corpus(paths["corpus"])), settings))
     assert (reward["score"], reward["format"]) == (played.score, played.extra["format"])
     return [json.loads(reward[TRAJECTORY_KEY])["prediction"], played.prediction]
+
+
+@pytest.mark.parametrize(
+    ("control", "split", "levels"),
+    [
+        ("full", "train", {"e1", "e2", "e3"}),
+        ("none", "train", set()),
+        ("start-only", "train", {"e2", "e3"}),
+        ("step-only", "train", {"e1"}),
+        ("e2", "train", {"e2"}),
+        ("train-only", "train", {"e1", "e2", "e3"}),
+        ("train-only", "val", set()),
+        ("inference-only", "train", set()),
+        ("inference-only", "val", {"e1", "e2", "e3"}),
+    ],
+)
+def test_a_control_takes_away_what_it_names_and_nothing_else(paths, tokenizer, control, split, levels):
+    config = config_of(paths, "search_tags", f"hiexp.control={control}", "hiexp.step.min_score=-1.0")
+    extra_info = {"question_id": "val-1", "question": QUESTION, "split": split}
+    output, _ = run(HiExpAgentLoop, config, tokenizer, TURNS["search_tags"], extra_info=extra_info)
+    record = output.extra_fields["hiexp"]
+    assert {row["level"] for row in record["shown"]} == levels
+    assert record["searches"] == 2 and record["answer_text"].endswith("<answer> Kabul </answer>")
+
+
+def test_rows_say_whether_they_are_for_training_or_validation(tmp_path, tokenizer):
+    from hiexp_verl.plugin.dataset import QuestionDataset
+
+    for name in ("train", "val"):
+        row = {"id": name, "question": "Who?", "answer": "me"}
+        (tmp_path / f"{name}.jsonl").write_text(json.dumps(row) + "\n")
+    files = {name: str(tmp_path / f"{name}.jsonl") for name in ("train", "val")}
+    data = compose("+hiexp=grpo", f"data.train_files={files['train']}", f"data.val_files={files['val']}").data
+    for name in ("train", "val"):
+        dataset = QuestionDataset(data_files=files[name], tokenizer=tokenizer, config=data)
+        assert dataset.dataframe[0]["extra_info"]["split"] == name
