@@ -52,6 +52,15 @@ class RewardConfig:
 
 
 @dataclass(frozen=True)
+class ExpectConfig:
+    """A training run stops when a place has shown no experience at all in its first steps, though the HEK has some."""
+
+    start: bool = True
+    step: bool = True
+    after: int = 5  # steps
+
+
+@dataclass(frozen=True)
 class HiExpConfig:
     """The whole block. `enabled=false` is the vanilla search agent: same tool, same reward, no experience."""
 
@@ -67,6 +76,7 @@ class HiExpConfig:
     step: StepConfig = field(default_factory=StepConfig)
     search: SearchConfig = field(default_factory=SearchConfig)
     reward: RewardConfig = field(default_factory=RewardConfig)
+    expect: ExpectConfig = field(default_factory=ExpectConfig)
 
 
 CONTROLS = (
@@ -80,6 +90,7 @@ AT_LEAST: dict[str, float] = {
     "max_chars": 1,
     "max_tokens_per_turn": 1,
     "max_tokens": 0,  # 0: none of this place's experience
+    "after": 1,
     "retries": 0,
     "cache_size": 0,
     "timeout": 0.001,

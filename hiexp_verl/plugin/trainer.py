@@ -11,6 +11,7 @@ from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
 
 from hiexp_verl.jsonl import write_jsonl
 from hiexp_verl.plugin.agent_loop import settings_of
+from hiexp_verl.plugin.expect import Expectation
 from hiexp_verl.plugin.metrics import episode_metrics
 from hiexp_verl.plugin.retrieval import retrieval_for
 from hiexp_verl.types import TRAJECTORY_KEY
@@ -26,7 +27,9 @@ class HiExpTrainer(PPOTrainerSync):
             config.trainer.v1.trainer_mode = "sync"
         super().__init__(config)
         # Starts loading encoder, HEK and corpus while the models are initialised; agent loops of this node find it.
-        self.retrieval = retrieval_for(settings_of(config))
+        settings = settings_of(config)
+        self.retrieval = retrieval_for(settings)
+        self.expectation = Expectation(settings)
 
     def _compute_metrics(self, batch: Any, metrics: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
         result = super()._compute_metrics(batch, metrics, *args, **kwargs)
@@ -36,6 +39,7 @@ class HiExpTrainer(PPOTrainerSync):
         rewards = [dict(fields.get("reward_extra_info") or {}) for fields in data.pop("extra_fields").tolist()]
         groups = [key.rsplit("_", 2)[0] for key in keys]
         metrics.update(episode_metrics(rewards, groups))
+        self.expectation.check(metrics)
         dump_dir = self.config.get("hiexp", {}).get("dump_dir")
         if dump_dir:
             rows = [json.loads(r[TRAJECTORY_KEY]) for r in rewards if TRAJECTORY_KEY in r]

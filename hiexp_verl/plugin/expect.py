@@ -1,0 +1,51 @@
+"""Silence is the commonest fault of experience: nothing crashes, nothing is shown. A run that expects it stops instead."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from hiexp_verl.config import HiExpConfig
+from hiexp_verl.errors import HiExpError
+from hiexp_verl.hek.store import HEK
+from hiexp_verl.run.control import levels_at, shows
+from hiexp_verl.run.guide import Place
+
+# What tells that a place showed something, and what a user looks at when it did not.
+_METRIC: dict[Place, str] = {"start": "hiexp/e2_e3_hit_rate", "step": "hiexp/e1_fire_rate"}
+_HINT: dict[Place, str] = {
+    "start": "no episode was shown E2 or E3; look at hiexp.start.min_score and max_tokens, and at data.max_prompt_length",
+    "step": "no search call got an E1; look at hiexp.step.min_score and max_tokens, and at whether the policy searches at all",
+}
+
+
+class Expectation:
+    """Fails the run when a place that should show experience has shown none in its first steps.
+
+    Nothing is expected of a place for which the HEK has no entries, whose budget is 0, or that the control leaves empty.
+    """
+
+    def __init__(self, settings: HiExpConfig) -> None:
+        self._after = settings.expect.after
+        self._steps = 0
+        self._silent: set[Place] = set()
+        if not (settings.enabled and settings.hek and shows(settings.control, validating=False)):
+            return
+        counts = HEK.load(Path(settings.hek)).levels
+        budgets: dict[Place, tuple[bool, int]] = {
+            "start": (settings.expect.start, settings.start.max_tokens),
+            "step": (settings.expect.step, settings.step.max_tokens),
+        }
+        for place, (wanted, max_tokens) in budgets.items():
+            if wanted and max_tokens and any(counts[level] for level in levels_at(settings.control, place)):
+                self._silent.add(place)
+
+    def check(self, metrics: Mapping[str, float]) -> None:
+        """Take note of a training step's metrics.
+
+        Raises:
+            HiExpError: it is step `expect.after`, and a place has been silent in all of them.
+        """
+        self._steps += 1
+        self._silent -= {place for place in self._silent if metrics.get(_METRIC[place], 0.0) > 0}
+        if self._steps == self._after and self._silent:
+            place = sorted(self._silent)[0]
+            raise HiExpError(f"in {self._steps} steps {_HINT[place]}; hiexp.expect.{place}=false goes on without")
