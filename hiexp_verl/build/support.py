@@ -21,6 +21,7 @@ def spread_order(vectors_E_D: Vectors) -> list[int]:
     return order
 
 
+_MOST_STRANGERS = 2_000  # evenly spaced over all: a percentile needs no more
 _OF_TWO = {"compare", "common", "verify"}  # shapes of questions that set two things side by side
 
 
@@ -43,11 +44,11 @@ def supporters(summaries_S_D: Vectors, members_E_D: Vectors, groups: Sequence[Se
     A member supports the summary when its cosine with it lies above chance: above the percentile of the cosines between
     this summary and the entries of all other groups. A single group has nothing to be compared with and is kept whole.
     """
-    scores_S_E = summaries_S_D @ members_E_D.T
+    sample = np.arange(0, len(members_E_D), max(1, -(-len(members_E_D) // _MOST_STRANGERS)))
+    scores_S_M = summaries_S_D @ members_E_D[sample].T
     found = []
-    for row, group in enumerate(groups):
-        strangers = np.ones(len(members_E_D), dtype=bool)
-        strangers[list(group)] = False
-        chance = np.percentile(scores_S_E[row, strangers], percentile) if strangers.any() else -np.inf
-        found.append(scores_S_E[row, list(group)] > chance)
+    for summary_D, scores_M, group in zip(summaries_S_D, scores_S_M, groups, strict=True):
+        strangers_M = ~np.isin(sample, list(group))
+        chance = np.percentile(scores_M[strangers_M], percentile) if strangers_M.any() else -np.inf
+        found.append(members_E_D[list(group)] @ summary_D > chance)
     return found
