@@ -186,7 +186,8 @@ def _save_version(hek: HEK, root: Path) -> Path:
     temporary = Path(tempfile.mkdtemp(dir=root, prefix=".new-"))
     try:
         _write_version(hek, temporary)
-        version = temporary.rename(root / f"{_last_number(root) + 1:04d}")
+        version = root / f"{_last_number(root) + 1:04d}"
+        os.rename(temporary, version)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
@@ -205,12 +206,13 @@ def _write_version(hek: HEK, folder: Path) -> None:
     _write_synced(folder / "README.md", card.card(hek).encode())
     vectors = io.BytesIO()  # numpy's own writing to a file does not say that the disk is full
     np.save(vectors, np.ascontiguousarray(hek.vectors_E_D, dtype="<f4"), allow_pickle=False)
-    _write_synced(folder / "vectors.npy", vectors.getbuffer())
+    # A copy: an exported buffer in the traceback of a full disk crashes the garbage collector of some Pythons (3.12.1).
+    _write_synced(folder / "vectors.npy", vectors.getvalue())
     folder.chmod(0o755)  # mkdtemp makes it private
     _sync_folder(folder)
 
 
-def _write_synced(path: Path, content: bytes | memoryview) -> None:
+def _write_synced(path: Path, content: bytes) -> None:
     with path.open("wb") as file:
         file.write(content)
         file.flush()
