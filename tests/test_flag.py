@@ -6,12 +6,13 @@ import subprocess
 import sys
 from pathlib import Path
 
-import huggingface_hub
-import hydra
 import pytest
 
 pytestmark = pytest.mark.verl
 pytest.importorskip("verl")
+
+import huggingface_hub  # noqa: E402
+import hydra  # noqa: E402
 
 from hiexp_verl.plugin.agent_loop import settings_of  # noqa: E402
 from hiexp_verl.plugin.preflight import Preflight, check_model, check_response_length  # noqa: E402

@@ -47,6 +47,7 @@ class BuildConfig:
     confirm: bool = False  # ask the distiller of each member whether its summary holds for it
     percentile: float = 95.0  # of the cosines with other questions' titles: the minimum score of a match
     min_fire_rate: float = 0.3  # of searches that must get an E1; the minimum score is lowered for it
+    max_fire_rate: float = 0.5  # of searches that may get one; the minimum score is raised for it
 
 
 @dataclass(frozen=True)
@@ -119,7 +120,7 @@ def build(
     asked = [source_of(t) for t in trajectories]
     used = {source for case in cases for source in case.sources}
     hek = HEK(header, entries, vectors_E_D, tuple(source for source in asked if source.id in used))
-    scores, fire_rate = thresholds(hek, asked, encoder, config.percentile, config.min_fire_rate)
+    scores, fire_rate = thresholds(hek, asked, encoder, config.percentile, config.min_fire_rate, config.max_fire_rate)
     heights = {
         threshold_of("e1", config.pattern.linkage): pattern_height,
         threshold_of("e2", config.strategy.linkage): strategy_height,

@@ -32,6 +32,7 @@ def recalibrate(
     linkage: Linkage = "ward",
     percentile: float = 95.0,
     min_fire_rate: float = 0.3,
+    max_fire_rate: float = 0.5,
 ) -> Recalibrated:
     """Choose minimum scores from the queries and questions that the HEK remembers, and heights from its entries.
 
@@ -50,7 +51,7 @@ def recalibrate(
             shapes = len({tuple(tag_values([entry], "shape")[:1]) for entry in entries})
             vectors_E_D = with_shape(hek.vectors_E_D[rows], entries)
             heights[threshold_of(level, linkage)] = calibrate_height(vectors_E_D, by, cluster_size, linkage, known_groups=shapes)
-    scores, fire_rate = thresholds(hek, hek.sources, encoder, percentile, min_fire_rate)
+    scores, fire_rate = thresholds(hek, hek.sources, encoder, percentile, min_fire_rate, max_fire_rate)
     chosen = {**hek.header.thresholds, **scores, **{name: calibration.height for name, calibration in heights.items()}}
     header = replace(
         hek.header,

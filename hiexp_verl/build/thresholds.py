@@ -27,12 +27,13 @@ class Asked(Protocol):
 
 
 def thresholds(
-    hek: HEK, asked: Sequence[Asked], encoder: Encoder, percentile: float, min_fire_rate: float
+    hek: HEK, asked: Sequence[Asked], encoder: Encoder, percentile: float, min_fire_rate: float, max_fire_rate: float = 1.0
 ) -> tuple[dict[str, float], float]:
     """Return the thresholds, and the share of these searches that would get an E1 of another question under them.
 
     `step_min_score` is a percentile of the cosines with titles of E1 of other questions, absent where no such pair exists.
-    Where all questions are alike, "other" is not "unrelated", and the percentile would silence E1: it is then lowered until
+    That is of pairs, and a search gets the best of all E1: of many, one passes by chance. It is raised until no more than
+    `max_fire_rate` of the searches get one. Where all questions are alike, "other" is not "unrelated", and the percentile would silence E1: it is then lowered until
     `min_fire_rate` of the searches get one.
     """
     queries = [(one.question_id, query) for one in asked for query in one.queries]
@@ -45,6 +46,8 @@ def thresholds(
         found["step_min_score"] = calibrate(vectors_N_D, [q for q, _ in queries], hek.vectors_E_D[rows], sources, percentile)
     best_N = _best_scores(hek, encoder, queries)
     if "step_min_score" in found and len(best_N):
+        at_most = float(np.quantile(best_N, 1 - max_fire_rate, method="higher"))
+        found["step_min_score"] = max(found["step_min_score"], math.floor(at_most * 1e4) / 1e4)
         at_least = float(np.quantile(best_N, 1 - min_fire_rate, method="lower"))
         found["step_min_score"] = min(found["step_min_score"], math.floor(at_least * 1e4) / 1e4)
     return found, float((best_N >= found.get("step_min_score", -1.0)).mean()) if len(best_N) else 0.0
