@@ -34,8 +34,7 @@ def thresholds(
     `step_min_score` is a percentile of the cosines with titles of E1 of other questions, absent where no such pair exists.
     That is of pairs, and a search gets the best of all E1: of many, one passes by chance. It is raised until no more than
     `max_fire_rate` of the searches get one. Where all questions are alike, "other" is not "unrelated", and the percentile
-    would silence E1: it is then lowered until
-    `min_fire_rate` of the searches get one.
+    would silence E1: it is then lowered until `min_fire_rate` of the searches get one.
     """
     queries = [(one.question_id, query) for one in asked for query in one.queries]
     queries = queries[:: max(1, -(-len(queries) // _MOST_QUERIES))]
