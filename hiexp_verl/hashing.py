@@ -1,7 +1,9 @@
-"""The content hash of files."""
+"""Content hashes: of files, and of what JSON can hold."""
 
 import hashlib
+import json
 from pathlib import Path
+from typing import Any
 
 
 def sha256_of(*paths: Path) -> str:
@@ -12,3 +14,8 @@ def sha256_of(*paths: Path) -> str:
             while block := file.read(1 << 20):
                 digest.update(block)
     return digest.hexdigest()
+
+
+def digest_of(*parts: Any) -> bytes:
+    """Return 16 bytes that tell parts (whatever JSON can hold) from other parts, for sets that must stay small."""
+    return hashlib.blake2b(json.dumps(parts, sort_keys=True).encode(), digest_size=16).digest()

@@ -54,7 +54,7 @@ def count_uses(trajectories: Iterable[Trajectory]) -> dict[str, int]:
 
 def write_report(run: ReportData, path: Path) -> None:
     """Write the page, atomically."""
-    template = Template(Path(__file__).with_name("report.html").read_text(encoding="utf-8"))
+    page, palette = (Path(__file__).with_name(name).read_text(encoding="utf-8") for name in ("report.html", "palette.css"))
     sections = [
         _section("", _tiles(run.rates)),
         _section("What was run", _facts(run.facts)),
@@ -64,7 +64,7 @@ def write_report(run: ReportData, path: Path) -> None:
         _section("Experience (HEK)", _tree(run.hek, run.uses)),
         _section("Episodes", "".join(_episode(e if isinstance(e, Mapping) else to_json(e)) for e in run.episodes)),
     ]
-    page = template.substitute(title=_e(run.title), body="\n".join(filter(None, sections)))
+    page = Template(page).substitute(palette=palette, title=_e(run.title), body="\n".join(filter(None, sections)))
     with atomic_writer(path) as file:
         file.write(page.encode("utf-8", "replace").decode())
 

@@ -3,15 +3,14 @@
 import json
 import re
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import hiexp_verl
 from hiexp_verl.hek import HEK, Header
 from hiexp_verl.hek.viewer import write_viewer
+from hiexp_verl.report import ReportData, write_report
 from hiexp_verl.types import Evidence
 from tests.browser import CHROMIUM, Browser, browser
 from tests.factories import entry
@@ -84,9 +83,10 @@ def test_texts_that_recur_stand_once(tmp_path):
     assert data["entries"][2]["children"] == [0, 1]
 
 
-def test_viewer_and_report_have_the_same_colours():
-    folder = Path(hiexp_verl.__file__).parent
-    colours = [re.findall(r"--(\w+): (#\w+);", (folder / name).read_text()) for name in ("report.html", "viewer.css")]
+def test_viewer_and_report_have_the_same_colours(tmp_path):
+    write_report(ReportData("report"), tmp_path / "report.html")
+    write_viewer(hek(), tmp_path / "viewer.html")
+    colours = [re.findall(r"--(\w+): (#\w+);", (tmp_path / name).read_text()) for name in ("report.html", "viewer.html")]
     assert colours[0] == colours[1] != []
 
 

@@ -7,6 +7,7 @@ which, what they retrieved, where they part. The finding is what a distiller get
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 from hiexp_verl.build.contrast import Contrast
@@ -69,9 +70,9 @@ class Diagnosis:
     masker: Masker
     evidence: tuple[Evidence, ...]  # where one can see it
 
-    @property
+    @cached_property
     def kind_of_question(self) -> str:
-        """The question without names and numbers."""
+        """The question without names and numbers; asked for by every stage that writes or judges a title."""
         return self.masker.mask(self.question)
 
 

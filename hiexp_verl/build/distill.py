@@ -11,7 +11,7 @@ from typing import Protocol
 from hiexp_verl.build.answers import YES_OR_NO_SCHEMA, Answers, CachedAnswers, FileAnswers, ModelAnswers
 from hiexp_verl.build.diagnose import Diagnosis
 from hiexp_verl.build.draft import Draft
-from hiexp_verl.build.gates import admit, admit_summary, tells
+from hiexp_verl.build.gates import admit, admit_summary, repeats, tells
 from hiexp_verl.build.prompts import confirmation_prompt, examples, prompt_files, reflection_prompt, summary_prompt
 from hiexp_verl.build.rules import RulesDistiller
 from hiexp_verl.build.usage import Usage
@@ -213,9 +213,4 @@ def _yes_or_no(text: str) -> bool | None:
 
 
 def _is_copy(draft: Draft) -> bool:
-    words = set(normalise(draft.description).split())
-    for example in examples():
-        theirs = set(normalise(example["description"]).split())
-        if len(words & theirs) >= _COPY * len(words | theirs):
-            return True
-    return False
+    return any(repeats(draft.description, example["description"], _COPY) for example in examples())

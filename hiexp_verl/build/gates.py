@@ -125,10 +125,10 @@ def is_advice(draft: Draft) -> bool:
     return f" {normalise(draft.title)} " in f" {normalise(draft.description)} "
 
 
-def repeats(text: str, question: str) -> bool:
-    """Whether two texts are made of the same words, for the most part."""
-    mine, theirs = set(normalise(text).split()), set(normalise(question).split())
-    return len(mine & theirs) >= COPY * len(mine | theirs)
+def repeats(text: str, other: str, share: float = COPY) -> bool:
+    """Whether two texts are made of the same words, for the most part: they have that share of all their words in common."""
+    mine, theirs = set(normalise(text).split()), set(normalise(other).split())
+    return len(mine & theirs) >= share * len(mine | theirs)
 
 
 def is_part_of(text: str, longer: str) -> bool:

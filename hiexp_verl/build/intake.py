@@ -1,11 +1,10 @@
 """What a build takes in: every trajectory once, every question id for one question."""
 
-import json
 from collections import Counter
 from collections.abc import Iterable
-from hashlib import blake2b
 
 from hiexp_verl.errors import HiExpError
+from hiexp_verl.hashing import digest_of
 from hiexp_verl.text import sanitise
 from hiexp_verl.types import Trajectory
 
@@ -28,7 +27,7 @@ def distinct(trajectories: Iterable[Trajectory]) -> tuple[list[Trajectory], Coun
     ids: set[str] = set()
     for trajectory in trajectories:
         _check_question(trajectory, texts)
-        content = _content(trajectory), trajectory.correct
+        content = digest_of(trajectory.question_id, trajectory.messages or trajectory.id), trajectory.correct
         if content in contents:
             dropped["duplicate trajectories"] += 1
         elif trajectory.id and trajectory.id in ids:
@@ -46,8 +45,3 @@ def _check_question(trajectory: Trajectory, texts: dict[str, str]) -> None:
     if first != text:
         found = " and ".join(repr(sanitise(each, _SHOWN_CHARS)) for each in (first, text))
         raise HiExpError(f"the question id {trajectory.question_id!r} stands for two questions, {found}; give each an id of its own")
-
-
-def _content(trajectory: Trajectory) -> bytes:
-    parts = [trajectory.question_id, trajectory.messages or trajectory.id]
-    return blake2b(json.dumps(parts, sort_keys=True).encode(), digest_size=16).digest()

@@ -4,8 +4,7 @@ from dataclasses import dataclass, replace
 
 from hiexp_verl.build.calibration import Calibration, Criterion, calibrate_height
 from hiexp_verl.build.cluster import Linkage, threshold_of
-from hiexp_verl.build.rules import tag_values
-from hiexp_verl.build.summarise import with_shape
+from hiexp_verl.build.summarise import main_shape, with_shape
 from hiexp_verl.build.thresholds import thresholds
 from hiexp_verl.encoder import Encoder
 from hiexp_verl.hek.store import HEK
@@ -48,7 +47,7 @@ def recalibrate(
         rows = [row for row, entry in enumerate(hek.entries) if entry.level == level]
         if len(rows) >= MIN_ENTRIES:
             entries = [hek.entries[row] for row in rows]
-            shapes = len({tuple(tag_values([entry], "shape")[:1]) for entry in entries})
+            shapes = len({main_shape(entry) for entry in entries})
             vectors_E_D = with_shape(hek.vectors_E_D[rows], entries)
             heights[threshold_of(level, linkage)] = calibrate_height(vectors_E_D, by, cluster_size, linkage, known_groups=shapes)
     scores, fire_rate = thresholds(hek, hek.sources, encoder, percentile, min_fire_rate, max_fire_rate)

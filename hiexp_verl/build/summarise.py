@@ -175,13 +175,18 @@ def _over_supporters(
     return parents
 
 
+def main_shape(entry: Entry) -> str:
+    """Return the first shape among an entry's tags, or an empty string."""
+    return (tag_values([entry], "shape") or [""])[0]
+
+
 def with_shape(vectors_E_D: Vectors, entries: Sequence[Entry]) -> Vectors:
     """Append the shape of the question as axes, so that a pair's cosine is the mean of title cosine and same shape (0 or 1).
 
     Titles alone put "Are both from the same state?" beside "In what city is the company ...?": alike in topic, unlike in
     how one goes about them.
     """
-    shapes = [(tag_values([entry], "shape") or [""])[0] for entry in entries]
+    shapes = [main_shape(entry) for entry in entries]
     axes = sorted(set(shapes))
     one_hot_E_S = np.array([[shape == axis for axis in axes] for shape in shapes], dtype=np.float32)
     return (np.hstack([vectors_E_D, one_hot_E_S]) / np.sqrt(2)).astype(np.float32)

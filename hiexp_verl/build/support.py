@@ -5,8 +5,13 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from hiexp_verl.build.fitting import chance, evenly
+from hiexp_verl.build.rules import tag_values
 from hiexp_verl.encoder import Vectors
 from hiexp_verl.types import Entry
+
+_MOST_STRANGERS = 2_000  # a percentile needs no more
+_OF_TWO = {"compare", "common", "verify"}  # shapes of questions that set two things side by side
 
 
 def spread_order(vectors_E_D: Vectors) -> list[int]:
@@ -21,20 +26,14 @@ def spread_order(vectors_E_D: Vectors) -> list[int]:
     return order
 
 
-_MOST_STRANGERS = 2_000  # evenly spaced over all: a percentile needs no more
-_OF_TWO = {"compare", "common", "verify"}  # shapes of questions that set two things side by side
-
-
 def of_other_kind(members: Sequence[Entry]) -> set[str]:
     """Return the ids of members about one thing where most are about two, or the other way round.
 
     Titles alike in topic bring them together, but the advice for the one kind contradicts that for the other.
     """
-    shapes = {member.id: {tag.removeprefix("shape:") for tag in member.tags if tag.startswith("shape:")} for member in members}
-    about_two = {
-        member.id for member in members if shapes[member.id] & _OF_TWO and len(shapes[member.id] & _OF_TWO) * 2 >= len(shapes[member.id])
-    }
-    about_one = {member.id for member in members if shapes[member.id]} - about_two
+    shapes_of = {member.id: set(tag_values([member], "shape")) for member in members}
+    about_two = {member for member, shapes in shapes_of.items() if shapes and 2 * len(shapes & _OF_TWO) >= len(shapes)}
+    about_one = {member for member, shapes in shapes_of.items() if shapes} - about_two
     return about_one if len(about_two) >= len(about_one) else about_two
 
 
@@ -44,11 +43,10 @@ def supporters(summaries_S_D: Vectors, members_E_D: Vectors, groups: Sequence[Se
     A member supports the summary when its cosine with it lies above chance: above the percentile of the cosines between
     this summary and the entries of all other groups. A single group has nothing to be compared with and is kept whole.
     """
-    sample = np.arange(0, len(members_E_D), max(1, -(-len(members_E_D) // _MOST_STRANGERS)))
-    scores_S_M = summaries_S_D @ members_E_D[sample].T
+    sample_M = np.arange(len(members_E_D))[evenly(len(members_E_D), _MOST_STRANGERS)]
+    scores_S_M = summaries_S_D @ members_E_D[sample_M].T
     found = []
     for summary_D, scores_M, group in zip(summaries_S_D, scores_S_M, groups, strict=True):
-        strangers_M = ~np.isin(sample, list(group))
-        chance = np.percentile(scores_M[strangers_M], percentile) if strangers_M.any() else -np.inf
-        found.append(members_E_D[list(group)] @ summary_D > chance)
+        strangers_M = ~np.isin(sample_M, list(group))
+        found.append(members_E_D[list(group)] @ summary_D > chance(scores_M, strangers_M, percentile))
     return found

@@ -9,12 +9,13 @@ from typing import Protocol
 
 import numpy as np
 
+from hiexp_verl.build.fitting import evenly
 from hiexp_verl.encoder import Encoder
 from hiexp_verl.hek.calibrate import calibrate
 from hiexp_verl.hek.retrieve import Retriever
 from hiexp_verl.hek.store import HEK
 
-_MOST_QUERIES = 20_000  # evenly spaced over all
+_MOST_QUERIES = 20_000
 
 
 class Asked(Protocol):
@@ -37,7 +38,7 @@ def thresholds(
     would silence E1: it is then lowered until `min_fire_rate` of the searches get one.
     """
     queries = [(one.question_id, query) for one in asked for query in one.queries]
-    queries = queries[:: max(1, -(-len(queries) // _MOST_QUERIES))]
+    queries = queries[evenly(len(queries), _MOST_QUERIES)]
     found = {"percentile": percentile}
     rows = [row for row, entry in enumerate(hek.entries) if entry.level == "e1"]
     sources = [hek.entries[row].questions for row in rows]

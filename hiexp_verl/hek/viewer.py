@@ -26,7 +26,8 @@ def write_viewer(hek: HEK, path: Path, transcripts: Transcripts | None = None) -
     Raises:
         HiExpError: the transcripts do not fit the evidence.
     """
-    style, script = ((_FOLDER / name).read_text(encoding="utf-8") for name in ("viewer.css", "viewer.js"))
+    palette, layout, script = ((_FOLDER / name).read_text(encoding="utf-8") for name in ("palette.css", "viewer.css", "viewer.js"))
+    style = palette + layout
     # "<" occurs in JSON only within strings: escaped, no text of an entry can end the script element.
     data = json.dumps(_data(hek, transcripts or {}), ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
     template = Template((_FOLDER / "viewer.html").read_text(encoding="utf-8"))

@@ -1,11 +1,9 @@
 """What an import has seen: duplicates, ids used twice, labels that contradict each other."""
 
-import json
 from collections import Counter
 from dataclasses import replace
-from hashlib import blake2b
-from typing import Any
 
+from hiexp_verl.hashing import digest_of
 from hiexp_verl.rows import BadRow
 from hiexp_verl.types import Trajectory
 
@@ -29,14 +27,14 @@ class Ledger:
         Raises:
             Seen: it is a duplicate, its id belongs to another trajectory, or its label contradicts a copy's.
         """
-        content = _digest(trajectory.question, trajectory.messages)
+        content = digest_of(trajectory.question, trajectory.messages)
         packed = place[0] << _PLACE_BITS | place[1]
         first, label = self._labels.setdefault(content, (packed, trajectory.correct))
         if label != trajectory.correct:
             self.contradicted.add(content)
             raise Seen(CONTRADICTORY, first)
         # Without an id of its own, a trajectory is known by its content and its model.
-        key = _digest("id", trajectory.id) if trajectory.id else _digest("content", content.hex(), trajectory.model)
+        key = digest_of("id", trajectory.id) if trajectory.id else digest_of("content", content.hex(), trajectory.model)
         if key in self._ids:
             first, other = self._ids[key]
             raise Seen("duplicate" if other == content else "the id belongs to another trajectory", first)
@@ -47,7 +45,7 @@ class Ledger:
         while True:
             numbered = replace(trajectory, id=f"{trajectory.question_id}#{self._samples[trajectory.question_id]}")
             self._samples[trajectory.question_id] += 1
-            key = _digest("id", numbered.id)
+            key = digest_of("id", numbered.id)
             if key not in self._ids:
                 self._ids[key] = packed, content
                 return numbered
@@ -59,7 +57,3 @@ class Seen(BadRow):
     def __init__(self, wrong: str, packed: int) -> None:
         super().__init__(wrong)
         self.first: Place = (packed >> _PLACE_BITS, packed & ((1 << _PLACE_BITS) - 1))
-
-
-def _digest(*parts: Any) -> bytes:
-    return blake2b(json.dumps(parts, sort_keys=True).encode(), digest_size=16).digest()
