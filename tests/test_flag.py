@@ -86,13 +86,14 @@ def test_verl_platform_alone_gives_the_workers_the_environment_of_a_cpu_run():
 @pytest.fixture
 def good(tmp_path, monkeypatch):
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)  # the model is a hub name, which nobody asks for
-    questions = tmp_path / "q.jsonl"
-    questions.write_text(json.dumps({"id": "1", "question": "Who?", "answer": "me"}) + "\n")
+    train, val = tmp_path / "train.jsonl", tmp_path / "val.jsonl"
+    train.write_text(json.dumps({"id": "1", "question": "Who?", "answer": "me"}) + "\n")
+    val.write_text(json.dumps({"id": "2", "question": "How?", "answer": "so"}) + "\n")
     return {
         "hiexp.hek": write_hek(tmp_path / "hek"),
         "hiexp.search.corpus": write_corpus(tmp_path / "corpus.jsonl"),
-        "data.train_files": questions,
-        "data.val_files": questions,
+        "data.train_files": train,
+        "data.val_files": val,
         "actor_rollout_ref.model.path": "hub/name",
     }
 
@@ -138,6 +139,28 @@ def test_malformed_questions_are_named_by_line(good, tmp_path):
     bad = tmp_path / "bad.jsonl"
     bad.write_text('{"id": "1", "question": "Who?", "answer": "me"}\n{"id": "2"\n')
     assert "bad.jsonl:2: not JSON" in refusal({**good, "data.val_files": bad})
+
+
+def passes(settings):
+    Preflight().on_run_start(compose("+hiexp=grpo", ENGINE, *(f"{key}={value}" for key, value in settings.items())))
+
+
+def test_a_file_for_training_and_validation_is_refused_unless_nothing_is_trained(good, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    for twice in (good["data.train_files"], "train.jsonl", f"[{good['data.val_files']},../{tmp_path.name}/train.jsonl]"):
+        both = {**good, "data.val_files": twice}
+        assert "is in data.train_files and data.val_files; validate on other questions" in refusal(both)
+        passes({**both, "trainer.val_only": "true"})
+
+
+@pytest.mark.parametrize("text", ["Which country has Noshak as its highest point?", "as its highest point, which country has noshak"])
+def test_a_hek_that_knows_a_validation_question_is_refused(good, tmp_path, text):
+    rows = [{"id": "2", "question": "How?", "answer": "so"}, {"id": "dev-7", "question": text, "answer": "Afghanistan"}]
+    (tmp_path / "val.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert "the HEK was distilled from 1 of the 2 validation questions" in refusal(good)
+    assert "(the first: dev-7); take them out of data.val_files" in refusal(good)
+    passes({**good, "hiexp.enabled": "false"})
+    passes({**good, "trainer.val_only": "true"})
 
 
 def test_an_empty_corpus_is_refused(good, tmp_path):

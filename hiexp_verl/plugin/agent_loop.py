@@ -15,11 +15,11 @@ from hiexp_verl.build.importers.outcome import question_id_of
 from hiexp_verl.config import HiExpConfig, parse_config
 from hiexp_verl.plugin.retrieval import Retrieval, retrieval_for
 from hiexp_verl.plugin.tools import SearchTool
-from hiexp_verl.run.control import TRAIN, shows
+from hiexp_verl.run.control import shows
 from hiexp_verl.run.guide import Guide, Place
 from hiexp_verl.run.lookup import ExperienceRequest
 from hiexp_verl.run.protocol import answering_text
-from hiexp_verl.types import Message
+from hiexp_verl.types import TRAIN, Message
 
 
 def settings_of(config: DictConfig) -> HiExpConfig:
@@ -58,7 +58,8 @@ class HiExpAgentLoop(ToolAgentLoop):
         # Rows of other preprocessors have neither: then by text, as the importers know a question.
         self.question = extra_info.get("question") or _last_user(self.messages)
         self.question_id = str(extra_info.get("question_id") or question_id_of(self.question))
-        self.showing_experience = self.settings.enabled and shows(self.settings.control, extra_info.get("split", TRAIN) != TRAIN)
+        self.split = str(extra_info.get("split") or TRAIN)
+        self.showing_experience = self.settings.enabled and shows(self.settings.control, validating=self.split != TRAIN)
         if self.showing_experience:
             self.messages = await self._guided_start(self.messages)
         output = await super().run(sampling_params, **{**kwargs, "raw_prompt": copy.deepcopy(self.messages)})
@@ -132,6 +133,7 @@ class HiExpAgentLoop(ToolAgentLoop):
             "question_id": self.question_id,
             "question": self.question,
             "sample": int(kwargs.get("session_id", 0)),
+            "split": self.split,
             "messages": episode,
             "answer_text": answering_text(turns, self.tool_parser_name),
             "shown": self.shown,

@@ -59,7 +59,7 @@ def _trajectory(record: dict[str, Any], answers: tuple[str, ...], text: str, sco
         correct=score.correct,
         model="policy",
         id=f"{record['question_id']}#{record['sample']}",
-        extra={key: record[key] for key in ("shown", "queries", "searches", "failed_searches", "e1_repeats")},
+        extra={key: record[key] for key in ("split", "shown", "queries", "searches", "failed_searches", "e1_repeats")},
     )
 
 

@@ -21,7 +21,6 @@ from hiexp_verl.hek.store import HEK
 from hiexp_verl.run.guide import LEVELS_OF, Place
 from hiexp_verl.types import Entry, Hit, Level
 
-TRAIN = "train"  # extra_info.split of a training row; any other is validation
 _ONLY: dict[str, tuple[Level, ...]] = {
     "none": (),
     "start-only": ("e3", "e2"),

@@ -166,6 +166,7 @@ def _trajectory(question: Question, model: str, state: _State, settings: Episode
         "seconds": round(seconds, 3),
         "shown": state.shown,
         "e1_repeats": state.e1_repeats,
+        **({"split": question.meta["split"]} if "split" in question.meta else {}),
         **{name: value for name, value in asdict(result).items() if name != "reward"},
     }
     return Trajectory(
