@@ -14,6 +14,7 @@ pytest.importorskip("verl")
 import huggingface_hub  # noqa: E402
 import hydra  # noqa: E402
 
+from hiexp_verl.plugin import settings as settings_module  # noqa: E402
 from hiexp_verl.plugin.agent_loop import settings_of  # noqa: E402
 from hiexp_verl.plugin.preflight import Preflight, check_model, check_response_length  # noqa: E402
 from hiexp_verl.policy_tokenizer import PolicyTokenizer  # noqa: E402
@@ -23,6 +24,7 @@ from tests.verl_fixtures import compose, tiny_tokenizer, write_corpus, write_hek
 
 RECIPES = Path(__file__).parents[1] / "recipes"
 ENGINE = "actor_rollout_ref.rollout.name=vllm"
+CPU_RUN = {"trainer.device": "cpu", "actor_rollout_ref.actor.strategy": "fsdp2", "actor_rollout_ref.rollout.tensor_model_parallel_size": 1}
 
 
 def test_grpo_sets_everything_hiexp_needs():
@@ -139,6 +141,33 @@ def test_malformed_questions_are_named_by_line(good, tmp_path):
     bad = tmp_path / "bad.jsonl"
     bad.write_text('{"id": "1", "question": "Who?", "answer": "me"}\n{"id": "2"\n')
     assert "bad.jsonl:2: not JSON" in refusal({**good, "data.val_files": bad})
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"trainer.v1.trainer_mode": "colocate_async"}, "trainer_mode=colocate_async is none of hiexp_sync, hiexp_colocate_async"),
+        ({"trainer.v1.trainer_mode": "separate_async"}, "separate_async has no counterpart here); set one of these"),
+        ({"trainer.v1.trainer_mode": "hiexp_asink"}, "trainer_mode=hiexp_asink is none of"),
+        ({"trainer.use_v1": "false"}, "trainer.use_v1=false is verl's earlier trainer"),
+        ({**CPU_RUN, "actor_rollout_ref.actor.strategy": "fsdp"}, "strategy=fsdp does not run on a CPU; set it to fsdp2"),
+        ({**CPU_RUN, "actor_rollout_ref.model.lora_rank": 8}, "set actor_rollout_ref.model.lora.merge=true"),
+        ({**CPU_RUN, "actor_rollout_ref.rollout.tensor_model_parallel_size": 2}, "tensor_model_parallel_size to 1, found 2"),
+    ],
+)
+def test_what_verl_or_a_cpu_cannot_do_is_refused(good, change, message):
+    assert message in refusal({**good, **change})
+
+
+def test_what_they_can_do_passes(good):
+    lora = {"actor_rollout_ref.model.lora_rank": 8}
+    passes({**good, **lora, "trainer.v1.trainer_mode": "hiexp_colocate_async"})
+    passes({**good, **lora, **CPU_RUN, "actor_rollout_ref.model.lora.merge": "true"})
+    passes({**good, "hiexp.enabled": "false", "trainer.v1.trainer_mode": "separate_async"})
+
+
+def test_on_a_cpu_lora_is_merged_unless_told_otherwise():
+    assert settings_module.compose("gspo", cpu=True)["actor_rollout_ref"]["model"]["lora"] == {"merge": True}
 
 
 def passes(settings):
