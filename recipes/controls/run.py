@@ -11,12 +11,11 @@ import shutil
 import signal
 import sys
 import time
-from contextlib import ExitStack
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "cpu_demo"))  # the training and the settings are those of the demo
 
-from sources import Sources, check_settings, chosen_controls, find_sources, pick_questions
+from sources import check_settings, chosen_controls, find_sources, pick_questions
 from stages import HERE as DEMO_RECIPE
 from stages import TRAIN, episode_settings
 from table import BASELINE, as_markdown, row_of
@@ -33,7 +32,6 @@ from hiexp_verl.run.command import open_experience
 from hiexp_verl.run.control import shows
 from hiexp_verl.run.rollout import SUMMARY, TRAJECTORIES, rollout
 from hiexp_verl.search import open_engine
-from hiexp_verl.types import Question
 
 EPILOG = f"""controls (the head of hiexp_verl/run/control.py says what each is):
   {", ".join(CONTROLS)}
@@ -49,9 +47,10 @@ examples:
 def main() -> int:
     """Play the controls and write the table; 0 when it is there."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what was started is stopped with it
-    arguments = parser().parse_args()
     try:
-        run(arguments)
+        controls = Controls(parser().parse_args())
+        controls.play_all()
+        print(f"\n{controls.write_table()}\n{controls.out / 'table.md'}")
     except HiExpError as error:
         print(f"controls: {error}", file=sys.stderr)
         return 1
@@ -82,78 +81,80 @@ def parser() -> argparse.ArgumentParser:
     return parser
 
 
-def run(arguments: argparse.Namespace) -> None:
-    """Play what is missing, then write table.md and table.json.
+class Controls:
+    """One run of this recipe: what is played with, checked before a model is served."""
 
-    Raises:
-        HiExpError: an unknown control, something to play with is missing, or `out` was made with other settings.
-    """
-    controls = chosen_controls(arguments.controls)
-    sources = find_sources(arguments)
-    questions = pick_questions(sources.questions, arguments.limit)
-    hek = HEK.load(sources.hek)
-    out: Path = arguments.out.resolve()
-    settings = check_settings(out / "settings.json", arguments, sources, questions, hek)
-    todo = [control for control in controls if not (out / control / SUMMARY).is_file()]
-    print(f"{len(questions)} questions x {arguments.k}: {', '.join(controls)}; done earlier: {len(controls) - len(todo)}", flush=True)
-    with ExitStack() as shared:
-        client = None
-        for control in todo:
-            if arguments.train:
-                policy = trained(control, arguments, sources, out / control / "train")
-                with open_model(str(policy)) as own:
-                    play(control, policy, own, arguments, sources, questions, out / control)
-                continue
-            client = client or shared.enter_context(open_model(str(sources.policy)))
-            play(control, sources.policy, client, arguments, sources, questions, out / control)
-    episodes = {control: list(read_trajectories(out / control / TRAJECTORIES)) for control in controls}
-    rows = [row_of(control, episodes[control], episodes[BASELINE], hek) for control in controls]
-    table = as_markdown(rows)
-    with atomic_writer(out / "table.json") as file:
-        file.write(json.dumps({"date": time.strftime("%Y-%m-%d"), "settings": settings, "rows": rows}, indent=1) + "\n")
-    with atomic_writer(out / "table.md") as file:
-        file.write(table)
-    print(f"\n{table}\n{out / 'table.md'}")
+    def __init__(self, arguments: argparse.Namespace) -> None:
+        self.arguments = arguments
+        self.controls = chosen_controls(arguments.controls)
+        self.sources = find_sources(arguments)
+        self.questions = pick_questions(self.sources.questions, arguments.limit)
+        self.hek = HEK.load(self.sources.hek)
+        self.out: Path = arguments.out.resolve()
+        self.settings = check_settings(self.out / "settings.json", arguments, self.sources, self.questions, self.hek)
 
+    def play_all(self) -> None:
+        """Play the controls that are not done."""
+        todo = [control for control in self.controls if not (self.out / control / SUMMARY).is_file()]
+        done = len(self.controls) - len(todo)
+        print(f"{len(self.questions)} questions x {self.arguments.k}: {', '.join(self.controls)}; done earlier: {done}", flush=True)
+        if self.arguments.train:
+            for control in todo:
+                policy = self.trained(control)
+                with open_model(str(policy)) as client:
+                    self.play(control, policy, client)
+        elif todo:
+            with open_model(str(self.sources.policy)) as client:
+                for control in todo:
+                    self.play(control, self.sources.policy, client)
 
-def play(
-    control: str, policy: Path, client: ChatClient, arguments: argparse.Namespace, sources: Sources, questions: list[Question], folder: Path
-) -> None:
-    """Play every question k times; an interrupted run goes on."""
-    experience = None
-    if shows(control, validating=True):
-        encoder = open_encoder(HEK.load(sources.hek), sources.hek)
-        start = StartConfig(**TRAIN["hiexp"]["start"])
-        experience = open_experience(sources.hek, encoder, PolicyTokenizer(policy), start, control)
-    settings = episode_settings(arguments.temperature, arguments.seed)
-    search = open_engine(SearchConfig(corpus=str(sources.corpus)))
-    rollout(questions, client, search, settings, arguments.k, folder, resume=True, experience=experience, progress=control)
+    def play(self, control: str, policy: Path, client: ChatClient) -> None:
+        """Play every question k times; an interrupted run goes on."""
+        experience = None
+        if shows(control, validating=True):
+            encoder = open_encoder(self.hek, self.sources.hek)
+            start = StartConfig(**TRAIN["hiexp"]["start"])
+            experience = open_experience(self.sources.hek, encoder, PolicyTokenizer(policy), start, control)
+        settings = episode_settings(self.arguments.temperature, self.arguments.seed)
+        search = open_engine(SearchConfig(corpus=str(self.sources.corpus)))
+        out, k = self.out / control, self.arguments.k
+        rollout(self.questions, client, search, settings, k, out, resume=True, experience=experience, progress=control)
 
+    def trained(self, control: str) -> Path:
+        """Return the policy trained with this control: the same start, data order, seed and steps for all."""
+        steps, folder = self.arguments.train, self.out / control / "train"
+        done = folder / "done.json"
+        if not done.is_file():
+            print(f"\n== {control}: {steps} steps of {self.arguments.algorithm}", flush=True)
+            shutil.rmtree(folder, ignore_errors=True)  # half a training is none
+            folder.mkdir(parents=True)
+            overrides = [
+                f"hiexp.control={control}",
+                f"hiexp.hek={self.sources.hek.resolve()}",
+                f"hiexp.search.corpus={self.sources.corpus.resolve()}",
+                f"hiexp.dump_dir={folder / 'episodes'}",
+                f"data.train_files={self.sources.questions[0].resolve()}",
+                f"data.val_files={self.sources.questions[-1].resolve()}",
+                f"actor_rollout_ref.model.path={self.sources.policy.resolve()}",
+                f"actor_rollout_ref.rollout.seed={self.arguments.seed}",
+                f"trainer.total_training_steps={steps}",
+                f"trainer.save_freq={steps}",
+                f"trainer.default_local_dir={folder / 'checkpoints'}",
+            ]
+            result = train(DEMO_RECIPE, self.arguments.algorithm, overrides, folder, steps)
+            with atomic_writer(done) as file:
+                file.write(json.dumps(result, indent=1) + "\n")
+        return folder / "checkpoints" / f"global_step_{steps}" / "actor" / "huggingface"
 
-def trained(control: str, arguments: argparse.Namespace, sources: Sources, folder: Path) -> Path:
-    """Return the policy trained with this control: same start, data order, seed and steps for all."""
-    done = folder / "done.json"
-    if not done.is_file():
-        print(f"\n== {control}: {arguments.train} steps of {arguments.algorithm}", flush=True)
-        shutil.rmtree(folder, ignore_errors=True)  # half a training is none
-        folder.mkdir(parents=True)
-        overrides = [
-            f"hiexp.control={control}",
-            f"hiexp.hek={sources.hek.resolve()}",
-            f"hiexp.search.corpus={sources.corpus.resolve()}",
-            f"hiexp.dump_dir={folder / 'episodes'}",
-            f"data.train_files={sources.training_questions.resolve()}",
-            f"data.val_files={sources.questions[-1].resolve()}",
-            f"actor_rollout_ref.model.path={sources.policy.resolve()}",
-            f"actor_rollout_ref.rollout.seed={arguments.seed}",
-            f"trainer.total_training_steps={arguments.train}",
-            f"trainer.save_freq={arguments.train}",
-            f"trainer.default_local_dir={folder / 'checkpoints'}",
-        ]
-        result = train(DEMO_RECIPE, arguments.algorithm, overrides, folder, arguments.train)
-        with atomic_writer(done) as file:
-            file.write(json.dumps(result, indent=1) + "\n")
-    return folder / "checkpoints" / f"global_step_{arguments.train}" / "actor" / "huggingface"
+    def write_table(self) -> str:
+        """Write table.json and table.md; return the latter."""
+        episodes = {control: list(read_trajectories(self.out / control / TRAJECTORIES)) for control in self.controls}
+        rows = [row_of(control, episodes[control], episodes[BASELINE], self.hek) for control in self.controls]
+        with atomic_writer(self.out / "table.json") as file:
+            file.write(json.dumps({"date": time.strftime("%Y-%m-%d"), "settings": self.settings, "rows": rows}, indent=1) + "\n")
+        with atomic_writer(self.out / "table.md") as file:
+            file.write(as_markdown(rows))
+        return as_markdown(rows)
 
 
 if __name__ == "__main__":

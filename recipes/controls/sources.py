@@ -22,9 +22,8 @@ class Sources:
 
     policy: Path  # with --train: where training starts
     hek: Path
-    questions: tuple[Path, ...]
+    questions: tuple[Path, ...]  # --train trains on the first file, and names the last for validation
     corpus: Path
-    training_questions: Path
 
 
 def chosen_controls(text: str) -> list[str]:
@@ -53,19 +52,25 @@ def find_sources(arguments: argparse.Namespace) -> Sources:
             f"{demo} is no finished demo; run `make demo`, name another with --from, or give --model --hek --questions --corpus"
         )
     assets = demo / "assets"
-    after_grpo = sorted((demo / "grpo" / "checkpoints").glob("global_step_*/actor/huggingface"))
-    policies = [demo / "warm_start" / "model"] if arguments.train else after_grpo
     sources = Sources(
-        policy=arguments.model or (policies or [demo / "grpo" / "checkpoints"])[-1],
+        policy=arguments.model or (demo / "warm_start" / "model" if arguments.train else _after_grpo(demo)),
         hek=arguments.hek or demo / "build" / "hek",
         questions=tuple(arguments.questions or (assets / "train.jsonl", assets / "val.jsonl")),
         corpus=arguments.corpus or assets / "factbook" / "corpus.jsonl",
-        training_questions=(arguments.questions or [assets / "train.jsonl"])[0],
     )
     for path in (sources.policy, sources.hek, *sources.questions, sources.corpus):
         if not path.exists():
             raise HiExpError(f"{path} does not exist; give another --model, --hek, --questions or --corpus, or run `make demo` again")
+    if arguments.train and len(sources.questions) < 2:
+        raise HiExpError("--train needs two files as --questions: the first to train on, the last for validation")
     return sources
+
+
+def _after_grpo(demo: Path) -> Path:
+    checkpoints = demo / "grpo" / "checkpoints"
+    latest = checkpoints / "latest_checkpointed_iteration.txt"  # written by verl when a checkpoint is whole
+    step = latest.read_text(encoding="utf-8").strip() if latest.is_file() else "0"
+    return checkpoints / f"global_step_{step}" / "actor" / "huggingface"
 
 
 def pick_questions(files: tuple[Path, ...], limit: int) -> list[Question]:
