@@ -52,6 +52,30 @@ class RewardConfig:
 
 
 @dataclass(frozen=True)
+class GroupConfig:
+    """Mixed groups: rollouts of one question with and without experience side by side (`run.arm`); training only."""
+
+    with_experience: float = 1.0  # share of each group's rollouts that sees experience
+    stratified: bool = False  # by session: none, E2 + E3, E1, all, none, ...
+    baseline: str = "shared"  # shared: the group's mean, as in GRPO | within-arm: the mean of those that saw the same
+    shrinkage: float = 1.0  # within-arm: what the group's mean weighs against the arm's, in rollouts
+    strip: bool = False  # train guided rollouts without the experience in their context, so that the policy learns to do without
+
+
+@dataclass(frozen=True)
+class AlarmsConfig:
+    """What is said of a run that goes wrong (`plugin.alarms`): each off, warn or stop."""
+
+    reward: str = "warn"
+    length: str = "warn"  # of responses
+    entropy: str = "warn"
+    searches: str = "warn"  # none at all, or always as many as there may be
+    repeats: str = "warn"  # queries asked again in their episode
+    gradient: str = "warn"
+    window: int = 10  # steps that are judged together, and that `hiexp/window/*` spans
+
+
+@dataclass(frozen=True)
 class ExpectConfig:
     """A training run stops when a place has shown no experience at all in its first steps, though the HEK has some."""
 
@@ -72,18 +96,29 @@ class HiExpConfig:
     # None: verl's own limit, which is the whole response budget; with enabled=false it is always that, as in verl's tool agent.
     max_tokens_per_turn: int | None = None
     dump_dir: str | None = None  # trajectories with the experience shown, one JSONL per step
+    # Every turn of training is sampled with a seed of its own made of this, so that a run can be repeated; None: as vLLM likes.
+    seed: int | None = None
+    allow_mismatch: bool = False  # resume a checkpoint that was made with another HEK, control, group or seed
     start: StartConfig = field(default_factory=StartConfig)
     step: StepConfig = field(default_factory=StepConfig)
     search: SearchConfig = field(default_factory=SearchConfig)
     reward: RewardConfig = field(default_factory=RewardConfig)
+    group: GroupConfig = field(default_factory=GroupConfig)
     expect: ExpectConfig = field(default_factory=ExpectConfig)
+    alarms: AlarmsConfig = field(default_factory=AlarmsConfig)
 
 
 CONTROLS = (
     *("full", "none", "random", "shuffled", "e1", "e2", "e3", "start-only", "step-only"),
     *("train-only", "inference-only", "with-own-question"),
 )
-CHOICES = {"control": CONTROLS, "engine": ("bm25", "dense", "http"), "kind": ("default", "em", "f1", "cem")}
+CHOICES = {
+    "control": CONTROLS,
+    "engine": ("bm25", "dense", "http"),
+    "kind": ("default", "em", "f1", "cem"),
+    "baseline": ("shared", "within-arm"),
+    **dict.fromkeys(("reward", "length", "entropy", "searches", "repeats", "gradient"), ("off", "warn", "stop")),
+}
 AT_LEAST: dict[str, float] = {
     "top_k": 1,
     "max_words_per_passage": 1,
@@ -91,10 +126,15 @@ AT_LEAST: dict[str, float] = {
     "max_tokens_per_turn": 1,
     "max_tokens": 0,  # 0: none of this place's experience
     "after": 1,
+    "window": 2,
+    "with_experience": 0,
+    "shrinkage": 0,
+    "seed": 0,
     "retries": 0,
     "cache_size": 0,
     "timeout": 0.001,
 }
+AT_MOST: dict[str, float] = {"with_experience": 1}
 PATHS = ("hek", "corpus", "dump_dir")
 
 
@@ -143,6 +183,8 @@ def _check(value: Any, hint: Any, where: str) -> Any:
         raise HiExpError(f"{where} must be one of {', '.join(CHOICES[name])}, found {value!r}")
     if name in AT_LEAST and not value >= AT_LEAST[name]:  # also when it is not a number
         raise HiExpError(f"{where} must be at least {AT_LEAST[name]:g}, found {value}")
+    if name in AT_MOST and not value <= AT_MOST[name]:
+        raise HiExpError(f"{where} must be at most {AT_MOST[name]:g}, found {value}")
     return os.path.expanduser(str(value)) if name in PATHS else value
 
 

@@ -133,7 +133,7 @@ def _registrations() -> Finding:
         "agent loop hiexp_agent": "hiexp_agent" in _agent_loop_registry,
         "tool parser search_tags": "search_tags" in ToolParser._registry,
         "advantage hiexp_grpo": "hiexp_grpo" in ADV_ESTIMATOR_REGISTRY,
-        "trainer hiexp_sync": "hiexp_sync" in TRAINER_REGISTRY,
+        "trainers hiexp_sync and hiexp_colocate_async": {"hiexp_sync", "hiexp_colocate_async"} <= set(TRAINER_REGISTRY),
     }
     if register.CPU:
         from verl.workers.rollout.base import _ROLLOUT_REGISTRY

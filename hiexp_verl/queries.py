@@ -27,3 +27,8 @@ def alike_from_start(one: Sequence[str], other: Sequence[str]) -> int:
     """Return the number of leading queries that ask the same in both."""
     alike = [same_query(a, b) for a, b in zip(one, other, strict=False)]
     return alike.index(False) if False in alike else len(alike)
+
+
+def repeated(queries: Sequence[str]) -> int:
+    """Return how many queries ask the same as an earlier one."""
+    return sum(any(same_query(query, earlier) for earlier in queries[:i]) for i, query in enumerate(queries))

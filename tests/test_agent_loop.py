@@ -61,11 +61,11 @@ def config_of(paths, dialect, *overrides):
     )
 
 
-def run(cls, config, tokenizer, turns, question_id="val-1", user=QUESTION, extra_info=None):
+def run(cls, config, tokenizer, turns, question_id="val-1", user=QUESTION, extra_info=None, session=0):
     server = RecitingServer(tokenizer, turns)
     prompt = [{"role": "system", "content": SYSTEM}, {"role": "user", "content": user}]
     extra_info = {"question_id": question_id, "question": QUESTION} if extra_info is None else extra_info
-    row = {"raw_prompt": prompt, "extra_info": extra_info, "session_id": 0}
+    row = {"raw_prompt": prompt, "extra_info": extra_info, "session_id": session, "global_steps": 3}
     loop = asyncio.new_event_loop()
     asyncio.set_event_loop(loop)
     try:
@@ -347,3 +347,51 @@ def test_rows_say_which_of_the_runs_files_they_come_from_whatever_the_file_says(
         dataset = QuestionDataset(data_files=files[name], tokenizer=tokenizer, config=data)
         assert dataset[0]["extra_info"]["split"] == name
         assert dataset[0]["index"] == (0 if told in ("jsonl", "nothing") else 7)
+
+
+@pytest.mark.parametrize(("session", "levels"), [(0, set()), (1, {"e2", "e3"}), (2, {"e1"}), (3, {"e1", "e2", "e3"})])
+def test_sessions_of_a_stratified_group_see_different_levels_in_training_alone(paths, tokenizer, session, levels):
+    config = config_of(paths, "search_tags", "hiexp.group.stratified=true", "hiexp.step.min_score=-1.0", "actor_rollout_ref.rollout.n=4")
+    for split, seen in (("train", levels), ("val", {"e1", "e2", "e3"})):
+        row = {"question_id": "val-1", "question": QUESTION, "split": split}
+        output, _ = run(HiExpAgentLoop, config, tokenizer, TURNS["search_tags"], extra_info=row, session=session)
+        record = output.extra_fields["hiexp"]
+        assert {row["level"] for row in record["shown"]} == seen
+        assert record["arm"] == (["none", "start", "step", "all"][session] if split == "train" else "all")
+
+
+@pytest.mark.parametrize("dialect", ["search_tags", "hermes"])
+def test_a_stripped_rollout_is_the_one_without_experience_token_for_token(paths, tokenizer, dialect):
+    always = ["hiexp.step.min_score=-1.0", "hiexp.group.strip=true"]
+    paths["hek"] = write_hek(paths["root"] / "two", "Name the country.")
+    guided, server = run(HiExpAgentLoop, config_of(paths, dialect, *always), tokenizer, TURNS[dialect])
+    plain, plain_server = run(HiExpAgentLoop, config_of(paths, dialect, "hiexp.enabled=false"), tokenizer, TURNS[dialect])
+    assert len(server.prompts[-1]) > len(plain_server.prompts[-1]), "it was sampled with experience"
+    record = guided.extra_fields["hiexp"]
+    assert record["stripped"] and {row["level"] for row in record["shown"]} == {"e1", "e2", "e3"}
+    assert guided.prompt_ids == plain.prompt_ids
+    assert guided.response_ids == plain.response_ids
+    assert guided.response_mask == plain.response_mask
+    assert guided.response_logprobs == plain.response_logprobs
+    assert "<experience>" in record["messages"][0]["content"], "the dump says what was seen"
+
+
+def test_validation_is_never_stripped(paths, tokenizer):
+    row = {"question_id": "val-1", "question": QUESTION, "split": "val"}
+    output, _ = run(HiExpAgentLoop, config_of(paths, "hermes", "hiexp.group.strip=true"), tokenizer, TURNS["hermes"], extra_info=row)
+    assert "stripped" not in output.extra_fields["hiexp"]
+    assert "Resolve what is described" in tokenizer.decode(output.prompt_ids)
+
+
+def test_every_turn_has_a_seed_of_its_own_that_comes_back(paths, tokenizer):
+    config = config_of(paths, "hermes", "hiexp.seed=7")
+    seeds = [run(HiExpAgentLoop, config, tokenizer, TURNS["hermes"], session=session)[1].seeds for session in (0, 1, 0)]
+    assert len(set(seeds[0] + seeds[1])) == 6 and seeds[0] == seeds[2]
+    assert run(HiExpAgentLoop, config_of(paths, "hermes"), tokenizer, TURNS["hermes"])[1].seeds == [None] * 3
+
+
+def test_what_the_budget_had_no_room_for_is_counted(paths, tokenizer):
+    config = config_of(paths, "hermes", "hiexp.start.max_tokens=0", "hiexp.step.max_tokens=0", "hiexp.step.min_score=-1.0")
+    output, _ = run(HiExpAgentLoop, config, tokenizer, TURNS["hermes"])
+    record = output.extra_fields["hiexp"]
+    assert (record["shown"], record["dropped"]) == ([], 4)  # E3 and E2 at the start, an E1 at each of two searches

@@ -56,7 +56,7 @@ def test_a_registration_that_fails_is_visible_and_found(tmp_path):
     env = {**os.environ, "PYTHONPATH": f"{package}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"}
     code, findings = doctor(env=env)
     assert code == 1
-    assert "trainer hiexp_sync: ModuleNotFoundError" in findings["registrations"]["found"]
+    assert "trainers hiexp_sync and hiexp_colocate_async: ModuleNotFoundError" in findings["registrations"]["found"]
     result = subprocess.run([sys.executable, "-c", "import verl.trainer.ppo.v1"], capture_output=True, text=True, env=env)
     assert result.returncode == 0
-    assert "hiexp_verl could not register the trainer hiexp_sync" in result.stderr
+    assert "hiexp_verl could not register the trainers hiexp_sync and hiexp_colocate_async" in result.stderr

@@ -11,9 +11,8 @@ from tests.factories import entry, hek_of
 ENTRIES = [entry("e1-1"), entry("e2-1", "e2", title="a pattern of it"), entry("e3-1", "e3", title="a strategy of it")]
 
 
-def expectation(tmp_path, entries=ENTRIES, **block):
-    hek_of(entries, HashEncoder(32)).save(tmp_path / "hek")
-    return Expectation(parse_config({"hek": str(tmp_path / "hek"), **block}))
+def expectation(entries=ENTRIES, **block):
+    return Expectation(parse_config(block), hek_of(entries, HashEncoder(32)), n=4)
 
 
 def play(expected, steps, hit=0.0, fire=0.0):
@@ -21,19 +20,19 @@ def play(expected, steps, hit=0.0, fire=0.0):
         expected.check({"hiexp/e2_e3_hit_rate": hit, "hiexp/e1_fire_rate": fire})
 
 
-def test_silence_in_the_first_steps_stops_the_run(tmp_path):
-    expected = expectation(tmp_path)
+def test_silence_in_the_first_steps_stops_the_run():
+    expected = expectation()
     play(expected, 4)
     with pytest.raises(HiExpError, match=r"in 5 steps no episode was shown E2 or E3.*hiexp.expect.start=false"):
         play(expected, 1)
 
 
-def test_each_place_must_speak_once(tmp_path):
-    expected = expectation(tmp_path, expect={"after": 2})
+def test_each_place_must_speak_once():
+    expected = expectation(expect={"after": 2})
     play(expected, 1, hit=1.0)
     with pytest.raises(HiExpError, match="no search call got an E1"):
         play(expected, 1)
-    expected = expectation(tmp_path, expect={"after": 2})
+    expected = expectation(expect={"after": 2})
     play(expected, 1, hit=1.0, fire=0.1)
     play(expected, 9)  # later silence is for the alarms, not for this
 
@@ -41,18 +40,32 @@ def test_each_place_must_speak_once(tmp_path):
 @pytest.mark.parametrize(
     "block",
     [
-        {"enabled": False},
+        {"group": {"with_experience": 0.0}},
         {"control": "none"},
         {"control": "inference-only"},
         {"expect": {"start": False, "step": False}},
         {"start": {"max_tokens": 0}, "step": {"max_tokens": 0}},
     ],
 )
-def test_nothing_is_expected_where_nothing_can_be_shown(tmp_path, block):
-    play(expectation(tmp_path, **block), 9)
+def test_nothing_is_expected_where_nothing_can_be_shown(block):
+    play(expectation(**block), 9)
 
 
-def test_a_level_that_the_hek_lacks_is_not_expected(tmp_path):
+def test_a_level_that_the_hek_lacks_is_not_expected():
     with pytest.raises(HiExpError, match="E2 or E3"):
-        play(expectation(tmp_path, ENTRIES[1:]), 5)
-    play(expectation(tmp_path / "b", ENTRIES[:1]), 5, fire=0.5)
+        play(expectation(ENTRIES[1:]), 5)
+    play(expectation(ENTRIES[:1]), 5, fire=0.5)
+
+
+def test_an_arm_that_no_session_has_expects_nothing():
+    expected = Expectation(parse_config({"group": {"stratified": True}}), hek_of(ENTRIES, HashEncoder(32)), n=2)  # none, start
+    play(expected, 9, hit=1.0)
+
+
+def test_a_resumed_run_remembers_what_has_spoken():
+    expected = expectation(expect={"after": 3})
+    play(expected, 2, hit=1.0, fire=0.5)
+    resumed = expectation(expect={"after": 3})
+    resumed.load(expected.state())
+    play(resumed, 5)
+    assert resumed.state() == {"steps": 7, "silent": []}

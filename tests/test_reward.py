@@ -22,6 +22,9 @@ RECORD = {
     "searches": 2,
     "failed_searches": 1,
     "e1_repeats": 1,
+    "dropped": 2,
+    "repeated_queries": 1,
+    "arm": "all",
 }
 
 
@@ -31,6 +34,7 @@ def test_numbers_are_reported_and_the_trajectory_rides_along():
     assert (result["searches"], result["failed_searches"], result["e1_fired"], result["experience_tokens"]) == (2.0, 1.0, 1.0, 12.0)
     assert result["e1_repeats"] == 1.0
     trajectory = json.loads(result["hiexp_trajectory"])
+    assert (trajectory["extra"]["arm"], trajectory["extra"]["dropped"], trajectory["extra"]["repeated_queries"]) == ("all", 2, 1)
     assert trajectory["id"] == "q1#2" and trajectory["prediction"] == "Kabul" and trajectory["correct"] is True
 
 

@@ -74,12 +74,14 @@ class RecitingServer:
         self.tokenizer, self.turns = tokenizer, list(turns)
         self.prompts: list[list[int]] = []
         self.limits: list[int | None] = []  # tokens that each turn was allowed
+        self.seeds: list[int | None] = []
 
     async def generate(self, request_id: str, *, prompt_ids: list[int], sampling_params: dict[str, Any], **_: Any):
         from verl.workers.rollout.replica import TokenOutput
 
         self.prompts.append(list(prompt_ids))
         self.limits.append(sampling_params.get("max_tokens"))
+        self.seeds.append(sampling_params.get("seed"))
         ids = self.tokenizer.encode(self.turns[len(self.prompts) - 1] + "<|im_end|>", add_special_tokens=False)
         extra = {"global_steps": 1, "min_global_steps": 1, "max_global_steps": 1}
         return TokenOutput(token_ids=ids, log_probs=[-0.5] * len(ids), stop_reason="completed", extra_fields=extra)

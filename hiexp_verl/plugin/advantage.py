@@ -1,5 +1,9 @@
-"""The advantage `hiexp_grpo`: GRPO over the group of a question (method page, section 4)."""
+"""The advantage `hiexp_grpo`: GRPO over the group of a question (method page, section 4), also where the group is mixed."""
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -8,6 +12,29 @@ from omegaconf import DictConfig
 from verl.trainer.ppo.core_algos import ADV_ESTIMATOR_REGISTRY, compute_grpo_outcome_advantage, register_adv_est
 
 NAME = "hiexp_grpo"
+EPSILON = 1e-6  # as in verl's GRPO
+
+
+@dataclass(frozen=True)
+class Arms:
+    """What each row of a batch saw, and what the group's mean weighs against its arm's, in rollouts."""
+
+    names: Sequence[str]
+    shrinkage: float
+
+
+# verl hands an estimator rewards, mask and group ids, nothing else: the trainer lays the arms here around the call.
+_ARMS: ContextVar[Arms | None] = ContextVar("hiexp_arms", default=None)
+
+
+@contextmanager
+def baseline_within(arms: Arms | None) -> Iterator[None]:
+    """While this holds, `hiexp_grpo` compares each rollout with those of its arm; with None, with its whole group."""
+    token = _ARMS.set(arms)
+    try:
+        yield
+    finally:
+        _ARMS.reset(token)
 
 
 def compute_hiexp_grpo_advantage(
@@ -17,10 +44,12 @@ def compute_hiexp_grpo_advantage(
     index: np.ndarray | None = None,
     **kwargs: Any,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return (advantages, returns), both (batch, response length): (r - mean) / std within each question's group.
+    """Return (advantages, returns), both (batch, response length): (r - baseline) / std within each question's group.
 
-    Every rollout of a group is conditioned on its own prompt, experience included, so the objective is GRPO's own
-    and this delegates to verl. Groups with and without experience side by side would be told apart here.
+    Every rollout of a group is conditioned on its own prompt, experience included, so with the group's mean as the baseline
+    the objective is GRPO's own and this delegates to verl (a group of one gets its reward as the advantage there). In a mixed
+    group that mean also holds what the experience itself is worth, which the policy did not choose: inside
+    `baseline_within` the baseline is the arm's.
 
     Args:
         token_level_rewards: (batch, response length); the terminal reward sits on the last token.
@@ -29,12 +58,50 @@ def compute_hiexp_grpo_advantage(
         index: (batch,) group ids.
     """
     by_std = True if config is None else bool(config.get("norm_adv_by_std_in_grpo", True))
-    return compute_grpo_outcome_advantage(
-        token_level_rewards=token_level_rewards,
-        response_mask=response_mask,
-        index=index,
-        norm_adv_by_std_in_grpo=by_std,
-    )
+    arms = _ARMS.get()
+    if arms is None or index is None:
+        return compute_grpo_outcome_advantage(
+            token_level_rewards=token_level_rewards,
+            response_mask=response_mask,
+            index=index,
+            norm_adv_by_std_in_grpo=by_std,
+        )
+    rewards = token_level_rewards.sum(dim=-1).double().numpy(force=True)
+    advantages = within_arm_advantages(rewards, list(index), arms, by_std)
+    spread = torch.as_tensor(advantages, dtype=token_level_rewards.dtype, device=response_mask.device).unsqueeze(-1) * response_mask
+    return spread, spread
+
+
+def within_arm_advantages(rewards: np.ndarray, groups: Sequence[Any], arms: Arms, by_std: bool) -> np.ndarray:
+    """Return (batch,) advantages with baselines per arm.
+
+    The baseline of rollout i is made of the others alone, so it does not bias the gradient: with k rollouts in its arm, n in
+    its group and shrinkage s, w = (k - 1) / (k - 1 + s) and b_i = w mean(arm without i) + (1 - w) mean(group without i). The
+    factor (n - 1) / n makes a group of one arm GRPO's: r - mean. The divisor is the root of sum(A^2) / (n - 1), which is then
+    GRPO's standard deviation.
+    """
+    advantages = rewards.astype(float).copy()
+    rows_of: dict[Any, list[int]] = {}
+    for row, group in enumerate(groups):
+        rows_of.setdefault(group, []).append(row)
+    for rows in rows_of.values():
+        n = len(rows)
+        if n == 1:
+            continue  # its reward, as in verl's GRPO
+        members: dict[str, list[int]] = {}
+        for row in rows:
+            members.setdefault(arms.names[row], []).append(row)
+        total = rewards[rows].sum()
+        for arm_rows in members.values():
+            k, arm_total = len(arm_rows), rewards[arm_rows].sum()
+            weight = (k - 1) / (k - 1 + arms.shrinkage) if k > 1 else 0.0
+            for row in arm_rows:
+                of_group = (total - rewards[row]) / (n - 1)
+                of_arm = (arm_total - rewards[row]) / (k - 1) if k > 1 else 0.0
+                advantages[row] = (n - 1) / n * (rewards[row] - weight * of_arm - (1 - weight) * of_group)
+        if by_std:
+            advantages[rows] /= np.sqrt((advantages[rows] ** 2).sum() / (n - 1)) + EPSILON
+    return advantages
 
 
 if NAME not in ADV_ESTIMATOR_REGISTRY:  # verl refuses a second registration, and workers may import this twice

@@ -14,9 +14,13 @@ from verl.tools.schemas import ToolResponse
 from hiexp_verl.build.importers.outcome import question_id_of
 from hiexp_verl.config import HiExpConfig, parse_config
 from hiexp_verl.plugin.retrieval import Retrieval, retrieval_for
+from hiexp_verl.plugin.strip import kept_tokens
 from hiexp_verl.plugin.tools import SearchTool
+from hiexp_verl.queries import repeated
+from hiexp_verl.run.arm import PLACES_OF, arm_of
 from hiexp_verl.run.control import shows
-from hiexp_verl.run.guide import Guide, Place
+from hiexp_verl.run.episode import seed_of
+from hiexp_verl.run.guide import Guide, Place, Shown
 from hiexp_verl.run.lookup import ExperienceRequest
 from hiexp_verl.run.protocol import answering_text
 from hiexp_verl.types import TRAIN, Message
@@ -41,17 +45,19 @@ class HiExpAgentLoop(ToolAgentLoop):
                 tool.bind(self.settings.search, self.tool_parser_name, self.retrieval)
         self.guide = Guide(self.settings.start, self.settings.step, self._count_tokens)
         self.messages: list[Message] = []  # what the policy saw and wrote, for the dump
-        self.shown: list[dict[str, Any]] = []
+        self.places: tuple[Place, ...] = ()  # where this episode is shown experience
+        self.shown = Shown()
+        self.lessons: list[tuple[int, str]] = []  # the search, from 1, and the text appended to its documents
         self.tool_texts: list[str] = []
         self.queries: list[str] = []
         self.failed_searches = 0
-        self.e1_repeats = 0  # E1 found again, and not shown again
         self.showing = asyncio.Lock()
 
     async def run(self, sampling_params: dict[str, Any], **kwargs: Any) -> AgentLoopOutput:
         """Run one episode (see verl); `extra_fields["hiexp"]` of the output records what was shown."""
         if self.settings.enabled and self.settings.max_tokens_per_turn:
             sampling_params = {**sampling_params, "max_tokens": self.settings.max_tokens_per_turn}
+        self.step, self.sample = int(kwargs.get("global_steps", 0)), int(kwargs.get("session_id", 0))
         # The rollouts of a group share these objects: copy before anything is added.
         self.messages = copy.deepcopy(list(kwargs["raw_prompt"]))
         extra_info = kwargs.get("extra_info") or {}
@@ -59,22 +65,51 @@ class HiExpAgentLoop(ToolAgentLoop):
         self.question = extra_info.get("question") or _last_user(self.messages)
         self.question_id = str(extra_info.get("question_id") or question_id_of(self.question))
         self.split = str(extra_info.get("split") or TRAIN)
-        self.showing_experience = self.settings.enabled and shows(self.settings.control, validating=self.split != TRAIN)
-        if self.showing_experience:
-            self.messages = await self._guided_start(self.messages)
+        self.training = self.split == TRAIN
+        # Groups are mixed in training alone: validation says what the policy does with all that it may be shown.
+        self.arm = arm_of(self.sample, self.rollout_config.n, self.settings.group) if self.training else "all"
+        if self.settings.enabled and shows(self.settings.control, validating=not self.training):
+            self.places = PLACES_OF[self.arm]
+        unguided = self.messages
+        if "start" in self.places:
+            self.messages = await self._guided_start(unguided)
         output = await super().run(sampling_params, **{**kwargs, "raw_prompt": copy.deepcopy(self.messages)})
-        output.extra_fields["hiexp"] = self._record(output, kwargs)
+        record = self._record(output)
+        if self.training and self.settings.group.strip and self.shown.entries:
+            record["stripped"] = self._strip(output, unguided)
+        output.extra_fields["hiexp"] = record
         return output
+
+    async def _handle_generating_state(self, agent_data: AgentData, sampling_params: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+        if self.settings.seed is not None:
+            seed = seed_of(self.settings.seed, self.step, self.question_id, self.sample, agent_data.assistant_turns)
+            sampling_params = {**sampling_params, "seed": seed}
+        return await super()._handle_generating_state(agent_data, sampling_params, *args, **kwargs)
+
+    def _strip(self, output: AgentLoopOutput, unguided: list[Message]) -> bool:
+        """Take the experience out of what is trained on; return whether that could be done exactly (else nothing is changed)."""
+        logprobs = output.response_logprobs
+        blocks = [text for _, text in self.lessons]
+        kept = kept_tokens(output.response_ids, output.response_mask, blocks, self.tokenizer)
+        if kept is None or getattr(output, "routed_experts", None) is not None:  # these are by position
+            return False
+        ids, origin = kept
+        output.prompt_ids = self._prompt_ids(unguided)
+        output.response_mask = [0 if i is None else output.response_mask[i] for i in origin]
+        if logprobs is not None:
+            output.response_logprobs = [0.0 if i is None else logprobs[i] for i in origin]
+        output.response_ids = ids
+        return True
 
     async def _guided_start(self, messages: list[Message]) -> list[Message]:
         hits = await self.retrieval.experience(self._request("start", self.question))
         room = self.prompt_length - self._prompt_tokens(messages)
         guided, shown = self.guide.at_start(messages, hits, max_tokens=max(0, min(self.settings.start.max_tokens, room)))
-        while shown and (excess := self._prompt_tokens(guided) - self.prompt_length) > 0:
+        while shown.entries and (excess := self._prompt_tokens(guided) - self.prompt_length) > 0:
             # The template may add a token or two around the block, and verl would cut them off the system prompt.
             room -= excess
             guided, shown = self.guide.at_start(messages, hits, max_tokens=max(0, room))
-        self.shown += shown
+        self.shown = shown
         return guided
 
     async def _call_tool(
@@ -88,7 +123,7 @@ class HiExpAgentLoop(ToolAgentLoop):
         self.failed_searches += failed
         self.queries.append(info.get("query", ""))
         search = len(self.queries)  # now: parallel calls go on while this one waits
-        if self.showing_experience and not failed:
+        if "step" in self.places and not failed:
             # After super(), so that verl's length limit cuts documents, never experience.
             response.text = (response.text or "") + await self._lessons(info["query"], search)
         self.tool_texts.append(response.text or "")
@@ -96,11 +131,11 @@ class HiExpAgentLoop(ToolAgentLoop):
 
     async def _lessons(self, query: str, search: int) -> str:
         async with self.showing:  # or two parallel calls would show the same entry
-            seen = {row["entry"] for row in self.shown}
+            seen = self.shown.ids
             hits = await self.retrieval.experience(self._request("step", query, len(seen)))
-            text, shown, repeats = self.guide.at_search(hits, seen)
-            self.shown += [{**row, "search": search} for row in shown]
-            self.e1_repeats += repeats
+            text, shown = self.guide.at_search(hits, seen)
+            self.shown = self.shown.then(shown, search)
+            self.lessons += [(search, text)] if text else []
         return text
 
     def _request(self, place: Place, text: str, beyond: int = 0) -> ExperienceRequest:
@@ -111,12 +146,15 @@ class HiExpAgentLoop(ToolAgentLoop):
         return len(self.tokenizer.encode(text, add_special_tokens=False))
 
     def _prompt_tokens(self, messages: list[Message]) -> int:
-        ids = self.tokenizer.apply_chat_template(
+        return len(self._prompt_ids(messages))
+
+    def _prompt_ids(self, messages: list[Message]) -> list[int]:
+        encoding = self.tokenizer.apply_chat_template(
             messages, tools=self.tool_schemas or None, add_generation_prompt=True, tokenize=True, return_dict=True
         )
-        return len(ids["input_ids"])
+        return list(encoding["input_ids"])
 
-    def _record(self, output: AgentLoopOutput, kwargs: dict[str, Any]) -> dict[str, Any]:
+    def _record(self, output: AgentLoopOutput) -> dict[str, Any]:
         """Return what happened, for the reward, the metrics and the dump."""
         turns = self._assistant_turns(output)
         tools = [{"role": "tool", "content": text} for text in self.tool_texts]
@@ -125,22 +163,24 @@ class HiExpAgentLoop(ToolAgentLoop):
         if self.max_parallel_calls == 1:
             # verl ends an episode on a tool response that the budget has no room for: the policy never saw that one.
             tools = tools[:answered]
-            self.shown = [row for row in self.shown if row.get("search", 0) <= answered]
+            self.shown = self.shown.up_to(answered)
+            self.lessons = [(search, text) for search, text in self.lessons if search <= answered]
         episode = list(self.messages)
         for i, turn in enumerate(turns):
             episode += [{"role": "assistant", "content": turn}, *tools[i : i + 1]]
         return {
             "question_id": self.question_id,
             "question": self.question,
-            "sample": int(kwargs.get("session_id", 0)),
+            "sample": self.sample,
+            "arm": self.arm,
             "split": self.split,
             "messages": episode,
             "answer_text": answering_text(turns, self.tool_parser_name),
-            "shown": self.shown,
+            **self.shown.to_json(),
             "queries": self.queries,
+            "repeated_queries": repeated(self.queries),
             "searches": len(self.queries),
             "failed_searches": self.failed_searches,
-            "e1_repeats": self.e1_repeats,
         }
 
     def _assistant_turns(self, output: AgentLoopOutput) -> list[str]:

@@ -1,11 +1,12 @@
 """Silence is the commonest fault of experience: nothing crashes, nothing is shown. A run that expects it stops instead."""
 
 from collections.abc import Mapping
-from pathlib import Path
+from typing import Any
 
 from hiexp_verl.config import HiExpConfig
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.hek.store import HEK
+from hiexp_verl.run.arm import PLACES_OF, arm_of
 from hiexp_verl.run.control import levels_at, shows
 from hiexp_verl.run.guide import Place
 
@@ -20,22 +21,23 @@ _HINT: dict[Place, str] = {
 class Expectation:
     """Fails the run when a place that should show experience has shown none in its first steps.
 
-    Nothing is expected of a place for which the HEK has no entries, whose budget is 0, or that the control leaves empty.
+    Nothing is expected of a place for which the HEK has no entries, whose budget is 0, or that the control or the arms of a group
+    of `n` leave empty.
     """
 
-    def __init__(self, settings: HiExpConfig) -> None:
+    def __init__(self, settings: HiExpConfig, hek: HEK | None, n: int) -> None:
         self._after = settings.expect.after
         self._steps = 0
         self._silent: set[Place] = set()
-        if not (settings.enabled and settings.hek and shows(settings.control, validating=False)):
+        if hek is None or not shows(settings.control, validating=False):
             return
-        counts = HEK.load(Path(settings.hek)).levels
+        places = {place for session in range(n) for place in PLACES_OF[arm_of(session, n, settings.group)]}
         budgets: dict[Place, tuple[bool, int]] = {
             "start": (settings.expect.start, settings.start.max_tokens),
             "step": (settings.expect.step, settings.step.max_tokens),
         }
         for place, (wanted, max_tokens) in budgets.items():
-            if wanted and max_tokens and any(counts[level] for level in levels_at(settings.control, place)):
+            if wanted and max_tokens and place in places and any(hek.levels[level] for level in levels_at(settings.control, place)):
                 self._silent.add(place)
 
     def check(self, metrics: Mapping[str, float]) -> None:
@@ -49,3 +51,12 @@ class Expectation:
         if self._steps == self._after and self._silent:
             place = sorted(self._silent)[0]
             raise HiExpError(f"in {self._steps} steps {_HINT[place]}; hiexp.expect.{place}=false goes on without")
+
+    def state(self) -> dict[str, Any]:
+        """Return what `load` takes up again."""
+        return {"steps": self._steps, "silent": sorted(self._silent)}
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        """Go on from a saved state."""
+        self._steps = state["steps"]
+        self._silent &= set(state["silent"])

@@ -1,5 +1,6 @@
 """Checks before any device time is spent: a hydra callback in the driver of `main_ppo`."""
 
+import logging
 import math
 import sys
 from pathlib import Path
@@ -12,13 +13,17 @@ from omegaconf import DictConfig
 
 from hiexp_verl.config import HiExpConfig
 from hiexp_verl.errors import HiExpError
+from hiexp_verl.hek.store import HEK
 from hiexp_verl.jsonl import read_corpus
 from hiexp_verl.plugin.agent_loop import settings_of
 from hiexp_verl.plugin.check_engine import check_engine
 from hiexp_verl.plugin.check_questions import check_questions, check_validation
+from hiexp_verl.plugin.checkpoint import folder_to_resume, identity_of, load_state
 from hiexp_verl.run.control import levels_at
 from hiexp_verl.run.encoders import open_encoders
 from hiexp_verl.search.http import HttpSearch
+
+logger = logging.getLogger(__name__)
 
 TURN_TOKENS = 64  # a thought and a query, or an answer
 
@@ -50,12 +55,43 @@ def check_run(config: DictConfig) -> None:
     check_response_length(settings, config.data.max_response_length)
     if settings.enabled and not settings.hek:
         raise HiExpError("hiexp.hek is not set; give the directory of a HEK (`hiexp build`), or hiexp.enabled=false")
+    check_group(settings, config)
+    check_resume(settings, config)
     open_encoders(settings)
     check_model(str(config.actor_rollout_ref.model.path))
     for key in ("train_files", "val_files"):
         check_questions(config, key)
     if not config.trainer.val_only:
         check_validation(config.data, settings)
+
+
+def check_group(settings: HiExpConfig, config: DictConfig) -> None:
+    """Check that mixed groups can be mixed, and that what they need of verl is on."""
+    group, n = settings.group, int(config.actor_rollout_ref.rollout.n)
+    share = group.with_experience
+    if group.stratified and share != 1:
+        raise HiExpError("hiexp.group.stratified has rollouts without experience already; leave hiexp.group.with_experience at 1")
+    if n < 2 and (group.stratified or 0 < share < 1):
+        raise HiExpError(f"hiexp.group mixes rollouts of one question, and actor_rollout_ref.rollout.n={n}; raise it to 2 or more")
+    if group.baseline == "within-arm" and config.algorithm.adv_estimator != "hiexp_grpo":
+        raise HiExpError(
+            f"hiexp.group.baseline=within-arm is known to algorithm.adv_estimator=hiexp_grpo alone, found {config.algorithm.adv_estimator}"
+        )
+    if group.strip:
+        if not config.actor_rollout_ref.rollout.calculate_log_probs:
+            raise HiExpError("hiexp.group.strip needs the rollout's probabilities; set actor_rollout_ref.rollout.calculate_log_probs=true")
+        if config.algorithm.rollout_correction.get("bypass_mode"):
+            raise HiExpError("hiexp.group.strip needs probabilities without experience; set algorithm.rollout_correction.bypass_mode=false")
+
+
+def check_resume(settings: HiExpConfig, config: DictConfig) -> None:
+    """Check that the checkpoint to resume from is whole, and of a run with the same experience."""
+    folder = folder_to_resume(config)
+    if folder is not None:
+        hek = HEK.load(Path(settings.hek)) if settings.enabled and settings.hek else None
+        load_state(folder, identity_of(settings, hek), settings.allow_mismatch)
+    if config.trainer.get("max_actor_ckpt_to_keep") == 1:
+        logger.warning("trainer.max_actor_ckpt_to_keep=1 deletes the last checkpoint before the next is whole; 2 survives a kill")
 
 
 def check_model(path: str) -> None:

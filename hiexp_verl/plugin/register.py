@@ -52,7 +52,7 @@ WHEN_IMPORTED: dict[str, tuple[str, Step]] = {
     "advantage hiexp_grpo": ("verl.trainer.ppo.core_algos", lambda: _by_import("advantage")),
     "tool parser search_tags": ("verl.experimental.agent_loop.tool_parser", lambda: _by_import("search_parser")),
     "agent loop hiexp_agent": ("verl.experimental.agent_loop.tool_agent_loop", lambda: _by_import("agent_loop")),
-    "trainer hiexp_sync": ("verl.trainer.ppo.v1.trainer_sync", lambda: _by_import("trainer")),
+    "trainers hiexp_sync and hiexp_colocate_async": ("verl.trainer.ppo.v1.trainer_sync", lambda: _by_import("trainer")),
     **({"rollout engine vllm_cpu": ("verl.workers.rollout.replica", _rollout)} if CPU else {}),
 }
 

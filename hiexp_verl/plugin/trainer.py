@@ -1,4 +1,4 @@
-"""verl's synchronous trainer with HiExp's metrics and a dump of trajectories: `trainer.v1.trainer_mode=hiexp_sync`."""
+"""verl's trainers with HiExp's metrics, dump and checkpoints: `trainer.v1.trainer_mode=hiexp_sync` or `hiexp_colocate_async`."""
 
 import json
 from pathlib import Path
@@ -6,44 +6,126 @@ from typing import Any
 
 import transfer_queue as tq
 from omegaconf import DictConfig, open_dict
-from verl.trainer.ppo.v1.trainer_base import register_trainer
+from verl.trainer.ppo.v1.trainer_base import PPOTrainer, register_trainer
+from verl.trainer.ppo.v1.trainer_colocate_async import PPOTrainerColocateAsync
 from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
 
+from hiexp_verl.errors import HiExpError
+from hiexp_verl.hek.store import HEK
 from hiexp_verl.jsonl import write_jsonl
+from hiexp_verl.plugin.advantage import Arms, baseline_within
 from hiexp_verl.plugin.agent_loop import settings_of
-from hiexp_verl.plugin.expect import Expectation
-from hiexp_verl.plugin.metrics import episode_metrics
+from hiexp_verl.plugin.checkpoint import folder_to_resume, identity_of, load_state, save_state
+from hiexp_verl.plugin.metrics import EpisodeOutcome
 from hiexp_verl.plugin.retrieval import retrieval_for
+from hiexp_verl.plugin.watch import Watch
+from hiexp_verl.run.arm import arm_of
 from hiexp_verl.types import TRAJECTORY_KEY
 
 
-@register_trainer("hiexp_sync")
-class HiExpTrainer(PPOTrainerSync):
-    """`PPOTrainerSync` that logs `hiexp/*` each step."""
+class HiExpTrainer(PPOTrainer):
+    """What ours add to a trainer of verl's: `hiexp/*` each step, baselines per arm, a state beside the policy's."""
+
+    mode: str  # the name of verl's trainer under it
 
     def __init__(self, config: DictConfig) -> None:
-        # verl compares the mode with "sync" in a dozen places; ours differs only in what it logs.
+        self.settings = settings_of(config)
         with open_dict(config):
-            config.trainer.v1.trainer_mode = "sync"
+            # verl compares the mode with its own names in a dozen places; ours differ from them in nothing that these decide.
+            config.trainer.v1.trainer_mode = self.mode
+            if self.settings.group.strip:
+                # Sampled with experience, trained without: verl's own correction, clipped at its threshold, bridges the two.
+                correction = config.algorithm.rollout_correction
+                correction.rollout_is = correction.rollout_is or "token"
         super().__init__(config)
         # Starts loading encoder, HEK and corpus while the models are initialised; agent loops of this node find it.
-        settings = settings_of(config)
-        self.retrieval = retrieval_for(settings)
-        self.expectation = Expectation(settings)
+        self.retrieval = retrieval_for(self.settings)
+        hek = HEK.load(Path(self.settings.hek)) if self.settings.enabled and self.settings.hek else None
+        self.identity = identity_of(self.settings, hek)
+        rollout = config.actor_rollout_ref.rollout
+        self.stop: HiExpError | None = None  # why the run is to end with this step
+        self.watch = Watch(self.settings, hek, n=rollout.n, max_searches=max(0, (rollout.multi_turn.max_assistant_turns or 1) - 1))
+
+    def _load_checkpoint(self) -> None:
+        folder = folder_to_resume(self.config)
+        state = load_state(folder, self.identity, self.settings.allow_mismatch) if folder is not None else None
+        super()._load_checkpoint()
+        if state is not None:
+            self.watch.load(state)
+
+    def _save_checkpoint(self) -> None:
+        # Before verl's files, whose marker comes last: what it names is whole.
+        folder = Path(self.config.trainer.default_local_dir) / f"global_step_{self.global_steps}"
+        save_state(folder, self.global_steps, self.identity, self.settings.hek, self.watch.state())
+        super()._save_checkpoint()
+
+    def _compute_advantage(self, batch: Any, metrics: dict[str, Any]) -> Any:
+        group, n = self.settings.group, self.config.actor_rollout_ref.rollout.n
+        arms = None
+        if group.baseline == "within-arm":
+            arms = Arms([arm_of(_session(key), n, group) for key in batch.keys], group.shrinkage)
+        with baseline_within(arms):
+            return super()._compute_advantage(batch, metrics)
+
+    def step(self, metrics: dict[str, Any], timing_raw: dict[str, Any]) -> Any:
+        """Train one step; its episodes are counted here, before verl saves a checkpoint of it."""
+        batch = super().step(metrics, timing_raw)
+        episodes = self._episodes(batch)
+        if self.settings.dump_dir:
+            rows = [json.loads(e.scores[TRAJECTORY_KEY]) for e in episodes if TRAJECTORY_KEY in e.scores]
+            for row in rows:
+                row["id"] += f"@{self.global_steps}"  # a question comes back in later steps
+            write_jsonl(Path(self.settings.dump_dir) / f"{self.global_steps:06d}.jsonl", rows)
+        try:
+            self.watch.step(episodes, metrics)
+        except HiExpError as error:
+            self.stop = error
+        return batch
 
     def _compute_metrics(self, batch: Any, metrics: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
         result = super()._compute_metrics(batch, metrics, *args, **kwargs)
-        # Padding rows repeat row 0 and must not be counted.
-        keys = [key for key, tag in zip(batch.keys, batch.tags, strict=True) if not tag.get("is_padding")]
-        data = tq.kv_batch_get(keys=keys, partition_id=batch.partition_id, select_fields=["extra_fields"])
-        rewards = [dict(fields.get("reward_extra_info") or {}) for fields in data.pop("extra_fields").tolist()]
-        groups = [key.rsplit("_", 2)[0] for key in keys]
-        metrics.update(episode_metrics(rewards, groups))
-        self.expectation.check(metrics)
-        dump_dir = self.config.get("hiexp", {}).get("dump_dir")
-        if dump_dir:
-            rows = [json.loads(r[TRAJECTORY_KEY]) for r in rewards if TRAJECTORY_KEY in r]
-            for row in rows:
-                row["id"] += f"@{self.global_steps}"  # a question comes back in later steps
-            write_jsonl(Path(dump_dir) / f"{self.global_steps:06d}.jsonl", rows)
+        if self.stop is not None:
+            self.logger.log(data=metrics, step=self.global_steps)  # the step that ends the run is what one wants to look at
+            raise self.stop
         return result
+
+    def _episodes(self, batch: Any) -> list[EpisodeOutcome]:
+        """Return the batch's rollouts of our agent loop; padding rows repeat row 0 and are left out."""
+        keys = [key for key, tag in zip(batch.keys, batch.tags, strict=True) if not tag.get("is_padding")]
+        fields = ["extra_fields", "rm_scores", "advantages", "response_mask"]
+        data = tq.kv_batch_get(keys=keys, partition_id=batch.partition_id, select_fields=fields)
+        rows = zip(keys, data.pop("extra_fields").tolist(), *(data[name].unbind() for name in fields[1:]), strict=True)
+        return [
+            EpisodeOutcome(
+                group=_uid(key),
+                reward=float(scores.sum()),
+                record=extra["hiexp"],
+                advantage=float((advantages * mask).sum() / mask.sum().clamp(min=1)),
+                tokens=mask.numel(),
+                scores=dict(extra.get("reward_extra_info") or {}),
+            )
+            for key, extra, scores, advantages, mask in rows
+            if "hiexp" in extra
+        ]
+
+
+@register_trainer("hiexp_sync")
+class HiExpTrainerSync(HiExpTrainer, PPOTrainerSync):
+    """`PPOTrainerSync` with HiExp."""
+
+    mode = "sync"
+
+
+@register_trainer("hiexp_colocate_async")
+class HiExpTrainerColocateAsync(HiExpTrainer, PPOTrainerColocateAsync):
+    """`PPOTrainerColocateAsync` with HiExp."""
+
+    mode = "colocate_async"
+
+
+def _uid(key: str) -> str:
+    return key.rsplit("_", 2)[0]  # verl's keys are {uid}_{session}_{output}
+
+
+def _session(key: str) -> int:
+    return int(key.rsplit("_", 2)[1])

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 from hiexp_verl.llm import PromptTooLong, Reply
 from hiexp_verl.run.experience import Experience
+from hiexp_verl.run.guide import Shown
 from hiexp_verl.run.protocol import (
     Format,
     answering_text,
@@ -65,9 +66,8 @@ class _State:
     """What has happened so far; one per episode."""
 
     messages: list[Message]
-    shown: list[dict[str, Any]] = field(default_factory=list)
+    shown: Shown = field(default_factory=Shown)
     queries: list[str] = field(default_factory=list)
-    e1_repeats: int = 0  # E1 found again, and not shown again
     failed_searches: int = 0
     completion_tokens: int = 0
     stop: str = ""  # "answer", "no_answer", "length", "search_limit", "prompt_too_long"
@@ -92,7 +92,7 @@ async def episode(
     if experience is not None:
         state.messages, state.shown = await experience.at_start(state.messages, question)
     while not state.stop:
-        query = await _model_turn(state, policy, settings, _seed(settings.seed, question.id, sample, len(state.queries)))
+        query = await _model_turn(state, policy, settings, seed_of(settings.seed, question.id, sample, len(state.queries)))
         if query is not None and len(state.queries) < settings.max_searches:
             await _search_turn(state, query, question, search, settings, experience)
         elif query is not None:
@@ -146,9 +146,8 @@ async def _search_turn(
     passages = [passage for passage, _ in ranking]
     text = render_documents(passages, settings.format, settings.max_words_per_passage, settings.max_chars)
     if experience is not None:
-        lessons, shown, repeats = await experience.at_search(query, question, state.shown)
-        state.e1_repeats += repeats
-        state.shown += [{**row, "search": len(state.queries)} for row in shown]
+        lessons, shown = await experience.at_search(query, question, state.shown)
+        state.shown = state.shown.then(shown, search=len(state.queries))
         text += lessons
     state.messages.append({"role": "tool", "content": text})
 
@@ -164,8 +163,7 @@ def _trajectory(question: Question, model: str, state: _State, settings: Episode
         "stop": state.stop,
         "completion_tokens": state.completion_tokens,
         "seconds": round(seconds, 3),
-        "shown": state.shown,
-        "e1_repeats": state.e1_repeats,
+        **state.shown.to_json(),
         **({"split": question.meta["split"]} if "split" in question.meta else {}),
         **{name: value for name, value in asdict(result).items() if name != "reward"},
     }
@@ -183,7 +181,7 @@ def _trajectory(question: Question, model: str, state: _State, settings: Episode
     )
 
 
-def _seed(seed: int, question_id: str, sample: int, turn: int) -> int:
+def seed_of(*parts: int | str) -> int:
     """Return a seed of its own for each turn, so that samples differ and a resumed run equals an uninterrupted one."""
-    digest = hashlib.sha256(f"{seed}/{question_id}/{sample}/{turn}".encode()).digest()
+    digest = hashlib.sha256("/".join(map(str, parts)).encode("utf-8", "replace")).digest()
     return int.from_bytes(digest[:4], "little") >> 1  # servers want it to fit a signed 32-bit number

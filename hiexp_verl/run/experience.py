@@ -46,14 +46,13 @@ class Experience:
         hits = await self._lookup(self._request("start", question.question, question))
         return self.guide.at_start(messages, hits)
 
-    async def at_search(self, query: str, question: Question, shown: Shown) -> tuple[str, Shown, int]:
-        """Return the text that goes after the documents of a search, what was shown, and the repeats left out.
+    async def at_search(self, query: str, question: Question, shown: Shown) -> tuple[str, Shown]:
+        """Return the text that goes after the documents of a search, and what was shown.
 
         `shown` is what the episode has been shown before; none of it is shown again.
         """
-        seen = {row["entry"] for row in shown}
-        hits = await self._lookup(self._request("step", query, question, len(seen)))
-        return self.guide.at_search(hits, seen)
+        hits = await self._lookup(self._request("step", query, question, len(shown.ids)))
+        return self.guide.at_search(hits, shown.ids)
 
     def _request(self, place: Place, text: str, question: Question, beyond: int = 0) -> ExperienceRequest:
         own = (question.id, question.question) if self._leave_one_out else (None, "")

@@ -8,6 +8,7 @@ import copy
 import logging
 import math
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol
 
 from hiexp_verl.text import sanitise
@@ -23,7 +24,32 @@ EXPERIENCE_OPEN, EXPERIENCE_CLOSE = "<experience>", "</experience>"
 START_INTRODUCTION = "Lessons from earlier questions:"
 MAX_DESCRIPTION_CHARS = 400
 
-Shown = list[dict[str, Any]]  # one {"entry", "level", "score", "place", "tokens"} per entry shown
+
+@dataclass(frozen=True)
+class Shown:
+    """What a place, or an episode so far, was shown."""
+
+    entries: tuple[dict[str, Any], ...] = ()  # {"entry", "level", "score", "place", "tokens"} each, and "search" from the first on
+    dropped: int = 0  # entries that were found and that the budget had no room for
+    repeats: int = 0  # E1 found again, and not shown again
+
+    @property
+    def ids(self) -> set[str]:
+        """The entries, by id."""
+        return {row["entry"] for row in self.entries}
+
+    def then(self, other: "Shown", search: int | None = None) -> "Shown":
+        """Return both together; `search` is the number of the search, from 1, that the other was shown at."""
+        marked = other.entries if search is None else tuple({**row, "search": search} for row in other.entries)
+        return Shown(self.entries + marked, self.dropped + other.dropped, self.repeats + other.repeats)
+
+    def up_to(self, search: int) -> "Shown":
+        """Return this without the entries of later searches."""
+        return replace(self, entries=tuple(row for row in self.entries if row.get("search", 0) <= search))
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what a trajectory keeps of it."""
+        return {"shown": list(self.entries), "dropped": self.dropped, "e1_repeats": self.repeats}
 
 
 class PlaceLimits(Protocol):
@@ -62,8 +88,8 @@ class Guide:
             guided[0]["content"] = _append(guided[0].get("content") or "", block)
         return guided, shown
 
-    def at_search(self, hits: Sequence[Hit], seen: Collection[str] = ()) -> tuple[str, Shown, int]:
-        """Return the text to append after the documents ("" when nothing fits), what was shown, and the number of repeats.
+    def at_search(self, hits: Sequence[Hit], seen: Collection[str] = ()) -> tuple[str, Shown]:
+        """Return the text to append after the documents ("" when nothing fits), and what was shown.
 
         `seen` are the ids of entries that the episode has been shown: they are left out, and so is what says the same. Repeats
         are those of them that would have been shown again; the hits have to reach that far beyond the top k for others to
@@ -72,7 +98,7 @@ class Guide:
         repeats = sum(hit.entry.id in seen for hit in _ranked("step", hits, self._limits["step"]))
         told = {_line(hit) for hit in hits if hit.entry.id in seen}
         block, shown = self._block("step", [hit for hit in hits if _line(hit) not in told])
-        return ("\n" + block if block else ""), shown, repeats
+        return ("\n" + block if block else ""), replace(shown, repeats=repeats)
 
     def _block(self, place: Place, hits: Sequence[Hit], max_tokens: int | None = None) -> tuple[str, Shown]:
         limits = self._limits[place]
@@ -83,7 +109,8 @@ class Guide:
             kept.pop()
         if len(kept) < len(ranked):
             logger.info("%d of %d entries do not fit the %s budget of %d tokens", len(ranked) - len(kept), len(ranked), place, budget)
-        return (_render(place, kept) if kept else ""), [self._record(place, hit) for hit in _displayed(place, kept)]
+        entries = tuple(self._record(place, hit) for hit in _displayed(place, kept))
+        return (_render(place, kept) if kept else ""), Shown(entries, dropped=len(ranked) - len(kept))
 
     def _record(self, place: Place, hit: Hit) -> dict[str, Any]:
         tokens = self._count_tokens(_line(hit) + "\n")

@@ -83,7 +83,7 @@ def _transcript(
         thought = draw.choice(_FIRST) if number == 0 else draw.choice(_NEXT).format(bridge=bridges[number - 1], goal=target)
         messages.append(_assistant(thought, write_call(hop, FORMAT)))
         # After some searches only, as in an episode: a lesson is shown where the query is like its title.
-        block, _, _ = guide.at_search(lessons if draw.random() < 0.5 else [])
+        block, _ = guide.at_search(lessons if draw.random() < 0.5 else [])
         messages.append({"role": "tool", "content": render_documents(passages, FORMAT, max_words, max_chars) + block})
     answer = next(answer for answer in question.answers if _mentions([p for p, _ in rankings[-1]], (answer,)))
     messages.append(_assistant(draw.choice(_LAST).format(goal=goal, answer=answer, bridge=bridges[-1]), write_answer(answer)))

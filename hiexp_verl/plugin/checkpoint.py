@@ -1,0 +1,121 @@
+"""Policy and experience resumed as one: what lies in `global_step_N/hiexp/` beside verl's own files.
+
+verl writes `latest_checkpointed_iteration.txt` when all else is there, and resumes from the step that it names. Our state is
+written before, so a checkpoint that it names has it.
+"""
+
+import json
+import logging
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+
+from hiexp_verl.config import HiExpConfig
+from hiexp_verl.errors import HiExpError
+from hiexp_verl.hek.store import HEK
+from hiexp_verl.jsonl import atomic_writer
+
+logger = logging.getLogger(__name__)
+
+FORMAT = 1
+STATE = Path("hiexp") / "state.json"
+MARKER = "latest_checkpointed_iteration.txt"
+
+
+def identity_of(settings: HiExpConfig, hek: HEK | None) -> dict[str, Any]:
+    """Return what a run must have in common with its checkpoint: the HEK and what decides which entries are shown."""
+    if not settings.enabled:
+        return {"enabled": False, "seed": settings.seed}
+    return {
+        "enabled": True,
+        "hek": hek.header.content_hash if hek is not None else None,
+        "control": settings.control,
+        "leave_one_out": settings.leave_one_out,
+        "start": asdict(settings.start),
+        "step": asdict(settings.step),
+        "group": asdict(settings.group),
+        "seed": settings.seed,
+    }
+
+
+def save_state(folder: Path, step: int, identity: Mapping[str, Any], hek_path: str | None, watched: Mapping[str, Any]) -> None:
+    """Write the state of a checkpoint; it is there whole or not at all."""
+    state = {"format": FORMAT, "step": step, "hek_path": hek_path, "identity": identity, "watched": watched}
+    (folder / STATE).parent.mkdir(parents=True, exist_ok=True)
+    with atomic_writer(folder / STATE) as file:
+        file.write(json.dumps(state, indent=1) + "\n")
+
+
+def load_state(folder: Path, identity: Mapping[str, Any], allow_mismatch: bool) -> dict[str, Any] | None:
+    """Return what the run had watched at this checkpoint; None where that is not known and may be unknown.
+
+    Raises:
+        HiExpError: the state is missing or damaged, or of a run with another identity, and `allow_mismatch` is off.
+    """
+    way_out = "hiexp.allow_mismatch=true resumes all the same"
+    path = folder / STATE
+    if not path.is_file():
+        if allow_mismatch or not identity["enabled"]:
+            return None
+        raise HiExpError(f"the checkpoint {folder} was made without HiExp: it has no {STATE}; {way_out}")
+    try:
+        state = json.loads(path.read_text(encoding="utf-8"))
+        found, watched = state["identity"], state["watched"]
+        if state["format"] != FORMAT:
+            raise HiExpError(f"{path} has format {state['format']}, this version reads {FORMAT}; resume with the version that wrote it")
+    except (ValueError, KeyError, TypeError) as error:
+        raise HiExpError(f"{path} is damaged ({type(error).__name__}: {error}); resume from an earlier checkpoint") from error
+    for key in dict.fromkeys((*identity, *found)):
+        if found.get(key) != identity.get(key) and not allow_mismatch:
+            was, now = _told(key, found.get(key), state.get("hek_path")), _told(key, identity.get(key))
+            raise HiExpError(f"the checkpoint {folder} was made with hiexp.{key}={was}, this run has {now}; give the same, or {way_out}")
+    return watched
+
+
+def folder_to_resume(config: DictConfig) -> Path | None:
+    """Return the checkpoint that verl is going to resume from; None: it starts from scratch.
+
+    verl empties the marker before it writes it, so a kill in between leaves an empty one; all else was written by then, and the
+    marker is set to the newest checkpoint. Without the folder that the marker names verl would start over without a word.
+
+    Raises:
+        HiExpError: the marker names a checkpoint that is not there, or is no number.
+    """
+    trainer = config.trainer
+    if trainer.resume_mode == "disable":
+        return None
+    if trainer.resume_mode == "resume_path":
+        return Path(str(trainer.resume_from_path))
+    root = Path(trainer.default_local_dir)
+    marker = root / MARKER
+    if not marker.is_file():
+        return None
+    text = marker.read_text(encoding="utf-8", errors="replace").strip()
+    if not text:
+        text = _repaired(marker)
+    folder = root / f"global_step_{text}"
+    if not text.isdigit() or not (folder / "actor").is_dir():
+        raise HiExpError(
+            f"{marker} names step {text[:20]!r}, and {folder}/actor is not there; set trainer.resume_mode=resume_path and "
+            "trainer.resume_from_path to a checkpoint that is whole, or trainer.resume_mode=disable to start over"
+        )
+    return folder
+
+
+def _repaired(marker: Path) -> str:
+    steps = [int(path.name.removeprefix("global_step_")) for path in marker.parent.glob("global_step_*") if (path / "data.pt").is_file()]
+    if not steps:
+        raise HiExpError(f"{marker} is empty and there is no whole checkpoint beside it; delete it to start over")
+    with atomic_writer(marker) as file:
+        file.write(str(max(steps)))
+    logger.warning("%s was empty; it names step %d now, the newest checkpoint", marker, max(steps))
+    return str(max(steps))
+
+
+def _told(key: str, value: Any, path: str | None = None) -> str:
+    if key == "hek" and isinstance(value, str):
+        return f"{value[:12]}{f' ({path})' if path else ''}"
+    return str(value)

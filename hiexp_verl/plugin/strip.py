@@ -1,0 +1,41 @@
+"""Take experience out of an episode's tokens, so that the policy is trained without what guided it.
+
+What is left must be what the tokenizer makes of the same text without the experience, or nothing is taken out at all.
+"""
+
+from collections.abc import Sequence
+from itertools import groupby
+from typing import Any
+
+
+def kept_tokens(
+    ids: Sequence[int], mask: Sequence[int], blocks: Sequence[str], tokenizer: Any
+) -> tuple[list[int], list[int | None]] | None:
+    """Return the response without the blocks, and for each of its tokens where it stood before (None: tokenised anew).
+
+    Only stretches of mask 0 (tool responses) are touched. None when such a stretch is not what the tokenizer makes of its own
+    text, or when a block is not found: then it cannot be told exactly which tokens are its.
+
+    Args:
+        ids: (response length,) token ids.
+        mask: (response length,) 1 on tokens that the policy wrote.
+        blocks: the texts to take out, each once, in order.
+    """
+    kept: list[int] = []
+    origin: list[int | None] = []
+    left = list(blocks)
+    for written, stretch in groupby(range(len(ids)), key=lambda i: bool(mask[i])):
+        positions = list(stretch)
+        before = [ids[i] for i in positions]
+        after = before
+        if not written:
+            text = whole = tokenizer.decode(before, skip_special_tokens=False)
+            while left and left[0] in text:
+                text = text.replace(left.pop(0), "", 1)
+            if text != whole:
+                if tokenizer.encode(whole, add_special_tokens=False) != before:
+                    return None
+                after = tokenizer.encode(text, add_special_tokens=False)
+        kept += after
+        origin += positions if after is before else [None] * len(after)
+    return None if left else (kept, origin)
