@@ -44,7 +44,7 @@ types: install
 unit: install  ## without training
 	$(BIN)/python -m pytest -m "not e2e"
 
-e2e: install assets  ## one real training run with verl and vLLM
+e2e: install assets .venv090/.installed  ## real training with verl and vLLM: the demo, other trainer modes, verl 0.9.0
 	$(BIN)/python -m pytest -m e2e
 
 # verl 0.9.0 over the same environment: a venv that sees .venv's packages behind its own.
@@ -55,7 +55,7 @@ e2e: install assets  ## one real training run with verl and vLLM
 	.venv090/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
 	touch $@
 
-verl090: .venv090/.installed  ## registration and the agent loop on verl 0.9.0
+verl090: .venv090/.installed  ## registration and the agent loop on verl 0.9.0 (e2e trains with it)
 	.venv090/bin/python -m pytest -m "verl and not e2e"
 
 clean:  ## remove environments and outputs, keep the cache

@@ -21,6 +21,7 @@ SINGLE_PROCESS_ENGINE = {
     "OMP_NUM_THREADS": str(os.cpu_count() or 1),
 }
 _KV_CACHE_GIB = "1"  # on the CPU, where vLLM would take half of the memory; requests that find no room wait
+_PEFT_PREFIX = "base_model.model."
 _TAIL = 600  # characters of the log that an error quotes
 
 
@@ -47,10 +48,21 @@ def check_model_dir(model_dir: Path) -> None:
     """Check that a directory may hold a model.
 
     Raises:
-        HiExpError: it has no config.json.
+        HiExpError: it has no config.json, or holds adapters that were not merged, as verl saves a policy trained with LoRA.
     """
     if not (model_dir / "config.json").is_file():
         raise HiExpError(f"model {model_dir} is no model directory: found no config.json; give a Hugging Face model folder or a URL")
+    if any(name.startswith(_PEFT_PREFIX) for file in model_dir.glob("*.safetensors") for name in _tensor_names(file)):
+        raise HiExpError(
+            f"model {model_dir} keeps LoRA adapters beside the weights; merge them (python -m verl.model_merger merge --backend fsdp "
+            "--local_dir THE_ACTOR_FOLDER --target_dir DIR, then peft's merge_and_unload with DIR/lora_adapter)"
+        )
+
+
+def _tensor_names(file: Path) -> list[str]:
+    with file.open("rb") as opened:  # a header of JSON behind its length; the weights are left alone
+        length = int.from_bytes(opened.read(8), "little")
+        return list(json.loads(opened.read(length)))
 
 
 def engine_arguments(model_dir: Path, max_model_len: int) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from hiexp_verl.cli import build_parser, main
@@ -11,6 +12,7 @@ from hiexp_verl.run import verl_rollout
 from hiexp_verl.run.command import run_settings
 from hiexp_verl.search.wire import write_reply
 from hiexp_verl.types import Passage
+from hiexp_verl.vllm_engine import check_model_dir
 from tests.test_llm import completion, server
 
 
@@ -54,6 +56,19 @@ def test_a_directory_that_holds_no_model_is_refused(arguments, capsys, tmp_path,
     (tmp_path / "model").mkdir()
     assert f"model {tmp_path / 'model'} is no model directory: found no config.json" in refusal([*arguments, "--by", by], capsys)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_policy_whose_adapters_were_not_merged_is_refused(arguments, capsys, tmp_path):
+    safetensors = pytest.importorskip("safetensors.numpy")
+    model = tmp_path / "model"
+    model.mkdir()
+    (model / "config.json").write_text("{}")
+    weight = {"model.norm.weight": np.zeros(2, dtype=np.float32)}
+    safetensors.save_file(weight, model / "model.safetensors")
+    check_model_dir(model)
+    adapters = {"base_model.model.model.layers.0.mlp.up_proj.lora_A.default.weight": np.zeros(2, dtype=np.float32)}
+    safetensors.save_file({f"base_model.model.{name}": array for name, array in weight.items()} | adapters, model / "model.safetensors")
+    assert "keeps LoRA adapters beside the weights; merge them" in refusal(arguments, capsys)
 
 
 def test_by_verl_cannot_resume(arguments, capsys, tmp_path):

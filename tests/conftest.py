@@ -1,0 +1,20 @@
+"""What several files of end-to-end tests share: one small run of the demo."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+RECIPE = Path(__file__).parents[1] / "recipes" / "cpu_demo"
+SMALL = ["--warm-start", "36", "--train", "8", "--k", "4", "--val", "6", "--steps", "2", "--gspo-steps", "1"]
+
+
+@pytest.fixture(scope="session")
+def demo(tmp_path_factory):
+    out = tmp_path_factory.mktemp("demo") / "out"
+    command = [sys.executable, str(RECIPE / "run.py"), "--out", str(out), *SMALL]
+    result = subprocess.run(command, capture_output=True, text=True)
+    logs = "".join(path.read_text(errors="replace")[-3000:] for path in out.glob("*/log.txt"))
+    assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-3000:] + logs
+    return out
