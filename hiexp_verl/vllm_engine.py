@@ -48,7 +48,8 @@ def check_model_dir(model_dir: Path) -> None:
     """Check that a directory may hold a model.
 
     Raises:
-        HiExpError: it has no config.json, or holds adapters that were not merged, as verl saves a policy trained with LoRA.
+        HiExpError: it has no config.json, holds adapters that were not merged (as verl saves a policy trained with LoRA), or is
+            damaged.
     """
     if not (model_dir / "config.json").is_file():
         raise HiExpError(f"model {model_dir} is no model directory: found no config.json; give a Hugging Face model folder or a URL")
@@ -62,7 +63,10 @@ def check_model_dir(model_dir: Path) -> None:
 def _tensor_names(file: Path) -> list[str]:
     with file.open("rb") as opened:  # a header of JSON behind its length; the weights are left alone
         length = int.from_bytes(opened.read(8), "little")
-        return list(json.loads(opened.read(length)))
+        try:
+            return list(json.loads(opened.read(min(length, file.stat().st_size))))
+        except ValueError as error:
+            raise HiExpError(f"{file} is damaged ({error}); copy or save the model again") from error
 
 
 def engine_arguments(model_dir: Path, max_model_len: int) -> dict[str, Any]:

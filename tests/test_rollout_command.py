@@ -69,6 +69,8 @@ def test_a_policy_whose_adapters_were_not_merged_is_refused(arguments, capsys, t
     adapters = {"base_model.model.model.layers.0.mlp.up_proj.lora_A.default.weight": np.zeros(2, dtype=np.float32)}
     safetensors.save_file({f"base_model.model.{name}": array for name, array in weight.items()} | adapters, model / "model.safetensors")
     assert "keeps LoRA adapters beside the weights; merge them" in refusal(arguments, capsys)
+    (model / "model.safetensors").write_bytes((model / "model.safetensors").read_bytes()[:50])
+    assert "model.safetensors is damaged" in refusal(arguments, capsys)
 
 
 def test_by_verl_cannot_resume(arguments, capsys, tmp_path):
