@@ -154,6 +154,17 @@ def test_parallel_calls_are_not_shown_the_same_entry(paths, tokenizer):
     record = output.extra_fields["hiexp"]
     assert (record["searches"], record["e1_repeats"]) == (2, 1)
     assert [row["entry"] for row in record["shown"] if row["place"] == "step"] == ["e1-1"]
+    assert [m["role"] for m in record["messages"]] == ["system", "user", "assistant", "tool", "tool", "assistant"]
+
+
+def test_parallel_responses_that_the_budget_has_no_room_for_were_not_shown(paths, tokenizer):
+    several = ["hiexp.step.min_score=-1.0", "actor_rollout_ref.rollout.multi_turn.max_parallel_calls=2"]
+    turns = [f"{TURNS['hermes'][0]}\n{TURNS['hermes'][1]}", "<answer> Kabul </answer>"]
+    limit = f"data.max_response_length={len(tokenizer.encode(turns[0])) + 20}"
+    output, _ = run(HiExpAgentLoop, config_of(paths, "hermes", *several, limit), tokenizer, turns)
+    record = output.extra_fields["hiexp"]
+    assert (record["searches"], {row["place"] for row in record["shown"]}) == (2, {"start"})
+    assert [m["role"] for m in record["messages"]] == ["system", "user", "assistant"]
 
 
 def test_a_tool_response_that_the_budget_has_no_room_for_was_not_shown(paths, tokenizer):

@@ -2,12 +2,12 @@
 
 import asyncio
 import copy
-from itertools import pairwise
+from itertools import zip_longest
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 from verl.experimental.agent_loop.agent_loop import AgentLoopOutput, register
-from verl.experimental.agent_loop.tool_agent_loop import AgentData, ToolAgentLoop
+from verl.experimental.agent_loop.tool_agent_loop import AgentData, AgentState, ToolAgentLoop
 from verl.experimental.agent_loop.tool_parser import FunctionCall
 from verl.tools.schemas import ToolResponse
 
@@ -42,7 +42,7 @@ class HiExpAgentLoop(ToolAgentLoop):
         self.guide = Guide(self.settings.start, self.settings.step, self._count_tokens)
         self.messages: list[Message] = []  # what the policy saw and wrote, for the dump
         self.shown: list[dict[str, Any]] = []
-        self.tool_texts: list[str] = []
+        self.tool_messages: list[list[Message]] = []  # of each turn that the policy read the answers to
         self.queries: list[str] = []
         self.failed_searches = 0
         self.e1_repeats = 0  # E1 found again, and not shown again
@@ -76,12 +76,20 @@ class HiExpAgentLoop(ToolAgentLoop):
         self.shown += shown
         return guided
 
+    async def _handle_processing_tools_state(self, agent_data: AgentData) -> AgentState:
+        messages, searches = len(agent_data.messages), len(self.queries)
+        state = await super()._handle_processing_tools_state(agent_data)
+        if state == AgentState.TERMINATED:  # the budget has no room for the responses: the policy never saw them
+            self.shown = [row for row in self.shown if row.get("search", 0) <= searches]
+        else:
+            self.tool_messages.append([{"role": "tool", "content": m["content"]} for m in agent_data.messages[messages:]])
+        return state
+
     async def _call_tool(
         self, tool_call: FunctionCall, tools_kwargs: dict[str, Any], agent_data: AgentData
     ) -> tuple[ToolResponse, float, dict]:
         response, reward, info = await super()._call_tool(tool_call, tools_kwargs, agent_data)
         if not isinstance(self.tools.get(tool_call.name), (SearchTool, type(None))):
-            self.tool_texts.append(response.text or "")
             return response, reward, info  # another tool of the user's: no search, no experience
         failed = info.get("search_failed", 1)  # verl answers a broken call itself, without info
         self.failed_searches += failed
@@ -90,7 +98,6 @@ class HiExpAgentLoop(ToolAgentLoop):
         if self.showing_experience and not failed:
             # After super(), so that verl's length limit cuts documents, never experience.
             response.text = (response.text or "") + await self._lessons(info["query"], search)
-        self.tool_texts.append(response.text or "")
         return response, reward, info
 
     async def _lessons(self, query: str, search: int) -> str:
@@ -118,16 +125,9 @@ class HiExpAgentLoop(ToolAgentLoop):
     def _record(self, output: AgentLoopOutput, kwargs: dict[str, Any]) -> dict[str, Any]:
         """Return what happened, for the reward, the metrics and the dump."""
         turns = self._assistant_turns(output)
-        tools = [{"role": "tool", "content": text} for text in self.tool_texts]
-        mask = [1, *output.response_mask]
-        answered = sum(before > after for before, after in pairwise(mask))  # stretches of tool tokens
-        if self.max_parallel_calls == 1:
-            # verl ends an episode on a tool response that the budget has no room for: the policy never saw that one.
-            tools = tools[:answered]
-            self.shown = [row for row in self.shown if row.get("search", 0) <= answered]
         episode = list(self.messages)
-        for i, turn in enumerate(turns):
-            episode += [{"role": "assistant", "content": turn}, *tools[i : i + 1]]
+        for turn, answers in zip_longest(turns, self.tool_messages, fillvalue=()):
+            episode += [{"role": "assistant", "content": turn}, *answers]
         return {
             "question_id": self.question_id,
             "question": self.question,
