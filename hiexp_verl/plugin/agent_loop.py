@@ -118,7 +118,12 @@ class HiExpAgentLoop(ToolAgentLoop):
 
     def _prompt_tokens(self, messages: list[Message]) -> int:
         ids = self.tokenizer.apply_chat_template(
-            messages, tools=self.tool_schemas or None, add_generation_prompt=True, tokenize=True, return_dict=True
+            messages,
+            tools=self.tool_schemas or None,
+            add_generation_prompt=True,
+            tokenize=True,
+            return_dict=True,
+            **self.apply_chat_template_kwargs,
         )
         return len(ids["input_ids"])
 
