@@ -20,7 +20,7 @@ from hiexp_verl.plugin.reward import compute_score  # noqa: E402
 from hiexp_verl.run.episode import EpisodeSettings, episode  # noqa: E402
 from hiexp_verl.search.bm25 import BM25Search  # noqa: E402
 from hiexp_verl.types import TRAJECTORY_KEY, Question  # noqa: E402
-from tests.verl_fixtures import SYSTEM, RecitingServer, agent_loop, compose, tiny_tokenizer, write_corpus, write_hek  # noqa: E402
+from tests.verl_fixtures import SYSTEM, RecitingServer, agent_loop, compose, play, tiny_tokenizer, write_corpus, write_hek  # noqa: E402
 
 TURNS = {
     "search_tags": [
@@ -65,15 +65,7 @@ def run(cls, config, tokenizer, turns, question_id="val-1", user=QUESTION, extra
     server = RecitingServer(tokenizer, turns)
     prompt = [{"role": "system", "content": SYSTEM}, {"role": "user", "content": user}]
     extra_info = {"question_id": question_id, "question": QUESTION} if extra_info is None else extra_info
-    row = {"raw_prompt": prompt, "extra_info": extra_info, "session_id": 0}
-    loop = asyncio.new_event_loop()
-    asyncio.set_event_loop(loop)
-    try:
-        agent = agent_loop(cls, config, server, tokenizer)
-        agent.loop = loop
-        output = loop.run_until_complete(agent.run({"temperature": 1.0}, **row))
-    finally:
-        loop.close()
+    output = play(agent_loop(cls, config, server, tokenizer), raw_prompt=prompt, extra_info=extra_info)
     assert prompt == [{"role": "system", "content": SYSTEM}, {"role": "user", "content": user}], "shared prompt changed"
     return output, server
 

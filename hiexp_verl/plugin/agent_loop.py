@@ -15,10 +15,11 @@ from hiexp_verl.build.importers.outcome import question_id_of
 from hiexp_verl.config import HiExpConfig, parse_config
 from hiexp_verl.plugin.retrieval import Retrieval, retrieval_for
 from hiexp_verl.plugin.tools import SearchTool
+from hiexp_verl.plugin.turn_end import closing_ids, missing_ids
 from hiexp_verl.run.control import TRAIN, shows
 from hiexp_verl.run.guide import Guide, Place
 from hiexp_verl.run.lookup import ExperienceRequest
-from hiexp_verl.run.protocol import answering_text
+from hiexp_verl.run.protocol import FORMATS, answering_text
 from hiexp_verl.types import Message
 
 
@@ -78,12 +79,34 @@ class HiExpAgentLoop(ToolAgentLoop):
 
     async def _handle_processing_tools_state(self, agent_data: AgentData) -> AgentState:
         messages, searches = len(agent_data.messages), len(self.queries)
+        written = agent_data.prompt_ids, agent_data.response_mask, agent_data.response_logprobs
+        if self.settings.enabled:
+            self._close_turn(agent_data)
         state = await super()._handle_processing_tools_state(agent_data)
         if state == AgentState.TERMINATED:  # the budget has no room for the responses: the policy never saw them
+            agent_data.prompt_ids, agent_data.response_mask, agent_data.response_logprobs = written
             self.shown = [row for row in self.shown if row.get("search", 0) <= searches]
         else:
             self.tool_messages.append([{"role": "tool", "content": m["content"]} for m in agent_data.messages[messages:]])
         return state
+
+    def _close_turn(self, agent_data: AgentData) -> None:
+        """End the policy's turn as the chat template does, without loss.
+
+        The policy stops at `<|im_end|>`, or before it where its turn was cut. verl 0.9.0 adds the newline that follows; 0.9.1
+        adds it for models of the Qwen family alone, though others (SmolLM2) have the same template. Neither completes a turn
+        that was cut. Calls of other dialects end in tokens of their own: those are left to verl.
+        """
+        if self.tool_parser_name not in FORMATS:
+            return
+        closing = closing_ids(self.tokenizer, **self.apply_chat_template_kwargs)
+        if separator := getattr(self, "turn_separator", []):  # verl 0.9.0
+            closing = closing[: -len(separator)]
+        missing = missing_ids(agent_data.prompt_ids, closing)
+        agent_data.prompt_ids = agent_data.prompt_ids + missing
+        agent_data.response_mask = agent_data.response_mask + [0] * len(missing)
+        if agent_data.response_logprobs:
+            agent_data.response_logprobs = agent_data.response_logprobs + [0.0] * len(missing)
 
     async def _call_tool(
         self, tool_call: FunctionCall, tools_kwargs: dict[str, Any], agent_data: AgentData
