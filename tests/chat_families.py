@@ -45,6 +45,15 @@ FAMILIES = {
     "qwen3": Family("qwen3", CHATML, (*CALLS, "<tool_response>", "</tool_response>", "<think>", "</think>")),
     "llama3": Family("llama", HEADERS, eos="<|eot_id|>", bos="<|begin_of_text|>"),
 }
+# Tokens of others (Mistral, Gemma, DeepSeek, Kimi, GLM, MiniMax, code models): no template, only what a text must not turn into.
+OTHERS = """
+    <s> </s> <unk> <bos> <eos> <pad> <mask> <start_of_turn> <end_of_turn> <start_of_image> <unused0> <2mass> [multimodal] [INST] [/INST]
+    [SYSTEM_PROMPT] [/SYSTEM_PROMPT] [AVAILABLE_TOOLS] [TOOL_CALLS] [TOOL_RESULTS] [/TOOL_RESULTS] [IMG_BREAK] [THINK] [/THINK] [CLS]
+    [SEP] [MASK] [gMASK] [sMASK] <sop> <eop> [BOS] [EOS] [PAD] [start_header_id] [end_header_id] [EOT] <|im_user|> <|im_middle|>
+    <|tool_calls_section_begin|> <\uff5cUser\uff5c> <\uff5cAssistant\uff5c> <\uff5cbegin\u2581of\u2581sentence\uff5c> [e~[ ]~b] ]~!b[
+    <|start|> <|channel|> <|message|> <|call|> <|return|> <|START_OF_TURN_TOKEN|> <BOS_TOKEN> <SPECIAL_10> <repo_name> <gh_stars>
+    <think> </think> <answer> </answer> <search> </search> <information> <tool_response> <|reserved_special_token_0|> <fim_prefix>
+"""
 REAL = {"smollm2-135m": "llama", "qwen-0.5b": "qwen2"}
 
 
@@ -67,6 +76,11 @@ def tokenizer_of(name: str) -> Any:
 
         return AutoTokenizer.from_pretrained(str(default_cache() / name))
     return _tiny(FAMILIES[name], (TEMPLATES / f"{name}.jinja").read_text(encoding="utf-8").removesuffix("\n"))
+
+
+def tokenizer_of_others() -> Any:
+    """Return a tokenizer that knows all tokens of `OTHERS`."""
+    return _tiny(Family("llama", tuple(OTHERS.split()), eos="</s>"), "")
 
 
 def _tiny(family: Family, template: str) -> Any:

@@ -20,7 +20,10 @@ from hiexp_verl.run.control import TRAIN, shows
 from hiexp_verl.run.guide import Guide, Place
 from hiexp_verl.run.lookup import ExperienceRequest
 from hiexp_verl.run.protocol import FORMATS, answering_text
+from hiexp_verl.text import sanitise
 from hiexp_verl.types import Message
+
+MAX_COMPLAINT_CHARS = 200
 
 
 def settings_of(config: DictConfig) -> HiExpConfig:
@@ -114,7 +117,9 @@ class HiExpAgentLoop(ToolAgentLoop):
         response, reward, info = await super()._call_tool(tool_call, tools_kwargs, agent_data)
         if not isinstance(self.tools.get(tool_call.name), (SearchTool, type(None))):
             return response, reward, info  # another tool of the user's: no search, no experience
-        failed = info.get("search_failed", 1)  # verl answers a broken call itself, without info
+        failed = info.get("search_failed", 1)
+        if self.settings.enabled and not info:  # verl answers a broken call itself, in words of the call
+            response.text = sanitise(response.text or "", MAX_COMPLAINT_CHARS)
         self.failed_searches += failed
         self.queries.append(info.get("query", ""))
         search = len(self.queries)  # now: parallel calls go on while this one waits
