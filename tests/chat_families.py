@@ -57,9 +57,14 @@ OTHERS = """
 REAL = {"smollm2-135m": "llama", "qwen-0.5b": "qwen2"}
 
 
+def model_dir(name: str) -> Path:
+    """Return where the real tokenizer and model of that name are, if they are."""
+    return default_cache() / name
+
+
 def families() -> list[Any]:
     """Return every family as a parameter of a test; the real ones are skipped where the asset is not in the cache."""
-    absent = {name: not (default_cache() / name / "tokenizer.json").is_file() for name in REAL}
+    absent = {name: not (model_dir(name) / "tokenizer.json").is_file() for name in REAL}
     real = [pytest.param(n, marks=pytest.mark.skipif(absent[n], reason=f"the asset {n} is not in the cache")) for n in REAL]
     return [*FAMILIES, *real]
 
@@ -74,7 +79,7 @@ def tokenizer_of(name: str) -> Any:
     if name in REAL:
         from transformers import AutoTokenizer
 
-        return AutoTokenizer.from_pretrained(str(default_cache() / name))
+        return AutoTokenizer.from_pretrained(str(model_dir(name)))
     return _tiny(FAMILIES[name], (TEMPLATES / f"{name}.jinja").read_text(encoding="utf-8").removesuffix("\n"))
 
 
