@@ -173,7 +173,9 @@ def check_prompt_length(config: DictConfig, messages: list[dict[str, Any]], ques
     path = Path(config.actor_rollout_ref.model.path).expanduser()
     if not path.exists():
         return  # a hub name or a remote path: verl fetches it, and its own checks apply
-    length, limit = PolicyTokenizer(path).count_prompt(messages, [SEARCH_TOOL_SCHEMA]), config.data.max_prompt_length
+    template_kwargs = config.data.get("apply_chat_template_kwargs") or {}
+    length = PolicyTokenizer(path).count_prompt(messages, [SEARCH_TOOL_SCHEMA], **template_kwargs)
+    limit = config.data.max_prompt_length
     settings = settings_of(config)
     experience = settings.start.max_tokens if settings.enabled and levels_at(settings.control, "start") else 0
     if length > limit:
