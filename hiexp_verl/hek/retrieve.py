@@ -84,7 +84,7 @@ class Retriever:
         if top_k <= 0:
             return [[] for _ in excluded]
         rows_R, vectors_R_D = self._of(frozenset(levels))
-        finite_N = np.isfinite(queries_N_D).all(axis=1)
+        finite_N: NDArray[np.bool_] = np.all(np.isfinite(queries_N_D), axis=1)
         scores_N_R = np.where(finite_N[:, None], queries_N_D, 0.0) @ vectors_R_D.T
         for scores_R, question in zip(scores_N_R, excluded, strict=True):
             if question is not None and (hidden := self.hidden_rows(question)):

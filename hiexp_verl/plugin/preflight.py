@@ -16,7 +16,7 @@ from hiexp_verl.jsonl import read_corpus, read_questions
 from hiexp_verl.plugin.agent_loop import settings_of
 from hiexp_verl.policy_tokenizer import PolicyTokenizer
 from hiexp_verl.run.control import levels_at
-from hiexp_verl.run.encoders import open_encoders
+from hiexp_verl.run.encoders import open_encoders, open_hek
 from hiexp_verl.run.protocol import SEARCH_TOOL_SCHEMA, check_format, first_messages
 from hiexp_verl.search.http import HttpSearch
 
@@ -49,7 +49,7 @@ def check_run(config: DictConfig) -> None:
     check_response_length(settings, config.data.max_response_length)
     if settings.enabled and not settings.hek:
         raise HiExpError("hiexp.hek is not set; give the directory of a HEK (`hiexp build`), or hiexp.enabled=false")
-    open_encoders(settings)
+    open_encoders(settings, open_hek(settings))
     check_model(str(config.actor_rollout_ref.model.path))
     for key in ("train_files", "val_files"):
         check_questions(config, key)
