@@ -17,9 +17,9 @@ from hiexp_verl.plugin.retrieval import Retrieval, retrieval_for
 from hiexp_verl.plugin.tools import SearchTool
 from hiexp_verl.run.control import TRAIN, shows
 from hiexp_verl.run.guide import Guide, Place
-from hiexp_verl.run.lookup import ExperienceRequest
+from hiexp_verl.run.lookup import ExperienceRequest, LookupFailed
 from hiexp_verl.run.protocol import answering_text
-from hiexp_verl.types import Message
+from hiexp_verl.types import Hit, Message
 
 
 def settings_of(config: DictConfig) -> HiExpConfig:
@@ -46,6 +46,8 @@ class HiExpAgentLoop(ToolAgentLoop):
         self.queries: list[str] = []
         self.failed_searches = 0
         self.e1_repeats = 0  # E1 found again, and not shown again
+        self.lookups = 0
+        self.lookup_failures = 0
         self.showing = asyncio.Lock()
 
     async def run(self, sampling_params: dict[str, Any], **kwargs: Any) -> AgentLoopOutput:
@@ -66,7 +68,7 @@ class HiExpAgentLoop(ToolAgentLoop):
         return output
 
     async def _guided_start(self, messages: list[Message]) -> list[Message]:
-        hits = await self.retrieval.experience(self._request("start", self.question))
+        hits = await self._look_up(self._request("start", self.question))
         room = self.prompt_length - self._prompt_tokens(messages)
         guided, shown = self.guide.at_start(messages, hits, max_tokens=max(0, min(self.settings.start.max_tokens, room)))
         while shown and (excess := self._prompt_tokens(guided) - self.prompt_length) > 0:
@@ -96,11 +98,20 @@ class HiExpAgentLoop(ToolAgentLoop):
     async def _lessons(self, query: str, search: int) -> str:
         async with self.showing:  # or two parallel calls would show the same entry
             seen = {row["entry"] for row in self.shown}
-            hits = await self.retrieval.experience(self._request("step", query, len(seen)))
+            hits = await self._look_up(self._request("step", query, len(seen)))
             text, shown, repeats = self.guide.at_search(hits, seen)
             self.shown += [{**row, "search": search} for row in shown]
             self.e1_repeats += repeats
         return text
+
+    async def _look_up(self, request: ExperienceRequest) -> list[Hit]:
+        self.lookups += 1
+        try:
+            return await self.retrieval.experience(request)
+        except LookupFailed as error:  # the episode goes on without; the trainer stops a run in which that is the rule
+            self.lookup_failures += 1
+            error.tell()
+            return []
 
     def _request(self, place: Place, text: str, beyond: int = 0) -> ExperienceRequest:
         own = (self.question_id, self.question) if self.settings.leave_one_out else (None, "")
@@ -139,6 +150,8 @@ class HiExpAgentLoop(ToolAgentLoop):
             "searches": len(self.queries),
             "failed_searches": self.failed_searches,
             "e1_repeats": self.e1_repeats,
+            "lookups": self.lookups,
+            "lookup_failures": self.lookup_failures,
         }
 
     def _assistant_turns(self, output: AgentLoopOutput) -> list[str]:

@@ -7,6 +7,8 @@ from hiexp_verl.errors import HiExpError
 from hiexp_verl.scoring import RewardKind, Score, extract_answer, score_text
 from hiexp_verl.types import TRAJECTORY_KEY, Trajectory, to_json
 
+_KEPT = ("shown", "queries", "searches", "failed_searches", "e1_repeats", "lookups", "lookup_failures")
+
 
 def compute_score(
     data_source: str, solution_str: str, ground_truth: Any, extra_info: dict[str, Any] | None = None, kind: RewardKind = "default"
@@ -40,6 +42,8 @@ def compute_score(
         "failed_searches": float(record.get("failed_searches", 0)),
         "e1_fired": float(fired),
         "e1_repeats": float(record.get("e1_repeats", 0)),
+        "lookups": float(record.get("lookups", 0)),
+        "lookup_failures": float(record.get("lookup_failures", 0)),
         "e2_e3_shown": float(sum(row["level"] != "e1" for row in shown)),
         "experience_tokens": float(sum(row["tokens"] for row in shown)),
     }
@@ -59,7 +63,7 @@ def _trajectory(record: dict[str, Any], answers: tuple[str, ...], text: str, sco
         correct=score.correct,
         model="policy",
         id=f"{record['question_id']}#{record['sample']}",
-        extra={key: record[key] for key in ("shown", "queries", "searches", "failed_searches", "e1_repeats")},
+        extra={key: record[key] for key in _KEPT},
     )
 
 
