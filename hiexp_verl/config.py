@@ -53,11 +53,15 @@ class RewardConfig:
 
 @dataclass(frozen=True)
 class ExpectConfig:
-    """A training run stops when a place has shown no experience at all in its first steps, though the HEK has some."""
+    """A training run stops when a place has shown no experience at all in its first steps, though the HEK has some.
+
+    Later it stops when look-ups of experience fail, since verl only logs what goes wrong in an episode.
+    """
 
     start: bool = True
     step: bool = True
     after: int = 5  # steps
+    lookup_failures: float = 0.5  # share of a step's look-ups; beyond it the encoder is dead and not just unwell
 
 
 @dataclass(frozen=True)
@@ -95,6 +99,7 @@ AT_LEAST: dict[str, float] = {
     "retries": 0,
     "cache_size": 0,
     "timeout": 0.001,
+    "lookup_failures": 0.0,
 }
 PATHS = ("hek", "corpus", "dump_dir")
 

@@ -56,3 +56,13 @@ def test_a_level_that_the_hek_lacks_is_not_expected(tmp_path):
     with pytest.raises(HiExpError, match="E2 or E3"):
         play(expectation(tmp_path, ENTRIES[1:]), 5)
     play(expectation(tmp_path / "b", ENTRIES[:1]), 5, fire=0.5)
+
+
+def test_a_step_in_which_most_look_ups_fail_stops_the_run_at_any_time(tmp_path):
+    spoken = {"hiexp/e2_e3_hit_rate": 1.0, "hiexp/e1_fire_rate": 1.0}
+    expected = expectation(tmp_path)
+    for share in (0.0, 0.5, 0.1, 0.0, 0.0, 0.0, 0.0):
+        expected.check({**spoken, "hiexp/lookup_failures": share})
+    with pytest.raises(HiExpError, match=r"51% of the look-ups.*resume.*hiexp.expect.lookup_failures=1"):
+        expected.check({**spoken, "hiexp/lookup_failures": 0.51})
+    expectation(tmp_path, expect={"lookup_failures": 1}).check({**spoken, "hiexp/lookup_failures": 1.0})

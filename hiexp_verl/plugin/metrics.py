@@ -19,6 +19,7 @@ def episode_metrics(rewards: Sequence[dict[str, Any]], groups: Sequence[str]) ->
     if not rewards:
         return {}
     searches = sum(r["searches"] for r in rewards)
+    lookups = sum(r["lookups"] for r in rewards)
     answered = [r for r in rewards if r["searches"] > r["failed_searches"]]
     scores = defaultdict(list)
     for reward, group in zip(rewards, groups, strict=True):
@@ -27,6 +28,7 @@ def episode_metrics(rewards: Sequence[dict[str, Any]], groups: Sequence[str]) ->
     return metrics | {
         "hiexp/valid_search_rate": len(answered) / len(rewards),
         "hiexp/failed_search_rate": sum(r["failed_searches"] for r in rewards) / searches if searches else 0.0,
+        "hiexp/lookup_failures": sum(r["lookup_failures"] for r in rewards) / lookups if lookups else 0.0,
         # Of all search calls, how many got an E1 with their documents.
         "hiexp/e1_fire_rate": sum(r["e1_fired"] for r in rewards) / searches if searches else 0.0,
         "hiexp/e2_e3_hit_rate": float(np.mean([r["e2_e3_shown"] > 0 for r in rewards])),
