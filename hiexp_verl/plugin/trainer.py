@@ -14,6 +14,7 @@ from hiexp_verl.plugin.agent_loop import settings_of
 from hiexp_verl.plugin.expect import Expectation
 from hiexp_verl.plugin.metrics import episode_metrics
 from hiexp_verl.plugin.retrieval import retrieval_for
+from hiexp_verl.run.encoders import pinned
 from hiexp_verl.types import TRAJECTORY_KEY
 
 
@@ -23,11 +24,13 @@ class HiExpTrainer(PPOTrainerSync):
 
     def __init__(self, config: DictConfig) -> None:
         # verl compares the mode with "sync" in a dozen places; ours differs only in what it logs.
+        settings = pinned(settings_of(config))
         with open_dict(config):
             config.trainer.v1.trainer_mode = "sync"
+            if settings.hek_hash:  # the agent loops of all nodes get this config: one HEK, whatever happens to CURRENT
+                config.hiexp.hek, config.hiexp.hek_hash = settings.hek, settings.hek_hash
         super().__init__(config)
         # Starts loading encoder, HEK and corpus while the models are initialised; agent loops of this node find it.
-        settings = settings_of(config)
         self.retrieval = retrieval_for(settings)
         self.expectation = Expectation(settings)
 
