@@ -2,6 +2,9 @@
 
 import asyncio
 import copy
+import json
+from collections.abc import Sequence
+from functools import lru_cache
 from itertools import pairwise
 from typing import Any
 
@@ -48,7 +51,6 @@ class HiExpAgentLoop(ToolAgentLoop):
         self.e1_repeats = 0  # E1 found again, and not shown again
         self.lookups = 0
         self.lookup_failures = 0
-        self.showing = asyncio.Lock()
 
     async def run(self, sampling_params: dict[str, Any], **kwargs: Any) -> AgentLoopOutput:
         """Run one episode (see verl); `extra_fields["hiexp"]` of the output records what was shown."""
@@ -69,8 +71,12 @@ class HiExpAgentLoop(ToolAgentLoop):
 
     async def _guided_start(self, messages: list[Message]) -> list[Message]:
         hits = await self._look_up(self._request("start", self.question))
+        guided, shown = self.guide.at_start(messages, hits)
+        if shown and self._prompt_tokens(guided) <= self.prompt_length:  # nearly always: a template costs a millisecond or two
+            self.shown += shown
+            return guided
         room = self.prompt_length - self._prompt_tokens(messages)
-        guided, shown = self.guide.at_start(messages, hits, max_tokens=max(0, min(self.settings.start.max_tokens, room)))
+        guided, shown = self.guide.at_start(messages, hits, max_tokens=max(0, room))
         while shown and (excess := self._prompt_tokens(guided) - self.prompt_length) > 0:
             # The template may add a token or two around the block, and verl would cut them off the system prompt.
             room -= excess
@@ -81,6 +87,7 @@ class HiExpAgentLoop(ToolAgentLoop):
     async def _call_tool(
         self, tool_call: FunctionCall, tools_kwargs: dict[str, Any], agent_data: AgentData
     ) -> tuple[ToolResponse, float, dict]:
+        looking = self._look_ahead(tool_call)
         response, reward, info = await super()._call_tool(tool_call, tools_kwargs, agent_data)
         if not isinstance(self.tools.get(tool_call.name), (SearchTool, type(None))):
             self.tool_texts.append(response.text or "")
@@ -89,19 +96,27 @@ class HiExpAgentLoop(ToolAgentLoop):
         self.failed_searches += failed
         self.queries.append(info.get("query", ""))
         search = len(self.queries)  # now: parallel calls go on while this one waits
-        if self.showing_experience and not failed:
+        if looking is not None and failed:
+            looking.cancel()
+        elif looking is not None:
             # After super(), so that verl's length limit cuts documents, never experience.
-            response.text = (response.text or "") + await self._lessons(info["query"], search)
+            response.text = (response.text or "") + self._lessons(await looking, search)
         self.tool_texts.append(response.text or "")
         return response, reward, info
 
-    async def _lessons(self, query: str, search: int) -> str:
-        async with self.showing:  # or two parallel calls would show the same entry
-            seen = {row["entry"] for row in self.shown}
-            hits = await self._look_up(self._request("step", query, len(seen)))
-            text, shown, repeats = self.guide.at_search(hits, seen)
-            self.shown += [{**row, "search": search} for row in shown]
-            self.e1_repeats += repeats
+    def _look_ahead(self, tool_call: FunctionCall) -> "asyncio.Task[list[Hit]] | None":
+        """Start to look experience up for a search, which takes about as long and does not wait for it."""
+        query = _query_of(tool_call)
+        if not self.showing_experience or not query or not isinstance(self.tools.get(tool_call.name), SearchTool):
+            return None
+        by_then = len(self.shown) + (self.max_parallel_calls - 1) * self.settings.step.top_k  # shown at most
+        return asyncio.create_task(self._look_up(self._request("step", query, by_then)))
+
+    def _lessons(self, hits: Sequence[Hit], search: int) -> str:
+        seen = {row["entry"] for row in self.shown}
+        text, shown, repeats = self.guide.at_search(hits, seen)
+        self.shown += [{**row, "search": search} for row in shown]
+        self.e1_repeats += repeats
         return text
 
     async def _look_up(self, request: ExperienceRequest) -> list[Hit]:
@@ -118,7 +133,7 @@ class HiExpAgentLoop(ToolAgentLoop):
         return ExperienceRequest(place, text, *own, beyond=beyond)
 
     def _count_tokens(self, text: str) -> int:
-        return len(self.tokenizer.encode(text, add_special_tokens=False))
+        return _tokens_of(self.tokenizer, text)
 
     def _prompt_tokens(self, messages: list[Message]) -> int:
         ids = self.tokenizer.apply_chat_template(
@@ -165,6 +180,22 @@ class HiExpAgentLoop(ToolAgentLoop):
                 turns[-1].append(token)
             previous = mask
         return [self.tokenizer.decode(turn, skip_special_tokens=True) for turn in turns]
+
+
+@lru_cache(maxsize=1 << 14)
+def _tokens_of(tokenizer: Any, text: str) -> int:
+    """Count tokens; the entries of a HEK are shown again and again."""
+    return len(tokenizer.encode(text, add_special_tokens=False))
+
+
+def _query_of(tool_call: FunctionCall) -> str | None:
+    """Return what a call searches for, None where it says nothing that can be searched."""
+    try:
+        arguments = json.loads(tool_call.arguments)
+    except (json.JSONDecodeError, TypeError):
+        return None
+    query = arguments.get("query") if isinstance(arguments, dict) else None
+    return query if isinstance(query, str) and query.strip() else None
 
 
 def _last_user(messages: list[Message]) -> str:
