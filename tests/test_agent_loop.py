@@ -15,6 +15,7 @@ from hiexp_verl.build.importers.outcome import question_id_of  # noqa: E402
 from hiexp_verl.errors import HiExpError  # noqa: E402
 from hiexp_verl.jsonl import read_corpus  # noqa: E402
 from hiexp_verl.llm import Reply  # noqa: E402
+from hiexp_verl.plugin import agent_loop as agent_loop_module  # noqa: E402
 from hiexp_verl.plugin.agent_loop import HiExpAgentLoop  # noqa: E402
 from hiexp_verl.plugin.reward import compute_score  # noqa: E402
 from hiexp_verl.run.episode import EpisodeSettings, episode  # noqa: E402
@@ -171,6 +172,25 @@ def test_a_tool_response_that_the_budget_has_no_room_for_was_not_shown(paths, to
     record = cut.extra_fields["hiexp"]
     assert {row["search"] for row in record["shown"] if row["place"] == "step"} == {1}
     assert [m["role"] for m in record["messages"]] == ["system", "user", "assistant", "tool", "assistant"]
+
+
+def test_experience_is_looked_up_while_the_search_runs(paths, tokenizer, monkeypatch):
+    order = []
+
+    class Slow:
+        async def search(self, query, top_k):
+            order.append("search starts")
+            await asyncio.sleep(0.05)
+            order.append("search ends")
+            return []
+
+        async def experience(self, request):
+            order.append(request.place)
+            return []
+
+    monkeypatch.setattr(agent_loop_module, "retrieval_for", lambda _: Slow())
+    run(HiExpAgentLoop, config_of(paths, "search_tags"), tokenizer, TURNS["search_tags"][1:])
+    assert order[0] == "start" and order[-1] == "search ends" and sorted(order[1:3]) == ["search starts", "step"]
 
 
 def test_the_prompt_never_outgrows_verls_limit(paths, tokenizer):

@@ -2,6 +2,9 @@
 
 import asyncio
 import copy
+import json
+from collections.abc import Sequence
+from functools import lru_cache
 from itertools import zip_longest
 from typing import Any
 
@@ -22,10 +25,10 @@ from hiexp_verl.run.arm import PLACES_OF, arm_of
 from hiexp_verl.run.control import TRAIN, shows
 from hiexp_verl.run.episode import seed_of
 from hiexp_verl.run.guide import Guide, Place, Shown
-from hiexp_verl.run.lookup import ExperienceRequest
+from hiexp_verl.run.lookup import ExperienceRequest, LookupFailed
 from hiexp_verl.run.protocol import FORMATS, answering_text
 from hiexp_verl.text import sanitise
-from hiexp_verl.types import Message
+from hiexp_verl.types import Hit, Message
 
 MAX_COMPLAINT_CHARS = 200
 
@@ -55,7 +58,8 @@ class HiExpAgentLoop(ToolAgentLoop):
         self.tool_messages: list[list[Message]] = []  # of each turn that the policy read the answers to
         self.queries: list[str] = []
         self.failed_searches = 0
-        self.showing = asyncio.Lock()
+        self.lookups = 0
+        self.lookup_failures = 0
 
     async def run(self, sampling_params: dict[str, Any], **kwargs: Any) -> AgentLoopOutput:
         """Run one episode (see verl); `extra_fields["hiexp"]` of the output records what was shown."""
@@ -105,9 +109,13 @@ class HiExpAgentLoop(ToolAgentLoop):
         return True
 
     async def _guided_start(self, messages: list[Message]) -> list[Message]:
-        hits = await self.retrieval.experience(self._request("start", self.question))
+        hits = await self._look_up(self._request("start", self.question))
+        guided, shown = self.guide.at_start(messages, hits)
+        if shown.entries and self._prompt_tokens(guided) <= self.prompt_length:  # nearly always: a template costs a millisecond or two
+            self.shown = shown
+            return guided
         room = self.prompt_length - self._prompt_tokens(messages)
-        guided, shown = self.guide.at_start(messages, hits, max_tokens=max(0, min(self.settings.start.max_tokens, room)))
+        guided, shown = self.guide.at_start(messages, hits, max_tokens=max(0, room))
         while shown.entries and (excess := self._prompt_tokens(guided) - self.prompt_length) > 0:
             # The template may add a token or two around the block, and verl would cut them off the system prompt.
             room -= excess
@@ -150,6 +158,7 @@ class HiExpAgentLoop(ToolAgentLoop):
     async def _call_tool(
         self, tool_call: FunctionCall, tools_kwargs: dict[str, Any], agent_data: AgentData
     ) -> tuple[ToolResponse, float, dict]:
+        looking = self._look_ahead(tool_call)
         response, reward, info = await super()._call_tool(tool_call, tools_kwargs, agent_data)
         if not isinstance(self.tools.get(tool_call.name), (SearchTool, type(None))):
             return response, reward, info  # another tool of the user's: no search, no experience
@@ -159,26 +168,42 @@ class HiExpAgentLoop(ToolAgentLoop):
         self.failed_searches += failed
         self.queries.append(info.get("query", ""))
         search = len(self.queries)  # now: parallel calls go on while this one waits
-        if "step" in self.places and not failed:
+        if looking is not None and failed:
+            looking.cancel()
+        elif looking is not None:
             # After super(), so that verl's length limit cuts documents, never experience.
-            response.text = (response.text or "") + await self._lessons(info["query"], search)
+            response.text = (response.text or "") + self._lessons(await looking, search)
         return response, reward, info
 
-    async def _lessons(self, query: str, search: int) -> str:
-        async with self.showing:  # or two parallel calls would show the same entry
-            seen = self.shown.ids
-            hits = await self.retrieval.experience(self._request("step", query, len(seen)))
-            text, shown = self.guide.at_search(hits, seen)
-            self.shown = self.shown.then(shown, search)
-            self.lessons += [(search, text)] if text else []
+    def _look_ahead(self, tool_call: FunctionCall) -> "asyncio.Task[list[Hit]] | None":
+        """Start to look experience up for a search, which takes about as long and does not wait for it."""
+        query = _query_of(tool_call)
+        if "step" not in self.places or not query or not isinstance(self.tools.get(tool_call.name), SearchTool):
+            return None
+        by_then = len(self.shown.entries) + (self.max_parallel_calls - 1) * self.settings.step.top_k  # shown at most
+        return asyncio.create_task(self._look_up(self._request("step", query, by_then)))
+
+    def _lessons(self, hits: Sequence[Hit], search: int) -> str:
+        text, shown = self.guide.at_search(hits, self.shown.ids)
+        self.shown = self.shown.then(shown, search)
+        self.lessons += [(search, text)] if text else []
         return text
+
+    async def _look_up(self, request: ExperienceRequest) -> list[Hit]:
+        self.lookups += 1
+        try:
+            return await self.retrieval.experience(request)
+        except LookupFailed as error:  # the episode goes on without; the trainer stops a run in which that is the rule
+            self.lookup_failures += 1
+            error.tell()
+            return []
 
     def _request(self, place: Place, text: str, beyond: int = 0) -> ExperienceRequest:
         own = (self.question_id, self.question) if self.settings.leave_one_out else (None, "")
         return ExperienceRequest(place, text, *own, beyond=beyond)
 
     def _count_tokens(self, text: str) -> int:
-        return len(self.tokenizer.encode(text, add_special_tokens=False))
+        return _tokens_of(self.tokenizer, text)
 
     def _prompt_tokens(self, messages: list[Message]) -> int:
         return len(self._prompt_ids(messages))
@@ -212,6 +237,8 @@ class HiExpAgentLoop(ToolAgentLoop):
             "repeated_queries": repeated(self.queries),
             "searches": len(self.queries),
             "failed_searches": self.failed_searches,
+            "lookups": self.lookups,
+            "lookup_failures": self.lookup_failures,
         }
 
     def _assistant_turns(self, output: AgentLoopOutput) -> list[str]:
@@ -225,6 +252,22 @@ class HiExpAgentLoop(ToolAgentLoop):
                 turns[-1].append(token)
             previous = mask
         return [self.tokenizer.decode(turn, skip_special_tokens=True) for turn in turns]
+
+
+@lru_cache(maxsize=1 << 14)
+def _tokens_of(tokenizer: Any, text: str) -> int:
+    """Count tokens; the entries of a HEK are shown again and again."""
+    return len(tokenizer.encode(text, add_special_tokens=False))
+
+
+def _query_of(tool_call: FunctionCall) -> str | None:
+    """Return what a call searches for, None where it says nothing that can be searched."""
+    try:
+        arguments = json.loads(tool_call.arguments)
+    except (json.JSONDecodeError, TypeError):
+        return None
+    query = arguments.get("query") if isinstance(arguments, dict) else None
+    return query if isinstance(query, str) and query.strip() else None
 
 
 def _last_user(messages: list[Message]) -> str:
