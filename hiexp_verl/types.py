@@ -13,6 +13,7 @@ KINDS: tuple[Kind, ...] = ("guide", "pitfall")
 MAX_TITLE_CHARS = 120
 MAX_DESCRIPTION_CHARS = 320
 Message = dict[str, Any]  # OpenAI style: {"role": ..., "content": ...}
+TRAIN = "train"  # `split` of a training row (extra_info) and of an episode (extra); any other is validation
 TRAJECTORY_KEY = "hiexp_trajectory"  # what our reward adds to every row of verl's dump: the trajectory, as JSON text
 
 

@@ -239,7 +239,7 @@ def test_every_episode_is_known_by_a_question_and_an_id(paths, tokenizer, extra_
     row = json.loads(reward[TRAJECTORY_KEY])
     assert row["question"] == question
     wanted = question_id_of(question) if question_id == "q-" else question_id
-    assert (row["question_id"], row["id"]) == (wanted, f"{wanted}#0")
+    assert (row["question_id"], row["id"], row["extra"]["split"]) == (wanted, f"{wanted}#0", "train")
 
 
 def test_a_broken_call_is_counted_and_the_episode_goes_on(paths, tokenizer):
@@ -351,17 +351,26 @@ def test_a_control_takes_away_what_it_names_and_nothing_else(paths, tokenizer, c
     assert record["searches"] == 2 and record["answer_text"].endswith("<answer> Kabul </answer>")
 
 
-def test_rows_say_whether_they_are_for_training_or_validation(tmp_path, tokenizer):
+@pytest.mark.parametrize("told", ["jsonl", "train", "test", None, "nothing"])
+def test_rows_say_which_of_the_runs_files_they_come_from_whatever_the_file_says(tmp_path, tokenizer, told):
+    import datasets
+
     from hiexp_verl.plugin.dataset import QuestionDataset
 
-    for name in ("train", "val"):
-        row = {"id": name, "question": "Who?", "answer": "me"}
-        (tmp_path / f"{name}.jsonl").write_text(json.dumps(row) + "\n")
-    files = {name: str(tmp_path / f"{name}.jsonl") for name in ("train", "val")}
+    ending = "jsonl" if told == "jsonl" else "parquet"
+    files = {name: str(tmp_path / f"{name}.{ending}") for name in ("train", "val")}
+    for name, file in files.items():
+        if told == "jsonl":
+            Path(file).write_text(json.dumps({"id": name, "question": "Who?", "answer": "me"}) + "\n")
+            continue
+        row = {"data_source": "nq", "prompt": [{"role": "user", "content": "Who?"}], "reward_model": {"ground_truth": {"target": ["me"]}}}
+        row |= {} if told == "nothing" else {"extra_info": {"index": 7, "split": told}}
+        datasets.Dataset.from_list([row]).to_parquet(file)
     data = compose("+hiexp=grpo", f"data.train_files={files['train']}", f"data.val_files={files['val']}").data
     for name in ("train", "val"):
         dataset = QuestionDataset(data_files=files[name], tokenizer=tokenizer, config=data)
-        assert dataset.dataframe[0]["extra_info"]["split"] == name
+        assert dataset[0]["extra_info"]["split"] == name
+        assert dataset[0]["index"] == (0 if told in ("jsonl", "nothing") else 7)
 
 
 @pytest.mark.parametrize(("session", "levels"), [(0, set()), (1, {"e2", "e3"}), (2, {"e1"}), (3, {"e1", "e2", "e3"})])

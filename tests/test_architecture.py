@@ -8,7 +8,22 @@ from pathlib import Path
 PACKAGE = Path(__file__).parents[1] / "hiexp_verl"
 HEAVY = {"verl", "ray", "torch", "vllm", "hydra", "omegaconf"}
 LAYERS = [
-    {"errors", "child", "types", "text", "hashing", "batching", "rows", "fields", "jsonl", "transcript", "config", "scoring", "queries"},
+    {
+        "errors",
+        "child",
+        "types",
+        "text",
+        "hashing",
+        "batching",
+        "rows",
+        "fields",
+        "jsonl",
+        "transcript",
+        "config",
+        "scoring",
+        "queries",
+        "words",
+    },
     {
         "encoder",
         "llm",

@@ -72,6 +72,11 @@ def test_shuffled_shows_each_entry_for_the_title_of_another_one():
     assert hit.entry.id != "e1-4" and hit.score == pytest.approx(found("full")[0].score)
 
 
+def test_a_hek_without_a_level_can_be_shuffled():
+    two = hek_of([entry("e1-0", title="rivers"), entry("e1-1", title="bridges")], ENCODER)
+    assert (shuffled(two).vectors_E_D == two.vectors_E_D[::-1]).all()
+
+
 def test_random_shows_as_many_drawn_by_the_text_alone():
     texts = [f"length of the {word} {n}" for word in WORDS for n in range(5)]
     drawn_ids = [ids(found("random", text=text)) for text in texts]

@@ -14,6 +14,7 @@ pytest.importorskip("verl")
 import huggingface_hub  # noqa: E402
 import hydra  # noqa: E402
 
+from hiexp_verl.plugin import settings as settings_module  # noqa: E402
 from hiexp_verl.plugin.agent_loop import settings_of  # noqa: E402
 from hiexp_verl.plugin.preflight import Preflight, check_model, check_response_length  # noqa: E402
 from hiexp_verl.policy_tokenizer import PolicyTokenizer  # noqa: E402
@@ -24,6 +25,7 @@ from tests.verl_fixtures import compose, tiny_tokenizer, write_corpus, write_hek
 
 RECIPES = Path(__file__).parents[1] / "recipes"
 ENGINE = "actor_rollout_ref.rollout.name=vllm"
+CPU_RUN = {"trainer.device": "cpu", "actor_rollout_ref.actor.strategy": "fsdp2", "actor_rollout_ref.rollout.tensor_model_parallel_size": 1}
 
 
 def test_grpo_sets_everything_hiexp_needs():
@@ -87,13 +89,14 @@ def test_verl_platform_alone_gives_the_workers_the_environment_of_a_cpu_run():
 @pytest.fixture
 def good(tmp_path, monkeypatch):
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)  # the model is a hub name, which nobody asks for
-    questions = tmp_path / "q.jsonl"
-    questions.write_text(json.dumps({"id": "1", "question": "Who?", "answer": "me"}) + "\n")
+    train, val = tmp_path / "train.jsonl", tmp_path / "val.jsonl"
+    train.write_text(json.dumps({"id": "1", "question": "Who?", "answer": "me"}) + "\n")
+    val.write_text(json.dumps({"id": "2", "question": "How?", "answer": "so"}) + "\n")
     return {
         "hiexp.hek": write_hek(tmp_path / "hek"),
         "hiexp.search.corpus": write_corpus(tmp_path / "corpus.jsonl"),
-        "data.train_files": questions,
-        "data.val_files": questions,
+        "data.train_files": train,
+        "data.val_files": val,
         "actor_rollout_ref.model.path": "hub/name",
     }
 
@@ -139,6 +142,55 @@ def test_malformed_questions_are_named_by_line(good, tmp_path):
     bad = tmp_path / "bad.jsonl"
     bad.write_text('{"id": "1", "question": "Who?", "answer": "me"}\n{"id": "2"\n')
     assert "bad.jsonl:2: not JSON" in refusal({**good, "data.val_files": bad})
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"trainer.v1.trainer_mode": "colocate_async"}, "trainer_mode=colocate_async is none of hiexp_sync, hiexp_colocate_async"),
+        ({"trainer.v1.trainer_mode": "separate_async"}, "separate_async has no counterpart here); set one of these"),
+        ({"trainer.v1.trainer_mode": "hiexp_asink"}, "trainer_mode=hiexp_asink is none of"),
+        ({"trainer.use_v1": "false"}, "trainer.use_v1=false is verl's earlier trainer"),
+        ({**CPU_RUN, "actor_rollout_ref.actor.strategy": "fsdp"}, "strategy=fsdp does not run on a CPU; set it to fsdp2"),
+        ({**CPU_RUN, "actor_rollout_ref.model.lora_rank": 8}, "set actor_rollout_ref.model.lora.merge=true"),
+        ({**CPU_RUN, "actor_rollout_ref.rollout.tensor_model_parallel_size": 2}, "tensor_model_parallel_size to 1, found 2"),
+    ],
+)
+def test_what_verl_or_a_cpu_cannot_do_is_refused(good, change, message):
+    assert message in refusal({**good, **change})
+
+
+def test_what_they_can_do_passes(good):
+    lora = {"actor_rollout_ref.model.lora_rank": 8}
+    passes({**good, **lora, "trainer.v1.trainer_mode": "hiexp_colocate_async"})
+    passes({**good, **lora, **CPU_RUN, "actor_rollout_ref.model.lora.merge": "true"})
+    passes({**good, "hiexp.enabled": "false", "trainer.v1.trainer_mode": "separate_async"})
+
+
+def test_on_a_cpu_lora_is_merged_unless_told_otherwise():
+    assert settings_module.compose("gspo", cpu=True)["actor_rollout_ref"]["model"]["lora"] == {"merge": True}
+
+
+def passes(settings):
+    Preflight().on_run_start(compose("+hiexp=grpo", ENGINE, *(f"{key}={value}" for key, value in settings.items())))
+
+
+def test_a_file_for_training_and_validation_is_refused_unless_nothing_is_trained(good, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    for twice in (good["data.train_files"], "train.jsonl", f"[{good['data.val_files']},../{tmp_path.name}/train.jsonl]"):
+        both = {**good, "data.val_files": twice}
+        assert "is in data.train_files and data.val_files; validate on other questions" in refusal(both)
+        passes({**both, "trainer.val_only": "true"})
+
+
+@pytest.mark.parametrize("text", ["Which country has Noshak as its highest point?", "as its highest point, which country has noshak"])
+def test_a_hek_that_knows_a_validation_question_is_refused(good, tmp_path, text):
+    rows = [{"id": "2", "question": "How?", "answer": "so"}, {"id": "dev-7", "question": text, "answer": "Afghanistan"}]
+    (tmp_path / "val.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert "the HEK was distilled from 1 of the 2 validation questions" in refusal(good)
+    assert "(the first: dev-7); take them out of data.val_files" in refusal(good)
+    passes({**good, "hiexp.enabled": "false"})
+    passes({**good, "trainer.val_only": "true"})
 
 
 def test_an_empty_corpus_is_refused(good, tmp_path):

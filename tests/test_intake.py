@@ -45,6 +45,13 @@ def test_one_id_for_two_questions_is_refused_with_both_texts():
         distinct([one, trajectory("q7", question="Who wrote Ulysses?")])
 
 
+def test_episodes_of_validation_questions_are_left_out():
+    train, val, test = (replace(two_hops(number=i), extra={"split": split}) for i, split in enumerate(("train", "val", "test")))
+    assert distinct([val, train, test]) == ([train], {"trajectories of validation questions": 2})
+    with pytest.raises(HiExpError, match=r"the trajectories gave no experience.*2 trajectories of validation questions"):
+        build([val, test], RulesDistiller(), ENCODER)
+
+
 def test_copies_change_nothing_in_a_build_but_the_counts():
     once, twice = (build(made, RulesDistiller(), ENCODER) for made in (trajectories(), trajectories() * 2))
     assert twice.hek.entries == once.hek.entries and twice.hek.sources == once.hek.sources

@@ -69,8 +69,19 @@ def test_a_question_without_a_known_id_is_known_by_its_text():
     assert own.known_question("q7", "anything") == "q7"
     assert own.known_question(None, "who wrote  EMMA") == "q7"
     assert own.known_question("row-3", "Answer the given question. Question: Who wrote Emma?\n") == "q7"
+    assert own.known_question("row-3", "By whom was Emma wrote?") == "q7", "the same content words ask the same"
     assert own.known_question("row-3", "Who wrote Persuasion?") == "row-3"
     assert own.known_question(None, "") is None
+
+
+def test_a_text_says_more_than_an_id_that_two_data_sets_use():
+    entries = (Entry("e1-0000", "e1", "t", "d", questions=("1",)), Entry("e1-0001", "e1", "t", "d", questions=("2",)))
+    sources = tuple(
+        Source(f"{i}#0", i, text, "m", "x", False, ()) for i, text in (("1", "Who wrote Emma?"), ("2", "Who painted Guernica?"))
+    )
+    own = Retriever(HEK(Header(ENCODER.identity), entries, plane(0, 0), sources), ENCODER)
+    assert own.known_question("1", "Who painted Guernica?") == "2"
+    assert own.known_question("1", "Who sang it?") == "1"
 
 
 def test_equal_scores_are_ordered_by_id():

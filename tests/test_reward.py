@@ -11,6 +11,7 @@ RECORD = {
     "question_id": "q1",
     "question": "Capital?",
     "sample": 2,
+    "split": "train",
     "messages": [{"role": "user", "content": "Capital?"}, {"role": "assistant", "content": "<answer> Kabul </answer>"}],
     "answer_text": "<answer> Kabul </answer>",
     "shown": [

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hiexp_verl.build.words import content_words
 from hiexp_verl.encoder import Encoder
 from hiexp_verl.hek.store import HEK
 from hiexp_verl.scoring import normalise
 from hiexp_verl.text import sanitise
 from hiexp_verl.types import Question
+from hiexp_verl.words import content_words
 
 # With MiniLM, paraphrases of a question lie at 0.96 and above, different questions of one template below 0.86.
 NEAR_COSINE = 0.95

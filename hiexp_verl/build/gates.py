@@ -9,9 +9,9 @@ from hiexp_verl.build.diagnose import Diagnosis
 from hiexp_verl.build.draft import Draft, clean, fit
 from hiexp_verl.build.mask import pattern_of
 from hiexp_verl.build.rules import advice_over
-from hiexp_verl.build.words import content_words
 from hiexp_verl.scoring import normalise
 from hiexp_verl.types import Entry, Level
+from hiexp_verl.words import content_words
 
 MIN_TITLE_WORDS, MIN_DESCRIPTION_WORDS = 2, 4
 _NOTHING_LEFT, _IS_ONE_CASE, _MISTAKE = "nothing left after cleaning", "speaks of one case", "advises the mistake"

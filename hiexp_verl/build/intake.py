@@ -1,4 +1,4 @@
-"""What a build takes in: every trajectory once, every question id for one question."""
+"""What a build takes in: every trajectory once, every question id for one question, nothing of a validation set."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.hashing import digest_of
 from hiexp_verl.text import sanitise
-from hiexp_verl.types import Trajectory
+from hiexp_verl.types import TRAIN, Trajectory
 
 _SHOWN_CHARS = 120  # of a question in an error
 
@@ -14,6 +14,7 @@ _SHOWN_CHARS = 120  # of a question in an error
 def distinct(trajectories: Iterable[Trajectory]) -> tuple[list[Trajectory], Counter[str]]:
     """Return the trajectories without repetitions, in their order, and count those left out, by reason.
 
+    Episodes that say they are for validation (or test) are left out: experience from them would be shown in their own grading.
     A duplicate has the question, messages and label of an earlier trajectory (copies with another label stay: they show
     that the judge contradicts itself). Without messages, a trajectory is known by its id.
 
@@ -26,6 +27,9 @@ def distinct(trajectories: Iterable[Trajectory]) -> tuple[list[Trajectory], Coun
     contents: set[tuple[bytes, bool]] = set()
     ids: set[str] = set()
     for trajectory in trajectories:
+        if trajectory.extra.get("split", TRAIN) != TRAIN:
+            dropped["trajectories of validation questions"] += 1
+            continue
         _check_question(trajectory, texts)
         content = digest_of(trajectory.question_id, trajectory.messages or trajectory.id), trajectory.correct
         if content in contents:

@@ -7,8 +7,8 @@ passage says what the name stands for ("Suicide Kings is a 1997 crime film"), th
 import re
 from collections.abc import Iterable, Sequence
 
-from hiexp_verl.build.words import word_set
 from hiexp_verl.scoring import normalise
+from hiexp_verl.words import word_set
 
 _QUOTED = re.compile(r"[\"\u201c\u201d]([^\"\u201c\u201d]{1,120})[\"\u201c\u201d]")
 _CAPITAL = r"(?:(?=[^\W\d_a-z])[^\W\d_][\w'\u2019.&-]*)"

@@ -23,13 +23,13 @@ from hiexp_verl.build.intake import distinct
 from hiexp_verl.build.rules import advice_for
 from hiexp_verl.build.summarise import BY_RULE, LevelConfig, summarise
 from hiexp_verl.build.thresholds import thresholds
-from hiexp_verl.build.words import content_words
 from hiexp_verl.encoder import Encoder
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.hek.header import Header
 from hiexp_verl.hek.store import HEK
 from hiexp_verl.transcript import searches
 from hiexp_verl.types import Entry, Source, Trajectory
+from hiexp_verl.words import content_words
 
 logger = logging.getLogger(__name__)
 

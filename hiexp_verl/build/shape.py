@@ -3,7 +3,7 @@
 import re
 from typing import Literal
 
-from hiexp_verl.build.words import word_set
+from hiexp_verl.words import word_set
 
 # compare: which of two; common: what two share; verify: yes or no; indirect: the thing is described, not named.
 Shape = Literal["compare", "common", "verify", "indirect", "direct"]

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from hiexp_verl.encoder import Encoder, Vectors
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.hek.store import HEK
-from hiexp_verl.scoring import normalise
 from hiexp_verl.types import Hit, Level
+from hiexp_verl.words import content_words
 
 # Cosines closer than this are ties: the last bits of a matrix product depend on how it was blocked.
 _TIE = 1e-6
@@ -35,17 +35,16 @@ class Retriever:
         for row, entry in enumerate(hek.entries):
             for question in entry.questions:
                 self._rows_of_question[question].append(row)
-        self._id_of_text = {normalise(source.question): source.question_id for source in hek.sources}
+        self._id_of_words = {words: source.question_id for source in hek.sources if (words := content_words(source.question))}
 
     def known_question(self, question_id: str | None, text: str) -> str | None:
-        """Return the id under which the HEK knows a question: its own, or that of a source with the same text.
+        """Return the id under which the HEK knows a question: that of a source with the same content words, or its own.
 
-        Rows of other data sets carry no id, or one of their own; some put the question after instructions ("Question: ...").
+        The text comes first: two data sets may use one id for different questions, or ask the same under two. Rows of other
+        preprocessors put the question after instructions ("Question: ...").
         """
-        if question_id in self._rows_of_question:
-            return question_id
         bare = text.rpartition("Question:")[2]
-        return self._id_of_text.get(normalise(text)) or self._id_of_text.get(normalise(bare)) or question_id
+        return self._id_of_words.get(content_words(text)) or self._id_of_words.get(content_words(bare)) or question_id
 
     def retrieve(
         self,

@@ -22,13 +22,13 @@ from hiexp_verl.plugin.tools import SearchTool
 from hiexp_verl.plugin.turn_end import closing_ids, missing_ids
 from hiexp_verl.queries import repeated
 from hiexp_verl.run.arm import PLACES_OF, arm_of
-from hiexp_verl.run.control import TRAIN, shows
+from hiexp_verl.run.control import shows
 from hiexp_verl.run.episode import seed_of
 from hiexp_verl.run.guide import Guide, Place, Shown
 from hiexp_verl.run.lookup import ExperienceRequest, LookupFailed
 from hiexp_verl.run.protocol import FORMATS, answering_text
 from hiexp_verl.text import sanitise
-from hiexp_verl.types import Hit, Message
+from hiexp_verl.types import TRAIN, Hit, Message
 
 MAX_COMPLAINT_CHARS = 200
 
@@ -72,7 +72,8 @@ class HiExpAgentLoop(ToolAgentLoop):
         # Rows of other preprocessors have neither: then by text, as the importers know a question.
         self.question = extra_info.get("question") or _last_user(self.messages)
         self.question_id = str(extra_info.get("question_id") or question_id_of(self.question))
-        self.training = extra_info.get("split", TRAIN) == TRAIN
+        self.split = str(extra_info.get("split") or TRAIN)
+        self.training = self.split == TRAIN
         # Groups are mixed in training alone: validation says what the policy does with all that it may be shown.
         self.arm = arm_of(self.sample, self.rollout_config.n, self.settings.group) if self.training else "all"
         if self.settings.enabled and shows(self.settings.control, validating=not self.training):
@@ -230,6 +231,7 @@ class HiExpAgentLoop(ToolAgentLoop):
             "question": self.question,
             "sample": self.sample,
             "arm": self.arm,
+            "split": self.split,
             "messages": episode,
             "answer_text": answering_text(turns, self.tool_parser_name),
             **self.shown.to_json(),

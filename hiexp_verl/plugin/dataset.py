@@ -7,13 +7,24 @@ import datasets
 from verl.utils.dataset.rl_dataset import RLHFDataset
 
 from hiexp_verl.jsonl import read_questions
-from hiexp_verl.run.control import TRAIN
 from hiexp_verl.run.protocol import Format, check_format, first_messages
-from hiexp_verl.types import Question
+from hiexp_verl.types import TRAIN, Question
 
 
 class QuestionDataset(RLHFDataset):
-    """`RLHFDataset` that also takes JSONL of `id`, `question`, `answer(s)`; parquet goes through verl unchanged."""
+    """`RLHFDataset` that also takes JSONL of `id`, `question`, `answer(s)`; parquet goes through verl unchanged.
+
+    Every row says in `extra_info.split` which of the run's files it comes from, whatever the file itself says: a slice of a
+    public training set may be the validation set here.
+    """
+
+    def __getitem__(self, item: int) -> dict[str, Any]:
+        row = super().__getitem__(item)
+        return {**row, "extra_info": {**row["extra_info"], "split": self._split()}}
+
+    def _split(self) -> str:
+        # The same files for both are for validation: preflight lets that pass only where nothing is trained.
+        return "val" if paths_of(self.original_data_files) == paths_of(self.config.get("val_files")) else TRAIN
 
     def _read_files_and_tokenize(self) -> None:
         questions = [str(f) for f in self.data_files if str(f).endswith((".jsonl", ".jsonl.gz"))]
@@ -24,21 +35,21 @@ class QuestionDataset(RLHFDataset):
         rows = [q for path in questions for q in read_questions(Path(path))]
         if self.max_samples > 0:
             rows = rows[: self.max_samples]
-        split = "val" if _paths(self.original_data_files) == _paths(self.config.get("val_files")) else TRAIN
-        frame = datasets.Dataset.from_list([row_of(q, i, dialect, split) for i, q in enumerate(rows)])
+        frame = datasets.Dataset.from_list([row_of(q, i, dialect) for i, q in enumerate(rows)])
         self.dataframe = self.maybe_filter_out_long_prompts(frame)
 
 
-def _paths(files: Any) -> list[str]:
+def paths_of(files: Any) -> list[str]:
+    """Return the paths of `data.train_files` or `data.val_files`: one, a list, or none."""
     return [files] if isinstance(files, str) else [str(file) for file in files or ()]
 
 
-def row_of(question: Question, index: int, format: Format, split: str = TRAIN) -> dict[str, Any]:
+def row_of(question: Question, index: int, format: Format) -> dict[str, Any]:
     """Return the row that verl's trainer, agent loop and reward expect for one question."""
     return {
         "data_source": str(question.meta.get("dataset", "hiexp")),
         "prompt": first_messages(question.question, format),
         "ability": "search",
         "reward_model": {"style": "rule", "ground_truth": {"target": list(question.answers)}},
-        "extra_info": {"index": index, "question_id": question.id, "question": question.question, "split": split},
+        "extra_info": {"index": index, "question_id": question.id, "question": question.question},
     }

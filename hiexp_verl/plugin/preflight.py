@@ -14,13 +14,13 @@ from omegaconf import DictConfig
 from hiexp_verl.config import HiExpConfig
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.hek.store import HEK
-from hiexp_verl.jsonl import read_corpus, read_questions
+from hiexp_verl.jsonl import read_corpus
 from hiexp_verl.plugin.agent_loop import settings_of
+from hiexp_verl.plugin.check_engine import check_engine
+from hiexp_verl.plugin.check_questions import check_questions, check_validation
 from hiexp_verl.plugin.checkpoint import folder_to_resume, identity_of, load_state
-from hiexp_verl.policy_tokenizer import PolicyTokenizer
 from hiexp_verl.run.control import levels_at
 from hiexp_verl.run.encoders import open_encoders, open_hek
-from hiexp_verl.run.protocol import SEARCH_TOOL_SCHEMA, check_format, first_messages
 from hiexp_verl.search.http import HttpSearch
 
 logger = logging.getLogger(__name__)
@@ -49,6 +49,7 @@ def check_run(config: DictConfig) -> None:
         HiExpError: the first fault found.
     """
     settings = settings_of(config)
+    check_engine(config, settings)
     check_search(settings)
     check_tool_response_length(settings, config.actor_rollout_ref.rollout.multi_turn.max_tool_response_length)
     check_response_length(settings, config.data.max_response_length)
@@ -61,6 +62,8 @@ def check_run(config: DictConfig) -> None:
     check_model(str(config.actor_rollout_ref.model.path))
     for key in ("train_files", "val_files"):
         check_questions(config, key)
+    if not config.trainer.val_only:
+        check_validation(config.data, hek)
 
 
 def check_group(settings: HiExpConfig, config: DictConfig) -> None:
@@ -148,43 +151,4 @@ def check_response_length(settings: HiExpConfig, limit: int) -> None:
         raise HiExpError(
             f"data.max_response_length={limit} has no room for two searches of about {documents + experience:.0f} tokens each and an "
             f"answer; set it to {wanted} or more, or lower hiexp.search.top_k or hiexp.search.max_words_per_passage"
-        )
-
-
-def check_questions(config: DictConfig, key: str) -> None:
-    """Check that question files are well-formed and that the longest prompt leaves room for experience."""
-    files = config.data.get(key)
-    for file in [files] if isinstance(files, str) else list(files or []):
-        if "://" in str(file):
-            continue  # a remote file: verl fetches it
-        path = Path(file).expanduser()
-        if not path.is_file():
-            raise HiExpError(f"data.{key}: {file} does not exist")
-        if not path.name.endswith((".jsonl", ".jsonl.gz")):
-            continue  # parquet is verl's own to read
-        questions = read_questions(path)
-        longest = max(questions, key=lambda q: len(q.question))
-        dialect = check_format(config.actor_rollout_ref.rollout.multi_turn.format)
-        check_prompt_length(config, first_messages(longest.question, dialect), longest.id)
-
-
-def check_prompt_length(config: DictConfig, messages: list[dict[str, Any]], question_id: str) -> None:
-    """Check that verl will not cut the prompt, from the left and so the system prompt first, and that experience fits in."""
-    path = Path(config.actor_rollout_ref.model.path).expanduser()
-    if not path.exists():
-        return  # a hub name or a remote path: verl fetches it, and its own checks apply
-    template_kwargs = config.data.get("apply_chat_template_kwargs") or {}
-    length = PolicyTokenizer(path).count_prompt(messages, [SEARCH_TOOL_SCHEMA], **template_kwargs)
-    limit = config.data.max_prompt_length
-    settings = settings_of(config)
-    experience = settings.start.max_tokens if settings.enabled and levels_at(settings.control, "start") else 0
-    if length > limit:
-        raise HiExpError(
-            f"the prompt of question {question_id} has {length} tokens, over data.max_prompt_length={limit}, "
-            "and verl would cut its system prompt; raise data.max_prompt_length"
-        )
-    if length + experience > limit:
-        raise HiExpError(
-            f"the prompt of question {question_id} has {length} tokens, and data.max_prompt_length={limit} leaves no room for "
-            f"hiexp.start.max_tokens={experience}; raise the first to {length + experience}, or lower the second to {limit - length}"
         )

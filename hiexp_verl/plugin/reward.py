@@ -9,7 +9,7 @@ from hiexp_verl.types import TRAJECTORY_KEY, Trajectory, to_json
 
 # What the trajectory keeps of the agent loop's record.
 _KEPT = (
-    *("arm", "shown", "dropped", "e1_repeats", "stripped", "queries", "repeated_queries", "searches", "failed_searches"),
+    *("split", "arm", "shown", "dropped", "e1_repeats", "stripped", "queries", "repeated_queries", "searches", "failed_searches"),
     *("lookups", "lookup_failures"),
 )
 

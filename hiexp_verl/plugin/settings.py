@@ -91,6 +91,7 @@ CPU: dict[str, Any] = {
         "model": {
             "override_config": {"attn_implementation": "sdpa"},
             "use_remove_padding": False,
+            "lora": {"merge": True},  # vLLM's packed kernels take whole weights, no adapters
             # Registers the CPU training engine in the workers that load a model, and only there.
             "external_lib": "hiexp_verl.plugin.cpu_engine",
         },

@@ -15,13 +15,10 @@ import random
 from collections.abc import Sequence
 from dataclasses import replace
 
-import numpy as np
-
 from hiexp_verl.hek.store import HEK
 from hiexp_verl.run.guide import LEVELS_OF, Place
 from hiexp_verl.types import Entry, Hit, Level
 
-TRAIN = "train"  # extra_info.split of a training row; any other is validation
 _ONLY: dict[str, tuple[Level, ...]] = {
     "none": (),
     "start-only": ("e3", "e2"),
@@ -51,7 +48,7 @@ def shuffled(hek: HEK) -> HEK:
     for level in hek.levels:
         rows = [row for row, entry in enumerate(hek.entries) if entry.level == level]
         random.Random(level).shuffle(rows)
-        vectors_E_D[rows] = hek.vectors_E_D[np.roll(rows, 1)]
+        vectors_E_D[rows] = hek.vectors_E_D[rows[-1:] + rows[:-1]]
     return replace(hek, vectors_E_D=vectors_E_D)
 
 

@@ -164,6 +164,7 @@ def _trajectory(question: Question, model: str, state: _State, settings: Episode
         "completion_tokens": state.completion_tokens,
         "seconds": round(seconds, 3),
         **state.shown.to_json(),
+        **({"split": question.meta["split"]} if "split" in question.meta else {}),
         **{name: value for name, value in asdict(result).items() if name != "reward"},
     }
     return Trajectory(

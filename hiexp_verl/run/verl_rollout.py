@@ -44,6 +44,8 @@ def rollout_by_verl(questions: Sequence[Question], arguments: argparse.Namespace
             raise HiExpError(_refusal(log) or f"verl ended with code {code}; the end of {log} says why")
         dumps = sorted((Path(work) / "dump").glob("*.jsonl"))
         rows = [json.loads(row[TRAJECTORY_KEY]) for dump in dumps for _, row in read_jsonl(dump, "dump")]
+    for row in rows:
+        del row["extra"]["split"]  # "val" for verl alone: it is the caller who knows what the questions are for
     if not rows:
         raise HiExpError(f"verl left no trajectories; the end of {log} says why")
     path = arguments.out / "trajectories.jsonl"

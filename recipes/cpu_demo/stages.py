@@ -96,7 +96,7 @@ class Demo:
         questions = read_questions(self._data("train"))
         with open_model(self.results["warm_start"]["model"]) as client:
             after = self._validate(client, folder / "validation")
-            summary = rollout(questions, client, self._search(), self._settings(1.0), self.arguments.k, folder)
+            summary = rollout(questions, client, self._search(), episode_settings(1.0, self.arguments.seed), self.arguments.k, folder)
         shares = _shares(summary)
         print(f"   on training questions: {_line(shares)}; questions with successes and failures {shares['mixed_groups']:.2f}")
         return {"validation": after["shares"], "shares": shares, "trajectories": str(folder / "trajectories.jsonl")}
@@ -156,7 +156,7 @@ class Demo:
 
     def _validate(self, client: ChatClient, folder: Path, experience: Experience | None = None) -> dict[str, Any]:
         questions = read_questions(self._data("val"))
-        summary = rollout(questions, client, self._search(), self._settings(0.0), 1, folder, experience=experience)
+        summary = rollout(questions, client, self._search(), episode_settings(0.0, self.arguments.seed), 1, folder, experience=experience)
         shares = _shares(summary)
         print(f"   {_line(shares)}")
         return {"shares": shares}
@@ -167,19 +167,20 @@ class Demo:
     def _search(self) -> Any:
         return open_engine(SearchConfig(corpus=self.results["assets"]["corpus"]))
 
-    def _settings(self, temperature: float) -> EpisodeSettings:
-        """Return how episodes are played here: as in training, so that its results can be compared with these."""
-        block, rollout = TRAIN["hiexp"], TRAIN["actor_rollout_ref"]["rollout"]
-        return EpisodeSettings(
-            format=rollout["multi_turn"]["format"],
-            temperature=temperature,
-            max_tokens=block["max_tokens_per_turn"],
-            max_searches=rollout["multi_turn"]["max_assistant_turns"] - 1,
-            top_k=block["search"]["top_k"],
-            max_words_per_passage=block["search"]["max_words_per_passage"],
-            max_chars=block["search"]["max_chars"],
-            seed=self.arguments.seed,
-        )
+
+def episode_settings(temperature: float, seed: int) -> EpisodeSettings:
+    """Return how episodes are played without training: as in training, so that its results can be compared with these."""
+    block, rollout = TRAIN["hiexp"], TRAIN["actor_rollout_ref"]["rollout"]
+    return EpisodeSettings(
+        format=rollout["multi_turn"]["format"],
+        temperature=temperature,
+        max_tokens=block["max_tokens_per_turn"],
+        max_searches=rollout["multi_turn"]["max_assistant_turns"] - 1,
+        top_k=block["search"]["top_k"],
+        max_words_per_passage=block["search"]["max_words_per_passage"],
+        max_chars=block["search"]["max_chars"],
+        seed=seed,
+    )
 
 
 def _line(shares: dict[str, float]) -> str:

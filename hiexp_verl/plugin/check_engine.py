@@ -1,0 +1,46 @@
+"""Is the run one that verl, and our CPU engine, can do? What they cannot is told before anything starts."""
+
+from omegaconf import DictConfig
+
+from hiexp_verl.config import HiExpConfig
+from hiexp_verl.errors import HiExpError
+
+TRAINERS = ("hiexp_sync", "hiexp_colocate_async")
+
+
+def check_engine(config: DictConfig, settings: HiExpConfig) -> None:
+    """Check the trainer, and on a CPU what does not run there.
+
+    Raises:
+        HiExpError: a trainer of another name, or a setting that ends in a crash minutes later.
+    """
+    if not config.trainer.use_v1:
+        raise HiExpError("trainer.use_v1=false is verl's earlier trainer, which knows no plugin; set it to true")
+    mode = config.trainer.v1.trainer_mode
+    if settings.enabled and mode not in TRAINERS:
+        raise HiExpError(
+            f"trainer.v1.trainer_mode={mode} is none of {', '.join(TRAINERS)} (verl's own modes log nothing of experience, and its "
+            "separate_async has no counterpart here); set one of these, or hiexp.enabled=false"
+        )
+    if config.trainer.device == "cpu":
+        check_cpu(config)
+
+
+def check_cpu(config: DictConfig) -> None:
+    """Check what does not run on a CPU.
+
+    Raises:
+        HiExpError: it is set.
+    """
+    actor, rollout, model = config.actor_rollout_ref.actor, config.actor_rollout_ref.rollout, config.actor_rollout_ref.model
+    if actor.strategy != "fsdp2":
+        raise HiExpError(f"actor_rollout_ref.actor.strategy={actor.strategy} does not run on a CPU; set it to fsdp2")
+    if model.lora_rank > 0 and not model.lora.merge:
+        raise HiExpError(
+            "on a CPU vLLM cannot take over adapters beside weights that it has packed; set actor_rollout_ref.model.lora.merge=true"
+        )
+    if rollout.tensor_model_parallel_size > 1:
+        raise HiExpError(
+            f"on a CPU one process serves the model; set actor_rollout_ref.rollout.tensor_model_parallel_size to 1, "
+            f"found {rollout.tensor_model_parallel_size}"
+        )

@@ -1,0 +1,83 @@
+"""Are the question files of a run well-formed, short enough, and is validation kept apart from training?"""
+
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from hiexp_verl.errors import HiExpError
+from hiexp_verl.hek.store import HEK
+from hiexp_verl.jsonl import read_questions
+from hiexp_verl.plugin.agent_loop import settings_of
+from hiexp_verl.plugin.dataset import paths_of
+from hiexp_verl.policy_tokenizer import PolicyTokenizer
+from hiexp_verl.run.control import levels_at
+from hiexp_verl.run.protocol import SEARCH_TOOL_SCHEMA, check_format, first_messages
+from hiexp_verl.types import Message
+from hiexp_verl.words import content_words
+
+
+def check_questions(config: DictConfig, key: str) -> None:
+    """Check that question files are well-formed and that the longest prompt leaves room for experience."""
+    for file in paths_of(config.data.get(key)):
+        if "://" in file:
+            continue  # a remote file: verl fetches it
+        path = Path(file).expanduser()
+        if not path.is_file():
+            raise HiExpError(f"data.{key}: {file} does not exist")
+        if not _is_jsonl(file):
+            continue  # parquet is verl's own to read
+        questions = read_questions(path)
+        longest = max(questions, key=lambda q: len(q.question))
+        dialect = check_format(config.actor_rollout_ref.rollout.multi_turn.format)
+        check_prompt_length(config, first_messages(longest.question, dialect), longest.id)
+
+
+def check_validation(data: DictConfig, hek: HEK | None) -> None:
+    """Check that no file is both for training and validation, and that the HEK knows no validation question.
+
+    Raises:
+        HiExpError: validation would measure what was trained on, or experience of its own questions.
+    """
+    files = paths_of(data.val_files)
+    both = [file for file in paths_of(data.train_files) if _absolute(file) in map(_absolute, files)]
+    if both:
+        raise HiExpError(f"{both[0]} is in data.train_files and data.val_files; validate on other questions, or set trainer.val_only=true")
+    known = {content_words(source.question) for source in (hek.sources if hek is not None else ())} - {frozenset()}
+    for path in (Path(file).expanduser() for file in files if _is_jsonl(file)):
+        questions = read_questions(path)
+        found = [q.id for q in questions if content_words(q.question) in known]
+        if found:
+            raise HiExpError(
+                f"the HEK was distilled from {len(found)} of the {len(questions)} validation questions of {path} (the first: {found[0]}); "
+                "take them out of data.val_files, or build a HEK without them (`hiexp audit` lists what it knows)"
+            )
+
+
+def _absolute(file: str) -> str:
+    return file if "://" in file else str(Path(file).expanduser().resolve())
+
+
+def _is_jsonl(file: str) -> bool:
+    return "://" not in file and file.endswith((".jsonl", ".jsonl.gz"))
+
+
+def check_prompt_length(config: DictConfig, messages: list[Message], question_id: str) -> None:
+    """Check that verl will not cut the prompt, from the left and so the system prompt first, and that experience fits in."""
+    path = Path(config.actor_rollout_ref.model.path).expanduser()
+    if not path.exists():
+        return  # a hub name or a remote path: verl fetches it, and its own checks apply
+    template_kwargs = config.data.get("apply_chat_template_kwargs") or {}
+    length = PolicyTokenizer(path).count_prompt(messages, [SEARCH_TOOL_SCHEMA], **template_kwargs)
+    limit = config.data.max_prompt_length
+    settings = settings_of(config)
+    experience = settings.start.max_tokens if settings.enabled and levels_at(settings.control, "start") else 0
+    if length > limit:
+        raise HiExpError(
+            f"the prompt of question {question_id} has {length} tokens, over data.max_prompt_length={limit}, "
+            "and verl would cut its system prompt; raise data.max_prompt_length"
+        )
+    if length + experience > limit:
+        raise HiExpError(
+            f"the prompt of question {question_id} has {length} tokens, and data.max_prompt_length={limit} leaves no room for "
+            f"hiexp.start.max_tokens={experience}; raise the first to {length + experience}, or lower the second to {limit - length}"
+        )
