@@ -59,7 +59,7 @@ def test_a_run_does_not_resume_what_another_hek_has_trained(tmp_path):
     (folder.parent / MARKER).write_text("3")
     save_state(folder, 3, identity_of(settings, heks[0]), settings.hek, {})
     check_resume(settings, heks[0], config)
-    with pytest.raises(HiExpError, match="hiexp.hek="):
+    with pytest.raises(HiExpError, match=r"hiexp\.hek="):
         check_resume(settings, heks[1], config)
     config.hiexp.allow_mismatch = True
     check_resume(settings_of(config), heks[1], config)
