@@ -65,7 +65,8 @@ def model_dir(name: str) -> Path:
 def real() -> list[Any]:
     """Return the real families as parameters of a test, each skipped where its asset is not in the cache."""
     absent = {name: not (model_dir(name) / "tokenizer.json").is_file() for name in REAL}
-    return [pytest.param(n, marks=pytest.mark.skipif(absent[n], reason=f"the asset {n} is not in the cache")) for n in REAL]
+    skip = {name: pytest.mark.skipif(absent[name], reason=f"the asset {name} is not in the cache") for name in REAL}
+    return [pytest.param(name, marks=[pytest.mark.assets, skip[name]]) for name in REAL]
 
 
 def families() -> list[Any]:
