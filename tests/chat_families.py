@@ -62,11 +62,16 @@ def model_dir(name: str) -> Path:
     return default_cache() / name
 
 
-def families() -> list[Any]:
-    """Return every family as a parameter of a test; the real ones are skipped where the asset is not in the cache."""
+def real() -> list[Any]:
+    """Return the real families as parameters of a test, each skipped where its asset is not in the cache."""
     absent = {name: not (model_dir(name) / "tokenizer.json").is_file() for name in REAL}
-    real = [pytest.param(n, marks=pytest.mark.skipif(absent[n], reason=f"the asset {n} is not in the cache")) for n in REAL]
-    return [*FAMILIES, *real]
+    skip = {name: pytest.mark.skipif(absent[name], reason=f"the asset {name} is not in the cache") for name in REAL}
+    return [pytest.param(name, marks=[pytest.mark.assets, skip[name]]) for name in REAL]
+
+
+def families() -> list[Any]:
+    """Return every family as a parameter of a test."""
+    return [*FAMILIES, *real()]
 
 
 def model_type(name: str) -> str:

@@ -18,7 +18,7 @@ from verl.utils.torch_functional import logprobs_from_logits  # noqa: E402
 
 from hiexp_verl.plugin.agent_loop import HiExpAgentLoop  # noqa: E402
 from hiexp_verl.run.protocol import FORMATS, first_messages, write_call  # noqa: E402
-from tests.chat_families import REAL, families, model_dir, model_type, tokenizer_of  # noqa: E402
+from tests.chat_families import FAMILIES, REAL, model_dir, model_type, real, tokenizer_of  # noqa: E402
 from tests.verl_fixtures import RecitingServer, agent_loop, compose, play, write_corpus, write_hek  # noqa: E402
 
 QUESTION = "What is the capital of the country whose highest point is Noshak?"
@@ -72,7 +72,7 @@ def flag(tmp_path_factory):
     return compose("+hiexp=grpo", f"hiexp.search.corpus={corpus}", f"hiexp.hek={hek}", "hiexp.search.top_k=2", "hiexp.step.min_score=-1.0")
 
 
-@pytest.fixture(params=[f for f in families() if "qwen-0.5b" not in str(f)])
+@pytest.fixture(params=[*FAMILIES, real()[0]])
 def family(request):
     return request.param
 
