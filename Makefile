@@ -30,7 +30,7 @@ assets: install  ## models, encoder and questions, fetched once into HIEXP_CACHE
 demo: install  ## the whole loop on this machine: warm start, rollouts, HEK, GRPO, GSPO, report
 	$(BIN)/python recipes/cpu_demo/run.py --distiller $(DISTILLER)
 
-test: check unit verl090 e2e  ## everything that .ci/run runs
+test: check assets unit verl090 e2e  ## everything that .ci/run runs
 
 check: lint types
 

@@ -1,8 +1,10 @@
 """Answer many concurrent calls with few: calls that arrive within milliseconds of each other share one batch."""
 
 import asyncio
+import concurrent.futures
+import queue
+import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Generic, TypeVar
 
 Item = TypeVar("Item")
@@ -17,12 +19,15 @@ class MicroBatcher(Generic[Item, Result]):
     Args:
         run: answers a batch, one result per item; what it raises is raised to every caller of that batch.
         workers: batches at a time. One for what uses all cores itself, such as an encoder.
+        timeout: seconds for one batch. After them its callers get a `TimeoutError`, its thread is left behind with whatever
+            it hangs in, and the next batch has a new one; `run` may then be called a second time while the first call goes on.
     """
 
-    def __init__(self, run: Callable[[list[Item]], Sequence[Result]], workers: int = 1) -> None:
+    def __init__(self, run: Callable[[list[Item]], Sequence[Result]], workers: int = 1, timeout: float | None = None) -> None:
         self._run = run
+        self._timeout = timeout
         self._waiting: list[tuple[Item, asyncio.Future[Result]]] = []
-        self._threads = ThreadPoolExecutor(max_workers=workers)
+        self._idle: list[_Thread[Item, Result]] = []
         self._workers = workers
         self._running: set[asyncio.Task[None]] = set()
         self._flush: asyncio.Task[None] | None = None
@@ -45,13 +50,59 @@ class MicroBatcher(Generic[Item, Result]):
             task.add_done_callback(self._running.discard)
 
     async def _answer(self, batch: "list[tuple[Item, asyncio.Future[Result]]]") -> None:
-        try:
-            results = await asyncio.get_running_loop().run_in_executor(self._threads, self._run, [item for item, _ in batch])
-        except Exception as error:  # handed on to every caller, who decides
-            for _, future in batch:
-                if not future.done():
-                    future.set_exception(error)
+        thread = self._idle.pop() if self._idle else _Thread(self._run)
+        answer = asyncio.wrap_future(thread.submit([item for item, _ in batch]))
+        await asyncio.wait([answer], timeout=self._timeout)
+        waiting = [future for _, future in batch if not future.done()]  # a caller may have been cancelled
+        if not answer.done():
+            thread.leave()
+            _raise_to(waiting, TimeoutError(f"no answer within {self._timeout:g} s"))
             return
-        for (_, future), result in zip(batch, results, strict=True):
+        self._idle.append(thread)
+        error = answer.exception()
+        if error is None and len(answer.result()) != len(batch):
+            error = ValueError(f"{len(answer.result())} results for a batch of {len(batch)}")
+        if error is not None:  # handed on to every caller, who decides
+            _raise_to(waiting, error)
+            return
+        for (_, future), result in zip(batch, answer.result(), strict=True):
             if not future.done():
                 future.set_result(result)
+
+
+def _raise_to(futures: "list[asyncio.Future[Result]]", error: BaseException) -> None:
+    for future in futures:
+        future.set_exception(error)
+
+
+class _Thread(Generic[Item, Result]):
+    """A thread that runs one batch at a time, and that may hang: nothing waits for it, the end of the process included.
+
+    The threads of a `ThreadPoolExecutor` are joined when the process ends.
+    """
+
+    def __init__(self, run: Callable[[list[Item]], Sequence[Result]]) -> None:
+        self._run = run
+        self._inbox: queue.SimpleQueue[tuple[list[Item], concurrent.futures.Future[Sequence[Result]]] | None] = queue.SimpleQueue()
+        threading.Thread(target=self._work, daemon=True, name="hiexp-batch").start()
+
+    def submit(self, items: list[Item]) -> "concurrent.futures.Future[Sequence[Result]]":
+        future: concurrent.futures.Future[Sequence[Result]] = concurrent.futures.Future()
+        future.set_running_or_notify_cancel()  # from here on it cannot be cancelled, only left behind
+        self._inbox.put((items, future))
+        return future
+
+    def leave(self) -> None:
+        """Let the thread end when it comes back."""
+        self._inbox.put(None)
+
+    def _work(self) -> None:
+        while (work := self._inbox.get()) is not None:
+            items, future = work
+            try:
+                results = self._run(items)
+            except BaseException as error:  # the thread serves the next batch too
+                future.set_exception(error)
+            else:
+                future.set_result(results)
+            del work, items, future  # or the last batch stays in memory until the next

@@ -39,7 +39,7 @@ class SearchConfig:
     top_k: int = 5
     max_words_per_passage: int = 100
     max_chars: int = 3600  # of one tool response; keep below verl's max_tool_response_length
-    timeout: float = 30.0  # seconds per request (http)
+    timeout: float = 30.0  # seconds per request (http) or batch of queries (bm25, dense); then the search has failed
     retries: int = 3
     cache_size: int = 10_000  # queries
 
@@ -77,11 +77,15 @@ class AlarmsConfig:
 
 @dataclass(frozen=True)
 class ExpectConfig:
-    """A training run stops when a place has shown no experience at all in its first steps, though the HEK has some."""
+    """A training run stops when a place has shown no experience at all in its first steps, though the HEK has some.
+
+    Later it stops when look-ups of experience fail, since verl only logs what goes wrong in an episode.
+    """
 
     start: bool = True
     step: bool = True
     after: int = 5  # steps
+    lookup_failures: float = 0.5  # share of a step's look-ups; beyond it the encoder is dead and not just unwell
 
 
 @dataclass(frozen=True)
@@ -90,6 +94,7 @@ class HiExpConfig:
 
     enabled: bool = True
     hek: str | None = None  # directory of a HEK, or of one version in it
+    hek_hash: str | None = None  # the content hash that it must have; None: that which it has when the run starts
     encoder: str | None = None  # directory or name; None: the one named in the HEK
     control: str = "full"  # what is shown instead, to see what an effect rests on (hiexp_verl.run.control)
     leave_one_out: bool = True  # a question never sees experience distilled from itself alone
@@ -133,6 +138,7 @@ AT_LEAST: dict[str, float] = {
     "retries": 0,
     "cache_size": 0,
     "timeout": 0.001,
+    "lookup_failures": 0.0,
 }
 AT_MOST: dict[str, float] = {"with_experience": 1}
 PATHS = ("hek", "corpus", "dump_dir")

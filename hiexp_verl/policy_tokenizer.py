@@ -28,15 +28,20 @@ class PolicyTokenizer:
         """Return the number of tokens of a text."""
         return len(self._tokenizer.encode(text, add_special_tokens=False))
 
-    def count_prompt(self, messages: Sequence[Message], tools: Sequence[dict[str, Any]] | None = None) -> int:
-        """Return the number of tokens of a prompt under the chat template.
+    def count_prompt(self, messages: Sequence[Message], tools: Sequence[dict[str, Any]] | None = None, **template_kwargs: Any) -> int:
+        """Return the number of tokens of a prompt under the chat template, which is given the arguments.
 
         Raises:
             HiExpError: there is no chat template, or it does not take these messages.
         """
         try:
             ids = self._tokenizer.apply_chat_template(
-                list(messages), tools=list(tools) if tools else None, add_generation_prompt=True, tokenize=True, return_dict=True
+                list(messages),
+                tools=list(tools) if tools else None,
+                add_generation_prompt=True,
+                tokenize=True,
+                return_dict=True,
+                **template_kwargs,
             )
         except Exception as error:  # templates are programs, and raise what they like
             raise self._unusable(error) from error

@@ -15,12 +15,13 @@ from hiexp_verl.build.importers.outcome import question_id_of  # noqa: E402
 from hiexp_verl.errors import HiExpError  # noqa: E402
 from hiexp_verl.jsonl import read_corpus  # noqa: E402
 from hiexp_verl.llm import Reply  # noqa: E402
+from hiexp_verl.plugin import agent_loop as agent_loop_module  # noqa: E402
 from hiexp_verl.plugin.agent_loop import HiExpAgentLoop  # noqa: E402
 from hiexp_verl.plugin.reward import compute_score  # noqa: E402
 from hiexp_verl.run.episode import EpisodeSettings, episode  # noqa: E402
 from hiexp_verl.search.bm25 import BM25Search  # noqa: E402
 from hiexp_verl.types import TRAJECTORY_KEY, Question  # noqa: E402
-from tests.verl_fixtures import SYSTEM, RecitingServer, agent_loop, compose, tiny_tokenizer, write_corpus, write_hek  # noqa: E402
+from tests.verl_fixtures import SYSTEM, RecitingServer, agent_loop, compose, play, tiny_tokenizer, write_corpus, write_hek  # noqa: E402
 
 TURNS = {
     "search_tags": [
@@ -66,14 +67,7 @@ def run(cls, config, tokenizer, turns, question_id="val-1", user=QUESTION, extra
     prompt = [{"role": "system", "content": SYSTEM}, {"role": "user", "content": user}]
     extra_info = {"question_id": question_id, "question": QUESTION} if extra_info is None else extra_info
     row = {"raw_prompt": prompt, "extra_info": extra_info, "session_id": session, "global_steps": 3}
-    loop = asyncio.new_event_loop()
-    asyncio.set_event_loop(loop)
-    try:
-        agent = agent_loop(cls, config, server, tokenizer)
-        agent.loop = loop
-        output = loop.run_until_complete(agent.run({"temperature": 1.0}, **row))
-    finally:
-        loop.close()
+    output = play(agent_loop(cls, config, server, tokenizer), **row)
     assert prompt == [{"role": "system", "content": SYSTEM}, {"role": "user", "content": user}], "shared prompt changed"
     return output, server
 
@@ -154,6 +148,17 @@ def test_parallel_calls_are_not_shown_the_same_entry(paths, tokenizer):
     record = output.extra_fields["hiexp"]
     assert (record["searches"], record["e1_repeats"]) == (2, 1)
     assert [row["entry"] for row in record["shown"] if row["place"] == "step"] == ["e1-1"]
+    assert [m["role"] for m in record["messages"]] == ["system", "user", "assistant", "tool", "tool", "assistant"]
+
+
+def test_parallel_responses_that_the_budget_has_no_room_for_were_not_shown(paths, tokenizer):
+    several = ["hiexp.step.min_score=-1.0", "actor_rollout_ref.rollout.multi_turn.max_parallel_calls=2"]
+    turns = [f"{TURNS['hermes'][0]}\n{TURNS['hermes'][1]}", "<answer> Kabul </answer>"]
+    limit = f"data.max_response_length={len(tokenizer.encode(turns[0])) + 20}"
+    output, _ = run(HiExpAgentLoop, config_of(paths, "hermes", *several, limit), tokenizer, turns)
+    record = output.extra_fields["hiexp"]
+    assert (record["searches"], {row["place"] for row in record["shown"]}) == (2, {"start"})
+    assert [m["role"] for m in record["messages"]] == ["system", "user", "assistant"]
 
 
 def test_a_tool_response_that_the_budget_has_no_room_for_was_not_shown(paths, tokenizer):
@@ -167,6 +172,25 @@ def test_a_tool_response_that_the_budget_has_no_room_for_was_not_shown(paths, to
     record = cut.extra_fields["hiexp"]
     assert {row["search"] for row in record["shown"] if row["place"] == "step"} == {1}
     assert [m["role"] for m in record["messages"]] == ["system", "user", "assistant", "tool", "assistant"]
+
+
+def test_experience_is_looked_up_while_the_search_runs(paths, tokenizer, monkeypatch):
+    order = []
+
+    class Slow:
+        async def search(self, query, top_k):
+            order.append("search starts")
+            await asyncio.sleep(0.05)
+            order.append("search ends")
+            return []
+
+        async def experience(self, request):
+            order.append(request.place)
+            return []
+
+    monkeypatch.setattr(agent_loop_module, "retrieval_for", lambda _: Slow())
+    run(HiExpAgentLoop, config_of(paths, "search_tags"), tokenizer, TURNS["search_tags"][1:])
+    assert order[0] == "start" and order[-1] == "search ends" and sorted(order[1:3]) == ["search starts", "step"]
 
 
 def test_the_prompt_never_outgrows_verls_limit(paths, tokenizer):
@@ -365,7 +389,7 @@ def test_a_stripped_rollout_is_the_one_without_experience_token_for_token(paths,
     always = ["hiexp.step.min_score=-1.0", "hiexp.group.strip=true"]
     paths["hek"] = write_hek(paths["root"] / "two", "Name the country.")
     guided, server = run(HiExpAgentLoop, config_of(paths, dialect, *always), tokenizer, TURNS[dialect])
-    plain, plain_server = run(HiExpAgentLoop, config_of(paths, dialect, "hiexp.enabled=false"), tokenizer, TURNS[dialect])
+    plain, plain_server = run(HiExpAgentLoop, config_of(paths, dialect, "hiexp.control=none"), tokenizer, TURNS[dialect])
     assert len(server.prompts[-1]) > len(plain_server.prompts[-1]), "it was sampled with experience"
     record = guided.extra_fields["hiexp"]
     assert record["stripped"] and {row["level"] for row in record["shown"]} == {"e1", "e2", "e3"}

@@ -1,7 +1,10 @@
 """Concurrent calls are answered in batches, faults reach every caller."""
 
 import asyncio
+import subprocess
+import sys
 import threading
+import time
 
 from hiexp_verl.batching import MAX_BATCH, MicroBatcher
 
@@ -48,3 +51,53 @@ def test_as_many_batches_run_at_a_time_as_there_are_workers():
         return await asyncio.gather(*(batcher(i) for i in range(2 * MAX_BATCH)))
 
     assert asyncio.run(ask()) == list(range(2 * MAX_BATCH))
+
+
+def test_a_batch_that_hangs_fails_in_time_and_the_next_one_is_answered():
+    released = threading.Event()
+
+    def hang_once(items):
+        if "hangs" in items:
+            released.wait(30)
+        return items
+
+    async def ask():
+        batcher = MicroBatcher(hang_once, timeout=0.2)
+        started = time.monotonic()
+        hung = await asyncio.gather(batcher("hangs"), batcher("beside"), return_exceptions=True)
+        seconds = time.monotonic() - started
+        after = await batcher("good")
+        released.set()  # what comes back late disturbs nobody
+        await asyncio.sleep(0.05)
+        return hung, seconds, after, await batcher("better")
+
+    hung, seconds, after, later = asyncio.run(ask())
+    assert [type(error) for error in hung] == [TimeoutError, TimeoutError] and "0.2 s" in str(hung[0])
+    assert 0.2 <= seconds < 5 and (after, later) == ("good", "better")
+
+
+def test_a_thread_that_hangs_does_not_keep_the_process_from_ending():
+    code = (
+        "import asyncio, time\n"
+        "from hiexp_verl.batching import MicroBatcher\n"
+        "async def ask():\n"
+        "    await asyncio.gather(MicroBatcher(lambda items: time.sleep(60), timeout=0.1)(1), return_exceptions=True)\n"
+        "asyncio.run(ask())\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=20)
+
+
+def test_the_same_thread_serves_one_batch_after_the_other():
+    async def ask():
+        batcher = MicroBatcher(lambda items: [threading.get_ident()] * len(items))
+        return {await batcher(i) for i in range(5)}
+
+    assert len(asyncio.run(ask())) == 1  # a new one each time would start an encoder's own pool of threads anew
+
+
+def test_too_few_results_are_a_fault_and_not_a_wait_for_ever():
+    async def ask():
+        batcher = MicroBatcher(lambda items: items[:-1])
+        return await asyncio.wait_for(asyncio.gather(batcher(1), batcher(2), return_exceptions=True), 5)
+
+    assert [str(error) for error in asyncio.run(ask())] == ["1 results for a batch of 2"] * 2

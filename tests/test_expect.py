@@ -69,3 +69,13 @@ def test_a_resumed_run_remembers_what_has_spoken():
     resumed.load(expected.state())
     play(resumed, 5)
     assert resumed.state() == {"steps": 7, "silent": []}
+
+
+def test_a_step_in_which_most_look_ups_fail_stops_the_run_at_any_time():
+    spoken = {"hiexp/e2_e3_hit_rate": 1.0, "hiexp/e1_fire_rate": 1.0}
+    expected = expectation()
+    for share in (0.0, 0.5, 0.1, 0.0, 0.0, 0.0, 0.0):
+        expected.check({**spoken, "hiexp/lookup_failures": share})
+    with pytest.raises(HiExpError, match=r"51% of the look-ups.*resume.*hiexp.expect.lookup_failures=1"):
+        expected.check({**spoken, "hiexp/lookup_failures": 0.51})
+    expectation(expect={"lookup_failures": 1}).check({**spoken, "hiexp/lookup_failures": 1.0})

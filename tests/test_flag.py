@@ -18,8 +18,9 @@ from hiexp_verl.plugin import settings as settings_module  # noqa: E402
 from hiexp_verl.plugin.agent_loop import settings_of  # noqa: E402
 from hiexp_verl.plugin.preflight import Preflight, check_model, check_response_length  # noqa: E402
 from hiexp_verl.policy_tokenizer import PolicyTokenizer  # noqa: E402
-from hiexp_verl.run.protocol import first_messages  # noqa: E402
+from hiexp_verl.run.protocol import SEARCH_TOOL_SCHEMA, first_messages  # noqa: E402
 from hiexp_verl.train import CPU_ENVIRONMENT  # noqa: E402
+from tests.chat_families import tokenizer_of  # noqa: E402
 from tests.verl_fixtures import compose, tiny_tokenizer, write_corpus, write_hek  # noqa: E402
 
 RECIPES = Path(__file__).parents[1] / "recipes"
@@ -203,6 +204,16 @@ def test_a_prompt_that_verl_would_cut_is_refused(good, tmp_path):
     (model / "config.json").write_text('{"model_type": "llama"}')
     text = refusal({**good, "actor_rollout_ref.model.path": model, "data.max_prompt_length": 50})
     assert "over data.max_prompt_length=50" in text and "raise data.max_prompt_length" in text
+
+
+def test_a_prompt_is_as_long_as_the_arguments_of_its_template_make_it(good, tmp_path):
+    model = tmp_path / "model"
+    tokenizer_of("qwen3").save_pretrained(model)
+    (model / "config.json").write_text('{"model_type": "qwen3"}')
+    prompt = PolicyTokenizer(model).count_prompt(first_messages("Who?", "hermes"), [SEARCH_TOOL_SCHEMA])
+    fits = {**good, "actor_rollout_ref.model.path": model, "data.max_prompt_length": prompt, "hiexp.enabled": "false"}
+    text = refusal({**fits, "+data.apply_chat_template_kwargs.enable_thinking": "false"})
+    assert f"has {prompt + 4} tokens, over data.max_prompt_length={prompt}" in text  # an empty thought: two tags, two breaks
 
 
 def room_for_experience(good, tmp_path, **change):

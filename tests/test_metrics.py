@@ -14,15 +14,17 @@ def shown(*entries):
     return rows
 
 
-def outcome(group="a", reward=0.0, searches=0, failed=0, entries=(), arm="all", repeated=0, repeats=0, dropped=0, **more):
+def outcome(group="a", reward=0.0, searches=0, failed=0, entries=(), arm="all", repeated=0, repeats=0, dropped=0, lookups=(2, 0), **more):
     record = {"searches": searches, "failed_searches": failed, "shown": shown(*entries), "arm": arm, "repeated_queries": repeated}
-    return EpisodeOutcome(group, reward, {**record, "e1_repeats": repeats, "dropped": dropped}, **more)
+    return EpisodeOutcome(
+        group, reward, {**record, "e1_repeats": repeats, "dropped": dropped, "lookups": lookups[0], "lookup_failures": lookups[1]}, **more
+    )
 
 
 def test_rates_are_shares_of_what_they_name():
     episodes = [
         outcome("a", 1.0, 2, 0, [("e2-a", 0.5), ("e3-a", 0.3), ("e1-a", 0.9, 1)], repeats=2, repeated=1, dropped=4, tokens=30),
-        outcome("a", 0.0, 2, 1, tokens=10),
+        outcome("a", 0.0, 2, 1, tokens=10, lookups=(4, 1)),
         outcome("b", 0.1, 0, 0, [("e2-a", 0.4)]),
         outcome("b", 0.1, 1, 1, [("e2-b", 0.2)]),
     ]
@@ -34,6 +36,7 @@ def test_rates_are_shares_of_what_they_name():
     assert metrics["hiexp/valid_search_rate"] == 0.5  # episodes 1 and 2
     assert metrics["hiexp/failed_search_rate"] == 0.4  # 2 of 5 calls
     assert metrics["hiexp/repeated_query_rate"] == 0.2
+    assert metrics["hiexp/lookup_failures"] == 0.1  # 1 of 10
     assert metrics["hiexp/at_search_cap"] == 0.5
     assert metrics["hiexp/e1_fire_rate"] == 0.2  # 1 of 5 calls
     assert metrics["hiexp/e2_e3_hit_rate"] == metrics["hiexp/with_experience"] == 0.75
@@ -48,8 +51,8 @@ def test_rates_are_shares_of_what_they_name():
 
 
 def test_no_searches_is_no_division_by_zero():
-    metrics = episode_metrics([outcome()])
-    assert metrics["hiexp/failed_search_rate"] == metrics["hiexp/e1_fire_rate"] == metrics["hiexp/repeated_query_rate"] == 0.0
+    metrics = episode_metrics([outcome(lookups=(0, 0))])
+    assert metrics["hiexp/failed_search_rate"] == metrics["hiexp/e1_fire_rate"] == metrics["hiexp/lookup_failures"] == 0.0
     assert metrics["hiexp/groups_of_one"] == 1.0
     assert "hiexp/at_search_cap" not in metrics and "hiexp/step_score/p50" not in metrics
     assert episode_metrics([]) == {}

@@ -1,6 +1,7 @@
 """Under Ray every episode of a node shares one retrieval actor, and a failed search crosses it intact."""
 
 import asyncio
+import shutil
 
 import pytest
 
@@ -10,7 +11,7 @@ pytest.importorskip("verl")
 
 from hiexp_verl.config import HiExpConfig, SearchConfig  # noqa: E402
 from hiexp_verl.plugin.retrieval import ActorRetrieval, _retrieval, retrieval_for  # noqa: E402
-from hiexp_verl.run.lookup import ExperienceRequest  # noqa: E402
+from hiexp_verl.run.lookup import ExperienceRequest, LookupFailed  # noqa: E402
 from hiexp_verl.search import SearchFailed  # noqa: E402
 from tests.verl_fixtures import write_corpus, write_hek  # noqa: E402
 
@@ -51,3 +52,26 @@ def test_a_failed_search_keeps_its_reason_across_the_actor(cluster):
     with pytest.raises(SearchFailed) as error:
         asyncio.run(ask())
     assert error.value.reason == "unreachable"
+
+
+def test_an_actor_that_is_started_again_holds_the_same_hek_or_fails(cluster, tmp_path):
+    root = write_hek(tmp_path / "hek")
+    retrieval = retrieval_for(HiExpConfig(hek=str(root), search=SearchConfig(corpus=str(write_corpus(tmp_path / "c.jsonl")))))
+
+    def ids():
+        async def ask():
+            return await retrieval.experience(ExperienceRequest("step", "the country of a point"))
+
+        return [hit.entry.id for hit in asyncio.run(ask())]
+
+    assert ids() == ["e1-1"]
+    write_hek(root, "Name the country.")  # its e1-2 would be found first
+    ray.kill(retrieval._actor, no_restart=False)
+    assert ids() == ["e1-1"]
+    shutil.rmtree(root)
+    ray.kill(retrieval._actor, no_restart=False)
+    with pytest.raises(LookupFailed) as error:
+        ids()
+    assert error.value.reason == "retrieval died"
+    with pytest.raises(SearchFailed, match="unreachable"):
+        asyncio.run(retrieval.search("x", 1))

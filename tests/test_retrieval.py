@@ -9,7 +9,7 @@ pytest.importorskip("verl")
 
 from hiexp_verl.config import HiExpConfig, SearchConfig  # noqa: E402
 from hiexp_verl.plugin.retrieval import LocalRetrieval  # noqa: E402
-from hiexp_verl.run.encoders import open_encoders  # noqa: E402
+from hiexp_verl.run.encoders import open_encoders, open_hek  # noqa: E402
 from hiexp_verl.run.lookup import ExperienceRequest  # noqa: E402
 from hiexp_verl.search import SearchFailed  # noqa: E402
 from tests.verl_fixtures import write_corpus, write_hek  # noqa: E402
@@ -41,7 +41,7 @@ def test_dense_search_takes_the_same_encoder_with_and_without_experience(tmp_pat
     search = SearchConfig(engine="dense", encoder="hash:64", corpus=str(write_corpus(tmp_path / "c.jsonl")))
     with_hek = HiExpConfig(hek=str(write_hek(tmp_path / "hek")), search=search)
     without = HiExpConfig(enabled=False, search=search)
-    identities = [open_encoders(settings)[1].identity for settings in (with_hek, without)]
+    identities = [open_encoders(settings, open_hek(settings))[1].identity for settings in (with_hek, without)]
     assert identities[0] == identities[1] and identities[0].dimensions == 64
 
 

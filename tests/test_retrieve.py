@@ -98,6 +98,27 @@ def test_top_k_is_the_head_of_the_full_ranking(degrees, top_k):
     assert [hit.score for hit in everything] == sorted((hit.score for hit in everything), reverse=True)
 
 
+@pytest.mark.parametrize("top_k", [1, 5, 600])
+def test_the_head_is_the_same_where_there_are_too_many_scores_to_sort(top_k):
+    entries = 2_000
+    degrees = np.random.default_rng(0).integers(0, 90, entries)  # many ties
+    found = retriever(degrees, questions=[(f"q{i % 7}",) for i in range(entries)], near_duplicates={"q0": ("q1",)})
+    cosines = np.round(np.cos(np.radians(degrees)), 5)
+    best = sorted((i for i in range(entries) if i % 7 > 1), key=lambda i: (-cosines[i], i))[:top_k]
+    hits, rest = found.retrieve_vectors(plane(0, 0), ["e1"], top_k, exclude_questions=["q0", "q5"])
+    assert ids(hits) == [f"e1-{i:04d}" for i in best]
+    assert len(rest) == top_k and all(hit.entry.questions != ("q5",) for hit in rest)
+
+
+@pytest.mark.parametrize("broken", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("top_k", [1, 5])
+def test_a_query_vector_that_is_no_direction_finds_nothing_and_its_neighbours_their_own(broken, top_k):
+    queries = plane(0, 0, 60)
+    queries[1, 3] = broken
+    found = retriever([0, 60]).retrieve_vectors(queries, ["e1"], top_k)
+    assert [ids(hits)[:1] for hits in found] == [["e1-0000"], [], ["e1-0001"]]
+
+
 def test_no_texts_and_no_levels_give_nothing():
     found = retriever([0])
     assert found.retrieve([], ["e1"], 5) == []

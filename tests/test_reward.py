@@ -25,6 +25,8 @@ RECORD = {
     "dropped": 2,
     "repeated_queries": 1,
     "arm": "all",
+    "lookups": 3,
+    "lookup_failures": 1,
 }
 
 
@@ -32,7 +34,7 @@ def test_numbers_are_reported_and_the_trajectory_rides_along():
     result = compute_score("hiexp", "ignored", {"target": ["Kabul"]}, {"hiexp": RECORD})
     assert (result["score"], result["acc"], result["em"], result["f1"], result["format"]) == (1.0, 1.0, 1.0, 1.0, 1.0)
     assert (result["searches"], result["failed_searches"], result["e1_fired"], result["experience_tokens"]) == (2.0, 1.0, 1.0, 12.0)
-    assert result["e1_repeats"] == 1.0
+    assert (result["e1_repeats"], result["lookups"], result["lookup_failures"]) == (1.0, 3.0, 1.0)
     trajectory = json.loads(result["hiexp_trajectory"])
     assert (trajectory["extra"]["arm"], trajectory["extra"]["dropped"], trajectory["extra"]["repeated_queries"]) == ("all", 2, 1)
     assert trajectory["id"] == "q1#2" and trajectory["prediction"] == "Kabul" and trajectory["correct"] is True
@@ -46,6 +48,13 @@ def test_a_document_that_holds_answer_tags_earns_nothing():
 def test_no_answer_earns_nothing_and_a_wrong_one_the_format_reward():
     assert compute_score("hiexp", "I do not know", ["Kabul"])["score"] == 0.0
     assert compute_score("hiexp", "<answer> Rome </answer>", ["Kabul"])["score"] == 0.1
+
+
+@pytest.mark.parametrize("text", ["<answer></answer>", "<answer> \n </answer>", "<answer>\\boxed{}</answer>", "<answer>", ""])
+@pytest.mark.parametrize("kind", ["default", "em", "f1", "cem"])
+def test_an_empty_answer_is_no_answer(text, kind):
+    result = compute_score("hiexp", text, ["Kabul"], kind=kind)
+    assert (result["score"], result["format"], result["acc"]) == (0.0, 0.0, 0.0)
 
 
 def test_the_kind_is_selectable():

@@ -24,6 +24,9 @@ PIECES += ["\\boxed{", "}", "<", ">", "|", "im_", "search", "/", " ", "\n", "\u2
         ('<tool_call>{"name": "search"}</tool_call>', '{"name": "search"}'),
         ("\\boxed{42}", "{42}"),
         ("1 < 2 and 3 > 2", "1 < 2 and 3 > 2"),
+        ("<repo_name>x <unused7>", "< repo_name>x < unused7>"),  # what only some tokenizer reserves stays readable
+        ("[TOOL_CALLS] as he said [1] in [a, b]", "[ TOOL_CALLS] as he said [1] in [a, b]"),
+        ("[e~[x]~b]", "x"),
     ],
 )
 def test_what_has_a_meaning_is_taken_out_and_the_rest_stays(text, clean):

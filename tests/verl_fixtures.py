@@ -1,5 +1,6 @@
 """What tests of the plugin need: a real verl config, a small real tokenizer, a policy that recites."""
 
+import asyncio
 import json
 from pathlib import Path
 from typing import Any
@@ -68,11 +69,12 @@ def write_hek(root: Path, *more: str) -> Path:
 
 
 class RecitingServer:
-    """Stands in for verl's LLM server client: answers each turn with the next scripted text."""
+    """Stands in for verl's LLM server client: answers each turn with the next scripted text, or with the ids as they are."""
 
-    def __init__(self, tokenizer: Any, turns: list[str]) -> None:
+    def __init__(self, tokenizer: Any, turns: list[str | list[int]]) -> None:
         self.tokenizer, self.turns = tokenizer, list(turns)
         self.prompts: list[list[int]] = []
+        self.written: list[list[int]] = []
         self.limits: list[int | None] = []  # tokens that each turn was allowed
         self.seeds: list[int | None] = []
 
@@ -82,12 +84,29 @@ class RecitingServer:
         self.prompts.append(list(prompt_ids))
         self.limits.append(sampling_params.get("max_tokens"))
         self.seeds.append(sampling_params.get("seed"))
-        ids = self.tokenizer.encode(self.turns[len(self.prompts) - 1] + "<|im_end|>", add_special_tokens=False)
+        turn = self.turns[len(self.written)]
+        ids = turn if isinstance(turn, list) else self.tokenizer.encode(turn + self.tokenizer.eos_token, add_special_tokens=False)
+        self.written.append(ids)
         extra = {"global_steps": 1, "min_global_steps": 1, "max_global_steps": 1}
-        return TokenOutput(token_ids=ids, log_probs=[-0.5] * len(ids), stop_reason="completed", extra_fields=extra)
+        return TokenOutput(token_ids=ids, log_probs=self.log_probs(prompt_ids, ids), stop_reason="completed", extra_fields=extra)
+
+    def log_probs(self, prompt_ids: list[int], ids: list[int]) -> list[float]:
+        """Return one for each token written."""
+        return [-0.5] * len(ids)
 
 
-def agent_loop(cls: type, config: Any, server: RecitingServer, tokenizer: Any):
+def play(agent: Any, **row: Any) -> Any:
+    """Run one episode of an agent loop, as verl's worker does."""
+    loop = asyncio.new_event_loop()
+    asyncio.set_event_loop(loop)
+    try:
+        agent.loop = loop
+        return loop.run_until_complete(agent.run({"temperature": 1.0}, **{"session_id": 0, **row}))
+    finally:
+        loop.close()
+
+
+def agent_loop(cls: type, config: Any, server: RecitingServer, tokenizer: Any, model_type: str | None = None):
     """Construct an agent loop as verl's worker does."""
     from verl.experimental.agent_loop.agent_loop import DictConfigWrap, ToolListWrap
     from verl.tools.tool_registry import load_all_tools
@@ -102,4 +121,5 @@ def agent_loop(cls: type, config: Any, server: RecitingServer, tokenizer: Any):
         dataset_cls=RLHFDataset,
         data_config=DictConfigWrap(config.data),
         tools=ToolListWrap(tools),
+        hf_model_type=model_type,
     )

@@ -106,7 +106,7 @@ class HEK:
         Raises:
             HiExpError: there is no HEK, a file is missing or damaged, the hash or the contents are wrong.
         """
-        folder = _version_folder(path)
+        folder = version_folder(path)
         header = read_header(folder)
         entries = tuple(_read(Entry, folder / "entries.jsonl", "HEK entries"))
         sources = tuple(_read(Source, folder / "sources.jsonl", "HEK sources", may_be_empty=True))
@@ -156,7 +156,12 @@ def root_of(path: Path) -> Path:
     raise HiExpError(f"{path} is no directory of HEK versions: found no CURRENT; give the directory that `hiexp build --out` wrote")
 
 
-def _version_folder(path: Path) -> Path:
+def version_folder(path: Path) -> Path:
+    """Return the directory of the current version below `path`, or `path` itself if it is a version.
+
+    Raises:
+        HiExpError: there is no HEK, or CURRENT names no complete version.
+    """
     if not path.is_dir():
         raise HiExpError(f"HEK {path} does not exist; give the directory that `hiexp build --out` wrote")
     if (path / "header.json").is_file():

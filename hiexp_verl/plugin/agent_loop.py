@@ -2,12 +2,15 @@
 
 import asyncio
 import copy
-from itertools import pairwise
+import json
+from collections.abc import Sequence
+from functools import lru_cache
+from itertools import zip_longest
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 from verl.experimental.agent_loop.agent_loop import AgentLoopOutput, register
-from verl.experimental.agent_loop.tool_agent_loop import AgentData, ToolAgentLoop
+from verl.experimental.agent_loop.tool_agent_loop import AgentData, AgentState, ToolAgentLoop
 from verl.experimental.agent_loop.tool_parser import FunctionCall
 from verl.tools.schemas import ToolResponse
 
@@ -16,14 +19,18 @@ from hiexp_verl.config import HiExpConfig, parse_config
 from hiexp_verl.plugin.retrieval import Retrieval, retrieval_for
 from hiexp_verl.plugin.strip import kept_tokens
 from hiexp_verl.plugin.tools import SearchTool
+from hiexp_verl.plugin.turn_end import closing_ids, missing_ids
 from hiexp_verl.queries import repeated
 from hiexp_verl.run.arm import PLACES_OF, arm_of
 from hiexp_verl.run.control import shows
 from hiexp_verl.run.episode import seed_of
 from hiexp_verl.run.guide import Guide, Place, Shown
-from hiexp_verl.run.lookup import ExperienceRequest
-from hiexp_verl.run.protocol import answering_text
-from hiexp_verl.types import TRAIN, Message
+from hiexp_verl.run.lookup import ExperienceRequest, LookupFailed
+from hiexp_verl.run.protocol import FORMATS, answering_text
+from hiexp_verl.text import sanitise
+from hiexp_verl.types import TRAIN, Hit, Message
+
+MAX_COMPLAINT_CHARS = 200
 
 
 def settings_of(config: DictConfig) -> HiExpConfig:
@@ -48,10 +55,11 @@ class HiExpAgentLoop(ToolAgentLoop):
         self.places: tuple[Place, ...] = ()  # where this episode is shown experience
         self.shown = Shown()
         self.lessons: list[tuple[int, str]] = []  # the search, from 1, and the text appended to its documents
-        self.tool_texts: list[str] = []
+        self.tool_messages: list[list[Message]] = []  # of each turn that the policy read the answers to
         self.queries: list[str] = []
         self.failed_searches = 0
-        self.showing = asyncio.Lock()
+        self.lookups = 0
+        self.lookup_failures = 0
 
     async def run(self, sampling_params: dict[str, Any], **kwargs: Any) -> AgentLoopOutput:
         """Run one episode (see verl); `extra_fields["hiexp"]` of the output records what was shown."""
@@ -102,9 +110,13 @@ class HiExpAgentLoop(ToolAgentLoop):
         return True
 
     async def _guided_start(self, messages: list[Message]) -> list[Message]:
-        hits = await self.retrieval.experience(self._request("start", self.question))
+        hits = await self._look_up(self._request("start", self.question))
+        guided, shown = self.guide.at_start(messages, hits)
+        if shown.entries and self._prompt_tokens(guided) <= self.prompt_length:  # nearly always: a template costs a millisecond or two
+            self.shown = shown
+            return guided
         room = self.prompt_length - self._prompt_tokens(messages)
-        guided, shown = self.guide.at_start(messages, hits, max_tokens=max(0, min(self.settings.start.max_tokens, room)))
+        guided, shown = self.guide.at_start(messages, hits, max_tokens=max(0, room))
         while shown.entries and (excess := self._prompt_tokens(guided) - self.prompt_length) > 0:
             # The template may add a token or two around the block, and verl would cut them off the system prompt.
             room -= excess
@@ -112,62 +124,108 @@ class HiExpAgentLoop(ToolAgentLoop):
         self.shown = shown
         return guided
 
+    async def _handle_processing_tools_state(self, agent_data: AgentData) -> AgentState:
+        messages, searches = len(agent_data.messages), len(self.queries)
+        written = agent_data.prompt_ids, agent_data.response_mask, agent_data.response_logprobs
+        if self.settings.enabled:
+            self._close_turn(agent_data)
+        state = await super()._handle_processing_tools_state(agent_data)
+        if state == AgentState.TERMINATED:  # the budget has no room for the responses: the policy never saw them
+            agent_data.prompt_ids, agent_data.response_mask, agent_data.response_logprobs = written
+            self.shown = self.shown.up_to(searches)
+            self.lessons = [(search, text) for search, text in self.lessons if search <= searches]
+        else:
+            self.tool_messages.append([{"role": "tool", "content": m["content"]} for m in agent_data.messages[messages:]])
+        return state
+
+    def _close_turn(self, agent_data: AgentData) -> None:
+        """End the policy's turn as the chat template does, without loss.
+
+        The policy stops at `<|im_end|>`, or before it where its turn was cut. verl 0.9.0 adds the newline that follows; 0.9.1
+        adds it for models of the Qwen family alone, though others (SmolLM2) have the same template. Neither completes a turn
+        that was cut. Calls of other dialects end in tokens of their own: those are left to verl.
+        """
+        if self.tool_parser_name not in FORMATS:
+            return
+        closing = closing_ids(self.tokenizer, **self.apply_chat_template_kwargs)
+        if separator := getattr(self, "turn_separator", []):  # verl 0.9.0
+            closing = closing[: -len(separator)]
+        missing = missing_ids(agent_data.prompt_ids, closing)
+        agent_data.prompt_ids = agent_data.prompt_ids + missing
+        agent_data.response_mask = agent_data.response_mask + [0] * len(missing)
+        if agent_data.response_logprobs:
+            agent_data.response_logprobs = agent_data.response_logprobs + [0.0] * len(missing)
+
     async def _call_tool(
         self, tool_call: FunctionCall, tools_kwargs: dict[str, Any], agent_data: AgentData
     ) -> tuple[ToolResponse, float, dict]:
+        looking = self._look_ahead(tool_call)
         response, reward, info = await super()._call_tool(tool_call, tools_kwargs, agent_data)
         if not isinstance(self.tools.get(tool_call.name), (SearchTool, type(None))):
-            self.tool_texts.append(response.text or "")
             return response, reward, info  # another tool of the user's: no search, no experience
-        failed = info.get("search_failed", 1)  # verl answers a broken call itself, without info
+        failed = info.get("search_failed", 1)
+        if self.settings.enabled and not info:  # verl answers a broken call itself, in words of the call
+            response.text = sanitise(response.text or "", MAX_COMPLAINT_CHARS)
         self.failed_searches += failed
         self.queries.append(info.get("query", ""))
         search = len(self.queries)  # now: parallel calls go on while this one waits
-        if "step" in self.places and not failed:
+        if looking is not None and failed:
+            looking.cancel()
+        elif looking is not None:
             # After super(), so that verl's length limit cuts documents, never experience.
-            response.text = (response.text or "") + await self._lessons(info["query"], search)
-        self.tool_texts.append(response.text or "")
+            response.text = (response.text or "") + self._lessons(await looking, search)
         return response, reward, info
 
-    async def _lessons(self, query: str, search: int) -> str:
-        async with self.showing:  # or two parallel calls would show the same entry
-            seen = self.shown.ids
-            hits = await self.retrieval.experience(self._request("step", query, len(seen)))
-            text, shown = self.guide.at_search(hits, seen)
-            self.shown = self.shown.then(shown, search)
-            self.lessons += [(search, text)] if text else []
+    def _look_ahead(self, tool_call: FunctionCall) -> "asyncio.Task[list[Hit]] | None":
+        """Start to look experience up for a search, which takes about as long and does not wait for it."""
+        query = _query_of(tool_call)
+        if "step" not in self.places or not query or not isinstance(self.tools.get(tool_call.name), SearchTool):
+            return None
+        by_then = len(self.shown.entries) + (self.max_parallel_calls - 1) * self.settings.step.top_k  # shown at most
+        return asyncio.create_task(self._look_up(self._request("step", query, by_then)))
+
+    def _lessons(self, hits: Sequence[Hit], search: int) -> str:
+        text, shown = self.guide.at_search(hits, self.shown.ids)
+        self.shown = self.shown.then(shown, search)
+        self.lessons += [(search, text)] if text else []
         return text
+
+    async def _look_up(self, request: ExperienceRequest) -> list[Hit]:
+        self.lookups += 1
+        try:
+            return await self.retrieval.experience(request)
+        except LookupFailed as error:  # the episode goes on without; the trainer stops a run in which that is the rule
+            self.lookup_failures += 1
+            error.tell()
+            return []
 
     def _request(self, place: Place, text: str, beyond: int = 0) -> ExperienceRequest:
         own = (self.question_id, self.question) if self.settings.leave_one_out else (None, "")
         return ExperienceRequest(place, text, *own, beyond=beyond)
 
     def _count_tokens(self, text: str) -> int:
-        return len(self.tokenizer.encode(text, add_special_tokens=False))
+        return _tokens_of(self.tokenizer, text)
 
     def _prompt_tokens(self, messages: list[Message]) -> int:
         return len(self._prompt_ids(messages))
 
     def _prompt_ids(self, messages: list[Message]) -> list[int]:
         encoding = self.tokenizer.apply_chat_template(
-            messages, tools=self.tool_schemas or None, add_generation_prompt=True, tokenize=True, return_dict=True
+            messages,
+            tools=self.tool_schemas or None,
+            add_generation_prompt=True,
+            tokenize=True,
+            return_dict=True,
+            **self.apply_chat_template_kwargs,
         )
         return list(encoding["input_ids"])
 
     def _record(self, output: AgentLoopOutput) -> dict[str, Any]:
         """Return what happened, for the reward, the metrics and the dump."""
         turns = self._assistant_turns(output)
-        tools = [{"role": "tool", "content": text} for text in self.tool_texts]
-        mask = [1, *output.response_mask]
-        answered = sum(before > after for before, after in pairwise(mask))  # stretches of tool tokens
-        if self.max_parallel_calls == 1:
-            # verl ends an episode on a tool response that the budget has no room for: the policy never saw that one.
-            tools = tools[:answered]
-            self.shown = self.shown.up_to(answered)
-            self.lessons = [(search, text) for search, text in self.lessons if search <= answered]
         episode = list(self.messages)
-        for i, turn in enumerate(turns):
-            episode += [{"role": "assistant", "content": turn}, *tools[i : i + 1]]
+        for turn, answers in zip_longest(turns, self.tool_messages, fillvalue=()):
+            episode += [{"role": "assistant", "content": turn}, *answers]
         return {
             "question_id": self.question_id,
             "question": self.question,
@@ -181,6 +239,8 @@ class HiExpAgentLoop(ToolAgentLoop):
             "repeated_queries": repeated(self.queries),
             "searches": len(self.queries),
             "failed_searches": self.failed_searches,
+            "lookups": self.lookups,
+            "lookup_failures": self.lookup_failures,
         }
 
     def _assistant_turns(self, output: AgentLoopOutput) -> list[str]:
@@ -194,6 +254,22 @@ class HiExpAgentLoop(ToolAgentLoop):
                 turns[-1].append(token)
             previous = mask
         return [self.tokenizer.decode(turn, skip_special_tokens=True) for turn in turns]
+
+
+@lru_cache(maxsize=1 << 14)
+def _tokens_of(tokenizer: Any, text: str) -> int:
+    """Count tokens; the entries of a HEK are shown again and again."""
+    return len(tokenizer.encode(text, add_special_tokens=False))
+
+
+def _query_of(tool_call: FunctionCall) -> str | None:
+    """Return what a call searches for, None where it says nothing that can be searched."""
+    try:
+        arguments = json.loads(tool_call.arguments)
+    except (json.JSONDecodeError, TypeError):
+        return None
+    query = arguments.get("query") if isinstance(arguments, dict) else None
+    return query if isinstance(query, str) and query.strip() else None
 
 
 def _last_user(messages: list[Message]) -> str:

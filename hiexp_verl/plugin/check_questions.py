@@ -4,7 +4,6 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from hiexp_verl.config import HiExpConfig
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.hek.store import HEK
 from hiexp_verl.jsonl import read_questions
@@ -33,7 +32,7 @@ def check_questions(config: DictConfig, key: str) -> None:
         check_prompt_length(config, first_messages(longest.question, dialect), longest.id)
 
 
-def check_validation(data: DictConfig, settings: HiExpConfig) -> None:
+def check_validation(data: DictConfig, hek: HEK | None) -> None:
     """Check that no file is both for training and validation, and that the HEK knows no validation question.
 
     Raises:
@@ -43,9 +42,7 @@ def check_validation(data: DictConfig, settings: HiExpConfig) -> None:
     both = [file for file in paths_of(data.train_files) if _absolute(file) in map(_absolute, files)]
     if both:
         raise HiExpError(f"{both[0]} is in data.train_files and data.val_files; validate on other questions, or set trainer.val_only=true")
-    if not (settings.enabled and settings.hek):
-        return
-    known = {content_words(source.question) for source in HEK.load(Path(settings.hek)).sources} - {frozenset()}
+    known = {content_words(source.question) for source in (hek.sources if hek is not None else ())} - {frozenset()}
     for path in (Path(file).expanduser() for file in files if _is_jsonl(file)):
         questions = read_questions(path)
         found = [q.id for q in questions if content_words(q.question) in known]
@@ -69,7 +66,9 @@ def check_prompt_length(config: DictConfig, messages: list[Message], question_id
     path = Path(config.actor_rollout_ref.model.path).expanduser()
     if not path.exists():
         return  # a hub name or a remote path: verl fetches it, and its own checks apply
-    length, limit = PolicyTokenizer(path).count_prompt(messages, [SEARCH_TOOL_SCHEMA]), config.data.max_prompt_length
+    template_kwargs = config.data.get("apply_chat_template_kwargs") or {}
+    length = PolicyTokenizer(path).count_prompt(messages, [SEARCH_TOOL_SCHEMA], **template_kwargs)
+    limit = config.data.max_prompt_length
     settings = settings_of(config)
     experience = settings.start.max_tokens if settings.enabled and levels_at(settings.control, "start") else 0
     if length > limit:

@@ -27,6 +27,7 @@ class Expectation:
 
     def __init__(self, settings: HiExpConfig, hek: HEK | None, n: int) -> None:
         self._after = settings.expect.after
+        self._lookup_failures = settings.expect.lookup_failures
         self._steps = 0
         self._silent: set[Place] = set()
         if hek is None or not shows(settings.control, validating=False):
@@ -44,8 +45,14 @@ class Expectation:
         """Take note of a training step's metrics.
 
         Raises:
-            HiExpError: it is step `expect.after`, and a place has been silent in all of them.
+            HiExpError: it is step `expect.after`, and a place has been silent in all of them; or too many look-ups failed.
         """
+        failed = metrics.get("hiexp/lookup_failures", 0.0)
+        if failed > self._lookup_failures:
+            raise HiExpError(
+                f"{failed:.0%} of the look-ups of experience in a step failed; the warning 'a look-up of experience failed' in the log "
+                "says why; mend it and resume from the last checkpoint (hiexp.expect.lookup_failures=1 goes on without experience)"
+            )
         self._steps += 1
         self._silent -= {place for place in self._silent if metrics.get(_METRIC[place], 0.0) > 0}
         if self._steps == self._after and self._silent:

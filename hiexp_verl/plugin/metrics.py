@@ -29,7 +29,7 @@ def episode_metrics(episodes: Sequence[EpisodeOutcome], max_searches: int = 0) -
         return {}
     records = [e.record for e in episodes]
     made = [int(r["searches"]) for r in records]
-    searches = sum(made)
+    searches, lookups = sum(made), sum(r["lookups"] for r in records)
     shown = [row for r in records for row in r["shown"]]
     fired = sum(len({row["search"] for row in r["shown"] if row["place"] == "step"}) for r in records)
     levels = [{row["level"] for row in r["shown"]} for r in records]
@@ -40,6 +40,7 @@ def episode_metrics(episodes: Sequence[EpisodeOutcome], max_searches: int = 0) -
         "hiexp/valid_search_rate": _mean([r["searches"] > r["failed_searches"] for r in records]),
         "hiexp/failed_search_rate": sum(r["failed_searches"] for r in records) / searches if searches else 0.0,
         "hiexp/repeated_query_rate": sum(r["repeated_queries"] for r in records) / searches if searches else 0.0,
+        "hiexp/lookup_failures": sum(r["lookup_failures"] for r in records) / lookups if lookups else 0.0,
         "hiexp/with_experience": _mean([bool(found) for found in levels]),
         # Of all search calls, how many got an E1 with their documents.
         "hiexp/e1_fire_rate": fired / searches if searches else 0.0,

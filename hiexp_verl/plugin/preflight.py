@@ -20,7 +20,7 @@ from hiexp_verl.plugin.check_engine import check_engine
 from hiexp_verl.plugin.check_questions import check_questions, check_validation
 from hiexp_verl.plugin.checkpoint import folder_to_resume, identity_of, load_state
 from hiexp_verl.run.control import levels_at
-from hiexp_verl.run.encoders import open_encoders
+from hiexp_verl.run.encoders import open_encoders, open_hek
 from hiexp_verl.search.http import HttpSearch
 
 logger = logging.getLogger(__name__)
@@ -56,13 +56,14 @@ def check_run(config: DictConfig) -> None:
     if settings.enabled and not settings.hek:
         raise HiExpError("hiexp.hek is not set; give the directory of a HEK (`hiexp build`), or hiexp.enabled=false")
     check_group(settings, config)
-    check_resume(settings, config)
-    open_encoders(settings)
+    hek = open_hek(settings)
+    check_resume(settings, hek, config)
+    open_encoders(settings, hek)
     check_model(str(config.actor_rollout_ref.model.path))
     for key in ("train_files", "val_files"):
         check_questions(config, key)
     if not config.trainer.val_only:
-        check_validation(config.data, settings)
+        check_validation(config.data, hek)
 
 
 def check_group(settings: HiExpConfig, config: DictConfig) -> None:
@@ -84,11 +85,10 @@ def check_group(settings: HiExpConfig, config: DictConfig) -> None:
             raise HiExpError("hiexp.group.strip needs probabilities without experience; set algorithm.rollout_correction.bypass_mode=false")
 
 
-def check_resume(settings: HiExpConfig, config: DictConfig) -> None:
+def check_resume(settings: HiExpConfig, hek: HEK | None, config: DictConfig) -> None:
     """Check that the checkpoint to resume from is whole, and of a run with the same experience."""
     folder = folder_to_resume(config)
     if folder is not None:
-        hek = HEK.load(Path(settings.hek)) if settings.enabled and settings.hek else None
         load_state(folder, identity_of(settings, hek), settings.allow_mismatch)
     if config.trainer.get("max_actor_ckpt_to_keep") == 1:
         logger.warning("trainer.max_actor_ckpt_to_keep=1 deletes the last checkpoint before the next is whole; 2 survives a kill")

@@ -7,17 +7,18 @@ import hashlib
 import json
 from dataclasses import asdict
 from functools import cache
-from pathlib import Path
 from typing import Any, Protocol
+
+from ray.exceptions import RayActorError
 
 from hiexp_verl.batching import MicroBatcher
 from hiexp_verl.config import HiExpConfig, SearchConfig
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.hek.retrieve import Retriever
-from hiexp_verl.hek.store import HEK
-from hiexp_verl.run.encoders import open_encoders
-from hiexp_verl.run.lookup import ExperienceRequest, Lookup
+from hiexp_verl.run.encoders import open_encoders, open_hek, pinned
+from hiexp_verl.run.lookup import ExperienceRequest, Lookup, LookupFailed
 from hiexp_verl.search import SearchEngine, SearchFailed, open_engine
+from hiexp_verl.search.http import longest_answer
 from hiexp_verl.types import Hit, Passage
 
 HTTP_REQUESTS = 8  # in flight at a time
@@ -31,7 +32,7 @@ class Retrieval(Protocol):
         ...
 
     async def experience(self, request: ExperienceRequest) -> list[Hit]:
-        """Return the entries found, best first."""
+        """Return the entries found, best first; raises LookupFailed."""
         ...
 
 
@@ -39,17 +40,25 @@ class LocalRetrieval:
     """The retrieval of one process: loads what the settings name, answers concurrent calls in batches."""
 
     def __init__(self, settings: HiExpConfig) -> None:
-        encoder, search_encoder = open_encoders(settings)
+        hek = open_hek(settings)
+        encoder, search_encoder = open_encoders(settings, hek)
         self._lookup: Lookup | None = None
-        if encoder is not None and settings.hek:
-            self._lookup = Lookup(Retriever(HEK.load(Path(settings.hek)), encoder), settings.start, settings.step, settings.control)
+        if hek is not None and encoder is not None:
+            self._lookup = Lookup(Retriever(hek, encoder), settings.start, settings.step, settings.control)
         self._engine: SearchEngine = open_engine(settings.search, search_encoder)
         # A remote server is waited for, so several requests are in flight; an engine of ours uses the cores itself.
-        workers = HTTP_REQUESTS if settings.search.engine == "http" else 1
-        self._search = MicroBatcher[tuple[str, int], list[Passage] | SearchFailed](self._search_batch, workers)
+        remote = settings.search.engine == "http"
+        self._search = MicroBatcher[tuple[str, int], list[Passage] | SearchFailed](
+            self._search_batch,
+            workers=HTTP_REQUESTS if remote else 1,
+            timeout=longest_answer(settings.search.timeout, settings.search.retries) if remote else settings.search.timeout,
+        )
 
     async def search(self, query: str, top_k: int) -> list[Passage]:
-        found = await self._search((query, top_k))
+        try:
+            found = await self._search((query, top_k))
+        except TimeoutError as error:
+            raise SearchFailed("time-out", str(error)) from error
         if isinstance(found, SearchFailed):
             raise found
         return found
@@ -77,10 +86,16 @@ class ActorRetrieval:
         self._actor = actor
 
     async def search(self, query: str, top_k: int) -> list[Passage]:
-        return await self._actor.search.remote(query, top_k)
+        try:
+            return await self._actor.search.remote(query, top_k)
+        except RayActorError as error:  # died more often than Ray restarts it
+            raise SearchFailed("unreachable", str(error)) from error
 
     async def experience(self, request: ExperienceRequest) -> list[Hit]:
-        return await self._actor.experience.remote(request)
+        try:
+            return await self._actor.experience.remote(request)
+        except RayActorError as error:
+            raise LookupFailed("retrieval died", str(error)[-400:]) from error
 
 
 def retrieval_for(settings: HiExpConfig | SearchConfig) -> Retrieval:
@@ -110,6 +125,6 @@ def _retrieval(settings: HiExpConfig) -> Retrieval:
             max_task_retries=3,
             scheduling_strategy=strategy,
         )
-        .remote(settings)
+        .remote(pinned(settings))  # what Ray starts it with again
     )
     return ActorRetrieval(actor)

@@ -8,7 +8,10 @@ from hiexp_verl.scoring import RewardKind, Score, extract_answer, score_text
 from hiexp_verl.types import TRAJECTORY_KEY, Trajectory, to_json
 
 # What the trajectory keeps of the agent loop's record.
-KEPT = ("split", "arm", "shown", "dropped", "e1_repeats", "queries", "repeated_queries", "searches", "failed_searches", "stripped")
+_KEPT = (
+    *("split", "arm", "shown", "dropped", "e1_repeats", "stripped", "queries", "repeated_queries", "searches", "failed_searches"),
+    *("lookups", "lookup_failures"),
+)
 
 
 def compute_score(
@@ -44,6 +47,8 @@ def compute_score(
         "e1_fired": float(fired),
         "e1_repeats": float(record.get("e1_repeats", 0)),
         "repeated_queries": float(record.get("repeated_queries", 0)),
+        "lookups": float(record.get("lookups", 0)),
+        "lookup_failures": float(record.get("lookup_failures", 0)),
         "e2_e3_shown": float(sum(row["level"] != "e1" for row in shown)),
         "experience_tokens": float(sum(row["tokens"] for row in shown)),
     }
@@ -63,7 +68,7 @@ def _trajectory(record: dict[str, Any], answers: tuple[str, ...], text: str, sco
         correct=score.correct,
         model="policy",
         id=f"{record['question_id']}#{record['sample']}",
-        extra={key: record[key] for key in KEPT if key in record},
+        extra={key: record[key] for key in _KEPT if key in record},
     )
 
 

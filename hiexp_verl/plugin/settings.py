@@ -101,6 +101,7 @@ CPU: dict[str, Any] = {
             "name": "vllm_cpu",
             "tensor_model_parallel_size": 1,
             "enforce_eager": True,
+            "enable_chunked_prefill": False,  # with hiexp.seed: see vllm_engine
             "enable_sleep_mode": False,
             "free_cache_engine": False,
             "agent": {"num_workers": 1},

@@ -11,7 +11,6 @@ from verl.trainer.ppo.v1.trainer_colocate_async import PPOTrainerColocateAsync
 from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
 
 from hiexp_verl.errors import HiExpError
-from hiexp_verl.hek.store import HEK
 from hiexp_verl.jsonl import write_jsonl
 from hiexp_verl.plugin.advantage import Arms, baseline_within
 from hiexp_verl.plugin.agent_loop import settings_of
@@ -20,6 +19,7 @@ from hiexp_verl.plugin.metrics import EpisodeOutcome
 from hiexp_verl.plugin.retrieval import retrieval_for
 from hiexp_verl.plugin.watch import Watch
 from hiexp_verl.run.arm import arm_of
+from hiexp_verl.run.encoders import open_hek, pinned
 from hiexp_verl.types import TRAJECTORY_KEY
 
 
@@ -29,22 +29,23 @@ class HiExpTrainer(PPOTrainer):
     mode: str  # the name of verl's trainer under it
 
     def __init__(self, config: DictConfig) -> None:
-        self.settings = settings_of(config)
+        self.settings = settings = pinned(settings_of(config))
         with open_dict(config):
             # verl compares the mode with its own names in a dozen places; ours differ from them in nothing that these decide.
             config.trainer.v1.trainer_mode = self.mode
-            if self.settings.group.strip:
+            if settings.hek_hash:  # the agent loops of all nodes get this config: one HEK, whatever happens to CURRENT
+                config.hiexp.hek, config.hiexp.hek_hash = settings.hek, settings.hek_hash
+            if settings.group.strip:
                 # Sampled with experience, trained without: verl's own correction, clipped at its threshold, bridges the two.
                 correction = config.algorithm.rollout_correction
                 correction.rollout_is = correction.rollout_is or "token"
         super().__init__(config)
         # Starts loading encoder, HEK and corpus while the models are initialised; agent loops of this node find it.
-        self.retrieval = retrieval_for(self.settings)
-        hek = HEK.load(Path(self.settings.hek)) if self.settings.enabled and self.settings.hek else None
-        self.identity = identity_of(self.settings, hek)
-        rollout = config.actor_rollout_ref.rollout
+        self.retrieval = retrieval_for(settings)
+        hek, rollout = open_hek(settings), config.actor_rollout_ref.rollout
+        self.identity = identity_of(settings, hek)
         self.stop: HiExpError | None = None  # why the run is to end with this step
-        self.watch = Watch(self.settings, hek, n=rollout.n, max_searches=max(0, (rollout.multi_turn.max_assistant_turns or 1) - 1))
+        self.watch = Watch(settings, hek, n=rollout.n, max_searches=max(0, (rollout.multi_turn.max_assistant_turns or 1) - 1))
 
     def _load_checkpoint(self) -> None:
         folder = folder_to_resume(self.config)

@@ -15,7 +15,7 @@ from hiexp_verl.hek.store import HEK
 from hiexp_verl.jsonl import read_questions
 from hiexp_verl.llm import open_model
 from hiexp_verl.policy_tokenizer import PolicyTokenizer
-from hiexp_verl.run.encoders import open_encoders
+from hiexp_verl.run.encoders import open_encoders, open_hek
 from hiexp_verl.run.episode import EpisodeSettings
 from hiexp_verl.run.experience import Experience
 from hiexp_verl.run.guide import rough_tokens
@@ -49,7 +49,7 @@ def rollout_command(arguments: argparse.Namespace) -> str:
         tokenizer = PolicyTokenizer(model_dir)
         room = min(arguments.max_model_len, context_length(model_dir)) - arguments.max_tokens
         check_prompts(questions, tokenizer, check_format(arguments.format), room)
-    encoder, search_encoder = open_encoders(run)
+    encoder, search_encoder = open_encoders(run, open_hek(run))
     search = open_search(run.search, search_encoder)
     experience = open_experience(arguments.hek, encoder, tokenizer, control=run.control) if encoder is not None else None
     settings = EpisodeSettings(

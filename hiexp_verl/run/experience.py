@@ -3,10 +3,13 @@
 from collections.abc import Callable, Sequence
 
 from hiexp_verl.config import StartConfig, StepConfig
+from hiexp_verl.errors import HiExpError
 from hiexp_verl.hek import Retriever
 from hiexp_verl.run.guide import Guide, Place, Shown, rough_tokens
-from hiexp_verl.run.lookup import ExperienceRequest, Lookup
-from hiexp_verl.types import Message, Question
+from hiexp_verl.run.lookup import ExperienceRequest, Lookup, LookupFailed
+from hiexp_verl.types import Hit, Message, Question
+
+MAX_FAILURES_IN_A_ROW = 20  # more than one batch of a rollout's 16 episodes: a single fault does not end it
 
 
 class Experience:
@@ -36,6 +39,8 @@ class Experience:
         self.content_hash = retriever.hek.header.content_hash
         self._lookup = Lookup(retriever, start, step, control)
         self._leave_one_out = leave_one_out
+        self.lookup_failures = 0
+        self._failures_in_a_row = 0
 
     def told(self) -> dict[str, str]:
         """Return what tells this experience from another: two runs with the same are comparable."""
@@ -43,7 +48,7 @@ class Experience:
 
     async def at_start(self, messages: Sequence[Message], question: Question) -> tuple[list[Message], Shown]:
         """Return the first messages with E3 and E2 added, and what was shown."""
-        hits = await self._lookup(self._request("start", question.question, question))
+        hits = await self._look_up(self._request("start", question.question, question))
         return self.guide.at_start(messages, hits)
 
     async def at_search(self, query: str, question: Question, shown: Shown) -> tuple[str, Shown]:
@@ -51,8 +56,24 @@ class Experience:
 
         `shown` is what the episode has been shown before; none of it is shown again.
         """
-        hits = await self._lookup(self._request("step", query, question, len(shown.ids)))
+        hits = await self._look_up(self._request("step", query, question, len(shown.ids)))
         return self.guide.at_search(hits, shown.ids)
+
+    async def _look_up(self, request: ExperienceRequest) -> list[Hit]:
+        try:
+            hits = await self._lookup(request)
+        except LookupFailed as error:
+            error.tell()
+            self.lookup_failures += 1
+            self._failures_in_a_row += 1
+            if self._failures_in_a_row == MAX_FAILURES_IN_A_ROW:
+                raise HiExpError(
+                    f"{MAX_FAILURES_IN_A_ROW} look-ups of experience failed in a row ({error.reason}: {error.detail}); "
+                    "mend the encoder and start again, with --resume what is finished stays"
+                ) from error
+            return []
+        self._failures_in_a_row = 0
+        return hits
 
     def _request(self, place: Place, text: str, question: Question, beyond: int = 0) -> ExperienceRequest:
         own = (question.id, question.question) if self._leave_one_out else (None, "")

@@ -1,13 +1,23 @@
 """Look experience up for concurrent episodes: one encoder call and one matrix product answer many of them."""
 
+import logging
 from dataclasses import dataclass
+
+import numpy as np
 
 from hiexp_verl.batching import MicroBatcher
 from hiexp_verl.config import StartConfig, StepConfig
+from hiexp_verl.encoder import Vectors
 from hiexp_verl.hek.retrieve import Retriever
 from hiexp_verl.run.control import drawn, levels_at, shuffled
 from hiexp_verl.run.guide import LEVELS_OF, Place
+from hiexp_verl.run.query_vectors import QueryVectors
 from hiexp_verl.types import Hit
+
+logger = logging.getLogger(__name__)
+
+LOOKUP_SECONDS = 60.0  # for one batch: a thousand times what an encoder needs, so one that takes longer hangs
+_told: set[str] = set()  # reasons of failures
 
 
 @dataclass(frozen=True)
@@ -21,13 +31,34 @@ class ExperienceRequest:
     beyond: int = 0  # hits wanted beyond the place's top k, to fall back on where the episode has seen the best
 
 
+class LookupFailed(Exception):
+    """A look-up that could not be made.
+
+    Not a `HiExpError`: it is no fault of the user, and one failed look-up must not end a run. The episode goes on without
+    experience and counts it.
+    """
+
+    def __init__(self, reason: str, detail: str = "") -> None:
+        super().__init__(reason, detail)  # both in args, so that it survives pickling between processes
+        self.reason = reason  # "encoder failed", "encoder hangs", "NaN or infinity in the vector", "retrieval died"
+        self.detail = detail
+
+    def tell(self) -> None:
+        """Log a warning, the first time for this reason in this process."""
+        if self.reason not in _told:
+            _told.add(self.reason)
+            logger.warning("a look-up of experience failed (%s: %s); from here on only counted", self.reason, self.detail)
+
+
 class Lookup:
     """What a HEK has to say at each place, within its limits; calls are micro-batched.
 
     Without a minimum score for the step, the one that the HEK was calibrated to holds.
     """
 
-    def __init__(self, retriever: Retriever, start: StartConfig, step: StepConfig, control: str = "full") -> None:
+    def __init__(
+        self, retriever: Retriever, start: StartConfig, step: StepConfig, control: str = "full", timeout: float = LOOKUP_SECONDS
+    ) -> None:
         self._retriever = Retriever(shuffled(retriever.hek), retriever.encoder) if control == "shuffled" else retriever
         self._control = control
         calibrated = retriever.hek.header.thresholds.get("step_min_score")
@@ -36,14 +67,35 @@ class Lookup:
             "start": start.min_score,
             "step": step.min_score if step.min_score is not None else calibrated,
         }
-        self._batched = MicroBatcher[ExperienceRequest, list[Hit]](self._answer)
+        self._queries = QueryVectors(retriever.encoder)
+        self._batched = MicroBatcher[ExperienceRequest, list[Hit] | LookupFailed](self._answer, timeout=timeout)
 
     async def __call__(self, request: ExperienceRequest) -> list[Hit]:
-        """Return the entries found, best first."""
-        return await self._batched(request)
+        """Return the entries found, best first.
 
-    def _answer(self, requests: list[ExperienceRequest]) -> list[list[Hit]]:
-        queries_N_D = self._retriever.encoder.encode_queries([r.text for r in requests])
+        Raises:
+            LookupFailed: the encoder raised, hung, or gave no direction.
+        """
+        try:
+            found = await self._batched(request)
+        except TimeoutError as error:
+            raise LookupFailed("encoder hangs", str(error)) from error
+        if isinstance(found, LookupFailed):
+            raise found
+        return found
+
+    def _answer(self, requests: list[ExperienceRequest]) -> list[list[Hit] | LookupFailed]:
+        try:
+            queries_N_D = self._queries.encode([r.text for r in requests])
+        except Exception as error:  # whatever can ail a model; counted and told by who asked
+            if len(requests) > 1:  # one text that the encoder cannot digest must not fail those that share its batch
+                return [answer for request in requests for answer in self._answer([request])]
+            return [LookupFailed("encoder failed", f"{type(error).__name__}: {str(error)[:200]}")]
+        hits = self._find(requests, queries_N_D)
+        broken = LookupFailed("NaN or infinity in the vector", "the encoder is broken")
+        return [found if np.isfinite(query_D).all() else broken for found, query_D in zip(hits, queries_N_D, strict=True)]
+
+    def _find(self, requests: list[ExperienceRequest], queries_N_D: Vectors) -> list[list[Hit]]:
         answers: list[list[Hit]] = [[] for _ in requests]
         for place in LEVELS_OF:
             rows = [i for i, r in enumerate(requests) if r.place == place]

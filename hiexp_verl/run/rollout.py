@@ -66,6 +66,8 @@ def rollout(
     trajectories = sorted(read_trajectories(path), key=lambda t: (order.get(t.id, (len(order), 0)), t.id))
     write_jsonl(path, trajectories)
     summary = {**summarise(t for t in trajectories if t.id in order), "k": k, "model": client.model, "resumed": len(done)}
+    if experience is not None:
+        summary["lookup_failures"] = experience.lookup_failures
     summary["seconds"] = round(time.monotonic() - started, 2)
     with atomic_writer(out_dir / SUMMARY) as file:
         file.write(json.dumps(summary, indent=1) + "\n")

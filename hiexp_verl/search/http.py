@@ -14,6 +14,16 @@ from hiexp_verl.search.wire import read_reply, write_request
 logger = logging.getLogger(__name__)
 
 MAX_BACKOFF_SECONDS = 8.0
+FIRST_BACKOFF_SECONDS = 0.5
+
+
+def longest_answer(timeout: float, retries: int) -> float:
+    """Return the seconds that a search may take with all its retries.
+
+    The client's own time-out is for each piece of a reply: a server that drips one byte at a time would never run into it.
+    """
+    pauses = sum(min(MAX_BACKOFF_SECONDS, FIRST_BACKOFF_SECONDS * 2**attempt) * 1.5 for attempt in range(retries))
+    return timeout * (retries + 1) + pauses
 
 
 class HttpSearch:
@@ -30,7 +40,9 @@ class HttpSearch:
         HiExpError: the address is not one.
     """
 
-    def __init__(self, url: str, timeout: float = 30.0, retries: int = 3, cache_size: int = 10_000, backoff: float = 0.5) -> None:
+    def __init__(
+        self, url: str, timeout: float = 30.0, retries: int = 3, cache_size: int = 10_000, backoff: float = FIRST_BACKOFF_SECONDS
+    ) -> None:
         import httpx
 
         self.url = _full_url(url)

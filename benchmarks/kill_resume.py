@@ -1,0 +1,209 @@
+"""Kill -9 a training run on the CPU at random points, and resume it until it is done; compare it with one that was left alone.
+
+    make demo && python -m benchmarks.kill_resume --from outputs/demo --kills 20
+
+Needs the demo's outputs (policy, HEK, questions). Each life is verl's own trainer with real vLLM; a kill takes the driver and
+every process it started, at a moment drawn between its start and some steps later: imports, weights being loaded, rollouts,
+updates, checkpoints. Writes benchmarks/results/kill_resume.{json,md}.
+"""
+
+import argparse
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import time
+import uuid
+from pathlib import Path
+from typing import Any
+
+from benchmarks._machine import as_lines, facts
+from hiexp_verl.train import trainer_command
+
+RESULTS = Path(__file__).parent / "results"
+RECIPE = Path(__file__).parents[1] / "recipes" / "cpu_demo"
+MARK = "HIEXP_KILL_RESUME"  # in the environment of every process of a run, however it was started
+REWARD = "hiexp/reward_mean"
+
+
+class Run:
+    """One training run in a folder of its own."""
+
+    def __init__(self, demo: Path, folder: Path, steps: int) -> None:
+        self.folder, self.steps = folder, steps
+        assets = demo / "assets"
+        checkpoint = "actor_rollout_ref.actor.checkpoint"
+        overrides = [
+            *("--config-dir", str(RECIPE), "--config-name", "grpo", f"hydra.run.dir={folder / 'hydra'}"),
+            f"hiexp.hek={demo / 'build' / 'hek'}",
+            f"hiexp.search.corpus={assets / 'factbook' / 'corpus.jsonl'}",
+            f"hiexp.dump_dir={folder / 'episodes'}",
+            "hiexp.seed=7",
+            "hiexp.max_tokens_per_turn=48",
+            f"data.train_files={assets / 'train.jsonl'}",
+            f"data.val_files={assets / 'val.jsonl'}",
+            "data.train_batch_size=2",
+            f"actor_rollout_ref.model.path={demo / 'warm_start' / 'model'}",
+            "actor_rollout_ref.rollout.n=2",
+            "actor_rollout_ref.actor.ppo_mini_batch_size=2",
+            f"{checkpoint}.save_contents=[model,optimizer,extra]",
+            f"trainer.total_training_steps={steps}",
+            "trainer.save_freq=1",
+            "trainer.max_actor_ckpt_to_keep=2",
+            f"trainer.default_local_dir={folder / 'checkpoints'}",
+        ]
+        self._command, self._environment = trainer_command(overrides, cpu=True)
+        self._environment["VERL_FILE_LOGGER_PATH"] = str(folder / "metrics.jsonl")
+        folder.mkdir(parents=True)
+
+    def live(self, seconds: float | None = None) -> int | None:
+        """Run until it ends (return its code) or is killed after so many seconds (return None)."""
+        mark = uuid.uuid4().hex
+        with (self.folder / "log.txt").open("a", encoding="utf-8") as log:
+            driver = subprocess.Popen(
+                self._command, env={**self._environment, MARK: mark}, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+            )
+            try:
+                return driver.wait(timeout=seconds)
+            except subprocess.TimeoutExpired:
+                return None
+            finally:
+                for _ in range(3):  # one may be starting another
+                    for pid in _marked(mark):
+                        _kill(pid)
+                    time.sleep(0.3)
+                driver.wait()
+
+    @property
+    def saved(self) -> int:
+        """The step that verl would resume from."""
+        marker = self.folder / "checkpoints" / "latest_checkpointed_iteration.txt"
+        return int(marker.read_text() or -1) if marker.is_file() else 0
+
+    def metrics(self) -> dict[int, dict[str, float]]:
+        """Return each step's metrics, of the life that came last where a step was repeated."""
+        path = self.folder / "metrics.jsonl"
+        lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+        rows = [json.loads(line) for line in lines if line.endswith("}}")]
+        return {row["step"]: row["data"] for row in rows if REWARD in row["data"]}
+
+    def episodes(self) -> dict[int, list[dict[str, Any]]]:
+        """Return each step's episodes, in the order of question and sample."""
+        found = {}
+        for path in sorted((self.folder / "episodes").glob("*.jsonl")):
+            rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+            found[int(path.stem)] = sorted(rows, key=lambda row: row["id"])
+        return found
+
+
+def _marked(mark: str) -> list[int]:
+    """Return the processes whose environment has the mark, wherever Ray put them in the process tree."""
+    wanted = f"{MARK}={mark}".encode()
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit() and int(entry.name) != os.getpid():
+            try:
+                if wanted in (entry / "environ").read_bytes():
+                    found.append(int(entry.name))
+            except OSError:
+                continue  # it ended meanwhile
+    return found
+
+
+def _kill(pid: int) -> None:
+    try:
+        os.kill(pid, signal.SIGKILL)
+    except ProcessLookupError:
+        return
+
+
+def compare(alone: Run, killed: Run) -> list[dict[str, Any]]:
+    """Return for each step how far the killed run equals the one left alone."""
+    table = []
+    metrics, episodes = (alone.metrics(), killed.metrics()), (alone.episodes(), killed.episodes())
+    for step in range(1, alone.steps + 1):
+        one, other = episodes[0].get(step, []), episodes[1].get(step, [])
+        table.append(
+            {
+                "step": step,
+                "reward": [m[step][REWARD] if step in m else None for m in metrics],
+                "gradient": [m[step]["actor/grad_norm"] if step in m else None for m in metrics],
+                "episodes": len(one),
+                "same_questions": [r["id"] for r in one] == [r["id"] for r in other],
+                "same_start_entries": sum(_shown(a, "start") == _shown(b, "start") for a, b in zip(one, other, strict=False)),
+                "same_step_entries": sum(_shown(a, "step") == _shown(b, "step") for a, b in zip(one, other, strict=False)),
+                "same_text": sum(a["messages"] == b["messages"] for a, b in zip(one, other, strict=False)),
+            }
+        )
+    return table
+
+
+def _shown(episode: dict[str, Any], place: str) -> list[tuple[str, float]]:
+    return [(row["entry"], row["score"]) for row in episode["extra"]["shown"] if row["place"] == place]
+
+
+def main() -> None:
+    """Train once undisturbed, once with kills; write the comparison."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--from", dest="demo", type=Path, default=Path("outputs/demo"), help="the demo's outputs (default outputs/demo)")
+    parser.add_argument("--out", type=Path, default=Path("outputs/kill_resume"), help="where both runs go (default outputs/kill_resume)")
+    parser.add_argument("--kills", type=int, default=20)
+    parser.add_argument("--steps", type=int, default=10)
+    parser.add_argument("--seed", type=int, default=0, help="of the moments of the kills")
+    arguments = parser.parse_args()
+    machine, draw = facts(), random.Random(arguments.seed)
+    shutil.rmtree(arguments.out, ignore_errors=True)
+    alone = Run(arguments.demo.resolve(), arguments.out.resolve() / "alone", arguments.steps)
+    started = time.monotonic()
+    if alone.live() != 0:
+        raise SystemExit(f"the run left alone failed; see {alone.folder / 'log.txt'}")
+    whole = time.monotonic() - started
+    print(f"left alone: {arguments.steps} steps in {whole:.0f} s", flush=True)
+    killed = Run(arguments.demo.resolve(), arguments.out.resolve() / "killed", arguments.steps)
+    lives: list[dict[str, Any]] = []
+    while True:
+        disturbed = len(lives) < arguments.kills
+        # A life needs most of `whole` before its first step; the last step is not to end before the last kill.
+        seconds = draw.uniform(0.1, 0.6) * whole if disturbed and killed.saved < arguments.steps - 1 else None
+        if disturbed and seconds is None:
+            seconds = draw.uniform(0.05, 0.25) * whole
+        before = killed.saved
+        code = killed.live(seconds)
+        lives.append({"seconds": seconds, "code": code, "from": before, "to": killed.saved})
+        print(json.dumps(lives[-1]), flush=True)
+        if code is not None:
+            break
+    table = compare(alone, killed)
+    result = {"machine": machine, "steps": arguments.steps, "seconds_alone": whole, "lives": lives, "rows": table}
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / "kill_resume.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    (RESULTS / "kill_resume.md").write_text(_markdown(result), encoding="utf-8")
+    print(_markdown(result))
+
+
+def _markdown(result: dict[str, Any]) -> str:
+    lives, rows = result["lives"], result["rows"]
+    kills = [life for life in lives if life["code"] is None]
+    lines = ["# Killed and resumed", "", *as_lines(result["machine"]), ""]
+    lines += [
+        f"{result['steps']} steps of GRPO on the CPU; {len(kills)} times kill -9, the last life ended with code {lives[-1]['code']}.",
+        "Each column holds the run left alone beside the killed one, or how many of its episodes they share.",
+        "",
+        "| step | reward | gradient norm | same questions | same E2/E3 | same E1 | same text |",
+        "| ---: | --- | --- | --- | --- | --- | --- |",
+    ]
+    for r in rows:
+        pairs = " | ".join(" / ".join("-" if v is None else f"{v:.4f}" for v in r[key]) for key in ("reward", "gradient"))
+        shares = " | ".join(f"{r[key]} of {r['episodes']}" for key in ("same_start_entries", "same_step_entries", "same_text"))
+        lines.append(f"| {r['step']} | {pairs} | {'yes' if r['same_questions'] else 'no'} | {shares} |")
+    lines += ["", "| life | killed after s | from step | saved step |", "| ---: | ---: | ---: | ---: |"]
+    for number, life in enumerate(lives, 1):
+        after = "ended" if life["seconds"] is None or life["code"] is not None else f"{life['seconds']:.0f}"
+        lines.append(f"| {number} | {after} | {life['from']} | {life['to']} |")
+    return "\n".join([*lines, ""])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,122 @@
+"""An encoder that dies, hangs or gives NaN: the look-up fails, is told once and counted, and everything else goes on."""
+
+import asyncio
+import logging
+import threading
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from hiexp_verl.config import StartConfig, StepConfig
+from hiexp_verl.encoder import HashEncoder
+from hiexp_verl.errors import HiExpError
+from hiexp_verl.hek import Retriever
+from hiexp_verl.run import lookup as lookup_module
+from hiexp_verl.run.experience import MAX_FAILURES_IN_A_ROW, Experience
+from hiexp_verl.run.guide import Shown
+from hiexp_verl.run.lookup import ExperienceRequest, Lookup, LookupFailed
+from hiexp_verl.run.query_vectors import QueryVectors
+from tests.factories import entry, hek_of, question
+
+ENCODER = HashEncoder(32)
+HEK = hek_of([entry("e1-a", title="capital"), entry("e2-a", "e2", title="capital")], ENCODER)
+
+
+class Ailing:
+    """A hash encoder that does as it is told by the text."""
+
+    identity = ENCODER.identity
+
+    def __init__(self):
+        self.batches, self.released = [], threading.Event()
+
+    def encode_queries(self, texts):
+        self.batches.append(list(texts))
+        vectors = ENCODER.encode_queries(texts)
+        for row, text in enumerate(texts):
+            if text == "dies":
+                raise RuntimeError("out of memory")
+            if text == "hangs":
+                self.released.wait(30)
+            if text in ("nan", "inf"):
+                vectors[row, 0] = float(text)
+        return vectors[:-1] if "short" in texts else vectors
+
+    encode_passages = encode_queries
+
+
+def ask(texts, timeout=60.0, encoder=None):
+    """Look all texts up at once; return the hits, or the reason of the failure."""
+    encoder = encoder or Ailing()
+
+    async def ask_all():
+        lookup = Lookup(Retriever(HEK, encoder), StartConfig(), StepConfig(min_score=-1.0), timeout=timeout)
+        found = await asyncio.gather(*(lookup(ExperienceRequest("step", text)) for text in texts), return_exceptions=True)
+        encoder.released.set()
+        return found
+
+    found = asyncio.run(ask_all())
+    assert all(isinstance(each, list | LookupFailed) for each in found), found
+    return [each.reason if isinstance(each, LookupFailed) else [hit.entry.id for hit in each] for each in found]
+
+
+@pytest.mark.parametrize("text", ["nan", "inf"])
+def test_a_vector_that_is_no_direction_fails_its_own_look_up_alone(text):
+    assert ask(["good", text, "better"]) == [["e1-a"], "NaN or infinity in the vector", ["e1-a"]]
+
+
+def test_a_text_that_the_encoder_cannot_digest_fails_its_own_look_up_alone():
+    assert ask(["good", "dies", "better"]) == [["e1-a"], "encoder failed", ["e1-a"]]
+    assert ask(["\ud800", "good"]) == ["encoder failed", ["e1-a"]]  # half a character, as a JSON escape can be
+
+
+def test_too_few_vectors_are_a_failure():
+    assert ask(["short"]) == ["encoder failed"]
+
+
+def test_an_encoder_that_hangs_fails_its_batch_in_time():
+    assert ask(["hangs", "beside"], timeout=0.2) == ["encoder hangs", "encoder hangs"]
+
+
+def test_the_encoder_is_asked_once_for_each_text_and_never_keeps_a_nan():
+    encoder = Ailing()
+    vectors = QueryVectors(encoder, size=2)
+    first = vectors.encode(["a", "b", "a"])
+    assert encoder.batches == [["a", "b"]]
+    np.testing.assert_array_equal(first, ENCODER.encode_queries(["a", "b", "a"]))
+    np.testing.assert_array_equal(vectors.encode(["b", "c"]), ENCODER.encode_queries(["b", "c"]))
+    assert encoder.batches[1:] == [["c"]]
+    vectors.encode(["a"])  # the least recently used of three, and there is room for two
+    assert encoder.batches[2:] == [["a"]]
+    vectors.encode(["nan"])
+    vectors.encode(["nan"])
+    assert encoder.batches[3:] == [["nan"], ["nan"]]
+
+
+def test_a_rollout_goes_on_without_counts_warns_once_and_gives_up_after_a_row(caplog, monkeypatch):
+    monkeypatch.setattr(lookup_module, "_told", set())
+    experience = Experience(Retriever(HEK, Ailing()), StartConfig(), StepConfig(min_score=-1.0))
+
+    async def play():
+        for _ in range(MAX_FAILURES_IN_A_ROW - 1):
+            assert await experience.at_search("dies", question(), Shown()) == ("", Shown())
+        text, _ = await experience.at_search("good", question(), Shown())
+        assert "Search the country first." in text
+        for _ in range(MAX_FAILURES_IN_A_ROW - 1):
+            _, shown = await experience.at_start([], question(question="dies"))
+            assert shown == Shown()
+        await experience.at_search("nan", question(), Shown())
+
+    with caplog.at_level(logging.WARNING), pytest.raises(HiExpError, match=r"20 look-ups of experience failed in a row \(NaN"):
+        asyncio.run(play())
+    assert experience.lookup_failures == 2 * MAX_FAILURES_IN_A_ROW - 1
+    told = [record.getMessage() for record in caplog.records]
+    assert len(told) == 2 and "RuntimeError: out of memory" in told[0] and "NaN" in told[1]
+
+
+def test_a_hek_with_nan_in_it_is_refused():
+    vectors = HEK.vectors_E_D.copy()
+    vectors[1, 0] = np.nan
+    with pytest.raises(HiExpError, match="e2-a has the norm nan"):
+        replace(HEK, vectors_E_D=vectors)
