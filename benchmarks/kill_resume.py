@@ -16,6 +16,7 @@ import signal
 import subprocess
 import time
 import uuid
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -58,23 +59,27 @@ class Run:
         self._environment["VERL_FILE_LOGGER_PATH"] = str(folder / "metrics.jsonl")
         folder.mkdir(parents=True)
 
-    def live(self, seconds: float | None = None) -> int | None:
-        """Run until it ends (return its code) or is killed after so many seconds (return None)."""
+    def live(self, die: Callable[[float], bool] = lambda seconds: False, *overrides: str) -> int | None:
+        """Run until it ends (return its code), or is killed because `die(seconds since its start)` says so (return None)."""
         mark = uuid.uuid4().hex
         with (self.folder / "log.txt").open("a", encoding="utf-8") as log:
-            driver = subprocess.Popen(
-                self._command, env={**self._environment, MARK: mark}, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
-            )
+            command, environment = [*self._command, *overrides], {**self._environment, MARK: mark}
+            driver = subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
+            started = time.monotonic()
             try:
-                return driver.wait(timeout=seconds)
-            except subprocess.TimeoutExpired:
-                return None
+                while (code := driver.poll()) is None and not die(time.monotonic() - started):
+                    time.sleep(0.1)
+                return code
             finally:
                 for _ in range(3):  # one may be starting another
                     for pid in _marked(mark):
                         _kill(pid)
                     time.sleep(0.3)
                 driver.wait()
+
+    def log_end(self) -> str:
+        """The last lines of the log."""
+        return (self.folder / "log.txt").read_text(encoding="utf-8", errors="replace")[-4000:]
 
     @property
     def saved(self) -> int:
@@ -170,7 +175,7 @@ def main() -> None:
         if disturbed and seconds is None:
             seconds = draw.uniform(0.05, 0.25) * whole
         before = killed.saved
-        code = killed.live(seconds)
+        code = killed.live((lambda passed, at=seconds: passed > at) if seconds is not None else lambda passed: False)
         lives.append({"seconds": seconds, "code": code, "from": before, "to": killed.saved})
         print(json.dumps(lives[-1]), flush=True)
         if code is not None:

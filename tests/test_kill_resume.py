@@ -1,0 +1,32 @@
+"""A training run that is killed comes back whole: the policy, its experience and the order of the data."""
+
+import json
+
+import pytest
+
+pytestmark = [pytest.mark.e2e, pytest.mark.verl]
+pytest.importorskip("verl")
+
+from benchmarks.kill_resume import Run  # noqa: E402
+from hiexp_verl.plugin.checkpoint import STATE  # noqa: E402
+
+
+def test_a_run_killed_after_a_checkpoint_goes_on_from_it_and_no_other_does(demo, tmp_path):
+    run = Run(demo, tmp_path / "run", steps=2)
+    assert run.live(lambda seconds: run.saved >= 1) is None, run.log_end()
+    first = run.episodes()[1]
+    seen_by_then = seen(run, 1)
+    assert run.live(lambda seconds: False, "hiexp.control=random") == 1
+    assert "was made with hiexp.control=full, this run has random" in run.log_end()
+    assert run.live() == 0, run.log_end()
+    assert sorted(run.metrics()) == [1, 2]
+    assert run.episodes()[1] == first, "the step of the checkpoint was not played again"
+    questions = [{row["question_id"] for row in rows} for rows in run.episodes().values()]
+    assert len(questions) == 2 and not questions[0] & questions[1], "the data went on where it was"
+    assert 0 < seen_by_then < seen(run, 2)
+
+
+def seen(run, step):
+    """Return how often entries had been seen at a checkpoint."""
+    state = json.loads((run.folder / "checkpoints" / f"global_step_{step}" / STATE).read_text())
+    return sum(counter["episodes"] for counter in state["watched"]["counters"].values())
