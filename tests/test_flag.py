@@ -11,6 +11,7 @@ import pytest
 pytestmark = pytest.mark.verl
 pytest.importorskip("verl")
 
+import datasets  # noqa: E402
 import huggingface_hub  # noqa: E402
 import hydra  # noqa: E402
 
@@ -189,6 +190,10 @@ def test_a_hek_that_knows_a_validation_question_is_refused(good, tmp_path, text)
     (tmp_path / "val.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     assert "the HEK was distilled from 1 of the 2 validation questions" in refusal(good)
     assert "(the first: dev-7); take them out of data.val_files" in refusal(good)
+    prompts = [[{"role": "user", "content": f"Answer the given question. Question: {asked}\n"}] for asked in ("Who?", text)]
+    datasets.Dataset.from_dict({"prompt": prompts}).to_parquet(tmp_path / "val.parquet")
+    assert "1 of the 2 validation questions" in (told := refusal({**good, "data.val_files": tmp_path / "val.parquet"}))
+    assert "(the first: row 1)" in told
     passes({**good, "hiexp.enabled": "false"})
     passes({**good, "trainer.val_only": "true"})
 

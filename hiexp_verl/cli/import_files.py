@@ -12,6 +12,7 @@ _EPILOG = """\
 formats (one JSON object a line, .gz or plain):
   hiexp        trajectories of `hiexp rollout`, or of training with hiexp.dump_dir: checked and rewritten
   verl-dump    what verl writes to trainer.rollout_data_dir or trainer.validation_data_dir; chat templates like ChatML
+               (episodes that our trainer played for validation say so, and hiexp build leaves them out)
   openai       {"messages": [...], "answer": "Paris"}; optional: question, question_id, id, score, correct, model
   r1-searcher  {"question": ..., "answer": ..., "text": "the transcript"}; optional: dataset, model, prediction, correct.
                The tags in the transcript can be set, each as an opening and a closing text

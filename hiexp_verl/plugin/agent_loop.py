@@ -70,7 +70,7 @@ class HiExpAgentLoop(ToolAgentLoop):
         self.messages = copy.deepcopy(list(kwargs["raw_prompt"]))
         extra_info = kwargs.get("extra_info") or {}
         # Rows of other preprocessors have neither: then by text, as the importers know a question.
-        self.question = extra_info.get("question") or _last_user(self.messages)
+        self.question = extra_info.get("question") or last_user(self.messages)
         self.question_id = str(extra_info.get("question_id") or question_id_of(self.question))
         self.split = str(extra_info.get("split") or TRAIN)
         self.training = self.split == TRAIN
@@ -272,5 +272,6 @@ def _query_of(tool_call: FunctionCall) -> str | None:
     return query if isinstance(query, str) and query.strip() else None
 
 
-def _last_user(messages: list[Message]) -> str:
+def last_user(messages: list[Message]) -> str:
+    """Return what the last user message says, "" where there is none."""
     return next((str(m["content"]) for m in reversed(messages) if m["role"] == "user"), "")

@@ -3,11 +3,12 @@
 from pathlib import Path
 
 from omegaconf import DictConfig
+from pyarrow.parquet import read_table
 
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.hek.store import HEK
 from hiexp_verl.jsonl import read_questions
-from hiexp_verl.plugin.agent_loop import settings_of
+from hiexp_verl.plugin.agent_loop import last_user, settings_of
 from hiexp_verl.plugin.dataset import paths_of
 from hiexp_verl.policy_tokenizer import PolicyTokenizer
 from hiexp_verl.run.control import levels_at
@@ -43,14 +44,25 @@ def check_validation(data: DictConfig, hek: HEK | None) -> None:
     if both:
         raise HiExpError(f"{both[0]} is in data.train_files and data.val_files; validate on other questions, or set trainer.val_only=true")
     known = {content_words(source.question) for source in (hek.sources if hek is not None else ())} - {frozenset()}
-    for path in (Path(file).expanduser() for file in files if _is_jsonl(file)):
-        questions = read_questions(path)
-        found = [q.id for q in questions if content_words(q.question) in known]
+    for file in files:
+        texts = _asked(file, data.prompt_key)
+        found = [name for name, text in texts.items() if content_words(text) in known]
         if found:
             raise HiExpError(
-                f"the HEK was distilled from {len(found)} of the {len(questions)} validation questions of {path} (the first: {found[0]}); "
+                f"the HEK was distilled from {len(found)} of the {len(texts)} validation questions of {file} (the first: {found[0]}); "
                 "take them out of data.val_files, or build a HEK without them (`hiexp audit` lists what it knows)"
             )
+
+
+def _asked(file: str, prompt_key: str) -> dict[str, str]:
+    """Return the questions of a file by id, or by the number of the row; of a remote one, which verl fetches, none."""
+    path = Path(file).expanduser()
+    if _is_jsonl(file):
+        return {q.id: q.question for q in read_questions(path)}
+    if "://" in file or path.suffix != ".parquet":
+        return {}
+    prompts = read_table(path, columns=[prompt_key])[prompt_key].to_pylist()
+    return {f"row {i}": last_user(prompt).rpartition("Question:")[2] for i, prompt in enumerate(prompts)}
 
 
 def _absolute(file: str) -> str:
