@@ -34,6 +34,31 @@ def test_the_trained_policy_is_not_the_one_it_started_from(demo):
     assert all(step["actor/grad_norm"] > 0 for step in steps_of(demo, "grpo"))
 
 
+@pytest.mark.parametrize("algorithm", ["grpo", "gspo"])
+def test_before_the_update_the_ratio_is_one(demo, algorithm):
+    for step in steps_of(demo, algorithm):  # one mini-batch a step: old and current policy are the same
+        assert abs(step["actor/ppo_kl"]) < 1e-5 and step["actor/pg_clipfrac"] == 0.0
+
+
+def test_each_step_says_what_experience_and_search_did(demo):
+    for step in steps_of(demo, "grpo"):
+        assert step["hiexp/with_experience"] == step["hiexp/e2_hit_rate"] == 1.0
+        assert 0 < step["hiexp/start_score/p10"] <= step["hiexp/start_score/p90"] <= 1
+        assert step["hiexp/experience_tokens"] > 10 and step["hiexp/reward_mean"] == pytest.approx(step["critic/score/mean"], abs=1e-6)
+        assert {"hiexp/window/reward_variance", "hiexp/window/gradient_variance", "hiexp/alarm/reward"} <= set(step)
+
+
+def test_the_checkpoint_holds_the_hek_and_the_use_of_its_entries(demo):
+    state = json.loads((demo / "grpo" / "checkpoints" / "global_step_2" / "hiexp" / "state.json").read_text())
+    hek = HEK.load(demo / "build" / "hek")
+    assert state["step"] == 2 and state["identity"]["hek"] == hek.header.content_hash
+    counters = state["watched"]["counters"]
+    assert set(counters) <= {entry.id for entry in hek.entries}
+    dumps = [t for dump in (demo / "grpo" / "episodes").glob("*.jsonl") for t in read_trajectories(dump)]
+    for entry, counter in counters.items():
+        assert counter["episodes"] == sum(entry in {row["entry"] for row in t.extra["shown"]} for t in dumps)
+
+
 def test_the_warm_start_makes_it_search(demo):
     summary = json.loads((demo / "summary.json").read_text())
     assert summary["valid_search_after"] > summary["valid_search_before"]
