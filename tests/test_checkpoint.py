@@ -127,6 +127,7 @@ def test_a_watch_goes_on_where_its_state_was_taken(tmp_path):
         "e1_repeats": 0,
         "lookups": 2,
         "lookup_failures": 0,
+        "answer_text": "",
     }
     episodes = [EpisodeOutcome("q", 0.5, {**record, "dropped": 0})]
     one, other = (Watch(settings, hek, n=2, max_searches=3) for _ in range(2))

@@ -14,16 +14,32 @@ def shown(*entries):
     return rows
 
 
-def outcome(group="a", reward=0.0, searches=0, failed=0, entries=(), arm="all", repeated=0, repeats=0, dropped=0, lookups=(2, 0), **more):
+def outcome(
+    group="a", reward=0.0, searches=0, failed=0, entries=(), arm="all", repeated=0, repeats=0, dropped=0, lookups=(2, 0), answer="", **more
+):
     record = {"searches": searches, "failed_searches": failed, "shown": shown(*entries), "arm": arm, "repeated_queries": repeated}
     return EpisodeOutcome(
-        group, reward, {**record, "e1_repeats": repeats, "dropped": dropped, "lookups": lookups[0], "lookup_failures": lookups[1]}, **more
+        group,
+        reward,
+        {**record, "e1_repeats": repeats, "dropped": dropped, "lookups": lookups[0], "lookup_failures": lookups[1], "answer_text": answer},
+        **more,
     )
 
 
 def test_rates_are_shares_of_what_they_name():
     episodes = [
-        outcome("a", 1.0, 2, 0, [("e2-a", 0.5), ("e3-a", 0.3), ("e1-a", 0.9, 1)], repeats=2, repeated=1, dropped=4, tokens=30),
+        outcome(
+            "a",
+            1.0,
+            2,
+            0,
+            [("e2-a", 0.5), ("e3-a", 0.3), ("e1-a", 0.9, 1)],
+            repeats=2,
+            repeated=1,
+            dropped=4,
+            tokens=30,
+            answer="<answer> Kabul </answer>",
+        ),
         outcome("a", 0.0, 2, 1, tokens=10, lookups=(4, 1)),
         outcome("b", 0.1, 0, 0, [("e2-a", 0.4)]),
         outcome("b", 0.1, 1, 1, [("e2-b", 0.2)]),
@@ -31,6 +47,7 @@ def test_rates_are_shares_of_what_they_name():
     metrics = episode_metrics(episodes, max_searches=2)
     assert metrics["hiexp/e1_repeats"] == 0.5  # per episode
     assert metrics["hiexp/dropped"] == 1.0
+    assert metrics["hiexp/answered"] == 0.25
     assert metrics["hiexp/searches"] == 1.25
     assert metrics["hiexp/response_tokens"] == 10.0
     assert metrics["hiexp/valid_search_rate"] == 0.5  # episodes 1 and 2

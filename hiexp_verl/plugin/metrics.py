@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from hiexp_verl.scoring import extract_answer
+
 AVERAGED = ("acc", "em", "f1", "cem", "format")  # of what the reward says
 QUANTILES = (10, 50, 90)
 
@@ -35,6 +37,7 @@ def episode_metrics(episodes: Sequence[EpisodeOutcome], max_searches: int = 0) -
     levels = [{row["level"] for row in r["shown"]} for r in records]
     metrics = {f"hiexp/{key}": _mean([e.scores[key] for e in episodes]) for key in AVERAGED if all(key in e.scores for e in episodes)}
     metrics |= {
+        "hiexp/answered": _mean([bool(extract_answer(r["answer_text"])) for r in records]),
         "hiexp/response_tokens": _mean([e.tokens for e in episodes]),
         "hiexp/searches": _mean(made),
         "hiexp/valid_search_rate": _mean([r["searches"] > r["failed_searches"] for r in records]),
