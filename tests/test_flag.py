@@ -27,6 +27,12 @@ from tests.verl_fixtures import compose, tiny_tokenizer, write_corpus, write_hek
 RECIPES = Path(__file__).parents[1] / "recipes"
 ENGINE = "actor_rollout_ref.rollout.name=vllm"
 CPU_RUN = {"trainer.device": "cpu", "actor_rollout_ref.actor.strategy": "fsdp2", "actor_rollout_ref.rollout.tensor_model_parallel_size": 1}
+EVEN = {
+    **CPU_RUN,
+    "data.train_batch_size": 4,
+    "actor_rollout_ref.rollout.n": 3,
+    "actor_rollout_ref.rollout.log_prob_micro_batch_size_per_gpu": 4,
+}
 
 
 def test_grpo_sets_everything_hiexp_needs():
@@ -155,6 +161,11 @@ def test_malformed_questions_are_named_by_line(good, tmp_path):
         ({**CPU_RUN, "actor_rollout_ref.actor.strategy": "fsdp"}, "strategy=fsdp does not run on a CPU; set it to fsdp2"),
         ({**CPU_RUN, "actor_rollout_ref.model.lora_rank": 8}, "set actor_rollout_ref.model.lora.merge=true"),
         ({**CPU_RUN, "actor_rollout_ref.rollout.tensor_model_parallel_size": 2}, "tensor_model_parallel_size to 1, found 2"),
+        (
+            {**EVEN, "data.train_batch_size": 2},
+            "= 6 episodes are no multiple of actor_rollout_ref.rollout.log_prob_micro_batch_size_per_gpu=4",
+        ),
+        ({**EVEN, "actor_rollout_ref.ref.log_prob_micro_batch_size_per_gpu": 5}, "= 12 episodes are no multiple of actor_rollout_ref.ref."),
     ],
 )
 def test_what_verl_or_a_cpu_cannot_do_is_refused(good, change, message):
@@ -170,6 +181,12 @@ def test_what_they_can_do_passes(good):
 
 def test_on_a_cpu_lora_is_merged_unless_told_otherwise():
     assert settings_module.compose("gspo", cpu=True)["actor_rollout_ref"]["model"]["lora"] == {"merge": True}
+
+
+def test_only_micro_batches_that_are_used_must_come_out_even(good):
+    passes({**good, **EVEN})
+    passes({**good, **EVEN, "actor_rollout_ref.ref.log_prob_micro_batch_size_per_gpu": 5, "actor_rollout_ref.actor.use_kl_loss": "false"})
+    passes({**good, **EVEN, "data.train_batch_size": 2, "actor_rollout_ref.rollout.log_prob_use_dynamic_bsz": "true"})
 
 
 def passes(settings):

@@ -44,3 +44,20 @@ def check_cpu(config: DictConfig) -> None:
             f"on a CPU one process serves the model; set actor_rollout_ref.rollout.tensor_model_parallel_size to 1, "
             f"found {rollout.tensor_model_parallel_size}"
         )
+    check_divisible(config.data.train_batch_size * rollout.n, rollout, "rollout.log_prob_micro_batch_size_per_gpu", "data.train_batch_size")
+    if actor.use_kl_loss:
+        ref = config.actor_rollout_ref.ref
+        check_divisible(config.data.train_batch_size * rollout.n, ref, "ref.log_prob_micro_batch_size_per_gpu", "data.train_batch_size")
+
+
+def check_divisible(episodes: int, block: DictConfig, setting: str, batch: str) -> None:
+    """Check that a step's episodes come out even in micro-batches; verl finds out when all of them are played.
+
+    Raises:
+        HiExpError: they do not.
+    """
+    size = block.log_prob_micro_batch_size_per_gpu
+    if size and not block.log_prob_use_dynamic_bsz and episodes % size:
+        raise HiExpError(
+            f"{batch} x actor_rollout_ref.rollout.n = {episodes} episodes are no multiple of actor_rollout_ref.{setting}={size}; change one"
+        )
