@@ -4,7 +4,7 @@
 
 Needs the demo's outputs (policy, HEK, questions). Each life is verl's own trainer with real vLLM; a kill takes the driver and
 every process it started, at a moment drawn between its start and some steps later: imports, weights being loaded, rollouts,
-updates, checkpoints. Writes benchmarks/results/kill_resume.{json,md}.
+updates, checkpoints. The unit of those moments is the time that the undisturbed run takes to its first checkpoint. Writes benchmarks/results/kill_resume.{json,md}.
 """
 
 import argparse
@@ -161,19 +161,24 @@ def main() -> None:
     machine, draw = facts(), random.Random(arguments.seed)
     shutil.rmtree(arguments.out, ignore_errors=True)
     alone = Run(arguments.demo.resolve(), arguments.out.resolve() / "alone", arguments.steps)
+    firsts: list[float] = []
+
+    def note_first(passed: float) -> bool:
+        if not firsts and alone.saved >= 1:
+            firsts.append(passed)
+        return False
+
     started = time.monotonic()
-    if alone.live() != 0:
+    if alone.live(note_first) != 0:
         raise SystemExit(f"the run left alone failed; see {alone.folder / 'log.txt'}")
-    whole = time.monotonic() - started
-    print(f"left alone: {arguments.steps} steps in {whole:.0f} s", flush=True)
+    whole, first = time.monotonic() - started, firsts[0]
+    print(f"left alone: {arguments.steps} steps in {whole:.0f} s, the first checkpoint after {first:.0f} s", flush=True)
     killed = Run(arguments.demo.resolve(), arguments.out.resolve() / "killed", arguments.steps)
     lives: list[dict[str, Any]] = []
     while True:
         disturbed = len(lives) < arguments.kills
-        # A life needs most of `whole` before its first step; the last step is not to end before the last kill.
-        seconds = draw.uniform(0.1, 0.6) * whole if disturbed and killed.saved < arguments.steps - 1 else None
-        if disturbed and seconds is None:
-            seconds = draw.uniform(0.05, 0.25) * whole
+        # A life that may not do another step, or the run would be over before the last kill, is killed before it can.
+        seconds = draw.uniform(0.1, 1.4 if killed.saved < arguments.steps - 1 else 0.6) * first if disturbed else None
         before = killed.saved
         code = killed.live((lambda passed, at=seconds: passed > at) if seconds is not None else lambda passed: False)
         lives.append({"seconds": seconds, "code": code, "from": before, "to": killed.saved})
