@@ -4,7 +4,8 @@
 
 Needs the demo's outputs (policy, HEK, questions). Each life is verl's own trainer with real vLLM; a kill takes the driver and
 every process it started, at a moment drawn between its start and some steps later: imports, weights being loaded, rollouts,
-updates, checkpoints. The unit of those moments is the time that the undisturbed run takes to its first checkpoint. Writes benchmarks/results/kill_resume.{json,md}.
+updates, checkpoints. The unit of those moments is the time that the undisturbed run takes to its first checkpoint. Writes
+benchmarks/results/kill_resume.{json,md}.
 """
 
 import argparse
