@@ -51,21 +51,6 @@ def shown_of(entry_id, level="e1", place="step"):
 HEK = hek_of([entry("e1-own", questions=("q0",)), entry("e1-other", title="other", questions=("q0", "q1"))], HashEncoder(32))
 
 
-def test_a_difference_is_paired_by_question(table):
-    told = table.difference({"a": 1.0, "b": 0.5, "c": 1.0}, {"a": 0.5, "b": 0.5, "c": 0.0})
-    assert told["mean"] == pytest.approx(0.5)  # (0.5 + 0 + 1) / 3
-    assert 0.0 <= told["low"] < 0.5 < told["high"] <= 1.0
-    always = table.difference({"a": 1.0, "b": 0.5}, {"a": 0.75, "b": 0.25})
-    assert always == {"mean": 0.25, "low": 0.25, "high": 0.25}, "pairing leaves nothing to chance here"
-
-
-def test_differences_of_other_questions_or_of_one_alone_are_refused(table):
-    with pytest.raises(HiExpError, match="2 questions were played by one control alone"):
-        table.difference({"a": 1.0, "b": 1.0}, {"a": 1.0, "c": 1.0})
-    with pytest.raises(HiExpError, match="at least 2 questions, found 1"):
-        table.difference({"a": 1.0}, {"a": 1.0})
-
-
 def test_a_row_says_what_was_shown_and_what_came_of_it(table):
     played = episodes(1, 1, 1, 0, shown=[shown_of("e1-own"), shown_of("e1-other", "e2", "start")])
     row = table.row_of("full", played, episodes(1, 0, 0, 0), HEK)

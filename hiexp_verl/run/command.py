@@ -1,4 +1,4 @@
-"""What `hiexp rollout` does with its arguments."""
+"""What `hiexp rollout` and `hiexp eval` do with their arguments."""
 
 import argparse
 import json
@@ -17,6 +17,7 @@ from hiexp_verl.llm import open_model
 from hiexp_verl.policy_tokenizer import PolicyTokenizer
 from hiexp_verl.run.encoders import open_encoders, open_hek
 from hiexp_verl.run.episode import EpisodeSettings
+from hiexp_verl.run.evaluate import as_markdown, check_arms, evaluate
 from hiexp_verl.run.experience import Experience
 from hiexp_verl.run.guide import rough_tokens
 from hiexp_verl.run.protocol import Format, check_format, first_messages
@@ -34,34 +35,17 @@ def rollout_command(arguments: argparse.Namespace) -> str:
     Raises:
         HiExpError: questions, search, model or HEK are not usable.
     """
-    for name in ("k", "limit", "max_tokens", "top_k", "max_words", "max_model_len"):
-        value = getattr(arguments, name)
-        if value is not None and value < 1:
-            raise HiExpError(f"--{name.replace('_', '-')} must be at least 1, found {value}")
+    check_numbers(arguments, "k", "limit", "max_tokens", "top_k", "max_words", "max_model_len")
     check_output(arguments.out, arguments.resume)
     questions = read_questions(arguments.questions)[: arguments.limit]
-    run = run_settings(arguments)
+    run = run_settings(arguments, arguments.control)
     if arguments.by == "verl":
         return _text(rollout_by_verl(questions, arguments, run), arguments.out)
-    tokenizer = None
-    if (model_dir := Path(arguments.model)).is_dir():
-        check_model_dir(model_dir)
-        tokenizer = PolicyTokenizer(model_dir)
-        room = min(arguments.max_model_len, context_length(model_dir)) - arguments.max_tokens
-        check_prompts(questions, tokenizer, check_format(arguments.format), room)
+    tokenizer = check_policy(arguments, questions)
     encoder, search_encoder = open_encoders(run, open_hek(run))
     search = open_search(run.search, search_encoder)
     experience = open_experience(arguments.hek, encoder, tokenizer, control=run.control) if encoder is not None else None
-    settings = EpisodeSettings(
-        format=check_format(arguments.format),
-        max_searches=arguments.max_searches,
-        max_tokens=arguments.max_tokens,
-        temperature=arguments.temperature,
-        top_p=arguments.top_p,
-        seed=arguments.seed,
-        top_k=arguments.top_k,
-        max_words_per_passage=arguments.max_words,
-    )
+    settings = episode_settings(arguments)
     with open_model(arguments.model, max_model_len=arguments.max_model_len) as client:
         summary = rollout(
             questions,
@@ -77,7 +61,85 @@ def rollout_command(arguments: argparse.Namespace) -> str:
     return _text(summary, arguments.out)
 
 
-def run_settings(arguments: argparse.Namespace) -> HiExpConfig:
+def eval_command(arguments: argparse.Namespace) -> str:
+    """Check everything that is cheap to check, then serve the model and play all arms; return the table.
+
+    Raises:
+        HiExpError: questions, arms, search, model or HEK are not usable.
+    """
+    check_numbers(arguments, "limit", "batch_size", "max_tokens", "top_k", "max_words", "max_model_len")
+    arms = check_arms(arguments.arms.split(","), arguments.hek is not None)
+    for arm in arms:
+        check_output(arguments.out / arm, arguments.resume)
+    questions = read_questions(arguments.questions)[: arguments.limit]
+    run = run_settings(arguments)
+    tokenizer = check_policy(arguments, questions)
+    encoder, search_encoder = open_encoders(run, open_hek(run))
+    search = open_search(run.search, search_encoder)
+
+    def experience_of(control: str) -> Experience | None:
+        return open_experience(arguments.hek, encoder, tokenizer, control=control) if encoder is not None and control != "none" else None
+
+    with open_model(arguments.model, concurrency=arguments.batch_size, max_model_len=arguments.max_model_len) as client:
+        table = evaluate(
+            questions,
+            client,
+            search,
+            episode_settings(arguments),
+            arms,
+            experience_of,
+            arguments.out,
+            arguments.resume,
+            arguments.batch_size,
+            corpus=identify_search(run.search, search_encoder),
+            alone=min(arguments.alone, len(questions)),
+        )
+    return as_markdown(table)
+
+
+def check_numbers(arguments: argparse.Namespace, *names: str) -> None:
+    """Refuse numbers under 1.
+
+    Raises:
+        HiExpError: there is one.
+    """
+    for name in names:
+        value = getattr(arguments, name)
+        if value is not None and value < 1:
+            raise HiExpError(f"--{name.replace('_', '-')} must be at least 1, found {value}")
+
+
+def check_policy(arguments: argparse.Namespace, questions: Sequence[Question]) -> PolicyTokenizer | None:
+    """Check a model directory and that the prompts fit; return its tokenizer, None for a server.
+
+    Raises:
+        HiExpError: it holds no model, or a prompt is too long.
+    """
+    model_dir = Path(arguments.model)
+    if not model_dir.is_dir():
+        return None
+    check_model_dir(model_dir)
+    tokenizer = PolicyTokenizer(model_dir)
+    room = min(arguments.max_model_len, context_length(model_dir)) - arguments.max_tokens
+    check_prompts(questions, tokenizer, check_format(arguments.format), room)
+    return tokenizer
+
+
+def episode_settings(arguments: argparse.Namespace) -> EpisodeSettings:
+    """Return how episodes are played."""
+    return EpisodeSettings(
+        format=check_format(arguments.format),
+        max_searches=arguments.max_searches,
+        max_tokens=arguments.max_tokens,
+        temperature=arguments.temperature,
+        top_p=arguments.top_p,
+        seed=arguments.seed,
+        top_k=arguments.top_k,
+        max_words_per_passage=arguments.max_words,
+    )
+
+
+def run_settings(arguments: argparse.Namespace, control: str = "full") -> HiExpConfig:
     """Return what training calls `hiexp:` for the HEK and the search of these arguments.
 
     Raises:
@@ -96,10 +158,10 @@ def run_settings(arguments: argparse.Namespace) -> HiExpConfig:
     if search.engine == "dense" and not (search.encoder or arguments.encoder or arguments.hek):
         raise HiExpError("--search dense needs an encoder; give --search-encoder, a directory or a name")
     hek = str(arguments.hek) if arguments.hek else None
-    if arguments.control != "full" and hek is None:
-        raise HiExpError(f"--control {arguments.control} changes what is shown of a HEK; give one as --hek")
+    if control != "full" and hek is None:
+        raise HiExpError(f"--control {control} changes what is shown of a HEK; give one as --hek")
     # A rollout of one's own is inference: what is for training alone shows nothing.
-    control = "none" if arguments.control == "train-only" else arguments.control
+    control = "none" if control == "train-only" else control
     return HiExpConfig(enabled=hek is not None, hek=hek, encoder=arguments.encoder, search=search, control=control)
 
 

@@ -5,18 +5,15 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from scipy.stats import bootstrap
 
-from hiexp_verl.errors import HiExpError
 from hiexp_verl.hek.store import HEK
+from hiexp_verl.run.statistics import paired_difference
 from hiexp_verl.run.summary import summarise
 from hiexp_verl.scoring import score
 from hiexp_verl.types import Trajectory
 
 BASELINE = "none"
 MEASURES = ("em", "f1", "cem", "acc")
-RESAMPLES = 10_000
-SEED = 0  # of the resampling, so that the same episodes give the same table
 COLUMNS = {
     "control": "control",
     "episodes": "episodes",
@@ -52,7 +49,7 @@ def row_of(control: str, episodes: Sequence[Trajectory], baseline: Sequence[Traj
         "tokens": told["experience_tokens"],  # per episode
         "e1_fire_rate": told["e1_fire_rate"],
         "own": float(np.mean([saw_its_own(t, hek) for t in episodes])),
-        "difference": {name: difference(by_question(episodes, name), by_question(baseline, name)) for name in MEASURES},
+        "difference": {name: vars(paired_difference(by_question(episodes, name), by_question(baseline, name))) for name in MEASURES},
     }
 
 
@@ -62,22 +59,6 @@ def by_question(episodes: Sequence[Trajectory], measure: str) -> dict[str, float
     for t in episodes:
         values[t.question_id].append(getattr(score(t.prediction, t.answers), measure))
     return {question: float(np.mean(each)) for question, each in values.items()}
-
-
-def difference(values: dict[str, float], baseline: dict[str, float]) -> dict[str, float]:
-    """Return the mean of the paired differences over questions, and its 95% percentile bootstrap interval.
-
-    Raises:
-        HiExpError: the questions are not the same, or fewer than two.
-    """
-    if values.keys() != baseline.keys():
-        raise HiExpError(f"{len(values.keys() ^ baseline.keys())} questions were played by one control alone; play the same questions")
-    if len(values) < 2:
-        raise HiExpError(f"an interval needs at least 2 questions, found {len(values)}; raise --limit")
-    differences_Q = np.array([values[question] - baseline[question] for question in sorted(values)])
-    chance = np.random.default_rng(SEED)
-    interval = bootstrap((differences_Q,), np.mean, n_resamples=RESAMPLES, method="percentile", random_state=chance).confidence_interval
-    return {"mean": float(differences_Q.mean()), "low": float(interval.low), "high": float(interval.high)}
 
 
 def saw_its_own(episode: Trajectory, hek: HEK) -> bool:

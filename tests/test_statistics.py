@@ -1,0 +1,44 @@
+"""Intervals and paired tests."""
+
+import numpy as np
+import pytest
+
+from hiexp_verl.errors import HiExpError
+from hiexp_verl.run.statistics import mean_interval, paired_difference
+
+
+def test_a_difference_is_paired_by_question():
+    told = paired_difference({"a": 1.0, "b": 0.5, "c": 1.0}, {"c": 0.0, "a": 0.5, "b": 0.5})
+    assert told.mean == pytest.approx(0.5)  # (0.5 + 0 + 1) / 3
+    assert 0.0 <= told.low < 0.5 < told.high <= 1.0
+    assert told.p == 0.5  # of 8 swaps of signs, +-1.5 come about 4 times: the middle one is 0 either way
+
+
+def test_a_constant_difference_has_no_width():
+    told = paired_difference({"a": 1.0, "b": 0.5, "c": 1.0}, {"a": 0.75, "b": 0.25, "c": 0.75})
+    assert (told.mean, told.low, told.high, told.p) == (0.25, 0.25, 0.25, 0.25)  # 2 of 8 swaps are as far from 0
+    same = {"a": 1.0, "b": 0.5}
+    assert vars(paired_difference(same, same)) == {"mean": 0.0, "low": 0.0, "high": 0.0, "p": 1.0}
+
+
+def test_other_questions_or_one_alone_are_refused():
+    with pytest.raises(HiExpError, match="2 questions were played by one arm alone"):
+        paired_difference({"a": 1.0, "b": 1.0}, {"a": 1.0, "c": 1.0})
+    with pytest.raises(HiExpError, match="at least 2 questions, found 1"):
+        paired_difference({"a": 1.0}, {"a": 1.0})
+
+
+def test_a_real_difference_is_told_from_none():
+    chance = np.random.default_rng(0)
+    base = {str(i): float(chance.random() < 0.4) for i in range(200)}
+    better = {q: max(value, float(chance.random() < 0.3)) for q, value in base.items()}
+    shuffled = dict(zip(base, chance.permutation(list(base.values())), strict=True))
+    assert paired_difference(better, base).p < 0.01 and paired_difference(better, base).low > 0
+    assert paired_difference(shuffled, base).p > 0.05
+    assert paired_difference(better, base) == paired_difference(dict(reversed(better.items())), base), "the same rows, the same table"
+
+
+def test_the_interval_of_a_mean_holds_it():
+    low, high = mean_interval({str(i): float(i % 2) for i in range(100)})
+    assert 0.38 < low < 0.5 < high < 0.62  # 0.5 +- 1.96 * 0.05
+    assert mean_interval({"a": 1.0}) == (1.0, 1.0)
