@@ -57,39 +57,22 @@ def main() -> None:
 
 def measure(folder: Path, rounds: int) -> list[dict[str, Any]]:
     """Play all episodes with and without HiExp, in an order that alternates; return what each of them took."""
-    from transformers import AutoTokenizer
-
     cache = default_cache()
     encoder_spec = str(cache / "minilm")
     hek = write_inputs(folder, load_encoder(encoder_spec), encoder_spec).hek
     write_factbook(cache / "factbook", folder / "factbook")
     corpus = folder / "factbook" / "corpus.jsonl"
     titles = [passage.title for passage in read_corpus(corpus)]
-    tokenizer = AutoTokenizer.from_pretrained(cache / "qwen-0.5b")
-    ray.init(include_dashboard=False, log_to_driver=False, configure_logging=False)
     common = (f"hiexp.search.corpus={corpus}", f"hiexp.hek={hek}", f"hiexp.encoder={encoder_spec}", "hiexp.step.min_score=-1.0")
     configs = {"with": compose(*common), "without": compose(*common, "hiexp.enabled=false")}
+    root = str(Path(__file__).resolve().parents[1])
+    ray.init(include_dashboard=False, log_to_driver=False, configure_logging=False, runtime_env={"env_vars": {"PYTHONPATH": root}})
+    worker = ray.remote(Worker).options(num_cpus=1).remote(configs, cache / "qwen-0.5b")
     measured = []
     for number in range(-1, rounds):  # the first warms up
         script = episodes(titles, seed=number + 1)
-        order = list(configs)[:: 1 if number % 2 else -1]
-        for way in order:
-            before = resource.getrusage(resource.RUSAGE_SELF)
-            seconds, outputs = asyncio.run(play(configs[way], tokenizer, script))
-            after = resource.getrusage(resource.RUSAGE_SELF)
-            records = [output.extra_fields["hiexp"] for output in outputs]
-            measured.append(
-                {
-                    "round": number,
-                    "way": way,
-                    "seconds": round(seconds, 3),
-                    "cpu_seconds_of_the_worker": round(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, 2),
-                    "generated_tokens": sum(sum(output.response_mask) for output in outputs),
-                    "experience_tokens": sum(row["tokens"] for record in records for row in record["shown"]),
-                    "searches": sum(record["searches"] for record in records),
-                    "failed": sum(record["failed_searches"] + record["lookup_failures"] for record in records),
-                }
-            )
+        for way in list(configs)[:: 1 if number % 2 else -1]:
+            measured.append({"round": number, "way": way, **ray.get(worker.play.remote(way, script))})
             print(json.dumps(measured[-1]), flush=True)
     ray.shutdown()
     return [row for row in measured if row["round"] >= 0]
@@ -155,30 +138,49 @@ class Reciting:
         return TokenOutput(token_ids=ids, log_probs=[-0.5] * len(ids), stop_reason="completed", extra_fields=extra)
 
 
-async def play(config: Any, tokenizer: Any, script: list[tuple[str, list[str]]]) -> tuple[float, list[Any]]:
-    """Play all episodes at a time as one of verl's workers does; return seconds and outputs."""
-    retrieval = retrieval_for(settings_of(config))
-    await retrieval.search("loaded?", 1)  # the actor loads what it needs before the first step
-    tools = ToolListWrap(load_all_tools(config.actor_rollout_ref.rollout.multi_turn.tool_config_path, None))
-    recited = [[tokenizer.encode(f"{turn}<|im_end|>", add_special_tokens=False) for turn in turns] for _, turns in script]
+class Worker:
+    """Stands in for verl's `AgentLoopWorker`: an actor that plays all episodes at a time in one event loop."""
 
-    async def one(number: int) -> Any:
-        question = script[number][0]
+    def __init__(self, configs: dict[str, Any], tokenizer: Path) -> None:
+        from transformers import AutoTokenizer
+
+        self._configs = configs
+        self._tokenizer = AutoTokenizer.from_pretrained(tokenizer)
+        tool_list = configs["with"].actor_rollout_ref.rollout.multi_turn.tool_config_path
+        self._tools = {way: ToolListWrap(load_all_tools(tool_list, None)) for way in configs}  # once, as verl's worker does
+
+    async def play(self, way: str, script: list[tuple[str, list[str]]]) -> dict[str, Any]:
+        """Play all episodes; return seconds and counts."""
+        retrieval = retrieval_for(settings_of(self._configs[way]))
+        await retrieval.search("loaded?", 1)  # the actor loads what it needs before the first step
+        recited = [[self._tokenizer.encode(f"{turn}<|im_end|>", add_special_tokens=False) for turn in turns] for _, turns in script]
+        before, started = resource.getrusage(resource.RUSAGE_SELF), time.perf_counter()
+        outputs = await asyncio.gather(*(self._episode(way, i, script[i][0], recited[i]) for i in range(len(script))))
+        seconds, after = time.perf_counter() - started, resource.getrusage(resource.RUSAGE_SELF)
+        records = [output.extra_fields["hiexp"] for output in outputs]
+        return {
+            "seconds": round(seconds, 3),
+            "least_seconds": round(max(sum(map(len, turns)) for turns in recited) * SECONDS_PER_TOKEN, 3),  # of the server alone
+            "cpu_seconds_of_the_worker": round(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, 2),
+            "generated_tokens": sum(sum(output.response_mask) for output in outputs),
+            "experience_tokens": sum(row["tokens"] for record in records for row in record["shown"]),
+            "searches": sum(record["searches"] for record in records),
+            "failed": sum(record["failed_searches"] + record["lookup_failures"] for record in records),
+        }
+
+    async def _episode(self, way: str, number: int, question: str, recited: list[list[int]]) -> Any:
+        config = self._configs[way]
         loop = HiExpAgentLoop(
             trainer_config=DictConfigWrap(config),
-            server_manager=Reciting(recited[number]),  # type: ignore[arg-type]
-            tokenizer=tokenizer,
+            server_manager=Reciting(recited),  # type: ignore[arg-type]
+            tokenizer=self._tokenizer,
             processor=None,  # type: ignore[arg-type]
             dataset_cls=RLHFDataset,
             data_config=DictConfigWrap(config.data),
-            tools=tools,
+            tools=self._tools[way],
         )
         row = {"raw_prompt": first_messages(question, "hermes"), "extra_info": {"question": question, "split": "train"}}
         return await loop.run({"temperature": 1.0}, **row, session_id=number % GROUP)
-
-    started = time.perf_counter()
-    outputs = await asyncio.gather(*(one(number) for number in range(len(script))))
-    return time.perf_counter() - started, outputs
 
 
 def report(machine: dict[str, Any], rounds: list[dict[str, Any]], write: bool) -> None:

@@ -36,4 +36,6 @@ def sanitise(text: str, max_chars: int) -> str:
 
 def printable(text: str) -> str:
     """Return the text with a space for every control, format and line-break character: it cannot steer a terminal."""
+    if text.isprintable():  # none of these is, and nearly every text is: twenty times as fast
+        return text
     return "".join(" " if unicodedata.category(c) in ("Cc", "Cf", "Cs", "Zl", "Zp") else c for c in text)

@@ -1,12 +1,14 @@
 """Text that a model wrote never becomes a control token, a tool call or an answer."""
 
+import unicodedata
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from hiexp_verl.run.protocol import FORMATS, find_search
 from hiexp_verl.scoring import extract_answer
-from hiexp_verl.text import sanitise
+from hiexp_verl.text import printable, sanitise
 
 PIECES = ["<|im_start|>", "<|im_end|>", "<search>", "</search>", "<answer>", "</answer>", "<tool_call>", "</tool_call>", "<experience>"]
 PIECES += ["\\boxed{", "}", "<", ">", "|", "im_", "search", "/", " ", "\n", "\u200b", "\uff1c", "x", "</s>", "[INST]", "<think>"]
@@ -41,6 +43,12 @@ def test_no_arrangement_of_pieces_survives(text):
     assert extract_answer(clean) is None
     assert all(find_search(clean, dialect) is None for dialect in FORMATS)
     assert sanitise(clean, 400) == clean
+
+
+@given(st.text(max_size=20))
+def test_every_character_that_steers_is_a_space_and_the_others_are_themselves(text):
+    steering = ("Cc", "Cf", "Cs", "Zl", "Zp")
+    assert printable(text) == "".join(" " if unicodedata.category(c) in steering else c for c in text)
 
 
 def test_long_text_is_cut_at_a_word():

@@ -5,10 +5,12 @@ Queries of concurrent episodes are micro-batched: one encoder call and one matri
 
 import hashlib
 import json
+import os
 from dataclasses import asdict
 from functools import cache
 from typing import Any, Protocol
 
+import torch
 from ray.exceptions import RayActorError
 
 from hiexp_verl.batching import MicroBatcher
@@ -22,6 +24,7 @@ from hiexp_verl.search.http import longest_answer
 from hiexp_verl.types import Hit, Passage
 
 HTTP_REQUESTS = 8  # in flight at a time
+ENCODER_THREADS = 4  # at most, and a core is left to the rest: threads that wait for one another in turn waste both
 
 
 class Retrieval(Protocol):
@@ -79,6 +82,14 @@ class LocalRetrieval:
         return [[passage for passage, _ in hits[:k]] for hits, (_, k) in zip(found, items, strict=True)]
 
 
+class _Actor(LocalRetrieval):
+    """What runs in the actor: Ray leaves one that asks for no CPU a single thread, and an encoder can use more."""
+
+    def __init__(self, settings: HiExpConfig) -> None:
+        torch.set_num_threads(max(1, min(ENCODER_THREADS, (os.cpu_count() or 1) - 1)))
+        super().__init__(settings)
+
+
 class ActorRetrieval:
     """The same interface over the node's Ray actor."""
 
@@ -115,7 +126,7 @@ def _retrieval(settings: HiExpConfig) -> Retrieval:
     key = hashlib.sha256(json.dumps(asdict(settings), sort_keys=True).encode()).hexdigest()[:12]
     strategy = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(node_id=node, soft=False)
     actor = (
-        ray.remote(LocalRetrieval)
+        ray.remote(_Actor)
         .options(
             name=f"hiexp_retrieval_{node}_{key}",
             get_if_exists=True,

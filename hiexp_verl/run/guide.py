@@ -9,6 +9,7 @@ import logging
 import math
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any, Literal, Protocol
 
 from hiexp_verl.text import sanitise
@@ -144,8 +145,13 @@ def _render(place: Place, hits: Sequence[Hit]) -> str:
 
 
 def _line(hit: Hit) -> str:
+    return _line_of(hit.entry.description)
+
+
+@lru_cache(maxsize=1 << 14)  # the same entries are shown again and again
+def _line_of(description: str) -> str:
     # Entries were sanitised when they were written; a file can be edited by hand.
-    return f"- {sanitise(hit.entry.description, MAX_DESCRIPTION_CHARS)}"
+    return f"- {sanitise(description, MAX_DESCRIPTION_CHARS)}"
 
 
 def _append(content: Any, block: str) -> Any:
