@@ -18,6 +18,7 @@ from hiexp_verl.llm import Reply  # noqa: E402
 from hiexp_verl.plugin import agent_loop as agent_loop_module  # noqa: E402
 from hiexp_verl.plugin.agent_loop import HiExpAgentLoop  # noqa: E402
 from hiexp_verl.plugin.reward import compute_score  # noqa: E402
+from hiexp_verl.plugin.tools import SearchTool  # noqa: E402
 from hiexp_verl.run.episode import EpisodeSettings, episode  # noqa: E402
 from hiexp_verl.search.bm25 import BM25Search  # noqa: E402
 from hiexp_verl.types import TRAJECTORY_KEY, Question  # noqa: E402
@@ -419,3 +420,37 @@ def test_what_the_budget_had_no_room_for_is_counted(paths, tokenizer):
     output, _ = run(HiExpAgentLoop, config, tokenizer, TURNS["hermes"])
     record = output.extra_fields["hiexp"]
     assert (record["shown"], record["dropped"]) == ([], 4)  # E3 and E2 at the start, an E1 at each of two searches
+
+
+@pytest.mark.parametrize("dialect", ["search_tags", "hermes"])
+def test_experience_never_ends_an_episode_that_would_have_gone_on(paths, tokenizer, dialect):
+    turns = [TURNS[dialect][0], TURNS[dialect][2]]
+    always = "hiexp.step.min_score=-1.0"
+    plain, _ = run(HiExpAgentLoop, config_of(paths, dialect, "hiexp.control=none"), tokenizer, turns)
+    for spare in (1, 20, 60, 150, 400):  # tokens that are left when it has answered
+        limit = f"data.max_response_length={len(plain.response_ids) + spare}"
+        output, _ = run(HiExpAgentLoop, config_of(paths, dialect, always, limit), tokenizer, turns)
+        record = output.extra_fields["hiexp"]
+        assert "Kabul" in record["answer_text"], spare
+        assert record["dropped"] + sum(row["place"] == "step" for row in record["shown"]) == 1
+    assert record["dropped"] == 0, "there is room for it in the end"
+
+
+def test_parallel_searches_are_numbered_in_the_order_of_their_calls(paths, tokenizer, monkeypatch):
+    slow_first = iter([0.2, 0.0])
+    original = SearchTool.execute
+
+    async def execute(self, *arguments, **more):
+        await asyncio.sleep(next(slow_first))
+        return await original(self, *arguments, **more)
+
+    monkeypatch.setattr(SearchTool, "execute", execute)
+    calls = "\n".join(TURNS["hermes"][:2])
+    several = ["actor_rollout_ref.rollout.multi_turn.max_parallel_calls=2"]
+    output, _ = run(HiExpAgentLoop, config_of(paths, "hermes", *several), tokenizer, [calls, "<answer> Kabul </answer>"])
+    assert output.extra_fields["hiexp"]["queries"] == ["Noshak highest point country", "capital of Afghanistan"]
+
+
+def test_an_arm_that_the_control_leaves_nothing_is_without_experience(paths, tokenizer):
+    output, _ = run(HiExpAgentLoop, config_of(paths, "hermes", "hiexp.control=none"), tokenizer, TURNS["hermes"])
+    assert output.extra_fields["hiexp"]["arm"] == "none"

@@ -94,3 +94,20 @@ def test_a_history_goes_on_from_its_state():
     for history in (one, other):
         history.add({**HEALTHY, REWARD: 0.0})
     assert other.state() == one.state() and other.best[REWARD] == 3.0
+
+
+def test_a_run_that_was_stopped_stops_again_when_it_is_resumed_from_that_step():
+    history, alarms = History(3), Alarms(AlarmsConfig(window=3, searches="stop"))
+    for _ in range(3):
+        history.add({**HEALTHY, SEARCHES: 0.0})
+    with pytest.raises(HiExpError, match="stopped to search"):
+        alarms.check(history)
+    resumed = Alarms(AlarmsConfig(window=3, searches="stop"))
+    resumed.ringing = set(alarms.ringing)
+    with pytest.raises(HiExpError, match="stopped to search"):
+        resumed.check(history)
+
+
+def test_rewards_below_zero_collapse_downwards():
+    assert watch([{REWARD: -0.1}] * 4)[-1] == set()
+    assert watch([{REWARD: -0.1}] * 3 + [{REWARD: -1.0}] * 3)[-1] == {"reward"}

@@ -45,6 +45,8 @@ def test_the_same_run_goes_on(tmp_path):
         ({"seed": 4}, "hiexp.seed=None, this run has 4"),
         ({"group": {"with_experience": 0.5}}, "hiexp.group="),
         ({"step": {"min_score": 0.4}}, "hiexp.step="),
+        ({"search": {"top_k": 1}}, "hiexp.search="),
+        ({"reward": {"kind": "em"}}, "hiexp.reward="),
         ({"enabled": False}, "hiexp.enabled=True, this run has False"),
     ],
 )
@@ -74,7 +76,10 @@ def test_a_checkpoint_without_a_state_is_one_made_without_hiexp(tmp_path):
     assert load_state(folder, {"enabled": False, "seed": None}, allow_mismatch=False) is None
 
 
-@pytest.mark.parametrize("damage", ["", "{", "[]", '{"format": 1}', '{"format": 9, "identity": {}, "watched": {}}'])
+@pytest.mark.parametrize(
+    "damage",
+    ["", "{", "[]", '{"format": 1}', '{"format": 9, "identity": {}, "watched": {}}', '{"format": 1, "identity": "x", "watched": {}}'],
+)
 def test_a_damaged_state_is_told(tmp_path, damage):
     identity, folder = saved(tmp_path)
     (folder / STATE).write_text(damage)
@@ -138,3 +143,10 @@ def test_a_watch_goes_on_where_its_state_was_taken(tmp_path):
     other.step(episodes, after[1])
     assert after[0] == after[1] and one.state() == other.state()
     assert one.counters == {"e1-1": {"episodes": 2, "reward": 1.0}}  # an episode that saw it twice counts once
+
+
+def test_a_path_that_holds_no_checkpoint_is_told(tmp_path):
+    config = checkpoints(tmp_path, None)
+    config.trainer.update(resume_mode="resume_path", resume_from_path=str(tmp_path / "global_step_9"))
+    with pytest.raises(HiExpError, match=r"global_step_9 has no .*actor; give a checkpoint"):
+        folder_to_resume(config)

@@ -79,3 +79,14 @@ def test_a_step_in_which_most_look_ups_fail_stops_the_run_at_any_time():
     with pytest.raises(HiExpError, match=r"51% of the look-ups.*resume.*hiexp.expect.lookup_failures=1"):
         expected.check({**spoken, "hiexp/lookup_failures": 0.51})
     expectation(expect={"lookup_failures": 1}).check({**spoken, "hiexp/lookup_failures": 1.0})
+
+
+def test_a_run_that_was_stopped_stops_again_when_it_is_resumed():
+    expected = expectation(expect={"after": 2})
+    play(expected, 1)
+    with pytest.raises(HiExpError):
+        play(expected, 1)
+    resumed = expectation(expect={"after": 2})
+    resumed.load(expected.state())
+    with pytest.raises(HiExpError, match="in 3 steps"):
+        play(resumed, 1)

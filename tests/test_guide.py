@@ -37,13 +37,13 @@ def test_the_start_block_is_appended_to_the_system_message_strategies_first():
     assert messages[0]["content"] == golden("guide_start.txt")
     assert messages[1] == MESSAGES[1]
     assert [row["entry"] for row in shown.entries] == ["e3-a", "e2-b", "e2-a"]
-    assert shown.entries[0] == {"entry": "e3-a", "level": "e3", "score": 0.7, "place": "start", "tokens": 7}
+    assert shown.entries[0] == {"entry": "e3-a", "level": "e3", "score": 0.7, "place": "start", "tokens": 13}
 
 
 def test_the_step_block_follows_the_documents():
     text, shown = guide().at_search([hit("e1-a", 0.91234567, description="Do not stop at the first page.")])
     assert "<information>\n...\n</information>" + text == golden("guide_step.txt")
-    assert shown == Shown(({"entry": "e1-a", "level": "e1", "score": 0.9123, "place": "step", "tokens": 8},))
+    assert shown == Shown(({"entry": "e1-a", "level": "e1", "score": 0.9123, "place": "step", "tokens": 10},))
 
 
 def test_the_callers_messages_are_never_changed():
@@ -140,3 +140,22 @@ def test_an_episode_s_ledger_adds_up_and_forgets_what_was_not_read():
     assert (ledger.dropped, ledger.repeats, ledger.entries[1]["search"]) == (3, 1, 2)
     assert ledger.up_to(1).ids == {"e2-a"}
     assert ledger.to_json() == {"shown": list(ledger.entries), "dropped": 3, "e1_repeats": 1}
+
+
+def test_the_tokens_of_the_entries_are_those_that_were_added():
+    counted = []
+
+    def characters(text):
+        counted.append(len(text))
+        return len(text)
+
+    messages, shown = Guide(StartConfig(max_tokens=10_000), StepConfig(), characters).at_start(MESSAGES, HITS)
+    assert sum(row["tokens"] for row in shown.entries) == len(messages[0]["content"]) - len(MESSAGES[0]["content"])
+    exact = sum(row["tokens"] for row in shown.entries)
+    for budget, entries in ((exact, 3), (exact - 1, 2)):  # what parts the block from the prompt counts, too
+        assert len(Guide(StartConfig(max_tokens=budget), StepConfig(), characters).at_start(MESSAGES, HITS)[1].entries) == entries
+
+
+def test_a_response_with_less_room_gets_less():
+    text, shown = guide().at_search([hit("e1-a", 0.9)], max_tokens=2)
+    assert (text, shown) == ("", Shown(dropped=1))

@@ -13,13 +13,18 @@ from hiexp_verl.plugin.checkpoint import STATE  # noqa: E402
 
 def test_a_run_killed_after_a_checkpoint_goes_on_from_it_and_no_other_does(demo, tmp_path):
     run = Run(demo, tmp_path / "run", steps=2)
-    assert run.live(lambda seconds: run.saved >= 1) is None, run.log_end()
+    group = ["hiexp.group.with_experience=0.5", "hiexp.group.baseline=within-arm", "hiexp.group.strip=true"]
+    assert run.live(lambda seconds: run.saved >= 1, *group) is None, run.log_end()
     first = run.episodes()[1]
     seen_by_then = seen(run, 1)
-    assert run.live(lambda seconds: False, "hiexp.control=random") == 1
+    assert run.live(lambda seconds: False, *group, "hiexp.control=random") == 1
     assert "was made with hiexp.control=full, this run has random" in run.log_end()
-    assert run.live() == 0, run.log_end()
-    assert sorted(run.metrics()) == [1, 2]
+    assert run.live(lambda seconds: False, *group) == 0, run.log_end()
+    steps = run.metrics()
+    assert sorted(steps) == [1, 2]
+    for step in steps.values():
+        assert (step["hiexp/with_experience"], step["hiexp/gap/groups"], step["hiexp/strip_failed"]) == (0.5, 2.0, 0.0)
+        assert 0 < step["rollout_corr/rollout_is_min"] < step["rollout_corr/rollout_is_max"] <= 2.0, "corrected, and clipped"
     assert run.episodes()[1] == first, "the step of the checkpoint was not played again"
     questions = [{row["question_id"] for row in rows} for rows in run.episodes().values()]
     assert len(questions) == 2 and not questions[0] & questions[1], "the data went on where it was"

@@ -1,5 +1,7 @@
 """Experience is taken out of token ids exactly, or not at all."""
 
+import json
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -62,3 +64,11 @@ def test_a_block_that_is_not_there_or_tokens_that_are_not_the_tokenizer_s_change
 def test_without_blocks_nothing_changes(stretches):
     ids, mask = encoded(*stretches)
     assert kept_tokens(ids, mask, [], TOKENIZER) == (ids, list(range(len(ids))))
+
+
+def test_a_template_that_writes_tool_text_as_json_is_known():
+    block = '\n<x>\n- Say "Ü".\n</x>'
+    ids, mask = encoded((json.dumps(f"docs{block}"), 0))
+    assert kept_tokens(ids, mask, [block], TOKENIZER) == ([ord(c) for c in '"docs"'], [None] * 6)
+    ids, mask = encoded((json.dumps(f"docs{block}", ensure_ascii=False), 0))
+    assert kept_tokens(ids, mask, [block], TOKENIZER) == ([ord(c) for c in '"docs"'], [None] * 6)

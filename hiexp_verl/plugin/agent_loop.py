@@ -3,6 +3,7 @@
 import asyncio
 import copy
 import json
+import logging
 from collections.abc import Sequence
 from functools import lru_cache
 from itertools import zip_longest
@@ -22,7 +23,7 @@ from hiexp_verl.plugin.tools import SearchTool
 from hiexp_verl.plugin.turn_end import closing_ids, missing_ids
 from hiexp_verl.queries import repeated
 from hiexp_verl.run.arm import PLACES_OF, arm_of
-from hiexp_verl.run.control import shows
+from hiexp_verl.run.control import levels_at, shows
 from hiexp_verl.run.episode import seed_of
 from hiexp_verl.run.guide import Guide, Place, Shown
 from hiexp_verl.run.lookup import ExperienceRequest, LookupFailed
@@ -30,7 +31,10 @@ from hiexp_verl.run.protocol import FORMATS, answering_text
 from hiexp_verl.text import sanitise
 from hiexp_verl.types import TRAIN, Hit, Message
 
+logger = logging.getLogger(__name__)
+
 MAX_COMPLAINT_CHARS = 200
+WRAPPER_TOKENS = 64  # at most: what a chat template puts around a tool response, and a few for the policy to go on
 
 
 def settings_of(config: DictConfig) -> HiExpConfig:
@@ -77,7 +81,7 @@ class HiExpAgentLoop(ToolAgentLoop):
         # Groups are mixed in training alone: validation says what the policy does with all that it may be shown.
         self.arm = arm_of(self.sample, self.rollout_config.n, self.settings.group) if self.training else "all"
         if self.settings.enabled and shows(self.settings.control, validating=not self.training):
-            self.places = PLACES_OF[self.arm]
+            self.places = tuple(place for place in PLACES_OF[self.arm] if levels_at(self.settings.control, place))
         unguided = self.messages
         if "start" in self.places:
             self.messages = await self._guided_start(unguided)
@@ -100,6 +104,7 @@ class HiExpAgentLoop(ToolAgentLoop):
         blocks = [text for _, text in self.lessons]
         kept = kept_tokens(output.response_ids, output.response_mask, blocks, self.tokenizer)
         if kept is None or getattr(output, "routed_experts", None) is not None:  # these are by position
+            logger.warning("experience could not be taken out of an episode token for token: it is trained on as it was sampled")
             return False
         ids, origin = kept
         output.prompt_ids = self._prompt_ids(unguided)
@@ -159,21 +164,23 @@ class HiExpAgentLoop(ToolAgentLoop):
     async def _call_tool(
         self, tool_call: FunctionCall, tools_kwargs: dict[str, Any], agent_data: AgentData
     ) -> tuple[ToolResponse, float, dict]:
+        if not isinstance(self.tools.get(tool_call.name), (SearchTool, type(None))):
+            return await super()._call_tool(tool_call, tools_kwargs, agent_data)  # a tool of the user's: no search, no experience
+        self.queries.append("")  # now, in the order of the calls: parallel ones come back in any
+        search = len(self.queries)
         looking = self._look_ahead(tool_call)
         response, reward, info = await super()._call_tool(tool_call, tools_kwargs, agent_data)
-        if not isinstance(self.tools.get(tool_call.name), (SearchTool, type(None))):
-            return response, reward, info  # another tool of the user's: no search, no experience
         failed = info.get("search_failed", 1)
         if self.settings.enabled and not info:  # verl answers a broken call itself, in words of the call
             response.text = sanitise(response.text or "", MAX_COMPLAINT_CHARS)
         self.failed_searches += failed
-        self.queries.append(info.get("query", ""))
-        search = len(self.queries)  # now: parallel calls go on while this one waits
+        self.queries[search - 1] = info.get("query", "")
         if looking is not None and failed:
             looking.cancel()
         elif looking is not None:
             # After super(), so that verl's length limit cuts documents, never experience.
-            response.text = (response.text or "") + self._lessons(await looking, search)
+            documents = response.text or ""
+            response.text = documents + self._lessons(await looking, search, self._room_after(documents, agent_data))
         return response, reward, info
 
     def _look_ahead(self, tool_call: FunctionCall) -> "asyncio.Task[list[Hit]] | None":
@@ -184,8 +191,13 @@ class HiExpAgentLoop(ToolAgentLoop):
         by_then = len(self.shown.entries) + (self.max_parallel_calls - 1) * self.settings.step.top_k  # shown at most
         return asyncio.create_task(self._look_up(self._request("step", query, by_then)))
 
-    def _lessons(self, hits: Sequence[Hit], search: int) -> str:
-        text, shown = self.guide.at_search(hits, self.shown.ids)
+    def _room_after(self, documents: str, agent_data: AgentData) -> int:
+        """Return the tokens that experience may take: verl ends the episode on a tool response that does not fit."""
+        answers = self.max_parallel_calls * self._count_tokens(documents)  # the other calls' are taken to be as long
+        return max(0, self.response_length - len(agent_data.response_mask) - answers - WRAPPER_TOKENS)
+
+    def _lessons(self, hits: Sequence[Hit], search: int, max_tokens: int) -> str:
+        text, shown = self.guide.at_search(hits, self.shown.ids, max_tokens)
         self.shown = self.shown.then(shown, search)
         self.lessons += [(search, text)] if text else []
         return text
@@ -230,7 +242,7 @@ class HiExpAgentLoop(ToolAgentLoop):
             "question_id": self.question_id,
             "question": self.question,
             "sample": self.sample,
-            "arm": self.arm,
+            "arm": self.arm if self.places else "none",
             "split": self.split,
             "messages": episode,
             "answer_text": answering_text(turns, self.tool_parser_name),

@@ -29,7 +29,7 @@ class Alarms:
         """Return `hiexp/alarm/*` (1: it holds at this step).
 
         Raises:
-            HiExpError: one that is set to `stop` begins to hold.
+            HiExpError: one that is set to `stop` holds.
         """
         found: dict[str, float] = {}
         stop = ""
@@ -41,7 +41,8 @@ class Alarms:
             found[f"hiexp/alarm/{name}"] = float(bool(said))
             if said and name not in self.ringing:
                 logger.warning("alarm: %s", said)
-                stop = stop or (f"{said}; stopped by hiexp.alarms.{name}=stop" if action == "stop" else "")
+            if said and action == "stop":  # also when it rang before: a run resumed from the checkpoint of that step
+                stop = stop or f"{said}; stopped by hiexp.alarms.{name}=stop"
             self.ringing = self.ringing | {name} if said else self.ringing - {name}
         if stop:
             raise HiExpError(stop)
@@ -56,7 +57,7 @@ def _collapse(what: str, key: str) -> Callable[[History], str]:
         if not math.isfinite(mean):
             return f"{what} was {mean} in the last {history.window} steps"
         best = history.best[key]
-        if best > 0 and mean < KEPT[key] * best:
+        if mean < best - (1 - KEPT[key]) * abs(best):
             return f"{what} collapsed: {mean:.3g} over the last {history.window} steps, {best:.3g} at its best"
         return ""
 

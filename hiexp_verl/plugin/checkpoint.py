@@ -37,6 +37,9 @@ def identity_of(settings: HiExpConfig, hek: HEK | None) -> dict[str, Any]:
         "start": asdict(settings.start),
         "step": asdict(settings.step),
         "group": asdict(settings.group),
+        "search": {name: getattr(settings.search, name) for name in ("engine", "top_k", "max_words_per_passage", "max_chars")},
+        "reward": asdict(settings.reward),
+        "max_tokens_per_turn": settings.max_tokens_per_turn,
         "seed": settings.seed,
     }
 
@@ -63,7 +66,7 @@ def load_state(folder: Path, identity: Mapping[str, Any], allow_mismatch: bool) 
         raise HiExpError(f"the checkpoint {folder} was made without HiExp: it has no {STATE}; {way_out}")
     try:
         state = json.loads(path.read_text(encoding="utf-8"))
-        found, watched = state["identity"], state["watched"]
+        found, watched = dict(state["identity"]), dict(state["watched"])
         if state["format"] != FORMAT:
             raise HiExpError(f"{path} has format {state['format']}, this version reads {FORMAT}; resume with the version that wrote it")
     except (ValueError, KeyError, TypeError) as error:
@@ -88,7 +91,10 @@ def folder_to_resume(config: DictConfig) -> Path | None:
     if trainer.resume_mode == "disable":
         return None
     if trainer.resume_mode == "resume_path":
-        return Path(str(trainer.resume_from_path))
+        folder = Path(str(trainer.resume_from_path))
+        if not (folder / "actor").is_dir():
+            raise HiExpError(f"trainer.resume_from_path={trainer.resume_from_path} has no {folder}/actor; give a checkpoint")
+        return folder
     root = Path(trainer.default_local_dir)
     marker = root / MARKER
     if not marker.is_file():

@@ -45,7 +45,7 @@ class Expectation:
         """Take note of a training step's metrics.
 
         Raises:
-            HiExpError: it is step `expect.after`, and a place has been silent in all of them; or too many look-ups failed.
+            HiExpError: it is step `expect.after` or a later one, and a place has been silent in all of them; or too many look-ups failed.
         """
         failed = metrics.get("hiexp/lookup_failures", 0.0)
         if failed > self._lookup_failures:
@@ -55,7 +55,7 @@ class Expectation:
             )
         self._steps += 1
         self._silent -= {place for place in self._silent if metrics.get(_METRIC[place], 0.0) > 0}
-        if self._steps == self._after and self._silent:
+        if self._steps >= self._after and self._silent:
             place = sorted(self._silent)[0]
             raise HiExpError(f"in {self._steps} steps {_HINT[place]}; hiexp.expect.{place}=false goes on without")
 

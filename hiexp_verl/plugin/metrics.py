@@ -21,7 +21,7 @@ class EpisodeOutcome:
     reward: float
     record: Mapping[str, Any]  # of our agent loop (`HiExpAgentLoop._record`)
     advantage: float = 0.0
-    tokens: int = 0  # of the response, tool responses included
+    tokens: int = 0  # that the policy wrote
     scores: Mapping[str, Any] = field(default_factory=dict)  # what the reward function said; not every user's says the same
 
 

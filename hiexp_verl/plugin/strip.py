@@ -3,6 +3,7 @@
 What is left must be what the tokenizer makes of the same text without the experience, or nothing is taken out at all.
 """
 
+import json
 from collections.abc import Sequence
 from itertools import groupby
 from typing import Any
@@ -30,8 +31,9 @@ def kept_tokens(
         after = before
         if not written:
             text = whole = tokenizer.decode(before, skip_special_tokens=False)
-            while left and left[0] in text:
-                text = text.replace(left.pop(0), "", 1)
+            while left and (found := next((form for form in _forms(left[0]) if form in text), None)) is not None:
+                text = text.replace(found, "", 1)
+                left.pop(0)
             if text != whole:
                 if tokenizer.encode(whole, add_special_tokens=False) != before:
                     return None
@@ -39,3 +41,8 @@ def kept_tokens(
         kept += after
         origin += positions if after is before else [None] * len(after)
     return None if left else (kept, origin)
+
+
+def _forms(block: str) -> tuple[str, ...]:
+    """Return how a chat template may write a text: as it is, or as JSON (Llama 3)."""
+    return block, json.dumps(block, ensure_ascii=False)[1:-1], json.dumps(block)[1:-1]

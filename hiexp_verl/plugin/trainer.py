@@ -102,7 +102,7 @@ class HiExpTrainer(PPOTrainer):
                 reward=float(scores.sum()),
                 record=extra["hiexp"],
                 advantage=float((advantages * mask).sum() / mask.sum().clamp(min=1)),
-                tokens=mask.numel(),
+                tokens=int(mask.sum()),
                 scores=dict(extra.get("reward_extra_info") or {}),
             )
             for key, extra, scores, advantages, mask in rows

@@ -22,6 +22,7 @@ Place = Literal["start", "step"]
 LEVELS_OF: dict[Place, tuple[Level, ...]] = {"start": ("e3", "e2"), "step": ("e1",)}
 
 EXPERIENCE_OPEN, EXPERIENCE_CLOSE = "<experience>", "</experience>"
+_BEFORE: dict[Place, str] = {"start": "\n\n", "step": "\n"}  # what parts a block from the text that it is added to
 START_INTRODUCTION = "Lessons from earlier questions:"
 MAX_DESCRIPTION_CHARS = 400
 
@@ -30,7 +31,9 @@ MAX_DESCRIPTION_CHARS = 400
 class Shown:
     """What a place, or an episode so far, was shown."""
 
-    entries: tuple[dict[str, Any], ...] = ()  # {"entry", "level", "score", "place", "tokens"} each, and "search" from the first on
+    # {"entry", "level", "score", "place", "tokens"} each, and "search" from the first on. The tokens of all are those that were
+    # added: the first entry of a block has those of its tags and introduction, too.
+    entries: tuple[dict[str, Any], ...] = ()
     dropped: int = 0  # entries that were found and that the budget had no room for
     repeats: int = 0  # E1 found again, and not shown again
 
@@ -89,29 +92,32 @@ class Guide:
             guided[0]["content"] = _append(guided[0].get("content") or "", block)
         return guided, shown
 
-    def at_search(self, hits: Sequence[Hit], seen: Collection[str] = ()) -> tuple[str, Shown]:
+    def at_search(self, hits: Sequence[Hit], seen: Collection[str] = (), max_tokens: int | None = None) -> tuple[str, Shown]:
         """Return the text to append after the documents ("" when nothing fits), and what was shown.
 
+        `max_tokens` lowers the budget of the place, for a response that has less room.
         `seen` are the ids of entries that the episode has been shown: they are left out, and so is what says the same. Repeats
         are those of them that would have been shown again; the hits have to reach that far beyond the top k for others to
         take their place.
         """
         repeats = sum(hit.entry.id in seen for hit in _ranked("step", hits, self._limits["step"]))
         told = {_line(hit) for hit in hits if hit.entry.id in seen}
-        block, shown = self._block("step", [hit for hit in hits if _line(hit) not in told])
-        return ("\n" + block if block else ""), replace(shown, repeats=repeats)
+        block, shown = self._block("step", [hit for hit in hits if _line(hit) not in told], max_tokens)
+        return (_BEFORE["step"] + block if block else ""), replace(shown, repeats=repeats)
 
     def _block(self, place: Place, hits: Sequence[Hit], max_tokens: int | None = None) -> tuple[str, Shown]:
         limits = self._limits[place]
-        budget = limits.max_tokens if max_tokens is None else min(limits.max_tokens, max_tokens)
+        budget, tokens = limits.max_tokens if max_tokens is None else min(limits.max_tokens, max_tokens), 0
         ranked = _ranked(place, hits, limits)
         kept = list(ranked)
-        while kept and self._count_tokens(_render(place, kept)) > budget:
+        while kept and (tokens := self._count_tokens(_BEFORE[place] + _render(place, kept))) > budget:
             kept.pop()
         if len(kept) < len(ranked):
             logger.info("%d of %d entries do not fit the %s budget of %d tokens", len(ranked) - len(kept), len(ranked), place, budget)
-        entries = tuple(self._record(place, hit) for hit in _displayed(place, kept))
-        return (_render(place, kept) if kept else ""), Shown(entries, dropped=len(ranked) - len(kept))
+        entries = [self._record(place, hit) for hit in _displayed(place, kept)]
+        if entries:
+            entries[0]["tokens"] += tokens - sum(entry["tokens"] for entry in entries)
+        return (_render(place, kept) if kept else ""), Shown(tuple(entries), dropped=len(ranked) - len(kept))
 
     def _record(self, place: Place, hit: Hit) -> dict[str, Any]:
         tokens = self._count_tokens(_line(hit) + "\n")
@@ -157,4 +163,4 @@ def _line_of(description: str) -> str:
 def _append(content: Any, block: str) -> Any:
     if isinstance(content, list):  # OpenAI style parts
         return [*content, {"type": "text", "text": block}]
-    return f"{content}\n\n{block}" if content else block
+    return f"{content}{_BEFORE['start']}{block}" if content else block

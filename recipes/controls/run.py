@@ -137,6 +137,7 @@ class Controls:
                 f"data.val_files={self.sources.questions[-1].resolve()}",
                 f"actor_rollout_ref.model.path={self.sources.policy.resolve()}",
                 f"actor_rollout_ref.rollout.seed={self.arguments.seed}",
+                f"hiexp.seed={self.arguments.seed}",
                 f"trainer.total_training_steps={steps}",
                 f"trainer.save_freq={steps}",
                 f"trainer.default_local_dir={folder / 'checkpoints'}",
