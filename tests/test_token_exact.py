@@ -47,6 +47,7 @@ def script(case, dialect, tokenizer):
     """Return what the policy writes in each turn, and the settings of the case."""
     first, second = write_call(NOSHAK, dialect), write_call(KABUL, dialect)
     ids = lambda text: tokenizer.encode(text, add_special_tokens=False)  # noqa: E731
+    long_second = "So, what next? " * 40 + second
     return {
         "several turns": ([thought("Which country?", first), thought("Afghanistan.", second), ANSWER], [FIRES]),
         "no E1 passes": ([first, second, ANSWER], ["hiexp.step.min_score=1.1"]),
@@ -67,8 +68,9 @@ def script(case, dialect, tokenizer):
         "turns cut": ([ids(f"{first}\nNow"), ids(f"{second}\n"), ids("<answer> Ka")], [FIRES]),
         "stopped elsewhere": ([[*ids(first), tokenizer.pad_token_id], ANSWER], [FIRES]),
         "documents cut": ([first, ANSWER], [FIRES, f"{ROLLOUT}.max_tool_response_length=60"]),
-        "budget ends in a tool response": ([first, second, ANSWER], [FIRES]),
-        "budget ends in a turn": ([first, second, ANSWER], [FIRES]),
+        # The second turn is so long that there is room for an E1 before it.
+        "budget ends in a tool response": ([first, long_second, ANSWER], [FIRES]),
+        "budget ends in a turn": ([first, long_second, ANSWER], [FIRES]),
         "no thinking": ([first, second, ANSWER], [FIRES, "data.apply_chat_template_kwargs.enable_thinking=false"]),
     }[case]
 
