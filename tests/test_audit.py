@@ -52,7 +52,7 @@ def test_the_same_content_words_in_another_order_are_near(encoder):
 
 
 def test_the_limit_of_the_cosine_decides():
-    question = [asked("Who directed Suicide Kings 2?")]
+    question = [asked("Who directs Suicide Kings then?")]
     cosine = float((ENCODER.encode_queries([question[0].question]) @ ENCODER.encode_queries(["Who directed Suicide Kings?"]).T)[0, 0])
     (near,) = audit(KNOWN, question, ENCODER, near_cosine=cosine - 1e-4).near
     assert (near.hek_question, near.how) == ("q1", f"cosine {cosine:.2f}")
@@ -113,7 +113,7 @@ def test_the_exit_code_tells_clean_from_overlap_from_error(tmp_path, capsys):
     overlap = written(tmp_path / "overlap.jsonl", asked("Who directed Suicide Kings?"), asked("What?", "loudest song", id="t2"))
     assert main([*command, clean]) == 0
     assert capsys.readouterr().out.startswith(
-        "1 questions, no overlap: 0 exact, 0 near (same content words, or cosine of hash:128 >= 0.95)"
+        "1 questions, no overlap: 0 exact, 0 near (share of common words >= 0.8, or cosine of hash:128 >= 0.95)"
     )
     assert main([*command, overlap]) == 1
     printed = capsys.readouterr().out

@@ -13,9 +13,9 @@ import datasets  # noqa: E402
 
 from hiexp_verl.build.importers.verl_dump import from_verl_dump  # noqa: E402
 from hiexp_verl.build.intake import distinct  # noqa: E402
-from hiexp_verl.build.pipeline import near_duplicates  # noqa: E402
 from hiexp_verl.encoder import load_encoder  # noqa: E402
 from hiexp_verl.hek import HEK, Header  # noqa: E402
+from hiexp_verl.hek.same_question import near_duplicates  # noqa: E402
 from hiexp_verl.plugin.agent_loop import HiExpAgentLoop  # noqa: E402
 from hiexp_verl.plugin.dataset import QuestionDataset  # noqa: E402
 from hiexp_verl.plugin.reward import compute_score  # noqa: E402
@@ -25,6 +25,7 @@ from tests.verl_fixtures import RecitingServer, agent_loop, compose, tiny_tokeni
 CODES = {"Alba": "KX41", "Brenn": "QJ72", "Corvo": "ZW05"}  # of towns that are in no corpus
 ASKED = "What is the harbour code of {}?"
 SAME_UNDER_ANOTHER_ID = "The code of {} harbour is what?"
+IN_OTHER_WORDS = "Tell me, what's the code that the harbour of {} has?"
 INSTRUCTED = "Answer the given question. Question: what was the harbour code of {}?\n"  # and no id
 TOLD = re.compile(r"[Tt]he harbour code of (\w+) is (\w+)\.")
 
@@ -64,7 +65,7 @@ def run_files(tmp_path):
     rows = [
         {"id": question, "question": form.format(town), "answer": code}
         for i, (town, code) in enumerate(CODES.items())
-        for question, form in ((f"q{i}", ASKED), (f"twin{i}", ASKED), (f"row-{i}", SAME_UNDER_ANOTHER_ID))
+        for question, form in ((f"q{i}", ASKED), (f"twin{i}", ASKED), (f"row-{i}", SAME_UNDER_ANOTHER_ID), (f"other-{i}", IN_OTHER_WORDS))
     ]
     (tmp_path / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     (tmp_path / "val.jsonl").write_text(json.dumps({"id": "v", "question": "What is the harbour code of Dunmar?", "answer": "PL33"}) + "\n")
@@ -138,5 +139,5 @@ def test_what_verl_dumps_of_validation_feeds_no_hek(run_files, tokenizer):
     trained = [from_verl_dump({TRAJECTORY_KEY: reward[TRAJECTORY_KEY], "step": 1}) for reward in play(run_files, tokenizer)]
     validated = [from_verl_dump({TRAJECTORY_KEY: r[TRAJECTORY_KEY], "step": 1}) for r in play(run_files, tokenizer, file="val.jsonl")]
     kept, dropped = distinct([*validated, *trained])
-    assert {t.question_id for t in kept} == {f"{name}{i}" for i in range(len(CODES)) for name in ("q", "twin", "row-")}
+    assert {t.question_id for t in kept} == {f"{name}{i}" for i in range(len(CODES)) for name in ("q", "twin", "row-", "other-")}
     assert dropped["trajectories of validation questions"] == len(validated) == 1

@@ -8,7 +8,7 @@ import pytest
 from hiexp_verl.build.distill import PromptedDistiller
 from hiexp_verl.build.entries import merge
 from hiexp_verl.build.importers import read_r1_searcher
-from hiexp_verl.build.pipeline import BuildConfig, build, near_duplicates
+from hiexp_verl.build.pipeline import BuildConfig, build
 from hiexp_verl.build.rules import RulesDistiller
 from hiexp_verl.build.summarise import BY_RULE, LevelConfig
 from hiexp_verl.encoder import HashEncoder
@@ -143,13 +143,6 @@ def test_near_duplicates_unite_what_they_come_from():
     other = entry("", title="who wrote a book", description="Find the book.", questions=("q3",))
     merged = merge([a, other, b], ENCODER, 0.95, 0.95)
     assert [(e.questions, e.sources) for e in merged] == [(("q1", "q2"), ("t1", "t2")), (("q3",), ())]
-
-
-def test_questions_with_the_same_content_words_are_near_duplicates():
-    found = near_duplicates(
-        {"a": "What is the capital of France?", "b": "Which is France's capital", "c": "the France capital?", "d": "capital of Spain"}
-    )
-    assert found == {"a": ("c",), "c": ("a",)}
 
 
 @pytest.mark.skipif(not REAL.is_file(), reason="the shared multi-hop trajectories are not here")

@@ -66,22 +66,23 @@ def test_a_question_without_a_known_id_is_known_by_its_text():
     entries = (Entry("e1-0000", "e1", "t", "d", questions=("q7",)),)
     sources = (Source("q7#0", "q7", "Who wrote Emma?", "m", "x", False, ()),)
     own = Retriever(HEK(Header(ENCODER.identity), entries, plane(0), sources), ENCODER)
-    assert own.known_question("q7", "anything") == "q7"
-    assert own.known_question(None, "who wrote  EMMA") == "q7"
-    assert own.known_question("row-3", "Answer the given question. Question: Who wrote Emma?\n") == "q7"
-    assert own.known_question("row-3", "By whom was Emma wrote?") == "q7", "the same content words ask the same"
-    assert own.known_question("row-3", "Who wrote Persuasion?") == "row-3"
-    assert own.known_question(None, "") is None
+    assert own.known_questions("q7", "anything") == {"q7"}
+    assert own.known_questions(None, "who wrote  EMMA") == {"q7"}
+    assert own.known_questions(None, "Answer the given question. Question: Who wrote Emma?\n") == {"q7"}
+    assert own.known_questions("row-3", "By whom was Emma wrote?") == {"q7", "row-3"}, "the same content words ask the same"
+    assert own.known_questions("row-3", "Who wrote Persuasion?") == {"row-3"}
+    assert own.known_questions(None, "") == frozenset()
 
 
-def test_a_text_says_more_than_an_id_that_two_data_sets_use():
+def test_a_question_is_hidden_under_its_id_and_under_those_of_questions_that_ask_the_same():
     entries = (Entry("e1-0000", "e1", "t", "d", questions=("1",)), Entry("e1-0001", "e1", "t", "d", questions=("2",)))
     sources = tuple(
         Source(f"{i}#0", i, text, "m", "x", False, ()) for i, text in (("1", "Who wrote Emma?"), ("2", "Who painted Guernica?"))
     )
     own = Retriever(HEK(Header(ENCODER.identity), entries, plane(0, 0), sources), ENCODER)
-    assert own.known_question("1", "Who painted Guernica?") == "2"
-    assert own.known_question("1", "Who sang it?") == "1"
+    assert own.known_questions("1", "Who painted Guernica?") == {"1", "2"}
+    assert own.known_questions("1", "Who sang it?") == {"1"}
+    assert own.retrieve_vectors(plane(0), ["e1"], 5, exclude_questions=[frozenset({"1", "2"})]) == [[]]
 
 
 def test_equal_scores_are_ordered_by_id():

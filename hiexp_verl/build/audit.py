@@ -4,18 +4,13 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
 from hiexp_verl.encoder import Encoder
+from hiexp_verl.hek.same_question import NEAR_COSINE, NEAR_WORDS, SameQuestions
 from hiexp_verl.hek.store import HEK
 from hiexp_verl.scoring import normalise
 from hiexp_verl.text import sanitise
 from hiexp_verl.types import Question
-from hiexp_verl.words import content_words
 
-# With MiniLM, paraphrases of a question lie at 0.96 and above, different questions of one template below 0.86.
-NEAR_COSINE = 0.95
-NEAR_WORDS = 0.8  # share of common content words, where there is no encoder
 MIN_ANSWER_CHARS = 4  # shorter ones ("yes", "two") are words of any text
 
 
@@ -59,8 +54,8 @@ class Audit:
 def audit(hek: HEK, questions: Sequence[Question], encoder: Encoder | None, near_cosine: float = NEAR_COSINE) -> Audit:
     """Compare a HEK with a test set.
 
-    Exact: the same text after normalisation, or the same id where the HEK keeps no text. Near: the same content words in
-    any order, or a cosine of at least `near_cosine`; without an encoder a share of common words of at least `NEAR_WORDS`.
+    Exact: the same text after normalisation, or the same id where the HEK keeps no text. Near: as
+    `hek.same_question` says, with a cosine of at least `near_cosine`; without an encoder by words alone.
     Answers: whole words, unless the question itself says them (then they give nothing away) or they are ordinary words.
 
     Raises:
@@ -82,14 +77,14 @@ def audit(hek: HEK, questions: Sequence[Question], encoder: Encoder | None, near
     near = [overlap(question, twin, how) for question, twin, how in _near(rest, texts, hek, encoder, near_cosine)]
     answers = tuple(_answers_in_entries(hek, questions, _is_telling))
     ordinary = dict.fromkeys(each.answer for each in _answers_in_entries(hek, questions, _is_ordinary))
-    sought = f"cosine of {encoder.identity.name} >= {near_cosine:g}" if encoder else f"share of common words >= {NEAR_WORDS:g}, no encoder"
+    sought = f"cosine of {encoder.identity.name} >= {near_cosine:g}" if encoder else "no encoder"
     return Audit(
         questions=len(questions),
         exact=tuple(exact),
         near=tuple(near),
         answers=answers,
         warnings=tuple(_warnings(questions, texts, textless, tuple(ordinary))),
-        near_means=f"same content words, or {sought}",
+        near_means=f"share of common words >= {NEAR_WORDS:g}, {'or ' if encoder else ''}{sought}",
         clean=not (exact or near or answers),
     )
 
@@ -109,39 +104,12 @@ def _near(questions: Sequence[Question], texts: Mapping[str, str], hek: HEK, enc
     """Yield the closest question of the HEK for each test question that has one close enough."""
     if not texts or not questions:
         return
-    ids = list(texts)
-    known, asked = list(texts.values()), [question.question for question in questions]
     if encoder:
         hek.check_encoder(encoder.identity)
-        name, least, likeness = "cosine", near_cosine, _cosines(known, asked, encoder)
-    else:
-        name, least, likeness = "words", NEAR_WORDS, _shares(known, asked)
-    id_of = {content_words(text): question_id for question_id, text in texts.items()}
-    for question, likeness_K in zip(questions, likeness, strict=True):
-        words, best = content_words(question.question), int(np.argmax(likeness_K))
-        if words and words in id_of:
-            yield question, id_of[words], "same content words"
-        elif likeness_K[best] >= least:
-            yield question, ids[best], f"{name} {likeness_K[best]:.2f}"
-
-
-def _cosines(known: Sequence[str], asked: Sequence[str], encoder: Encoder) -> Iterator[np.ndarray]:
-    known_K_D, asked_N_D = encoder.encode_queries(known), encoder.encode_queries(asked)
-    return (known_K_D @ asked_D for asked_D in asked_N_D)
-
-
-def _shares(known: Sequence[str], asked: Sequence[str]) -> Iterator[np.ndarray]:
-    """Yield per question asked the share of its and each known question's content words that both have (Jaccard)."""
-    rows_of: dict[str, list[int]] = defaultdict(list)
-    for row, text in enumerate(known):
-        for word in content_words(text):
-            rows_of[word].append(row)
-    sizes_K = np.array([len(content_words(text)) for text in known])
-    for words in map(content_words, asked):
-        common_K = np.zeros(len(known))
-        for word in words:
-            common_K[rows_of.get(word, [])] += 1
-        yield common_K / np.maximum(sizes_K + len(words) - common_K, 1)
+    found = SameQuestions(texts, encoder, near_cosine).find([question.question for question in questions])
+    for question, same in zip(questions, found, strict=True):
+        if same:
+            yield question, same[0].question_id, same[0].how
 
 
 def _is_ordinary(answer: str) -> bool:

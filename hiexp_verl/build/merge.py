@@ -14,11 +14,12 @@ from dataclasses import replace
 import numpy as np
 
 from hiexp_verl.build.entries import number, united
-from hiexp_verl.build.pipeline import BuildConfig, near_duplicates
+from hiexp_verl.build.pipeline import BuildConfig
 from hiexp_verl.build.prefix import with_own_ids
 from hiexp_verl.encoder import Encoder, Vectors
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.hek.header import Header
+from hiexp_verl.hek.same_question import near_duplicates
 from hiexp_verl.hek.store import HEK
 from hiexp_verl.types import LEVELS, Entry, Level
 
@@ -56,7 +57,7 @@ def merge_heks(a: HEK, b: HEK, encoder: Encoder, prefix: str = "") -> HEK:
         vectors += [vectors_A_D, vectors_B_D[kept]]
         counts |= {f"{level} of the first": len(of_a), f"{level} of the second": len(of_b), f"{level} in both": len(twin_of)}
     sources = tuple({source.id: source for source in (*a.sources, *b.sources)}.values())
-    return HEK(_header(a, b, parents, counts), tuple(entries), np.concatenate(vectors), sources)
+    return HEK(_header(a, b, parents, counts, encoder), tuple(entries), np.concatenate(vectors), sources)
 
 
 def _level(hek: HEK, level: Level, mark: str) -> tuple[list[Entry], Vectors]:
@@ -96,7 +97,7 @@ def _joined(mine: Entry, other: Entry) -> Entry:
     return replace(joined, counters=mine.counters) if same else joined
 
 
-def _header(a: HEK, b: HEK, parents: tuple[str, str], counts: dict[str, int]) -> Header:
+def _header(a: HEK, b: HEK, parents: tuple[str, str], counts: dict[str, int], encoder: Encoder) -> Header:
     one, two = a.header, b.header
     texts = {source.question_id: source.question for source in (*a.sources, *b.sources)}
     thresholds = {name: _stricter(name, one.thresholds, two.thresholds) for name in {**one.thresholds, **two.thresholds}}
@@ -109,7 +110,7 @@ def _header(a: HEK, b: HEK, parents: tuple[str, str], counts: dict[str, int]) ->
         models=tuple(sorted({*one.models, *two.models})),
         prompts=_prompts(one.prompts, two.prompts),
         counts=counts,
-        near_duplicates=_groups(one.near_duplicates, two.near_duplicates, near_duplicates(texts)),
+        near_duplicates=_groups(one.near_duplicates, two.near_duplicates, near_duplicates(texts, encoder)),
         parents=parents,
         reason=f"merge of {parents[0][:12]} and {parents[1][:12]}{note}",
     )

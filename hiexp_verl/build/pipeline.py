@@ -2,7 +2,7 @@
 
 import hashlib
 import logging
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -26,10 +26,10 @@ from hiexp_verl.build.thresholds import thresholds
 from hiexp_verl.encoder import Encoder
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.hek.header import Header
+from hiexp_verl.hek.same_question import near_duplicates
 from hiexp_verl.hek.store import HEK
 from hiexp_verl.transcript import searches
 from hiexp_verl.types import Entry, Source, Trajectory
-from hiexp_verl.words import content_words
 
 logger = logging.getLogger(__name__)
 
@@ -113,7 +113,7 @@ def build(
         models=tuple(sorted({t.model for t in trajectories if t.model})),
         prompts={name: hashlib.sha256(text.encode()).hexdigest() for name, text in sorted(distiller.prompts().items())},
         counts=counts,
-        near_duplicates=near_duplicates({t.question_id: t.question for t in trajectories}),
+        near_duplicates=near_duplicates({t.question_id: t.question for t in trajectories}, encoder),
     )
     logger.info("encoding %d titles, choosing thresholds", len(entries))
     vectors_E_D = encoder.encode_passages([entry.title for entry in entries])
@@ -131,15 +131,6 @@ def build(
 def source_of(t: Trajectory) -> Source:
     """Return what a HEK remembers of a trajectory."""
     return Source(t.id, t.question_id, t.question, t.model, t.prediction, t.correct, tuple(s.query for s in searches(t.messages)))
-
-
-def near_duplicates(questions: dict[str, str]) -> dict[str, tuple[str, ...]]:
-    """Return, for each question id, the other ids whose questions have the same content words (only where there are any)."""
-    groups: dict[frozenset[str], list[str]] = defaultdict(list)
-    for question_id, text in questions.items():
-        if words := content_words(text):
-            groups[words].append(question_id)
-    return {one: tuple(other for other in group if other != one) for group in groups.values() if len(group) > 1 for one in group}
 
 
 def _cases(

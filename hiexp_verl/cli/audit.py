@@ -12,9 +12,9 @@ from hiexp_verl.errors import HiExpError
 def add_audit(verbs: Any) -> None:
     """Add the verb."""
     epilog = (
-        "Exit code 0: nothing overlaps; 1: something does; 2: an error. Near-duplicates have the same content words, or a\n"
-        "cosine of the HEK's encoder of at least --near (made for MiniLM; other encoders may need another). Without the encoder\n"
-        "they share 80% of their words.\n\n"
+        "Exit code 0: nothing overlaps; 1: something does; 2: an error. Near-duplicates share 80% of their words, or have a\n"
+        "cosine of the HEK's encoder of at least --near (made for MiniLM; other encoders may need another); their names and\n"
+        "numbers agree.\n\n"
         "example: hiexp audit hek --questions test.jsonl"
     )
     parser = add_verb(verbs, "audit", run_audit, "Report what a HEK knows of a test set: questions, answers in entries.", epilog)

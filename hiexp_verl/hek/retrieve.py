@@ -8,14 +8,17 @@ from numpy.typing import NDArray
 
 from hiexp_verl.encoder import Encoder, Vectors
 from hiexp_verl.errors import HiExpError
+from hiexp_verl.hek.same_question import SameQuestions
 from hiexp_verl.hek.store import HEK
 from hiexp_verl.types import Hit, Level
-from hiexp_verl.words import content_words
 
 # Cosines closer than this are ties: the last bits of a matrix product depend on how it was blocked.
 _TIE = 1e-6
 _HIDDEN_BELOW = -2.0  # under any cosine, over the -inf of a hidden entry
 _PEAKS = 512
+_REMEMBERED = 4_096  # questions whose twins are known
+
+Questions = str | frozenset[str]  # the id of a question, or ids of several
 
 
 class Retriever:
@@ -35,16 +38,21 @@ class Retriever:
         for row, entry in enumerate(hek.entries):
             for question in entry.questions:
                 self._rows_of_question[question].append(row)
-        self._id_of_words = {words: source.question_id for source in hek.sources if (words := content_words(source.question))}
+        self._same = SameQuestions({source.question_id: source.question for source in hek.sources}, encoder)
+        self._twins: dict[str, frozenset[str]] = {}
 
-    def known_question(self, question_id: str | None, text: str) -> str | None:
-        """Return the id under which the HEK knows a question: that of a source with the same content words, or its own.
+    def known_questions(self, question_id: str | None, text: str) -> frozenset[str]:
+        """Return the ids under which the HEK may know a question: its own, and those of sources that ask the same.
 
-        The text comes first: two data sets may use one id for different questions, or ask the same under two. Rows of other
-        preprocessors put the question after instructions ("Question: ...").
+        Both, for two data sets may use one id for different questions, or ask the same under two. Rows of other preprocessors
+        put the question after instructions ("Question: ...").
         """
-        bare = text.rpartition("Question:")[2]
-        return self._id_of_words.get(content_words(text)) or self._id_of_words.get(content_words(bare)) or question_id
+        if text not in self._twins:
+            if len(self._twins) >= _REMEMBERED:
+                self._twins.clear()
+            found = self._same.find(list(dict.fromkeys([text, text.rpartition("Question:")[2]])))
+            self._twins[text] = frozenset(same.question_id for each in found for same in each)
+        return self._twins[text] if question_id is None else self._twins[text] | {question_id}
 
     def retrieve(
         self,
@@ -52,7 +60,7 @@ class Retriever:
         levels: Collection[Level],
         top_k: int,
         min_score: float | None = None,
-        exclude_questions: Sequence[str | None] | None = None,
+        exclude_questions: Sequence[Questions | None] | None = None,
     ) -> list[list[Hit]]:
         """Return the best entries for each text, best first; see `retrieve_vectors`."""
         return self.retrieve_vectors(self.encoder.encode_queries(texts), levels, top_k, min_score, exclude_questions)
@@ -63,11 +71,11 @@ class Retriever:
         levels: Collection[Level],
         top_k: int,
         min_score: float | None = None,
-        exclude_questions: Sequence[str | None] | None = None,
+        exclude_questions: Sequence[Questions | None] | None = None,
     ) -> list[list[Hit]]:
         """Return for each query vector at most `top_k` entries of these levels with cosine >= `min_score`.
 
-        An entry distilled only from the question given in `exclude_questions` (one id or None per query), or from
+        An entry distilled only from the question given in `exclude_questions` (one id, several or None per query), or from
         questions that ask the same, is hidden: in training it would hand the question its own solution.
         Equal scores are ordered by entry id. A query vector with a NaN or an infinity in it finds nothing.
 
@@ -99,9 +107,10 @@ class Retriever:
             hits[query].append(Hit(self.hek.entries[rows_R[i]], float(scores_N_R[query, i])))
         return [sorted(found, key=lambda hit: (-round(hit.score / _TIE), hit.entry.id))[:top_k] for found in hits]
 
-    def hidden_rows(self, question: str) -> set[int]:
-        """Return the rows of the entries that come from nothing but this question (or questions that ask the same)."""
-        own = {question, *self.hek.header.near_duplicates.get(question, ())}
+    def hidden_rows(self, questions: Questions) -> set[int]:
+        """Return the rows of the entries that come from nothing but these questions (or questions that ask the same)."""
+        known = {questions} if isinstance(questions, str) else questions
+        own = known.union(*(self.hek.header.near_duplicates.get(each, ()) for each in known))
         rows = {row for each in own for row in self._rows_of_question.get(each, ())}
         return {row for row in rows if own.issuperset(self.hek.entries[row].questions)}
 

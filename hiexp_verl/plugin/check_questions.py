@@ -5,7 +5,9 @@ from pathlib import Path
 from omegaconf import DictConfig
 from pyarrow.parquet import read_table
 
+from hiexp_verl.encoder import Encoder
 from hiexp_verl.errors import HiExpError
+from hiexp_verl.hek.same_question import SameQuestions
 from hiexp_verl.hek.store import HEK
 from hiexp_verl.jsonl import read_questions
 from hiexp_verl.plugin.agent_loop import last_user, settings_of
@@ -14,7 +16,6 @@ from hiexp_verl.policy_tokenizer import PolicyTokenizer
 from hiexp_verl.run.control import levels_at
 from hiexp_verl.run.protocol import SEARCH_TOOL_SCHEMA, check_format, first_messages
 from hiexp_verl.types import Message
-from hiexp_verl.words import content_words
 
 
 def check_questions(config: DictConfig, key: str) -> None:
@@ -33,7 +34,7 @@ def check_questions(config: DictConfig, key: str) -> None:
         check_prompt_length(config, first_messages(longest.question, dialect), longest.id)
 
 
-def check_validation(data: DictConfig, hek: HEK | None) -> None:
+def check_validation(data: DictConfig, hek: HEK | None, encoder: Encoder | None) -> None:
     """Check that no file is both for training and validation, and that the HEK knows no validation question.
 
     Raises:
@@ -43,10 +44,10 @@ def check_validation(data: DictConfig, hek: HEK | None) -> None:
     both = [file for file in paths_of(data.train_files) if _absolute(file) in map(_absolute, files)]
     if both:
         raise HiExpError(f"{both[0]} is in data.train_files and data.val_files; validate on other questions, or set trainer.val_only=true")
-    known = {content_words(source.question) for source in (hek.sources if hek is not None else ())} - {frozenset()}
+    known = SameQuestions({source.question_id: source.question for source in (hek.sources if hek is not None else ())}, encoder)
     for file in files:
         texts = _asked(file, data.prompt_key)
-        found = [name for name, text in texts.items() if content_words(text) in known]
+        found = [name for name, same in zip(texts, known.find(list(texts.values())), strict=True) if same]
         if found:
             raise HiExpError(
                 f"the HEK was distilled from {len(found)} of the {len(texts)} validation questions of {file} (the first: {found[0]}); "

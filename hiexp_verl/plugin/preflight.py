@@ -58,12 +58,12 @@ def check_run(config: DictConfig) -> None:
     check_group(settings, config)
     hek = open_hek(settings)
     check_resume(settings, hek, config)
-    open_encoders(settings, hek)
+    encoder, _ = open_encoders(settings, hek)
     check_model(str(config.actor_rollout_ref.model.path))
     for key in ("train_files", "val_files"):
         check_questions(config, key)
     if not config.trainer.val_only:
-        check_validation(config.data, hek)
+        check_validation(config.data, hek, encoder)
 
 
 def check_group(settings: HiExpConfig, config: DictConfig) -> None:

@@ -120,9 +120,9 @@ class Lookup:
         hidden = self._retriever.hidden_rows(own) if own is not None else set()
         return drawn(hits, request.text, [entry for row, entry in enumerate(self._retriever.hek.entries) if row not in hidden])
 
-    def _excluded(self, request: ExperienceRequest) -> str | None:
+    def _excluded(self, request: ExperienceRequest) -> frozenset[str] | None:
         if self._control == "with-own-question":
             return None
         if request.exclude_question is None and not request.exclude_text:
             return None
-        return self._retriever.known_question(request.exclude_question, request.exclude_text)
+        return self._retriever.known_questions(request.exclude_question, request.exclude_text)

@@ -1,0 +1,132 @@
+"""When two questions ask the same, in other words: the one notion behind leave-one-out, near-duplicates, and the audit.
+
+Words alone miss "capital city" beside "capital"; a cosine alone takes questions of one template for the same. So:
+
+| must hold | counts as the same |
+| --- | --- |
+| neither has a name that the other lacks while the other has one, too; the numbers are equal | the same content words |
+| | one's content words within the other's, 80% of them |
+| | a third of the words in common, and a cosine of 0.95 (MiniLM: paraphrases 0.96 and above) |
+"""
+
+import logging
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from hiexp_verl.encoder import Encoder, Vectors
+from hiexp_verl.words import content_words, word_set
+
+logger = logging.getLogger(__name__)
+
+NEAR_COSINE = 0.95
+NEAR_WORDS = 0.8  # share of common content words
+_LEAST_WORDS = 1 / 3  # with fewer in common no cosine is asked for: it spares encoding every known question
+_FILLERS = word_set("be been has have had as it its there name tell me give please")
+_POSSESSIVE = re.compile(r"['\u2019]s\b", re.IGNORECASE)  # also that of "what's"
+
+
+class SameQuestion(NamedTuple):
+    """A known question that asks the same."""
+
+    question_id: str
+    how: str  # "same content words", "words 0.83", "cosine 0.97"
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What is compared of a question."""
+
+    words: frozenset[str]
+    names: frozenset[str]  # words that begin with a capital, but for the first
+    numbers: frozenset[str]
+
+    @classmethod
+    def of(cls, text: str) -> "_Asked":
+        text = _POSSESSIVE.sub("", text)
+        words = content_words(text)
+        capitalised = (word for word in text.split()[1:] if (letters := word.lstrip("\"'([{\u201c\u2018")) and letters[0].isupper())
+        names = content_words(" ".join(capitalised)) & words
+        return cls(words - _FILLERS or words, names - _FILLERS, frozenset(w for w in words if any(map(str.isdigit, w))))
+
+    def conflicts(self, other: "_Asked") -> bool:
+        """Whether each names something that the other does not (a name may be written small in one), or the numbers differ."""
+        return self.numbers != other.numbers or bool(self.names - other.words and other.names - self.words)
+
+
+class SameQuestions:
+    """Finds, among known questions, those that ask the same as another.
+
+    Known questions are encoded when a question first comes near one, so a large HEK costs nothing at the start. Where there is
+    no encoder, or it fails, the words decide alone.
+    """
+
+    def __init__(self, texts: Mapping[str, str], encoder: Encoder | None = None, near_cosine: float = NEAR_COSINE) -> None:
+        self._encoder = encoder
+        self._near_cosine = near_cosine
+        self._ids, self._texts = list(texts), list(texts.values())
+        self._known = [_Asked.of(text) for text in self._texts]
+        self._sizes_K = np.array([len(each.words) for each in self._known])
+        self._rows_of: dict[str, list[int]] = defaultdict(list)
+        for row, each in enumerate(self._known):
+            for word in each.words:
+                self._rows_of[word].append(row)
+        self._vectors: dict[str, Vectors] = {}  # (D,) each, of known texts
+
+    def find(self, texts: Sequence[str]) -> list[list[SameQuestion]]:
+        """Return for each text the known questions that ask the same, the likeliest first."""
+        candidates = [self._candidates(text) for text in texts]
+        unsure = [(text, self._texts[row]) for text, found in zip(texts, candidates, strict=True) for row, how in found.items() if not how]
+        vectors = self._encoded(dict.fromkeys(each for pair in unsure for each in pair)) if unsure else {}
+        return [self._decided(text, found, vectors) for text, found in zip(texts, candidates, strict=True)]
+
+    def _candidates(self, text: str) -> dict[int, tuple[float, str] | None]:
+        """Return rows of known questions: how like they are, or None where a cosine has to tell."""
+        asked = _Asked.of(text)
+        common_K = np.zeros(len(self._known))
+        for word in asked.words:
+            common_K[self._rows_of.get(word, [])] += 1
+        share_K = common_K / np.maximum(self._sizes_K + len(asked.words) - common_K, 1)
+        found: dict[int, tuple[float, str] | None] = {}
+        for row in map(int, np.flatnonzero(share_K >= _LEAST_WORDS)):
+            known, share = self._known[row], float(share_K[row])
+            if known.words == asked.words:
+                found[row] = (2.0, "same content words")  # whatever is a name; above every cosine
+            elif not asked.conflicts(known):
+                within = known.words <= asked.words or asked.words <= known.words
+                found[row] = (share, f"words {share:.2f}") if within and share >= NEAR_WORDS else None
+        return found
+
+    def _decided(self, text: str, found: Mapping[int, tuple[float, str] | None], vectors: Mapping[str, Vectors]) -> list[SameQuestion]:
+        sure = [(*how, row) for row, how in found.items() if how]
+        for row in (row for row, how in found.items() if not how and text in vectors and self._texts[row] in vectors):
+            cosine = float(vectors[text] @ vectors[self._texts[row]])
+            if cosine >= self._near_cosine:
+                sure.append((cosine, f"cosine {cosine:.2f}", row))
+        return [SameQuestion(self._ids[row], how) for _, how, row in sorted(sure, key=lambda each: (-each[0], each[2]))]
+
+    def _encoded(self, texts: Iterable[str]) -> dict[str, Vectors]:
+        """Return the vectors of these texts, without those that an ailing encoder does not give."""
+        if self._encoder is None:
+            return {}
+        vectors = {text: self._vectors[text] for text in texts if text in self._vectors}
+        missing = [text for text in texts if text not in vectors]
+        if missing:
+            try:
+                made = zip(missing, self._encoder.encode_queries(missing), strict=True)
+                vectors |= {text: vector for text, vector in made if np.isfinite(vector).all()}
+            except Exception as error:  # whatever can ail a model: what needs it otherwise counts the failure
+                logger.warning("questions are compared by words only (%s: %s)", type(error).__name__, str(error)[:200])
+        self._vectors |= {text: vectors[text] for text in self._texts if text in vectors}
+        return vectors
+
+
+def near_duplicates(questions: Mapping[str, str], encoder: Encoder | None = None) -> dict[str, tuple[str, ...]]:
+    """Return, for each question id, the other ids whose questions ask the same (only where there are any)."""
+    same = SameQuestions(questions, encoder).find(list(questions.values()))
+    others = {one: {each.question_id for each in found} - {one} for one, found in zip(questions, same, strict=True)}
+    return {one: tuple(each for each in questions if each in found) for one, found in others.items() if found}
