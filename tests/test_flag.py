@@ -144,6 +144,7 @@ def test_a_good_run_passes(good):
         ({"hiexp.encoder": "hash:64"}, "the HEK was made with the encoder"),
         ({"+hiexp.enabld": "false"}, "did you mean 'enabled'?"),
         ({"hiexp.enabld": "false"}, "did you mean 'enabled'?"),
+        ({"actor_rollout_ref.rollout.agent.default_agent_loop": "tool_agent"}, "default_agent_loop=tool_agent shows no experience"),
         ({"data.train_files": "/nowhere.jsonl"}, "/nowhere.jsonl does not exist"),
     ],
 )

@@ -17,6 +17,7 @@ from hiexp_verl.hek.store import HEK
 from hiexp_verl.jsonl import read_corpus
 from hiexp_verl.plugin.agent_loop import settings_of
 from hiexp_verl.plugin.check_engine import check_engine
+from hiexp_verl.plugin.check_parts import check_parts
 from hiexp_verl.plugin.check_questions import check_questions, check_validation
 from hiexp_verl.plugin.checkpoint import folder_to_resume, identity_of, load_state
 from hiexp_verl.run.arm import STRATA
@@ -51,6 +52,7 @@ def check_run(config: DictConfig) -> None:
     """
     settings = settings_of(config)
     check_engine(config, settings)
+    check_parts(config, settings)
     check_search(settings)
     check_tool_response_length(settings, config.actor_rollout_ref.rollout.multi_turn.max_tool_response_length)
     check_response_length(settings, config.data.max_response_length)
