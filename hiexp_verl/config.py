@@ -1,6 +1,7 @@
 """The `hiexp:` block: every setting of ours, with its default, checked when it is read."""
 
 import difflib
+import math
 import os
 from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any, TypeVar, get_args, get_type_hints
@@ -140,7 +141,7 @@ AT_LEAST: dict[str, float] = {
     "timeout": 0.001,
     "lookup_failures": 0.0,
 }
-AT_MOST: dict[str, float] = {"with_experience": 1}
+AT_MOST: dict[str, float] = {"with_experience": 1, "lookup_failures": 1}
 PATHS = ("hek", "corpus", "dump_dir")
 
 
@@ -178,19 +179,23 @@ def _check(value: Any, hint: Any, where: str) -> Any:
     allowed = get_args(hint) or (hint,)
     if value is None and type(None) in allowed:
         return None
+    name = where.rsplit(".", 1)[-1]
+    if value is False and "off" in CHOICES.get(name, ()):
+        value = "off"  # what a bare `off` is in a YAML 1.1 file
     if isinstance(value, bool) and bool not in allowed:
         raise HiExpError(f"{where} must be {_names(allowed)}, found {value!r}")
     if isinstance(value, int) and not isinstance(value, bool) and float in allowed:
         value = float(value)
     if not any(isinstance(value, kind) for kind in allowed):
         raise HiExpError(f"{where} must be {_names(allowed)}, found {value!r}")
-    name = where.rsplit(".", 1)[-1]
     if name in CHOICES and value not in CHOICES[name]:
         raise HiExpError(f"{where} must be one of {', '.join(CHOICES[name])}, found {value!r}")
     if name in AT_LEAST and not value >= AT_LEAST[name]:  # also when it is not a number
         raise HiExpError(f"{where} must be at least {AT_LEAST[name]:g}, found {value}")
     if name in AT_MOST and not value <= AT_MOST[name]:
         raise HiExpError(f"{where} must be at most {AT_MOST[name]:g}, found {value}")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise HiExpError(f"{where} must be finite, found {value}")
     return os.path.expanduser(str(value)) if name in PATHS else value
 
 

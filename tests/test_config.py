@@ -29,6 +29,11 @@ def test_the_paper_s_retrieval_counts_are_the_defaults():
         ({"start": {"max_tokens": -1}}, "hiexp.start.max_tokens must be at least 0, found -1"),
         ({"search": {"retries": -1}}, "hiexp.search.retries must be at least 0, found -1"),
         ({"search": {"timeout": float("nan")}}, "hiexp.search.timeout must be at least 0.001, found nan"),
+        ({"start": {"min_score": float("nan")}}, "hiexp.start.min_score must be finite, found nan"),
+        ({"step": {"min_score": float("inf")}}, "hiexp.step.min_score must be finite, found inf"),
+        ({"expect": {"lookup_failures": 2}}, "hiexp.expect.lookup_failures must be at most 1, found 2.0"),
+        ({"alarms": {"reward": True}}, "hiexp.alarms.reward must be str, found True"),
+        ({"reward": {"kind": False}}, "hiexp.reward.kind must be str, found False"),
         ({"max_tokens_per_turn": 0}, "hiexp.max_tokens_per_turn must be at least 1, found 0"),
         ({"step": {"min_score": "high"}}, "hiexp.step.min_score must be float or null, found 'high'"),
         ({"step": 3}, "hiexp.step must be a block of settings, found 3"),
@@ -47,6 +52,11 @@ def test_a_key_unlike_any_other_lists_the_known_ones():
 
 def test_an_integer_is_accepted_where_a_float_is_meant():
     assert parse_config({"step": {"min_score": 1}}).step.min_score == 1.0
+
+
+def test_a_bare_off_of_a_yaml_file_is_off():
+    config = parse_config({"alarms": {"reward": False, "length": "stop", "entropy": "off"}}).alarms  # YAML 1.1 reads off as false
+    assert (config.reward, config.length, config.entropy) == ("off", "stop", "off")
 
 
 def test_a_tilde_in_a_path_is_the_home_directory(monkeypatch):

@@ -26,7 +26,13 @@ from tests.verl_fixtures import compose, tiny_tokenizer, write_corpus, write_hek
 
 RECIPES = Path(__file__).parents[1] / "recipes"
 ENGINE = "actor_rollout_ref.rollout.name=vllm"
-CPU_RUN = {"trainer.device": "cpu", "actor_rollout_ref.actor.strategy": "fsdp2", "actor_rollout_ref.rollout.tensor_model_parallel_size": 1}
+CPU_RUN = {
+    "trainer.device": "cpu",
+    "trainer.n_gpus_per_node": 1,
+    "actor_rollout_ref.actor.strategy": "fsdp2",
+    "actor_rollout_ref.rollout.name": "vllm_cpu",
+    "actor_rollout_ref.rollout.tensor_model_parallel_size": 1,
+}
 EVEN = {
     **CPU_RUN,
     "data.train_batch_size": 4,
@@ -138,6 +144,7 @@ def test_a_good_run_passes(good):
         ({"hiexp.encoder": "hash:64"}, "the HEK was made with the encoder"),
         ({"+hiexp.enabld": "false"}, "did you mean 'enabled'?"),
         ({"hiexp.enabld": "false"}, "did you mean 'enabled'?"),
+        ({"actor_rollout_ref.rollout.agent.default_agent_loop": "tool_agent"}, "default_agent_loop=tool_agent shows no experience"),
         ({"data.train_files": "/nowhere.jsonl"}, "/nowhere.jsonl does not exist"),
     ],
 )
@@ -160,7 +167,13 @@ def test_malformed_questions_are_named_by_line(good, tmp_path):
         ({"trainer.use_v1": "false"}, "trainer.use_v1=false is verl's earlier trainer"),
         ({**CPU_RUN, "actor_rollout_ref.actor.strategy": "fsdp"}, "strategy=fsdp does not run on a CPU; set it to fsdp2"),
         ({**CPU_RUN, "actor_rollout_ref.model.lora_rank": 8}, "set actor_rollout_ref.model.lora.merge=true"),
-        ({**CPU_RUN, "actor_rollout_ref.rollout.tensor_model_parallel_size": 2}, "tensor_model_parallel_size to 1, found 2"),
+        ({**CPU_RUN, "actor_rollout_ref.model.lora.rank": 8}, "set actor_rollout_ref.model.lora.merge=true"),
+        ({**CPU_RUN, "actor_rollout_ref.rollout.tensor_model_parallel_size": 2}, "tensor_model_parallel_size=2 does not run on a CPU"),
+        ({**CPU_RUN, "actor_rollout_ref.rollout.name": "vllm"}, "rollout.name=vllm does not run on a CPU"),
+        ({**CPU_RUN, "actor_rollout_ref.rollout.name": "sglang"}, "sglang does not run on a CPU; set it to vllm_cpu"),
+        ({**CPU_RUN, "trainer.n_gpus_per_node": 2}, "trainer.n_gpus_per_node=2 does not run on a CPU"),
+        ({**CPU_RUN, "trainer.nnodes": 2}, "trainer.nnodes=2 does not run on a CPU; set it to 1"),
+        ({**CPU_RUN, "hiexp.enabled": "false", "trainer.v1.trainer_mode": "separate_async"}, "separate_async needs devices of its own"),
         (
             {**EVEN, "data.train_batch_size": 2},
             "= 6 episodes are no multiple of actor_rollout_ref.rollout.log_prob_micro_batch_size_per_gpu=4",
@@ -176,6 +189,7 @@ def test_what_they_can_do_passes(good):
     lora = {"actor_rollout_ref.model.lora_rank": 8}
     passes({**good, **lora, "trainer.v1.trainer_mode": "hiexp_colocate_async"})
     passes({**good, **lora, **CPU_RUN, "actor_rollout_ref.model.lora.merge": "true"})
+    passes({**good, **CPU_RUN, "actor_rollout_ref.model.lora.rank": 8, "actor_rollout_ref.model.lora.merge": "true"})
     passes({**good, "hiexp.enabled": "false", "trainer.v1.trainer_mode": "separate_async"})
 
 

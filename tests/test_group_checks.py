@@ -65,8 +65,24 @@ def test_a_run_does_not_resume_what_another_hek_has_trained(tmp_path):
     check_resume(settings_of(config), heks[1], config)
 
 
-def test_one_kept_checkpoint_is_warned_of(caplog):
-    config = config_of("trainer.max_actor_ckpt_to_keep=1", "hiexp.enabled=false")
+@pytest.mark.parametrize(
+    ("override", "warned"),
+    [
+        ("trainer.max_actor_ckpt_to_keep=1", True),
+        ("+trainer.remove_previous_ckpt_in_save=true", True),
+        ("trainer.max_actor_ckpt_to_keep=2", False),
+    ],
+)
+def test_one_kept_checkpoint_is_warned_of(caplog, override, warned):
+    config = config_of(override, "hiexp.enabled=false")
     with caplog.at_level(logging.WARNING):
         check_resume(settings_of(config), None, config)
-    assert "2 survives a kill" in caplog.text
+    assert ("=2 alone survives a kill" in caplog.text) == warned
+
+
+@pytest.mark.parametrize(("baseline", "n", "warned"), [("within-arm", 7, True), ("within-arm", 8, False), ("shared", 7, False)])
+def test_arms_of_one_rollout_are_warned_of(caplog, baseline, n, warned):
+    config = config_of("hiexp.group.stratified=true", f"hiexp.group.baseline={baseline}", f"{N}={n}")
+    with caplog.at_level(logging.WARNING):
+        check_group(settings_of(config), config)
+    assert ("n=8 or more, found 7" in caplog.text) == warned

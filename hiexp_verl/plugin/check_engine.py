@@ -1,11 +1,18 @@
 """Is the run one that verl, and our CPU engine, can do? What they cannot is told before anything starts."""
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from hiexp_verl.config import HiExpConfig
 from hiexp_verl.errors import HiExpError
 
 TRAINERS = ("hiexp_sync", "hiexp_colocate_async")
+ON_CPU = {
+    "trainer.n_gpus_per_node": 1,
+    "trainer.nnodes": 1,
+    "actor_rollout_ref.actor.strategy": "fsdp2",
+    "actor_rollout_ref.rollout.name": "vllm_cpu",
+    "actor_rollout_ref.rollout.tensor_model_parallel_size": 1,
+}
 
 
 def check_engine(config: DictConfig, settings: HiExpConfig) -> None:
@@ -33,16 +40,15 @@ def check_cpu(config: DictConfig) -> None:
         HiExpError: it is set.
     """
     actor, rollout, model = config.actor_rollout_ref.actor, config.actor_rollout_ref.rollout, config.actor_rollout_ref.model
-    if actor.strategy != "fsdp2":
-        raise HiExpError(f"actor_rollout_ref.actor.strategy={actor.strategy} does not run on a CPU; set it to fsdp2")
-    if model.lora_rank > 0 and not model.lora.merge:
+    if config.trainer.v1.trainer_mode == "separate_async":
+        raise HiExpError("trainer.v1.trainer_mode=separate_async needs devices of its own for rollouts, and a CPU is one; set it to sync")
+    for setting, works in ON_CPU.items():
+        found = OmegaConf.select(config, setting)
+        if found != works:
+            raise HiExpError(f"{setting}={found} does not run on a CPU; set it to {works}")
+    if (model.lora.get("rank", 0) > 0 or model.lora_rank > 0) and not model.lora.merge:  # verl takes either for the rank
         raise HiExpError(
             "on a CPU vLLM cannot take over adapters beside weights that it has packed; set actor_rollout_ref.model.lora.merge=true"
-        )
-    if rollout.tensor_model_parallel_size > 1:
-        raise HiExpError(
-            f"on a CPU one process serves the model; set actor_rollout_ref.rollout.tensor_model_parallel_size to 1, "
-            f"found {rollout.tensor_model_parallel_size}"
         )
     check_divisible(config.data.train_batch_size * rollout.n, rollout, "rollout.log_prob_micro_batch_size_per_gpu", "data.train_batch_size")
     if actor.use_kl_loss:

@@ -17,8 +17,10 @@ from hiexp_verl.hek.store import HEK
 from hiexp_verl.jsonl import read_corpus
 from hiexp_verl.plugin.agent_loop import settings_of
 from hiexp_verl.plugin.check_engine import check_engine
+from hiexp_verl.plugin.check_parts import check_parts
 from hiexp_verl.plugin.check_questions import check_questions, check_validation
 from hiexp_verl.plugin.checkpoint import folder_to_resume, identity_of, load_state
+from hiexp_verl.run.arm import STRATA
 from hiexp_verl.run.control import levels_at
 from hiexp_verl.run.encoders import open_encoders, open_hek
 from hiexp_verl.search.http import HttpSearch
@@ -50,6 +52,7 @@ def check_run(config: DictConfig) -> None:
     """
     settings = settings_of(config)
     check_engine(config, settings)
+    check_parts(config, settings)
     check_search(settings)
     check_tool_response_length(settings, config.actor_rollout_ref.rollout.multi_turn.max_tool_response_length)
     check_response_length(settings, config.data.max_response_length)
@@ -78,6 +81,11 @@ def check_group(settings: HiExpConfig, config: DictConfig) -> None:
         raise HiExpError(
             f"hiexp.group.baseline=within-arm is known to algorithm.adv_estimator=hiexp_grpo alone, found {config.algorithm.adv_estimator}"
         )
+    if group.baseline == "within-arm" and group.stratified and n < 2 * len(STRATA):
+        logger.warning(
+            f"hiexp.group.stratified has {len(STRATA)} arms, and an arm of one rollout has the group's mean as its baseline, not its own; "
+            f"within-arm wants actor_rollout_ref.rollout.n={2 * len(STRATA)} or more, found {n}"
+        )
     if group.strip:
         if not config.actor_rollout_ref.rollout.calculate_log_probs:
             raise HiExpError("hiexp.group.strip needs the rollout's probabilities; set actor_rollout_ref.rollout.calculate_log_probs=true")
@@ -90,8 +98,11 @@ def check_resume(settings: HiExpConfig, hek: HEK | None, config: DictConfig) -> 
     folder = folder_to_resume(config)
     if folder is not None:
         load_state(folder, identity_of(settings, hek), settings.allow_mismatch)
-    if config.trainer.get("max_actor_ckpt_to_keep") == 1:
-        logger.warning("trainer.max_actor_ckpt_to_keep=1 deletes the last checkpoint before the next is whole; 2 survives a kill")
+    if config.trainer.get("max_actor_ckpt_to_keep") == 1 or config.trainer.get("remove_previous_ckpt_in_save"):
+        logger.warning(
+            "trainer.max_actor_ckpt_to_keep=1, or remove_previous_ckpt_in_save=true, deletes the last checkpoint before the next is "
+            "whole; max_actor_ckpt_to_keep=2 alone survives a kill"
+        )
 
 
 def check_model(path: str) -> None:
