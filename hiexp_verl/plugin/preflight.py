@@ -66,7 +66,7 @@ def check_run(config: DictConfig) -> None:
     for key in ("train_files", "val_files"):
         check_questions(config, key)
     if not config.trainer.val_only:
-        check_validation(config.data, hek)
+        check_validation(config, hek)
 
 
 def check_group(settings: HiExpConfig, config: DictConfig) -> None:
