@@ -16,7 +16,7 @@ import huggingface_hub  # noqa: E402
 import hydra  # noqa: E402
 
 from hiexp_verl.plugin import settings as settings_module  # noqa: E402
-from hiexp_verl.plugin.agent_loop import settings_of  # noqa: E402
+from hiexp_verl.plugin.agent_loop import HiExpAgentLoop, settings_of  # noqa: E402
 from hiexp_verl.plugin.preflight import Preflight, check_model, check_response_length  # noqa: E402
 from hiexp_verl.policy_tokenizer import PolicyTokenizer  # noqa: E402
 from hiexp_verl.run.protocol import SEARCH_TOOL_SCHEMA, first_messages  # noqa: E402
@@ -250,6 +250,20 @@ def test_a_prompt_is_as_long_as_the_arguments_of_its_template_make_it(good, tmp_
     fits = {**good, "actor_rollout_ref.model.path": model, "data.max_prompt_length": prompt, "hiexp.enabled": "false"}
     text = refusal({**fits, "+data.apply_chat_template_kwargs.enable_thinking": "false"})
     assert f"has {prompt + 4} tokens, over data.max_prompt_length={prompt}" in text  # an empty thought: two tags, two breaks
+
+
+@pytest.mark.parametrize(("family", "type", "refused"), [("llama3", "llama", True), ("qwen3", "qwen3", False), ("smollm2", "llama", False)])
+def test_a_template_that_knows_one_call_per_turn_is_refused_where_verl_renders_several(good, tmp_path, family, type, refused):
+    model = tmp_path / "model"
+    tokenizer_of(family).save_pretrained(model)
+    (model / "config.json").write_text(json.dumps({"model_type": type}))
+    settings = {**good, "actor_rollout_ref.model.path": model, "data.max_prompt_length": 8000}
+    passes(settings)
+    several = {**settings, "actor_rollout_ref.rollout.multi_turn.max_parallel_calls": 2}
+    if refused and not hasattr(HiExpAgentLoop, "apply_chat_template"):  # verl 0.9.1
+        assert "does not take 2 calls of one turn (This template knows one call per turn.)" in refusal(several)
+    else:
+        passes(several)
 
 
 def write_questions(path, texts):
