@@ -7,6 +7,8 @@ from typing import Any
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.types import Message
 
+CHUNK = 4096  # texts: bounds the memory that their tokens take
+
 
 class PolicyTokenizer:
     """The tokenizer and chat template in a model directory.
@@ -27,6 +29,14 @@ class PolicyTokenizer:
     def count(self, text: str) -> int:
         """Return the number of tokens of a text."""
         return len(self._tokenizer.encode(text, add_special_tokens=False))
+
+    def counts(self, texts: Sequence[str]) -> list[int]:
+        """Return the number of tokens of each text; many at once are an order of magnitude faster than one by one."""
+        found: list[int] = []
+        for start in range(0, len(texts), CHUNK):
+            chunk = list(texts[start : start + CHUNK])
+            found += map(len, self._tokenizer(chunk, add_special_tokens=False, return_attention_mask=False)["input_ids"])
+        return found
 
     def count_prompt(self, messages: Sequence[Message], tools: Sequence[dict[str, Any]] | None = None, **template_kwargs: Any) -> int:
         """Return the number of tokens of a prompt under the chat template, which is given the arguments.

@@ -16,7 +16,7 @@ import huggingface_hub  # noqa: E402
 import hydra  # noqa: E402
 
 from hiexp_verl.plugin import settings as settings_module  # noqa: E402
-from hiexp_verl.plugin.agent_loop import settings_of  # noqa: E402
+from hiexp_verl.plugin.agent_loop import HiExpAgentLoop, settings_of  # noqa: E402
 from hiexp_verl.plugin.preflight import Preflight, check_model, check_response_length  # noqa: E402
 from hiexp_verl.policy_tokenizer import PolicyTokenizer  # noqa: E402
 from hiexp_verl.run.protocol import SEARCH_TOOL_SCHEMA, first_messages  # noqa: E402
@@ -252,6 +252,61 @@ def test_a_prompt_is_as_long_as_the_arguments_of_its_template_make_it(good, tmp_
     assert f"has {prompt + 4} tokens, over data.max_prompt_length={prompt}" in text  # an empty thought: two tags, two breaks
 
 
+@pytest.mark.parametrize(("family", "type", "refused"), [("llama3", "llama", True), ("qwen3", "qwen3", False), ("smollm2", "llama", False)])
+def test_a_template_that_knows_one_call_per_turn_is_refused_where_verl_renders_several(good, tmp_path, family, type, refused):
+    model = tmp_path / "model"
+    tokenizer_of(family).save_pretrained(model)
+    (model / "config.json").write_text(json.dumps({"model_type": type}))
+    settings = {**good, "actor_rollout_ref.model.path": model, "data.max_prompt_length": 8000}
+    passes(settings)
+    several = {**settings, "actor_rollout_ref.rollout.multi_turn.max_parallel_calls": 2}
+    if refused and not hasattr(HiExpAgentLoop, "apply_chat_template"):  # verl 0.9.1
+        assert "does not take 2 calls of one turn (This template knows one call per turn.)" in refusal(several)
+    else:
+        passes(several)
+
+
+def write_questions(path, texts):
+    """Write questions as JSONL, or as the prompts of a parquet file."""
+    if path.suffix == ".parquet":
+        datasets.Dataset.from_dict({"prompt": [first_messages(text, "hermes") for text in texts]}).to_parquet(path)
+    else:
+        path.write_text("".join(json.dumps({"id": f"q{i}", "question": text, "answer": "me"}) + "\n" for i, text in enumerate(texts)))
+    return path
+
+
+@pytest.mark.parametrize(("suffix", "name"), [("jsonl", "q100"), ("parquet", "row 100")])
+def test_the_prompt_of_most_tokens_is_measured_not_that_of_most_characters(good, tmp_path, suffix, name):
+    model = tmp_path / "model"
+    tiny_tokenizer().save_pretrained(model)  # a token per byte: 240 for the short, 660 for the long
+    (model / "config.json").write_text('{"model_type": "llama"}')
+    short, long = "a" * 240, "\u9f98" * 220
+    prompt = PolicyTokenizer(model).count_prompt(first_messages(long, "hermes"))
+    file = write_questions(tmp_path / f"train.{suffix}", [short] * 100)
+    fits = {**good, "actor_rollout_ref.model.path": model, "data.train_files": file, "hiexp.enabled": "false"}
+    passes({**fits, "data.max_prompt_length": prompt - 1})
+    write_questions(file, [*[short] * 100, long, *["Who?"] * 100])
+    text = refusal({**fits, "data.max_prompt_length": prompt - 1})
+    assert f"question {name} in {file} has {prompt} tokens, over data.max_prompt_length={prompt - 1}" in text
+    passes({**fits, "data.max_prompt_length": prompt})
+    passes({**fits, "data.max_prompt_length": prompt - 1, "data.filter_overlong_prompts": "true"})
+
+
+@pytest.mark.parametrize(
+    ("column", "message"),
+    [
+        ({"question": ["Who?"]}, "is no parquet file with a column 'prompt' of messages"),
+        ({"prompt": ["Who?"]}, "row 0 of"),
+        ({"prompt": [[{"role": "user"}]]}, "must be a list of messages with role and content, found"),
+        (None, "is no parquet file with a column 'prompt'"),
+    ],
+)
+def test_a_parquet_file_without_prompts_is_refused(good, tmp_path, column, message):
+    file = tmp_path / "train.parquet"
+    datasets.Dataset.from_dict(column).to_parquet(file) if column else file.write_text("no parquet")
+    assert message in refusal({**good, "data.train_files": file})
+
+
 def room_for_experience(good, tmp_path, **change):
     """Return the settings of a run whose prompt leaves 99 tokens for experience, and the prompt's length."""
     model = tmp_path / "model"
@@ -264,7 +319,10 @@ def room_for_experience(good, tmp_path, **change):
 def test_a_prompt_that_leaves_no_room_for_experience_is_refused(good, tmp_path):
     settings, prompt = room_for_experience(good, tmp_path)
     text = refusal({**settings, "hiexp.start.max_tokens": 100})
-    assert f"question 1 has {prompt} tokens" in text and f"raise the first to {prompt + 100}, or lower the second to 99" in text
+    assert (
+        f"question 1 in {good['data.train_files']} has {prompt} tokens" in text
+        and f"raise the first to {prompt + 100}, or lower the second to 99" in text
+    )
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,11 @@
 """Are the question files of a run well-formed, short enough, and is validation kept apart from training?"""
 
+from heapq import nlargest
 from pathlib import Path
+from typing import Any
 
 from omegaconf import DictConfig
+from pyarrow import ArrowException
 from pyarrow.parquet import read_table
 
 from hiexp_verl.encoder import Encoder
@@ -17,36 +20,32 @@ from hiexp_verl.run.control import levels_at
 from hiexp_verl.run.protocol import SEARCH_TOOL_SCHEMA, check_format, first_messages
 from hiexp_verl.types import Message
 
+MEASURED = 64  # prompts of a file: a template may trim or wrap a message, by a few tokens
+
 
 def check_questions(config: DictConfig, key: str) -> None:
     """Check that question files are well-formed and that the longest prompt leaves room for experience."""
     for file in paths_of(config.data.get(key)):
         if "://" in file:
             continue  # a remote file: verl fetches it
-        path = Path(file).expanduser()
-        if not path.is_file():
+        if not Path(file).expanduser().is_file():
             raise HiExpError(f"data.{key}: {file} does not exist")
-        if not _is_jsonl(file):
-            continue  # parquet is verl's own to read
-        questions = read_questions(path)
-        longest = max(questions, key=lambda q: len(q.question))
-        dialect = check_format(config.actor_rollout_ref.rollout.multi_turn.format)
-        check_prompt_length(config, first_messages(longest.question, dialect), longest.id)
+        check_prompt_lengths(config, file, _prompts(config, file))
 
 
-def check_validation(data: DictConfig, hek: HEK | None, encoder: Encoder | None) -> None:
+def check_validation(config: DictConfig, hek: HEK | None, encoder: Encoder | None) -> None:
     """Check that no file is both for training and validation, and that the HEK knows no validation question.
 
     Raises:
         HiExpError: validation would measure what was trained on, or experience of its own questions.
     """
-    files = paths_of(data.val_files)
-    both = [file for file in paths_of(data.train_files) if _absolute(file) in map(_absolute, files)]
+    files = paths_of(config.data.val_files)
+    both = [file for file in paths_of(config.data.train_files) if _absolute(file) in map(_absolute, files)]
     if both:
         raise HiExpError(f"{both[0]} is in data.train_files and data.val_files; validate on other questions, or set trainer.val_only=true")
     known = SameQuestions({source.question_id: source.question for source in (hek.sources if hek is not None else ())}, encoder)
     for file in files:
-        texts = _asked(file, data.prompt_key)
+        texts = {name: _asked(prompt) for name, prompt in _prompts(config, file).items()}
         found = [name for name, same in zip(texts, known.find(list(texts.values())), strict=True) if same]
         if found:
             raise HiExpError(
@@ -55,15 +54,31 @@ def check_validation(data: DictConfig, hek: HEK | None, encoder: Encoder | None)
             )
 
 
-def _asked(file: str, prompt_key: str) -> dict[str, str]:
-    """Return the questions of a file by id, or by the number of the row; of a remote one, which verl fetches, none."""
+def _prompts(config: DictConfig, file: str) -> dict[str, list[Message]]:
+    """Return the messages of each question by id, or by the number of its row; of a remote file, which verl fetches, none.
+
+    Raises:
+        HiExpError: the file is malformed, or has no prompts.
+    """
     path = Path(file).expanduser()
     if _is_jsonl(file):
-        return {q.id: q.question for q in read_questions(path)}
+        dialect = check_format(config.actor_rollout_ref.rollout.multi_turn.format)
+        return {q.id: first_messages(q.question, dialect) for q in read_questions(path)}
     if "://" in file or path.suffix != ".parquet":
         return {}
-    prompts = read_table(path, columns=[prompt_key])[prompt_key].to_pylist()
-    return {f"row {i}": last_user(prompt).rpartition("Question:")[2] for i, prompt in enumerate(prompts)}
+    key = config.data.prompt_key
+    try:
+        prompts = read_table(path, columns=[key])[key].to_pylist()
+    except (ArrowException, KeyError) as error:
+        raise HiExpError(f"{file} is no parquet file with a column {key!r} of messages; correct the file or data.prompt_key") from error
+    for i, prompt in enumerate(prompts):
+        if not isinstance(prompt, list) or not all(isinstance(m, dict) and {"role", "content"} <= m.keys() for m in prompt):
+            raise HiExpError(f"row {i} of {file}: {key!r} must be a list of messages with role and content, found {str(prompt)[:80]!r}")
+    return {f"row {i}": prompt for i, prompt in enumerate(prompts)}
+
+
+def _asked(prompt: list[Message]) -> str:
+    return last_user(prompt).rpartition("Question:")[2]
 
 
 def _absolute(file: str) -> str:
@@ -74,23 +89,38 @@ def _is_jsonl(file: str) -> bool:
     return "://" not in file and file.endswith((".jsonl", ".jsonl.gz"))
 
 
-def check_prompt_length(config: DictConfig, messages: list[Message], question_id: str) -> None:
-    """Check that verl will not cut the prompt, from the left and so the system prompt first, and that experience fits in."""
+def check_prompt_lengths(config: DictConfig, file: str, prompts: dict[str, list[Message]]) -> None:
+    """Check that verl will not cut a prompt, from the left and so the system prompt first, and that experience fits in."""
     path = Path(config.actor_rollout_ref.model.path).expanduser()
-    if not path.exists():
+    if not prompts or not path.exists():
         return  # a hub name or a remote path: verl fetches it, and its own checks apply
+    if config.data.filter_overlong_prompts:
+        return  # verl leaves out what does not fit, and the agent loop shows as much experience as does
     template_kwargs = config.data.get("apply_chat_template_kwargs") or {}
-    length = PolicyTokenizer(path).count_prompt(messages, [SEARCH_TOOL_SCHEMA], **template_kwargs)
+    name, length = longest_prompt(PolicyTokenizer(path), prompts, template_kwargs)
     limit = config.data.max_prompt_length
     settings = settings_of(config)
     experience = settings.start.max_tokens if settings.enabled and levels_at(settings.control, "start") else 0
     if length > limit:
         raise HiExpError(
-            f"the prompt of question {question_id} has {length} tokens, over data.max_prompt_length={limit}, "
-            "and verl would cut its system prompt; raise data.max_prompt_length"
+            f"the prompt of question {name} in {file} has {length} tokens, over data.max_prompt_length={limit}, "
+            "and verl would cut its system prompt; raise data.max_prompt_length, or set data.filter_overlong_prompts=true"
         )
     if length + experience > limit:
         raise HiExpError(
-            f"the prompt of question {question_id} has {length} tokens, and data.max_prompt_length={limit} leaves no room for "
+            f"the prompt of question {name} in {file} has {length} tokens, and data.max_prompt_length={limit} leaves no room for "
             f"hiexp.start.max_tokens={experience}; raise the first to {length + experience}, or lower the second to {limit - length}"
         )
+
+
+def longest_prompt(tokenizer: PolicyTokenizer, prompts: dict[str, list[Message]], template_kwargs: Any) -> tuple[str, int]:
+    """Return the name of the longest prompt, and its tokens under the chat template.
+
+    All are ranked by the tokens of their messages, which is fast; the template, which costs a millisecond, is for the longest.
+    """
+    texts = list({str(message["content"]) for prompt in prompts.values() for message in prompt})
+    tokens = dict(zip(texts, tokenizer.counts(texts), strict=True))
+    ranked = nlargest(MEASURED, prompts, key=lambda name: sum(tokens[str(m["content"])] for m in prompts[name]))
+    lengths = {name: tokenizer.count_prompt(prompts[name], [SEARCH_TOOL_SCHEMA], **template_kwargs) for name in ranked}
+    longest = max(lengths, key=lengths.__getitem__)
+    return longest, lengths[longest]

@@ -19,6 +19,7 @@ from hiexp_verl.plugin.agent_loop import settings_of
 from hiexp_verl.plugin.check_engine import check_engine
 from hiexp_verl.plugin.check_parts import check_parts
 from hiexp_verl.plugin.check_questions import check_questions, check_validation
+from hiexp_verl.plugin.check_template import check_parallel_calls
 from hiexp_verl.plugin.checkpoint import folder_to_resume, identity_of, load_state
 from hiexp_verl.run.arm import STRATA
 from hiexp_verl.run.control import levels_at
@@ -63,10 +64,11 @@ def check_run(config: DictConfig) -> None:
     check_resume(settings, hek, config)
     encoder, _ = open_encoders(settings, hek)
     check_model(str(config.actor_rollout_ref.model.path))
+    check_parallel_calls(config)
     for key in ("train_files", "val_files"):
         check_questions(config, key)
     if not config.trainer.val_only:
-        check_validation(config.data, hek, encoder)
+        check_validation(config, hek, encoder)
 
 
 def check_group(settings: HiExpConfig, config: DictConfig) -> None:
