@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from jinja2 import TemplateError
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from transformers import AutoConfig
 from verl.utils import hf_processor, hf_tokenizer
 from verl.utils.tokenizer.continuous_token_wiring import create_continuous_token_builder
@@ -26,7 +26,7 @@ def check_parallel_calls(config: DictConfig) -> None:
     builder = create_continuous_token_builder(
         hf_tokenizer(str(model)),
         hf_model_type=AutoConfig.from_pretrained(str(model)).model_type,
-        chat_template_kwargs=OmegaConf.to_container(config.data.get("apply_chat_template_kwargs") or OmegaConf.create({})),
+        chat_template_kwargs={str(key): value for key, value in (config.data.get("apply_chat_template_kwargs") or {}).items()},
         processor=hf_processor(str(model)),
     )
     asked: list[Message] = [{"role": "user", "content": "Who?"}, {"role": "assistant", "content": "Two searches."}]
