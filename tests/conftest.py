@@ -1,10 +1,14 @@
-"""What several files of end-to-end tests share: one small run of the demo."""
+"""What all tests share: no deadlines, and one small run of the demo for the end-to-end ones."""
 
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+settings.register_profile("any machine", deadline=None)  # a loaded one is slow, not wrong
+settings.load_profile("any machine")
 
 RECIPE = Path(__file__).parents[1] / "recipes" / "cpu_demo"
 SMALL = ["--warm-start", "36", "--train", "8", "--k", "4", "--val", "6", "--steps", "2", "--gspo-steps", "1"]
