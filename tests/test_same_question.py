@@ -15,7 +15,6 @@ SAME = [
     ("What is the capital of France?", "Which is France's capital"),
     ("Who built the Eiffel Tower?", "Who was it that built the Eiffel tower?"),
     ("Who built the Eiffel Tower?", "who built the eiffel tower"),
-    ("Alpha beta gamma delta?", "Alpha beta gamma delta epsilon?"),  # 4 of 5 words
 ]
 OTHER = [
     ("What is the capital of France?", "What is the capital of Spain?"),
@@ -96,6 +95,13 @@ def test_an_ailing_encoder_leaves_it_to_the_words(ail):
     known = {"a": "What is the capital of France?", "b": "Which is the capital city of France?"}
     (found,) = SameQuestions(known, Ailing(ail)).find(["What's the capital of France?"])
     assert [tuple(each) for each in found] == [("a", "same content words")]
+
+
+def test_a_word_too_many_may_be_another_hop_where_an_encoder_can_tell():
+    asked = "Which country has Noshak as its highest point?"
+    hop = "What is the capital of the country whose highest point is Noshak?"  # 4 of 5 words
+    assert SameQuestions({"a": asked}).find([hop]) != [[]], "words alone are on the safe side"
+    assert SameQuestions({"a": asked}, HashEncoder(256)).find([hop]) == [[]]
 
 
 def test_the_likeliest_comes_first():

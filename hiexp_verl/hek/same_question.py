@@ -5,7 +5,7 @@ Words alone miss "capital city" beside "capital"; a cosine alone takes questions
 | must hold | counts as the same |
 | --- | --- |
 | neither has a name that the other lacks while the other has one, too; the numbers are equal | the same content words |
-| | one's content words within the other's, 80% of them |
+| | without an encoder: one's content words within the other's, 80% of them |
 | | a third of the words in common, and a cosine of 0.95 (MiniLM: paraphrases 0.96 and above) |
 """
 
@@ -98,7 +98,9 @@ class SameQuestions:
                 found[row] = (2.0, "same content words")  # whatever is a name; above every cosine
             elif not asked.conflicts(known):
                 within = known.words <= asked.words or asked.words <= known.words
-                found[row] = (share, f"words {share:.2f}") if within and share >= NEAR_WORDS else None
+                # The word too many may be another hop ("the capital of"): that is for the encoder to tell, where there is one.
+                by_words = within and share >= NEAR_WORDS and self._encoder is None
+                found[row] = (share, f"words {share:.2f}") if by_words else None
         return found
 
     def _decided(self, text: str, found: Mapping[int, tuple[float, str] | None], vectors: Mapping[str, Vectors]) -> list[SameQuestion]:
