@@ -31,6 +31,7 @@ def _torch_cpu_with_memory_api() -> ModuleType:
         setattr(module, name, zero)
     for name in ("empty_cache", "ipc_collect", "reset_peak_memory_stats", "manual_seed", "manual_seed_all"):
         setattr(module, name, nothing)
+    module.get_rng_state, module.set_rng_state = torch.get_rng_state, torch.set_rng_state  # type: ignore[attr-defined]  # on resume
     module.mem_get_info = lambda *_: (0, 0)  # type: ignore[attr-defined]
     module.get_device_name = lambda *_: "CPU"  # type: ignore[attr-defined]  # of unknown speed to verl's FLOPS table
     module.is_available = lambda: False  # type: ignore[attr-defined]  # verl guards its CUDA-only code with this
