@@ -56,14 +56,16 @@ class Run:
             f"trainer.default_local_dir={folder / 'checkpoints'}",
         ]
         self._command, self._environment = trainer_command(overrides, cpu=True)
-        self._environment["VERL_FILE_LOGGER_PATH"] = str(folder / "metrics.jsonl")
         folder.mkdir(parents=True, exist_ok=True)
 
     def live(self, die: Callable[[float], bool] = lambda seconds: False, *overrides: str) -> int | None:
         """Run until it ends (return its code), or is killed because `die(seconds since its start)` says so (return None)."""
         mark = uuid.uuid4().hex
         with (self.folder / "log.txt").open("a", encoding="utf-8") as log:
-            command, environment = [*self._command, *overrides], {**self._environment, MARK: mark}
+            command, environment = (
+                [*self._command, *overrides],
+                {**self._environment, MARK: mark, "VERL_FILE_LOGGER_PATH": str(self.folder / f"metrics-{time.time_ns()}.jsonl")},
+            )
             driver = subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
             started = time.monotonic()
             try:
@@ -89,8 +91,8 @@ class Run:
 
     def metrics(self) -> dict[int, dict[str, float]]:
         """Return each step's metrics, of the life that came last where a step was repeated."""
-        path = self.folder / "metrics.jsonl"
-        lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+        paths = sorted(self.folder.glob("metrics-*.jsonl"))  # one a life: verl's logger empties the file that it opens
+        lines = [line for path in paths for line in path.read_text(encoding="utf-8").splitlines()]
         rows = [json.loads(line) for line in lines if line.endswith("}}")]
         return {row["step"]: row["data"] for row in rows if REWARD in row["data"]}
 
