@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from hiexp_verl.errors import HiExpError
+from hiexp_verl.errors import HiExpError, first_line
 from hiexp_verl.hashing import sha256_of
 
 if TYPE_CHECKING:
@@ -186,8 +186,9 @@ def _download(name: str) -> Path:
     try:
         return Path(huggingface_hub.snapshot_download(name, ignore_patterns=_OTHER_FRAMEWORKS))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        reason = _first_line(error)
-        raise HiExpError(f"encoder {name!r} is no directory and the hub did not give it ({reason}); give a local folder") from error
+        raise HiExpError(
+            f"encoder {name!r} is no directory and the hub did not give it ({first_line(error)}); give a local folder"
+        ) from error
 
 
 def _load_sentence_transformer(folder: Path, device: str) -> "SentenceTransformer":
@@ -198,8 +199,9 @@ def _load_sentence_transformer(folder: Path, device: str) -> "SentenceTransforme
     try:
         return SentenceTransformer(str(folder), device=device, local_files_only=True)
     except (OSError, ValueError, KeyError) as error:
-        reason = _first_line(error)
-        raise HiExpError(f"encoder {folder} could not be loaded ({reason}); give a complete sentence-transformers folder") from error
+        raise HiExpError(
+            f"encoder {folder} could not be loaded ({first_line(error)}); give a complete sentence-transformers folder"
+        ) from error
 
 
 def _sha256_of_weights(folder: Path) -> str:
@@ -208,8 +210,3 @@ def _sha256_of_weights(folder: Path) -> str:
         if files:
             return sha256_of(*files)
     raise HiExpError(f"encoder {folder} has no weights: found neither {' nor '.join(_WEIGHTS)}; give a complete model folder")
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0][:200] if lines else type(error).__name__

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from hiexp_verl.errors import HiExpError
+from hiexp_verl.errors import HiExpError, first_line
 from hiexp_verl.types import Message
 
 CHUNK = 4096  # texts: bounds the memory that their tokens take
@@ -58,5 +58,4 @@ class PolicyTokenizer:
         return len(ids["input_ids"])
 
     def _unusable(self, error: Exception) -> HiExpError:
-        first_line = (str(error).splitlines() or [""])[0][:200]
-        return HiExpError(f"the tokenizer in {self._model_dir} is not usable ({first_line}); complete the model directory")
+        return HiExpError(f"the tokenizer in {self._model_dir} is not usable ({first_line(error)}); complete the model directory")

@@ -1,7 +1,10 @@
 """Under Ray every episode of a node shares one retrieval actor, and a failed search crosses it intact."""
 
 import asyncio
+import os
 import shutil
+import time
+from pathlib import Path
 
 import pytest
 
@@ -64,12 +67,18 @@ def test_an_actor_that_is_started_again_holds_the_same_hek_or_fails(cluster, tmp
 
         return [hit.entry.id for hit in asyncio.run(ask())]
 
+    def die():
+        pid = ray.get(retrieval._actor.__ray_call__.remote(lambda self: os.getpid()))
+        ray.kill(retrieval._actor, no_restart=False)
+        while Path(f"/proc/{pid}").exists():  # a killed actor may still answer what it has been asked
+            time.sleep(0.05)
+
     assert ids() == ["e1-1"]
     write_hek(root, "Name the country.")  # its e1-2 would be found first
-    ray.kill(retrieval._actor, no_restart=False)
+    die()
     assert ids() == ["e1-1"]
     shutil.rmtree(root)
-    ray.kill(retrieval._actor, no_restart=False)
+    die()
     with pytest.raises(LookupFailed) as error:
         ids()
     assert error.value.reason == "retrieval died"

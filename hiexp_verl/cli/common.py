@@ -3,6 +3,7 @@
 import argparse
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 Verb = Callable[[argparse.Namespace], int]
@@ -16,6 +17,29 @@ def add_verb(verbs: Any, name: str, run: Verb, help: str, epilog: str = "") -> a
     )
     parser.set_defaults(verb=run)
     return parser
+
+
+def add_episode_arguments(parser: argparse.ArgumentParser, temperature: float) -> None:
+    """Add what says which questions are played, by which model, with which search and experience, and how."""
+    parser.add_argument("--questions", type=Path, required=True, help="JSONL with id, question, answer or answers")
+    parser.add_argument("--limit", type=int, help="only the first N questions")
+    parser.add_argument("--search", default="bm25", choices=("bm25", "dense", "http"), help="as hiexp.search.engine (default bm25)")
+    parser.add_argument("--corpus", metavar="FILE", help="JSONL (.gz) with id, title, text, for bm25 and dense")
+    parser.add_argument("--search-url", metavar="URL", help="of a retrieval server in the Search-R1 wire format, for http")
+    parser.add_argument("--search-encoder", metavar="DIR_OR_NAME", help="for dense (default: --encoder, or the encoder of the HEK)")
+    parser.add_argument("--model", required=True, help="model directory (served by vLLM), URL, or URL#MODEL of an OpenAI-compatible server")
+    parser.add_argument("--hek", type=Path, help="show experience of this HEK")
+    parser.add_argument("--encoder", help="where the encoder of the HEK lies, if it has moved")
+    parser.add_argument("--format", default="search_tags", choices=("search_tags", "hermes"), help="dialect of search calls")
+    parser.add_argument("--temperature", type=float, default=temperature, help=f"(default {temperature:g}; 0 is greedy)")
+    parser.add_argument("--top-p", type=float, default=1.0)
+    parser.add_argument("--seed", type=int, default=0, help="of the sampling; every turn of every question has its own (default 0)")
+    parser.add_argument("--max-tokens", type=int, default=128, help="per turn (default 128)")
+    parser.add_argument("--max-model-len", type=int, default=4096, help=MAX_MODEL_LEN_HELP)
+    parser.add_argument("--max-searches", type=int, default=4, help="per episode (default 4)")
+    parser.add_argument("--top-k", type=int, default=3, help="passages per search (default 3)")
+    parser.add_argument("--max-words", type=int, default=60, help="words per passage (default 60)")
+    parser.add_argument("--resume", action="store_true", help="go on after an interruption")
 
 
 def print_result(json_wanted: bool, value: Any, text: str) -> None:

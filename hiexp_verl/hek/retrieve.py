@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from hiexp_verl.encoder import Encoder, Vectors
 from hiexp_verl.errors import HiExpError
-from hiexp_verl.hek.same_question import SameQuestions
+from hiexp_verl.hek.same_question import SameQuestions, without_instructions
 from hiexp_verl.hek.store import HEK
 from hiexp_verl.types import Hit, Level
 
@@ -44,13 +44,12 @@ class Retriever:
     def known_questions(self, question_id: str | None, text: str) -> frozenset[str]:
         """Return the ids under which the HEK may know a question: its own, and those of sources that ask the same.
 
-        Both, for two data sets may use one id for different questions, or ask the same under two. Rows of other preprocessors
-        put the question after instructions ("Question: ...").
+        Both, for two data sets may use one id for different questions, or ask the same under two.
         """
         if text not in self._twins:
             if len(self._twins) >= _REMEMBERED:
                 self._twins.clear()
-            found = self._same.find(list(dict.fromkeys([text, text.rpartition("Question:")[2]])))
+            found = self._same.find(list(dict.fromkeys([text, without_instructions(text)])))
             self._twins[text] = frozenset(same.question_id for each in found for same in each)
         return self._twins[text] if question_id is None else self._twins[text] | {question_id}
 

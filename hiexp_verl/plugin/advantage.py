@@ -1,6 +1,6 @@
 """The advantage `hiexp_grpo`: GRPO over the group of a question (method page, section 4), also where the group is mixed."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -80,19 +80,13 @@ def within_arm_advantages(rewards: np.ndarray, groups: Sequence[Any], arms: Arms
     factor (n - 1) / n makes a group of one arm GRPO's: r - mean. The divisor is the root of sum(A^2) / (n - 1), which is then
     GRPO's standard deviation.
     """
-    advantages = rewards.astype(float).copy()
-    rows_of: dict[Any, list[int]] = {}
-    for row, group in enumerate(groups):
-        rows_of.setdefault(group, []).append(row)
-    for rows in rows_of.values():
+    advantages = rewards.astype(float)
+    for rows in _rows_by(groups, range(len(groups))):
         n = len(rows)
         if n == 1:
             continue  # its reward, as in verl's GRPO
-        members: dict[str, list[int]] = {}
-        for row in rows:
-            members.setdefault(arms.names[row], []).append(row)
         total = rewards[rows].sum()
-        for arm_rows in members.values():
+        for arm_rows in _rows_by(arms.names, rows):
             k, arm_total = len(arm_rows), rewards[arm_rows].sum()
             weight = (k - 1) / (k - 1 + arms.shrinkage) if k > 1 else 0.0
             for row in arm_rows:
@@ -102,6 +96,14 @@ def within_arm_advantages(rewards: np.ndarray, groups: Sequence[Any], arms: Arms
         if by_std:
             advantages[rows] /= np.sqrt((advantages[rows] ** 2).sum() / (n - 1)) + EPSILON
     return advantages
+
+
+def _rows_by(keys: Sequence[Any], rows: Iterable[int]) -> list[list[int]]:
+    """Return the rows that share a key, together."""
+    found: dict[Any, list[int]] = {}
+    for row in rows:
+        found.setdefault(keys[row], []).append(row)
+    return list(found.values())
 
 
 if NAME not in ADV_ESTIMATOR_REGISTRY:  # verl refuses a second registration, and workers may import this twice

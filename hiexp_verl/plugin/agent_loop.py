@@ -5,7 +5,7 @@ import copy
 import json
 import logging
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from itertools import zip_longest
 from typing import Any
 
@@ -116,17 +116,15 @@ class HiExpAgentLoop(ToolAgentLoop):
 
     async def _guided_start(self, messages: list[Message]) -> list[Message]:
         hits = await self._look_up(self._request("start", self.question))
-        guided, shown = self.guide.at_start(messages, hits)
-        if shown.entries and self._prompt_tokens(guided) <= self.prompt_length:  # nearly always: a template costs a millisecond or two
-            self.shown = shown
+        guided, self.shown = self.guide.at_start(messages, hits)
+        excess = self._prompt_tokens(guided) - self.prompt_length
+        if excess <= 0:  # nearly always: a template costs a millisecond or two
             return guided
         room = self.prompt_length - self._prompt_tokens(messages)
-        guided, shown = self.guide.at_start(messages, hits, max_tokens=max(0, room))
-        while shown.entries and (excess := self._prompt_tokens(guided) - self.prompt_length) > 0:
-            # The template may add a token or two around the block, and verl would cut them off the system prompt.
-            room -= excess
-            guided, shown = self.guide.at_start(messages, hits, max_tokens=max(0, room))
-        self.shown = shown
+        while self.shown.entries and excess > 0:
+            guided, self.shown = self.guide.at_start(messages, hits, max_tokens=max(0, room))
+            excess = self._prompt_tokens(guided) - self.prompt_length
+            room -= excess  # the template may add a token or two around the block, and verl would cut them off the system prompt
         return guided
 
     async def _handle_processing_tools_state(self, agent_data: AgentData) -> AgentState:
@@ -152,7 +150,7 @@ class HiExpAgentLoop(ToolAgentLoop):
         """
         if self.tool_parser_name not in FORMATS:
             return
-        closing = closing_ids(self.tokenizer, **self.apply_chat_template_kwargs)
+        closing = self._closing
         if separator := getattr(self, "turn_separator", []):  # verl 0.9.0
             closing = closing[: -len(separator)]
         missing = missing_ids(agent_data.prompt_ids, closing)
@@ -161,14 +159,19 @@ class HiExpAgentLoop(ToolAgentLoop):
         if agent_data.response_logprobs:
             agent_data.response_logprobs = agent_data.response_logprobs + [0.0] * len(missing)
 
+    @cached_property
+    def _closing(self) -> list[int]:
+        return closing_ids(self.tokenizer, **self.apply_chat_template_kwargs)
+
     async def _call_tool(
         self, tool_call: FunctionCall, tools_kwargs: dict[str, Any], agent_data: AgentData
     ) -> tuple[ToolResponse, float, dict]:
-        if not isinstance(self.tools.get(tool_call.name), (SearchTool, type(None))):
+        tool = self.tools.get(tool_call.name)
+        if tool is not None and not isinstance(tool, SearchTool):
             return await super()._call_tool(tool_call, tools_kwargs, agent_data)  # a tool of the user's: no search, no experience
         self.queries.append("")  # now, in the order of the calls: parallel ones come back in any
         search = len(self.queries)
-        looking = self._look_ahead(tool_call)
+        looking = self._look_ahead(tool_call) if tool is not None and "step" in self.places else None
         response, reward, info = await super()._call_tool(tool_call, tools_kwargs, agent_data)
         failed = info.get("search_failed", 1)
         if self.settings.enabled and not info:  # verl answers a broken call itself, in words of the call
@@ -186,7 +189,7 @@ class HiExpAgentLoop(ToolAgentLoop):
     def _look_ahead(self, tool_call: FunctionCall) -> "asyncio.Task[list[Hit]] | None":
         """Start to look experience up for a search, which takes about as long and does not wait for it."""
         query = _query_of(tool_call)
-        if "step" not in self.places or not query or not isinstance(self.tools.get(tool_call.name), SearchTool):
+        if query is None:
             return None
         by_then = len(self.shown.entries) + (self.max_parallel_calls - 1) * self.settings.step.top_k  # shown at most
         return asyncio.create_task(self._look_up(self._request("step", query, by_then)))

@@ -6,7 +6,7 @@ from omegaconf import DictConfig
 from verl.utils.import_utils import load_extern_object
 
 from hiexp_verl.config import HiExpConfig
-from hiexp_verl.errors import HiExpError
+from hiexp_verl.errors import HiExpError, first_line
 from hiexp_verl.plugin.dataset import QuestionDataset
 from hiexp_verl.plugin.settings import common
 
@@ -49,8 +49,9 @@ def check_dataset(custom: Any) -> None:
     try:
         dataset = load_extern_object(path, name) if path else None
     except Exception as error:  # a module is a program, and raises what it likes
-        first_line = (str(error).splitlines() or [""])[0][:200]
-        raise HiExpError(f"{setting} cannot be loaded as {name} ({type(error).__name__}: {first_line}); correct data.custom_cls") from error
+        raise HiExpError(
+            f"{setting} cannot be loaded as {name} ({type(error).__name__}: {first_line(error)}); correct data.custom_cls"
+        ) from error
     if not (isinstance(dataset, type) and issubclass(dataset, QuestionDataset)):
         raise HiExpError(
             f"{setting} does not say which rows are for training; leave data.custom_cls to the flag, or name a subclass of "

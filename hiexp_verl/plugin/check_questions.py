@@ -10,7 +10,7 @@ from pyarrow.parquet import read_table
 
 from hiexp_verl.encoder import Encoder
 from hiexp_verl.errors import HiExpError
-from hiexp_verl.hek.same_question import SameQuestions
+from hiexp_verl.hek.same_question import SameQuestions, without_instructions
 from hiexp_verl.hek.store import HEK
 from hiexp_verl.jsonl import read_questions
 from hiexp_verl.plugin.agent_loop import last_user, settings_of
@@ -45,7 +45,7 @@ def check_validation(config: DictConfig, hek: HEK | None, encoder: Encoder | Non
         raise HiExpError(f"{both[0]} is in data.train_files and data.val_files; validate on other questions, or set trainer.val_only=true")
     known = SameQuestions({source.question_id: source.question for source in (hek.sources if hek is not None else ())}, encoder)
     for file in files:
-        texts = {name: _asked(prompt) for name, prompt in _prompts(config, file).items()}
+        texts = {name: without_instructions(last_user(prompt)) for name, prompt in _prompts(config, file).items()}
         found = [name for name, same in zip(texts, known.find(list(texts.values())), strict=True) if same]
         if found:
             raise HiExpError(
@@ -75,10 +75,6 @@ def _prompts(config: DictConfig, file: str) -> dict[str, list[Message]]:
         if not isinstance(prompt, list) or not all(isinstance(m, dict) and {"role", "content"} <= m.keys() for m in prompt):
             raise HiExpError(f"row {i} of {file}: {key!r} must be a list of messages with role and content, found {str(prompt)[:80]!r}")
     return {f"row {i}": prompt for i, prompt in enumerate(prompts)}
-
-
-def _asked(prompt: list[Message]) -> str:
-    return last_user(prompt).rpartition("Question:")[2]
 
 
 def _absolute(file: str) -> str:

@@ -12,7 +12,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
 from hiexp_verl.config import HiExpConfig
-from hiexp_verl.errors import HiExpError
+from hiexp_verl.errors import HiExpError, first_line
 from hiexp_verl.hek.store import HEK
 from hiexp_verl.jsonl import read_corpus
 from hiexp_verl.plugin.agent_loop import settings_of
@@ -41,8 +41,7 @@ class Preflight(Callback):
         except HiExpError as error:
             sys.exit(f"hiexp: {error}")
         except Exception as error:  # else hydra would turn it into a warning, and the run would start all the same
-            first_line = (str(error).splitlines() or [""])[0][:200]
-            sys.exit(f"hiexp: the check before the run failed ({type(error).__name__}: {first_line}); correct what it names")
+            sys.exit(f"hiexp: the check before the run failed ({type(error).__name__}: {first_line(error)}); correct what it names")
 
 
 def check_run(config: DictConfig) -> None:
