@@ -56,6 +56,9 @@ def answers(row: Row) -> tuple[str, ...]:
     """Return `answers` or `answer`, a list or a single one, at least one that is not blank."""
     value = row.get("answers", row.get("answer"))
     values = value if isinstance(value, list) else [value]
+    odd = [v for v in values if isinstance(v, bool | dict | list)]
+    if odd:
+        raise BadRow("an answer must be a text or a number", f"found {brief(odd[0])}")
     found = tuple(str(v).strip() for v in values if v is not None and str(v).strip())
     if not found:
         raise BadRow("no answer", "give 'answer' (text) or 'answers' (a list)")

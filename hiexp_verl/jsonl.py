@@ -2,6 +2,7 @@
 
 import errno
 import json
+import logging
 import os
 import tempfile
 from collections.abc import Iterable, Iterator
@@ -14,6 +15,8 @@ from hiexp_verl import fields
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.rows import BadRow, read_rows
 from hiexp_verl.types import Passage, Question, Trajectory, to_json
+
+logger = logging.getLogger(__name__)
 
 # What the place refuses, whoever writes; anything else is a fault of ours.
 _REFUSALS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM}
@@ -78,6 +81,23 @@ def write_jsonl(path: Path, records: Iterable[Any]) -> int:
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
             count += 1
     return count
+
+
+def append_line(file: TextIO, row: Any) -> None:
+    """Write one row and wait until it is on disk."""
+    file.write(json.dumps(row, ensure_ascii=False) + "\n")
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def drop_torn_line(path: Path) -> None:
+    """Cut off a last line that was not written in full, as a kill leaves it."""
+    with path.open("rb+") as file:
+        content = file.read()
+        end = content.rfind(b"\n") + 1
+        if end < len(content):
+            logger.warning("%s: dropping %d bytes of a line that was not written in full", path, len(content) - end)
+            file.truncate(end)
 
 
 def read_jsonl(path: Path, what: str, halves: bool = False) -> Iterator[tuple[int, dict[str, Any]]]:

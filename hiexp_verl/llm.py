@@ -250,11 +250,11 @@ MAX_MODEL_LEN = 4096
 
 
 @contextmanager
-def open_model(spec: str, concurrency: int = 16, max_model_len: int = MAX_MODEL_LEN) -> Iterator[ChatClient]:
+def open_model(spec: str, concurrency: int = 16, max_model_len: int = MAX_MODEL_LEN, name: str = "") -> Iterator[ChatClient]:
     """Open a model: `URL#MODEL`, `URL` (the server's only model), or a directory, which vLLM then serves meanwhile.
 
     The prefixes of the command line, `openai:` and `vllm:`, are accepted. `max_model_len` (tokens of prompt and answer)
-    is for a directory; a model that was made for less gets less.
+    is for a directory; a model that was made for less gets less. `name` is what it is called then, instead of as its directory.
 
     Raises:
         HiExpError: no such directory, no model in it, the server does not start or does not answer.
@@ -267,8 +267,9 @@ def open_model(spec: str, concurrency: int = 16, max_model_len: int = MAX_MODEL_
             asyncio.run(_find_model_once(client))
         yield client
         return
-    with serve_vllm(Path(spec), max_model_len=max_model_len) as base_url:
-        yield ChatClient(base_url, Path(spec).resolve().name, concurrency=concurrency)
+    name = name or Path(spec).resolve().name
+    with serve_vllm(Path(spec), name, max_model_len) as base_url:
+        yield ChatClient(base_url, name, concurrency=concurrency)
 
 
 async def _find_model_once(client: ChatClient) -> None:

@@ -19,10 +19,10 @@ logger = logging.getLogger(__name__)
 
 
 @contextmanager
-def serve_vllm(model_dir: Path, max_model_len: int = 4096, startup_seconds: float = 600.0, options: tuple[str, ...] = ()) -> Iterator[str]:
+def serve_vllm(
+    model_dir: Path, name: str, max_model_len: int = 4096, startup_seconds: float = 600.0, options: tuple[str, ...] = ()
+) -> Iterator[str]:
     """Start `vllm serve` on a free local port, wait until it is healthy, yield its base URL, stop it at the end.
-
-    The model is served under the name of its directory.
 
     Raises:
         HiExpError: the directory holds no model, vLLM is not installed, or the server dies or does not become healthy.
@@ -30,7 +30,7 @@ def serve_vllm(model_dir: Path, max_model_len: int = 4096, startup_seconds: floa
     arguments = engine_arguments(model_dir, max_model_len)
     port = _free_port()
     command = [sys.executable, "-m", "vllm.entrypoints.cli.main", "serve", str(model_dir), "--host", "127.0.0.1", "--port", str(port)]
-    command += ["--served-model-name", model_dir.resolve().name]
+    command += ["--served-model-name", name]
     for name, value in arguments.items():
         flag = name.replace("_", "-")
         command += [f"--{'' if value else 'no-'}{flag}"] if isinstance(value, bool) else [f"--{flag}", str(value)]

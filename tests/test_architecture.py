@@ -18,6 +18,7 @@ LAYERS = [
         "rows",
         "fields",
         "jsonl",
+        "questions",
         "transcript",
         "config",
         "scoring",

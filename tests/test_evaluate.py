@@ -11,8 +11,10 @@ import pytest
 from hiexp_verl.cli import main
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.llm import Reply
+from hiexp_verl.run import evaluate
 from hiexp_verl.run.episode import EpisodeSettings
-from hiexp_verl.run.evaluate import ARMS, ROWS, TABLE_JSON, TABLE_MD, check_arms, evaluate
+from hiexp_verl.run.evaluate import ARMS, ROWS, TABLE_JSON, TABLE_MD, Plan, check_arms, only_one, read_datasets, write_tables
+from hiexp_verl.run.judge import judge_key
 from hiexp_verl.search.bm25 import BM25Search
 from tests.factories import passage, question
 from tests.test_rollout import experience
@@ -68,13 +70,15 @@ def shown_in(control):
     return experience() if control == "full" else None
 
 
-def play(out, client=None, questions=QUESTIONS, **more):
-    more = {"batch_size": 4, "alone": 0, **more}
-    return evaluate(questions, client or Invariant(), SEARCH, SETTINGS, ["base", "hek"], shown_in, out, **more)
+def play(out, client=None, questions=QUESTIONS, judge=None, seeds=(0,), **more):
+    plan = Plan(questions if isinstance(questions, dict) else {"set": questions}, ["base", "hek"], seeds)
+    with only_one(out):
+        told = evaluate.play(plan, client or Invariant(), SEARCH, SETTINGS, shown_in, out, **{"batch_size": 4, **more})
+        return write_tables(plan, told, out, judge)
 
 
 def rows(out):
-    return [{k: v for k, v in json.loads(line).items() if k != "seconds"} for line in (out / ROWS).read_text().splitlines()]
+    return [json.loads(line) for line in (out / ROWS).read_text().splitlines()]
 
 
 def test_there_is_one_row_per_question_and_arm_and_a_table(tmp_path):
@@ -99,7 +103,8 @@ def test_rows_do_not_depend_on_batch_size_order_or_interruption(tmp_path):
         play(tmp_path / "cut", Invariant(stop_after=15))
     assert not (tmp_path / "cut" / TABLE_MD).exists() and not (tmp_path / "cut" / ROWS).exists(), "no half table"
     play(tmp_path / "cut", resume=True)
-    assert rows(tmp_path / "one") == rows(tmp_path / "many") == rows(tmp_path / "cut")
+    one, many, cut = ((tmp_path / name / ROWS).read_bytes() for name in ("one", "many", "cut"))
+    assert one == many == cut, "bit for bit"
     assert sorted(rows(tmp_path / "back"), key=lambda r: (r["arm"], r["id"])) == rows(tmp_path / "one")
 
 
@@ -149,3 +154,42 @@ def test_the_command_checks_before_a_model_is_served(tmp_path, capsys):
     assert main(["eval", *files, "--out", str(tmp_path / "out"), "--arms", "base", "--batch-size", "0"]) == 2
     assert "--batch-size must be at least 1" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_several_data_sets_and_seeds_are_told_apart_and_taken_together(tmp_path):
+    other = [question(f"q{i}", f"What is the capital of Italy, {i}?", ("Rome",)) for i in range(4)]  # the same ids
+    table = play(tmp_path / "eval", questions={"one": QUESTIONS, "two": other}, seeds=(1, 2, 3))
+    found = rows(tmp_path / "eval")
+    assert len(found) == 2 * 3 * (6 + 4)
+    lines = {(line["dataset"], line["arm"]): line for line in table["arms"]}
+    assert list(lines) == [(d, arm) for d in ("one", "two", "all") for arm in ("base", "hek")]
+    assert lines["all", "hek"]["em"] == pytest.approx((18 * lines["one", "hek"]["em"] + 12 * lines["two", "hek"]["em"]) / 30)
+    drawn = {seed: [row["prediction"] for row in found if row["seed"] == seed and row["arm"] == "base"] for seed in (1, 2, 3)}
+    assert len({tuple(each) for each in drawn.values()}) == 3, "each seed plays its own episodes"
+    assert lines["one", "hek"]["em_minus_base"]["mean"] == pytest.approx(lines["one", "hek"]["em"] - lines["one", "base"]["em"])
+    assert "| two | hek |" in (tmp_path / "eval" / TABLE_MD).read_text()
+
+
+def test_two_files_of_one_name_are_refused_and_repeated_questions_told(tmp_path, caplog):
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        rows = [{"id": i, "question": "Who  WROTE it?" if i else "Who wrote it?", "answers": ["me", 3]} for i in range(2)]
+        (tmp_path / folder / "val.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert read_datasets([tmp_path / "a" / "val.jsonl"])["val"][1].answers == ("me", "3")
+    assert "1 questions are asked more than once (the first: ['0', '1'])" in caplog.text
+    with pytest.raises(HiExpError, match="a data set 'val' already"):
+        read_datasets([tmp_path / "a" / "val.jsonl", tmp_path / "b" / "val.jsonl"])
+
+
+def test_a_judge_s_verdicts_are_a_column_of_their_own(tmp_path):
+    asked = []
+
+    def judge(episodes):
+        asked.extend(episodes)
+        return {judge_key(t): t.prediction == "Rome" for t in episodes}
+
+    table = play(tmp_path / "eval", judge=judge)
+    assert len(asked) == 12
+    assert [row["judge"] for row in rows(tmp_path / "eval")] == [float(row["prediction"] == "Rome") for row in rows(tmp_path / "eval")]
+    assert table["arms"][0]["judge"] == pytest.approx(1 - table["arms"][0]["em"])
+    assert "judge - base" in (tmp_path / "eval" / TABLE_MD).read_text()

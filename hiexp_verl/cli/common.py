@@ -6,6 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+QUESTIONS_HELP = "JSONL with id, question, answer or answers, or parquet as verl and Search-R1 have it"
+SEED_HELP = "of the sampling; every turn of every question has one of its own (default 0)"
 Verb = Callable[[argparse.Namespace], int]
 MAX_MODEL_LEN_HELP = "tokens of prompt and answer for a model directory (default 4096, or what the model was made for)"
 
@@ -20,9 +22,7 @@ def add_verb(verbs: Any, name: str, run: Verb, help: str, epilog: str = "") -> a
 
 
 def add_episode_arguments(parser: argparse.ArgumentParser, temperature: float) -> None:
-    """Add what says which questions are played, by which model, with which search and experience, and how."""
-    parser.add_argument("--questions", type=Path, required=True, help="JSONL with id, question, answer or answers")
-    parser.add_argument("--limit", type=int, help="only the first N questions")
+    """Add what says by which model episodes are played, with which search and experience, and how."""
     parser.add_argument("--search", default="bm25", choices=("bm25", "dense", "http"), help="as hiexp.search.engine (default bm25)")
     parser.add_argument("--corpus", metavar="FILE", help="JSONL (.gz) with id, title, text, for bm25 and dense")
     parser.add_argument("--search-url", metavar="URL", help="of a retrieval server in the Search-R1 wire format, for http")
@@ -33,7 +33,6 @@ def add_episode_arguments(parser: argparse.ArgumentParser, temperature: float) -
     parser.add_argument("--format", default="search_tags", choices=("search_tags", "hermes"), help="dialect of search calls")
     parser.add_argument("--temperature", type=float, default=temperature, help=f"(default {temperature:g}; 0 is greedy)")
     parser.add_argument("--top-p", type=float, default=1.0)
-    parser.add_argument("--seed", type=int, default=0, help="of the sampling; every turn of every question has its own (default 0)")
     parser.add_argument("--max-tokens", type=int, default=128, help="per turn (default 128)")
     parser.add_argument("--max-model-len", type=int, default=4096, help=MAX_MODEL_LEN_HELP)
     parser.add_argument("--max-searches", type=int, default=4, help="per episode (default 4)")

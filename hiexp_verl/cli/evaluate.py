@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from hiexp_verl.cli.common import add_episode_arguments, add_verb
+from hiexp_verl.cli.common import QUESTIONS_HELP, SEED_HELP, add_episode_arguments, add_verb
 
 
 def add_eval(verbs: Any) -> None:
@@ -12,14 +12,20 @@ def add_eval(verbs: Any) -> None:
     epilog = (
         "arms: base (no experience), hek (all of it), hek-start (E2, E3), hek-step (E1), and the controls random, shuffled, e1, e2, e3,\n"
         "      with-own-question (`hiexp.control`)\n"
+        "model: a directory, a verl checkpoint (global_step_N, or the directory that holds them), URL or URL#MODEL\n"
         "example: hiexp eval --questions val.jsonl --corpus corpus.jsonl --model DIR --hek hek --arms base,hek,random --out outputs/eval"
     )
     help = "Compare arms (with and without experience, controls) on the same questions: rows, intervals, a table."
     parser = add_verb(verbs, "eval", run_eval, help, epilog)
+    several = "; several files are several data sets"
+    parser.add_argument("--questions", type=Path, nargs="+", required=True, metavar="FILE", help=QUESTIONS_HELP + several)
+    parser.add_argument("--limit", type=int, help="only the first N questions of each file")
     add_episode_arguments(parser, temperature=0.0)
+    parser.add_argument("--seed", type=int, nargs="+", default=[0], metavar="S", help=SEED_HELP + "; several play every question again")
     parser.add_argument("--arms", default="base,hek", help="comma-separated (default base,hek)")
     parser.add_argument("--batch-size", type=int, default=16, help="episodes at a time (default 16)")
     parser.add_argument("--out", type=Path, required=True, help="directory for rows.jsonl, table.json, table.md and the episodes")
+    parser.add_argument("--judge", metavar="DIR_or_URL", help="a model that says whether an answer means the same as a right one")
     parser.add_argument("--alone", type=int, default=8, metavar="N", help="replay N episodes one at a time: do batches matter? (default 8)")
 
 

@@ -30,11 +30,6 @@ _FILLERS = word_set("be been has have had as it its there name tell me give plea
 _POSSESSIVE = re.compile(r"['\u2019]s\b", re.IGNORECASE)  # also that of "what's"
 
 
-def without_instructions(text: str) -> str:
-    """Return what follows the last "Question:", where other preprocessors (Search-R1's) put it; a bare question as it is."""
-    return text.rpartition("Question:")[2].strip()
-
-
 class SameQuestion(NamedTuple):
     """A known question that asks the same."""
 

@@ -10,12 +10,13 @@ from pyarrow.parquet import read_table
 
 from hiexp_verl.encoder import Encoder
 from hiexp_verl.errors import HiExpError
-from hiexp_verl.hek.same_question import SameQuestions, without_instructions
+from hiexp_verl.hek.same_question import SameQuestions
 from hiexp_verl.hek.store import HEK
 from hiexp_verl.jsonl import read_questions
 from hiexp_verl.plugin.agent_loop import last_user, settings_of
 from hiexp_verl.plugin.dataset import paths_of
 from hiexp_verl.policy_tokenizer import PolicyTokenizer
+from hiexp_verl.questions import without_instructions
 from hiexp_verl.run.control import levels_at
 from hiexp_verl.run.protocol import SEARCH_TOOL_SCHEMA, check_format, first_messages
 from hiexp_verl.types import Message

@@ -3,6 +3,7 @@
 import argparse
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +13,17 @@ from hiexp_verl.errors import HiExpError
 from hiexp_verl.hashing import sha256_of
 from hiexp_verl.hek.retrieve import Retriever
 from hiexp_verl.hek.store import HEK
-from hiexp_verl.jsonl import read_questions
 from hiexp_verl.llm import open_model
 from hiexp_verl.policy_tokenizer import PolicyTokenizer
+from hiexp_verl.questions import read_question_file
 from hiexp_verl.run.encoders import open_encoders, open_hek
 from hiexp_verl.run.episode import EpisodeSettings
-from hiexp_verl.run.evaluate import as_markdown, check_arms, evaluate
+from hiexp_verl.run.eval_table import as_markdown
+from hiexp_verl.run.evaluate import Plan, check_arms, only_one, play, read_datasets, write_tables
 from hiexp_verl.run.experience import Experience
 from hiexp_verl.run.guide import rough_tokens
+from hiexp_verl.run.judge import judge
+from hiexp_verl.run.policy import find_policy
 from hiexp_verl.run.protocol import Format, check_format, first_messages
 from hiexp_verl.run.rollout import check_output, rollout
 from hiexp_verl.run.verl_rollout import rollout_by_verl
@@ -37,8 +41,9 @@ def rollout_command(arguments: argparse.Namespace) -> str:
     """
     check_numbers(arguments, "k", "limit", "max_tokens", "top_k", "max_words", "max_model_len")
     check_output(arguments.out, arguments.resume)
-    questions = read_questions(arguments.questions)[: arguments.limit]
+    questions = read_question_file(arguments.questions)[: arguments.limit]
     run = run_settings(arguments, arguments.control)
+    arguments.model, name = find_policy(arguments.model, arguments.out)
     if arguments.by == "verl":
         return _text(rollout_by_verl(questions, arguments, run), arguments.out)
     tokenizer = check_policy(arguments, questions)
@@ -46,7 +51,7 @@ def rollout_command(arguments: argparse.Namespace) -> str:
     search = open_search(run.search, search_encoder)
     experience = open_experience(arguments.hek, encoder, tokenizer, control=run.control) if encoder is not None else None
     settings = episode_settings(arguments)
-    with open_model(arguments.model, max_model_len=arguments.max_model_len) as client:
+    with open_model(arguments.model, max_model_len=arguments.max_model_len, name=name) as client:
         summary = rollout(
             questions,
             client,
@@ -68,33 +73,41 @@ def eval_command(arguments: argparse.Namespace) -> str:
         HiExpError: questions, arms, search, model or HEK are not usable.
     """
     check_numbers(arguments, "limit", "batch_size", "max_tokens", "top_k", "max_words", "max_model_len")
+    if len(set(arguments.seed)) < len(arguments.seed):
+        raise HiExpError(f"--seed names one twice: {' '.join(map(str, arguments.seed))}")
+    out: Path = arguments.out
     arms = check_arms(arguments.arms.split(","), arguments.hek is not None)
-    for arm in arms:
-        check_output(arguments.out / arm, arguments.resume)
-    questions = read_questions(arguments.questions)[: arguments.limit]
+    plan = Plan(read_datasets(arguments.questions, arguments.limit), arms, arguments.seed)
+    plan.check_output(out, arguments.resume)
     run = run_settings(arguments)
-    tokenizer = check_policy(arguments, questions)
-    encoder, search_encoder = open_encoders(run, open_hek(run))
-    search = open_search(run.search, search_encoder)
+    with only_one(out):
+        arguments.model, name = find_policy(arguments.model, out)
+        tokenizer = check_policy(arguments, [question for questions in plan.datasets.values() for question in questions])
+        encoder, search_encoder = open_encoders(run, open_hek(run))
+        search = open_search(run.search, search_encoder)
 
-    def experience_of(control: str) -> Experience | None:
-        return open_experience(arguments.hek, encoder, tokenizer, control=control) if encoder is not None and control != "none" else None
+        def experience_of(control: str) -> Experience | None:
+            return (
+                open_experience(arguments.hek, encoder, tokenizer, control=control) if encoder is not None and control != "none" else None
+            )
 
-    with open_model(arguments.model, concurrency=arguments.batch_size, max_model_len=arguments.max_model_len) as client:
-        table = evaluate(
-            questions,
-            client,
-            search,
-            episode_settings(arguments),
-            arms,
-            experience_of,
-            arguments.out,
-            arguments.resume,
-            arguments.batch_size,
-            corpus=identify_search(run.search, search_encoder),
-            alone=min(arguments.alone, len(questions)),
-        )
-    return as_markdown(table)
+        with open_model(arguments.model, arguments.batch_size, arguments.max_model_len, name) as client:
+            told = play(
+                plan,
+                client,
+                search,
+                replace(episode_settings(arguments), seed=arguments.seed[0]),
+                experience_of,
+                out,
+                arguments.resume,
+                arguments.batch_size,
+                corpus=identify_search(run.search, search_encoder),
+                alone=min(arguments.alone, len(next(iter(plan.datasets.values())))),
+            )
+        if not arguments.judge:
+            return as_markdown(write_tables(plan, told, out))
+        with open_model(arguments.judge, arguments.batch_size) as judging:  # now that the policy's memory is free
+            return as_markdown(write_tables(plan, told, out, lambda episodes: judge(episodes, judging, out / "verdicts.jsonl")))
 
 
 def check_numbers(arguments: argparse.Namespace, *names: str) -> None:

@@ -1,4 +1,4 @@
-"""Arms side by side on the same questions: one row per question and arm, one table with intervals.
+"""Arms side by side on the same questions: one row per question, seed and arm, one table with intervals.
 
 An arm is the policy with one kind of experience. All arms play the same episodes (`run.episode`) with the same seeds; what is
 finished is on disk, so an interrupted evaluation goes on, and its rows are the same.
@@ -7,30 +7,75 @@ finished is on disk, so an interrupted evaluation goes on, and its rows are the 
 import asyncio
 import fcntl
 import json
+import logging
 import os
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from hiexp_verl.config import CONTROLS
 from hiexp_verl.errors import HiExpError
-from hiexp_verl.jsonl import atomic_writer, read_trajectories
+from hiexp_verl.jsonl import atomic_writer, read_trajectories, write_jsonl
+from hiexp_verl.questions import asked_twice, read_question_file
 from hiexp_verl.run.episode import EpisodeSettings, episode
+from hiexp_verl.run.eval_table import ALL, BASE, JUDGE, as_markdown, row_of, table_of
 from hiexp_verl.run.experience import Experience
-from hiexp_verl.run.rollout import SETTINGS, TRAJECTORIES, Client, rollout
-from hiexp_verl.run.statistics import mean_interval, paired_difference
+from hiexp_verl.run.judge import judge_key
+from hiexp_verl.run.rollout import SETTINGS, TRAJECTORIES, Client, check_output, rollout
 from hiexp_verl.search import SearchEngine
 from hiexp_verl.types import Question, Trajectory
 
-BASE = "base"
+logger = logging.getLogger(__name__)
+
 _NAMED = {BASE: "none", "hek": "full", "hek-start": "start-only", "hek-step": "step-only"}
 ARMS: dict[str, str] = {**_NAMED, **{c: c for c in CONTROLS if c not in (*_NAMED.values(), "train-only", "inference-only")}}  # to controls
 ROWS, TABLE_JSON, TABLE_MD = "rows.jsonl", "table.json", "table.md"
-MEASURES = ("em", "f1", "cem")
+Datasets = Mapping[str, Sequence[Question]]
+Judge = Callable[[Sequence[Trajectory]], Mapping[str, bool]]  # by judge_key
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is played: every question of every data set, once with every seed in every arm."""
+
+    datasets: Datasets
+    arms: Sequence[str]
+    seeds: Sequence[int]
+
+    def parts(self, out_dir: Path) -> Iterator[tuple[str, int, str, Path]]:
+        """Yield data set, seed, arm and the directory of its episodes."""
+        for dataset in self.datasets:
+            for seed in self.seeds:
+                for arm in self.arms:
+                    yield dataset, seed, arm, out_dir / dataset / f"seed-{seed}" / arm
+
+    def check_output(self, out_dir: Path, resume: bool) -> None:
+        """Refuse to add to another evaluation.
+
+        Raises:
+            HiExpError: there are episodes already and `resume` is off.
+        """
+        for *_, folder in self.parts(out_dir):
+            check_output(folder, resume)
+
+
+def read_datasets(paths: Sequence[Path], limit: int | None = None) -> dict[str, list[Question]]:
+    """Read question files, each a data set named after its file; a warning tells of questions that are asked twice.
+
+    Raises:
+        HiExpError: a file is not usable, or two have one name.
+    """
+    datasets: dict[str, list[Question]] = {}
+    for path in paths:
+        name = path.name.removesuffix(".gz").rpartition(".")[0] or path.name
+        if name in datasets or name == ALL:
+            raise HiExpError(f"{path}: there is a data set {name!r} already; rename the file, rows and episodes are kept under its name")
+        datasets[name] = read_question_file(path)[:limit]
+        if twice := asked_twice(datasets[name]):
+            logger.warning("%s: %d questions are asked more than once (the first: %s), and count so often", path, len(twice), twice[0])
+    return datasets
 
 
 def check_arms(arms: Sequence[str], has_hek: bool) -> list[str]:
@@ -50,12 +95,11 @@ def check_arms(arms: Sequence[str], has_hek: bool) -> list[str]:
     return sorted(arms, key=lambda arm: arm != BASE)
 
 
-def evaluate(
-    questions: Sequence[Question],
+def play(
+    plan: Plan,
     client: Client,
     search: SearchEngine,
     settings: EpisodeSettings,
-    arms: Sequence[str],
     experience_of: Callable[[str], Experience | None],
     out_dir: Path,
     resume: bool = False,
@@ -63,105 +107,62 @@ def evaluate(
     corpus: str = "",
     alone: int = 0,
 ) -> dict[str, Any]:
-    """Play every question once in each arm; write rows.jsonl, table.json and table.md to `out_dir`; return the table.
+    """Play all episodes; return what the table says of how they were played.
 
     Args:
         experience_of: what is shown in an arm, by the name of its control.
         batch_size: episodes at a time. Each has seeds of its own, so this changes speed, and rows only where the engine's
             arithmetic depends on what it computes together.
-        alone: so many episodes of the first arm are played once more, one at a time: the share that differs is in the table.
+        alone: so many episodes of the first arm are played once more, one at a time: the share that differs is told.
 
     Raises:
-        HiExpError: an evaluation is there already and `resume` is off, or was of something else; another is running there.
+        HiExpError: an evaluation is there already and `resume` is off, or was of something else.
     """
-    with _only_one(out_dir):
-        for arm in arms:
-            rollout(
-                *(questions, client, search, settings, 1, out_dir / arm, resume, experience_of(ARMS[arm]), batch_size),
-                progress=arm,
-                corpus=corpus,
-            )
-        rows = [row_of(arm, t) for arm in arms for t in _played(out_dir / arm, questions)]
-        with atomic_writer(out_dir / ROWS) as file:
-            file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-        table: dict[str, Any] = {
-            "questions": len(questions),
-            "settings": json.loads((out_dir / arms[0] / SETTINGS).read_text(encoding="utf-8")),
-            "batch_size": batch_size,
-            "arms": table_of(rows),
-        }
-        if alone:
-            again = asyncio.run(_one_at_a_time(questions[:alone], client, search, settings, experience_of(ARMS[arms[0]])))
-            before = [t.messages for t in _played(out_dir / arms[0], questions[:alone])]
-            table["replayed"] = len(again)
-            table["differ_alone"] = sum(one.messages != other for one, other in zip(again, before, strict=True))
-        with atomic_writer(out_dir / TABLE_JSON) as file:
-            file.write(json.dumps(table, ensure_ascii=False, indent=1) + "\n")
-        with atomic_writer(out_dir / TABLE_MD) as file:
-            file.write(as_markdown(table))
-    return table
-
-
-def row_of(arm: str, t: Trajectory) -> dict[str, Any]:
-    """Return what is kept of one episode."""
-    shown = t.extra["shown"]
-    return {
-        "arm": arm,
-        "id": t.question_id,
-        "prediction": t.prediction,
-        **{name: t.extra[name] for name in (*MEASURES, "format")},
-        "searches": t.extra["searches"],
-        "failed_searches": t.extra["failed_searches"],
-        "tokens": t.extra["completion_tokens"],  # that the policy wrote
-        "experience_tokens": sum(row["tokens"] for row in shown),
-        "shown": [row["entry"] for row in shown],
-        "stop": t.extra["stop"],
-        "seconds": t.extra["seconds"],
+    seconds = 0.0
+    for dataset, seed, arm, folder in plan.parts(out_dir):
+        shown = experience_of(ARMS[arm])
+        seeded = replace(settings, seed=seed)
+        questions = plan.datasets[dataset]
+        name = f"{dataset} {arm} {seed}"
+        told = rollout(questions, client, search, seeded, 1, folder, resume, shown, batch_size, progress=name, corpus=corpus)
+        seconds += told["seconds"]
+    dataset, seed, arm, folder = next(plan.parts(out_dir))
+    told = {
+        "questions": sum(map(len, plan.datasets.values())),
+        "seeds": list(plan.seeds),
+        "settings": json.loads((folder / SETTINGS).read_text(encoding="utf-8")),
+        "batch_size": batch_size,
+        "seconds": round(seconds, 1),  # of this run: what was resumed does not count
     }
+    if alone:
+        questions = plan.datasets[dataset][:alone]
+        again = asyncio.run(_one_at_a_time(questions, client, search, replace(settings, seed=seed), experience_of(ARMS[arm])))
+        before = [t.messages for t in _played(folder, questions)]
+        told["replayed"] = len(again)
+        told["differ_alone"] = sum(one.messages != other for one, other in zip(again, before, strict=True))
+    return told
 
 
-def table_of(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Return for each arm its means with 95% intervals, and the paired differences to the base where it was played.
-
-    Raises:
-        HiExpError: two arms did not play the same questions.
-    """
-    by_arm: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
-    for row in rows:
-        by_arm[row["arm"]].append(row)
-    table = []
-    for arm, played in by_arm.items():
-        line: dict[str, Any] = {"arm": arm, "episodes": len(played)}
-        for name in MEASURES:
-            values = {row["id"]: float(row[name]) for row in played}
-            line[name] = float(np.mean(list(values.values())))
-            line[f"{name}_interval"] = list(mean_interval(values))
-            if BASE in by_arm and arm != BASE:
-                difference = paired_difference(values, {row["id"]: float(row[name]) for row in by_arm[BASE]})
-                line[f"{name}_minus_base"] = vars(difference)
-        for name in ("format", "searches", "tokens", "experience_tokens", "seconds"):
-            line[name] = float(np.mean([row[name] for row in played]))
-        line["with_experience"] = float(np.mean([bool(row["shown"]) for row in played]))
-        table.append(line)
+def write_tables(plan: Plan, told: dict[str, Any], out_dir: Path, judge: Judge | None = None) -> dict[str, Any]:
+    """Write rows.jsonl, table.json and table.md from the episodes on disk; return the table."""
+    played = [(*part[:3], t) for part in plan.parts(out_dir) for t in _played(part[3], plan.datasets[part[0]])]
+    verdicts = judge([t for *_, t in played]) if judge is not None else None
+    rows = []
+    for dataset, seed, arm, t in played:
+        rows.append(row_of(dataset, seed, arm, t))
+        if verdicts is not None:
+            rows[-1][JUDGE] = float(verdicts.get(judge_key(t), False))
+    lines = table_of(rows)
+    for line in lines:
+        of_line = [t.extra["seconds"] for dataset, _, arm, t in played if line["dataset"] in (dataset, ALL) and arm == line["arm"]]
+        line["seconds"] = sum(of_line) / len(of_line)  # an episode's, among those of its batch
+    table = {**told, "arms": lines}
+    write_jsonl(out_dir / ROWS, rows)
+    with atomic_writer(out_dir / TABLE_JSON) as file:
+        file.write(json.dumps(table, ensure_ascii=False, indent=1) + "\n")
+    with atomic_writer(out_dir / TABLE_MD) as file:
+        file.write(as_markdown(table))
     return table
-
-
-def as_markdown(table: Mapping[str, Any]) -> str:
-    """Return the table for people."""
-    lines = ["| arm | episodes | EM [95%] | F1 | CEM [95%] | CEM - base [95%], p | format | searches | tokens | with experience |"]
-    lines += ["| --- | ---: | --- | ---: | --- | --- | ---: | ---: | ---: | ---: |"]
-    for line in table["arms"]:
-        spans = {name: f"{line[name]:.3f} [{line[f'{name}_interval'][0]:.3f}, {line[f'{name}_interval'][1]:.3f}]" for name in ("em", "cem")}
-        gap = line.get("cem_minus_base")
-        told = f"{gap['mean']:+.3f} [{gap['low']:+.3f}, {gap['high']:+.3f}], p {gap['p']:.3f}" if gap else ""
-        rates = f"{line['format']:.2f} | {line['searches']:.2f} | {line['tokens']:.0f} | {line['with_experience']:.2f}"
-        lines.append(f"| {line['arm']} | {line['episodes']} | {spans['em']} | {line['f1']:.3f} | {spans['cem']} | {told} | {rates} |")
-    settings = table["settings"]
-    told = f"{table['questions']} questions, {settings['model']}, temperature {settings['temperature']:g}, seed {settings['seed']}"
-    lines += ["", f"{told}, {table['batch_size']} episodes at a time."]
-    if "replayed" in table:
-        lines += [f"Played once more one at a time, {table['differ_alone']} of {table['replayed']} episodes differ."]
-    return "\n".join([*lines, ""])
 
 
 def _played(folder: Path, questions: Sequence[Question]) -> list[Trajectory]:
@@ -180,7 +181,12 @@ async def _one_at_a_time(
 
 
 @contextmanager
-def _only_one(out_dir: Path) -> Iterator[None]:
+def only_one(out_dir: Path) -> Iterator[None]:
+    """Hold a directory for one evaluation.
+
+    Raises:
+        HiExpError: another holds it, or it is a file.
+    """
     if out_dir.exists() and not out_dir.is_dir():
         raise HiExpError(f"{out_dir} is a file; give a directory for the evaluation")
     out_dir.mkdir(parents=True, exist_ok=True)

@@ -2,23 +2,19 @@
 
 import asyncio
 import json
-import logging
-import os
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Protocol, TextIO
+from typing import Any, Protocol
 
 from hiexp_verl.errors import HiExpError
-from hiexp_verl.jsonl import atomic_writer, read_trajectories, write_jsonl
+from hiexp_verl.jsonl import append_line, atomic_writer, drop_torn_line, read_trajectories, write_jsonl
 from hiexp_verl.run.episode import EpisodeSettings, Policy, episode
 from hiexp_verl.run.experience import Experience
 from hiexp_verl.run.summary import summarise
 from hiexp_verl.search import SearchEngine
-from hiexp_verl.types import Question, Trajectory, to_json
-
-logger = logging.getLogger(__name__)
+from hiexp_verl.types import Question, to_json
 
 TRAJECTORIES, SUMMARY, SETTINGS = "trajectories.jsonl", "summary.json", "settings.json"
 
@@ -99,7 +95,7 @@ async def _play_all(
 
             async def worker() -> None:
                 for question, sample in todo:  # one iterator for all workers
-                    _append(file, await episode(question, client, search, settings, experience, sample))
+                    append_line(file, to_json(await episode(question, client, search, settings, experience, sample)))
                     bar.update()
 
             await _all_or_first_error([worker() for _ in range(min(concurrency, total))])
@@ -116,12 +112,6 @@ async def _all_or_first_error(work: Sequence[Any]) -> None:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-
-
-def _append(file: TextIO, trajectory: Trajectory) -> None:
-    file.write(json.dumps(to_json(trajectory), ensure_ascii=False) + "\n")
-    file.flush()
-    os.fsync(file.fileno())
 
 
 def check_output(out_dir: Path, resume: bool) -> None:
@@ -146,7 +136,7 @@ def _finished(path: Path, questions: Sequence[Question]) -> set[str]:
     path.parent.mkdir(parents=True, exist_ok=True)
     if not path.is_file():
         return set()
-    _drop_torn_line(path)
+    drop_torn_line(path)
     asked = {q.id: (q.question, q.answers) for q in questions}
     done: set[str] = set()
     for trajectory in read_trajectories(path) if path.stat().st_size else ():
@@ -158,15 +148,6 @@ def _finished(path: Path, questions: Sequence[Question]) -> set[str]:
             )
         done.add(trajectory.id)
     return done
-
-
-def _drop_torn_line(path: Path) -> None:
-    with path.open("rb+") as file:
-        content = file.read()
-        end = content.rfind(b"\n") + 1
-        if end < len(content):
-            logger.warning("%s: dropping %d bytes of an episode that was not written in full", path, len(content) - end)
-            file.truncate(end)
 
 
 def _check_settings(path: Path, wanted: dict[str, Any], resuming: bool) -> None:
