@@ -31,6 +31,7 @@ def add_episode_arguments(parser: argparse.ArgumentParser, temperature: float) -
     parser.add_argument("--hek", type=Path, help="show experience of this HEK")
     parser.add_argument("--encoder", help="where the encoder of the HEK lies, if it has moved")
     parser.add_argument("--format", default="search_tags", choices=("search_tags", "hermes"), help="dialect of search calls")
+    parser.add_argument("--instructions", type=Path, metavar="FILE", help="system prompt, instead of the dialect's (experience follows it)")
     parser.add_argument("--temperature", type=float, default=temperature, help=f"(default {temperature:g}; 0 is greedy)")
     parser.add_argument("--top-p", type=float, default=1.0)
     parser.add_argument("--max-tokens", type=int, default=128, help="per turn (default 128)")

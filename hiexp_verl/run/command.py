@@ -9,7 +9,7 @@ from typing import Any
 
 from hiexp_verl.config import HiExpConfig, SearchConfig, StartConfig
 from hiexp_verl.encoder import Encoder
-from hiexp_verl.errors import HiExpError
+from hiexp_verl.errors import HiExpError, first_line
 from hiexp_verl.hashing import sha256_of
 from hiexp_verl.hek.retrieve import Retriever
 from hiexp_verl.hek.store import HEK
@@ -24,7 +24,7 @@ from hiexp_verl.run.experience import Experience
 from hiexp_verl.run.guide import rough_tokens
 from hiexp_verl.run.judge import judge
 from hiexp_verl.run.policy import find_policy
-from hiexp_verl.run.protocol import Format, check_format, first_messages
+from hiexp_verl.run.protocol import check_format, first_messages
 from hiexp_verl.run.rollout import check_output, rollout
 from hiexp_verl.run.verl_rollout import rollout_by_verl
 from hiexp_verl.search import SearchEngine, open_engine
@@ -134,14 +134,32 @@ def check_policy(arguments: argparse.Namespace, questions: Sequence[Question]) -
     check_model_dir(model_dir)
     tokenizer = PolicyTokenizer(model_dir)
     room = min(arguments.max_model_len, context_length(model_dir)) - arguments.max_tokens
-    check_prompts(questions, tokenizer, check_format(arguments.format), room)
+    check_prompts(questions, tokenizer, episode_settings(arguments), room)
     return tokenizer
+
+
+def read_instructions(path: Path | None) -> str:
+    """Return the text of the file, "" for none.
+
+    Raises:
+        HiExpError: it is not there, not text, or empty.
+    """
+    if path is None:
+        return ""
+    try:
+        text = path.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise HiExpError(f"--instructions {path} cannot be read ({first_line(error)}); give a text file") from error
+    if not text:
+        raise HiExpError(f"--instructions {path} is empty; write the system prompt into it, or leave the option out")
+    return text
 
 
 def episode_settings(arguments: argparse.Namespace) -> EpisodeSettings:
     """Return how episodes are played."""
     return EpisodeSettings(
         format=check_format(arguments.format),
+        instructions=read_instructions(arguments.instructions),
         max_searches=arguments.max_searches,
         max_tokens=arguments.max_tokens,
         temperature=arguments.temperature,
@@ -194,14 +212,14 @@ def identify_search(settings: SearchConfig, encoder: Encoder | None) -> str:
     return corpus if encoder is None else f"{corpus} by {encoder.identity.sha256}"
 
 
-def check_prompts(questions: Sequence[Question], tokenizer: PolicyTokenizer, dialect: Format, room: int) -> None:
+def check_prompts(questions: Sequence[Question], tokenizer: PolicyTokenizer, settings: EpisodeSettings, room: int) -> None:
     """Check that the longest question's first prompt fits into `room` tokens.
 
     Raises:
         HiExpError: it does not.
     """
     longest = max(questions, key=lambda q: len(q.question))
-    length = tokenizer.count_prompt(first_messages(longest.question, dialect))
+    length = tokenizer.count_prompt(first_messages(longest.question, settings.format, settings.instructions))
     if length > room:
         raise HiExpError(
             f"the prompt of question {longest.id} has {length} tokens, and the model has room for {max(room, 0)} beside an answer; "

@@ -50,6 +50,7 @@ class EpisodeSettings:
     """How an episode is played; two runs with equal settings, model and corpus are comparable."""
 
     format: Format = "search_tags"
+    instructions: str = ""  # the system prompt, where it is not the dialect's own
     max_searches: int = 4  # a further call ends the episode
     max_tokens: int = 128  # of one turn of the model
     temperature: float = 1.0
@@ -88,7 +89,7 @@ async def episode(
             prompt that grew too long does not raise: both are recorded in `extra`.
     """
     started = time.monotonic()
-    state = _State(first_messages(question.question, settings.format))
+    state = _State(first_messages(question.question, settings.format, settings.instructions))
     if experience is not None:
         state.messages, state.shown = await experience.at_start(state.messages, question)
     while not state.stop:

@@ -67,9 +67,9 @@ def system_prompt(format: Format) -> str:
     return path.read_text(encoding="utf-8").strip()
 
 
-def first_messages(question: str, format: Format) -> list[Message]:
-    """Return a fresh [system, user] pair; the user message is the bare question."""
-    return [{"role": "system", "content": system_prompt(format)}, {"role": "user", "content": question}]
+def first_messages(question: str, format: Format, instructions: str = "") -> list[Message]:
+    """Return a fresh [system, user] pair; the user message is the bare question. `instructions` replace those of the dialect."""
+    return [{"role": "system", "content": instructions or system_prompt(format)}, {"role": "user", "content": question}]
 
 
 def call_tags(format: Format) -> tuple[str, str]:

@@ -1,0 +1,87 @@
+"""Does experience help a policy that is not trained on it? Real questions, a HEK of its own rollouts, controls.
+
+    hiexp assets qwen-1.5b minilm
+    python -m benchmarks.effect --data ../shared/data/multihop --set hotpotqa --model qwen-1.5b --out outputs/effect
+
+Rolls the policy out on questions 1 to 150 of the set, builds a HEK from these rollouts with the policy itself as the distiller, and
+evaluates 151 to 300: no experience, all of it, its parts, random and shuffled entries. Each step is a `hiexp` command and is
+resumed where it stopped; hours on 2 cores. `--data` holds questions.jsonl (id, dataset, question, answer) and
+corpus.jsonl.gz. Writes results/effect_SET_MODEL.{json,md} and the rows beside them.
+"""
+
+import argparse
+import gzip
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from benchmarks import _machine
+from hiexp_verl.assets import default_cache
+from hiexp_verl.jsonl import atomic_writer, read_jsonl, write_jsonl
+
+RESULTS = Path(__file__).parent / "results"
+INSTRUCTIONS = Path(__file__).with_name("effect_instructions.txt")  # a model that was not trained to search needs an example
+ARMS = "base,hek,random,shuffled,hek-step,hek-start"
+LEARNT_FROM, EVALUATED = slice(0, 150), slice(150, 300)
+
+
+def main() -> None:
+    """Run what is not done yet, then write the results."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True, help="directory of questions.jsonl and corpus.jsonl.gz")
+    parser.add_argument("--set", default="hotpotqa", help="`dataset` of the questions (default hotpotqa)")
+    parser.add_argument("--model", default="qwen-1.5b", help="an asset's name, or a model directory (default qwen-1.5b)")
+    parser.add_argument("--k", type=int, default=4, help="rollouts per question (default 4)")
+    parser.add_argument("--arms", default=ARMS, help=f"(default {ARMS})")
+    parser.add_argument("--batch-size", type=int, default=16)
+    parser.add_argument("--out", type=Path, default=Path("outputs/effect"))
+    arguments = parser.parse_args()
+    machine = _machine.facts()
+    model = arguments.model if Path(arguments.model).is_dir() else str(default_cache() / arguments.model)
+    out: Path = arguments.out / f"{arguments.set}_{Path(model).name}"
+    questions = split(arguments.data / "questions.jsonl", arguments.set, out)
+    common = ["--corpus", str(arguments.data / "corpus.jsonl.gz"), "--model", model, "--instructions", str(INSTRUCTIONS), "--resume"]
+    rollouts, hek = out / "rollouts", out / "hek"
+    if not (rollouts / "summary.json").is_file():
+        hiexp("rollout", "--questions", str(questions[0]), *common, "--k", str(arguments.k), "--out", str(rollouts))
+    if not (hek / "CURRENT").is_file():
+        made_of = ["--trajectories", str(rollouts / "trajectories.jsonl"), "--encoder", str(default_cache() / "minilm")]
+        hiexp("build", *made_of, "--distiller", f"vllm-local:{model}", "--out", str(hek), "--resume")
+    played = ["--questions", str(questions[1]), *common, "--hek", str(hek), "--arms", arguments.arms]
+    hiexp("eval", *played, "--batch-size", str(arguments.batch_size), "--out", str(out / "eval"))
+    write(machine, f"{arguments.set}_{Path(model).name}", out)
+
+
+def split(path: Path, dataset: str, out: Path) -> tuple[Path, Path]:
+    """Write the questions to learn from and those to evaluate; return the files."""
+    rows = [row for _, row in read_jsonl(path, "questions") if row["dataset"] == dataset]
+    files = (out / "learn.jsonl", out / "val.jsonl")
+    for file, part in zip(files, (LEARNT_FROM, EVALUATED), strict=True):
+        write_jsonl(file, rows[part])
+    return files
+
+
+def hiexp(*arguments: str) -> None:
+    """Run a command of ours; its failure ends the benchmark."""
+    print("hiexp " + " ".join(arguments), flush=True)
+    subprocess.run([sys.executable, "-m", "hiexp_verl.cli", *arguments], check=True)
+
+
+def write(machine: dict[str, Any], name: str, out: Path) -> None:
+    """Write what was measured: table, raw rows, what the HEK was made of."""
+    table = json.loads((out / "eval" / "table.json").read_text(encoding="utf-8"))
+    rollouts = json.loads((out / "rollouts" / "summary.json").read_text(encoding="utf-8"))
+    with atomic_writer(RESULTS / f"effect_{name}.json") as file:
+        file.write(json.dumps({"machine": machine, "rollouts": rollouts, "table": table}, indent=1) + "\n")
+    lines = [f"# Experience without training: {name}", "", *_machine.as_lines(machine), ""]
+    lines += [f"HEK of {rollouts['episodes']} rollouts, {rollouts['k']} a question.", ""]
+    with atomic_writer(RESULTS / f"effect_{name}.md") as file:
+        file.write("\n".join(lines) + "\n" + (out / "eval" / "table.md").read_text(encoding="utf-8"))
+    with gzip.GzipFile(RESULTS / f"effect_{name}.rows.jsonl.gz", "wb", mtime=0) as file:
+        file.write((out / "eval" / "rows.jsonl").read_bytes())
+
+
+if __name__ == "__main__":
+    main()
