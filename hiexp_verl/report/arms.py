@@ -5,7 +5,7 @@ from typing import Any
 
 from hiexp_verl.report.bars import interval_bar
 from hiexp_verl.report.evaluation import Evaluation, value
-from hiexp_verl.report.markup import e, facts, folded, number, percent, plural, table
+from hiexp_verl.report.markup import e, facts, folded, number, percent, table
 
 _NAMES = {"em": "EM", "f1": "F1", "cem": "CEM", "judge": "judge"}
 _RATES = {
@@ -45,6 +45,8 @@ def _evaluation(one: Evaluation, alone: bool) -> str:
         told.append(
             "Brackets and bars are 95% bootstrap intervals over questions; differences are paired by question, p by random sign flips."
         )
+    if one.won_lost:
+        told.append("Won and lost: episodes that are right in this arm and not in the base, and the other way round.")
     return f'{heading}{unfinished}{"".join(parts)}<p class="soft">{" ".join(told)}</p>{folded("How it was played", facts(settings))}'
 
 
@@ -62,8 +64,11 @@ def _scores(one: Evaluation, dataset: str, lines: Sequence[Mapping[str, Any]]) -
         rest = {"arm": row["arm"]}
         for key in sorted(measures, key=lambda key: key != main):
             row[_NAMES[key]] = _score(value(line, key), intervals[key][i], scale)
-            if gap := _difference(line, key):
-                (row if key == main else rest)[f"{_NAMES[key]} against base"] = _gap(*gap, reach)
+            gap = _difference(line, key)
+            if key == main and any(gaps):
+                row[f"{_NAMES[key]} against base"] = _gap(*gap, reach) if gap else ""
+            elif gap:
+                rest[f"{_NAMES[key]} against base"] = _gap(*gap, reach)
         if (dataset, str(line["arm"])) in one.won_lost:
             won, lost = one.won_lost[dataset, str(line["arm"])]
             row["won, lost"] = f"{won}, {lost}"

@@ -12,6 +12,7 @@ from hiexp_verl.report.training import Step, Training
 
 _TIME = "timing_s/"
 _WHOLE = "timing_s/step"
+_MANY = 6  # drawings; more are read better as a table
 _MEMORY = ("perf/max_memory_allocated_gb", "actor/perf/max_memory_allocated_gb", "actor/perf/cpu_memory_used_gb")
 
 
@@ -27,9 +28,16 @@ def cost(trainings: Sequence[Training], played: Sequence[Played], recipes: Mappi
     for name, recipe in recipes.items():
         shown = [(str(stage), float(seconds)) for stage, seconds in recipe["seconds"].items()]
         bars.append(f'<div class="card"><h3>{e(name)}: stages</h3>{stages(shown)}</div>')
+    drawn = f'<div class="grid wide">{"".join(bars)}</div>' if len(bars) <= _MANY else _parts(timed)
     rows = [{"training": e(run.name), **_training(run)} for run in timed]
-    episodes = [{"episodes of": e(name), **_episodes(group)} for name, group in by_run.items()]
-    return f'<div class="grid wide">{"".join(bars)}</div>{table(rows)}{table(episodes)}' if bars or episodes else ""
+    episodes = [{"per episode of": e(name), **_episodes(group)} for name, group in by_run.items()]
+    return f"{drawn}{table(rows)}{table(episodes)}" if bars or episodes else ""
+
+
+def _parts(trainings: Sequence[Training]) -> str:
+    parts = {run.name: dict(parts_of(list(run.steps.values()))) for run in trainings}
+    names = dict.fromkeys(name for found in parts.values() for name in found)
+    return table([{"seconds per step": e(run), **{n: f"{found.get(n, 0.0):.1f}" for n in names}} for run, found in parts.items()])
 
 
 def parts_of(steps: Sequence[Step]) -> list[tuple[str, float]]:
@@ -57,15 +65,7 @@ def _training(run: Training) -> dict[str, str]:
 
 
 def _episodes(played: Sequence[Played]) -> dict[str, str]:
-    row = {
-        "episodes": number(len(played)),
-        "questions": number(len({one.question_id for one in played})),
-        "right": f"{fmean(one.correct for one in played):.2f}",
-        "reward": f"{fmean(one.score for one in played):.2f}",
-        "searches": f"{fmean(one.searches for one in played):.2f}",
-        "with experience": f"{fmean(bool(one.shown) for one in played):.2f}",
-        "experience tokens": f"{fmean(one.experience_tokens for one in played):.0f}",
-    }
+    row = {"experience tokens": f"{fmean(one.experience_tokens for one in played):.0f}"}
     for name, values in {
         "policy tokens": [one.tokens for one in played if one.tokens is not None],
         "look-ups": [one.lookups for one in played if one.lookups is not None],

@@ -1,7 +1,6 @@
 """Learning and variance curves of several runs over each other; runs that differ in their seeds alone become one mean with a band."""
 
 import json
-import os
 import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -102,11 +101,9 @@ def _identity(config: Mapping[str, Any]) -> str:
 def _name(runs: Sequence[Training]) -> str:
     if len(runs) == 1:
         return runs[0].name
-    names = [run.name for run in runs]
-    start, end = os.path.commonprefix(names), os.path.commonprefix([name[::-1] for name in names])[::-1]
-    if len(start) + len(end) < min(map(len, names)):
-        return f"{start}*{end} (mean of {len(runs)} runs)"
-    return f"{start}* (mean of {len(runs)} runs)"
+    letters = list(zip(*(run.name for run in runs), strict=False))
+    shared = next((i for i, column in enumerate(letters) if len(set(column)) > 1), len(letters))
+    return f"{runs[0].name[:shared]}* (mean of {len(runs)} runs)"
 
 
 def curves(trainings: Sequence[Training]) -> str:
@@ -163,9 +160,7 @@ def _legend(groups: Sequence[Group]) -> str:
     ]
     notes = []
     if any(len(group.runs) > 1 for group in groups):
-        notes.append(
-            "Runs that differ in their seeds alone are one line, their mean where all have a value, in a band from the lowest to the highest."
-        )
+        notes.append("Runs that differ in their seeds alone are one line: their mean, in a band from the lowest to the highest.")
     if any(run.resumed for group in groups for run in group.runs):
         notes.append("A diamond marks where a run was resumed.")
     if len(groups) > STYLES:

@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from hiexp_verl.fields import Row
@@ -146,3 +147,20 @@ def samples(played: Sequence[Played], each: int) -> list[Played]:
     last = max((one.step for one in played if one.step is not None), default=None)
     ranked = sorted((one for one in played if one.step == last), key=lambda one: -len(one.shown))
     return [one for correct in (True, False) for one in [one for one in ranked if one.correct is correct][:each]]
+
+
+def outcome(played: Sequence[Played]) -> dict[str, str]:
+    """Return what a set of episodes amounts to."""
+    outcomes: dict[tuple[str, str], set[bool]] = defaultdict(set)
+    for one in played:
+        outcomes[one.scope, one.question_id].add(one.correct)
+    return {
+        "episodes": f"{len(played):,}",
+        "questions": f"{len({one.question_id for one in played}):,}",
+        "right": f"{fmean(one.correct for one in played):.3f}",
+        "reward": f"{fmean(one.score for one in played):.3f}",
+        "answered": f"{fmean(one.answered for one in played):.2f}",
+        "searches": f"{fmean(one.searches for one in played):.2f}",
+        "with experience": f"{fmean(bool(one.shown) for one in played):.2f}",
+        "groups with both outcomes": f"{fmean(len(seen) == 2 for seen in outcomes.values()):.2f}",
+    }

@@ -23,7 +23,8 @@ _FAULTS: dict[str, Callable[[Step], bool]] = {
 
 def alarms(trainings: Sequence[Training]) -> str:
     """Return for each run what rang and when, with the words of its log."""
-    lines, said = [], []
+    runs_of: dict[str, list[str]] = {}
+    said = []
     for run in trainings:
         rang = [f"<b>alarm {e(name)}</b> held at {spans(steps)}" for name, steps in _rang(run).items()]
         faults = dict(_FAULTS)
@@ -31,10 +32,12 @@ def alarms(trainings: Sequence[Training]) -> str:
             faults[f"the rollout's probabilities are not the policy's (Pearson below {_MIN_PEARSON})"] = _out_of_sync
         found = {fault: [step for step, values in run.steps.items() if holds(values)] for fault, holds in faults.items()}
         wrong = [f"{e(fault)}: {spans(steps)}" for fault, steps in found.items() if steps]
-        if rang or wrong:
-            lines.append(f"{e(run.name)}: {'; '.join(rang + wrong)}")
+        for line in rang + wrong:
+            runs_of.setdefault(line, []).append(e(run.name))
         said += [f"{e(run.name)}: {e(line)}" for line in run.said]
-    return listed(lines) + folded(f"What the logs said ({len(said)})", listed(said))
+    return listed([f"{line} ({', '.join(runs)})" for line, runs in runs_of.items()]) + folded(
+        f"What the logs said ({len(said)})", listed(said)
+    )
 
 
 def _out_of_sync(step: Step) -> bool:

@@ -26,7 +26,7 @@ def section(title: str, content: str) -> str:
 def number(value: Any) -> str:
     """Return a number for people, in few digits; other values as text."""
     if not isinstance(value, float):
-        return e(f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) and abs(value) >= 10_000 else value)
+        return e(f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) and abs(value) >= 1000 else value)
     if not math.isfinite(value):
         return "n/a"
     return f"{value:.3g}" if 0 < abs(value) < 0.001 or abs(value) >= 1e6 else f"{round(value, 3):g}"

@@ -3,17 +3,18 @@
 Self-contained (no script, no external resource), light and dark, readable on a phone. All text is escaped: models wrote it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
 from string import Template
+from typing import Any
 
 from hiexp_verl import __version__
 from hiexp_verl.jsonl import atomic_writer
 from hiexp_verl.report.arms import evaluations, in_short
 from hiexp_verl.report.cost import cost
 from hiexp_verl.report.curves import REWARD, curves, first_curve, grouped
-from hiexp_verl.report.episodes import MISPLACED, Played, pairs, read_again, samples
+from hiexp_verl.report.episodes import MISPLACED, Played, outcome, pairs, read_again, samples
 from hiexp_verl.report.gather import Gathered, gather
 from hiexp_verl.report.health import alarms
 from hiexp_verl.report.markup import e, facts, folded, listed, percent, plural, section, table
@@ -34,7 +35,8 @@ def write_report(runs: Sequence[Path], out: Path, title: str = "") -> Gathered:
         HiExpError: a directory does not exist, nothing is known in it, or `out` cannot be written.
     """
     found = gather(runs)
-    text = page(found, title or ", ".join(run.resolve().name for run in runs))
+    names = [run.resolve().name for run in runs]
+    text = page(found, title or ", ".join(names if len(names) <= 3 else [*names[:2], f"{len(names) - 2} more"]))
     with atomic_writer(out) as file:
         file.write(text.encode("utf-8", "replace").decode())
     return found
@@ -94,12 +96,18 @@ def _what_was_run(found: Gathered) -> str:
     noted = [
         f"<h3>{e(name)}</h3>{facts(recipe['facts'])}" for name, recipe in found.stages.items() if isinstance(recipe.get("facts"), dict)
     ]
-    played = {name: one for name, one in found.rollouts.items() if one}
-    rollouts = [
-        folded(f"Rollouts {name}", facts({k.replace("_", " "): v for k, v in one.items() if v not in ("", None)}))
-        for name, one in played.items()
-    ]
-    return "".join([*noted, settings(found.trainings) if found.trainings else "", *rollouts])
+    played = [{"rollout": e(name), **_brief(one)} for name, one in found.rollouts.items() if one]
+    return "".join(
+        [
+            *noted,
+            settings(found.trainings) if found.trainings else "",
+            folded(f"How {plural(len(played), 'rollout')} were played", table(played)),
+        ]
+    )
+
+
+def _brief(settings: Mapping[str, Any]) -> dict[str, str]:
+    return {key.replace("_", " "): e(str(value)[:12] if key in ("hek", "corpus") else value) for key, value in settings.items()}
 
 
 def _heks(found: Gathered) -> str:
@@ -121,22 +129,23 @@ def _heks(found: Gathered) -> str:
 
 
 def _episodes(played: Sequence[Played]) -> str:
+    by_run: dict[str, list[Played]] = {}
+    for one in played:
+        by_run.setdefault(f"{one.run} {one.arm}".strip(), []).append(one)
+    outcomes = table([{"episodes of": e(name), **outcome(group)} for name, group in by_run.items()])
     placed = [one for one in played if one.control not in MISPLACED and one.arm not in MISPLACED]
     chosen = pairs(placed, MAX_PAIRS)
-    by_run: dict[str, list[Played]] = {}
-    for one in placed:
-        by_run.setdefault(one.run, []).append(one)
     alone = [] if chosen else [one for group in by_run.values() for one in samples(group, MAX_SINGLE)][: 4 * MAX_SINGLE]
     texts = read_again([*(one for both in chosen for one in both), *alone])
     side_by_side = "".join(pair(texts[a], texts[b], (_origin(a), _origin(b))) for a, b in chosen)
     singles = "".join(single(texts[one], _origin(one)) for one in alone)
-    told = f"{len(chosen)} questions played without and with experience" if chosen else f"{len(alone)} episodes"
-    note = (
-        f"{told}, of {plural(len(played), 'episode')} in all; those whose outcomes differ come first. "
+    told = (
+        f"{plural(len(chosen), 'question')} played without and with experience, those whose outcomes differ first"
         if chosen
-        else f"{told} of {len(played):,}. "
+        else plural(len(alone), "episode")
     )
-    return f'<p class="soft">{note}What was injected is marked.</p>{side_by_side}{singles}' if texts else ""
+    note = f'<p class="soft">Below are {told}, of {plural(len(played), "episode")} in all. What was injected is marked.</p>'
+    return f"{outcomes}{note}{side_by_side}{singles}" if texts else ""
 
 
 def _origin(one: Played) -> str:

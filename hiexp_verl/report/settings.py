@@ -1,11 +1,11 @@
-"""What was run: settings of the trainings side by side, where they differ first."""
+"""What was run: in what the trainings differ, side by side, and what they have in common."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import PurePath
 from typing import Any
 
 from hiexp_verl.report.curves import is_place
-from hiexp_verl.report.markup import e, folded, number, plural, table
+from hiexp_verl.report.markup import e, facts, folded, plural, table
 from hiexp_verl.report.training import Training
 
 # What one wants to know first, with the names that people use.
@@ -39,37 +39,45 @@ _MANY = 6  # runs; more columns than that are read better as rows
 
 
 def settings(trainings: Sequence[Training]) -> str:
-    """Return what the runs have in common and in what they differ."""
+    """Return in what the runs differ, and what they have in common."""
     rows: dict[str, list[str]] = {
         "steps done": [_steps(run) for run in trainings],
         "resumed at": [", ".join(map(str, run.resumed)) for run in trainings],
-        "HEK": [run.hek[:12] if run.hek else "" for run in trainings],
+        "HEK": [_hek(run) for run in trainings],
     }
     rows |= {name: [_shown(run.config.get(key)) for run in trainings] for key, name in _HEAD.items()}
     rows = {name: values for name, values in rows.items() if any(values)}
+    differ = {name: values for name, values in rows.items() if len(set(values)) > 1}
+    same = {name: values[0] for name, values in rows.items() if name not in differ}
     others = [key for key in dict.fromkeys(key for run in trainings for key in run.config) if key not in _HEAD and not is_place(key)]
-    different = {key: values for key in others if len(set(values := [_shown(run.config.get(key)) for run in trainings])) > 1}
-    dropped = len(different) - _MAX_DIFFERENCES
-    different = dict(list(different.items())[:_MAX_DIFFERENCES])
-    more = f'<p class="soft">and {plural(dropped, "other setting")} that differ</p>' if dropped > 0 else ""
-    return _side_by_side(trainings, rows) + folded(
-        f"{plural(len(different) + max(dropped, 0), 'other setting')} in which the runs differ",
-        _side_by_side(trainings, different) + more if different else "",
+    values_of = {key: [_shown(run.config.get(key)) for run in trainings] for key in others}
+    different = {key: values for key, values in values_of.items() if len(set(values)) > 1}
+    shown = dict(list(different.items())[:_MAX_DIFFERENCES])
+    more = f"{plural(len(different) - len(shown), 'setting')} more" if len(different) > len(shown) else ""
+    alike = f"<h3>The same in all {len(trainings)} runs</h3>" if len(trainings) > 1 and same else ""
+    return (
+        _side_by_side(trainings, differ)
+        + folded(f"{plural(len(different), 'other setting')} in which they differ", _side_by_side(trainings, shown) + more)
+        + alike
+        + facts(same)
     )
 
 
+def _hek(run: Training) -> str:
+    if run.hek:
+        return run.hek[:12]
+    return _shown(run.hek_paths[0]) if run.hek_paths and run.config.get("hiexp.enabled") else ""
+
+
 def _side_by_side(trainings: Sequence[Training], rows: Mapping[str, Sequence[str]]) -> str:
-    if len(trainings) == 1:
-        return table([{"": e(name), trainings[0].name: number(values[0])} for name, values in rows.items()])
-    cells = {name: [_cell(value, len(set(values)) > 1) for value in values] for name, values in rows.items()}
+    if not rows:
+        return ""
+    cells = {name: [e(value or "none") for value in values] for name, values in rows.items()}
     if len(trainings) > _MANY:
-        return table([{"run": e(run.name), **{name: values[i] for name, values in cells.items()}} for i, run in enumerate(trainings)])
-    ordered = sorted(cells, key=lambda name: len(set(rows[name])) == 1)
-    return table([{"": e(name), **{run.name: cells[name][i] for i, run in enumerate(trainings)}} for name in ordered])
-
-
-def _cell(value: str, differs: bool) -> str:
-    return f"<mark>{e(value or 'none')}</mark>" if differs else e(value)
+        return table(
+            [{"run": f"<b>{e(run.name)}</b>", **{name: values[i] for name, values in cells.items()}} for i, run in enumerate(trainings)]
+        )
+    return table([{"": e(name), **{run.name: values[i] for i, run in enumerate(trainings)}} for name, values in cells.items()])
 
 
 def _steps(run: Training) -> str:

@@ -1,6 +1,5 @@
 """A training run as it is found on disk: metrics of all its lives, configuration, state, what its log said."""
 
-import json
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence

@@ -14,7 +14,6 @@ MAX_ENTRIES = 400  # shown of a HEK: a page of thousands does not open on a phon
 
 def tree(hek: HEK, uses: Mapping[str, Use]) -> str:
     """Return the tree; of a big HEK the entries that were shown most, and those above them."""
-    shown = [use for entry, use in uses.items() if any(each.id == entry for each in hek.entries[:1])] or list(uses.values())
     counts = ", ".join(f"{count} {level.upper()}" for level, count in sorted(hek.levels.items(), reverse=True))
     header = hek.header
     origin = f"Encoder {e(header.encoder.name)}, distilled by {e(header.distiller or 'unknown')}, {e(header.content_hash[:12])}"
@@ -25,7 +24,7 @@ def tree(hek: HEK, uses: Mapping[str, Use]) -> str:
         else ""
     )
     used = sum(entry.id in uses for entry in hek.entries)
-    total = f"{used} of {len(hek.entries)} were shown in the episodes found here" if shown else "no episode found here was shown any of it"
+    total = f"{used} of {len(hek.entries)} were shown in the episodes found here" if used else "no episode found here was shown any of it"
     branches = _Branches(hek, uses, kept)
     return f'<p class="soft">{counts}. {origin}; {total}.{cut}</p><div class="card tree">{branches.of(branches.roots)}</div>'
 
@@ -86,4 +85,5 @@ def _outcome(use: Use | None) -> str:
     if use.gain is None:
         return f"<p>{told}</p>"
     style = "good" if use.gain > 0 else "bad" if use.gain < 0 else "soft"
-    return f'<p>{told} <span class="{style}">{use.gain:+.2f}</span> against the same question without it ({plural(use.questions, "comparison")}).</p>'
+    against = f"against the same question without it ({plural(use.questions, 'comparison')})"
+    return f'<p>{told} <span class="{style}">{use.gain:+.2f}</span> {against}.</p>'
