@@ -24,18 +24,18 @@ def add_report(verbs: Any) -> None:
 def run_report(arguments: argparse.Namespace) -> int:
     """Write the page; what could not be read goes to stderr, too."""
     from hiexp_verl.report import write_report
+    from hiexp_verl.report.markup import plural
 
     found = write_report(arguments.runs, arguments.out, arguments.title)
     for fault in found.faults:
         print(f"hiexp: {fault}", file=sys.stderr)
     counts = {
-        "trainings": len(found.trainings),
-        "evaluations": len(found.evaluations),
-        "rollouts": len(found.rollouts),
-        "episodes": len(found.played),
-        "HEKs": len(found.heks),
+        "training": len(found.trainings),
+        "evaluation": len(found.evaluations),
+        "rollout": len(found.rollouts),
+        "episode": len(found.played),
+        "HEK": len(found.heks),
     }
-    told = ", ".join(f"{count:,} {name}" for name, count in counts.items() if count)
-    size = arguments.out.stat().st_size
-    print(f"{arguments.out}: {told}; {size / 1e6:.1f} MB; open it in a browser")
+    told = ", ".join(plural(count, noun) for noun, count in counts.items() if count)
+    print(f"{arguments.out}: {told}; {arguments.out.stat().st_size / 1e6:.1f} MB; open it in a browser")
     return 0

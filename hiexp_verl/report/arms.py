@@ -4,7 +4,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hiexp_verl.report.bars import interval_bar
-from hiexp_verl.report.evaluation import Evaluation, value
+from hiexp_verl.report.evaluation import Evaluation
+from hiexp_verl.report.finite import finite
 from hiexp_verl.report.markup import e, facts, folded, number, percent, table
 
 _NAMES = {"em": "EM", "f1": "F1", "cem": "CEM", "judge": "judge"}
@@ -41,7 +42,7 @@ def _evaluation(one: Evaluation, alone: bool) -> str:
     told = []
     if replay[0] is not None and replay[1] is not None:
         told.append(f"Played once more one at a time, {e(replay[1])} of {e(replay[0])} episodes differ.")
-    if any(value(line, f"{key}_interval") is None and line.get(f"{key}_interval") for line in one.arms for key in _NAMES):
+    if any(_interval(line, key) for line in one.arms for key in _NAMES):
         told.append(
             "Brackets and bars are 95% bootstrap intervals over questions; differences are paired by question, p by random sign flips."
         )
@@ -51,7 +52,7 @@ def _evaluation(one: Evaluation, alone: bool) -> str:
 
 
 def _scores(one: Evaluation, dataset: str, lines: Sequence[Mapping[str, Any]]) -> str:
-    measures = [key for key in _NAMES if any(value(line, key) is not None for line in lines)]
+    measures = [key for key in _NAMES if any(finite(line.get(key)) is not None for line in lines)]
     intervals = {key: [_interval(line, key) for line in lines] for key in measures}
     everything = [bound for spans in intervals.values() for span in spans if span for bound in span]
     scale = (min(everything, default=0.0), max(everything, default=1.0))
@@ -63,7 +64,7 @@ def _scores(one: Evaluation, dataset: str, lines: Sequence[Mapping[str, Any]]) -
         row = {"arm": f"<b>{e(line['arm'])}</b>", "episodes": number(line.get("episodes", ""))}
         rest = {"arm": row["arm"]}
         for key in sorted(measures, key=lambda key: key != main):
-            row[_NAMES[key]] = _score(value(line, key), intervals[key][i], scale)
+            row[_NAMES[key]] = _score(finite(line.get(key)), intervals[key][i], scale)
             gap = _difference(line, key)
             if key == main and any(gaps):
                 row[f"{_NAMES[key]} against base"] = _gap(*gap, reach) if gap else ""
@@ -92,7 +93,7 @@ def _gap(mean: float, low: float, high: float, p: float | None, reach: float) ->
 
 def _interval(line: Mapping[str, Any], key: str) -> tuple[float, float] | None:
     found = line.get(f"{key}_interval")
-    if isinstance(found, list) and len(found) == 2 and all(isinstance(bound, int | float) for bound in found):
+    if isinstance(found, list) and len(found) == 2 and None not in map(finite, found):
         return float(found[0]), float(found[1])
     return None
 
@@ -101,8 +102,8 @@ def _difference(line: Mapping[str, Any], key: str) -> tuple[float, float, float,
     found = line.get(f"{key}_minus_base")
     if not isinstance(found, Mapping):
         return None
-    mean, low, high = (value(found, name) for name in ("mean", "low", "high"))
-    return None if mean is None or low is None or high is None else (mean, low, high, value(found, "p"))
+    mean, low, high = (finite(found.get(name)) for name in ("mean", "low", "high"))
+    return None if mean is None or low is None or high is None else (mean, low, high, finite(found.get("p")))
 
 
 def _rates(lines: Sequence[Mapping[str, Any]]) -> str:
@@ -110,7 +111,7 @@ def _rates(lines: Sequence[Mapping[str, Any]]) -> str:
     for line in lines:
         row = {"arm": f"<b>{e(line['arm'])}</b>"}
         for key, name in _RATES.items():
-            if (found := value(line, key)) is not None:
+            if (found := finite(line.get(key))) is not None:
                 row[name] = percent(found) if key in _SHARES else f"{found:.2f}" if found < 100 else f"{found:.0f}"
         rows.append(row)
     return table(rows)

@@ -2,12 +2,15 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import fmean
+from typing import TypeVar
 
 from hiexp_verl.report.markup import e
 
 Point = tuple[float, float]  # step, value
+Span = tuple[float, float, float]  # step, lowest, highest
+_Row = TypeVar("_Row", Point, Span)
 MAX_POINTS = 60  # of a line: of longer runs one wants to see the course, not the noise
 _MAX_DOTS = 40
 _WIDTH, _HEIGHT, _LEFT, _RIGHT, _TOP, _BOTTOM = 360, 190, 44, 12, 10, 24  # in SVG units
@@ -20,30 +23,30 @@ class Line:
     name: str
     style: int  # of the colours and dashes in report.html
     points: Sequence[Point]
-    band: Sequence[tuple[float, float, float]] = ()  # step, lowest, highest
+    band: Sequence[Span] = ()
     marks: Sequence[float] = ()  # steps at which a run was resumed
     faint: Sequence[Sequence[Point]] = ()  # runs that the points are the mean of, and that go further
 
 
 def chart(title: str, lines: Sequence[Line], by: str = "step") -> str:
     """Return a chart of the lines; nothing when there is no finite point."""
-    finite = [[(x, y) for x, y in line.points if math.isfinite(x) and math.isfinite(y)] for line in lines]
-    bands = [[(x, *span) for x, *span in line.band if all(map(math.isfinite, (x, *span)))] for line in lines]
-    everything = [point for points in finite for point in points]
-    everything += [(x, y) for line in lines for points in line.faint for x, y in points if math.isfinite(x) and math.isfinite(y)]
+    lines = [replace(line, points=_finite(line.points), band=_finite(line.band), faint=[*map(_finite, line.faint)]) for line in lines]
+    everything = [point for line in lines for points in (line.points, *line.faint) for point in points]
     if not everything:
         return ""
-    heights = [y for _, y in everything] + [y for band in bands for _, *span in band for y in span]
+    heights = [y for _, y in everything] + [y for line in lines for _, *span in line.band for y in span]
     frame = _Frame(min(x for x, _ in everything), max(x for x, _ in everything), ticks(min(heights), max(heights)))
-    drawn = [_line(line, points, band, frame) for line, points, band in zip(lines, finite, bands, strict=True) if points]
-    told = ", ".join(
-        f"{line.name} from {points[0][1]:.3g} to {points[-1][1]:.3g}" for line, points in zip(lines, finite, strict=True) if points
-    )
+    told = ", ".join(f"{line.name} from {line.points[0][1]:.3g} to {line.points[-1][1]:.3g}" for line in lines if line.points)
     label = e(f"{title} by {by}: {told}")
-    drawing = f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{label}">{frame.grid()}{"".join(drawn)}</svg>'
-    window = max(_window(points) for points in finite if points)
+    drawn = "".join(_line(line, frame) for line in lines)
+    drawing = f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{label}">{frame.grid()}{drawn}</svg>'
+    window = max(_window(points) for line in lines for points in (line.points, *line.faint))
     note = f", each point the mean of {window} points" if window > 1 else ""
     return f'<figure class="card"><h3>{e(title)}</h3>{drawing}<figcaption>by {e(by)}{note}</figcaption></figure>'
+
+
+def _finite(points: Sequence[_Row]) -> list[_Row]:
+    return [point for point in points if all(map(math.isfinite, point))]
 
 
 @dataclass(frozen=True)
@@ -73,22 +76,22 @@ class _Frame:
         return "".join(rows + [f'<text x="{self.x(t):.1f}" y="{_HEIGHT - 8}" text-anchor="middle">{_short(t)}</text>' for t in inside])
 
 
-def _line(line: Line, points: Sequence[Point], band: Sequence[tuple[float, ...]], frame: _Frame) -> str:
-    thin = thinned(points)
-    parts = [f'<path class="r{line.style}" d="{_path(thin, frame)}"/>']
-    if len(band) > 1:
-        lows, highs = thinned([(x, low) for x, low, _ in band]), thinned([(x, high) for x, _, high in band])
+def _line(line: Line, frame: _Frame) -> str:
+    thin = thinned(line.points)
+    parts = [f'<path class="r{line.style} faint" d="{_path(thinned(run), frame)}"/>' for run in line.faint if run]
+    if len(line.band) > 1:
+        lows, highs = thinned([(x, low) for x, low, _ in line.band]), thinned([(x, high) for x, _, high in line.band])
         around = " ".join(f"{frame.x(x):.1f},{frame.y(y):.1f}" for x, y in [*highs, *reversed(lows)])
-        parts.insert(0, f'<polygon class="b{line.style}" points="{around}"/>')
-    parts += [f'<path class="r{line.style} faint" d="{_path(thinned(run), frame)}"/>' for run in line.faint]
+        parts.append(f'<polygon class="b{line.style}" points="{around}"/>')
+    if thin:
+        parts.append(f'<path class="r{line.style}" d="{_path(thin, frame)}"/>')
+        parts += [_mark(line, x, frame) for x in line.marks if frame.low <= x <= frame.high]
     if len(thin) <= _MAX_DOTS:
         parts += [
             f'<circle class="d{line.style}" cx="{frame.x(x):.1f}" cy="{frame.y(y):.1f}" r="2.5">'
             f"<title>{e(line.name)}, {x:g}: {y:.4g}</title></circle>"
             for x, y in thin
         ]
-    inside = [x for x in line.marks if frame.low <= x <= frame.high]
-    parts += [_mark(line, frame.x(x), frame.y(_value_at(points, x)), x) for x in inside]
     return f'<g class="k{line.style}">{"".join(parts)}</g>'
 
 
@@ -96,13 +99,10 @@ def _path(points: Sequence[Point], frame: _Frame) -> str:
     return " ".join(f"{'L' if i else 'M'}{frame.x(x):.1f} {frame.y(y):.1f}" for i, (x, y) in enumerate(points))
 
 
-def _mark(line: Line, x: float, y: float, step: float) -> str:
+def _mark(line: Line, step: float, frame: _Frame) -> str:
+    value = min(line.points, key=lambda point: abs(point[0] - step))[1]
     title = f"<title>{e(line.name)} resumed at step {step:g}</title>"
-    return f'<path class="m{line.style}" d="M{x:.1f} {y - 6:.1f}l6 6l-6 6l-6 -6z">{title}</path>'
-
-
-def _value_at(points: Sequence[Point], x: float) -> float:
-    return min(points, key=lambda point: abs(point[0] - x))[1]
+    return f'<path class="m{line.style}" d="M{frame.x(step):.1f} {frame.y(value) - 6:.1f}l6 6l-6 6l-6 -6z">{title}</path>'
 
 
 def _window(points: Sequence[Point]) -> int:
@@ -116,7 +116,7 @@ def thinned(points: Sequence[Point]) -> list[Point]:
     return [(fmean(x for x, _ in piece), fmean(y for _, y in piece)) for piece in pieces] or list(points)
 
 
-def mean_and_band(curves: Sequence[Sequence[Point]]) -> tuple[list[Point], list[tuple[float, float, float]]]:
+def mean_and_band(curves: Sequence[Sequence[Point]]) -> tuple[list[Point], list[Span]]:
     """Return mean and (lowest, highest) of several curves where all of them have a point."""
     values: list[Mapping[float, float]] = [dict(curve) for curve in curves]
     shared = sorted(set.intersection(*(set(curve) for curve in values)))

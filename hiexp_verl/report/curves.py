@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hiexp_verl.report.charts import Line, Point, chart, mean_and_band
-from hiexp_verl.report.markup import e
+from hiexp_verl.report.markup import e, number
 from hiexp_verl.report.training import Training
 
 STYLES = 10  # in report.html; more runs share them
@@ -83,8 +83,8 @@ class Group:
 def grouped(trainings: Sequence[Training]) -> list[Group]:
     """Return the runs, those that differ in seeds and places alone together."""
     by_config: dict[str, list[Training]] = defaultdict(list)
-    for number, run in enumerate(trainings):
-        by_config[_identity(run.config) if run.config else f"run {number}"].append(run)
+    for i, run in enumerate(trainings):
+        by_config[_identity(run.config) if run.config else f"run {i}"].append(run)
     return [Group(_name(runs), i % STYLES, runs) for i, runs in enumerate(by_config.values())]
 
 
@@ -111,14 +111,21 @@ def curves(trainings: Sequence[Training]) -> str:
     groups = grouped([run for run in trainings if run.steps])
     if not groups:
         return ""
-    parts = []
+    parts, constant = [], []
     for heading, measures in MEASURES.items():
-        charts = [_chart(title, groups, keys) for title, keys in measures.items()]
+        charts = []
+        for title, keys in measures.items():
+            values = {value for group in groups for run in group.runs for _, value in first_curve(run, keys)}
+            if len(values) == 1:
+                constant.append(f"{e(title)} {number(values.pop())}")
+            else:
+                charts.append(_chart(title, groups, keys))
         if heading == "Learning":
             charts[1:1] = [*_validations(groups), *_by_tokens(groups)]
         if any(charts):
             parts.append(f'<h3 class="part">{heading}</h3><div class="grid">{"".join(charts)}</div>')
-    return f'<div class="curves">{_legend(groups)}{"".join(parts)}</div>' if parts else ""
+    same = f'<p class="soft">The same in all steps of all runs: {", ".join(constant)}.</p>' if constant else ""
+    return f'<div class="curves">{_legend(groups)}{"".join(parts)}{same}</div>' if parts or same else ""
 
 
 def first_curve(run: Training, keys: Sequence[str]) -> list[Point]:

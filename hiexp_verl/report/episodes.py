@@ -63,14 +63,14 @@ def read_played(
         hek: what they were shown of, where the settings do not say it.
     """
     played, bad = [], []
+    hek, control = settings.get("hek", hek), str(settings.get("control", ""))
+    hek = hek if isinstance(hek, str) else None
     common = json.dumps([family, {key: value for key, value in settings.items() if key not in _ARM_SETTINGS}], sort_keys=True)
     for line, row in read_rows(path, halves=True):
         try:
             if isinstance(row, BadRow):
                 raise row
-            played.append(
-                _brief(trajectory_of(row), path, line, run, arm, common, settings.get("hek", hek), str(settings.get("control", "")))
-            )
+            played.append(_brief(trajectory_of(row), path, line, run, arm, common, hek, control))
         except (BadRow, ValueError, TypeError, KeyError) as error:
             bad.append(f"line {line}: {error}")
     if bad:

@@ -1,6 +1,5 @@
 """An evaluation as `hiexp eval` left it: its table, and what each arm won and lost against the base, from its rows."""
 
-import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,6 +8,7 @@ from statistics import fmean
 from typing import Any
 
 from hiexp_verl.report.find import Found
+from hiexp_verl.report.finite import finite, or_nan
 from hiexp_verl.rows import BadRow, read_rows
 from hiexp_verl.run.evaluate import BASE
 
@@ -42,16 +42,10 @@ def read_evaluation(name: str, table: Mapping[str, Any] | None, rows: Sequence[P
     return Evaluation(name, table["arms"], settings if isinstance(settings, Mapping) else {}, facts, won_lost)
 
 
-def value(line: Mapping[str, Any], key: str) -> float | None:
-    """Return a number of the table, None where it has none."""
-    found = line.get(key)
-    return float(found) if isinstance(found, int | float) and math.isfinite(found) else None
-
-
 def _rows(path: Path, found: Found) -> list[dict[str, Any]]:
     good, bad = [], []
     for number, row in read_rows(path, halves=True):
-        if isinstance(row, BadRow) or value(row, "em") is None or not {"arm", "id"} <= row.keys():
+        if isinstance(row, BadRow) or finite(row.get("em")) is None or not {"arm", "id"} <= row.keys():
             bad.append(f"line {number}: {row if isinstance(row, BadRow) else 'no arm, id and em'}")
         else:
             good.append(row)
@@ -63,7 +57,7 @@ def _rows(path: Path, found: Found) -> list[dict[str, Any]]:
 def _won_lost(rows: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str], tuple[int, int]]:
     by_arm: dict[tuple[str, str], dict[tuple[str, str], float]] = defaultdict(dict)
     for row in rows:
-        by_arm[str(row.get("dataset", "")), str(row["arm"])][str(row["id"]), str(row.get("seed", ""))] = float(row.get("cem", row["em"]))
+        by_arm[str(row.get("dataset", "")), str(row["arm"])][str(row["id"]), str(row.get("seed", ""))] = or_nan(row.get("cem", row["em"]))
     found = {}
     for (dataset, arm), values in by_arm.items():
         base = by_arm.get((dataset, BASE), {})
@@ -81,7 +75,7 @@ def _means(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     for (dataset, arm), played in by_arm.items():
         line: dict[str, Any] = {"dataset": dataset, "arm": arm, "episodes": len(played)}
         for key in (*MEASURES, "format", "searches", "tokens", "experience_tokens", "seconds"):
-            values = [number for row in played if (number := value(row, key)) is not None]
+            values = [number for row in played if (number := finite(row.get(key))) is not None]
             if values:
                 line[key] = fmean(values)
         lines.append(line)

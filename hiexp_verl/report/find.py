@@ -5,7 +5,7 @@ No name of a file or folder is relied on; what is not known is counted and passe
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 
 from hiexp_verl.errors import HiExpError
+from hiexp_verl.report.finite import finite
 from hiexp_verl.rows import BadRow, read_rows
 
 MAX_JSON_BYTES = 64 << 20  # a table of hundreds of arms has kilobytes
@@ -33,7 +34,7 @@ class Found:
     stages: dict[Path, dict[str, Any]] = field(default_factory=dict)  # seconds of what a recipe did
     states: dict[Path, dict[str, Any]] = field(default_factory=dict)  # of checkpoints
     heks: dict[Path, str] = field(default_factory=dict)  # version folder -> content hash
-    configs: dict[Path, dict[str, Any]] = field(default_factory=dict)  # of trainings, as verl had them
+    configs: dict[Path, dict[str, Any]] = field(default_factory=dict)  # of trainings, flat: dotted name -> value
     logs: list[Path] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)  # what cannot be read, one line each
     passed_over: list[Path] = field(default_factory=list)  # JSON lines of another kind
@@ -119,15 +120,20 @@ def _sort_in_json(path: Path, found: Found) -> None:
         found.heks[path.parent] = value["content_hash"]
     elif {"temperature", "seed", "hek"} <= value.keys():
         found.settings[path] = value
-    elif isinstance(value.get("seconds"), dict) and all(isinstance(s, int | float) for s in value["seconds"].values()):
+    elif isinstance(value.get("seconds"), dict) and None not in map(finite, value["seconds"].values()):
         found.stages[path] = value
 
 
 def _sort_in_yaml(path: Path, found: Found) -> None:
     try:
         value = yaml.safe_load(path.read_bytes())
+        if isinstance(value, dict) and {"actor_rollout_ref", "trainer"} <= value.keys():
+            found.configs[path] = _flat(value)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         found.faults.append(f"{path}: not YAML ({' '.join(str(error).split())})")
-        return
-    if isinstance(value, dict) and {"actor_rollout_ref", "trainer"} <= value.keys():
-        found.configs[path] = value
+
+
+def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(value, Mapping) or not value:
+        return {prefix: value}
+    return {name: leaf for key, part in value.items() for name, leaf in _flat(part, f"{prefix}.{key}" if prefix else str(key)).items()}

@@ -92,7 +92,7 @@ class _Root:
         self.out.stages |= {self._name(path.parent): stages for path, stages in self.found.stages.items()}
         self._heks()
         self.out.faults += self.found.faults
-        self.out.passed_over += self.found.passed_over
+        self.out.passed_over += [path for path in self.found.passed_over if path.parent not in self.found.heks]
 
     def _name(self, folder: Path) -> str:
         inner = folder.relative_to(self.path).as_posix() if folder.is_relative_to(self.path) and folder != self.path else ""

@@ -76,7 +76,8 @@ def _in_short(trainings: Sequence[Training]) -> str:
         for name, keys in {"reward": REWARD, **{f"validation {key.removeprefix('val-core/')}": (key,) for key in validations}}.items():
             ends = [_ends([value for _, value in curve]) for run in group.runs if (curve := first_curve(run, keys))]
             if ends:
-                row[name] = f"{fmean(first for first, _ in ends):.3f} &rarr; {fmean(last for _, last in ends):.3f}"
+                first, last = fmean(first for first, _ in ends), fmean(last for _, last in ends)
+                row[name] = f"{first:.3f} &rarr; {last:.3f}" if row["steps"] != "1" else f"{last:.3f}"
         shown = [value for run in group.runs for _, value in run.curve("hiexp/with_experience")]
         if shown:
             row["with experience"] = percent(fmean(shown))

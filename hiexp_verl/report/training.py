@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from hiexp_verl.report.find import Found
+from hiexp_verl.report.finite import finite, or_nan
 from hiexp_verl.rows import BadRow, read_rows
 
 Step = dict[str, float]  # metric -> value
@@ -46,8 +47,8 @@ def read_training(name: str, metrics: Sequence[Path], found: Found) -> Training:
                 resumed.append(min(trained))
             for step, values in life.items():
                 steps[step] = steps.get(step, {}) | values  # a life that begins with a validation has no more than that of its step
-    config = flat(max(found.configs.items(), key=lambda item: item[0].stat().st_mtime_ns)[1]) if found.configs else {}
-    state = max(found.states.values(), key=lambda state: _number(state.get("step")), default={})
+    config = max(found.configs.items(), key=lambda item: item[0].stat().st_mtime_ns)[1] if found.configs else {}
+    state = max(found.states.values(), key=lambda state: finite(state.get("step")) or 0.0, default={})
     hek = state.get("identity", {}).get("hek") or config.get("hiexp.hek_hash")
     paths = [path for path in (state.get("hek_path"), config.get("hiexp.hek")) if isinstance(path, str)]
     return Training(
@@ -55,18 +56,11 @@ def read_training(name: str, metrics: Sequence[Path], found: Found) -> Training:
         dict(sorted(steps.items())),
         tuple(resumed),
         config,
-        hek,
+        hek if isinstance(hek, str) else None,
         tuple(paths),
         _counters(state),
         tuple(dict.fromkeys(line for path in found.logs for line in _said(path)))[:_MAX_SAID],
     )
-
-
-def flat(value: Any, prefix: str = "") -> dict[str, Any]:
-    """Return nested settings as dotted names."""
-    if not isinstance(value, Mapping) or not value:
-        return {prefix: value}
-    return {name: leaf for key, part in value.items() for name, leaf in flat(part, f"{prefix}.{key}" if prefix else str(key)).items()}
 
 
 def _lives(path: Path, found: Found) -> Iterator[dict[int, Step]]:
@@ -74,30 +68,28 @@ def _lives(path: Path, found: Found) -> Iterator[dict[int, Step]]:
     life: dict[int, Step] = {}
     bad: list[str] = []
     for line, row in read_rows(path, halves=True):
-        if isinstance(row, BadRow) or not isinstance(row.get("data"), dict) or isinstance(row.get("step"), bool | None):
+        number = None if isinstance(row, BadRow) else finite(row.get("step"))
+        if isinstance(row, BadRow) or number is None or not isinstance(row.get("data"), dict):
             bad.append(f"line {line}: {row if isinstance(row, BadRow) else 'no step with data'}")
             continue
-        step = int(_number(row["step"]))
+        step = int(number)
         if life and step < max(life):
             yield life
             life = {}
-        life[step] = life.get(step, {}) | {
-            key: _number(value) for key, value in row["data"].items() if isinstance(value, int | float | None)
-        }
+        life[step] = life.get(step, {}) | {key: or_nan(value) for key, value in row["data"].items()}
     if bad:
         found.faults.append(f"{path}: {len(bad)} lines cannot be read ({bad[0]})")
     if life:
         yield life
 
 
-def _number(value: Any) -> float:
-    # verl's logger writes NaN and infinity as null.
-    return float(value) if isinstance(value, int | float) else math.nan
-
-
 def _counters(state: Mapping[str, Any]) -> dict[str, dict[str, float]]:
-    counters = state.get("watched", {}).get("counters") or {}
-    return {entry: counter for entry, counter in counters.items() if isinstance(counter, dict) and {"episodes", "reward"} <= counter.keys()}
+    counters = state.get("watched", {}).get("counters")
+    return {
+        entry: counter
+        for entry, counter in (counters.items() if isinstance(counters, dict) else ())
+        if isinstance(counter, dict) and finite(counter.get("episodes")) is not None and finite(counter.get("reward")) is not None
+    }
 
 
 def _said(path: Path) -> Iterator[str]:
