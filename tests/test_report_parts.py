@@ -68,7 +68,7 @@ def run(name, values=(0.1, 0.2), config=None, **more):
 def test_runs_that_differ_in_seed_and_place_alone_are_one_line():
     configs = [{"n": n, "hiexp.seed": s, "a.rollout.seed": s, "hiexp.dump_dir": f"{n}{s}"} for n in (4, 8) for s in (0, 1)]
     groups = grouped([run(f"n{c['n']}-seed{c['hiexp.seed']}", config=c) for c in configs])
-    assert [(group.name, len(group.runs)) for group in groups] == [("n4-seed* (mean of 2 runs)", 2), ("n8-seed* (mean of 2 runs)", 2)]
+    assert [(group.name, len(group.runs)) for group in groups] == [("n4-seed* (2 runs)", 2), ("n8-seed* (2 runs)", 2)]
 
 
 def test_runs_of_which_no_configuration_is_known_stay_apart():

@@ -103,7 +103,7 @@ def _name(runs: Sequence[Training]) -> str:
         return runs[0].name
     letters = list(zip(*(run.name for run in runs), strict=False))
     shared = next((i for i, column in enumerate(letters) if len(set(column)) > 1), len(letters))
-    return f"{runs[0].name[:shared]}* (mean of {len(runs)} runs)"
+    return f"{runs[0].name[:shared]}* ({len(runs)} runs)"
 
 
 def curves(trainings: Sequence[Training]) -> str:
