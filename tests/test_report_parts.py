@@ -147,11 +147,12 @@ def test_pairs_are_of_one_step_and_question_and_those_that_differ_come_first(tmp
         tmp_path,
         *(dumped("same", 1, True, sample=0), dumped("same", 1, True, "e1-a", sample=1)),
         *(dumped("won", 1, False, sample=0), dumped("won", 1, False, "e1-a", sample=1), dumped("won", 1, True, "e1-a", sample=2)),
-        *(dumped("lost", 1, True, sample=0), dumped("lost", 1, False, "e1-a", sample=1)),
+        *(dumped("lost", step, correct, *shown) for step in (1, 2) for correct, shown in ((True, ()), (False, ("e1-a",)))),
         *(dumped("other steps", 1, True), dumped("other steps", 2, False, "e1-a")),
     )
     chosen = pairs(found, 10)
     assert [(a.question_id, a.correct, b.correct) for a, b in chosen] == [("won", False, True), ("lost", True, False), ("same", True, True)]
+    assert chosen[1][0].step == 2  # of a question that came twice, the later one
     assert pairs(found, 1) == chosen[:1]
     texts = read_again([chosen[0][1]])
     assert texts[chosen[0][1]].id == "won#2@1"

@@ -114,7 +114,7 @@ def test_an_evaluation_counts_what_each_arm_won_and_lost(tmp_path):
 
 
 def test_rows_of_other_data_sets_and_seeds_are_not_mixed(tmp_path):
-    rows = [row("base", "q1", True, dataset="a", seed=0), row("base", "q1", False, dataset="a", seed=1)]
+    rows = [row("base", "q1", False, dataset="a", seed=0), row("base", "q1", True, dataset="a", seed=1)]
     rows += [row("hek", "q1", True, dataset="a", seed=0), row("hek", "q1", True, dataset="a", seed=1), row("hek", "q1", True, dataset="b")]
     write_evaluation(tmp_path, [arm("base", 0.5, dataset="a")], rows)
     assert gather([tmp_path]).evaluations[0].won_lost == {("a", "hek"): (1, 0)}
