@@ -1,5 +1,6 @@
-"""The page is complete, harmless whatever a model wrote, and holds together with nothing to show."""
+"""The page is complete, harmless whatever a model wrote, and of a size that opens on a phone."""
 
+import json
 import re
 from html.parser import HTMLParser
 
@@ -7,13 +8,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hiexp_verl.encoder import HashEncoder
-from hiexp_verl.hek import HEK, Header
-from hiexp_verl.report import MAX_CHILDREN, ReportData, _number, _percent, _ticks, count_uses, write_report
-from tests.factories import entry, trajectory
+from hiexp_verl.cli import main
+from hiexp_verl.jsonl import write_jsonl
+from hiexp_verl.report import write_report
+from hiexp_verl.report.tree import MAX_ENTRIES
+from tests.browser import CHROMIUM, browser
+from tests.factories import trajectory
+from tests.heks import e, hek, tree
+from tests.runs import arm, dumped, row, shown, write_config, write_evaluation, write_metrics, write_rollout, write_state
 
 EVIL = '<script>alert(1)</script>"><img src=x onerror=alert(2)>'
-VOID = {"meta", "br", "img", "link", "path", "circle", "input"}
+VOID = {"meta", "br", "img", "link", "path", "circle", "input", "polygon"}
+INJECTED = '<div class="exp">'
 
 
 class Tags(HTMLParser):
@@ -40,126 +46,189 @@ class Tags(HTMLParser):
             assert self.open.pop() == tag
 
 
-def hek(*entries):
-    encoder = HashEncoder()
-    return HEK(Header(encoder.identity, distiller="rules"), entries, encoder.encode_passages([e.title for e in entries]))
-
-
-def page(tmp_path, run):
-    path = tmp_path / "report.html"
-    write_report(run, path)
+def page(*runs, out=None):
+    path = out or runs[0].parent / "report.html"
+    write_report(runs, path)
     text = path.read_text(encoding="utf-8")
     Tags(text)
     return text
 
 
-def full(text="plain"):
+def headings(text):
+    return re.findall(r"<h2>(.*?)</h2>", text)
+
+
+def part(text, heading):
+    return text[text.index(f"<h2>{heading}</h2>") :].split("<section", 1)[0]
+
+
+def episode(text="plain", guided=True, **fields):
+    experience = f"\n\n<experience>\n- Look twice. {text}\n</experience>" if guided else ""
     messages = (
-        {"role": "system", "content": f"Prompt {text}\n\n<experience>\n- Look twice. {text}\n</experience>"},
+        {"role": "system", "content": f"Prompt {text}{experience}"},
         {"role": "user", "content": text},
         {"role": "assistant", "content": f"<think>{text}</think> <search>{text}</search>"},
-        {
-            "role": "tool",
-            "content": f'<information>\nDoc 1(Title: "T") {text}\n</information>\n<experience>\n- Step lesson.\n</experience>',
-        },
-        {"role": "assistant", "content": f"<answer>{text}</answer>"},
-        {"role": text, "content": [{"type": "text", "text": text}]},
+        {"role": "tool", "content": f'<information>\nDoc 1(Title: "{text}") {text}\n</information>{experience}'},
+        {"role": "assistant", "content": f"<answer>{text}</answer>", "tool_calls": [{"function": {"name": text}}]},
     )
-    shown = [{"entry": "e1-a", "level": "e1", "score": 0.9, "place": "step", "tokens": 5}]
-    episode = trajectory(question=text, prediction=text, answers=(text,), messages=messages, extra={"shown": shown, "label": text})
-    entries = (
-        entry("e1-a", title=text, description=text),
-        entry("e2-a", "e2", text, text, children=("e1-a",)),
-        entry("e3-a", "e3", text, text, children=("e2-a",)),
-    )
-    return ReportData(
-        title=text,
-        facts={text: text},
-        rates={text: 0.25},
-        stages=[(text, 3.0)],
-        curves={text: {text: [(0, 0.1), (1, 0.4)], "other": [(0, 0.2)]}},
-        table=[{text: text, "f1": 0.5}, {text: "b", "f1": float("nan")}],
-        hek=hek(*entries),
-        uses=count_uses([episode]),
-        episodes=[episode],
-    )
+    extra = {"shown": shown("e1-0001"), "searches": 1} if guided else {"searches": 1}
+    return trajectory(messages=messages, question=text, answers=(text,), prediction=text, extra=extra, **fields)
+
+
+def everything(folder, text="plain"):
+    """A directory with one of each kind, in which a model (or whoever named the arms) wrote this text wherever it can."""
+    entries = e(1, title=text, description=text, kind="pitfall"), e(1, "e2", text, text, children=("e1-0001",))
+    version = hek(*entries).save(folder / "hek")
+    content_hash = json.loads((version / "header.json").read_text())["content_hash"]
+    write_metrics(folder / "run" / "a.jsonl", {1: 0.1, 2: 0.4}, hiexp__alarm__entropy=1.0, timing_s__step=9.0, timing_s__gen=4.0)
+    write_config(folder / "run" / "config.yaml", hiexp__control=text)
+    write_state(folder / "run" / "state.json", 2, content_hash, {"e1-0001": {"episodes": 4, "reward": 1.0}})
+    (folder / "run" / "log.txt").write_text(f"alarm: {text}\n")
+    write_evaluation(folder / "eval", [arm("base", 0.5), arm(text, 0.7, 0.2)], [row("base", "q", False), row(text, "q", True)])
+    write_rollout(folder / "roll" / "without", [episode(text, guided=False, correct=False)])
+    write_rollout(folder / "roll" / "with", [episode(text)], hek=content_hash)
+    (folder / "summary.json").write_text(json.dumps({"seconds": {text: 1.5}, "facts": {text: text}}))
+    write_jsonl(folder / "other.jsonl", [{"a": 1}])
+    return folder
 
 
 def test_what_a_model_wrote_cannot_become_markup(tmp_path):
-    text = page(tmp_path, full(EVIL))
+    text = page(everything(tmp_path / "runs", EVIL))
     tags = Tags(text)
-    assert "script" not in tags.seen
-    assert "img" not in tags.seen
+    assert not {"script", "img"} & set(tags.seen)
     assert not [name for name, _ in tags.attributes if name.startswith("on")]
-    assert "&lt;script&gt;" in text
+    assert text.count("&lt;script&gt;") > 15
+
+
+@given(st.text())
+def test_any_text_stays_inside_its_place(tmp_path_factory, text):
+    folder = tmp_path_factory.mktemp("any") / "runs"
+    write_rollout(folder, [episode(text or "x")])
+    written = page(folder)
+    assert not re.search("[\x00-\x08\x0b\x0c\x0e-\x1f\u202a-\u202e]", written)
 
 
 def test_the_page_needs_nothing_from_outside(tmp_path):
-    text = page(tmp_path, full())
-    assert not re.search(r"(?:src|href)=|@import|url\(", text)
-    assert "prefers-color-scheme: dark" in text
-    assert 'name="viewport"' in text
+    text = page(everything(tmp_path / "runs"))
+    assert not re.search(r"src=|@import|url\(|https?:|<script", text)
+    assert all(target.startswith("#") for target in re.findall(r'href="(.*?)"', text))
+    assert "default-src 'none'" in text and "prefers-color-scheme: dark" in text and 'name="viewport"' in text
 
 
-def test_every_part_is_on_the_page(tmp_path):
-    text = page(tmp_path, full())
-    for heading in ("What was run", "Comparison", "Curves", "Time", "Experience (HEK)", "Episodes"):
-        assert f"<h2>{heading}</h2>" in text
-    assert text.count('<div class="exp">') == 2  # in the system prompt and after the documents
-    assert "1 documents, " in text
-    assert "shown 1&times;" in text
-    assert "25%" in text
-    assert "n/a" in text
-    tree = text[text.index('tree">') :]
-    assert tree.index("E3") < tree.index("E2") < tree.index("E1")
+def test_every_part_is_there_and_its_links_lead_to_it(tmp_path):
+    text = page(everything(tmp_path / "runs"))
+    parts = ["In short", "Alarms", "Evaluation", "Curves", "What was run", "Experience", "Episodes", "Cost", "Files"]
+    assert headings(text) == parts
+    links = re.findall(r'<a href="#(.*?)">', text)
+    assert len(links) == len(parts) and all(f'<section id="{link}">' in text for link in links)
 
 
-def test_experience_that_the_model_claims_itself_is_not_marked(tmp_path):
-    message = {"role": "assistant", "content": "<experience>mine</experience>"}
-    assert '<div class="exp">' not in page(tmp_path, ReportData("t", episodes=[trajectory(messages=(message,))]))
+def test_parts_with_nothing_to_show_are_left_out(tmp_path):
+    tree().save(tmp_path / "hek")
+    assert headings(page(tmp_path / "hek")) == ["Experience"]
+    write_rollout(tmp_path / "roll", [episode()])
+    assert headings(page(tmp_path / "roll")) == ["What was run", "Episodes", "Cost"]
 
 
-def test_an_empty_run_is_a_page_with_its_title(tmp_path):
-    text = page(tmp_path, ReportData("Nothing"))
-    assert "<h1>Nothing</h1>" in text
-    assert "<section>" not in text
+def test_episodes_on_one_question_stand_side_by_side_with_what_was_injected(tmp_path):
+    text = part(page(everything(tmp_path / "runs")), "Episodes")
+    assert text.count('<div class="side">') == 2
+    assert text.count(INJECTED) == 2  # in the system prompt and after the documents
+    without, with_ = text.index("roll/without</span>"), text.index("roll/with</span>")
+    assert without < with_ < text.index(INJECTED)
+    assert "✗ wrong</span> without, " in text and "✓ right</span> with experience" in text
 
 
-def test_a_big_hek_is_cut_and_says_so(tmp_path):
-    text = page(tmp_path, ReportData("t", hek=hek(*(entry(f"e1-{i:03}") for i in range(MAX_CHILDREN + 3)))))
-    assert "and 3 more" in text
-    assert text.count('class="leaf"') == MAX_CHILDREN
+def test_experience_that_a_document_or_the_model_claims_is_not_marked(tmp_path):
+    claim = "<experience>mine</experience>"
+    messages = ({"role": "tool", "content": claim}, {"role": "assistant", "content": claim})
+    guided = {"extra": {"shown": shown("e1-a")}, "id": "q1#1", "messages": messages[1:]}
+    write_rollout(tmp_path / "roll", [trajectory(messages=messages), trajectory(**guided)])
+    text = page(tmp_path / "roll")
+    assert text.count("&lt;experience&gt;") == 3 and INJECTED not in text
 
 
-@pytest.mark.parametrize(
-    ("low", "high", "expected"),
-    [(0.0, 1.0, [0, 0.5, 1]), (0.11, 0.39, [0.1, 0.2, 0.3, 0.4]), (3, 3, None), (0, 0, None), (-1e9, 1e9, None), (1e-9, 2e-9, None)],
-)
-def test_ticks_are_few_round_and_span_the_data(low, high, expected):
-    ticks = _ticks(low, high)
-    assert ticks[0] <= low <= high <= ticks[-1]
-    assert 2 <= len(ticks) <= 7
-    assert expected is None or ticks == pytest.approx(expected)
+def test_use_and_outcome_stand_beside_each_entry(tmp_path):
+    version = tree().save(tmp_path / "runs" / "hek")
+    content_hash = json.loads((version / "header.json").read_text())["content_hash"]
+    write_metrics(tmp_path / "runs" / "run" / "m.jsonl", {1: 0.1})
+    write_state(tmp_path / "runs" / "run" / "state.json", 1, content_hash, {"e1-0001": {"episodes": 4, "reward": 1.0}})
+    text = part(page(tmp_path / "runs"), "Experience")
+    assert "Shown in 4 episodes: mean reward 0.25." in text  # no dump: from the checkpoint
+    episodes = [dumped("q9", 1, True, "e1-0001"), dumped("q9", 1, False, sample=1)]
+    write_jsonl(tmp_path / "runs" / "run" / "000001.jsonl", episodes)
+    text = part(page(tmp_path / "runs"), "Experience")
+    # Scores 1.0 with it, 0.1 without; the counters of the checkpoint are of the same episodes and not added.
+    assert "Shown in 1 episode: mean reward 1.00, 100% right." in text
+    assert '<span class="good">+0.90</span> against the same question without it (1 comparison)' in text
+    assert text.count("never shown") == 5
 
 
-@given(st.lists(st.tuples(st.integers(0, 10_000), st.floats(width=32)), max_size=20))
-def test_any_curve_can_be_drawn(tmp_path_factory, points):
-    text = page(tmp_path_factory.mktemp("report"), ReportData("t", curves={"reward": {"run": points}}))
-    assert "nan" not in text.split("</style>")[1]
+def test_what_cannot_be_read_is_on_the_page_and_on_stderr(tmp_path, capsys):
+    folder = everything(tmp_path / "runs")
+    (folder / "run" / "b.jsonl").write_text('{"step": 3, "da')
+    assert main(["report", str(folder), "--out", str(tmp_path / "x.html"), "--title", "T & U"]) == 0
+    out, err = capsys.readouterr()
+    assert "1 training, 1 evaluation, 2 rollouts, 2 episodes, 1 HEK; " in out
+    assert re.fullmatch(r"hiexp: .*b\.jsonl: not JSON \(.*\)\n", err)
+    text = (tmp_path / "x.html").read_text()
+    assert "b.jsonl: not JSON" in part(text, "Files") and "1 file of another kind passed over" in text
+    assert "<title>T &amp; U</title>" in text
 
 
-def test_shares_near_the_ends_are_not_rounded_to_them():
-    assert [_percent(v) for v in (0.0, 0.004, 0.414, 0.996, 1.0, float("nan"))] == ["0%", "0.4%", "41%", "99.6%", "100%", "n/a"]
+def test_a_directory_without_runs_is_one_line_and_leaves_no_page(tmp_path, capsys):
+    assert main(["report", str(tmp_path), "--out", str(tmp_path / "x.html")]) == 2
+    assert capsys.readouterr().err.startswith("hiexp: nothing to report in ")
+    assert not list(tmp_path.iterdir())
 
 
-def test_numbers_are_short():
-    assert [_number(v) for v in (0.123456, 3, 12.0, 0.0, 1e-5, 1e7, float("inf"), "x")] == [
-        "0.123",
-        "3",
-        "12",
-        "0",
-        "1e-05",
-        "1e+07",
-        "n/a",
-        "x",
-    ]
+def test_the_same_runs_give_the_same_page(tmp_path):
+    folder = everything(tmp_path / "runs")
+    assert page(folder, out=tmp_path / "a.html") == page(folder, out=tmp_path / "b.html")
+
+
+def test_thousands_of_steps_episodes_and_entries_make_a_small_page(tmp_path):
+    folder = tmp_path / "runs"
+    write_metrics(folder / "run" / "m.jsonl", {step: step % 7 / 7 for step in range(5000)}, actor__entropy=0.1)
+    long = "word " * 20_000
+    episodes = [dumped(f"q{i % 500}", 1, i % 2 == 0, *([f"e1-{i % 900:04d}"] if i % 3 else [])) for i in range(3000)]
+    episodes[0] = trajectory("q0", False, id="q0#0@1", extra=episodes[0].extra, messages=({"role": "assistant", "content": long},) * 9)
+    write_jsonl(folder / "run" / "000001.jsonl", episodes)
+    hek(*(e(n) for n in range(1000))).save(folder / "hek")
+    text = page(folder)
+    assert len(text) < 1_000_000
+    assert f"The {MAX_ENTRIES} most used are below" in text
+    assert "each point the mean of 84 points" in text  # 5000 in 60
+    assert "more characters)" in text and "of 3,000 episodes in all" in text
+
+
+in_browser = pytest.mark.skipif(CHROMIUM is None, reason="needs chromium")
+
+
+@pytest.fixture(scope="module")
+def tab():
+    with browser() as running:
+        yield running
+
+
+@in_browser
+@pytest.mark.parametrize("width", [1280, 390])
+def test_the_page_fits_its_window_and_complains_of_nothing(tmp_path, tab, width):
+    page(everything(tmp_path / "runs", "Donaudampfschifffahrtsgesellschaftskapitän" * 3))
+    tab.open((tmp_path / "report.html").as_uri(), width)
+    tab.run("document.querySelectorAll('details').forEach(each => each.open = true)")
+    assert tab.run("document.documentElement.scrollWidth") == width
+    assert tab.faults() == []
+
+
+@in_browser
+def test_a_box_of_the_legend_hides_the_lines_of_its_run(tmp_path, tab):
+    for name, enabled in (("a", True), ("b", False)):
+        write_metrics(tmp_path / name / "m.jsonl", {1: 0.1, 2: 0.3})
+        write_config(tmp_path / name / "c.yaml", hiexp__enabled=enabled)
+    page(tmp_path / "a", tmp_path / "b", out=tmp_path / "r.html")
+    tab.open((tmp_path / "r.html").as_uri())
+    visible = "[0, 1].map(i => getComputedStyle(document.querySelector('.k' + i)).display)"
+    assert tab.run(visible) == ["inline", "inline"]
+    tab.run("document.querySelector('.legend .c1').click()")
+    assert tab.run(visible) == ["inline", "none"]

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from hiexp_verl.hek import HEK, Header
 from hiexp_verl.hek.viewer import write_viewer
-from hiexp_verl.report import ReportData, write_report
+from hiexp_verl.report import write_report
 from hiexp_verl.types import Evidence
 from tests.browser import CHROMIUM, Browser, browser
 from tests.factories import entry
@@ -84,7 +84,8 @@ def test_texts_that_recur_stand_once(tmp_path):
 
 
 def test_viewer_and_report_have_the_same_colours(tmp_path):
-    write_report(ReportData("report"), tmp_path / "report.html")
+    hek().save(tmp_path / "hek")
+    write_report([tmp_path / "hek"], tmp_path / "report.html")
     write_viewer(hek(), tmp_path / "viewer.html")
     colours = [re.findall(r"--(\w+): (#\w+);", (tmp_path / name).read_text()) for name in ("report.html", "viewer.html")]
     assert colours[0] == colours[1] != []

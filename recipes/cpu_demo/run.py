@@ -14,12 +14,13 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))  # the recipe's own files, and nothing installed for them
 
-from report_data import demo_report
+from facts import facts
 from stages import Demo
 from training import MIN_PEARSON, lowest, weights_in_sync
 from watch import MemoryWatch, Stopwatch
 
 from hiexp_verl.errors import HiExpError
+from hiexp_verl.report import write_report
 
 
 def main() -> int:
@@ -78,10 +79,10 @@ def run(arguments: argparse.Namespace) -> int:
             "entries": results["build"]["levels"],
             "e1_fire_rate": results["grpo"]["e1_fire_rate"],
         }
-        report = out / "report.html"
-        demo_report(report, demo, summary)
-    summary |= {"peak_memory_gib": memory.peak_gib(out), "report": str(report)}
+    report = out / "report.html"
+    summary |= {"peak_memory_gib": memory.peak_gib(out), "report": str(report), "facts": facts(arguments)}
     (out / "summary.json").write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
+    write_report([out], report, "HiExp on a CPU: the demo")  # finds the summary, too
     print_summary(summary)
     return verdict(summary["pearson_min"])
 

@@ -1,0 +1,41 @@
+"""`hiexp report`."""
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+from hiexp_verl.cli.common import add_verb
+
+
+def add_report(verbs: Any) -> None:
+    """Add the verb."""
+    epilog = (
+        "RUN: the directory of a training (metrics of verl's file logger, hiexp.dump_dir, checkpoints), of `hiexp eval`, `rollout` or\n"
+        "     `build`, or one that holds several of them; known by content, so names do not matter\n"
+        "example: hiexp report outputs/grpo outputs/grpo-hiexp outputs/eval --out report.html"
+    )
+    parser = add_verb(verbs, "report", run_report, "One HTML page about runs: tables, curves, the HEK, episodes, alarms, cost.", epilog)
+    parser.add_argument("runs", type=Path, nargs="+", metavar="RUN")
+    parser.add_argument("--out", type=Path, default=Path("report.html"), metavar="FILE", help="(default report.html)")
+    parser.add_argument("--title", default="", help="of the page (default: the names of the runs)")
+
+
+def run_report(arguments: argparse.Namespace) -> int:
+    """Write the page; what could not be read goes to stderr, too."""
+    from hiexp_verl.report import write_report
+    from hiexp_verl.report.markup import plural
+
+    found = write_report(arguments.runs, arguments.out, arguments.title)
+    for fault in found.faults:
+        print(f"hiexp: {fault}", file=sys.stderr)
+    counts = {
+        "training": len(found.trainings),
+        "evaluation": len(found.evaluations),
+        "rollout": len(found.rollouts),
+        "episode": len(found.played),
+        "HEK": len(found.heks),
+    }
+    told = ", ".join(plural(count, noun) for noun, count in counts.items() if count)
+    print(f"{arguments.out}: {told}; {arguments.out.stat().st_size / 1e6:.1f} MB; open it in a browser")
+    return 0

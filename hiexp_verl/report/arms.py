@@ -1,0 +1,136 @@
+"""The tables of evaluations: each arm with its intervals, drawn on one scale, and what it gains over the base."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from hiexp_verl.report.bars import interval_bar
+from hiexp_verl.report.evaluation import Evaluation
+from hiexp_verl.report.finite import finite
+from hiexp_verl.report.markup import e, facts, folded, number, percent, table
+
+_NAMES = {"em": "EM", "f1": "F1", "cem": "CEM", "judge": "judge"}
+_RATES = {
+    "format": "right format",
+    "searches": "searches",
+    "tokens": "policy tokens",
+    "experience_tokens": "experience tokens",
+    "with_experience": "with experience",
+    "seconds": "seconds",
+}
+_SHARES = ("format", "with_experience")
+
+
+def evaluations(found: Sequence[Evaluation]) -> str:
+    """Return all evaluations."""
+    return "".join(_evaluation(one, alone=len(found) == 1) for one in found)
+
+
+def _evaluation(one: Evaluation, alone: bool) -> str:
+    heading = "" if alone else f"<h3>{e(one.name)}</h3>"
+    unfinished = (
+        "" if one.finished else '<p class="bad">This evaluation has no table yet: it was not finished. Means of its rows so far:</p>'
+    )
+    parts = []
+    for dataset in one.datasets():
+        lines = [line for line in one.arms if str(line.get("dataset", "")) == dataset]
+        title = f"<h4>{e(dataset)}</h4>" if dataset else ""
+        parts.append(
+            f"{title}{_scores(one, dataset, lines)}{folded('What it took: format, searches, tokens, time per episode', _rates(lines))}"
+        )
+    settings = {key.replace("_", " "): found for key, found in {**one.facts, **one.settings}.items() if found not in (None, "")}
+    replay = one.facts.get("replayed"), one.facts.get("differ_alone")
+    told = []
+    if replay[0] is not None and replay[1] is not None:
+        told.append(f"Played once more one at a time, {e(replay[1])} of {e(replay[0])} episodes differ.")
+    if any(_interval(line, key) for line in one.arms for key in _NAMES):
+        told.append(
+            "Brackets and bars are 95% bootstrap intervals over questions; differences are paired by question, p by random sign flips."
+        )
+    if one.won_lost:
+        told.append("Won and lost: episodes that are right in this arm and not in the base, and the other way round.")
+    return f'{heading}{unfinished}{"".join(parts)}<p class="soft">{" ".join(told)}</p>{folded("How it was played", facts(settings))}'
+
+
+def _scores(one: Evaluation, dataset: str, lines: Sequence[Mapping[str, Any]]) -> str:
+    measures = [key for key in _NAMES if any(finite(line.get(key)) is not None for line in lines)]
+    intervals = {key: [_interval(line, key) for line in lines] for key in measures}
+    everything = [bound for spans in intervals.values() for span in spans if span for bound in span]
+    scale = (min(everything, default=0.0), max(everything, default=1.0))
+    gaps = [_difference(line, key) for line in lines for key in measures]
+    reach = max((abs(bound) for gap in gaps if gap for bound in gap[1:3]), default=1.0)
+    main = next((key for key in ("cem", "em") if key in measures), None)
+    rows, more = [], []
+    for i, line in enumerate(lines):
+        row = {"arm": f"<b>{e(line['arm'])}</b>", "episodes": number(line.get("episodes", ""))}
+        rest = {"arm": row["arm"]}
+        for key in sorted(measures, key=lambda key: key != main):
+            row[_NAMES[key]] = _score(finite(line.get(key)), intervals[key][i], scale)
+            gap = _difference(line, key)
+            if key == main and any(gaps):
+                row[f"{_NAMES[key]} against base"] = _gap(*gap, reach) if gap else ""
+            elif gap:
+                rest[f"{_NAMES[key]} against base"] = _gap(*gap, reach)
+        if (dataset, str(line["arm"])) in one.won_lost:
+            won, lost = one.won_lost[dataset, str(line["arm"])]
+            row["won, lost"] = f"{won}, {lost}"
+        rows.append(row)
+        more += [rest] if len(rest) > 1 else []
+    return table(rows) + folded("Other measures against the base", table(more))
+
+
+def _score(mean: float | None, span: tuple[float, float] | None, scale: tuple[float, float]) -> str:
+    if mean is None:
+        return ""
+    if span is None:
+        return f"{mean:.3f}"
+    return f'{mean:.3f} <span class="soft">[{span[0]:.3f}, {span[1]:.3f}]</span>{interval_bar(mean, *span, scale)}'
+
+
+def _gap(mean: float, low: float, high: float, p: float | None, reach: float) -> str:
+    told = f"{mean:+.3f} <span class='soft'>[{low:+.3f}, {high:+.3f}]{'' if p is None else f', p {p:.3f}'}</span>"
+    return told + interval_bar(mean, low, high, (-reach, reach), zero=True)
+
+
+def _interval(line: Mapping[str, Any], key: str) -> tuple[float, float] | None:
+    found = line.get(f"{key}_interval")
+    if isinstance(found, list) and len(found) == 2 and None not in map(finite, found):
+        return float(found[0]), float(found[1])
+    return None
+
+
+def _difference(line: Mapping[str, Any], key: str) -> tuple[float, float, float, float | None] | None:
+    found = line.get(f"{key}_minus_base")
+    if not isinstance(found, Mapping):
+        return None
+    mean, low, high = (finite(found.get(name)) for name in ("mean", "low", "high"))
+    return None if mean is None or low is None or high is None else (mean, low, high, finite(found.get("p")))
+
+
+def _rates(lines: Sequence[Mapping[str, Any]]) -> str:
+    rows = []
+    for line in lines:
+        row = {"arm": f"<b>{e(line['arm'])}</b>"}
+        for key, name in _RATES.items():
+            if (found := finite(line.get(key))) is not None:
+                row[name] = percent(found) if key in _SHARES else f"{found:.2f}" if found < 100 else f"{found:.0f}"
+        rows.append(row)
+    return table(rows)
+
+
+def in_short(found: Sequence[Evaluation]) -> list[str]:
+    """Return for each evaluation and data set one sentence (HTML): which arms differ from the base."""
+    said = []
+    for one in found:
+        for dataset in one.datasets():
+            verdicts: dict[str, list[str]] = {"better than base": [], "worse": [], "not told apart from it": []}
+            for line in one.arms:
+                measure = next((key for key in ("cem", "em") if _difference(line, key)), "")
+                if str(line.get("dataset", "")) != dataset or not (gap := _difference(line, measure)):
+                    continue
+                mean, low, high, _ = gap
+                verdict = list(verdicts)[0 if low > 0 else 1 if high < 0 else 2]
+                verdicts[verdict].append(f"<b>{e(line['arm'])}</b> ({_NAMES[measure]} {mean:+.3f} [{low:+.3f}, {high:+.3f}])")
+            where = ", ".join(filter(None, (e(one.name), e(dataset))))
+            told = "; ".join(f"{verdict}: {', '.join(arms)}" for verdict, arms in verdicts.items() if arms)
+            said += [f"{where}: {told}."] if told else []
+    return said

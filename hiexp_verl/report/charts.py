@@ -1,0 +1,140 @@
+"""Line charts as SVG: several runs over each other, with bands and marks."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from statistics import fmean
+from typing import TypeVar
+
+from hiexp_verl.report.markup import e
+
+Point = tuple[float, float]  # step, value
+Span = tuple[float, float, float]  # step, lowest, highest
+_Row = TypeVar("_Row", Point, Span)
+MAX_POINTS = 60  # of a line: of longer runs one wants to see the course, not the noise
+_MAX_DOTS = 40
+_WIDTH, _HEIGHT, _LEFT, _RIGHT, _TOP, _BOTTOM = 360, 190, 44, 12, 10, 24  # in SVG units
+
+
+@dataclass(frozen=True)
+class Line:
+    """One run, or the mean of runs, in a chart."""
+
+    name: str
+    style: int  # of the colours and dashes in report.html
+    points: Sequence[Point]
+    band: Sequence[Span] = ()
+    marks: Sequence[float] = ()  # steps at which a run was resumed
+    faint: Sequence[Sequence[Point]] = ()  # runs that the points are the mean of, and that go further
+
+
+def chart(title: str, lines: Sequence[Line], by: str = "step") -> str:
+    """Return a chart of the lines; nothing when there is no finite point."""
+    lines = [replace(line, points=_finite(line.points), band=_finite(line.band), faint=[*map(_finite, line.faint)]) for line in lines]
+    everything = [point for line in lines for points in (line.points, *line.faint) for point in points]
+    if not everything:
+        return ""
+    heights = [y for _, y in everything] + [y for line in lines for _, *span in line.band for y in span]
+    frame = _Frame(min(x for x, _ in everything), max(x for x, _ in everything), ticks(min(heights), max(heights)))
+    told = ", ".join(f"{line.name} from {line.points[0][1]:.3g} to {line.points[-1][1]:.3g}" for line in lines if line.points)
+    label = e(f"{title} by {by}: {told}")
+    drawn = "".join(_line(line, frame) for line in lines)
+    drawing = f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{label}">{frame.grid()}{drawn}</svg>'
+    window = max(_window(points) for line in lines for points in (line.points, *line.faint))
+    note = f", each point the mean of {window} points" if window > 1 else ""
+    return f'<figure class="card"><h3>{e(title)}</h3>{drawing}<figcaption>by {e(by)}{note}</figcaption></figure>'
+
+
+def _finite(points: Sequence[_Row]) -> list[_Row]:
+    return [point for point in points if all(map(math.isfinite, point))]
+
+
+@dataclass(frozen=True)
+class _Frame:
+    """Where values lie in the drawing."""
+
+    low: float
+    high: float
+    y_ticks: Sequence[float]
+
+    def x(self, x: float) -> float:
+        return _LEFT + (_WIDTH - _LEFT - _RIGHT) * ((x - self.low) / (self.high - self.low) if self.high > self.low else 0.5)
+
+    def y(self, y: float) -> float:
+        bottom, top = self.y_ticks[0], self.y_ticks[-1]
+        return _HEIGHT - _BOTTOM - (_HEIGHT - _TOP - _BOTTOM) * (y - bottom) / (top - bottom)
+
+    def grid(self) -> str:
+        x_ticks = ticks(self.low, self.high)
+        x_ticks = [tick for tick in x_ticks if tick == int(tick)] or x_ticks  # there is no half step
+        rows = [
+            f'<path class="gridline" d="M{_LEFT} {self.y(t):.1f}H{_WIDTH - _RIGHT}"/>'
+            f'<text x="{_LEFT - 6}" y="{self.y(t) + 4:.1f}" text-anchor="end">{t:g}</text>'
+            for t in self.y_ticks
+        ]
+        inside = [t for t in x_ticks if self.low <= t <= self.high] or [self.low]
+        return "".join(rows + [f'<text x="{self.x(t):.1f}" y="{_HEIGHT - 8}" text-anchor="middle">{_short(t)}</text>' for t in inside])
+
+
+def _line(line: Line, frame: _Frame) -> str:
+    thin = thinned(line.points)
+    parts = [f'<path class="r{line.style} faint" d="{_path(thinned(run), frame)}"/>' for run in line.faint if run]
+    if len(line.band) > 1:
+        lows, highs = thinned([(x, low) for x, low, _ in line.band]), thinned([(x, high) for x, _, high in line.band])
+        around = " ".join(f"{frame.x(x):.1f},{frame.y(y):.1f}" for x, y in [*highs, *reversed(lows)])
+        parts.append(f'<polygon class="b{line.style}" points="{around}"/>')
+    if thin:
+        parts.append(f'<path class="r{line.style}" d="{_path(thin, frame)}"/>')
+        parts += [_mark(line, x, frame) for x in line.marks if frame.low <= x <= frame.high]
+    if len(thin) <= _MAX_DOTS:
+        parts += [
+            f'<circle class="d{line.style}" cx="{frame.x(x):.1f}" cy="{frame.y(y):.1f}" r="2.5">'
+            f"<title>{e(line.name)}, {x:g}: {y:.4g}</title></circle>"
+            for x, y in thin
+        ]
+    return f'<g class="k{line.style}">{"".join(parts)}</g>'
+
+
+def _path(points: Sequence[Point], frame: _Frame) -> str:
+    return " ".join(f"{'L' if i else 'M'}{frame.x(x):.1f} {frame.y(y):.1f}" for i, (x, y) in enumerate(points))
+
+
+def _mark(line: Line, step: float, frame: _Frame) -> str:
+    value = min(line.points, key=lambda point: abs(point[0] - step))[1]
+    title = f"<title>{e(line.name)} resumed at step {step:g}</title>"
+    return f'<path class="m{line.style}" d="M{frame.x(step):.1f} {frame.y(value) - 6:.1f}l6 6l-6 6l-6 -6z">{title}</path>'
+
+
+def _window(points: Sequence[Point]) -> int:
+    return math.ceil(len(points) / MAX_POINTS)
+
+
+def thinned(points: Sequence[Point]) -> list[Point]:
+    """Return at most `MAX_POINTS` points: means of as many neighbours as that takes."""
+    window = _window(points)
+    pieces = [points[i : i + window] for i in range(0, len(points), window)] if window > 1 else []
+    return [(fmean(x for x, _ in piece), fmean(y for _, y in piece)) for piece in pieces] or list(points)
+
+
+def mean_and_band(curves: Sequence[Sequence[Point]]) -> tuple[list[Point], list[Span]]:
+    """Return mean and (lowest, highest) of several curves where all of them have a point."""
+    values: list[Mapping[float, float]] = [dict(curve) for curve in curves]
+    shared = sorted(set.intersection(*(set(curve) for curve in values)))
+    columns = [(x, [curve[x] for curve in values]) for x in shared]
+    return [(x, fmean(column)) for x, column in columns], [(x, min(column), max(column)) for x, column in columns]
+
+
+def ticks(low: float, high: float) -> list[float]:
+    """Return 3 to 6 round values that span low to high."""
+    if high - low <= 1e-9 * max(abs(low), abs(high), 1e-12):  # a constant gets room around it
+        room = 0.5 * abs(low) if abs(low) > 1e-12 else 0.5
+        low, high = low - room, high + room
+    raw = (high - low) / 4
+    power = 10.0 ** math.floor(math.log10(raw))
+    step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= raw * (1 - 1e-9))
+    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
+    return [float(f"{i * step:.12g}") for i in range(first, max(last, first + 1) + 1)]
+
+
+def _short(value: float) -> str:
+    return f"{value / 1e6:g}M" if abs(value) >= 1e6 else f"{value / 1e3:g}k" if abs(value) >= 1e4 else f"{value:g}"

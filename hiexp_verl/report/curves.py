@@ -1,0 +1,176 @@
+"""Learning and variance curves of several runs over each other; runs that differ in their seeds alone become one mean with a band."""
+
+import json
+import re
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from hiexp_verl.report.charts import Line, Point, chart, mean_and_band
+from hiexp_verl.report.markup import e, number
+from hiexp_verl.report.training import Training
+
+STYLES = 10  # in report.html; more runs share them
+# What a run may write where, and the seeds of what it draws: none of it makes it another experiment.
+_PLACES = {
+    "trainer.default_local_dir",
+    "trainer.experiment_name",
+    "trainer.rollout_data_dir",
+    "trainer.validation_data_dir",
+    "trainer.resume_mode",
+    "trainer.resume_from_path",
+    "hiexp.dump_dir",
+}
+_SEED = re.compile(r"(^|[._])seed$")
+
+REWARD = ("critic/score/mean", "hiexp/reward_mean")  # the first one that a run has
+MEASURES: Mapping[str, Mapping[str, Sequence[str]]] = {
+    "Learning": {
+        "reward": REWARD,
+        "right answers in training": ("hiexp/acc",),
+        "answers in the right format": ("hiexp/format",),
+        "response length (tokens)": ("response_length/mean", "hiexp/response_tokens"),
+        "responses cut off": ("response_length/clip_ratio",),
+    },
+    "Variance": {
+        "variance of the reward in a step": ("hiexp/reward_variance",),
+        "variance of the reward over a window of steps": ("hiexp/window/reward_variance",),
+        "variance of the advantage in a step": ("hiexp/advantage_variance",),
+        "variance of the advantage over a window": ("hiexp/window/advantage_variance",),
+        "gradient norm": ("actor/grad_norm",),
+        "variance of the gradient norm over a window": ("hiexp/window/gradient_variance",),
+        "groups without variance": ("hiexp/zero_variance_groups",),
+    },
+    "Search and experience": {
+        "searches per episode": ("hiexp/searches",),
+        "repeated queries": ("hiexp/repeated_query_rate",),
+        "episodes with experience": ("hiexp/with_experience",),
+        "search calls with E1": ("hiexp/e1_fire_rate",),
+        "episodes with E2 or E3": ("hiexp/e2_e3_hit_rate",),
+        "experience (tokens per episode)": ("hiexp/experience_tokens",),
+        "reward with minus without experience": ("hiexp/gap/reward",),
+        "searches with minus without experience": ("hiexp/gap/searches",),
+    },
+    "Policy": {
+        "entropy": ("actor/entropy",),
+        "KL of old and new policy": ("actor/ppo_kl",),
+        "ratios clipped": ("actor/pg_clipfrac",),
+        "Pearson of rollout and actor probabilities": ("training/rollout_actor_probs_pearson_corr",),
+    },
+}
+_VALIDATION = re.compile(r"val-core/(.+)|val-aux/(.+/(?:reward|em|f1|cem)/mean@.+)")
+_TOKENS = "perf/total_num_tokens"
+
+
+@dataclass(frozen=True)
+class Group:
+    """Runs drawn as one line."""
+
+    name: str
+    style: int
+    runs: Sequence[Training]
+
+    def line(self, curves: Sequence[Sequence[Point]]) -> Line:
+        """Return the line of the runs' curves."""
+        marks = [float(step) for run in self.runs for step in run.resumed]
+        if len(curves) == 1:
+            return Line(self.name, self.style, curves[0], marks=marks)
+        mean, band = mean_and_band(curves)
+        return Line(self.name, self.style, mean, band, marks, faint=[curve for curve in curves if len(curve) > len(mean)])
+
+
+def grouped(trainings: Sequence[Training]) -> list[Group]:
+    """Return the runs, those that differ in seeds and places alone together."""
+    by_config: dict[str, list[Training]] = defaultdict(list)
+    for i, run in enumerate(trainings):
+        by_config[_identity(run.config) if run.config else f"run {i}"].append(run)
+    return [Group(_name(runs), i % STYLES, runs) for i, runs in enumerate(by_config.values())]
+
+
+def is_place(key: str) -> bool:
+    """Whether a setting says only where a run writes, and so makes it no other experiment."""
+    return key in _PLACES
+
+
+def _identity(config: Mapping[str, Any]) -> str:
+    kept = {key: value for key, value in config.items() if not is_place(key) and not _SEED.search(key)}
+    return json.dumps(kept, sort_keys=True, default=str)
+
+
+def _name(runs: Sequence[Training]) -> str:
+    if len(runs) == 1:
+        return runs[0].name
+    letters = list(zip(*(run.name for run in runs), strict=False))
+    shared = next((i for i, column in enumerate(letters) if len(set(column)) > 1), len(letters))
+    return f"{runs[0].name[:shared]}* ({len(runs)} runs)"
+
+
+def curves(trainings: Sequence[Training]) -> str:
+    """Return the charts of all runs under a common legend whose boxes hide lines."""
+    groups = grouped([run for run in trainings if run.steps])
+    if not groups:
+        return ""
+    parts, constant = [], []
+    for heading, measures in MEASURES.items():
+        charts = []
+        for title, keys in measures.items():
+            values = {value for group in groups for run in group.runs for _, value in first_curve(run, keys)}
+            if len(values) == 1:
+                constant.append(f"{e(title)} {number(values.pop())}")
+            else:
+                charts.append(_chart(title, groups, keys))
+        if heading == "Learning":
+            charts[1:1] = [*_validations(groups), *_by_tokens(groups)]
+        if any(charts):
+            parts.append(f'<h3 class="part">{heading}</h3><div class="grid">{"".join(charts)}</div>')
+    same = f'<p class="soft">The same in all steps of all runs: {", ".join(constant)}.</p>' if constant else ""
+    return f'<div class="curves">{_legend(groups)}{"".join(parts)}{same}</div>' if parts or same else ""
+
+
+def first_curve(run: Training, keys: Sequence[str]) -> list[Point]:
+    """Return the curve of the first of the metrics that the run has."""
+    return next((curve for key in keys if (curve := run.curve(key))), [])
+
+
+def _chart(title: str, groups: Sequence[Group], keys: Sequence[str]) -> str:
+    lines = [(group, [curve for run in group.runs if (curve := first_curve(run, keys))]) for group in groups]
+    return chart(title, [group.line(curves) for group, curves in lines if curves])
+
+
+def _validations(groups: Sequence[Group]) -> list[str]:
+    keys = dict.fromkeys(key for group in groups for run in group.runs for step in run.steps.values() for key in step)
+    found = [(key, match[1] or match[2]) for key in keys if (match := _VALIDATION.fullmatch(key))]
+    return [_chart(f"validation: {name}", groups, (key,)) for key, name in sorted(found, key=lambda pair: pair[0], reverse=True)]
+
+
+def _by_tokens(groups: Sequence[Group]) -> list[str]:
+    """Return the reward by tokens spent, where runs are compared: equal steps are not equal budgets."""
+    if len(groups) < 2:
+        return []
+    lines = []
+    for group in groups:
+        for run in group.runs:
+            spent, points, rewards = 0.0, [], dict(first_curve(run, REWARD))
+            for step, values in run.steps.items():
+                spent += values.get(_TOKENS, 0.0)
+                points += [(spent, rewards[step])] if step in rewards else []
+            lines += [Line(run.name, group.style, points)] if spent else []
+    return [chart("reward by tokens spent", lines, by="tokens of prompts and responses")]
+
+
+def _legend(groups: Sequence[Group]) -> str:
+    keys = [
+        f'<label><input type="checkbox" class="c{group.style}" checked><svg viewBox="0 0 28 8" aria-hidden="true">'
+        f'<path class="r{group.style}" d="M1 4H27"/></svg>{e(group.name)}</label>'
+        for group in groups
+    ]
+    notes = []
+    if any(len(group.runs) > 1 for group in groups):
+        notes.append("Runs that differ in their seeds alone are one line: their mean, in a band from the lowest to the highest.")
+    if any(run.resumed for group in groups for run in group.runs):
+        notes.append("A diamond marks where a run was resumed.")
+    if len(groups) > STYLES:
+        notes.append(f"Beyond {STYLES}, lines share colours and boxes.")
+    note = f'<p class="soft">{" ".join(notes)}</p>' if notes else ""
+    return f'<div class="legend">{"".join(keys)}</div>{note}' if len(groups) > 1 or notes else ""

@@ -1,0 +1,166 @@
+"""Episodes in brief: of thousands, only what is counted is kept in memory; the few that are shown are read again."""
+
+import json
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from hiexp_verl.fields import Row
+from hiexp_verl.jsonl import trajectory_of
+from hiexp_verl.rows import BadRow, read_rows
+from hiexp_verl.types import Trajectory
+
+_STEP = re.compile(r"@(\d+)$")  # our trainer ends the ids of its dump so
+# What may differ between two sets of episodes that are compared: it is what they are compared for.
+_ARM_SETTINGS = {"hek", "control"}
+MISPLACED = ("random", "shuffled")  # controls that show entries where they do not belong
+
+
+@dataclass(frozen=True)
+class Played:
+    """What is kept of an episode."""
+
+    path: Path
+    line: int
+    question_id: str
+    run: str  # the training, evaluation or rollout that it belongs to
+    arm: str  # of an evaluation; "" elsewhere
+    step: int | None  # of a training
+    scope: str  # episodes on one question and of one scope differ in the experience alone, and may be compared
+    hek: str | None  # content hash; None where it is not known
+    control: str  # "" where it is not known
+    correct: bool
+    score: float
+    shown: frozenset[str]  # ids of entries
+    searches: int
+    lookups: int | None
+    experience_tokens: int
+    tokens: int | None  # that the policy wrote
+    seconds: float | None
+    answered: bool
+    model: str
+
+
+def is_dump(path: Path) -> bool:
+    """Whether the file holds episodes of a training."""
+    row = next((row for _, row in read_rows(path, halves=True) if not isinstance(row, BadRow)), {})
+    extra = row.get("extra")
+    return isinstance(extra, dict) and "arm" in extra and bool(_STEP.search(str(row.get("id") or "")))
+
+
+def read_played(
+    path: Path, run: str, family: str, settings: Mapping[str, Any], faults: list[str], arm: str = "", hek: str | None = None
+) -> list[Played]:
+    """Read a file of episodes; what cannot be read is added to `faults`.
+
+    Args:
+        family: with the same settings, apart from experience, episodes of one family can be compared.
+        settings: how they were played.
+        hek: what they were shown of, where the settings do not say it.
+    """
+    played, bad = [], []
+    hek, control = settings.get("hek", hek), str(settings.get("control", ""))
+    hek = hek if isinstance(hek, str) else None
+    common = json.dumps([family, {key: value for key, value in settings.items() if key not in _ARM_SETTINGS}], sort_keys=True)
+    for line, row in read_rows(path, halves=True):
+        try:
+            if isinstance(row, BadRow):
+                raise row
+            played.append(_brief(trajectory_of(row), path, line, run, arm, common, hek, control))
+        except (BadRow, ValueError, TypeError, KeyError) as error:
+            bad.append(f"line {line}: {error}")
+    if bad:
+        faults.append(f"{path}: {len(bad)} of {len(bad) + len(played)} episodes cannot be read ({bad[0]})")
+    return played
+
+
+def _brief(t: Trajectory, path: Path, line: int, run: str, arm: str, common: str, hek: str | None, control: str) -> Played:
+    found = _STEP.search(t.id) if "arm" in t.extra else None
+    step = int(found[1]) if found else None
+    shown: Sequence[Row] = t.extra.get("shown") or ()
+    lookups, tokens, seconds = (t.extra.get(key) for key in ("lookups", "completion_tokens", "seconds"))
+    return Played(
+        path,
+        line,
+        t.question_id,
+        run,
+        arm,
+        step,
+        common if step is None else f"{common} {step}",
+        hek,
+        control,
+        t.correct,
+        t.score,
+        frozenset(str(row["entry"]) for row in shown),
+        int(t.extra.get("searches") or 0),
+        None if lookups is None else int(lookups),
+        sum(int(row.get("tokens") or 0) for row in shown),
+        None if tokens is None else int(tokens),
+        None if seconds is None else float(seconds),
+        bool(t.prediction),
+        t.model,
+    )
+
+
+def read_again(chosen: Iterable[Played]) -> dict[Played, Trajectory]:
+    """Return the episodes in full."""
+    wanted: dict[Path, dict[int, Played]] = defaultdict(dict)
+    for played in chosen:
+        wanted[played.path][played.line] = played
+    found = {}
+    for path, lines in wanted.items():
+        for line, row in read_rows(path, halves=True):
+            if line in lines and not isinstance(row, BadRow):
+                found[lines[line]] = trajectory_of(row)
+            if line >= max(lines):
+                break
+    return found
+
+
+def pairs(played: Iterable[Played], at_most: int) -> list[tuple[Played, Played]]:
+    """Return (without, with experience) of the same question and scope, a pair for each question; those whose outcomes differ first.
+
+    Won and lost ones alternate, so that a page shows both.
+    """
+    groups: dict[tuple[str, str], list[Played]] = defaultdict(list)
+    for one in played:
+        groups[one.scope, one.question_id].append(one)
+    kinds: dict[tuple[bool, bool], list[tuple[Played, Played]]] = defaultdict(list)
+    asked = set()
+    for group in reversed(groups.values()):  # of a training, the last steps are of most interest
+        with_, without = [one for one in group if one.shown], [one for one in group if not one.shown]
+        if with_ and without and group[0].question_id not in asked:
+            asked.add(group[0].question_id)
+            pair = next(((a, b) for b in with_ for a in without if a.correct != b.correct), (without[0], with_[0]))
+            kinds[pair[0].correct, pair[1].correct].append(pair)
+    queues = [kinds[kind] for kind in ((False, True), (True, False))]
+    mixed = [queue[i] for i in range(max(map(len, queues), default=0)) for queue in queues if i < len(queue)]
+    return [*mixed, *kinds[False, False], *kinds[True, True]][:at_most]
+
+
+def samples(played: Sequence[Played], each: int) -> list[Played]:
+    """Return some right and some wrong episodes, those with most experience first, of the last step where there are steps."""
+    last = max((one.step for one in played if one.step is not None), default=None)
+    ranked = sorted((one for one in played if one.step == last), key=lambda one: -len(one.shown))
+    return [one for correct in (True, False) for one in [one for one in ranked if one.correct is correct][:each]]
+
+
+def outcome(played: Sequence[Played]) -> dict[str, str]:
+    """Return what a set of episodes amounts to."""
+    outcomes: dict[tuple[str, str], set[bool]] = defaultdict(set)
+    for one in played:
+        outcomes[one.scope, one.question_id].add(one.correct)
+    return {
+        "episodes": f"{len(played):,}",
+        "questions": f"{len({one.question_id for one in played}):,}",
+        "right": f"{fmean(one.correct for one in played):.3f}",
+        "reward": f"{fmean(one.score for one in played):.3f}",
+        "answered": f"{fmean(one.answered for one in played):.2f}",
+        "searches": f"{fmean(one.searches for one in played):.2f}",
+        "with experience": f"{fmean(bool(one.shown) for one in played):.2f}",
+        "groups with both outcomes": f"{fmean(len(seen) == 2 for seen in outcomes.values()):.2f}",
+    }

@@ -1,0 +1,159 @@
+"""The page: every part in order, those with nothing to show left out.
+
+Self-contained (no script, no external resource), light and dark, readable on a phone. All text is escaped: models wrote it.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import fmean
+from string import Template
+from typing import Any
+
+from hiexp_verl import __version__
+from hiexp_verl.jsonl import atomic_writer
+from hiexp_verl.report.arms import evaluations, in_short
+from hiexp_verl.report.cost import cost
+from hiexp_verl.report.curves import REWARD, curves, first_curve, grouped
+from hiexp_verl.report.episodes import MISPLACED, Played, outcome, pairs, read_again, samples
+from hiexp_verl.report.gather import Gathered, gather
+from hiexp_verl.report.health import alarms
+from hiexp_verl.report.markup import e, facts, folded, listed, percent, plural, section, table
+from hiexp_verl.report.settings import settings
+from hiexp_verl.report.training import Training
+from hiexp_verl.report.transcripts import pair, single
+from hiexp_verl.report.tree import tree
+from hiexp_verl.report.usage import uses_of
+
+MAX_PAIRS, MAX_SINGLE, MAX_HEKS = 16, 4, 4
+_FEW = 5  # steps at the beginning and the end, for a sentence
+
+
+def write_report(runs: Sequence[Path], out: Path, title: str = "") -> Gathered:
+    """Write one HTML page about everything that is known in these directories, atomically; return what was found.
+
+    Raises:
+        HiExpError: a directory does not exist, nothing is known in it, or `out` cannot be written.
+    """
+    found = gather(runs)
+    names = [run.resolve().name for run in runs]
+    text = page(found, title or ", ".join(names if len(names) <= 3 else [*names[:2], f"{len(names) - 2} more"]))
+    with atomic_writer(out) as file:
+        file.write(text.encode("utf-8", "replace").decode())
+    return found
+
+
+def page(found: Gathered, title: str) -> str:
+    """Return the page."""
+    parts = {
+        "In short": _in_short(found.trainings) + listed(in_short(found.evaluations)),
+        "Alarms": alarms(found.trainings),
+        "Evaluation": evaluations(found.evaluations),
+        "Curves": curves(found.trainings),
+        "What was run": _what_was_run(found),
+        "Experience": _heks(found),
+        "Episodes": _episodes(found.played),
+        "Cost": cost(found.trainings, found.played, found.stages),
+        "Files": _files(found),
+    }
+    parts = {heading: content for heading, content in parts.items() if content}
+    links = "".join(f'<a href="#{heading.lower().replace(" ", "-")}">{heading}</a>' for heading in parts)
+    folder = Path(__file__).parent
+    return Template((folder / "report.html").read_text(encoding="utf-8")).substitute(
+        palette=(folder.parent / "palette.css").read_text(encoding="utf-8"),
+        title=e(title),
+        links=links,
+        body="\n".join(section(heading, content) for heading, content in parts.items()),
+        version=e(__version__),
+    )
+
+
+def _in_short(trainings: Sequence[Training]) -> str:
+    """Return where reward and validation began and ended; of runs that differ in their seeds alone, the means."""
+    rows = []
+    for group in grouped(trainings):
+        row = {"training": f"<b>{e(group.name)}</b>", "steps": e(max(len(run.steps) for run in group.runs))}
+        validations = dict.fromkeys(key for run in group.runs for step in run.steps.values() for key in step if key.startswith("val-core/"))
+        for name, keys in {"reward": REWARD, **{f"validation {key.removeprefix('val-core/')}": (key,) for key in validations}}.items():
+            ends = [_ends([value for _, value in curve]) for run in group.runs if (curve := first_curve(run, keys))]
+            if ends:
+                first, last = fmean(first for first, _ in ends), fmean(last for _, last in ends)
+                row[name] = f"{first:.3f} &rarr; {last:.3f}" if row["steps"] != "1" else f"{last:.3f}"
+        shown = [value for run in group.runs for _, value in run.curve("hiexp/with_experience")]
+        if shown:
+            row["with experience"] = percent(fmean(shown))
+        rows.append(row)
+    note = (
+        f'<p class="soft">Of a training: mean of the first and of the last {_FEW} values, of fewer where there are few.</p>' if rows else ""
+    )
+    return table(rows) + note
+
+
+def _ends(values: Sequence[float]) -> tuple[float, float]:
+    few = min(_FEW, (len(values) + 1) // 2)
+    return fmean(values[:few]), fmean(values[-few:])
+
+
+def _what_was_run(found: Gathered) -> str:
+    noted = [
+        f"<h3>{e(name)}</h3>{facts(recipe['facts'])}" for name, recipe in found.stages.items() if isinstance(recipe.get("facts"), dict)
+    ]
+    played = [{"rollout": e(name), **_brief(one)} for name, one in found.rollouts.items() if one]
+    return "".join(
+        [
+            *noted,
+            settings(found.trainings) if found.trainings else "",
+            folded(f"How {plural(len(played), 'rollout')} were played", table(played)),
+        ]
+    )
+
+
+def _brief(settings: Mapping[str, Any]) -> dict[str, str]:
+    return {key.replace("_", " "): e(str(value)[:12] if key in ("hek", "corpus") else value) for key, value in settings.items()}
+
+
+def _heks(found: Gathered) -> str:
+    parts = []
+    placed = [one for one in found.played if one.control not in MISPLACED and one.arm not in MISPLACED]
+    dumped = {one.run for one in found.played if one.step is not None}
+    for content_hash, hek in list(found.heks.items())[:MAX_HEKS]:
+        own = [one for one in placed if one.hek in (content_hash, "", None) or not one.shown]
+        counters = [run.counters for run in found.trainings if run.hek == content_hash and run.name not in dumped]
+        parts.append(tree(hek, uses_of(own, counters)))
+    if not parts:
+        return ""
+    more = len(found.heks) - len(parts)
+    note = (
+        '<p class="soft">Which entry an episode sees depends on what it asks, so the outcome beside an entry is no measure of its worth: '
+        "arms and mixed groups are.</p>"
+    )
+    return note + "".join(parts) + (f'<p class="soft">and {plural(more, "HEK")} more</p>' if more > 0 else "")
+
+
+def _episodes(played: Sequence[Played]) -> str:
+    by_run: dict[str, list[Played]] = {}
+    for one in played:
+        by_run.setdefault(f"{one.run} {one.arm}".strip(), []).append(one)
+    outcomes = table([{"episodes of": e(name), **outcome(group)} for name, group in by_run.items()])
+    placed = [one for one in played if one.control not in MISPLACED and one.arm not in MISPLACED]
+    chosen = pairs(placed, MAX_PAIRS)
+    alone = [] if chosen else [one for group in by_run.values() for one in samples(group, MAX_SINGLE)][: 4 * MAX_SINGLE]
+    texts = read_again([*(one for both in chosen for one in both), *alone])
+    side_by_side = "".join(pair(texts[a], texts[b], (_origin(a), _origin(b))) for a, b in chosen)
+    singles = "".join(single(texts[one], _origin(one)) for one in alone)
+    told = (
+        f"{plural(len(chosen), 'question')} played without and with experience, those whose outcomes differ first"
+        if chosen
+        else plural(len(alone), "episode")
+    )
+    note = f'<p class="soft">Below are {told}, of {plural(len(played), "episode")} in all. What was injected is marked.</p>'
+    return f"{outcomes}{note}{side_by_side}{singles}" if texts else ""
+
+
+def _origin(one: Played) -> str:
+    return " ".join(filter(None, (one.run, one.arm, f"step {one.step}" if one.step is not None else "")))
+
+
+def _files(found: Gathered) -> str:
+    faults = f'<p class="bad">Not everything could be read:</p>{listed([e(fault) for fault in found.faults])}' if found.faults else ""
+    names = listed([e(path) for path in found.passed_over[:50]])
+    return faults + folded(f"{plural(len(found.passed_over), 'file')} of another kind passed over", names if found.passed_over else "")

@@ -1,0 +1,89 @@
+"""The HEK as a tree E3 > E2 > E1, with the use of each entry and the outcome of the episodes that saw it."""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+
+from hiexp_verl.hek.store import HEK
+from hiexp_verl.report.markup import e, plural
+from hiexp_verl.report.usage import Use
+from hiexp_verl.types import Entry
+
+MAX_CHILDREN = 40  # shown under one entry
+MAX_ENTRIES = 400  # shown of a HEK: a page of thousands does not open on a phone
+
+
+def tree(hek: HEK, uses: Mapping[str, Use]) -> str:
+    """Return the tree; of a big HEK the entries that were shown most, and those above them."""
+    counts = ", ".join(f"{count} {level.upper()}" for level, count in sorted(hek.levels.items(), reverse=True))
+    header = hek.header
+    origin = f"Encoder {e(header.encoder.name)}, distilled by {e(header.distiller or 'unknown')}, {e(header.content_hash[:12])}"
+    kept = _kept(hek, uses)
+    cut = (
+        f" The {len(kept)} most used are below; <code>hiexp inspect HEK --html FILE</code> shows all."
+        if len(kept) < len(hek.entries)
+        else ""
+    )
+    used = sum(entry.id in uses for entry in hek.entries)
+    total = f"{used} of {len(hek.entries)} were shown in the episodes found here" if used else "no episode found here was shown any of it"
+    branches = _Branches(hek, uses, kept)
+    return f'<p class="soft">{counts}. {origin}; {total}.{cut}</p><div class="card tree">{branches.of(branches.roots)}</div>'
+
+
+def _kept(hek: HEK, uses: Mapping[str, Use]) -> set[str]:
+    parents: dict[str, list[str]] = defaultdict(list)
+    for entry in hek.entries:
+        for child in entry.children:
+            parents[child].append(entry.id)
+    kept: set[str] = set()
+    for entry in sorted(hek.entries, key=lambda entry: _rank(entry, uses)):
+        above = [entry.id]
+        for id in above:
+            above += [parent for parent in parents[id] if parent not in above]
+        if len(kept.union(above)) > MAX_ENTRIES:
+            break
+        kept.update(above)
+    return kept
+
+
+def _rank(entry: Entry, uses: Mapping[str, Use]) -> tuple[int, int, str]:
+    return -(uses[entry.id].episodes if entry.id in uses else 0), -int(entry.level[1]), entry.id
+
+
+class _Branches:
+    """Draws entries with what lies below them."""
+
+    def __init__(self, hek: HEK, uses: Mapping[str, Use], kept: set[str]) -> None:
+        self._by_id = {entry.id: entry for entry in hek.entries}
+        self._uses, self._kept = uses, kept
+        children = {child for entry in hek.entries for child in entry.children}
+        self.roots = [entry for entry in hek.entries if entry.id not in children]
+
+    def of(self, entries: Sequence[Entry]) -> str:
+        ranked = sorted(entries, key=lambda entry: (-int(entry.level[1]), *_rank(entry, self._uses)))
+        drawn = [entry for entry in ranked if entry.id in self._kept][:MAX_CHILDREN]
+        more = f'<p class="soft">and {len(ranked) - len(drawn)} more</p>' if len(ranked) > len(drawn) else ""
+        return "".join(map(self._one, drawn)) + more
+
+    def _one(self, entry: Entry) -> str:
+        use = self._uses.get(entry.id)
+        tags = f'<span class="tag">{entry.level.upper()}</span><span class="tag {e(entry.kind)}">{e(entry.kind)}</span>'
+        told = f'<p class="soft">{e(entry.id)}, from {plural(len(entry.questions), "question")}</p>'
+        about = f'<p dir="auto">{e(entry.description)}</p>{told}{_outcome(use)}'
+        brief = f' <span class="soft">{use.episodes}&times;</span>' if use else ""
+        children = [self._by_id[child] for child in entry.children if child in self._by_id]
+        title = f'{tags}<span dir="auto">{e(entry.title)}</span>{brief}'
+        if not children:
+            return f'<details class="leaf"><summary>{title}</summary>{about}</details>'
+        return f"<details{' open' if entry.level == 'e3' else ''}><summary>{title}</summary>{about}{self.of(children)}</details>"
+
+
+def _outcome(use: Use | None) -> str:
+    if use is None:
+        return '<p class="soft">never shown</p>'
+    right = "" if use.accuracy is None else f", {use.accuracy:.0%} right"
+    told = f"Shown in {plural(use.episodes, 'episode')}: mean reward {use.reward:.2f}{right}."
+    if use.gain is None:
+        return f"<p>{told}</p>"
+    style = "good" if use.gain > 0 else "bad" if use.gain < 0 else "soft"
+    against = f"against the same question without it ({plural(use.questions, 'comparison')})"
+    return f'<p>{told} <span class="{style}">{use.gain:+.2f}</span> {against}.</p>'

@@ -1,0 +1,216 @@
+"""Charts, tables and figures of the report, by hand-computed numbers."""
+
+import re
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hiexp_verl.jsonl import write_jsonl
+from hiexp_verl.report.arms import evaluations, in_short
+from hiexp_verl.report.bars import interval_bar
+from hiexp_verl.report.charts import MAX_POINTS, Line, chart, mean_and_band, thinned, ticks
+from hiexp_verl.report.cost import parts_of
+from hiexp_verl.report.curves import curves, grouped
+from hiexp_verl.report.episodes import pairs, read_again, read_played
+from hiexp_verl.report.evaluation import Evaluation
+from hiexp_verl.report.health import alarms, spans
+from hiexp_verl.report.markup import number, percent
+from hiexp_verl.report.settings import settings
+from hiexp_verl.report.training import Training
+from hiexp_verl.report.usage import uses_of
+from tests.runs import arm, dumped
+from tests.test_report import Tags
+
+# ---- charts ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "expected"),
+    [(0.0, 1.0, [0, 0.5, 1]), (0.11, 0.39, [0.1, 0.2, 0.3, 0.4]), (3, 3, None), (0, 0, None), (-1e9, 1e9, None), (1e-9, 2e-9, None)],
+)
+def test_ticks_are_few_round_and_span_the_data(low, high, expected):
+    found = ticks(low, high)
+    assert found[0] <= low <= high <= found[-1]
+    assert 2 <= len(found) <= 7
+    assert expected is None or found == pytest.approx(expected)
+
+
+@given(st.lists(st.tuples(st.integers(0, 10_000), st.floats(width=32)), max_size=200))
+def test_any_curve_can_be_drawn(points):
+    drawn = chart("reward", [Line("run", 0, points, band=[(x, y, y) for x, y in points], marks=[5.0], faint=[points])])
+    Tags(drawn)
+    assert "nan" not in drawn and "inf" not in drawn
+
+
+def test_nothing_finite_is_no_chart():
+    assert chart("reward", [Line("run", 0, [(1.0, float("nan"))])]) == chart("reward", []) == ""
+
+
+def test_long_curves_become_means_of_neighbours():
+    points = [(float(x), float(x % 2)) for x in range(2 * MAX_POINTS)]
+    thin = thinned(points)
+    assert len(thin) == MAX_POINTS and thin[0] == (0.5, 0.5) and {y for _, y in thin} == {0.5}
+    assert thinned(points[:MAX_POINTS]) == points[:MAX_POINTS]
+
+
+def test_mean_and_band_are_taken_where_all_runs_have_a_value():
+    mean, band = mean_and_band([[(1, 0.0), (2, 0.4), (3, 0.9)], [(1, 1.0), (2, 0.6)]])
+    assert mean == [(1, 0.5), (2, 0.5)] and band == [(1, 0.0, 1.0), (2, 0.4, 0.6)]
+
+
+def run(name, values=(0.1, 0.2), config=None, **more):
+    steps = {i: {"critic/score/mean": value, **more} for i, value in enumerate(values, start=1)}
+    return Training(name, steps, config=config or {})
+
+
+def test_runs_that_differ_in_seed_and_place_alone_are_one_line():
+    configs = [{"n": n, "hiexp.seed": s, "a.rollout.seed": s, "hiexp.dump_dir": f"{n}{s}"} for n in (4, 8) for s in (0, 1)]
+    groups = grouped([run(f"n{c['n']}-seed{c['hiexp.seed']}", config=c) for c in configs])
+    assert [(group.name, len(group.runs)) for group in groups] == [("n4-seed* (2 runs)", 2), ("n8-seed* (2 runs)", 2)]
+
+
+def test_runs_of_which_no_configuration_is_known_stay_apart():
+    assert len(grouped([run("a"), run("b")])) == 2
+
+
+def test_a_resume_is_marked_and_a_constant_is_told_in_words():
+    drawn = curves([replace(run("a", **{"actor/entropy": 0.5}), resumed=(2,))])
+    assert "a resumed at step 2" in drawn and "A diamond marks" in drawn
+    assert "The same in all steps of all runs: entropy 0.5." in drawn
+    assert "<h3>entropy</h3>" not in drawn
+
+
+def test_validation_has_charts_of_its_own():
+    steps = {1: {"val-core/hotpot/acc/mean@1": 0.2, "val-aux/hotpot/f1/mean@1": 0.3}, 2: {"val-core/hotpot/acc/mean@1": 0.5}}
+    drawn = curves([Training("a", steps)])
+    assert "<h3>validation: hotpot/acc/mean@1</h3>" in drawn and "<h3>validation: hotpot/f1/mean@1</h3>" in drawn
+
+
+def test_equal_steps_are_not_equal_budgets():
+    one, other = run("a", **{"perf/total_num_tokens": 1000.0}), run("b", **{"perf/total_num_tokens": 5000.0})
+    drawn = curves([one, other])
+    points = re.search(r"<h3>reward by tokens spent</h3>.*?</figure>", drawn)[0]
+    assert "<title>a, 2000: 0.2</title>" in points and "<title>b, 10000: 0.2</title>" in points
+    assert "reward by tokens" not in curves([one])
+
+
+# ---- evaluation --------------------------------------------------------------------------------------------------------
+
+
+def evaluation(*arms, **fields):
+    return Evaluation("eval", arms, {}, {}, **({"won_lost": {}} | fields))
+
+
+def test_arms_are_sorted_by_what_their_interval_says():
+    arms = [arm("base", 0.4), arm("hek", 0.6, 0.2), arm("random", 0.45, 0.05), arm("shuffled", 0.1, -0.3)]
+    assert in_short([evaluation(*arms)]) == [
+        "eval: better than base: <b>hek</b> (CEM +0.200 [+0.100, +0.300]); worse: <b>shuffled</b> (CEM -0.300 [-0.400, -0.200]); "
+        "not told apart from it: <b>random</b> (CEM +0.050 [-0.050, +0.150])."
+    ]
+
+
+def test_each_data_set_has_its_table():
+    arms = [arm(name, 0.5, gain, dataset=dataset) for dataset in ("hotpot", "2wiki") for name, gain in (("base", None), ("hek", 0.2))]
+    drawn = evaluations([evaluation(*arms, won_lost={("2wiki", "hek"): (5, 3)})])
+    assert drawn.index("<h4>hotpot</h4>") < drawn.index("<h4>2wiki</h4>") < drawn.index("5, 3")
+    assert drawn.count("+0.200") == 6  # three measures of two data sets
+
+
+def test_a_table_that_lacks_fields_is_shown_as_far_as_it_goes():
+    drawn = evaluations(
+        [evaluation({"arm": "base", "em": 0.5}, {"arm": "hek", "em": None, "em_minus_base": {"mean": 1}, "em_interval": [1]})]
+    )
+    Tags(drawn)
+    assert "0.500" in drawn and "against base" not in drawn
+
+
+def test_an_interval_is_drawn_to_scale_and_coloured_by_its_side():
+    drawn = interval_bar(0.0, -1.0, 1.0, (-1.0, 1.0), zero=True)
+    assert 'd="M4.0 8.0H116.0' in drawn and 'cx="60.0"' in drawn and 'class="interval even"' in drawn
+    assert 'class="interval up"' in interval_bar(0.5, 0.1, 1.0, (-1.0, 1.0), zero=True)
+    assert 'class="interval down"' in interval_bar(-0.5, -1.0, -0.1, (-1.0, 1.0), zero=True)
+
+
+# ---- episodes ----------------------------------------------------------------------------------------------------------
+
+
+def played(tmp_path, *episodes):
+    path = tmp_path / "000001.jsonl"
+    write_jsonl(path, episodes)
+    return read_played(path, "run", "run", {}, [])
+
+
+def test_pairs_are_of_one_step_and_question_and_those_that_differ_come_first(tmp_path):
+    found = played(
+        tmp_path,
+        *(dumped("same", 1, True, sample=0), dumped("same", 1, True, "e1-a", sample=1)),
+        *(dumped("won", 1, False, sample=0), dumped("won", 1, False, "e1-a", sample=1), dumped("won", 1, True, "e1-a", sample=2)),
+        *(dumped("lost", step, correct, *shown) for step in (1, 2) for correct, shown in ((True, ()), (False, ("e1-a",)))),
+        *(dumped("other steps", 1, True), dumped("other steps", 2, False, "e1-a")),
+    )
+    chosen = pairs(found, 10)
+    assert [(a.question_id, a.correct, b.correct) for a, b in chosen] == [("won", False, True), ("lost", True, False), ("same", True, True)]
+    assert chosen[1][0].step == 2  # of a question that came twice, the later one
+    assert pairs(found, 1) == chosen[:1]
+    texts = read_again([chosen[0][1]])
+    assert texts[chosen[0][1]].id == "won#2@1"
+
+
+def test_an_entry_is_compared_with_the_same_question_without_it(tmp_path):
+    found = played(
+        tmp_path,
+        *(dumped("q1", 1, True, "e1-a"), dumped("q1", 1, False, sample=1)),  # 1.0 - 0.1
+        *(dumped("q2", 1, False, "e1-a"), dumped("q2", 1, False, "e1-b", sample=1)),  # 0.1 - 0.1
+        dumped("q3", 1, True, "e1-a"),  # nothing to compare with
+    )
+    use = uses_of(found, [{"e1-a": {"episodes": 1, "reward": 0.3}, "e1-c": {"episodes": 2, "reward": 1.0}}])
+    assert (use["e1-a"].episodes, use["e1-a"].reward) == (4, pytest.approx((1.0 + 0.1 + 1.0 + 0.3) / 4))
+    assert (use["e1-a"].questions, use["e1-a"].gain) == (2, pytest.approx(0.45))
+    assert (use["e1-c"].episodes, use["e1-c"].reward, use["e1-c"].gain) == (2, 0.5, None)
+
+
+# ---- settings, alarms, cost --------------------------------------------------------------------------------------------
+
+
+def test_in_what_runs_differ_comes_before_what_they_share():
+    shared = {"actor_rollout_ref.model.path": "/somewhere/long/qwen", "trainer.experiment_name": "x"}
+    drawn = settings(
+        [run(str(n), config={**shared, "actor_rollout_ref.rollout.n": n, "a.b": n, "trainer.experiment_name": n}) for n in (4, 8)]
+    )
+    assert drawn.index("rollouts per question") < drawn.index("1 other setting in which they differ") < drawn.index("a.b")
+    assert drawn.index("a.b") < drawn.index("The same in all 2 runs") < drawn.index("long/qwen")
+    assert "experiment_name" not in drawn
+
+
+def test_alarms_are_told_with_their_steps():
+    steps = {step: {"hiexp/alarm/entropy": float(step in (3, 5, 6, 7)), "hiexp/alarm/reward": 0.0} for step in range(1, 9)}
+    assert alarms([Training("a", steps), Training("b", steps)]) == "<ul><li><b>alarm entropy</b> held at steps 3, 5 to 7 (a, b)</li></ul>"
+    assert alarms([run("a")]) == ""
+
+
+def test_stale_weights_are_told_but_not_of_a_run_that_strips():
+    stale = run("a", **{"training/rollout_actor_probs_pearson_corr": 0.96})
+    assert "Pearson below 0.99" in alarms([stale])
+    assert alarms([replace(stale, config={"hiexp.group.strip": True})]) == ""
+
+
+def test_spans_of_steps_are_short():
+    assert spans([4]) == "step 4"
+    assert spans(range(1, 40, 2)) == "steps 1, 3, 5, 7, 9, 11, 13, 15 and 12 times more"
+
+
+def test_what_no_part_of_a_step_accounts_for_is_other():
+    steps = [{"timing_s/step": 10.0, "timing_s/gen": 4.0, "timing_s/agent_loop/slowest": 3.0}, {"timing_s/step": 20.0, "timing_s/gen": 8.0}]
+    assert parts_of(steps) == [("other", 9.0), ("gen", 6.0)]
+    assert parts_of([{}]) == []
+
+
+def test_shares_near_the_ends_are_not_rounded_to_them():
+    assert [percent(v) for v in (0.0, 0.004, 0.414, 0.996, 1.0, float("nan"))] == ["0%", "0.4%", "41%", "99.6%", "100%", "n/a"]
+
+
+def test_numbers_are_short():
+    found = [number(v) for v in (0.123456, 3, 12.0, 0.0, 1e-5, 1e7, float("inf"), "x", 12345, True)]
+    assert found == ["0.123", "3", "12", "0", "1e-05", "1e+07", "n/a", "x", "12,345", "True"]
