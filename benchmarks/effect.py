@@ -3,10 +3,10 @@
     hiexp assets qwen-1.5b minilm
     python -m benchmarks.effect --data ../shared/data/multihop --set hotpotqa --model qwen-1.5b --out outputs/effect
 
-Rolls the policy out on questions 1 to 150 of the set, builds a HEK from these rollouts with the policy itself as the distiller, and
-evaluates 151 to 300: no experience, all of it, its parts, random and shuffled entries. Each step is a `hiexp` command and is
-resumed where it stopped; hours on 2 cores. `--data` holds questions.jsonl (id, dataset, question, answer) and
-corpus.jsonl.gz. Writes results/effect_SET_MODEL.{json,md} and the rows beside them.
+Rolls the policy out on questions 1 to 150 of the set, builds a HEK from these rollouts (distilled by the policy itself, or
+`--distiller rules`), and evaluates 151 to 300: no experience, all of it, its parts, random and shuffled entries. Each step is a
+`hiexp` command and is resumed where it stopped; hours on 2 cores. `--data` holds questions.jsonl (id, dataset, question,
+answer) and corpus.jsonl.gz. Writes results/effect_SET_MODEL.{json,md} and the rows beside them.
 """
 
 import argparse
@@ -33,6 +33,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="directory of questions.jsonl and corpus.jsonl.gz")
     parser.add_argument("--set", default="hotpotqa", help="`dataset` of the questions (default hotpotqa)")
     parser.add_argument("--model", default="qwen-1.5b", help="an asset's name, or a model directory (default qwen-1.5b)")
+    parser.add_argument("--distiller", help="as of `hiexp build` (default: the policy itself)")
     parser.add_argument("--k", type=int, default=4, help="rollouts per question (default 4)")
     parser.add_argument("--arms", default=ARMS, help=f"(default {ARMS})")
     parser.add_argument("--batch-size", type=int, default=16)
@@ -40,6 +41,7 @@ def main() -> None:
     arguments = parser.parse_args()
     machine = _machine.facts()
     model = arguments.model if Path(arguments.model).is_dir() else str(default_cache() / arguments.model)
+    distiller = arguments.distiller or f"vllm-local:{model}"
     out: Path = arguments.out / f"{arguments.set}_{Path(model).name}"
     questions = split(arguments.data / "questions.jsonl", arguments.set, out)
     common = ["--corpus", str(arguments.data / "corpus.jsonl.gz"), "--model", model, "--instructions", str(INSTRUCTIONS), "--resume"]
@@ -48,10 +50,10 @@ def main() -> None:
         hiexp("rollout", "--questions", str(questions[0]), *common, "--k", str(arguments.k), "--out", str(rollouts))
     if not (hek / "CURRENT").is_file():
         made_of = ["--trajectories", str(rollouts / "trajectories.jsonl"), "--encoder", str(default_cache() / "minilm")]
-        hiexp("build", *made_of, "--distiller", f"vllm-local:{model}", "--out", str(hek), "--resume")
+        hiexp("build", *made_of, "--distiller", distiller, "--out", str(hek), "--resume")
     played = ["--questions", str(questions[1]), *common, "--hek", str(hek), "--arms", arguments.arms]
     hiexp("eval", *played, "--batch-size", str(arguments.batch_size), "--out", str(out / "eval"))
-    write(machine, f"{arguments.set}_{Path(model).name}", out)
+    write(machine, f"{arguments.set}_{Path(model).name}", distiller.partition(":")[0], out)
 
 
 def split(path: Path, dataset: str, out: Path) -> tuple[Path, Path]:
@@ -69,14 +71,17 @@ def hiexp(*arguments: str) -> None:
     subprocess.run([sys.executable, "-m", "hiexp_verl.cli", *arguments], check=True)
 
 
-def write(machine: dict[str, Any], name: str, out: Path) -> None:
+def write(machine: dict[str, Any], name: str, distiller: str, out: Path) -> None:
     """Write what was measured: table, raw rows, what the HEK was made of."""
     table = json.loads((out / "eval" / "table.json").read_text(encoding="utf-8"))
     rollouts = json.loads((out / "rollouts" / "summary.json").read_text(encoding="utf-8"))
     with atomic_writer(RESULTS / f"effect_{name}.json") as file:
-        file.write(json.dumps({"machine": machine, "rollouts": rollouts, "table": table}, indent=1) + "\n")
+        file.write(json.dumps({"machine": machine, "rollouts": rollouts, "distiller": distiller, "table": table}, indent=1) + "\n")
     lines = [f"# Experience without training: {name}", "", *_machine.as_lines(machine), ""]
-    lines += [f"HEK of {rollouts['episodes']} rollouts, {rollouts['k']} a question.", ""]
+    lines += [
+        f"HEK of {rollouts['episodes']} rollouts, {rollouts['k']} a question, {rollouts['correct']:.2f} of them right; distiller: {distiller}.",
+        "",
+    ]
     with atomic_writer(RESULTS / f"effect_{name}.md") as file:
         file.write("\n".join(lines) + "\n" + (out / "eval" / "table.md").read_text(encoding="utf-8"))
     with gzip.GzipFile(RESULTS / f"effect_{name}.rows.jsonl.gz", "wb", mtime=0) as file:
