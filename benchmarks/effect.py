@@ -78,10 +78,8 @@ def write(machine: dict[str, Any], name: str, distiller: str, out: Path) -> None
     with atomic_writer(RESULTS / f"effect_{name}.json") as file:
         file.write(json.dumps({"machine": machine, "rollouts": rollouts, "distiller": distiller, "table": table}, indent=1) + "\n")
     lines = [f"# Experience without training: {name}", "", *_machine.as_lines(machine), ""]
-    lines += [
-        f"HEK of {rollouts['episodes']} rollouts, {rollouts['k']} a question, {rollouts['correct']:.2f} of them right; distiller: {distiller}.",
-        "",
-    ]
+    made_of = f"HEK of {rollouts['episodes']} rollouts, {rollouts['k']} a question, {rollouts['correct']:.2f} of them right"
+    lines += [f"{made_of}; distiller: {distiller}.", ""]
     with atomic_writer(RESULTS / f"effect_{name}.md") as file:
         file.write("\n".join(lines) + "\n" + (out / "eval" / "table.md").read_text(encoding="utf-8"))
     with gzip.GzipFile(RESULTS / f"effect_{name}.rows.jsonl.gz", "wb", mtime=0) as file:
