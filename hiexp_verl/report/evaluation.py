@@ -10,7 +10,7 @@ from typing import Any
 from hiexp_verl.report.find import Found
 from hiexp_verl.report.finite import finite, or_nan
 from hiexp_verl.rows import BadRow, read_rows
-from hiexp_verl.run.evaluate import BASE
+from hiexp_verl.run.eval_table import BASE
 
 MEASURES = ("em", "f1", "cem", "judge")
 
