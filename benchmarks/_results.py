@@ -102,7 +102,7 @@ def summary(folder: Path, link: str = "") -> list[str]:
 
 def figure(value: float) -> str:
     """Return a number with three significant digits, or all before the point: 0.0123, 1.20, 12,345."""
-    if abs(value) >= 100:
+    if abs(value) >= 100 or value == 0:
         return f"{value:,.0f}"
     return f"{value:#.3g}".rstrip(".")
 
