@@ -138,15 +138,10 @@ def result_of(rows: list[Row], size: Size) -> Result:
         Panel("ms a token", y, {f"{size.claim.episodes} episodes": ratios(latencies, lambda point: point.milliseconds)}),
         Panel("episodes at a time", y, {f"{size.claim.milliseconds:g} ms a token": ratios(concurrent, lambda point: point.episodes)}),
     ]
-    grown = [
-        [
-            point.episodes,
-            f"{point.milliseconds:g}",
-            point.rounds,
-            *map(figure, (found["without"], found["with"], found["with"] / found["without"])),
-        ]
-        for point, found in at.items()
-    ]
+    grown = []
+    for point, found in at.items():
+        seconds = (found["without"], found["with"], found["with"] / found["without"])
+        grown.append([point.episodes, f"{point.milliseconds:g}", point.rounds, *map(figure, seconds)])
     text = [
         *table(["episodes at a time", "ms a token", "rounds", "without, s", "with, s", "ratio"], grown),
         "",
