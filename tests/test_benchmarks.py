@@ -35,7 +35,9 @@ def test_a_claim_shows_both_figures_and_how_ours_compares():
     ]
 
 
-@pytest.mark.parametrize(("value", "text"), [(0.01234, "0.0123"), (1.2, "1.20"), (99.96, "100"), (12345.6, "12,346"), (0, "0"), (1, "1.00")])
+@pytest.mark.parametrize(
+    ("value", "text"), [(0.01234, "0.0123"), (1.2, "1.20"), (99.96, "100"), (12345.6, "12,346"), (0, "0"), (1, "1.00")]
+)
 def test_a_figure_has_three_digits_or_all_before_the_point(value, text):
     assert figure(value) == text
 
@@ -110,6 +112,19 @@ def test_the_benchmark_of_retrieval_runs(tmp_path):
     assert list(found["top_k"]) == ["64", "128"] and {len(times) for times in found["top_k"]["128"].values()} == {10}
 
 
+def test_distillation_counts_undisturbed_measurements_and_compares_with_one_request_after_another():
+    from benchmarks.distil_throughput import OURS, quiet_rounds, result_of
+
+    measured = [("offline", 40.0, 0.0), (OURS, 30.0, 0.0), (OURS, 10.0, 0.5), ("vllm, 1", 5.0, 0.0), ("vllm-local", 20.0, 0.2)]
+    rows = [{"engine": way.split(",")[0], "way": way, "tokens_per_s": rate, "others": others} for way, rate, others in measured]
+    assert quiet_rounds(rows, "vllm") == [1, 1] and quiet_rounds(rows, "vllm-local") == [0] and quiet_rounds(rows, "none") == []
+    result = result_of(rows, "")
+    # 10 tokens a second were measured while others had half of the machine; vllm-local's 20 are all that there is of it.
+    assert [(claim.ours, claim.theirs) for claim in result.claims] == [(30, 5), (30, 40), (20, 40)]
+    in_flight = int(OURS.split(", ")[1])
+    assert result.panels[0].lines["vllm"] == [(1, 5.0), (in_flight, 30.0)]
+
+
 @pytest.mark.verl
 def test_rounds_alternate_between_with_and_without_and_medians_are_of_their_point():
     pytest.importorskip("verl")
@@ -138,13 +153,14 @@ def test_rounds_alternate_between_with_and_without_and_medians_are_of_their_poin
 @pytest.mark.e2e
 @pytest.mark.verl
 @pytest.mark.assets
-def test_make_bench_runs_all_of_them(tmp_path):
-    command = [sys.executable, "-m", "benchmarks", "--size", "smoke", "--out", str(tmp_path)]
+def test_make_bench_runs_those_that_need_engines_and_summarises(tmp_path):
+    names = ["distil_throughput", "overhead"]
+    assert set(names) < set(NAMES)
+    command = [sys.executable, "-m", "benchmarks", "--size", "smoke", "--out", str(tmp_path), *names]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-3000:]
-    assert {path.stem for path in tmp_path.glob("*.svg")} == set(NAMES)
-    claims = [claim for name in NAMES for claim in json.loads((tmp_path / f"{name}.json").read_text())["claims"]]
-    assert all(f"| {claim['what']}, " in (tmp_path / "README.md").read_text() for claim in claims)
+    claims = [claim for name in names for claim in json.loads((tmp_path / f"{name}.json").read_text())["claims"]]
+    assert len(claims) == 5 and all(f"| {claim['what']}, " in (tmp_path / "README.md").read_text() for claim in claims)
 
 
 def smoke(folder, name):
