@@ -34,11 +34,12 @@ class Claim:
 
 @dataclass(frozen=True)
 class Panel:
-    """Axes of the plot; points are (x, y), both axes logarithmic in base 2 and 10."""
+    """Axes of the plot; points are (x, y), both axes logarithmic, but y of a ratio."""
 
     x: str
     y: str
     lines: dict[str, list[tuple[float, float]]]
+    ratio: bool = False
 
 
 @dataclass(frozen=True)
@@ -123,7 +124,11 @@ def plot(panels: Sequence[Panel], path: Path) -> None:
             for style, (label, points) in zip(("o-", "s--", "^:", "d-."), panel.lines.items(), strict=False):
                 axis.plot(*zip(*points, strict=True), style, label=label)
             axis.set_xscale("log", base=2)
-            axis.set_yscale("log")
+            if not panel.ratio:
+                axis.set_yscale("log")
+                least, most = axis.get_ylim()
+                axis.yaxis.set_major_formatter("{x:g}")
+                axis.yaxis.set_minor_formatter("{x:g}" if most < 10 * least else "")
             ticks = sorted({x for points in panel.lines.values() for x, _ in points})
             axis.set_xticks(ticks, [f"{x:,g}" for x in ticks], rotation=45 if len(ticks) > 5 else 0)
             axis.set(xlabel=panel.x, ylabel=panel.y)
