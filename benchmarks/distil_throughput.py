@@ -151,7 +151,8 @@ def served(model: Path, in_flight: Sequence[int]) -> Iterator[dict[str, Run]]:
     """What `vllm:DIR` does, and the same with other numbers of requests in flight."""
     with open_model(str(model)) as client:
         numbers = [concurrency_for("vllm"), *in_flight]
-        yield {served_way(n): answering(ChatClient(client.base_url, client.model, concurrency=n)) for n in numbers}
+        # Few at a time are slow, and their rate needs no more than eight times as many prompts.
+        yield {served_way(n): answering(ChatClient(client.base_url, client.model, concurrency=n), 8 * n) for n in numbers}
 
 
 @contextmanager
@@ -161,12 +162,12 @@ def local(model: Path) -> Iterator[dict[str, Run]]:
         yield {LOCAL: answering(loaded)}
 
 
-def answering(model: Any) -> Run:
-    """Measure the distillers' source of answers."""
+def answering(model: Any, most: int | None = None) -> Run:
+    """Measure the distillers' source of answers, on at most so many prompts."""
 
     def run(conversations: Conversations) -> tuple[int, float]:
         answers = ModelAnswers(model, "benchmark")
-        answers.answer(conversations, 0, "")
+        answers.answer(conversations[:most], 0, "")
         return answers.usage.completion_tokens, answers.usage.seconds
 
     return run
