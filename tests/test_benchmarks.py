@@ -121,6 +121,7 @@ def test_distillation_counts_undisturbed_measurements_and_compares_with_one_requ
     result = result_of(rows, "")
     # 10 tokens a second were measured while others had half of the machine; vllm-local's 20 are all that there is of it.
     assert [(claim.ours, claim.theirs) for claim in result.claims] == [(30, 5), (30, 40), (20, 40)]
+    assert ["other work" in claim.what for claim in result.claims] == [False, False, True]
     in_flight = int(OURS.split(", ")[1])
     assert result.panels[0].lines["vllm"] == [(1, 5.0), (in_flight, 30.0)]
 
