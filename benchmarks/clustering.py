@@ -1,30 +1,57 @@
 """Ward linkage of N x 384 vectors: ours against scikit-learn's dense one, in one run; each measurement in a fresh process.
 
-    python -m benchmarks.clustering
+    python -m benchmarks.clustering [--size smoke|bench|long]
 
-writes benchmarks/results/clustering.{json,md,svg}: seconds, peak memory, adjusted Rand index, ratio, growth.
+Seconds, peak memory, and the adjusted Rand index of the two clusterings, which must be 1: both are exact.
 """
 
-import argparse
 import json
-import resource
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from benchmarks._machine import as_lines, facts
+from benchmarks import _machine
+from benchmarks._results import Claim, Panel, Result, command_line, figure, folder_of, publish, table
 
-RESULTS = Path(__file__).parent / "results"
-BOTH, OURS_ONLY = (1_000, 2_000, 5_000, 10_000, 20_000), (50_000, 100_000)
+OURS, THEIRS = "ours", "scikit-learn"
 DIMENSIONS, PER_CLOUD = 384, 8
 
 
+@dataclass(frozen=True)
+class Size:
+    both: tuple[int, ...]  # numbers of vectors
+    ours_only: tuple[int, ...] = ()
+
+
+_BOTH = (1_000, 2_000, 5_000, 10_000, 20_000)
+SIZES = {"smoke": Size((200,), (400,)), "bench": Size(_BOTH, (50_000,)), "long": Size(_BOTH, (50_000, 100_000))}
+
+
+def main() -> None:
+    """Run all sizes, write the results."""
+    parser = command_line(__doc__)
+    parser.add_argument("--measure", nargs=3, metavar=("WHO", "ROWS", "LABELS"), help="one measurement, for this program itself")
+    arguments = parser.parse_args()
+    if arguments.measure:
+        who, rows, labels = arguments.measure
+        measure(who, int(rows), Path(labels))
+        return
+    machine, size, folder = _machine.facts(), SIZES[arguments.size], folder_of(arguments)
+    folder.mkdir(parents=True, exist_ok=True)
+    measured = []
+    for rows in (*size.both, *size.ours_only):
+        measured.append(compare(rows, rows in size.both, folder))
+        print(json.dumps(measured[-1]), flush=True)
+    publish("clustering", machine, result_of(measured), folder)
+
+
 def vectors(rows: int) -> np.ndarray:
-    """Return noisy clouds of about 8 unit vectors each, as the titles of a bank are: many kinds of question, some of each."""
+    """Return noisy clouds of about 8 unit vectors each, as the titles of a HEK are: many kinds of question, some of each."""
     draw = np.random.default_rng(0)
     centres = draw.normal(size=(rows // PER_CLOUD, DIMENSIONS))
     noisy = centres[draw.integers(0, len(centres), rows)] + 0.7 * draw.normal(size=(rows, DIMENSIONS))
@@ -33,97 +60,76 @@ def vectors(rows: int) -> np.ndarray:
 
 def measure(who: str, rows: int, out: Path) -> None:
     """Cluster once; print seconds and memory as JSON, leave the labels in a file."""
+    cluster = ours if who == OURS else theirs
+    cluster(vectors(2 * PER_CLOUD))  # whatever is imported at the first use
     data = vectors(rows)
-    if who == "ours":
-        from hiexp_verl.build.cluster import height_for
-        from hiexp_verl.build.ward import ward_tree
-
-        before, started = _peak_gib(), time.perf_counter()
-        tree = ward_tree(data)
-        labels = tree.cut(height_for(tree, PER_CLOUD))
-    else:
-        from sklearn.cluster import AgglomerativeClustering
-
-        before, started = _peak_gib(), time.perf_counter()
-        labels = AgglomerativeClustering(n_clusters=round(rows / PER_CLOUD), linkage="ward").fit_predict(data)
+    before, started = _machine.peak_gib(), time.perf_counter()
+    labels = cluster(data)
     seconds = time.perf_counter() - started
     np.save(out, labels)
-    print(json.dumps({"who": who, "rows": rows, "seconds": seconds, "peak_gib": _peak_gib(), "peak_gib_before": before}))
+    print(json.dumps({"seconds": seconds, "peak_gib": _machine.peak_gib(), "peak_gib_before": before}))
 
 
-def _peak_gib() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+def ours(vectors_N_D: np.ndarray) -> np.ndarray:
+    from hiexp_verl.build.cluster import height_for
+    from hiexp_verl.build.ward import ward_tree
+
+    tree = ward_tree(vectors_N_D)
+    return tree.cut(height_for(tree, PER_CLOUD))
 
 
-def main() -> None:
-    """Run all sizes, write the results."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--measure", nargs=3, metavar=("WHO", "ROWS", "OUT"), help=argparse.SUPPRESS)
-    parser.add_argument("--most", type=int, default=100_000, help="leave out larger sizes (default 100000)")
-    arguments = parser.parse_args()
-    if arguments.measure:
-        who, rows, out = arguments.measure
-        measure(who, int(rows), Path(out))
-        return
-    machine = facts()
-    RESULTS.mkdir(exist_ok=True)
-    table: list[dict[str, Any]] = []
-    for rows in [n for n in (*BOTH, *OURS_ONLY) if n <= arguments.most]:
-        found = {who: _in_a_process(who, rows) for who in (("ours", "scikit-learn") if rows in BOTH else ("ours",))}
-        row: dict[str, Any] = {"rows": rows, "seconds": found["ours"][0]["seconds"], "peak_gib": found["ours"][0]["peak_gib"]}
-        if "scikit-learn" in found:
-            from sklearn.metrics import adjusted_rand_score
+def theirs(vectors_N_D: np.ndarray) -> np.ndarray:
+    from sklearn.cluster import AgglomerativeClustering
 
-            theirs = found["scikit-learn"][0]
-            row |= {"theirs_seconds": theirs["seconds"], "theirs_peak_gib": theirs["peak_gib"]}
-            row |= {"ratio": theirs["seconds"] / row["seconds"], "rand": adjusted_rand_score(found["ours"][1], found["scikit-learn"][1])}
-        table.append(row)
-        print(json.dumps(row), flush=True)
-    (RESULTS / "clustering.json").write_text(json.dumps({"machine": machine, "rows": table}, indent=1) + "\n", encoding="utf-8")
-    (RESULTS / "clustering.md").write_text(_markdown(machine, table), encoding="utf-8")
-    _plot(table, RESULTS / "clustering.svg")
+    return AgglomerativeClustering(n_clusters=round(len(vectors_N_D) / PER_CLOUD), linkage="ward").fit_predict(vectors_N_D)
 
 
-def _in_a_process(who: str, rows: int) -> tuple[dict[str, Any], np.ndarray]:
-    labels = RESULTS / f".labels-{who}-{rows}.npy"
+def compare(rows: int, both: bool, folder: Path) -> dict[str, Any]:
+    """Return what each took of so many vectors."""
+    found = {who: _in_a_process(who, rows, folder) for who in ((OURS, THEIRS) if both else (OURS,))}
+    row: dict[str, Any] = {"rows": rows, **{who: numbers for who, (numbers, _) in found.items()}}
+    if both:
+        from sklearn.metrics import adjusted_rand_score
+
+        row["rand"] = float(adjusted_rand_score(found[OURS][1], found[THEIRS][1]))
+    return row
+
+
+def _in_a_process(who: str, rows: int, folder: Path) -> tuple[dict[str, float], np.ndarray]:
+    labels = folder / f".labels-{who}-{rows}.npy"
     command = [sys.executable, "-m", "benchmarks.clustering", "--measure", who, str(rows), str(labels)]
     try:
-        printed = subprocess.run(command, check=True, capture_output=True, text=True, cwd=RESULTS.parents[1]).stdout
+        printed = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
         return json.loads(printed.splitlines()[-1]), np.load(labels)
     finally:
         labels.unlink(missing_ok=True)
 
 
-def _markdown(machine: dict[str, Any], table: list[dict[str, Any]]) -> str:
-    lines = ["# Ward linkage against scikit-learn's", "", *as_lines(machine), ""]
-    lines += [
-        f"Noisy clouds of about {PER_CLOUD} unit vectors of {DIMENSIONS} dimensions; the whole tree, cut to N / {PER_CLOUD} clusters.",
-        "",
+def result_of(measured: list[dict[str, Any]]) -> Result:
+    """Return claims at the largest size that both did, and growth."""
+    largest = [row for row in measured if THEIRS in row][-1]
+    what = f"Ward's tree of {largest['rows']:,} x {DIMENSIONS}"
+    instead = "scikit-learn's AgglomerativeClustering"
+    claims = [
+        Claim(f"{what}{suffix}", unit, "less", largest[OURS][key], instead, largest[THEIRS][key])
+        for key, unit, suffix in (("seconds", "s", ""), ("peak_gib", "GiB", ", memory"))
     ]
-    lines += ["| vectors | ours s | ours GiB | scikit-learn s | scikit-learn GiB | times faster | adjusted Rand index |"]
-    lines += ["| ---: | ---: | ---: | ---: | ---: | ---: | ---: |"]
-    for r in table:
-        theirs = "- | - | - | -"
-        if "ratio" in r:
-            theirs = f"{r['theirs_seconds']:.1f} | {r['theirs_peak_gib']:.2f} | {r['ratio']:.1f} | {r['rand']:.4f}"
-        lines.append(f"| {r['rows']:,} | {r['seconds']:.2f} | {r['peak_gib']:.2f} | {theirs} |")
-    return "\n".join([*lines, "", "![growth](clustering.svg)", ""])
-
-
-def _plot(table: list[dict[str, Any]], path: Path) -> None:
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(9, 3.6), layout="constrained")
-    for axis, ours, theirs, unit in zip(
-        figure.subplots(1, 2), ("seconds", "peak_gib"), ("theirs_seconds", "theirs_peak_gib"), ("seconds", "peak GiB"), strict=True
-    ):
-        axis.loglog([r["rows"] for r in table], [r[ours] for r in table], "o-", label="ours")
-        both = [r for r in table if theirs in r]
-        axis.loglog([r["rows"] for r in both], [r[theirs] for r in both], "s--", label="scikit-learn")
-        axis.set(xlabel="vectors", ylabel=unit)
-        axis.grid(visible=True, which="both", alpha=0.3)
-        axis.legend()
-    figure.savefig(path)
+    panels = [
+        Panel("vectors", y, {who: [(row["rows"], row[who][key]) for row in measured if who in row] for who in (OURS, THEIRS)})
+        for key, y in (("seconds", "seconds"), ("peak_gib", "peak GiB"))
+    ]
+    rows = []
+    for row in measured:
+        mine = [f"{row['rows']:,}", figure(row[OURS]["seconds"]), figure(row[OURS]["peak_gib"])]
+        other = ["-"] * 4
+        if THEIRS in row:
+            their = row[THEIRS]
+            other = [figure(x) for x in (their["seconds"], their["peak_gib"], their["seconds"] / row[OURS]["seconds"])]
+            other.append(f"{row['rand']:.4f}")
+        rows.append([*mine, *other])
+    head = ["vectors", "ours, s", "ours, GiB", "scikit-learn, s", "scikit-learn, GiB", "times faster", "adjusted Rand index"]
+    setting = f"Noisy clouds of about {PER_CLOUD} unit vectors; the whole tree, cut to N / {PER_CLOUD} clusters."
+    return Result("Ward linkage against scikit-learn's", claims, panels, {"measured": measured}, [setting, "", *table(head, rows)])
 
 
 if __name__ == "__main__":

@@ -1,40 +1,71 @@
-"""What concurrent retrieval costs beside its two bare parts: the encoder, and one matrix product.
+"""What concurrent retrieval costs beside its two bare parts, the encoder and one matrix product, and what it saves.
 
-    python -m benchmarks.retrieval [--quick]
+    python -m benchmarks.retrieval [--size smoke|bench|long] [--encoder DIR]
 
-Look-ups: 256 callers ask `LocalRetrieval.experience` for distinct queries, each the next when it has its answer; the yardstick
-is `encoder.encode_queries` on the same queries, 64 at a time, in the same process. Top-k: `Retriever.retrieve_vectors` for a
-batch of 64 queries over 32,000 x 384, every query with its own entries hidden; the yardstick is the product of the two
-matrices. Both sides alternate within one run; medians, and the ratio of the medians. Writes results/retrieval.{json,md}.
+Look-ups: 256 callers ask `LocalRetrieval.experience` for distinct queries, each the next when it has its answer. Beside it one
+call of the encoder for each query, as an agent's tool would do by itself, and as a yardstick the encoder alone in batches of 64.
+Top-k: `Retriever.retrieve_vectors` for a batch of 64 queries, every query with its own entries hidden. Beside it
+sentence-transformers' `semantic_search`, which hides nothing, and as a yardstick the product of the two matrices. All ways take
+turns within one run; medians. Growth: over the callers or the size of the batch, and over the entries.
 """
 
-import argparse
 import asyncio
-import json
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from benchmarks import _machine
+from benchmarks._results import Claim, Panel, Result, command_line, figure, folder_of, publish, table
 from hiexp_verl.assets import default_cache
 from hiexp_verl.config import HiExpConfig, SearchConfig
 from hiexp_verl.encoder import Encoder, EncoderIdentity, load_encoder
 from hiexp_verl.hek import HEK, Header, Retriever
-from hiexp_verl.jsonl import atomic_writer
 from hiexp_verl.plugin.retrieval import LocalRetrieval
 from hiexp_verl.run.lookup import ExperienceRequest
 from hiexp_verl.types import Entry
 
-RESULTS = Path(__file__).parent / "results"
-CALLERS, BATCH, TOP_K = 256, 64, 5
-ENTRIES, TITLES, DIMENSIONS = 32_000, 2_000, 384
+BATCH, TOP_K, DIMENSIONS = 64, 5, 384
+OURS, BATCHED, SINGLE = "ours", "encoder alone, batches", "one call of the encoder a query"
+PRODUCT, SEARCH = "matrix product alone", "semantic_search"
 _NOUNS = ("capital", "river", "composer", "battle", "novel", "bridge", "film", "queen", "museum", "island", "engine", "planet")
 _VERBS = ("crosses", "was written in", "borders", "is named after", "was founded by", "won against", "flows through", "succeeded")
+
+Ways = dict[str, Callable[[], Any]]
+Measured = dict[str, list[float]]
+
+
+@dataclass(frozen=True)
+class Size:
+    rounds: int
+    queries: int  # of a round, each way; one at a time is so slow that it gets an eighth
+    callers: tuple[int, ...]
+    entries: tuple[int, ...]
+    claimed: tuple[int, int] = (256, 32_000)  # callers, entries
+    titles: int = 2_000  # entries of the HEK that is looked up in
+
+
+SIZES = {
+    "smoke": Size(1, 8, (2, 4), (64, 128), (4, 128), titles=100),
+    "bench": Size(3, 512, (1, 4, 16, 64, 256), (1_000, 4_000, 32_000, 128_000)),
+    "long": Size(7, 2_048, (1, 4, 16, 64, 256, 1_024), (1_000, 4_000, 32_000, 128_000, 512_000)),
+}
+
+
+def main() -> None:
+    """Measure, print, write."""
+    parser = command_line(__doc__)
+    parser.add_argument("--encoder", default=str(default_cache() / "minilm"))
+    arguments = parser.parse_args()
+    machine, size = _machine.facts(), SIZES[arguments.size]
+    found = lookups(arguments.encoder, size)
+    ranked = {entries: top_k(entries, 10 * size.rounds) for entries in size.entries}
+    publish("retrieval", machine, result_of(found, ranked, size), folder_of(arguments))
 
 
 def queries(count: int, seed: int = 0) -> list[str]:
@@ -47,43 +78,41 @@ def queries(count: int, seed: int = 0) -> list[str]:
     return [f"which {words(seed * count + number)}" for number in range(count)]
 
 
-def main() -> None:
-    """Measure, print, write."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--encoder", default=str(default_cache() / "minilm"))
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--quick", action="store_true", help="three rounds of fewer queries, for a look and not for the record")
-    arguments = parser.parse_args()
-    machine = _machine.facts()
-    rounds, count = (3, 512) if arguments.quick else (arguments.rounds, 2_048)
-    found = {"lookup": lookups(arguments.encoder, rounds, count), "top_k": top_k(10 * rounds)}
-    report(machine, found, write=not arguments.quick)
-
-
-def lookups(encoder_spec: str, rounds: int, count: int) -> dict[str, Any]:
-    """Return queries per second of the bare encoder and of the retrieval, one of each a round."""
+def lookups(encoder_spec: str, size: Size) -> dict[int, Measured]:
+    """Return queries a second of every way, one of each a round, by callers or size of the batch."""
     encoder = load_encoder(encoder_spec)
     with tempfile.TemporaryDirectory() as folder:
-        settings = write_inputs(Path(folder), encoder, encoder_spec)
-        retrieval = LocalRetrieval(settings)
-        rates: dict[str, list[float]] = {"bare": [], "ours": []}
+        retrieval = LocalRetrieval(write_inputs(Path(folder), encoder, encoder_spec, size.titles))
         encoder.encode_queries(queries(BATCH, seed=10_000))
-        asyncio.run(all_callers(retrieval, queries(BATCH, seed=10_001)))
-        for number in range(rounds):
-            asked = queries(count, seed=number)  # new ones each round: those of before are remembered
-            ways: dict[str, Callable[[], Any]] = {
-                "bare": lambda asked=asked: [encoder.encode_queries(asked[i : i + BATCH]) for i in range(0, count, BATCH)],
-                "ours": lambda asked=asked: asyncio.run(all_callers(retrieval, asked)),
-            }
-            for way in sorted(ways, reverse=bool(number % 2)):
-                rates[way].append(count / seconds_of(ways[way]))
-    return summary(rates, "ours", "bare")
+        asyncio.run(all_callers(retrieval, queries(BATCH, seed=10_001), BATCH))
+        found: dict[int, Measured] = {}
+        for callers in size.callers:
+            rounds = []
+            for number in range(size.rounds):
+                count = size.queries // (8 if callers < 4 else 1)
+                asked = queries(count, seed=1_000 * callers + number)  # new ones each time: those of before are remembered
+                ways: Ways = {
+                    BATCHED: lambda asked=asked, n=callers: one_batch_after_another(encoder, asked, min(n, BATCH)),
+                    OURS: lambda asked=asked, n=callers: asyncio.run(all_callers(retrieval, asked, n)),
+                }
+                if callers == size.claimed[0]:
+                    ways[SINGLE] = lambda asked=asked: one_batch_after_another(encoder, asked[: len(asked) // 8], 1)
+                seconds = in_turns(ways, number)
+                rounds.append({way: (count // 8 if way == SINGLE else count) / seconds[way] for way in ways})
+            found[callers] = {way: [each[way] for each in rounds] for way in rounds[0]}
+            print(f"{callers} callers, queries a second: {medians(found[callers])}", flush=True)
+    return found
 
 
-def write_inputs(folder: Path, encoder: Encoder, encoder_spec: str) -> HiExpConfig:
-    """Write a HEK of 2,000 entries and a corpus of one passage."""
-    titles = queries(TITLES, seed=20_000)
-    levels = ["e1"] * (TITLES * 8 // 10) + ["e2"] * (TITLES * 15 // 100) + ["e3"] * (TITLES * 5 // 100)
+def one_batch_after_another(encoder: Encoder, asked: Sequence[str], batch: int) -> None:
+    for start in range(0, len(asked), batch):
+        encoder.encode_queries(asked[start : start + batch])
+
+
+def write_inputs(folder: Path, encoder: Encoder, encoder_spec: str, count: int) -> HiExpConfig:
+    """Write a HEK of so many entries (a multiple of 20) and a corpus of one passage."""
+    titles = queries(count, seed=20_000)
+    levels = ["e1"] * (count * 80 // 100) + ["e2"] * (count * 15 // 100) + ["e3"] * (count * 5 // 100)
     entries = tuple(
         Entry(f"{level}-{i:05d}", level, title, f"Search for what {title} first.", questions=(f"q{i}",))  # type: ignore[arg-type]
         for i, (level, title) in enumerate(zip(levels, titles, strict=True))
@@ -94,81 +123,101 @@ def write_inputs(folder: Path, encoder: Encoder, encoder_spec: str) -> HiExpConf
     return HiExpConfig(hek=str(folder / "hek"), encoder=encoder_spec, search=SearchConfig(corpus=str(corpus)))
 
 
-async def all_callers(retrieval: LocalRetrieval, asked: list[str]) -> None:
-    """Ask everything, 256 at a time, alternately for the start and for a step."""
+async def all_callers(retrieval: LocalRetrieval, asked: list[str], callers: int) -> None:
+    """Ask everything, so many at a time, alternately for the start and for a step."""
     left = iter(enumerate(asked))
 
     async def caller() -> None:
         for number, text in left:
-            await retrieval.experience(ExperienceRequest("step" if number % 4 else "start", text, f"q{number % TITLES}", text))
+            await retrieval.experience(ExperienceRequest("step" if number % 4 else "start", text, f"q{number}", text))
 
-    await asyncio.gather(*(caller() for _ in range(CALLERS)))
+    await asyncio.gather(*(caller() for _ in range(callers)))
 
 
-def top_k(rounds: int) -> dict[str, Any]:
-    """Return milliseconds of the bare product and of the retrieval of a batch."""
+def top_k(entry_count: int, rounds: int) -> Measured:
+    """Return milliseconds of every way for a batch over so many entries."""
+    from sentence_transformers.util import semantic_search
+
     draw = np.random.default_rng(0)
-    vectors_E_D, queries_N_D = (unit(draw.normal(size=(n, DIMENSIONS))) for n in (ENTRIES, BATCH))
-    entries = tuple(Entry(f"e1-{i:05d}", "e1", f"t{i}", "d", questions=(f"q{i // 2}",)) for i in range(ENTRIES))
+    vectors_E_D, queries_N_D = (unit(draw.normal(size=(n, DIMENSIONS))) for n in (entry_count, BATCH))
+    entries = tuple(Entry(f"e1-{i:06d}", "e1", f"t{i}", "d", questions=(f"q{i // 2}",)) for i in range(entry_count))
 
     class Nobody:
         identity = EncoderIdentity("none", "", "", "", DIMENSIONS)
 
     retriever = Retriever(HEK(Header(Nobody.identity), entries, vectors_E_D), Nobody())  # type: ignore[arg-type]
     own = [f"q{i}" for i in range(BATCH)]
-    times: dict[str, list[float]] = {"bare": [], "ours": []}
-    ways: dict[str, Callable[[], Any]] = {
-        "bare": lambda: queries_N_D @ vectors_E_D.T,
-        "ours": lambda: retriever.retrieve_vectors(queries_N_D, ["e1"], TOP_K, exclude_questions=own),
+    ways: Ways = {
+        PRODUCT: lambda: queries_N_D @ vectors_E_D.T,
+        OURS: lambda: retriever.retrieve_vectors(queries_N_D, ["e1"], TOP_K, exclude_questions=own),
+        SEARCH: lambda: semantic_search(queries_N_D, vectors_E_D, top_k=TOP_K),  # type: ignore[arg-type]
     }
-    for way in ways.values():
-        way()
-    for number in range(rounds):
-        for way in sorted(ways, reverse=bool(number % 2)):
-            times[way].append(1000 * seconds_of(ways[way]))
-    return summary(times, "ours", "bare")
+    in_turns(ways, 0)
+    taken = [in_turns(ways, number) for number in range(rounds)]
+    found = {way: [1000 * each[way] for each in taken] for way in ways}
+    print(f"{entry_count} entries, milliseconds: {medians(found)}", flush=True)
+    return found
 
 
 def unit(vectors_N_D: np.ndarray) -> np.ndarray:
     return (vectors_N_D / np.linalg.norm(vectors_N_D, axis=1, keepdims=True)).astype(np.float32)
 
 
-def seconds_of(work: Callable[[], Any]) -> float:
-    started = time.perf_counter()
-    work()
-    return time.perf_counter() - started
+def in_turns(ways: Ways, number: int) -> dict[str, float]:
+    """Return seconds of each way; the order moves on by one from round to round."""
+    names = list(ways)
+    seconds = {}
+    for name in names[number % len(names) :] + names[: number % len(names)]:
+        started = time.perf_counter()
+        ways[name]()
+        seconds[name] = time.perf_counter() - started
+    return seconds
 
 
-def summary(measured: dict[str, list[float]], ours: str, bare: str) -> dict[str, Any]:
-    """Return medians, their ratio, and the ratios of the single rounds."""
-    medians = {name: statistics.median(values) for name, values in measured.items()}
-    pairs = sorted(a / b for a, b in zip(measured[ours], measured[bare], strict=True))
-    return {
-        "medians": {name: round(value, 2) for name, value in medians.items()},
-        "ratio": round(medians[ours] / medians[bare], 3),
-        "ratio_of_rounds": [round(pairs[round(share * (len(pairs) - 1))], 3) for share in (0, 0.25, 0.5, 0.75, 1)],
-        "raw": {name: [round(value, 3) for value in values] for name, values in measured.items()},
-    }
+def medians(found: Measured) -> dict[str, float]:
+    return {way: round(statistics.median(values), 2) for way, values in found.items()}
 
 
-def report(machine: dict[str, Any], found: dict[str, Any], write: bool) -> None:
-    """Print a table; write it and the raw numbers."""
-    rows = [
-        (f"look-ups a second, {CALLERS} callers, 2,000 entries", "encoder alone, batches of 64", found["lookup"], "at least 0.8"),
-        ("milliseconds for the top 5 of 64 queries, 32,000 x 384", "matrix product", found["top_k"], "at most 1.5"),
+def result_of(found: dict[int, Measured], ranked: dict[int, Measured], size: Size) -> Result:
+    """Return claims where they are made, and growth."""
+    callers, entries = size.claimed
+    rates, times = medians(found[callers]), medians(ranked[entries])
+    looked_up = f"Look-ups of {callers} callers in {size.titles:,} entries"
+    best = f"Top {TOP_K} of {BATCH} queries over {entries:,} x {DIMENSIONS}, own entries hidden"
+    claims = [
+        Claim(looked_up, "a second", "more", rates[OURS], SINGLE, rates[SINGLE]),
+        Claim(looked_up, "a second", "more", rates[OURS], f"{BATCHED} of {min(callers, BATCH)}", rates[BATCHED], "at least 0.8"),
+        Claim(best, "ms", "less", times[OURS], f"sentence-transformers' {SEARCH}, nothing hidden", times[SEARCH]),
+        Claim(best, "ms", "less", times[OURS], PRODUCT, times[PRODUCT], "at most 1.5"),
     ]
-    lines = ["# Retrieval against its bare parts", "", *_machine.as_lines(machine), ""]
-    lines += ["| what | ours | yardstick | | ratio | single rounds: least, quartiles, most | wanted |"]
-    lines += ["| --- | ---: | ---: | --- | ---: | --- | --- |"]
-    for what, yardstick, row, wanted in rows:
-        medians, spread = row["medians"], ", ".join(map(str, row["ratio_of_rounds"]))
-        lines.append(f"| {what} | {medians['ours']} | {medians['bare']} | {yardstick} | {row['ratio']} | {spread} | {wanted} |")
-    print("\n".join(lines))
-    if write:
-        with atomic_writer(RESULTS / "retrieval.json") as file:
-            file.write(json.dumps({"machine": machine, **found}, indent=1) + "\n")
-        with atomic_writer(RESULTS / "retrieval.md") as file:
-            file.write("\n".join(lines) + "\n")
+    panels = [
+        Panel("callers, or size of the batch (at most 64)", "queries a second", lines_of(found, (OURS, BATCHED))),
+        Panel("entries", f"milliseconds for {BATCH} queries", lines_of(ranked, (OURS, SEARCH, PRODUCT))),
+    ]
+    text = [
+        *table(["callers", "ours, queries a second", BATCHED, SINGLE], rows_of(found, (OURS, BATCHED, SINGLE))),
+        "",
+        *table(["entries", "ours, ms", SEARCH, PRODUCT], rows_of(ranked, (OURS, SEARCH, PRODUCT))),
+        "",
+        f"Medians of {size.rounds} and of {10 * size.rounds} rounds; the middle half of the ratios of single rounds: "
+        f"{spread(found[callers], OURS, BATCHED)} of the encoder alone, {spread(ranked[entries], OURS, PRODUCT)} of the product.",
+    ]
+    return Result("Retrieval against its bare parts", claims, panels, {"lookups": found, "top_k": ranked}, text)
+
+
+def lines_of(found: dict[int, Measured], ways: Sequence[str]) -> dict[str, list[tuple[float, float]]]:
+    return {way: [(n, medians(measured)[way]) for n, measured in found.items()] for way in ways}
+
+
+def rows_of(found: dict[int, Measured], ways: Sequence[str]) -> list[list[str]]:
+    return [[f"{n:,}", *(figure(medians(measured)[way]) if way in measured else "-" for way in ways)] for n, measured in found.items()]
+
+
+def spread(measured: Measured, ours: str, bare: str) -> str:
+    """Return the first and the last quartile of the ratios."""
+    ratios = [a / b for a, b in zip(measured[ours], measured[bare], strict=True)]
+    least, most = np.quantile(ratios, (0.25, 0.75))
+    return f"{least:.2f} to {most:.2f}"
 
 
 if __name__ == "__main__":

@@ -1,0 +1,138 @@
+"""What every benchmark leaves: NAME.json (all raw numbers), NAME.md (claims, tables) and NAME.svg (growth), with the machine's facts."""
+
+import argparse
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from benchmarks import _machine
+from hiexp_verl.jsonl import atomic_writer
+
+RESULTS = Path(__file__).parent / "results"
+SIZES = ("smoke", "bench", "long")  # does it run at all; minutes on two cores; for the record
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A figure of ours beside that of what one would use instead, from the same run."""
+
+    what: str
+    unit: str
+    better: Literal["less", "more"]
+    ours: float
+    instead: str  # of ours
+    theirs: float
+    wanted: str = ""  # of the ratio, where there is a goal
+
+    @property
+    def ratio(self) -> float:
+        """Ours for one of theirs."""
+        return self.ours / self.theirs
+
+
+@dataclass(frozen=True)
+class Panel:
+    """Axes of the plot; points are (x, y), both axes logarithmic, but y of a ratio."""
+
+    x: str
+    y: str
+    lines: dict[str, list[tuple[float, float]]]
+    ratio: bool = False
+
+
+@dataclass(frozen=True)
+class Result:
+    """What one benchmark found."""
+
+    title: str
+    claims: Sequence[Claim]
+    panels: Sequence[Panel]
+    raw: dict[str, Any]
+    text: Sequence[str] = field(default=())  # further lines of Markdown
+
+
+def command_line(description: str | None) -> argparse.ArgumentParser:
+    """Return a parser with the two options that every benchmark has."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--size", choices=SIZES, default="bench", help="smoke: whether it runs; bench: minutes; long: for the record")
+    parser.add_argument("--out", type=Path, help="default: benchmarks/results, and a folder of its name in it for another size than bench")
+    return parser
+
+
+def folder_of(arguments: argparse.Namespace) -> Path:
+    """Return where results go."""
+    return arguments.out or (RESULTS if arguments.size == "bench" else RESULTS / arguments.size)
+
+
+def publish(name: str, machine: dict[str, Any], result: Result, folder: Path) -> None:
+    """Write the three files, the JSON last, and print the claims."""
+    plot(result.panels, folder / f"{name}.svg")
+    lines = [f"# {result.title}", "", *_machine.as_lines(machine), "", *claims_table(result.claims), "", *result.text]
+    with atomic_writer(folder / f"{name}.md") as file:
+        file.write("\n".join([*lines, *([""] if result.text else []), f"![growth]({name}.svg)", ""]))
+    with atomic_writer(folder / f"{name}.json") as file:
+        claims = [asdict(claim) for claim in result.claims]
+        file.write(json.dumps({"title": result.title, "machine": machine, "claims": claims, **result.raw}, indent=1) + "\n")
+    print("\n".join(claims_table(result.claims)), flush=True)
+
+
+def claims_table(claims: Sequence[Claim]) -> list[str]:
+    """Return the claims as a Markdown table."""
+    rows = [[*_cells(claim), claim.wanted] for claim in claims]
+    return table(["", "ours", "instead", "ratio", "wanted"], rows, numbers={1, 3})
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[object]], numbers: set[int] | None = None) -> list[str]:
+    """Return a Markdown table; the columns of `numbers` (all, where it is None) stand to the right."""
+    rules = ["---:" if numbers is None or i in numbers else "---" for i in range(len(head))]
+    return [f"| {' | '.join(map(str, row))} |" for row in (head, rules, *rows)]
+
+
+def summary(folder: Path, link: str = "") -> list[str]:
+    """Return one table of the claims of all benchmarks whose results lie in a folder; `link` leads to that folder."""
+    rows: list[list[str]] = []
+    for path in sorted(folder.glob("*.json")):
+        found = json.loads(path.read_text(encoding="utf-8"))
+        if "claims" in found:
+            when = f"[{found['machine']['date']}, {found['machine']['commit']}]({link}{path.stem}.md)"
+            rows += [[*_cells(Claim(**claim)), when] for claim in found["claims"]]
+    return table(["", "ours", "instead", "ratio", "measured"], rows, numbers={1, 3})
+
+
+def figure(value: float) -> str:
+    """Return a number with three significant digits, or all before the point: 0.0123, 1.20, 12,345."""
+    if abs(value) >= 100 or value == 0:
+        return f"{value:,.0f}"
+    return f"{value:#.3g}".rstrip(".")
+
+
+def _cells(claim: Claim) -> list[str]:
+    sign = {"less": "less is better", "more": "more is better"}[claim.better]
+    return [f"{claim.what}, {claim.unit} ({sign})", figure(claim.ours), f"{claim.instead}: {figure(claim.theirs)}", figure(claim.ratio)]
+
+
+def plot(panels: Sequence[Panel], path: Path) -> None:
+    """Draw the panels side by side; the same numbers give the same bytes."""
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+
+    with mpl.rc_context({"svg.hashsalt": path.stem}):
+        drawing = Figure(figsize=(4.5 * len(panels), 3.6), layout="constrained")
+        for axis, panel in zip(drawing.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
+            for style, (label, points) in zip(("o-", "s--", "^:", "d-."), panel.lines.items(), strict=False):
+                axis.plot(*zip(*points, strict=True), style, label=label)
+            axis.set_xscale("log", base=2)
+            if not panel.ratio:
+                axis.set_yscale("log")
+                least, most = axis.get_ylim()
+                axis.yaxis.set_major_formatter("{x:g}")
+                axis.yaxis.set_minor_formatter("{x:g}" if most < 10 * least else "")
+            ticks = sorted({x for points in panel.lines.values() for x, _ in points})
+            axis.set_xticks(ticks, [f"{x:,g}" for x in ticks], rotation=45 if len(ticks) > 5 else 0)
+            axis.set(xlabel=panel.x, ylabel=panel.y)
+            axis.grid(visible=True, which="both", alpha=0.3)
+            axis.legend()
+        with atomic_writer(path) as file:
+            drawing.savefig(file, format="svg", metadata={"Date": None})

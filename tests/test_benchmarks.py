@@ -1,0 +1,175 @@
+"""The benchmarks' tables say what was measured; `make bench` runs them all, and does not stop at one that fails."""
+
+import json
+import subprocess
+import sys
+from xml.etree import ElementTree
+
+import pytest
+
+from benchmarks.__main__ import BEGIN, END, NAMES, ROOT, replace_between, run_all
+from benchmarks._machine import peak_gib
+from benchmarks._results import Claim, Panel, Result, claims_table, figure, plot, publish, summary
+
+FASTER = Claim("Sorting", "s", "less", 2.0, "by hand", 10.0, "at most 0.5")
+MACHINE = {
+    "command": "python -m benchmarks.sorting",
+    "commit": "abc1234",
+    "date": "2026-11-21",
+    "cpu": "abacus",
+    "cores": 2,
+    "memory_gib": 4.0,
+    "load_before": 0.5,
+    "system": "none",
+    "python": "3.11",
+    "packages": {"numpy": "2"},
+}
+
+
+def test_a_claim_shows_both_figures_and_how_ours_compares():
+    assert claims_table([FASTER, Claim("Finding", "a second", "more", 1234.5, "one by one", 100.0)]) == [
+        "|  | ours | instead | ratio | wanted |",
+        "| --- | ---: | --- | ---: | --- |",
+        "| Sorting, s (less is better) | 2.00 | by hand: 10.0 | 0.200 | at most 0.5 |",
+        "| Finding, a second (more is better) | 1,234 | one by one: 100 | 12.3 |  |",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(0.01234, "0.0123"), (1.2, "1.20"), (99.96, "100"), (12345.6, "12,346"), (0, "0"), (1, "1.00")]
+)
+def test_a_figure_has_three_digits_or_all_before_the_point(value, text):
+    assert figure(value) == text
+
+
+def test_the_summary_takes_the_claims_of_every_result_with_their_own_date_and_commit(tmp_path):
+    publish("sorting", MACHINE, Result("Sorting", [FASTER], [Panel("n", "s", {"ours": [(1, 2.0)]})], {"rows": [2.0]}), tmp_path)
+    (tmp_path / "older.json").write_text('{"machine": {}, "rounds": []}')  # a result without claims
+    assert summary(tmp_path, "results/")[2:] == [
+        "| Sorting, s (less is better) | 2.00 | by hand: 10.0 | 0.200 | [2026-11-21, abc1234](results/sorting.md) |"
+    ]
+    assert json.loads((tmp_path / "sorting.json").read_text())["rows"] == [2.0]
+    page = (tmp_path / "sorting.md").read_text()
+    assert "`python -m benchmarks.sorting` at commit abc1234, 2026-11-21" in page and "![growth](sorting.svg)" in page
+
+
+def test_the_same_numbers_draw_the_same_bytes(tmp_path):
+    panels = [Panel("n", "s", {"ours": [(1, 0.5), (2, 1.0)], "theirs": [(1, 1.0)]}), Panel("n", "GiB", {"ours": [(1, 1.0)]})]
+    plot(panels, tmp_path / "a" / "x.svg")
+    plot(panels, tmp_path / "b" / "x.svg")
+    drawn = (tmp_path / "a" / "x.svg").read_bytes()
+    assert drawn == (tmp_path / "b" / "x.svg").read_bytes()
+    assert ElementTree.fromstring(drawn).tag.endswith("svg")
+
+
+def test_one_that_fails_or_hangs_is_named_and_the_others_run(tmp_path):
+    done = tmp_path / "done"
+
+    def python(code):
+        return [sys.executable, "-c", code]
+
+    commands = {
+        "bad": python("raise SystemExit(3)"),
+        "hangs": python("import time; time.sleep(60)"),
+        "good": python(f"open({str(done)!r}, 'w')"),
+    }
+    assert run_all(commands, most_seconds=2) == {"bad": "exit code 3", "hangs": "stopped after 2 s"}
+    assert done.exists()
+
+
+def test_the_table_goes_between_the_marks_and_nothing_else_changes(tmp_path):
+    page = tmp_path / "README.md"
+    page.write_text(f"before\n\n{BEGIN}\nold\nolder\n{END}\n\nafter\n")
+    replace_between(page, ["| new |"])
+    assert page.read_text() == f"before\n\n{BEGIN}\n| new |\n{END}\n\nafter\n"
+    page.write_text("no marks\n")
+    with pytest.raises(SystemExit, match="has no place for the table"):
+        replace_between(page, ["| new |"])
+    assert page.read_text() == "no marks\n"
+
+
+def test_the_readme_has_a_place_for_the_table():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert text.count(BEGIN) == text.count(END) == 1
+
+
+def test_the_peak_is_that_of_the_process_and_not_of_its_parent():
+    ballast = b"x" * (300 * 2**20)
+    assert peak_gib() > len(ballast) / 2**30
+    code = "from benchmarks._machine import peak_gib; print(peak_gib())"
+    child = float(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT).stdout)
+    assert child < 0.1
+
+
+@pytest.mark.parametrize("name", ["clustering", "memory"])
+def test_a_benchmark_that_needs_no_model_runs(tmp_path, name):
+    smoke(tmp_path, name)
+
+
+@pytest.mark.assets
+def test_the_benchmark_of_retrieval_runs(tmp_path):
+    found = smoke(tmp_path, "retrieval")
+    assert list(found["top_k"]) == ["64", "128"] and {len(times) for times in found["top_k"]["128"].values()} == {10}
+
+
+def test_distillation_counts_undisturbed_measurements_and_compares_with_one_request_after_another():
+    from benchmarks.distil_throughput import OURS, quiet_rounds, result_of
+
+    measured = [("offline", 40.0, 0.0), (OURS, 30.0, 0.0), (OURS, 10.0, 0.5), ("vllm, 1", 5.0, 0.0), ("vllm-local", 20.0, 0.2)]
+    rows = [{"engine": way.split(",")[0], "way": way, "tokens_per_s": rate, "others": others} for way, rate, others in measured]
+    assert quiet_rounds(rows, "vllm") == [1, 1] and quiet_rounds(rows, "vllm-local") == [0] and quiet_rounds(rows, "none") == []
+    result = result_of(rows, "")
+    # 10 tokens a second were measured while others had half of the machine; vllm-local's 20 are all that there is of it.
+    assert [(claim.ours, claim.theirs) for claim in result.claims] == [(30, 5), (30, 40), (20, 40)]
+    assert ["other work" in claim.what for claim in result.claims] == [False, False, True]
+    in_flight = int(OURS.split(", ")[1])
+    assert result.panels[0].lines["vllm"] == [(1, 5.0), (in_flight, 30.0)]
+
+
+@pytest.mark.verl
+def test_rounds_alternate_between_with_and_without_and_medians_are_of_their_point():
+    pytest.importorskip("verl")
+    from benchmarks import overhead
+
+    size = overhead.Size(overhead.Point(4, 20, 3), 1, (40,), (2,))
+    seconds = iter([1.2, 1.1, 1.0, 1.0, 1.4, 1.3, 1.6, 1.1, 1.2, 2.2, 2.0, 0.9, 0.6])  # in the order of playing
+    played = []
+
+    def play(way, point, seed):
+        played.append((way, seed))
+        return {"seconds": next(seconds), "cpu_seconds_of_the_worker": 0.1, "generated_tokens": 10, "experience_tokens": 1}
+
+    rows = overhead.play_all(size.points(), play)
+    assert [way for way, _ in played[:6]] == ["with", "again", "without", "without", "with", "again"]
+    assert [seed for _, seed in played[:4]] == [1, 1, 1, 4], "all ways of a round play the same"
+    # with: 1.2, 1.4, 1.6; again: 1.1, 1.3, 1.1; without: 1.0, 1.0, 1.2
+    assert overhead.medians(rows, size.claim) == {"with": 1.4, "again": 1.1, "without": 1.0}
+    result = overhead.result_of(rows, size)
+    assert [round(claim.ratio, 6) for claim in result.claims] == [1.4, 1.1]
+    # The other points: 2.2 with and 2.0 without at 40 ms a token, 0.9 and 0.6 with two episodes.
+    assert result.panels[0].lines["4 episodes"] == [(20, 1.4), (40, 1.1)]
+    assert result.panels[1].lines["20 ms a token"] == [(2, 1.5), (4, 1.4)]
+
+
+@pytest.mark.e2e
+@pytest.mark.verl
+@pytest.mark.assets
+def test_make_bench_runs_those_that_need_engines_and_summarises(tmp_path):
+    names = ["distil_throughput", "overhead"]
+    assert set(names) < set(NAMES)
+    command = [sys.executable, "-m", "benchmarks", "--size", "smoke", "--out", str(tmp_path), *names]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-3000:]
+    claims = [claim for name in names for claim in json.loads((tmp_path / f"{name}.json").read_text())["claims"]]
+    assert len(claims) == 5 and all(f"| {claim['what']}, " in (tmp_path / "README.md").read_text() for claim in claims)
+
+
+def smoke(folder, name):
+    """Run one benchmark in its smallest size; return what it wrote."""
+    command = [sys.executable, "-m", f"benchmarks.{name}", "--size", "smoke", "--out", str(folder)]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-3000:]
+    found = json.loads((folder / f"{name}.json").read_text())
+    assert found["claims"] and all(claim["ours"] > 0 and claim["theirs"] > 0 for claim in found["claims"])
+    assert {path.name for path in folder.iterdir()} == {f"{name}.{end}" for end in ("json", "md", "svg")}
+    return found
