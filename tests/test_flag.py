@@ -169,6 +169,8 @@ def test_malformed_questions_are_named_by_line(good, tmp_path):
         ({**CPU_RUN, "actor_rollout_ref.model.lora_rank": 8}, "set actor_rollout_ref.model.lora.merge=true"),
         ({**CPU_RUN, "actor_rollout_ref.model.lora.rank": 8}, "set actor_rollout_ref.model.lora.merge=true"),
         ({**CPU_RUN, "actor_rollout_ref.rollout.tensor_model_parallel_size": 2}, "tensor_model_parallel_size=2 does not run on a CPU"),
+        ({**CPU_RUN, "actor_rollout_ref.rollout.data_parallel_size": 2}, "data_parallel_size=2 does not run on a CPU"),
+        ({**CPU_RUN, "actor_rollout_ref.rollout.quantization": "fp8"}, "quantization=fp8 does not run on a CPU; set it to None"),
         ({**CPU_RUN, "actor_rollout_ref.rollout.name": "vllm"}, "rollout.name=vllm does not run on a CPU"),
         ({**CPU_RUN, "actor_rollout_ref.rollout.name": "sglang"}, "sglang does not run on a CPU; set it to vllm_cpu"),
         ({**CPU_RUN, "trainer.n_gpus_per_node": 2}, "trainer.n_gpus_per_node=2 does not run on a CPU"),
@@ -221,8 +223,8 @@ def test_a_hek_that_knows_a_validation_question_is_refused(good, tmp_path, text)
     (tmp_path / "val.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     assert "the HEK was distilled from 1 of the 2 validation questions" in refusal(good)
     assert "(the first: dev-7); take them out of data.val_files" in refusal(good)
-    prompts = [[{"role": "user", "content": f"Answer the given question. Question: {asked}\n"}] for asked in ("Who?", text)]
-    datasets.Dataset.from_dict({"prompt": prompts}).to_parquet(tmp_path / "val.parquet")
+    prompts = [[{"role": "user", "content": f"Answer the given question. Question: {asked}\n"}] for asked in ("Whose?", text)]
+    write_prompts(tmp_path / "val.parquet", prompts)
     assert "1 of the 2 validation questions" in (told := refusal({**good, "data.val_files": tmp_path / "val.parquet"}))
     assert "(the first: row 1)" in told
     passes({**good, "hiexp.enabled": "false"})
@@ -269,10 +271,36 @@ def test_a_template_that_knows_one_call_per_turn_is_refused_where_verl_renders_s
 def write_questions(path, texts):
     """Write questions as JSONL, or as the prompts of a parquet file."""
     if path.suffix == ".parquet":
-        datasets.Dataset.from_dict({"prompt": [first_messages(text, "hermes") for text in texts]}).to_parquet(path)
+        write_prompts(path, [first_messages(text, "hermes") for text in texts])
     else:
         path.write_text("".join(json.dumps({"id": f"q{i}", "question": text, "answer": "me"}) + "\n" for i, text in enumerate(texts)))
     return path
+
+
+def write_prompts(path, prompts, answer="me"):
+    """Write a parquet file as verl trains on it."""
+    truths = [{"style": "rule", "ground_truth": {"target": [answer]}}] * len(prompts)
+    datasets.Dataset.from_dict({"prompt": prompts, "reward_model": truths}).to_parquet(path)
+
+
+def test_rows_without_an_answer_are_refused_where_our_reward_needs_one(good, tmp_path):
+    file = tmp_path / "train.parquet"
+    write_prompts(file, [first_messages("Who?", "hermes")])
+    passes({**good, "data.train_files": file})
+    write_prompts(file, [first_messages("Who?", "hermes")], answer=" ")
+    assert f"row 0 of {file}: no answer" in refusal({**good, "data.train_files": file})
+    datasets.Dataset.from_dict({"prompt": [first_messages("Who?", "hermes")]}).to_parquet(file)
+    assert f"row 0 of {file}: no answer" in refusal({**good, "data.train_files": file})
+    passes({**good, "data.train_files": file, "reward.custom_reward_function.path": "mine.py"})
+
+
+def test_a_validation_question_that_is_trained_on_is_refused(good, tmp_path):
+    train = write_questions(tmp_path / "train.jsonl", ["Who wrote it?", "When was it?"])
+    val = write_questions(tmp_path / "held_out.parquet", ["Where was it?", "WHO wrote it?"])
+    text = refusal({**good, "data.train_files": train, "data.val_files": val})
+    assert f"1 of the 2 validation questions of {val} (the first: row 1) are in data.train_files, too" in text
+    write_questions(val, ["Where was it?"])
+    passes({**good, "data.train_files": train, "data.val_files": val})
 
 
 @pytest.mark.parametrize(("suffix", "name"), [("jsonl", "q100"), ("parquet", "row 100")])

@@ -12,6 +12,7 @@ from hiexp_verl.hek.store import HEK  # noqa: E402
 from hiexp_verl.plugin.agent_loop import settings_of  # noqa: E402
 from hiexp_verl.plugin.checkpoint import MARKER, identity_of, save_state  # noqa: E402
 from hiexp_verl.plugin.preflight import check_group, check_resume  # noqa: E402
+from tests.test_checkpoint import SEEN  # noqa: E402
 from tests.verl_fixtures import compose, write_hek  # noqa: E402
 
 N = "actor_rollout_ref.rollout.n"
@@ -57,7 +58,7 @@ def test_a_run_does_not_resume_what_another_hek_has_trained(tmp_path):
     folder = tmp_path / "checkpoints" / "global_step_3"
     (folder / "actor").mkdir(parents=True)
     (folder.parent / MARKER).write_text("3")
-    save_state(folder, 3, identity_of(settings, heks[0]), settings.hek, {})
+    save_state(folder, 3, identity_of(settings, heks[0], config), settings.hek, SEEN)
     check_resume(settings, heks[0], config)
     with pytest.raises(HiExpError, match=r"hiexp\.hek="):
         check_resume(settings, heks[1], config)

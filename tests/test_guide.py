@@ -159,3 +159,12 @@ def test_the_tokens_of_the_entries_are_those_that_were_added():
 def test_a_response_with_less_room_gets_less():
     text, shown = guide().at_search([hit("e1-a", 0.9)], max_tokens=2)
     assert (text, shown) == ("", Shown(dropped=1))
+
+
+def test_an_entry_of_any_length_is_shown_whole_or_dropped():
+    long = " ".join(f"word{i}" for i in range(300)) + " end."
+    hits = [hit("e2-a", 0.9, "e2", long), hit("e2-b", 0.8, "e2", "Note the value.")]
+    messages, shown = guide(StartConfig(max_tokens=400)).at_start(MESSAGES, hits)
+    assert "word299 end." in messages[0]["content"] and shown.dropped == 0
+    messages, shown = guide(StartConfig(max_tokens=200)).at_start(MESSAGES, hits)
+    assert "word" not in messages[0]["content"] and shown.dropped == 2, "the lowest score goes first, then what is too long"

@@ -82,6 +82,10 @@ class HiExpAgentLoop(ToolAgentLoop):
         self.arm = arm_of(self.sample, self.rollout_config.n, self.settings.group) if self.training else "all"
         if self.settings.enabled and shows(self.settings.control, validating=not self.training):
             self.places = tuple(place for place in PLACES_OF[self.arm] if levels_at(self.settings.control, place))
+        # As verl does it: a row may name the tools that it is for.
+        selected = [self.tools[name] for name in extra_info.get("tool_selection") or () if name in self.tools]
+        by_row = [tool.tool_schema.model_dump(exclude_unset=True, exclude_none=True) for tool in selected]
+        self.schemas = by_row if extra_info.get("tool_selection") and self.tools else self.tool_schemas
         unguided = self.messages
         if "start" in self.places:
             self.messages = await self._guided_start(unguided)
@@ -196,7 +200,8 @@ class HiExpAgentLoop(ToolAgentLoop):
 
     def _room_after(self, documents: str, agent_data: AgentData) -> int:
         """Return the tokens that experience may take: verl ends the episode on a tool response that does not fit."""
-        answers = self.max_parallel_calls * self._count_tokens(documents)  # the other calls' are taken to be as long
+        others = self.max_parallel_calls - 1  # their documents are taken to be as long, and their experience as its budget
+        answers = (others + 1) * self._count_tokens(documents) + others * self.settings.step.max_tokens
         return max(0, self.response_length - len(agent_data.response_mask) - answers - WRAPPER_TOKENS)
 
     def _lessons(self, hits: Sequence[Hit], search: int, max_tokens: int) -> str:
@@ -227,7 +232,7 @@ class HiExpAgentLoop(ToolAgentLoop):
     def _prompt_ids(self, messages: list[Message]) -> list[int]:
         encoding = self.tokenizer.apply_chat_template(
             messages,
-            tools=self.tool_schemas or None,
+            tools=self.schemas or None,
             add_generation_prompt=True,
             tokenize=True,
             return_dict=True,

@@ -12,6 +12,10 @@ ON_CPU = {
     "actor_rollout_ref.actor.strategy": "fsdp2",
     "actor_rollout_ref.rollout.name": "vllm_cpu",
     "actor_rollout_ref.rollout.tensor_model_parallel_size": 1,
+    "actor_rollout_ref.rollout.data_parallel_size": 1,
+    "actor_rollout_ref.rollout.pipeline_model_parallel_size": 1,
+    "actor_rollout_ref.rollout.quantization": None,
+    "actor_rollout_ref.actor.ulysses_sequence_parallel_size": 1,
 }
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 from pyarrow import ArrowException
-from pyarrow.parquet import read_table
+from pyarrow.parquet import read_schema, read_table
 
 from hiexp_verl.encoder import Encoder
 from hiexp_verl.errors import HiExpError
@@ -15,8 +15,10 @@ from hiexp_verl.hek.store import HEK
 from hiexp_verl.jsonl import read_questions
 from hiexp_verl.plugin.agent_loop import last_user, settings_of
 from hiexp_verl.plugin.dataset import paths_of
+from hiexp_verl.plugin.settings import common
 from hiexp_verl.policy_tokenizer import PolicyTokenizer
-from hiexp_verl.questions import without_instructions
+from hiexp_verl.questions import answers_of, without_instructions
+from hiexp_verl.rows import BadRow
 from hiexp_verl.run.control import levels_at
 from hiexp_verl.run.protocol import SEARCH_TOOL_SCHEMA, check_format, first_messages
 from hiexp_verl.types import Message
@@ -44,9 +46,16 @@ def check_validation(config: DictConfig, hek: HEK | None, encoder: Encoder | Non
     both = [file for file in paths_of(config.data.train_files) if _absolute(file) in map(_absolute, files)]
     if both:
         raise HiExpError(f"{both[0]} is in data.train_files and data.val_files; validate on other questions, or set trainer.val_only=true")
+    asked = {text.casefold() for file in paths_of(config.data.train_files) for text in _texts(_prompts(config, file)).values()}
     known = SameQuestions({source.question_id: source.question for source in (hek.sources if hek is not None else ())}, encoder)
     for file in files:
-        texts = {name: without_instructions(last_user(prompt)) for name, prompt in _prompts(config, file).items()}
+        texts = _texts(_prompts(config, file))
+        learnt = [name for name, text in texts.items() if text.casefold() in asked]
+        if learnt:
+            raise HiExpError(
+                f"{len(learnt)} of the {len(texts)} validation questions of {file} (the first: {learnt[0]}) are in data.train_files, too; "
+                "take them out of one of the two"
+            )
         found = [name for name, same in zip(texts, known.find(list(texts.values())), strict=True) if same]
         if found:
             raise HiExpError(
@@ -69,13 +78,33 @@ def _prompts(config: DictConfig, file: str) -> dict[str, list[Message]]:
         return {}
     key = config.data.prompt_key
     try:
-        prompts = read_table(path, columns=[key])[key].to_pylist()
+        table = read_table(path, columns=[name for name in (key, "reward_model") if name in read_schema(path).names])
+        prompts = table[key].to_pylist()
     except (ArrowException, KeyError) as error:
         raise HiExpError(f"{file} is no parquet file with a column {key!r} of messages; correct the file or data.prompt_key") from error
     for i, prompt in enumerate(prompts):
         if not isinstance(prompt, list) or not all(isinstance(m, dict) and {"role", "content"} <= m.keys() for m in prompt):
             raise HiExpError(f"row {i} of {file}: {key!r} must be a list of messages with role and content, found {str(prompt)[:80]!r}")
+    if (config.reward.get("custom_reward_function") or {}).get("path") == common()["reward"]["custom_reward_function"]["path"]:
+        check_answers(file, table.to_pylist())
     return {f"row {i}": prompt for i, prompt in enumerate(prompts)}
+
+
+def check_answers(file: str, rows: list[dict[str, Any]]) -> None:
+    """Check that our reward will find something to compare with: verl goes on without an episode whose reward fails.
+
+    Raises:
+        HiExpError: a row has no answer.
+    """
+    for i, row in enumerate(rows):
+        try:
+            answers_of(row)
+        except BadRow as error:
+            raise HiExpError(f"row {i} of {file}: {error}; correct reward_model.ground_truth") from error
+
+
+def _texts(prompts: dict[str, list[Message]]) -> dict[str, str]:
+    return {name: without_instructions(last_user(prompt)) for name, prompt in prompts.items()}
 
 
 def _absolute(file: str) -> str:

@@ -11,25 +11,37 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from hiexp_verl.config import HiExpConfig
 from hiexp_verl.errors import HiExpError
+from hiexp_verl.hashing import fingerprint
 from hiexp_verl.hek.store import HEK
 from hiexp_verl.jsonl import atomic_writer
+from hiexp_verl.packages import software
+from hiexp_verl.plugin.dataset import paths_of
 
 logger = logging.getLogger(__name__)
 
-FORMAT = 1
+FORMAT = 2
+WATCHED = ("counters", "history", "expectation", "ringing")  # of `Watch.state`
+_ROLLOUT = "actor_rollout_ref.rollout"
+_PLAYED = (f"{_ROLLOUT}.n", f"{_ROLLOUT}.temperature", f"{_ROLLOUT}.multi_turn.format", f"{_ROLLOUT}.multi_turn.max_assistant_turns")
 STATE = Path("hiexp") / "state.json"
 MARKER = "latest_checkpointed_iteration.txt"
 
 
-def identity_of(settings: HiExpConfig, hek: HEK | None) -> dict[str, Any]:
-    """Return what a run must have in common with its checkpoint: the HEK and what decides which entries are shown."""
+def identity_of(settings: HiExpConfig, hek: HEK | None, config: DictConfig) -> dict[str, Any]:
+    """Return what a run must have in common with its checkpoint: HEK, corpus and questions, and how episodes are played.
+
+    By dotted name of the setting in verl's config, or in `hiexp:`. Files are known by their content: they may have moved.
+    """
     if not settings.enabled:
         return {"enabled": False, "seed": settings.seed}
     return {
+        **{name: OmegaConf.select(config, name) for name in _PLAYED},
+        "data.train_files": [_content_of(file) for file in paths_of(config.data.train_files)],
+        "search.corpus": _content_of(settings.search.corpus) if settings.search.corpus else None,
         "enabled": True,
         "hek": hek.header.content_hash if hek is not None else None,
         "control": settings.control,
@@ -44,9 +56,14 @@ def identity_of(settings: HiExpConfig, hek: HEK | None) -> dict[str, Any]:
     }
 
 
+def _content_of(file: str) -> str:
+    path = Path(file).expanduser()
+    return fingerprint(path) if path.is_file() else file  # a remote one
+
+
 def save_state(folder: Path, step: int, identity: Mapping[str, Any], hek_path: str | None, watched: Mapping[str, Any]) -> None:
     """Write the state of a checkpoint; it is there whole or not at all."""
-    state = {"format": FORMAT, "step": step, "hek_path": hek_path, "identity": identity, "watched": watched}
+    state = {"format": FORMAT, "step": step, "hek_path": hek_path, "software": software(), "identity": identity, "watched": watched}
     (folder / STATE).parent.mkdir(parents=True, exist_ok=True)
     with atomic_writer(folder / STATE) as file:
         file.write(json.dumps(state, indent=1) + "\n")
@@ -66,7 +83,7 @@ def load_state(folder: Path, identity: Mapping[str, Any], allow_mismatch: bool) 
         raise HiExpError(f"the checkpoint {folder} was made without HiExp: it has no {STATE}; {way_out}")
     try:
         state = json.loads(path.read_text(encoding="utf-8"))
-        found, watched = dict(state["identity"]), dict(state["watched"])
+        found, watched = dict(state["identity"]), {name: state["watched"][name] for name in WATCHED}
         if state["format"] != FORMAT:
             raise HiExpError(f"{path} has format {state['format']}, this version reads {FORMAT}; resume with the version that wrote it")
     except (ValueError, KeyError, TypeError) as error:
@@ -74,7 +91,11 @@ def load_state(folder: Path, identity: Mapping[str, Any], allow_mismatch: bool) 
     for key in dict.fromkeys((*identity, *found)):
         if found.get(key) != identity.get(key) and not allow_mismatch:
             was, now = _told(key, found.get(key), state.get("hek_path")), _told(key, identity.get(key))
-            raise HiExpError(f"the checkpoint {folder} was made with hiexp.{key}={was}, this run has {now}; give the same, or {way_out}")
+            setting = key if key in ("data.train_files", *_PLAYED) else f"hiexp.{key}"
+            raise HiExpError(f"the checkpoint {folder} was made with {setting}={was}, this run has {now}; give the same, or {way_out}")
+    if found != identity:
+        logger.warning("the checkpoint %s is of a run with other experience: its counters are not taken over", folder)
+        return None
     return watched
 
 
@@ -91,9 +112,12 @@ def folder_to_resume(config: DictConfig) -> Path | None:
     if trainer.resume_mode == "disable":
         return None
     if trainer.resume_mode == "resume_path":
-        folder = Path(str(trainer.resume_from_path))
+        given = str(trainer.resume_from_path)
+        folder = Path(given)
         if not (folder / "actor").is_dir():
-            raise HiExpError(f"trainer.resume_from_path={trainer.resume_from_path} has no {folder}/actor; give a checkpoint")
+            raise HiExpError(f"trainer.resume_from_path={given} has no {folder}/actor; give a checkpoint")
+        if not given.rpartition("global_step_")[2].isdigit():  # verl reads the number of the step there
+            raise HiExpError(f"trainer.resume_from_path={given} must end in global_step_N; take away what follows, rename the rest")
         return folder
     root = Path(trainer.default_local_dir)
     marker = root / MARKER

@@ -1,5 +1,6 @@
 """Silence is the commonest fault of experience: nothing crashes, nothing is shown. A run that expects it stops instead."""
 
+import logging
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,6 +10,8 @@ from hiexp_verl.hek.store import HEK
 from hiexp_verl.run.arm import PLACES_OF, arm_of
 from hiexp_verl.run.control import levels_at, shows
 from hiexp_verl.run.guide import Place
+
+logger = logging.getLogger(__name__)
 
 # What tells that a place showed something, and what a user looks at when it did not.
 _METRIC: dict[Place, str] = {"start": "hiexp/e2_e3_hit_rate", "step": "hiexp/e1_fire_rate"}
@@ -41,8 +44,8 @@ class Expectation:
             if wanted and max_tokens and place in places and any(hek.levels[level] for level in levels_at(settings.control, place)):
                 self._silent.add(place)
 
-    def check(self, metrics: Mapping[str, float]) -> None:
-        """Take note of a training step's metrics.
+    def check(self, metrics: Mapping[str, float], last: bool = False) -> None:
+        """Take note of a training step's metrics; at the last step of a run too short to be stopped, warn.
 
         Raises:
             HiExpError: it is step `expect.after` or a later one, and a place has been silent in all of them; or too many look-ups failed.
@@ -55,9 +58,12 @@ class Expectation:
             )
         self._steps += 1
         self._silent -= {place for place in self._silent if metrics.get(_METRIC[place], 0.0) > 0}
-        if self._steps >= self._after and self._silent:
-            place = sorted(self._silent)[0]
-            raise HiExpError(f"in {self._steps} steps {_HINT[place]}; hiexp.expect.{place}=false goes on without")
+        for place in sorted(self._silent):
+            told = f"in {self._steps} steps {_HINT[place]}"
+            if self._steps >= self._after:
+                raise HiExpError(f"{told}; hiexp.expect.{place}=false goes on without")
+            if last:
+                logger.warning("%s: what was trained has not seen it", told)
 
     def state(self) -> dict[str, Any]:
         """Return what `load` takes up again."""

@@ -98,7 +98,7 @@ def check_resume(settings: HiExpConfig, hek: HEK | None, config: DictConfig) -> 
     """Check that the checkpoint to resume from is whole, and of a run with the same experience."""
     folder = folder_to_resume(config)
     if folder is not None:
-        load_state(folder, identity_of(settings, hek), settings.allow_mismatch)
+        load_state(folder, identity_of(settings, hek, config), settings.allow_mismatch)
     if config.trainer.get("max_actor_ckpt_to_keep") == 1 or config.trainer.get("remove_previous_ckpt_in_save"):
         logger.warning(
             "trainer.max_actor_ckpt_to_keep=1, or remove_previous_ckpt_in_save=true, deletes the last checkpoint before the next is "

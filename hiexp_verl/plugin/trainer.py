@@ -43,7 +43,7 @@ class HiExpTrainer(PPOTrainer):
         # Starts loading encoder, HEK and corpus while the models are initialised; agent loops of this node find it.
         self.retrieval = retrieval_for(settings)
         hek, rollout = open_hek(settings), config.actor_rollout_ref.rollout
-        self.identity = identity_of(settings, hek)
+        self.identity = identity_of(settings, hek, config)
         self.stop: HiExpError | None = None  # why the run is to end with this step
         self.watch = Watch(settings, hek, n=rollout.n, max_searches=max(0, (rollout.multi_turn.max_assistant_turns or 1) - 1))
 
@@ -78,7 +78,7 @@ class HiExpTrainer(PPOTrainer):
                 row["id"] += f"@{self.global_steps}"  # a question comes back in later steps
             write_jsonl(Path(self.settings.dump_dir) / f"{self.global_steps:06d}.jsonl", rows)
         try:
-            self.watch.step(episodes, metrics)
+            self.watch.step(episodes, metrics, last=self.global_steps >= self.total_training_steps)
         except HiExpError as error:
             self.stop = error
         return batch

@@ -24,8 +24,8 @@ class Watch:
         self._expectation = Expectation(settings, hek, n)
         self._alarms = Alarms(settings.alarms)
 
-    def step(self, episodes: Sequence[EpisodeOutcome], metrics: dict[str, Any]) -> None:
-        """Add `hiexp/*` of the step's episodes to its metrics.
+    def step(self, episodes: Sequence[EpisodeOutcome], metrics: dict[str, Any], last: bool = False) -> None:
+        """Add `hiexp/*` of the step's episodes to its metrics; `last` says that the run ends with it.
 
         Raises:
             HiExpError: experience that is expected stays away, or an alarm is set to stop the run.
@@ -38,7 +38,7 @@ class Watch:
                 counter["reward"] = round(counter["reward"] + episode.reward, 6)
         self.history.add(metrics)
         metrics.update(self.history.metrics())
-        self._expectation.check(metrics)
+        self._expectation.check(metrics, last)
         metrics.update(self._alarms.check(self.history))
 
     def state(self) -> dict[str, Any]:

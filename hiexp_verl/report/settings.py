@@ -44,6 +44,7 @@ def settings(trainings: Sequence[Training]) -> str:
         "steps done": [_steps(run) for run in trainings],
         "resumed at": [", ".join(map(str, run.resumed)) for run in trainings],
         "HEK": [_hek(run) for run in trainings],
+        "software": [run.software for run in trainings],
     }
     rows |= {name: [_shown(run.config.get(key)) for run in trainings] for key, name in _HEAD.items()}
     rows = {name: values for name, values in rows.items() if any(values)}

@@ -29,6 +29,7 @@ class Training:
     hek: str | None = None  # content hash; None where it is not known
     hek_paths: tuple[str, ...] = ()  # where it lay when the run used it
     counters: Mapping[str, Mapping[str, float]] = field(default_factory=dict)  # entry -> episodes and sum of rewards, by the last state
+    software: str = ""  # versions, by the last state
     said: tuple[str, ...] = ()  # alarms and our errors, from its logs
 
     def curve(self, key: str) -> list[tuple[float, float]]:
@@ -59,6 +60,7 @@ def read_training(name: str, metrics: Sequence[Path], found: Found) -> Training:
         hek if isinstance(hek, str) else None,
         tuple(paths),
         _counters(state),
+        _software(state),
         tuple(dict.fromkeys(line for path in found.logs for line in _said(path)))[:_MAX_SAID],
     )
 
@@ -90,6 +92,11 @@ def _counters(state: Mapping[str, Any]) -> dict[str, dict[str, float]]:
         for entry, counter in (counters.items() if isinstance(counters, dict) else ())
         if isinstance(counter, dict) and finite(counter.get("episodes")) is not None and finite(counter.get("reward")) is not None
     }
+
+
+def _software(state: Mapping[str, Any]) -> str:
+    versions = state.get("software")
+    return ", ".join(f"{name} {version}" for name, version in versions.items()) if isinstance(versions, dict) else ""
 
 
 def _said(path: Path) -> Iterator[str]:

@@ -24,7 +24,7 @@ LEVELS_OF: dict[Place, tuple[Level, ...]] = {"start": ("e3", "e2"), "step": ("e1
 EXPERIENCE_OPEN, EXPERIENCE_CLOSE = "<experience>", "</experience>"
 _BEFORE: dict[Place, str] = {"start": "\n\n", "step": "\n"}  # what parts a block from the text that it is added to
 START_INTRODUCTION = "Lessons from earlier questions:"
-MAX_DESCRIPTION_CHARS = 400
+MAX_DESCRIPTION_CHARS = 10_000  # over every budget: what is longer than its budget is dropped whole, never cut
 
 
 @dataclass(frozen=True)

@@ -40,7 +40,7 @@ class LookupFailed(Exception):
 
     def __init__(self, reason: str, detail: str = "") -> None:
         super().__init__(reason, detail)  # both in args, so that it survives pickling between processes
-        self.reason = reason  # "encoder failed", "encoder hangs", "NaN or infinity in the vector", "retrieval died"
+        self.reason = reason  # "encoder failed", "encoder hangs", "no direction in the vector", "retrieval died"
         self.detail = detail
 
     def tell(self) -> None:
@@ -92,8 +92,8 @@ class Lookup:
                 return [answer for request in requests for answer in self._answer([request])]
             return [LookupFailed("encoder failed", f"{type(error).__name__}: {str(error)[:200]}")]
         hits = self._find(requests, queries_N_D)
-        broken = LookupFailed("NaN or infinity in the vector", "the encoder is broken")
-        return [found if np.isfinite(query_D).all() else broken for found, query_D in zip(hits, queries_N_D, strict=True)]
+        broken = LookupFailed("no direction in the vector", "NaN, infinity or nothing but zeros: the encoder is broken")
+        return [found if np.isfinite(query_D).all() and query_D.any() else broken for found, query_D in zip(hits, queries_N_D, strict=True)]
 
     def _find(self, requests: list[ExperienceRequest], queries_N_D: Vectors) -> list[list[Hit]]:
         answers: list[list[Hit]] = [[] for _ in requests]
