@@ -153,6 +153,8 @@ def test_the_command_checks_before_a_model_is_served(tmp_path, capsys):
     assert "give a HEK as --hek" in capsys.readouterr().err
     assert main(["eval", *files, "--out", str(tmp_path / "out"), "--arms", "base", "--batch-size", "0"]) == 2
     assert "--batch-size must be at least 1" in capsys.readouterr().err
+    assert main(["eval", *files, "--out", str(tmp_path / "out"), "--arms", "base", "--seed", "1", "2"]) == 2
+    assert "plays the same with every seed" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 

@@ -75,6 +75,8 @@ def eval_command(arguments: argparse.Namespace) -> str:
     check_numbers(arguments, "limit", "batch_size", "max_tokens", "top_k", "max_words", "max_model_len")
     if len(set(arguments.seed)) < len(arguments.seed):
         raise HiExpError(f"--seed names one twice: {' '.join(map(str, arguments.seed))}")
+    if len(arguments.seed) > 1 and not arguments.temperature:
+        raise HiExpError("--temperature 0 is greedy, and plays the same with every seed; raise it, or give one --seed")
     out: Path = arguments.out
     arms = check_arms(arguments.arms.split(","), arguments.hek is not None)
     plan = Plan(read_datasets(arguments.questions, arguments.limit), arms, arguments.seed)
