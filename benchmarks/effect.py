@@ -1,7 +1,7 @@
 """Does experience help a policy that is not trained on it? Real questions, a HEK of its own rollouts, controls.
 
     hiexp assets qwen-1.5b minilm
-    python -m benchmarks.effect --data ../shared/data/multihop --set hotpotqa --model qwen-1.5b --out outputs/effect
+    python -m benchmarks.effect --data DIR --set hotpotqa --model qwen-1.5b --out outputs/effect
 
 Rolls the policy out on questions 1 to 150 of the set, builds a HEK from these rollouts (distilled by the policy itself, or
 `--distiller rules`), and evaluates 151 to 300: no experience, all of it, its parts, random and shuffled entries. Each step is a
