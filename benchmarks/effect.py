@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import _machine
+from benchmarks._results import RESULTS
 from hiexp_verl.assets import default_cache
 from hiexp_verl.jsonl import atomic_writer, read_jsonl, write_jsonl
 
-RESULTS = Path(__file__).parent / "results"
 INSTRUCTIONS = Path(__file__).with_name("effect_instructions.txt")  # a model that was not trained to search needs an example
 ARMS = "base,hek,random,shuffled,hek-step,hek-start"
 LEARNT_FROM, EVALUATED = slice(0, 150), slice(150, 300)

@@ -7,7 +7,7 @@ training questions) it has to discover. A HEK is built by rules from its rollout
 is run with `hiexp.control=none` and `full`: the same start, questions, order, seeds and number of episodes. Validation is on
 countries that occur in no training question, during training as each run plays, and at its end with and without experience
 (`hiexp eval`). Every run is kept where it is done; an interrupted benchmark goes on. About 15 minutes a run on 2 cores.
-Writes results/effect_rl.{json,md,svg}.
+Writes results/effect_rl.{json,md}; `hiexp report OUT` draws the curves.
 """
 
 import argparse
@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import _machine
+from benchmarks._results import RESULTS, table
 from hiexp_verl.assets import fetch
 from hiexp_verl.factbook.sets import write_factbook
 from hiexp_verl.jsonl import atomic_writer, read_questions, write_jsonl
@@ -31,7 +32,6 @@ sys.path.insert(0, str(RECIPE))  # the training is that of the demo
 
 from training import REWARD, train  # noqa: E402
 
-RESULTS = Path(__file__).parent / "results"
 KNOWN = ("capital > highest point", "capital > independence", "capital > currency", "highest point > capital")  # of the warm start
 CONTROLS = ("none", "full")
 VALIDATION = "val-core/hiexp/acc/mean@1"
@@ -175,7 +175,7 @@ def write(machine: dict[str, Any], settings: dict[str, Any], runs: Sequence[dict
         file.write(json.dumps({"machine": machine, "settings": settings, "runs": list(runs)}, indent=1) + "\n")
     lines = ["# Experience while a policy is trained", "", *_machine.as_lines(machine), ""]
     heads = ["run", "seeds", "reward, first 3 steps", "reward, last 3", "reward's variance", "gradient norm", "validation before", "after"]
-    lines += [_line([*heads, "base, after", "with HEK, after"]), _line(["---"] * (len(heads) + 2))]
+    rows = []
     for algorithm, control in dict.fromkeys((r["algorithm"], r["control"]) for r in runs):
         of = [r for r in runs if (r["algorithm"], r["control"]) == (algorithm, control)]
         cells = [f"{algorithm} {control}", str(len(of))]
@@ -183,7 +183,8 @@ def write(machine: dict[str, Any], settings: dict[str, Any], runs: Sequence[dict
         cells += [_spread([_mean(r["curves"][name]) for r in of]) for name in ("reward's variance", "gradient norm")]
         cells += [_spread([r["curves"]["validation"][place][1] for r in of]) for place in (0, -1)]
         cells += [_spread([line["cem"] for r in of for line in r["arms"] if line["arm"] == arm]) for arm in ("base", "hek")]
-        lines.append(_line(cells))
+        rows.append(cells)
+    lines += table([*heads, "base, after", "with HEK, after"], rows, numbers=set())
     lines += [
         "",
         "Means over seeds, and their range. Validation as the run plays (with experience where it has it); `base` and `with HEK`:",
@@ -199,10 +200,6 @@ def _mean(points: Sequence[Sequence[float]]) -> float:
 
 def _spread(values: Sequence[float]) -> str:
     return f"{statistics.fmean(values):.3f} [{min(values):.3f}, {max(values):.3f}]"
-
-
-def _line(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cells)} |"
 
 
 if __name__ == "__main__":

@@ -22,9 +22,10 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks._machine import as_lines, facts
+from benchmarks._results import RESULTS
+from hiexp_verl.run.policy import MARKER
 from hiexp_verl.train import trainer_command
 
-RESULTS = Path(__file__).parent / "results"
 RECIPE = Path(__file__).parents[1] / "recipes" / "cpu_demo"
 MARK = "HIEXP_KILL_RESUME"  # in the environment of every process of a run, however it was started
 REWARD = "hiexp/reward_mean"
@@ -87,7 +88,7 @@ class Run:
     @property
     def saved(self) -> int:
         """The step that verl would resume from."""
-        marker = self.folder / "checkpoints" / "latest_checkpointed_iteration.txt"
+        marker = self.folder / "checkpoints" / MARKER
         return int(marker.read_text() or -1) if marker.is_file() else 0
 
     def metrics(self) -> dict[int, dict[str, float]]:

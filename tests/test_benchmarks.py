@@ -21,7 +21,6 @@ MACHINE = {
     "memory_gib": 4.0,
     "load_before": 0.5,
     "system": "none",
-    "python": "3.11",
     "packages": {"numpy": "2"},
 }
 

@@ -83,9 +83,11 @@ class HiExpAgentLoop(ToolAgentLoop):
         if self.settings.enabled and shows(self.settings.control, validating=not self.training):
             self.places = tuple(place for place in PLACES_OF[self.arm] if levels_at(self.settings.control, place))
         # As verl does it: a row may name the tools that it is for.
-        selected = [self.tools[name] for name in extra_info.get("tool_selection") or () if name in self.tools]
-        by_row = [tool.tool_schema.model_dump(exclude_unset=True, exclude_none=True) for tool in selected]
-        self.schemas = by_row if extra_info.get("tool_selection") and self.tools else self.tool_schemas
+        selection = extra_info.get("tool_selection")
+        self.schemas = self.tool_schemas
+        if selection and self.tools:
+            selected = [self.tools[name] for name in selection if name in self.tools]
+            self.schemas = [tool.tool_schema.model_dump(exclude_unset=True, exclude_none=True) for tool in selected]
         unguided = self.messages
         if "start" in self.places:
             self.messages = await self._guided_start(unguided)

@@ -23,33 +23,37 @@ from hiexp_verl.run.control import levels_at
 from hiexp_verl.run.protocol import SEARCH_TOOL_SCHEMA, check_format, first_messages
 from hiexp_verl.types import Message
 
+Texts = dict[str, dict[str, str]]  # file -> what names a row -> its question
 MEASURED = 64  # prompts of a file: a template may trim or wrap a message, by a few tokens
 
 
-def check_questions(config: DictConfig, key: str) -> None:
-    """Check that question files are well-formed and that the longest prompt leaves room for experience."""
+def check_questions(config: DictConfig, key: str) -> Texts:
+    """Check that question files are well-formed and that the longest prompt leaves room for experience; return what they ask."""
+    texts: Texts = {}
     for file in paths_of(config.data.get(key)):
         if "://" in file:
             continue  # a remote file: verl fetches it
         if not Path(file).expanduser().is_file():
             raise HiExpError(f"data.{key}: {file} does not exist")
-        check_prompt_lengths(config, file, _prompts(config, file))
+        prompts = _prompts(config, file)
+        check_prompt_lengths(config, file, prompts)
+        texts[file] = {name: without_instructions(last_user(prompt)) for name, prompt in prompts.items()}
+    return texts
 
 
-def check_validation(config: DictConfig, hek: HEK | None, encoder: Encoder | None) -> None:
-    """Check that no file is both for training and validation, and that the HEK knows no validation question.
+def check_validation(config: DictConfig, training: Texts, validation: Texts, hek: HEK | None, encoder: Encoder | None) -> None:
+    """Check that no file and no question is both for training and validation, and that the HEK knows no validation question.
 
     Raises:
         HiExpError: validation would measure what was trained on, or experience of its own questions.
     """
-    files = paths_of(config.data.val_files)
-    both = [file for file in paths_of(config.data.train_files) if _absolute(file) in map(_absolute, files)]
+    files = [_absolute(file) for file in paths_of(config.data.val_files)]
+    both = [file for file in paths_of(config.data.train_files) if _absolute(file) in files]
     if both:
         raise HiExpError(f"{both[0]} is in data.train_files and data.val_files; validate on other questions, or set trainer.val_only=true")
-    asked = {text.casefold() for file in paths_of(config.data.train_files) for text in _texts(_prompts(config, file)).values()}
+    asked = {text.casefold() for texts in training.values() for text in texts.values()}
     known = SameQuestions({source.question_id: source.question for source in (hek.sources if hek is not None else ())}, encoder)
-    for file in files:
-        texts = _texts(_prompts(config, file))
+    for file, texts in validation.items():
         learnt = [name for name, text in texts.items() if text.casefold() in asked]
         if learnt:
             raise HiExpError(
@@ -101,10 +105,6 @@ def check_answers(file: str, rows: list[dict[str, Any]]) -> None:
             answers_of(row)
         except BadRow as error:
             raise HiExpError(f"row {i} of {file}: {error}; correct reward_model.ground_truth") from error
-
-
-def _texts(prompts: dict[str, list[Message]]) -> dict[str, str]:
-    return {name: without_instructions(last_user(prompt)) for name, prompt in prompts.items()}
 
 
 def _absolute(file: str) -> str:

@@ -20,6 +20,7 @@ from hiexp_verl.hek.store import HEK
 from hiexp_verl.jsonl import atomic_writer
 from hiexp_verl.packages import software
 from hiexp_verl.plugin.dataset import paths_of
+from hiexp_verl.run.policy import MARKER
 
 logger = logging.getLogger(__name__)
 
@@ -28,7 +29,6 @@ WATCHED = ("counters", "history", "expectation", "ringing")  # of `Watch.state`
 _ROLLOUT = "actor_rollout_ref.rollout"
 _PLAYED = (f"{_ROLLOUT}.n", f"{_ROLLOUT}.temperature", f"{_ROLLOUT}.multi_turn.format", f"{_ROLLOUT}.multi_turn.max_assistant_turns")
 STATE = Path("hiexp") / "state.json"
-MARKER = "latest_checkpointed_iteration.txt"
 
 
 def identity_of(settings: HiExpConfig, hek: HEK | None, config: DictConfig) -> dict[str, Any]:

@@ -64,10 +64,9 @@ def check_run(config: DictConfig) -> None:
     encoder, _ = open_encoders(settings, hek)
     check_model(str(config.actor_rollout_ref.model.path))
     check_parallel_calls(config)
-    for key in ("train_files", "val_files"):
-        check_questions(config, key)
+    training, validation = check_questions(config, "train_files"), check_questions(config, "val_files")
     if not config.trainer.val_only:
-        check_validation(config, hek, encoder)
+        check_validation(config, training, validation, hek, encoder)
 
 
 def check_group(settings: HiExpConfig, config: DictConfig) -> None:

@@ -10,9 +10,7 @@ from typing import Any
 from hiexp_verl.report.find import Found
 from hiexp_verl.report.finite import finite, or_nan
 from hiexp_verl.rows import BadRow, read_rows
-from hiexp_verl.run.eval_table import BASE
-
-MEASURES = ("em", "f1", "cem", "judge")
+from hiexp_verl.run.eval_table import BASE, JUDGE, MEASURES
 
 
 @dataclass(frozen=True)
@@ -74,7 +72,7 @@ def _means(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     lines = []
     for (dataset, arm), played in by_arm.items():
         line: dict[str, Any] = {"dataset": dataset, "arm": arm, "episodes": len(played)}
-        for key in (*MEASURES, "format", "searches", "tokens", "experience_tokens", "seconds"):
+        for key in (*MEASURES, JUDGE, "format", "searches", "tokens", "experience_tokens", "seconds"):
             values = [number for row in played if (number := finite(row.get(key))) is not None]
             if values:
                 line[key] = fmean(values)

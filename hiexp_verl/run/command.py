@@ -47,9 +47,10 @@ def rollout_command(arguments: argparse.Namespace) -> str:
     if arguments.by == "verl":
         return _text(rollout_by_verl(questions, arguments, run), arguments.out)
     tokenizer = check_policy(arguments, questions)
-    encoder, search_encoder = open_encoders(run, open_hek(run))
+    hek = open_hek(run)
+    encoder, search_encoder = open_encoders(run, hek)
     search = open_search(run.search, search_encoder)
-    experience = open_experience(arguments.hek, encoder, tokenizer, control=run.control) if encoder is not None else None
+    experience = open_experience(hek, encoder, tokenizer, control=run.control) if hek is not None and encoder is not None else None
     settings = episode_settings(arguments)
     with open_model(arguments.model, max_model_len=arguments.max_model_len, name=name) as client:
         summary = rollout(
@@ -85,12 +86,15 @@ def eval_command(arguments: argparse.Namespace) -> str:
     with only_one(out):
         arguments.model, name = find_policy(arguments.model, out)
         tokenizer = check_policy(arguments, [question for questions in plan.datasets.values() for question in questions])
-        encoder, search_encoder = open_encoders(run, open_hek(run))
+        hek = open_hek(run)
+        encoder, search_encoder = open_encoders(run, hek)
         search = open_search(run.search, search_encoder)
 
         def experience_of(control: str) -> Experience | None:
             return (
-                open_experience(arguments.hek, encoder, tokenizer, control=control) if encoder is not None and control != "none" else None
+                open_experience(hek, encoder, tokenizer, control=control)
+                if hek is not None and encoder is not None and control != "none"
+                else None
             )
 
         with open_model(arguments.model, arguments.batch_size, arguments.max_model_len, name) as client:
@@ -230,10 +234,10 @@ def check_prompts(questions: Sequence[Question], tokenizer: PolicyTokenizer, set
 
 
 def open_experience(
-    path: Path, encoder: Encoder, tokenizer: PolicyTokenizer | None = None, start: StartConfig | None = None, control: str = "full"
+    hek: HEK, encoder: Encoder, tokenizer: PolicyTokenizer | None = None, start: StartConfig | None = None, control: str = "full"
 ) -> Experience:
-    """Load a HEK for episodes; without the policy's tokenizer, budgets are kept by estimate."""
-    retriever = Retriever(HEK.load(path), encoder)
+    """Make a HEK ready for episodes; without the policy's tokenizer, budgets are kept by estimate."""
+    retriever = Retriever(hek, encoder)
     return Experience(retriever, start, control=control, count_tokens=tokenizer.count if tokenizer is not None else rough_tokens)
 
 

@@ -10,7 +10,7 @@ from hiexp_verl.errors import HiExpError
 
 logger = logging.getLogger(__name__)
 
-MARKER = "latest_checkpointed_iteration.txt"
+MARKER = "latest_checkpointed_iteration.txt"  # verl writes it when a checkpoint is whole
 _WEIGHTS = ("*.safetensors", "*.bin")
 _SHARDS = "model_world_size_*_rank_*.pt"
 

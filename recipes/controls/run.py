@@ -114,7 +114,7 @@ class Controls:
         if shows(control, validating=True):
             encoder = open_encoder(self.hek, self.sources.hek)
             start = StartConfig(**TRAIN["hiexp"]["start"])
-            experience = open_experience(self.sources.hek, encoder, PolicyTokenizer(policy), start, control)
+            experience = open_experience(self.hek, encoder, PolicyTokenizer(policy), start, control)
         settings = episode_settings(self.arguments.temperature, self.arguments.seed)
         search = open_engine(SearchConfig(corpus=str(self.sources.corpus)))
         out, k = self.out / control, self.arguments.k

@@ -13,6 +13,7 @@ from hiexp_verl.errors import HiExpError
 from hiexp_verl.hashing import sha256_of
 from hiexp_verl.hek.store import HEK
 from hiexp_verl.jsonl import atomic_writer, read_questions
+from hiexp_verl.run.policy import MARKER
 from hiexp_verl.types import Question
 
 
@@ -68,7 +69,7 @@ def find_sources(arguments: argparse.Namespace) -> Sources:
 
 def _after_grpo(demo: Path) -> Path:
     checkpoints = demo / "grpo" / "checkpoints"
-    latest = checkpoints / "latest_checkpointed_iteration.txt"  # written by verl when a checkpoint is whole
+    latest = checkpoints / MARKER
     step = latest.read_text(encoding="utf-8").strip() if latest.is_file() else "0"
     return checkpoints / f"global_step_{step}" / "actor" / "huggingface"
 

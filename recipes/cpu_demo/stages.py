@@ -19,6 +19,7 @@ from hiexp_verl.encoder import load_encoder
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.factbook import write_question_sets
 from hiexp_verl.hek.locate import remember_encoder
+from hiexp_verl.hek.store import HEK
 from hiexp_verl.jsonl import read_questions, read_trajectories, write_jsonl
 from hiexp_verl.llm import ChatClient, open_model
 from hiexp_verl.policy_tokenizer import PolicyTokenizer
@@ -131,7 +132,7 @@ class Demo:
         model = Path(self.results["grpo"]["model"])
         start = StartConfig(**TRAIN["hiexp"]["start"])
         encoder = load_encoder(self.results["assets"]["paths"]["minilm"])
-        experience = open_experience(Path(self.results["build"]["hek"]), encoder, PolicyTokenizer(model), start)
+        experience = open_experience(HEK.load(Path(self.results["build"]["hek"])), encoder, PolicyTokenizer(model), start)
         with open_model(str(model)) as client:
             without = self._validate(client, folder / "without_hek")["shares"]
             with_hek = self._validate(client, folder / "with_hek", experience)["shares"]
