@@ -35,6 +35,7 @@ def main() -> None:
     parser.add_argument("--model", default="qwen-1.5b", help="an asset's name, or a model directory (default qwen-1.5b)")
     parser.add_argument("--distiller", help="as of `hiexp build` (default: the policy itself)")
     parser.add_argument("--k", type=int, default=4, help="rollouts per question (default 4)")
+    parser.add_argument("--temperature", default="0.7", help="of the rollouts (default 0.7; the evaluation is greedy)")
     parser.add_argument("--arms", default=ARMS, help=f"(default {ARMS})")
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--out", type=Path, default=Path("outputs/effect"))
@@ -47,7 +48,8 @@ def main() -> None:
     common = ["--corpus", str(arguments.data / "corpus.jsonl.gz"), "--model", model, "--instructions", str(INSTRUCTIONS), "--resume"]
     rollouts, hek = out / "rollouts", out / "hek"
     if not (rollouts / "summary.json").is_file():
-        hiexp("rollout", "--questions", str(questions[0]), *common, "--k", str(arguments.k), "--out", str(rollouts))
+        sampled = ["--k", str(arguments.k), "--temperature", arguments.temperature]
+        hiexp("rollout", "--questions", str(questions[0]), *common, *sampled, "--out", str(rollouts))
     if not (hek / "CURRENT").is_file():
         made_of = ["--trajectories", str(rollouts / "trajectories.jsonl"), "--encoder", str(default_cache() / "minilm")]
         hiexp("build", *made_of, "--distiller", distiller, "--out", str(hek), "--resume")

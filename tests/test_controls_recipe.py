@@ -10,6 +10,7 @@ import pytest
 from hiexp_verl.encoder import HashEncoder
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.hek.locate import remember_encoder
+from hiexp_verl.report.find import find
 from tests.factories import entry, hek_of, trajectory
 from tests.test_rollout import Scripted
 from tests.verl_fixtures import tiny_tokenizer, write_corpus
@@ -55,9 +56,9 @@ def test_a_row_says_what_was_shown_and_what_came_of_it(table):
     played = episodes(1, 1, 1, 0, shown=[shown_of("e1-own"), shown_of("e1-other", "e2", "start")])
     row = table.row_of("full", played, episodes(1, 0, 0, 0), HEK)
     assert (row["episodes"], row["em"], row["acc"], row["format"], row["searches"]) == (4, 0.75, 0.75, 1.0, 1.0)
-    assert (row["with_experience"], row["entries"], row["tokens"], row["e1_fire_rate"]) == (1.0, 2.0, 20.0, 1.0)
+    assert (row["with_experience"], row["entries"], row["experience_tokens"], row["e1_fire_rate"]) == (1.0, 2.0, 20.0, 1.0)
     assert row["own"] == 0.5, "q0 is shown what comes from it alone, q1 is not"
-    assert row["difference"]["em"]["mean"] == pytest.approx(0.5)  # q0: 1 - 0.5, q1: 0.5 - 0
+    assert row["em_minus_base"]["mean"] == pytest.approx(0.5)  # q0: 1 - 0.5, q1: 0.5 - 0
     lines = table.as_markdown([row]).splitlines()
     assert len(lines) == 3 and len({line.count("|") for line in lines}) == 1
     assert lines[2].startswith("| full | 4 | 0.75 |") and "| +0.500 [" in lines[2]
@@ -119,8 +120,9 @@ def test_none_shows_nothing_and_the_others_do(recipe, served, files):
     run = controls(recipe, f"{GIVEN} full,train-only")
     run.play_all()
     run.write_table()
-    shares = {row["control"]: row["with_experience"] for row in json.loads((files / "out" / "table.json").read_text())["rows"]}
+    shares = {row["arm"]: row["with_experience"] for row in json.loads((files / "out" / "table.json").read_text())["arms"]}
     assert shares == {"full": 1.0, "train-only": 0.0, "none": 0.0}
+    assert list(find(files / "out").tables) == [files / "out" / "table.json"], "`hiexp report` shows it"
 
 
 def test_an_interrupted_control_goes_on(recipe, served, files):

@@ -106,8 +106,17 @@ def evaluation(*arms, **fields):
 def test_arms_are_sorted_by_what_their_interval_says():
     arms = [arm("base", 0.4), arm("hek", 0.6, 0.2), arm("random", 0.45, 0.05), arm("shuffled", 0.1, -0.3)]
     assert in_short([evaluation(*arms)]) == [
-        "eval: better than base: <b>hek</b> (CEM +0.200 [+0.100, +0.300]); worse: <b>shuffled</b> (CEM -0.300 [-0.400, -0.200]); "
-        "not told apart from it: <b>random</b> (CEM +0.050 [-0.050, +0.150])."
+        "eval: better than base: <b>hek</b> (CEM +0.200 [+0.100, +0.300], p 0.020); worse: <b>shuffled</b> (CEM -0.300 [-0.400, -0.200], p 0.020); "
+        "not told apart from it: <b>random</b> (CEM +0.050 [-0.050, +0.150], p 0.020)."
+    ]
+
+
+def test_an_interval_alone_makes_no_verdict_when_the_test_sees_nothing():
+    sure, unsure = arm("hek", 0.6, 0.2), arm("shuffled", 0.1, -0.3)
+    sure["cem_minus_base"]["p"], unsure["cem_minus_base"]["p"] = 0.01, 0.25
+    assert in_short([evaluation(arm("base", 0.4), sure, unsure)]) == [
+        "eval: better than base: <b>hek</b> (CEM +0.200 [+0.100, +0.300], p 0.010); "
+        "not told apart from it: <b>shuffled</b> (CEM -0.300 [-0.400, -0.200], p 0.250)."
     ]
 
 

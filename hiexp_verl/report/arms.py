@@ -18,6 +18,7 @@ _RATES = {
     "seconds": "seconds",
 }
 _SHARES = ("format", "with_experience")
+SIGNIFICANT = 0.05  # of the paired test
 
 
 def evaluations(found: Sequence[Evaluation]) -> str:
@@ -127,9 +128,12 @@ def in_short(found: Sequence[Evaluation]) -> list[str]:
                 measure = next((key for key in ("cem", "em") if _difference(line, key)), "")
                 if str(line.get("dataset", "")) != dataset or not (gap := _difference(line, measure)):
                     continue
-                mean, low, high, _ = gap
-                verdict = list(verdicts)[0 if low > 0 else 1 if high < 0 else 2]
-                verdicts[verdict].append(f"<b>{e(line['arm'])}</b> ({_NAMES[measure]} {mean:+.3f} [{low:+.3f}, {high:+.3f}])")
+                mean, low, high, p = gap
+                # Of few questions a percentile interval is too narrow: the test has to say so, too.
+                sure = p is None or p < SIGNIFICANT
+                verdict = list(verdicts)[0 if low > 0 and sure else 1 if high < 0 and sure else 2]
+                told = f"[{low:+.3f}, {high:+.3f}]" + (f", p {p:.3f}" if p is not None else "")
+                verdicts[verdict].append(f"<b>{e(line['arm'])}</b> ({_NAMES[measure]} {mean:+.3f} {told})")
             where = ", ".join(filter(None, (e(one.name), e(dataset))))
             told = "; ".join(f"{verdict}: {', '.join(arms)}" for verdict, arms in verdicts.items() if arms)
             said += [f"{where}: {told}."] if told else []

@@ -152,7 +152,7 @@ class Controls:
         episodes = {control: list(read_trajectories(self.out / control / TRAJECTORIES)) for control in self.controls}
         rows = [row_of(control, episodes[control], episodes[BASELINE], self.hek) for control in self.controls]
         with atomic_writer(self.out / "table.json") as file:
-            file.write(json.dumps({"date": time.strftime("%Y-%m-%d"), "settings": self.settings, "rows": rows}, indent=1) + "\n")
+            file.write(json.dumps({"date": time.strftime("%Y-%m-%d"), "settings": self.settings, "arms": rows}, indent=1) + "\n")
         with atomic_writer(self.out / "table.md") as file:
             file.write(as_markdown(rows))
         return as_markdown(rows)

@@ -1,4 +1,4 @@
-"""One table of what controls did: pure functions from episodes to numbers and Markdown."""
+"""One table of what controls did: pure functions from episodes to numbers and Markdown. Its fields are those of `hiexp eval`."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from hiexp_verl.types import Trajectory
 BASELINE = "none"
 MEASURES = ("em", "f1", "cem", "acc")
 COLUMNS = {
-    "control": "control",
+    "arm": "control",
     "episodes": "episodes",
     "em": "EM",
     "f1": "F1",
@@ -25,7 +25,7 @@ COLUMNS = {
     "searches": "searches",
     "with_experience": "with experience",
     "entries": "entries",
-    "tokens": "tokens",
+    "experience_tokens": "tokens",
     "e1_fire_rate": "E1 fires",
     "own": "own",
 }
@@ -38,18 +38,19 @@ def row_of(control: str, episodes: Sequence[Trajectory], baseline: Sequence[Traj
         HiExpError: the baseline played other questions.
     """
     told = summarise(episodes)
+    gaps = {name: paired_difference(by_question(episodes, name), by_question(baseline, name)) for name in MEASURES}
     shown = [t.extra.get("shown", []) for t in episodes]
     return {
-        "control": control,
+        "arm": control,
         "episodes": len(episodes),
         **{name: float(np.mean(list(by_question(episodes, name).values()))) for name in (*MEASURES, "format")},
         "searches": told["mean_searches"],
         "with_experience": float(np.mean([bool(rows) for rows in shown])),
         "entries": float(np.mean([len(rows) for rows in shown])),  # per episode
-        "tokens": told["experience_tokens"],  # per episode
+        "experience_tokens": told["experience_tokens"],  # per episode
         "e1_fire_rate": told["e1_fire_rate"],
         "own": float(np.mean([saw_its_own(t, hek) for t in episodes])),
-        "difference": {name: vars(paired_difference(by_question(episodes, name), by_question(baseline, name))) for name in MEASURES},
+        **({} if control == BASELINE else {f"{name}_minus_base": vars(gap) for name, gap in gaps.items()}),
     }
 
 
@@ -72,8 +73,8 @@ def as_markdown(rows: Sequence[dict[str, Any]]) -> str:
     """Return the table; the difference shown is that of acc, those of the other measures are in table.json."""
     lines = [[*COLUMNS.values(), f"acc - {BASELINE} [95%]"]]
     for row in rows:
-        gap = row["difference"]["acc"]
-        told = "" if row["control"] == BASELINE else f"{gap['mean']:+.3f} [{gap['low']:+.3f}, {gap['high']:+.3f}]"
+        gap = row.get("acc_minus_base")
+        told = f"{gap['mean']:+.3f} [{gap['low']:+.3f}, {gap['high']:+.3f}]" if gap else ""
         lines.append([*(_cell(row[name]) for name in COLUMNS), told])
     lines.insert(1, ["---", *(["---:"] * len(COLUMNS))])
     return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
