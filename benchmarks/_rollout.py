@@ -31,8 +31,8 @@ def compose(*overrides: str) -> Any:
         return hydra.compose("ppo_trainer", overrides=["+hiexp=grpo", name, "data.max_response_length=8192", *overrides])
 
 
-def write_script(episodes: int, titles: list[str], seed: int) -> Script:
-    """Return what is asked and recited; no query is asked twice, but for the question of a group."""
+def write_script(episodes: int, titles: list[str], seed: int, sharing: int = 1) -> Script:
+    """Return what is asked and recited; so many rollouts of a group search for the same, others for nothing that was searched for."""
     draw = np.random.default_rng(seed)
     asked = queries(-(-episodes // GROUP), seed=seed + 50_000)
     searched = iter(queries(episodes * SEARCHES, seed=seed + 60_000))
@@ -40,13 +40,13 @@ def write_script(episodes: int, titles: list[str], seed: int) -> Script:
     def thought() -> str:
         return "<think>" + " ".join(draw.choice(_WORDS, draw.integers(*THOUGHT_WORDS))) + "</think>\n"
 
-    def call() -> str:
-        return write_call(f"{draw.choice(titles)}: {next(searched)}", "hermes")
-
-    return [
-        (asked[number // GROUP], [*(thought() + call() for _ in range(SEARCHES)), thought() + write_answer("Kabul")])
-        for number in range(episodes)
-    ]
+    script: Script = []
+    for number in range(episodes):
+        if number % sharing == 0:
+            calls = [write_call(f"{draw.choice(titles)}: {next(searched)}", "hermes") for _ in range(SEARCHES)]
+        turns = [*(thought() + call for call in calls), thought() + write_answer("Kabul")]
+        script.append((asked[number // GROUP], turns))
+    return script
 
 
 class Reciting:

@@ -4,7 +4,7 @@ import asyncio
 import concurrent.futures
 import queue
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Generic, TypeVar
 
 Item = TypeVar("Item")
@@ -13,22 +13,20 @@ MAX_BATCH = 64
 MAX_WAIT_SECONDS = 0.004  # one query takes the encoder about as long, so waiting for company is nearly free
 
 
-class MicroBatcher(Generic[Item, Result]):
-    """Collect concurrent calls for a few milliseconds and answer them with one call of `run` in a thread.
+class Batcher(Generic[Item, Result]):
+    """Collect concurrent calls for a few milliseconds and hand them on as one.
 
     Args:
-        run: answers a batch, one result per item; what it raises is raised to every caller of that batch.
-        workers: batches at a time. One for what uses all cores itself, such as an encoder.
-        timeout: seconds for one batch. After them its callers get a `TimeoutError`, its thread is left behind with whatever
-            it hangs in, and the next batch has a new one; `run` may then be called a second time while the first call goes on.
+        answer: answers a batch, one result per item; what it raises is raised to every caller of that batch.
+        workers: batches at a time; those that arrive meanwhile make up the next.
+        most: items of a batch.
     """
 
-    def __init__(self, run: Callable[[list[Item]], Sequence[Result]], workers: int = 1, timeout: float | None = None) -> None:
-        self._run = run
-        self._timeout = timeout
+    def __init__(self, answer: Callable[[list[Item]], Awaitable[Sequence[Result]]], workers: int = 1, most: int = MAX_BATCH) -> None:
+        self._answer = answer
         self._waiting: list[tuple[Item, asyncio.Future[Result]]] = []
-        self._idle: list[_Thread[Item, Result]] = []
         self._workers = workers
+        self._most = most
         self._running: set[asyncio.Task[None]] = set()
         self._flush: asyncio.Task[None] | None = None
 
@@ -44,35 +42,51 @@ class MicroBatcher(Generic[Item, Result]):
         while self._waiting:
             while len(self._running) >= self._workers:  # what arrives meanwhile joins the next batch
                 await asyncio.wait(self._running, return_when=asyncio.FIRST_COMPLETED)
-            batch, self._waiting = self._waiting[:MAX_BATCH], self._waiting[MAX_BATCH:]
-            task = asyncio.create_task(self._answer(batch))
+            batch, self._waiting = self._waiting[: self._most], self._waiting[self._most :]
+            task = asyncio.create_task(self._serve(batch))
             self._running.add(task)
             task.add_done_callback(self._running.discard)
 
-    async def _answer(self, batch: "list[tuple[Item, asyncio.Future[Result]]]") -> None:
-        thread = self._idle.pop() if self._idle else _Thread(self._run)
-        answer = asyncio.wrap_future(thread.submit([item for item, _ in batch]))
-        await asyncio.wait([answer], timeout=self._timeout)
-        waiting = [future for _, future in batch if not future.done()]  # a caller may have been cancelled
-        if not answer.done():
-            thread.leave()
-            _raise_to(waiting, TimeoutError(f"no answer within {self._timeout:g} s"))
+    async def _serve(self, batch: "list[tuple[Item, asyncio.Future[Result]]]") -> None:
+        try:
+            results = await self._answer([item for item, _ in batch])
+            if len(results) != len(batch):
+                raise ValueError(f"{len(results)} results for a batch of {len(batch)}")
+        except BaseException as error:  # handed on to every caller, who decides
+            for _, future in batch:
+                if not future.done():  # a caller may have been cancelled
+                    future.set_exception(error)
             return
-        self._idle.append(thread)
-        error = answer.exception()
-        if error is None and len(answer.result()) != len(batch):
-            error = ValueError(f"{len(answer.result())} results for a batch of {len(batch)}")
-        if error is not None:  # handed on to every caller, who decides
-            _raise_to(waiting, error)
-            return
-        for (_, future), result in zip(batch, answer.result(), strict=True):
+        for (_, future), result in zip(batch, results, strict=True):
             if not future.done():
                 future.set_result(result)
 
 
-def _raise_to(futures: "list[asyncio.Future[Result]]", error: BaseException) -> None:
-    for future in futures:
-        future.set_exception(error)
+class MicroBatcher(Batcher[Item, Result]):
+    """A `Batcher` that answers in a thread.
+
+    Args:
+        run: answers a batch, one result per item; what it raises is raised to every caller of that batch.
+        workers: batches at a time. One for what uses all cores itself, such as an encoder.
+        timeout: seconds for one batch. After them its callers get a `TimeoutError`, its thread is left behind with whatever
+            it hangs in, and the next batch has a new one; `run` may then be called a second time while the first call goes on.
+    """
+
+    def __init__(self, run: Callable[[list[Item]], Sequence[Result]], workers: int = 1, timeout: float | None = None) -> None:
+        super().__init__(self._in_thread, workers)
+        self._run = run
+        self._timeout = timeout
+        self._idle: list[_Thread[Item, Result]] = []
+
+    async def _in_thread(self, items: list[Item]) -> Sequence[Result]:
+        thread = self._idle.pop() if self._idle else _Thread(self._run)
+        answer = asyncio.wrap_future(thread.submit(items))
+        await asyncio.wait([answer], timeout=self._timeout)
+        if not answer.done():
+            thread.leave()
+            raise TimeoutError(f"no answer within {self._timeout:g} s")
+        self._idle.append(thread)
+        return answer.result()
 
 
 class _Thread(Generic[Item, Result]):

@@ -6,7 +6,7 @@ import sys
 import threading
 import time
 
-from hiexp_verl.batching import MAX_BATCH, MicroBatcher
+from hiexp_verl.batching import MAX_BATCH, Batcher, MicroBatcher
 
 
 def test_concurrent_calls_share_batches_and_get_their_own_answers():
@@ -101,3 +101,22 @@ def test_too_few_results_are_a_fault_and_not_a_wait_for_ever():
         return await asyncio.wait_for(asyncio.gather(batcher(1), batcher(2), return_exceptions=True), 5)
 
     assert [str(error) for error in asyncio.run(ask())] == ["1 results for a batch of 2"] * 2
+
+
+def test_a_batch_may_be_answered_by_a_coroutine_and_a_caller_that_left_disturbs_nobody():
+    sizes = []
+
+    async def double(items):
+        sizes.append(len(items))
+        await asyncio.sleep(0.05)
+        return [2 * item for item in items]
+
+    async def ask():
+        batcher = Batcher(double, workers=2)
+        first, second = asyncio.create_task(batcher(1)), asyncio.create_task(batcher(2))
+        await asyncio.sleep(0.02)
+        first.cancel()
+        third = await batcher(3)  # while the first batch is under way
+        return third, await second, first.cancelled()
+
+    assert asyncio.run(ask()) == (6, 4, True) and sizes == [2, 1]

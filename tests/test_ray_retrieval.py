@@ -46,6 +46,15 @@ def test_one_actor_serves_the_node(cluster, tmp_path):
     assert all(found[0].entry.id == "e1-1" for found in answers[20:])
 
 
+def test_a_look_up_that_fails_in_the_actor_is_raised_to_who_asked(cluster, tmp_path):
+    retrieval = retrieval_for(SearchConfig(corpus=str(write_corpus(tmp_path / "c.jsonl"))))  # and no HEK
+
+    async def ask():
+        return await asyncio.gather(*(retrieval.experience(ExperienceRequest("step", text)) for text in "ab"), return_exceptions=True)
+
+    assert ["no HEK is loaded" in str(error) for error in asyncio.run(ask())] == [True, True]
+
+
 def test_a_failed_search_keeps_its_reason_across_the_actor(cluster):
     retrieval = retrieval_for(SearchConfig(engine="http", url="http://127.0.0.1:9/retrieve", retries=0, timeout=1.0))
 

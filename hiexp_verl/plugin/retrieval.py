@@ -3,6 +3,7 @@
 Queries of concurrent episodes are micro-batched: one encoder call and one matrix product answer many of them.
 """
 
+import asyncio
 import hashlib
 import json
 import os
@@ -13,7 +14,7 @@ from typing import Any, Protocol
 import torch
 from ray.exceptions import RayActorError
 
-from hiexp_verl.batching import MicroBatcher
+from hiexp_verl.batching import Batcher, MicroBatcher
 from hiexp_verl.config import HiExpConfig, SearchConfig
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.hek.retrieve import Retriever
@@ -24,7 +25,8 @@ from hiexp_verl.search.http import longest_answer
 from hiexp_verl.types import Hit, Passage
 
 HTTP_REQUESTS = 8  # in flight at a time
-ENCODER_THREADS = 4  # at most, and a core is left to the rest: threads that wait for one another in turn waste both
+ENCODER_THREADS = 4  # at most: short texts do not keep more of them busy
+CONCURRENT_CALLS = 4_096  # of the actor
 
 
 class Retrieval(Protocol):
@@ -86,15 +88,27 @@ class _Actor(LocalRetrieval):
     """What runs in the actor: Ray leaves one that asks for no CPU a single thread, and an encoder can use more."""
 
     def __init__(self, settings: HiExpConfig) -> None:
-        torch.set_num_threads(max(1, min(ENCODER_THREADS, (os.cpu_count() or 1) - 1)))
+        torch.set_num_threads(min(ENCODER_THREADS, os.cpu_count() or 1))
         super().__init__(settings)
+
+    async def experiences(self, requests: list[ExperienceRequest]) -> list[list[Hit] | BaseException]:
+        """Answer several requests, each with what was found or with what went wrong."""
+        return await asyncio.gather(*map(self.experience, requests), return_exceptions=True)
 
 
 class ActorRetrieval:
-    """The same interface over the node's Ray actor."""
+    """The same interface over the node's Ray actor.
+
+    Look-ups that are asked for at the same time cross to it together: a call of an actor costs about as much as the look-up. Not
+    so searches, which may go to a server: none waits for the slowest of those beside it.
+    """
 
     def __init__(self, actor: Any) -> None:
         self._actor = actor
+        self._experiences = Batcher[ExperienceRequest, list[Hit] | BaseException](self._cross, workers=CONCURRENT_CALLS)
+
+    async def _cross(self, requests: list[ExperienceRequest]) -> list[list[Hit] | BaseException]:
+        return await self._actor.experiences.remote(requests)
 
     async def search(self, query: str, top_k: int) -> list[Passage]:
         try:
@@ -104,9 +118,12 @@ class ActorRetrieval:
 
     async def experience(self, request: ExperienceRequest) -> list[Hit]:
         try:
-            return await self._actor.experience.remote(request)
+            found = await self._experiences(request)
         except RayActorError as error:
             raise LookupFailed("retrieval died", str(error)[-400:]) from error
+        if isinstance(found, BaseException):
+            raise found
+        return found
 
 
 def retrieval_for(settings: HiExpConfig | SearchConfig) -> Retrieval:
@@ -131,7 +148,7 @@ def _retrieval(settings: HiExpConfig) -> Retrieval:
             name=f"hiexp_retrieval_{node}_{key}",
             get_if_exists=True,
             num_cpus=0,  # it must never wait for a CPU slot: a starved Ray hangs without a word
-            max_concurrency=4096,
+            max_concurrency=CONCURRENT_CALLS,
             max_restarts=3,  # it holds nothing that it cannot load again
             max_task_retries=3,
             scheduling_strategy=strategy,
