@@ -41,8 +41,10 @@ class Mode(NamedTuple):
 
 
 MODES = {
+    "grpo colocate_async": Mode(HERE, "grpo", "hiexp_colocate_async", 1, [SLOW]),
     "gspo colocate_async lora": Mode(HERE, "gspo", "hiexp_colocate_async", 1, [*LORA, SLOW]),
     "grpo sync lora, verl 0.9.0": Mode(VERL_090, "grpo", "hiexp_sync", 0, [*LORA, FAST]),
+    "gspo colocate_async, verl 0.9.0": Mode(VERL_090, "gspo", "hiexp_colocate_async", 1, [SLOW]),
 }
 
 
