@@ -19,7 +19,7 @@ from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
 from hiexp_verl.errors import HiExpError
-from hiexp_verl.gguf import SpecialTokens, check_converter, convert_gguf
+from hiexp_verl.gguf import CONVERSION, SpecialTokens, check_converter, convert_gguf
 from hiexp_verl.hashing import sha256_of
 
 logger = logging.getLogger(__name__)
@@ -159,8 +159,8 @@ def _asset(name: str) -> Asset:
 
 def _source(asset: Asset) -> dict[str, object]:
     """Return what identifies the asset's content, as plain JSON."""
-    tokens = asdict(asset.tokens) if asset.tokens else None
-    return {"packages": [f"{p}=={v}" for p, v in asset.packages], "member": asset.member, "sha256": asset.sha256, "tokens": tokens}
+    made = {"tokens": asdict(asset.tokens), "conversion": CONVERSION} if asset.tokens else {"tokens": None}
+    return {"packages": [f"{p}=={v}" for p, v in asset.packages], "member": asset.member, "sha256": asset.sha256, **made}
 
 
 def _check_room(cache: Path, name: str, asset: Asset) -> None:

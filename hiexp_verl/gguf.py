@@ -7,6 +7,7 @@ from typing import Any
 
 from hiexp_verl.errors import HiExpError
 
+CONVERSION = 2  # another one makes other files of the same GGUF
 _CONVERTER = ("torch", "transformers", "gguf", "accelerate")
 
 
@@ -49,6 +50,7 @@ def convert_gguf(gguf: Path, out: Path, tokens: SpecialTokens) -> None:
     except (ValueError, KeyError, OSError) as error:
         raise HiExpError(f"{gguf.name} cannot be read as a GGUF model ({error}); fetch the asset again") from error
 
+    _restore_tokenizer(tokenizer, gguf)
     tokenizer.bos_token, tokenizer.eos_token, tokenizer.pad_token = tokens.bos, tokens.eos, tokens.pad
     tokenizer.padding_side = "left"  # what generation needs; training pads by itself
     tokenizer.model_max_length = model.config.max_position_embeddings
@@ -62,6 +64,27 @@ def convert_gguf(gguf: Path, out: Path, tokens: SpecialTokens) -> None:
     _forget_quantization(model)
     model.save_pretrained(out)
     tokenizer.save_pretrained(out)
+
+
+def _restore_tokenizer(tokenizer: Any, gguf: Path) -> None:
+    """Give a byte-level tokenizer what transformers leaves out when it reads a GGUF: tokens of their own, and the split of digits.
+
+    Of Qwen2.5's 22 added tokens it keeps three, and `<tool_call>` falls to pieces that the model never saw. SmolLM2 has its
+    numbers split digit by digit. A GGUF does not tell which added tokens are special: all that look like `<|control|>` are.
+    """
+    from gguf import GGUFReader, TokenType
+    from tokenizers import decoders, pre_tokenizers
+    from transformers import AddedToken
+
+    fields = GGUFReader(gguf).fields
+    read = {name: field.contents() for name in ("tokens", "token_type", "pre") if (field := fields.get(f"tokenizer.ggml.{name}"))}
+    special_of = {TokenType.CONTROL: True, TokenType.USER_DEFINED: False}
+    typed = zip(read["tokens"], read["token_type"], strict=True)
+    tokenizer.add_tokens([AddedToken(text, special=special_of[kind], normalized=False) for text, kind in typed if kind in special_of])
+    tokenizer.backend_tokenizer.decoder = decoders.ByteLevel()
+    if read.get("pre") == "smollm":
+        split = [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+        tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence(split)
 
 
 def _tie_embeddings(model: Any) -> None:

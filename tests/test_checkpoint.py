@@ -26,8 +26,8 @@ SEEN = {"counters": {}, "history": [], "expectation": {"steps": 0, "silent": []}
 
 def run_of(**rollout):
     """Return what of verl's config a checkpoint remembers."""
-    multi_turn = {"format": rollout.pop("format", "hermes"), "max_assistant_turns": 4}
-    block = {"n": 4, "temperature": 1.0, "multi_turn": multi_turn, **rollout}
+    multi_turn = {"format": rollout.pop("format", "hermes"), "max_assistant_turns": 4, "max_tool_response_length": 256}
+    block = {"n": 4, "temperature": 1.0, "top_p": 1.0, "response_length": 64, "multi_turn": multi_turn, **rollout}
     return OmegaConf.create({"actor_rollout_ref": {"rollout": block}, "data": {"train_files": "train.jsonl"}})
 
 
@@ -75,6 +75,7 @@ def test_another_setting_is_refused_unless_told_otherwise(tmp_path, other, said)
     ("rollout", "said"),
     [
         ({"n": 2}, r"made with actor_rollout_ref\.rollout\.n=4, this run has 2"),
+        ({"top_p": 0.9}, r"made with actor_rollout_ref\.rollout\.top_p=1\.0, this run has 0\.9"),
         ({"temperature": 0.7}, r"made with actor_rollout_ref\.rollout\.temperature=1\.0, this run has 0\.7"),
         ({"format": "search_tags"}, r"made with actor_rollout_ref\.rollout\.multi_turn\.format=hermes, this run has search_tags"),
     ],

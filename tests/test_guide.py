@@ -162,9 +162,9 @@ def test_a_response_with_less_room_gets_less():
 
 
 def test_an_entry_of_any_length_is_shown_whole_or_dropped():
-    long = " ".join(f"word{i}" for i in range(300)) + " end."
+    long = " ".join(f"word{i}" for i in range(2_000)) + " end."
     hits = [hit("e2-a", 0.9, "e2", long), hit("e2-b", 0.8, "e2", "Note the value.")]
-    messages, shown = guide(StartConfig(max_tokens=400)).at_start(MESSAGES, hits)
-    assert "word299 end." in messages[0]["content"] and shown.dropped == 0
+    messages, shown = guide(StartConfig(max_tokens=4_000)).at_start(MESSAGES, hits)
+    assert "word1999 end." in messages[0]["content"] and shown.dropped == 0
     messages, shown = guide(StartConfig(max_tokens=200)).at_start(MESSAGES, hits)
     assert "word" not in messages[0]["content"] and shown.dropped == 2, "the lowest score goes first, then what is too long"

@@ -17,6 +17,7 @@ from hiexp_verl.run.experience import MAX_FAILURES_IN_A_ROW, Experience
 from hiexp_verl.run.guide import Shown
 from hiexp_verl.run.lookup import ExperienceRequest, Lookup, LookupFailed
 from hiexp_verl.run.query_vectors import QueryVectors
+from hiexp_verl.types import Source
 from tests.factories import entry, hek_of, question
 
 ENCODER = HashEncoder(32)
@@ -30,9 +31,11 @@ class Ailing:
 
     def __init__(self):
         self.batches, self.released = [], threading.Event()
+        self.says = {}  # text -> what it is taken for
 
     def encode_queries(self, texts):
         self.batches.append(list(texts))
+        texts = [self.says.get(text, text) for text in texts]
         vectors = ENCODER.encode_queries(texts)
         for row, text in enumerate(texts):
             if text == "dies":
@@ -84,16 +87,37 @@ def test_an_encoder_that_hangs_fails_its_batch_in_time():
 def test_the_encoder_is_asked_once_for_each_text_and_never_keeps_a_nan():
     encoder = Ailing()
     vectors = QueryVectors(encoder, size=2)
-    first = vectors.encode(["a", "b", "a"])
+    first = vectors.encode_queries(["a", "b", "a"])
     assert encoder.batches == [["a", "b"]]
     np.testing.assert_array_equal(first, ENCODER.encode_queries(["a", "b", "a"]))
-    np.testing.assert_array_equal(vectors.encode(["b", "c"]), ENCODER.encode_queries(["b", "c"]))
+    np.testing.assert_array_equal(vectors.encode_queries(["b", "c"]), ENCODER.encode_queries(["b", "c"]))
     assert encoder.batches[1:] == [["c"]]
-    vectors.encode(["a"])  # the least recently used of three, and there is room for two
+    vectors.encode_queries(["a"])  # the least recently used of three, and there is room for two
     assert encoder.batches[2:] == [["a"]]
-    vectors.encode(["nan"])
-    vectors.encode(["nan"])
+    vectors.encode_queries(["nan"])
+    vectors.encode_queries(["nan"])
     assert encoder.batches[3:] == [["nan"], ["nan"]]
+
+
+@pytest.mark.parametrize("ail", ["dies", "nan"])
+def test_what_cannot_be_compared_with_the_questions_of_the_hek_is_shown_nothing_and_asked_again(ail):
+    known, asked = "What is the capital of France?", "What is the capital city of France?"
+    source = Source("q1#0", "q1", known, "m", "x", False, ())
+    hek = replace(hek_of([entry("e1-own", questions=("q1",))], ENCODER), sources=(source,))
+    encoder = Ailing()
+
+    async def play():
+        lookup = Lookup(Retriever(hek, encoder), StartConfig(), StepConfig(min_score=-1.0))
+        request = ExperienceRequest("step", "capital of France", "another-id", asked)
+        encoder.says[asked] = ail
+        first, beside = await asyncio.gather(lookup(request), lookup(ExperienceRequest("step", "good")), return_exceptions=True)
+        encoder.says[asked] = known
+        return first, beside, await lookup(request)
+
+    first, beside, second = asyncio.run(play())
+    assert isinstance(first, LookupFailed) and first.reason == "encoder failed"
+    assert [hit.entry.id for hit in beside] == ["e1-own"]
+    assert second == [], "its own entry, under another id and in other words"
 
 
 def test_a_rollout_goes_on_without_counts_warns_once_and_gives_up_after_a_row(caplog, monkeypatch):

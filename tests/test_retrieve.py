@@ -66,12 +66,12 @@ def test_a_question_without_a_known_id_is_known_by_its_text():
     entries = (Entry("e1-0000", "e1", "t", "d", questions=("q7",)),)
     sources = (Source("q7#0", "q7", "Who wrote Emma?", "m", "x", False, ()),)
     own = Retriever(HEK(Header(ENCODER.identity), entries, plane(0), sources), ENCODER)
-    assert own.known_questions("q7", "anything") == {"q7"}
-    assert own.known_questions(None, "who wrote  EMMA") == {"q7"}
-    assert own.known_questions(None, "Answer the given question. Question: Who wrote Emma?\n") == {"q7"}
-    assert own.known_questions("row-3", "By whom was Emma wrote?") == {"q7", "row-3"}, "the same content words ask the same"
-    assert own.known_questions("row-3", "Who wrote Persuasion?") == {"row-3"}
-    assert own.known_questions(None, "") == frozenset()
+    assert own.known_questions([("q7", "anything")]) == [{"q7"}]
+    assert own.known_questions([(None, "who wrote  EMMA")]) == [{"q7"}]
+    assert own.known_questions([(None, "Answer the given question. Question: Who wrote Emma?\n")]) == [{"q7"}]
+    assert own.known_questions([("row-3", "By whom was Emma wrote?")]) == [{"q7", "row-3"}], "the same content words ask the same"
+    assert own.known_questions([("row-3", "Who wrote Persuasion?")]) == [{"row-3"}]
+    assert own.known_questions([(None, "")]) == [frozenset()]
 
 
 def test_a_question_is_hidden_under_its_id_and_under_those_of_questions_that_ask_the_same():
@@ -80,8 +80,8 @@ def test_a_question_is_hidden_under_its_id_and_under_those_of_questions_that_ask
         Source(f"{i}#0", i, text, "m", "x", False, ()) for i, text in (("1", "Who wrote Emma?"), ("2", "Who painted Guernica?"))
     )
     own = Retriever(HEK(Header(ENCODER.identity), entries, plane(0, 0), sources), ENCODER)
-    assert own.known_questions("1", "Who painted Guernica?") == {"1", "2"}
-    assert own.known_questions("1", "Who sang it?") == {"1"}
+    assert own.known_questions([("1", "Who painted Guernica?")]) == [{"1", "2"}]
+    assert own.known_questions([("1", "Who sang it?")]) == [{"1"}]
     assert own.retrieve_vectors(plane(0), ["e1"], 5, exclude_questions=[frozenset({"1", "2"})]) == [[]]
 
 

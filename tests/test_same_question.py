@@ -90,11 +90,13 @@ def test_only_questions_that_the_words_leave_open_are_encoded_and_known_ones_onc
     assert encoder.asked[2:] == ["The capital town of France?"]
 
 
-@pytest.mark.parametrize("ail", [RuntimeError, np.nan, np.inf])
-def test_an_ailing_encoder_leaves_it_to_the_words(ail):
-    known = {"a": "What is the capital of France?", "b": "Which is the capital city of France?"}
-    (found,) = SameQuestions(known, Ailing(ail)).find(["What's the capital of France?"])
+@pytest.mark.parametrize("ail", [RuntimeError, np.nan, np.inf, 0.0])
+def test_an_ailing_encoder_is_a_fault_where_the_words_leave_it_open_and_only_there(ail):
+    questions = SameQuestions({"a": "What is the capital of France?"}, Ailing(ail))
+    (found,) = questions.find(["What's the capital of France?"])
     assert [tuple(each) for each in found] == [("a", "same content words")]
+    with pytest.raises(RuntimeError if ail is RuntimeError else ValueError):
+        questions.find(["What is the capital city of France?"])
 
 
 def test_a_word_too_many_may_be_another_hop_where_an_encoder_can_tell():

@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Collection, Sequence
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,20 +40,26 @@ class Retriever:
         for row, entry in enumerate(hek.entries):
             for question in entry.questions:
                 self._rows_of_question[question].append(row)
-        self._same = SameQuestions({source.question_id: source.question for source in hek.sources}, encoder)
         self._twins: dict[str, frozenset[str]] = {}
 
-    def known_questions(self, question_id: str | None, text: str) -> frozenset[str]:
-        """Return the ids under which the HEK may know a question: its own, and those of sources that ask the same.
+    @cached_property
+    def _same(self) -> SameQuestions:
+        return SameQuestions({source.question_id: source.question for source in self.hek.sources}, self.encoder)
 
-        Both, for two data sets may use one id for different questions, or ask the same under two.
+    def known_questions(self, asked: Sequence[tuple[str | None, str]]) -> list[frozenset[str]]:
+        """Return for each question, given as id and text, the ids under which the HEK may know it.
+
+        Its own id, and those of sources that ask the same: two data sets may use one id for different questions, or ask the same
+        under two. Raises what `SameQuestions.find` raises; nothing is remembered then.
         """
-        if text not in self._twins:
-            if len(self._twins) >= _REMEMBERED:
-                self._twins.clear()
-            found = self._same.find(list(dict.fromkeys([text, without_instructions(text)])))
-            self._twins[text] = frozenset(same.question_id for each in found for same in each)
-        return self._twins[text] if question_id is None else self._twins[text] | {question_id}
+        missing = [text for text in dict.fromkeys(text for _, text in asked) if text not in self._twins]
+        if missing:
+            if len(self._twins) + len(missing) > _REMEMBERED:
+                self._twins = {text: self._twins[text] for _, text in asked if text in self._twins}
+            forms = {text: list(dict.fromkeys([text, without_instructions(text)])) for text in missing}
+            found = iter(self._same.find([form for of_text in forms.values() for form in of_text]))
+            self._twins |= {text: frozenset(same.question_id for _ in of_text for same in next(found)) for text, of_text in forms.items()}
+        return [self._twins[text] | ({question_id} if question_id is not None else set()) for question_id, text in asked]
 
     def retrieve(
         self,

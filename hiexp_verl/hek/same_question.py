@@ -9,7 +9,6 @@ Words alone miss "capital city" beside "capital"; a cosine alone takes questions
 | | a third of the words in common, and a cosine of 0.95 (MiniLM: paraphrases 0.96 and above) |
 """
 
-import logging
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -20,8 +19,6 @@ import numpy as np
 
 from hiexp_verl.encoder import Encoder, Vectors
 from hiexp_verl.words import content_words, word_set
-
-logger = logging.getLogger(__name__)
 
 NEAR_COSINE = 0.95
 NEAR_WORDS = 0.8  # share of common content words
@@ -62,7 +59,7 @@ class SameQuestions:
     """Finds, among known questions, those that ask the same as another.
 
     Known questions are encoded when a question first comes near one, so a large HEK costs nothing at the start. Where there is
-    no encoder, or it fails, the words decide alone.
+    no encoder the words decide alone, on the safe side.
     """
 
     def __init__(self, texts: Mapping[str, str], encoder: Encoder | None = None, near_cosine: float = NEAR_COSINE) -> None:
@@ -78,7 +75,12 @@ class SameQuestions:
         self._vectors: dict[str, Vectors] = {}  # (D,) each, of known texts
 
     def find(self, texts: Sequence[str]) -> list[list[SameQuestion]]:
-        """Return for each text the known questions that ask the same, the likeliest first."""
+        """Return for each text the known questions that ask the same, the likeliest first.
+
+        Raises:
+            ValueError: the encoder gave a vector without a direction, and nobody can say what is the same. Beside that, whatever
+                the encoder raises.
+        """
         candidates = [self._candidates(text) for text in texts]
         unsure = [(text, self._texts[row]) for text, found in zip(texts, candidates, strict=True) for row, how in found.items() if not how]
         vectors = self._encoded(dict.fromkeys(each for pair in unsure for each in pair)) if unsure else {}
@@ -105,24 +107,22 @@ class SameQuestions:
 
     def _decided(self, text: str, found: Mapping[int, tuple[float, str] | None], vectors: Mapping[str, Vectors]) -> list[SameQuestion]:
         sure = [(*how, row) for row, how in found.items() if how]
-        for row in (row for row, how in found.items() if not how and text in vectors and self._texts[row] in vectors):
+        for row in (row for row, how in found.items() if not how and text in vectors):
             cosine = float(vectors[text] @ vectors[self._texts[row]])
             if cosine >= self._near_cosine:
                 sure.append((cosine, f"cosine {cosine:.2f}", row))
         return [SameQuestion(self._ids[row], how) for _, how, row in sorted(sure, key=lambda each: (-each[0], each[2]))]
 
     def _encoded(self, texts: Iterable[str]) -> dict[str, Vectors]:
-        """Return the vectors of these texts, without those that an ailing encoder does not give."""
         if self._encoder is None:
             return {}
         vectors = {text: self._vectors[text] for text in texts if text in self._vectors}
         missing = [text for text in texts if text not in vectors]
         if missing:
-            try:
-                made = zip(missing, self._encoder.encode_queries(missing), strict=True)
-                vectors |= {text: vector for text, vector in made if np.isfinite(vector).all()}
-            except Exception as error:  # whatever can ail a model: what needs it otherwise counts the failure
-                logger.warning("questions are compared by words only (%s: %s)", type(error).__name__, str(error)[:200])
+            made_N_D = self._encoder.encode_queries(missing)
+            if not np.isfinite(made_N_D).all() or not made_N_D.any(axis=1).all():
+                raise ValueError("no direction in the vector: NaN, infinity or nothing but zeros")
+            vectors |= zip(missing, made_N_D, strict=True)
         self._vectors |= {text: vectors[text] for text in self._texts if text in vectors}
         return vectors
 

@@ -21,6 +21,7 @@ from hiexp_verl.questions import answers_of, without_instructions
 from hiexp_verl.rows import BadRow
 from hiexp_verl.run.control import levels_at
 from hiexp_verl.run.protocol import SEARCH_TOOL_SCHEMA, check_format, first_messages
+from hiexp_verl.scoring import normalise
 from hiexp_verl.types import Message
 
 Texts = dict[str, dict[str, str]]  # file -> what names a row -> its question
@@ -51,10 +52,10 @@ def check_validation(config: DictConfig, training: Texts, validation: Texts, hek
     both = [file for file in paths_of(config.data.train_files) if _absolute(file) in files]
     if both:
         raise HiExpError(f"{both[0]} is in data.train_files and data.val_files; validate on other questions, or set trainer.val_only=true")
-    asked = {text.casefold() for texts in training.values() for text in texts.values()}
+    asked = {normalise(text) for texts in training.values() for text in texts.values()}
     known = SameQuestions({source.question_id: source.question for source in (hek.sources if hek is not None else ())}, encoder)
     for file, texts in validation.items():
-        learnt = [name for name, text in texts.items() if text.casefold() in asked]
+        learnt = [name for name, text in texts.items() if normalise(text) in asked]
         if learnt:
             raise HiExpError(
                 f"{len(learnt)} of the {len(texts)} validation questions of {file} (the first: {learnt[0]}) are in data.train_files, too; "

@@ -24,10 +24,14 @@ from hiexp_verl.run.policy import MARKER
 
 logger = logging.getLogger(__name__)
 
-FORMAT = 2
+FORMAT = 3
 WATCHED = ("counters", "history", "expectation", "ringing")  # of `Watch.state`
 _ROLLOUT = "actor_rollout_ref.rollout"
-_PLAYED = (f"{_ROLLOUT}.n", f"{_ROLLOUT}.temperature", f"{_ROLLOUT}.multi_turn.format", f"{_ROLLOUT}.multi_turn.max_assistant_turns")
+_TURNS = ("format", "max_assistant_turns", "max_parallel_calls", "max_tool_response_length")
+_PLAYED = (
+    *(f"{_ROLLOUT}.{name}" for name in ("n", "temperature", "top_p", "response_length")),
+    *(f"{_ROLLOUT}.multi_turn.{name}" for name in _TURNS),
+)
 STATE = Path("hiexp") / "state.json"
 
 

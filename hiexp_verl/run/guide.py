@@ -7,6 +7,7 @@ No entry is shown twice in an episode: a second search that finds the same E1 ge
 import copy
 import logging
 import math
+import sys
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -24,7 +25,6 @@ LEVELS_OF: dict[Place, tuple[Level, ...]] = {"start": ("e3", "e2"), "step": ("e1
 EXPERIENCE_OPEN, EXPERIENCE_CLOSE = "<experience>", "</experience>"
 _BEFORE: dict[Place, str] = {"start": "\n\n", "step": "\n"}  # what parts a block from the text that it is added to
 START_INTRODUCTION = "Lessons from earlier questions:"
-MAX_DESCRIPTION_CHARS = 10_000  # over every budget: what is longer than its budget is dropped whole, never cut
 
 
 @dataclass(frozen=True)
@@ -157,7 +157,7 @@ def _line(hit: Hit) -> str:
 @lru_cache(maxsize=1 << 14)  # the same entries are shown again and again
 def _line_of(description: str) -> str:
     # Entries were sanitised when they were written; a file can be edited by hand.
-    return f"- {sanitise(description, MAX_DESCRIPTION_CHARS)}"
+    return f"- {sanitise(description, sys.maxsize)}"  # what is longer than the budget is dropped whole, never cut
 
 
 def _append(content: Any, block: str) -> Any:

@@ -59,7 +59,9 @@ class Lookup:
     def __init__(
         self, retriever: Retriever, start: StartConfig, step: StepConfig, control: str = "full", timeout: float = LOOKUP_SECONDS
     ) -> None:
-        self._retriever = Retriever(shuffled(retriever.hek), retriever.encoder) if control == "shuffled" else retriever
+        # A question is encoded when it is looked up, and again when it is compared with those of the HEK: once is enough.
+        encoder = QueryVectors(retriever.encoder)
+        self._retriever = Retriever(shuffled(retriever.hek) if control == "shuffled" else retriever.hek, encoder)
         self._control = control
         calibrated = retriever.hek.header.thresholds.get("step_min_score")
         self.top_k: dict[Place, int] = {"start": start.top_k, "step": step.top_k}
@@ -67,7 +69,6 @@ class Lookup:
             "start": start.min_score,
             "step": step.min_score if step.min_score is not None else calibrated,
         }
-        self._queries = QueryVectors(retriever.encoder)
         self._batched = MicroBatcher[ExperienceRequest, list[Hit] | LookupFailed](self._answer, timeout=timeout)
 
     async def __call__(self, request: ExperienceRequest) -> list[Hit]:
@@ -86,16 +87,17 @@ class Lookup:
 
     def _answer(self, requests: list[ExperienceRequest]) -> list[list[Hit] | LookupFailed]:
         try:
-            queries_N_D = self._queries.encode([r.text for r in requests])
+            queries_N_D = self._retriever.encoder.encode_queries([r.text for r in requests])
+            own = self._own(requests)
         except Exception as error:  # whatever can ail a model; counted and told by who asked
             if len(requests) > 1:  # one text that the encoder cannot digest must not fail those that share its batch
                 return [answer for request in requests for answer in self._answer([request])]
             return [LookupFailed("encoder failed", f"{type(error).__name__}: {str(error)[:200]}")]
-        hits = self._find(requests, queries_N_D)
+        hits = self._find(requests, queries_N_D, own)
         broken = LookupFailed("no direction in the vector", "NaN, infinity or nothing but zeros: the encoder is broken")
         return [found if np.isfinite(query_D).all() and query_D.any() else broken for found, query_D in zip(hits, queries_N_D, strict=True)]
 
-    def _find(self, requests: list[ExperienceRequest], queries_N_D: Vectors) -> list[list[Hit]]:
+    def _find(self, requests: list[ExperienceRequest], queries_N_D: Vectors, own: list[frozenset[str] | None]) -> list[list[Hit]]:
         answers: list[list[Hit]] = [[] for _ in requests]
         for place in LEVELS_OF:
             rows = [i for i, r in enumerate(requests) if r.place == place]
@@ -107,22 +109,22 @@ class Lookup:
                 levels=levels,
                 top_k=self.top_k[place] + max(requests[i].beyond for i in rows),
                 min_score=self.min_score[place],
-                exclude_questions=[self._excluded(requests[i]) for i in rows],
+                exclude_questions=[own[i] for i in rows],
             )
             for i, found in zip(rows, hits, strict=True):
-                answers[i] = self._controlled(found[: self.top_k[place] + requests[i].beyond], requests[i])
+                answers[i] = self._controlled(found[: self.top_k[place] + requests[i].beyond], requests[i], own[i])
         return answers
 
-    def _controlled(self, hits: list[Hit], request: ExperienceRequest) -> list[Hit]:
+    def _controlled(self, hits: list[Hit], request: ExperienceRequest, own: frozenset[str] | None) -> list[Hit]:
         if self._control != "random":
             return hits
-        own = self._excluded(request)
         hidden = self._retriever.hidden_rows(own) if own is not None else set()
         return drawn(hits, request.text, [entry for row, entry in enumerate(self._retriever.hek.entries) if row not in hidden])
 
-    def _excluded(self, request: ExperienceRequest) -> frozenset[str] | None:
+    def _own(self, requests: list[ExperienceRequest]) -> list[frozenset[str] | None]:
+        """Return the questions whose entries each is not to see; None: it may see all."""
         if self._control == "with-own-question":
-            return None
-        if request.exclude_question is None and not request.exclude_text:
-            return None
-        return self._retriever.known_questions(request.exclude_question, request.exclude_text)
+            return [None] * len(requests)
+        guarded = [r for r in requests if r.exclude_question is not None or r.exclude_text]
+        known = iter(self._retriever.known_questions([(r.exclude_question, r.exclude_text) for r in guarded]))
+        return [next(known) if r.exclude_question is not None or r.exclude_text else None for r in requests]

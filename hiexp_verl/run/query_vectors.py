@@ -12,15 +12,20 @@ REMEMBERED = 4_096  # texts; 6 MiB at 384 dimensions
 
 
 class QueryVectors:
-    """An encoder's query vectors, the last ones from memory. Safe to call from several threads if the encoder is."""
+    """An encoder that remembers the last query vectors it gave. Safe to call from several threads if the encoder is."""
 
     def __init__(self, encoder: Encoder, size: int = REMEMBERED) -> None:
+        self.identity = encoder.identity
         self._encoder = encoder
         self._size = size
         self._vectors: OrderedDict[str, Vectors] = OrderedDict()  # (D,) each, the last used at the end
         self._lock = Lock()
 
-    def encode(self, texts: Sequence[str]) -> Vectors:
+    def encode_passages(self, texts: Sequence[str]) -> Vectors:
+        """Ask the encoder; nothing is remembered."""
+        return self._encoder.encode_passages(texts)
+
+    def encode_queries(self, texts: Sequence[str]) -> Vectors:
         """Return one vector for each text, (N, D); a text that occurs twice is encoded once.
 
         Raises:
@@ -31,7 +36,7 @@ class QueryVectors:
         missing = [text for text in dict.fromkeys(texts) if text not in known]
         if missing:
             made_N_D = self._encoder.encode_queries(missing)
-            wanted = (len(missing), self._encoder.identity.dimensions)
+            wanted = (len(missing), self.identity.dimensions)
             if made_N_D.shape != wanted:
                 raise ValueError(f"vectors of the shape {made_N_D.shape}, not {wanted}")
             known |= zip(missing, made_N_D, strict=True)
