@@ -17,6 +17,7 @@ from benchmarks.retrieval import queries
 from hiexp_verl.plugin.agent_loop import HiExpAgentLoop, settings_of
 from hiexp_verl.plugin.retrieval import retrieval_for
 from hiexp_verl.run.protocol import first_messages, write_answer, write_call
+from hiexp_verl.types import Question
 
 GROUP, SEARCHES = 4, 3
 THOUGHT_WORDS = (30, 90)
@@ -31,10 +32,11 @@ def compose(*overrides: str) -> Any:
         return hydra.compose("ppo_trainer", overrides=["+hiexp=grpo", name, "data.max_response_length=8192", *overrides])
 
 
-def write_script(episodes: int, titles: list[str], seed: int, sharing: int = 1) -> Script:
+def write_script(episodes: int, questions: list[Question], titles: list[str], seed: int, sharing: int = 1) -> Script:
     """Return what is asked and recited; so many rollouts of a group search for the same, others for nothing that was searched for."""
     draw = np.random.default_rng(seed)
-    asked = queries(-(-episodes // GROUP), seed=seed + 50_000)
+    groups = -(-episodes // GROUP)
+    asked = [questions[(seed * groups + number) % len(questions)].question for number in range(groups)]
     searched = iter(queries(episodes * SEARCHES, seed=seed + 60_000))
 
     def thought() -> str:
@@ -90,6 +92,7 @@ class Worker:
             "cpu_seconds_of_the_worker": round(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, 2),
             "generated_tokens": sum(sum(output.response_mask) for output in outputs),
             "experience_tokens": sum(row["tokens"] for record in records for row in record["shown"]),
+            "lessons": sum(row["level"] == "e1" for record in records for row in record["shown"]),
             "searches": sum(record["searches"] for record in records),
             "failed": sum(record["failed_searches"] + record["lookup_failures"] for record in records),
         }

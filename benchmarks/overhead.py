@@ -4,17 +4,19 @@
 
 Each episode is played by `HiExpAgentLoop` as verl constructs it, four turns: three searches and an answer. The server sleeps
 40 ms a token and recites, so that the tokens generated are the same with and without HiExp; turns differ in length, as they do.
-Without is `hiexp.enabled=false`, verl's own tool agent token for token. Search is BM25 over the factbook, the HEK has 2,000
-entries and MiniLM, every search shows an E1. Retrieval lives in its Ray actor on the same cores. Four rollouts a question, and two
-that search for the same: of the queries of our rollouts 0.40 to 0.62 are distinct (SmolLM2, two or four a question, temperature 1).
-With and without take turns within one run; the ratio is that of the medians. `again` plays the round with HiExp once more, when the
-actor remembers all vectors: what is left is what HiExp costs beside its encoder. Beside it the hard case: twice as fast a server,
-and no query asked twice. Growth: over the latency of a token, and over the episodes at a time.
+Without is `hiexp.enabled=false`, verl's own tool agent token for token. Search is BM25 over the factbook; the HEK has 2,000
+entries of 300 factbook questions, and MiniLM. Every question is a new one and is compared with those 300, every search shows an
+E1. Retrieval lives in its Ray actor on the same cores. Four rollouts a question, and two that search for the same: of the queries
+of our rollouts 0.40 to 0.62 are distinct (SmolLM2, two or four a question, temperature 1). With and without take turns within one
+run; the ratio is that of the medians. `again` plays the round with HiExp once more, when the actor remembers all vectors: what is
+left is what HiExp costs beside its encoder. Beside it the hard case: twice as fast a server, and no query asked twice. Growth:
+over the latency of a token, and over the episodes at a time.
 """
 
 import json
 import statistics
 import tempfile
+from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -28,7 +30,6 @@ from benchmarks._rollout import Worker, compose, write_script
 from benchmarks.retrieval import write_inputs
 from hiexp_verl.assets import default_cache
 from hiexp_verl.encoder import load_encoder
-from hiexp_verl.factbook.sets import write_factbook
 from hiexp_verl.jsonl import read_corpus
 
 WAYS = ("without", "with", "again")
@@ -84,18 +85,17 @@ def measure(folder: Path, size: Size) -> list[Row]:
     """Play all points with and without HiExp, in an order that alternates; return what each of them took."""
     cache = default_cache()
     encoder_spec = str(cache / "minilm")
-    hek = write_inputs(folder, load_encoder(encoder_spec), encoder_spec, size.entries).hek
-    write_factbook(cache / "factbook", folder / "factbook")
-    corpus = folder / "factbook" / "corpus.jsonl"
-    titles = [passage.title for passage in read_corpus(corpus)]
-    common = (f"hiexp.search.corpus={corpus}", f"hiexp.hek={hek}", f"hiexp.encoder={encoder_spec}", "hiexp.step.min_score=-1.0")
+    settings, questions = write_inputs(folder, load_encoder(encoder_spec), encoder_spec, size.entries)
+    corpus = settings.search.corpus
+    titles = [passage.title for passage in read_corpus(Path(corpus))]
+    common = (f"hiexp.search.corpus={corpus}", f"hiexp.hek={settings.hek}", f"hiexp.encoder={encoder_spec}", "hiexp.step.min_score=-1.0")
     configs = {"with": compose(*common), "without": compose(*common, "hiexp.enabled=false")}
     root = str(Path(__file__).resolve().parents[1])
     ray.init(include_dashboard=False, log_to_driver=False, configure_logging=False, runtime_env={"env_vars": {"PYTHONPATH": root}})
     worker = ray.remote(Worker).options(num_cpus=1).remote(configs, cache / "smollm2-135m")
 
     def play(way: str, point: Point, seed: int) -> Row:
-        script = write_script(point.episodes, titles, seed, point.sharing)
+        script = write_script(point.episodes, questions, titles, seed, point.sharing)
         return ray.get(worker.play.remote(CONFIG_OF[way], script, point.milliseconds / 1000))
 
     warm_up = Point(min(16, size.claim.episodes), 1, 1)
@@ -103,9 +103,22 @@ def measure(folder: Path, size: Size) -> list[Row]:
         play(way, warm_up, 0)
     rows = play_all(size.points(), play)
     ray.shutdown()
-    if any(row["failed"] for row in rows):
-        raise RuntimeError(f"{sum(row['failed'] for row in rows)} searches or look-ups failed: what was measured is not what was meant")
+    check(rows)
     return rows
+
+
+def check(rows: list[Row]) -> None:
+    """Stop where what was measured is not what was meant."""
+    tokens: dict[int, set[int]] = defaultdict(set)
+    for row in rows:
+        tokens[row["seed"]].add(row["generated_tokens"])
+        lessons = 0 if row["way"] == "without" else row["searches"]
+        if row["failed"] or row["lessons"] != lessons:
+            raise RuntimeError(
+                f"{row['failed']} searches or look-ups failed, and {row['lessons']} of {lessons} searches showed an E1: {row}"
+            )
+    if any(len(counts) > 1 for counts in tokens.values()):
+        raise RuntimeError("the ways of a round did not generate the same tokens")
 
 
 def play_all(points: list[Point], play: Callable[[str, Point, int], Row]) -> list[Row]:
@@ -113,9 +126,9 @@ def play_all(points: list[Point], play: Callable[[str, Point, int], Row]) -> lis
     rows: list[Row] = []
     for point in points:
         for number in range(point.rounds):
-            seed = len(rows) + 1
+            seed = len({row["seed"] for row in rows}) + 1  # other questions and queries in every round
             for way in point.ways if number % 2 else (*point.ways[1:], point.ways[0]):
-                where = {**where_of(point), "round": number, "way": way}
+                where = {**where_of(point), "round": number, "seed": seed, "way": way}
                 rows.append({**where, **play(way, point, seed)})
                 print(json.dumps(rows[-1]), flush=True)
     return rows

@@ -2,7 +2,8 @@
 
     python -m benchmarks.retrieval [--size smoke|bench|long] [--encoder DIR]
 
-Look-ups: 256 callers ask `LocalRetrieval.experience` for distinct queries, each the next when it has its answer. Beside it one
+Look-ups: 256 callers ask `LocalRetrieval.experience` for distinct queries, each the next when it has its answer; 16 look-ups
+belong to a question, which is compared with the 300 factbook questions that the HEK says it comes from. Beside it one
 call of the encoder for each query, as an agent's tool would do by itself, and as a yardstick the encoder alone in batches of 64.
 Top-k: `Retriever.retrieve_vectors` for a batch of 64 queries, every query with its own entries hidden. Beside it
 sentence-transformers' `semantic_search`, which hides nothing, and as a yardstick the product of the two matrices. All ways take
@@ -25,12 +26,15 @@ from benchmarks._results import Claim, Panel, Result, command_line, figure, fold
 from hiexp_verl.assets import default_cache
 from hiexp_verl.config import HiExpConfig, SearchConfig
 from hiexp_verl.encoder import Encoder, EncoderIdentity, load_encoder
+from hiexp_verl.factbook.sets import write_factbook
 from hiexp_verl.hek import HEK, Header, Retriever
+from hiexp_verl.jsonl import read_questions
 from hiexp_verl.plugin.retrieval import LocalRetrieval
 from hiexp_verl.run.lookup import ExperienceRequest
-from hiexp_verl.types import Entry
+from hiexp_verl.types import Entry, Question, Source
 
 BATCH, TOP_K, DIMENSIONS = 64, 5, 384
+LEARNT_FROM, LOOKUPS = 300, 16  # questions of the HEK; look-ups of a question: four rollouts, at the start and at three searches
 OURS, BATCHED, SINGLE = "ours", "encoder alone, batches", "one call of the encoder a query"
 PRODUCT, SEARCH = "matrix product alone", "semantic_search"
 _NOUNS = ("capital", "river", "composer", "battle", "novel", "bridge", "film", "queen", "museum", "island", "engine", "planet")
@@ -82,9 +86,10 @@ def lookups(encoder_spec: str, size: Size) -> dict[int, Measured]:
     """Return queries a second of every way, one of each a round, by callers or size of the batch."""
     encoder = load_encoder(encoder_spec)
     with tempfile.TemporaryDirectory() as folder:
-        retrieval = LocalRetrieval(write_inputs(Path(folder), encoder, encoder_spec, size.titles))
+        settings, questions = write_inputs(Path(folder), encoder, encoder_spec, size.titles)
+        retrieval = LocalRetrieval(settings)
         encoder.encode_queries(queries(BATCH, seed=10_000))
-        asyncio.run(all_callers(retrieval, queries(BATCH, seed=10_001), BATCH))
+        asyncio.run(all_callers(retrieval, queries(BATCH, seed=10_001), BATCH, questions))
         found: dict[int, Measured] = {}
         for callers in size.callers:
             rounds = []
@@ -93,7 +98,7 @@ def lookups(encoder_spec: str, size: Size) -> dict[int, Measured]:
                 asked = queries(count, seed=1_000 * callers + number)  # new ones each time: those of before are remembered
                 ways: Ways = {
                     BATCHED: lambda asked=asked, n=callers: one_batch_after_another(encoder, asked, min(n, BATCH)),
-                    OURS: lambda asked=asked, n=callers: asyncio.run(all_callers(retrieval, asked, n)),
+                    OURS: lambda asked=asked, n=callers: asyncio.run(all_callers(retrieval, asked, n, questions)),
                 }
                 if callers == size.claimed[0]:
                     ways[SINGLE] = lambda asked=asked: one_batch_after_another(encoder, asked[: len(asked) // 8], 1)
@@ -109,27 +114,32 @@ def one_batch_after_another(encoder: Encoder, asked: Sequence[str], batch: int) 
         encoder.encode_queries(asked[start : start + batch])
 
 
-def write_inputs(folder: Path, encoder: Encoder, encoder_spec: str, count: int) -> HiExpConfig:
-    """Write a HEK of so many entries (a multiple of 20) and a corpus of one passage."""
+def write_inputs(folder: Path, encoder: Encoder, encoder_spec: str, count: int) -> tuple[HiExpConfig, list[Question]]:
+    """Write factbook questions and corpus, and a HEK of so many entries (a multiple of 20); return settings and new questions."""
+    write_factbook(default_cache() / "factbook", folder / "factbook")
+    asked = read_questions(folder / "factbook" / "train.jsonl")
+    known, new = asked[:LEARNT_FROM], asked[LEARNT_FROM:]
     titles = queries(count, seed=20_000)
     levels = ["e1"] * (count * 80 // 100) + ["e2"] * (count * 15 // 100) + ["e3"] * (count * 5 // 100)
     entries = tuple(
-        Entry(f"{level}-{i:05d}", level, title, f"Search for what {title} first.", questions=(f"q{i}",))  # type: ignore[arg-type]
+        Entry(f"{level}-{i:05d}", level, title, f"Search for what {title} first.", questions=(known[i % LEARNT_FROM].id,))  # type: ignore[arg-type]
         for i, (level, title) in enumerate(zip(levels, titles, strict=True))
     )
-    HEK(Header(encoder.identity, thresholds={"step_min_score": 0.5}), entries, encoder.encode_passages(titles)).save(folder / "hek")
-    corpus = folder / "corpus.jsonl"
-    corpus.write_text('{"id": "1", "title": "a", "text": "b"}\n', encoding="utf-8")
-    return HiExpConfig(hek=str(folder / "hek"), encoder=encoder_spec, search=SearchConfig(corpus=str(corpus)))
+    sources = tuple(Source(f"{q.id}#0", q.id, q.question, "", "", False, ()) for q in known)
+    header = Header(encoder.identity, thresholds={"step_min_score": 0.5})
+    HEK(header, entries, encoder.encode_passages(titles), sources).save(folder / "hek")
+    corpus = str(folder / "factbook" / "corpus.jsonl")
+    return HiExpConfig(hek=str(folder / "hek"), encoder=encoder_spec, search=SearchConfig(corpus=corpus)), new
 
 
-async def all_callers(retrieval: LocalRetrieval, asked: list[str], callers: int) -> None:
+async def all_callers(retrieval: LocalRetrieval, asked: list[str], callers: int, questions: list[Question]) -> None:
     """Ask everything, so many at a time, alternately for the start and for a step."""
     left = iter(enumerate(asked))
 
     async def caller() -> None:
         for number, text in left:
-            await retrieval.experience(ExperienceRequest("step" if number % 4 else "start", text, f"q{number}", text))
+            own = questions[number // LOOKUPS % len(questions)]
+            await retrieval.experience(ExperienceRequest("step" if number % 4 else "start", text, own.id, own.question))
 
     await asyncio.gather(*(caller() for _ in range(callers)))
 

@@ -1,6 +1,7 @@
 """The chat templates that episodes are checked under, each with a tokenizer.
 
-Real, where the asset is in the cache: SmolLM2 ("smollm2-135m") and Qwen2.5 ("qwen-0.5b"), tokenizer and template as published.
+Real, where the asset is in the cache: SmolLM2 ("smollm2-135m") and Qwen2.5 ("qwen-0.5b"), vocabulary, merges, added tokens and
+template out of the published GGUF. One thing a GGUF does not tell: which of Qwen's `<|...|>` are special; here all of them are.
 Made here: "smollm2", "qwen2.5", "qwen3" and "llama3": templates of our own with the family's structure (tests/templates), on a tiny
 byte-level BPE with the family's special tokens and its rule of where a token may not go on. Qwen3 and Llama 3 cannot be had for real.
 """

@@ -189,3 +189,21 @@ def test_the_converted_policy_stops_at_its_end_token() -> None:
     assert model.get_input_embeddings().weight is model.get_output_embeddings().weight
     text = "Piton de la Fournaise, Škoda, 5,137 m; 1999 — 日本 🙂"
     assert tokenizer.decode(tokenizer(text)["input_ids"]) == text
+
+
+@pytest.mark.assets
+@pytest.mark.parametrize(
+    ("name", "text", "tokens"),
+    [
+        ("smollm2-135m", "in 1999, <file_sep>", ["in", "Ġ", "1", "9", "9", "9", ",", "Ġ", "<file_sep>"]),
+        ("qwen-0.5b", "<tool_call>\n1999</tool_call>", ["<tool_call>", "Ċ", "1", "9", "9", "9", "</tool_call>"]),
+        ("qwen-0.5b", "<|fim_prefix|>a<|image_pad|>", ["<|fim_prefix|>", "a", "<|image_pad|>"]),
+    ],
+)
+def test_a_converted_tokenizer_has_all_added_tokens_and_splits_numbers(name: str, text: str, tokens: list[str]) -> None:
+    model_dir = default_cache() / name
+    if not is_complete(model_dir, ASSETS[name]):
+        pytest.skip(f"{name} is not in the cache")
+    tokenizer = pytest.importorskip("transformers").AutoTokenizer.from_pretrained(model_dir)
+    assert tokenizer.tokenize(text) == tokens
+    assert tokenizer.decode(tokenizer.encode(text, add_special_tokens=False)) == text

@@ -2,6 +2,7 @@
 
 import json
 import re
+import sys
 from functools import cache
 
 import pytest
@@ -16,7 +17,6 @@ from hiexp_verl.encoder import load_encoder  # noqa: E402
 from hiexp_verl.hek.header import Header  # noqa: E402
 from hiexp_verl.hek.store import HEK  # noqa: E402
 from hiexp_verl.plugin.agent_loop import HiExpAgentLoop  # noqa: E402
-from hiexp_verl.run.guide import MAX_DESCRIPTION_CHARS  # noqa: E402
 from hiexp_verl.run.protocol import FORMATS, find_search, first_messages, render_documents, write_call  # noqa: E402
 from hiexp_verl.scoring import extract_answer  # noqa: E402
 from hiexp_verl.text import sanitise  # noqa: E402
@@ -70,7 +70,7 @@ def test_no_text_of_ours_turns_into_a_token_that_the_tokenizer_reserves(family, 
     pieces = st.sampled_from([*(s for token in sorted(tokens) for s in spellings(token)), " ", "a", "\n", "<", ">", "[", "]", "|", "/"])
     title, text = (data.draw(st.lists(pieces, max_size=12).map("".join)) for _ in range(2))
     documents = render_documents([Passage("1", title, text), Passage("2", text, title)], "hermes", 100, 3600)
-    for clean in (sanitise(text, MAX_DESCRIPTION_CHARS), documents):
+    for clean in (sanitise(text, sys.maxsize), documents):
         found = set(tokenizer.encode(clean, add_special_tokens=False)) & set(tokens.values())
         assert not found, (clean, tokenizer.convert_ids_to_tokens(found))
 
