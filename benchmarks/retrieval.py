@@ -2,8 +2,8 @@
 
     python -m benchmarks.retrieval [--size smoke|bench|long] [--encoder DIR]
 
-Look-ups: 256 callers ask `LocalRetrieval.experience` for distinct queries, each the next when it has its answer; 16 look-ups
-belong to a question, which is compared with the 300 factbook questions that the HEK says it comes from. Beside it one
+Look-ups: 256 callers ask `LocalRetrieval.experience` for distinct texts, each the next when it has its answer: a question, at the
+start, and 15 queries of its episodes. Each question is compared with the 300 factbook questions that the HEK comes from. Beside it one
 call of the encoder for each query, as an agent's tool would do by itself, and as a yardstick the encoder alone in batches of 64.
 Top-k: `Retriever.retrieve_vectors` for a batch of 64 queries, every query with its own entries hidden. Beside it
 sentence-transformers' `semantic_search`, which hides nothing, and as a yardstick the product of the two matrices. All ways take
@@ -14,8 +14,9 @@ import asyncio
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -30,11 +31,12 @@ from hiexp_verl.factbook.sets import write_factbook
 from hiexp_verl.hek import HEK, Header, Retriever
 from hiexp_verl.jsonl import read_questions
 from hiexp_verl.plugin.retrieval import LocalRetrieval
+from hiexp_verl.run.guide import Place
 from hiexp_verl.run.lookup import ExperienceRequest
 from hiexp_verl.types import Entry, Question, Source
 
 BATCH, TOP_K, DIMENSIONS = 64, 5, 384
-LEARNT_FROM, LOOKUPS = 300, 16  # questions of the HEK; look-ups of a question: four rollouts, at the start and at three searches
+LEARNT_FROM, WARM_UP, LOOKUPS = 300, 400, 16  # questions of the HEK, those that meet all of them first; look-ups of a question
 OURS, BATCHED, SINGLE = "ours", "encoder alone, batches", "one call of the encoder a query"
 PRODUCT, SEARCH = "matrix product alone", "semantic_search"
 _NOUNS = ("capital", "river", "composer", "battle", "novel", "bridge", "film", "queen", "museum", "island", "engine", "planet")
@@ -89,16 +91,19 @@ def lookups(encoder_spec: str, size: Size) -> dict[int, Measured]:
         settings, questions = write_inputs(Path(folder), encoder, encoder_spec, size.titles)
         retrieval = LocalRetrieval(settings)
         encoder.encode_queries(queries(BATCH, seed=10_000))
-        asyncio.run(all_callers(retrieval, queries(BATCH, seed=10_001), BATCH, questions))
+        # A known question is encoded when one first comes near it, once in a run.
+        asyncio.run(all_callers(retrieval, [request("start", q.question, q) for q in questions[:WARM_UP]], BATCH))
+        played = cycle(questions[WARM_UP:])
         found: dict[int, Measured] = {}
         for callers in size.callers:
             rounds = []
             for number in range(size.rounds):
                 count = size.queries // (8 if callers < 4 else 1)
-                asked = queries(count, seed=1_000 * callers + number)  # new ones each time: those of before are remembered
+                requests = requests_of(played, queries(count, seed=1_000 * callers + number))  # new ones: those of before are remembered
+                asked = [each.text for each in requests]
                 ways: Ways = {
                     BATCHED: lambda asked=asked, n=callers: one_batch_after_another(encoder, asked, min(n, BATCH)),
-                    OURS: lambda asked=asked, n=callers: asyncio.run(all_callers(retrieval, asked, n, questions)),
+                    OURS: lambda requests=requests, n=callers: asyncio.run(all_callers(retrieval, requests, n)),
                 }
                 if callers == size.claimed[0]:
                     ways[SINGLE] = lambda asked=asked: one_batch_after_another(encoder, asked[: len(asked) // 8], 1)
@@ -117,7 +122,7 @@ def one_batch_after_another(encoder: Encoder, asked: Sequence[str], batch: int) 
 def write_inputs(folder: Path, encoder: Encoder, encoder_spec: str, count: int) -> tuple[HiExpConfig, list[Question]]:
     """Write factbook questions and corpus, and a HEK of so many entries (a multiple of 20); return settings and new questions."""
     write_factbook(default_cache() / "factbook", folder / "factbook")
-    asked = read_questions(folder / "factbook" / "train.jsonl")
+    asked = [q for name in ("train", "val") for q in read_questions(folder / "factbook" / f"{name}.jsonl")]
     known, new = asked[:LEARNT_FROM], asked[LEARNT_FROM:]
     titles = queries(count, seed=20_000)
     levels = ["e1"] * (count * 80 // 100) + ["e2"] * (count * 15 // 100) + ["e3"] * (count * 5 // 100)
@@ -132,14 +137,26 @@ def write_inputs(folder: Path, encoder: Encoder, encoder_spec: str, count: int) 
     return HiExpConfig(hek=str(folder / "hek"), encoder=encoder_spec, search=SearchConfig(corpus=corpus)), new
 
 
-async def all_callers(retrieval: LocalRetrieval, asked: list[str], callers: int, questions: list[Question]) -> None:
-    """Ask everything, so many at a time, alternately for the start and for a step."""
-    left = iter(enumerate(asked))
+def requests_of(questions: Iterator[Question], asked: Sequence[str]) -> list[ExperienceRequest]:
+    """Return as many look-ups: of every 16 the first is at the start, with the question itself."""
+    found: list[ExperienceRequest] = []
+    for start in range(0, len(asked), LOOKUPS):
+        own = next(questions)
+        found += [request("start", own.question, own), *(request("step", text, own) for text in asked[start + 1 : start + LOOKUPS])]
+    return found
+
+
+def request(place: Place, text: str, own: Question) -> ExperienceRequest:
+    return ExperienceRequest(place, text, own.id, own.question)
+
+
+async def all_callers(retrieval: LocalRetrieval, requests: Sequence[ExperienceRequest], callers: int) -> None:
+    """Ask everything, so many at a time."""
+    left = iter(requests)
 
     async def caller() -> None:
-        for number, text in left:
-            own = questions[number // LOOKUPS % len(questions)]
-            await retrieval.experience(ExperienceRequest("step" if number % 4 else "start", text, own.id, own.question))
+        for each in left:
+            await retrieval.experience(each)
 
     await asyncio.gather(*(caller() for _ in range(callers)))
 

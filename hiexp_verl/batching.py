@@ -28,6 +28,8 @@ class Batcher(Generic[Item, Result]):
         self._workers = workers
         self._most = most
         self._running: set[asyncio.Task[None]] = set()
+        self._busy = 0
+        self._freed: asyncio.Future[None] | None = None  # waits for a worker
         self._flush: asyncio.Task[None] | None = None
 
     async def __call__(self, item: Item) -> Result:
@@ -40,8 +42,10 @@ class Batcher(Generic[Item, Result]):
     async def _drain(self) -> None:
         await asyncio.sleep(MAX_WAIT_SECONDS)
         while self._waiting:
-            while len(self._running) >= self._workers:  # what arrives meanwhile joins the next batch
-                await asyncio.wait(self._running, return_when=asyncio.FIRST_COMPLETED)
+            while self._busy >= self._workers:  # what arrives meanwhile joins the next batch
+                self._freed = asyncio.get_running_loop().create_future()
+                await self._freed
+            self._busy += 1
             batch, self._waiting = self._waiting[: self._most], self._waiting[self._most :]
             task = asyncio.create_task(self._serve(batch))
             self._running.add(task)
@@ -49,7 +53,10 @@ class Batcher(Generic[Item, Result]):
 
     async def _serve(self, batch: "list[tuple[Item, asyncio.Future[Result]]]") -> None:
         try:
-            results = await self._answer([item for item, _ in batch])
+            try:
+                results = await self._answer([item for item, _ in batch])
+            finally:
+                self._free()  # first of all: the next batch is under way while the callers of this one go on
             if len(results) != len(batch):
                 raise ValueError(f"{len(results)} results for a batch of {len(batch)}")
         except BaseException as error:  # handed on to every caller, who decides
@@ -60,6 +67,11 @@ class Batcher(Generic[Item, Result]):
         for (_, future), result in zip(batch, results, strict=True):
             if not future.done():
                 future.set_result(result)
+
+    def _free(self) -> None:
+        self._busy -= 1
+        if self._freed is not None and not self._freed.done():
+            self._freed.set_result(None)
 
 
 class MicroBatcher(Batcher[Item, Result]):
