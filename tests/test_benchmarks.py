@@ -161,7 +161,7 @@ def test_make_bench_runs_those_that_need_engines_and_summarises(tmp_path):
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-3000:]
     claims = [claim for name in names for claim in json.loads((tmp_path / f"{name}.json").read_text())["claims"]]
-    assert len(claims) == 5 and all(f"| {claim['what']}, " in (tmp_path / "README.md").read_text() for claim in claims)
+    assert len(claims) == 7 and all(f"| {claim['what']}, " in (tmp_path / "README.md").read_text() for claim in claims)
 
 
 def smoke(folder, name):
