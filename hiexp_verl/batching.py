@@ -19,14 +19,12 @@ class Batcher(Generic[Item, Result]):
     Args:
         answer: answers a batch, one result per item; what it raises is raised to every caller of that batch.
         workers: batches at a time; those that arrive meanwhile make up the next.
-        most: items of a batch.
     """
 
-    def __init__(self, answer: Callable[[list[Item]], Awaitable[Sequence[Result]]], workers: int = 1, most: int = MAX_BATCH) -> None:
+    def __init__(self, answer: Callable[[list[Item]], Awaitable[Sequence[Result]]], workers: int = 1) -> None:
         self._answer = answer
         self._waiting: list[tuple[Item, asyncio.Future[Result]]] = []
         self._workers = workers
-        self._most = most
         self._running: set[asyncio.Task[None]] = set()
         self._busy = 0
         self._freed: asyncio.Future[None] | None = None  # waits for a worker
@@ -46,7 +44,7 @@ class Batcher(Generic[Item, Result]):
                 self._freed = asyncio.get_running_loop().create_future()
                 await self._freed
             self._busy += 1
-            batch, self._waiting = self._waiting[: self._most], self._waiting[self._most :]
+            batch, self._waiting = self._waiting[:MAX_BATCH], self._waiting[MAX_BATCH:]
             task = asyncio.create_task(self._serve(batch))
             self._running.add(task)
             task.add_done_callback(self._running.discard)
