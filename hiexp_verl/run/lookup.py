@@ -123,8 +123,10 @@ class Lookup:
 
     def _own(self, requests: list[ExperienceRequest]) -> list[frozenset[str] | None]:
         """Return the questions whose entries each is not to see; None: it may see all."""
-        if self._control == "with-own-question":
-            return [None] * len(requests)
-        guarded = [r for r in requests if r.exclude_question is not None or r.exclude_text]
-        known = iter(self._retriever.known_questions([(r.exclude_question, r.exclude_text) for r in guarded]))
-        return [next(known) if r.exclude_question is not None or r.exclude_text else None for r in requests]
+        own: list[frozenset[str] | None] = [None] * len(requests)
+        if self._control != "with-own-question":
+            guarded = [i for i, r in enumerate(requests) if r.exclude_question is not None or r.exclude_text]
+            asked = [(requests[i].exclude_question, requests[i].exclude_text) for i in guarded]
+            for i, known in zip(guarded, self._retriever.known_questions(asked), strict=True):
+                own[i] = known
+        return own
