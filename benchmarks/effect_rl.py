@@ -7,10 +7,11 @@ training questions) it has to discover. A HEK is built by rules from its rollout
 is run with `hiexp.control=none` and `full`: the same start, questions, order, seeds and number of episodes. Validation is on
 countries that occur in no training question, during training as each run plays, and at its end with and without experience
 (`hiexp eval`). Every run is kept where it is done; an interrupted benchmark goes on. About 15 minutes a run on 2 cores.
-Writes results/effect_rl.{json,md}; `hiexp report OUT` draws the curves.
+Writes results/effect_rl.{json,md,svg} and the rows of all evaluations; `hiexp report OUT` shows the runs.
 """
 
 import argparse
+import gzip
 import json
 import os
 import shutil
@@ -18,6 +19,7 @@ import statistics
 import subprocess
 import sys
 from collections.abc import Sequence
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +27,9 @@ from benchmarks import _machine
 from benchmarks._results import RESULTS, table
 from hiexp_verl.assets import fetch
 from hiexp_verl.factbook.sets import write_factbook
-from hiexp_verl.jsonl import atomic_writer, read_questions, write_jsonl
+from hiexp_verl.jsonl import atomic_writer, read_jsonl, read_questions, write_jsonl
+from hiexp_verl.report.charts import mean_and_band
+from hiexp_verl.run.eval_table import ALL, BASE, table_of
 
 RECIPE = Path(__file__).parents[1] / "recipes" / "cpu_demo"
 sys.path.insert(0, str(RECIPE))  # the training is that of the demo
@@ -41,6 +45,7 @@ CURVES = {
     "advantage's variance": "hiexp/advantage_variance",
     "gradient norm": "actor/grad_norm",
     "validation": VALIDATION,
+    "tokens": "perf/total_num_tokens",
 }
 
 
@@ -49,6 +54,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--steps", type=int, default=10, help="(default 10)")
+    parser.add_argument("--lr", type=float, default=3e-5, help="(default 3e-5: so few steps of 1e-6 would change nothing)")
     parser.add_argument("--algorithms", nargs="+", default=["grpo", "gspo"], choices=("grpo", "gspo"))
     parser.add_argument("--warm-start", type=int, default=64, help="transcripts (default 64: nearly every group is mixed)")
     parser.add_argument(
@@ -66,8 +72,8 @@ def main() -> None:
         for algorithm in arguments.algorithms:
             for control in CONTROLS:
                 folder = out / f"{algorithm}-{control}-{seed}"
-                result = one_run(folder, algorithm, control, seed, data, policy, hek, arguments.steps)
-                runs.append({"algorithm": algorithm, "control": control, "seed": seed, **result})
+                one_run(folder, algorithm, control, seed, data, policy, hek, arguments.steps, arguments.lr)
+                runs.append(read_run(folder))
                 write(machine, vars(arguments), runs)
 
 
@@ -109,58 +115,52 @@ def build(out: Path, data: Path, policy: Path) -> Path:
 EPISODES = ("--max-tokens", "96", "--max-searches", "3", "--top-k", "2", "--max-words", "32")
 
 
-def one_run(folder: Path, algorithm: str, control: str, seed: int, data: Path, policy: Path, hek: Path, steps: int) -> dict[str, Any]:
-    """Train once and evaluate what came out; return the curves and the evaluation's table."""
+def one_run(folder: Path, algorithm: str, control: str, seed: int, data: Path, policy: Path, hek: Path, steps: int, lr: float) -> None:
+    """Train once and evaluate what came out; the folder keeps the metrics, the episodes and the evaluation."""
     done = folder / "done.json"
-    if not done.is_file():
-        print(f"\n== {folder.name}: {steps} steps", flush=True)
-        shutil.rmtree(folder, ignore_errors=True)  # half a run is none
-        folder.mkdir(parents=True)
-        overrides = [
-            f"hiexp.control={control}",
-            f"hiexp.hek={hek}",
-            f"hiexp.search.corpus={data / 'corpus.jsonl'}",
-            f"hiexp.dump_dir={folder / 'episodes'}",
-            f"hiexp.seed={seed}",
-            f"data.train_files={data / 'learn.jsonl'}",
-            f"data.val_files={data / 'check.jsonl'}",
-            f"data.seed={seed}",
-            "data.train_batch_size=4",
-            f"actor_rollout_ref.model.path={policy}",
-            "actor_rollout_ref.actor.ppo_mini_batch_size=4",
-            "actor_rollout_ref.rollout.n=4",
-            f"actor_rollout_ref.rollout.seed={seed}",
-            f"trainer.total_training_steps={steps}",
-            f"trainer.save_freq={steps}",
-            f"trainer.test_freq={max(1, steps // 2)}",
-            "trainer.val_before_train=true",
-            f"trainer.default_local_dir={folder / 'checkpoints'}",
-        ]
-        train(RECIPE, algorithm, overrides, folder, steps)
-        played = ["--questions", str(data / "check.jsonl"), "--corpus", str(data / "corpus.jsonl"), "--hek", str(hek), *EPISODES]
-        run(
-            "-m",
-            "hiexp_verl.cli",
-            "eval",
-            *played,
-            "--model",
-            str(folder / "checkpoints"),
-            "--arms",
-            "base,hek",
-            "--out",
-            str(folder / "eval"),
-        )
-        result = {"curves": curves(folder / "metrics.jsonl"), "arms": json.loads((folder / "eval" / "table.json").read_text())["arms"]}
-        shutil.rmtree(folder / "checkpoints")  # half a GiB each
-        with atomic_writer(done) as file:
-            file.write(json.dumps(result) + "\n")
-    return json.loads(done.read_text(encoding="utf-8"))
+    if done.is_file():
+        return
+    print(f"\n== {folder.name}: {steps} steps", flush=True)
+    shutil.rmtree(folder, ignore_errors=True)  # half a run is none
+    folder.mkdir(parents=True)
+    overrides = [
+        f"hiexp.control={control}",
+        f"hiexp.hek={hek}",
+        f"hiexp.search.corpus={data / 'corpus.jsonl'}",
+        f"hiexp.dump_dir={folder / 'episodes'}",
+        f"hiexp.seed={seed}",
+        f"data.train_files={data / 'learn.jsonl'}",
+        f"data.val_files={data / 'check.jsonl'}",
+        f"data.seed={seed}",
+        "data.train_batch_size=4",
+        f"actor_rollout_ref.model.path={policy}",
+        "actor_rollout_ref.model.enable_gradient_checkpointing=false",  # a quarter of the update's time, and memory is no matter
+        "actor_rollout_ref.actor.ppo_mini_batch_size=4",
+        f"actor_rollout_ref.actor.optim.lr={lr}",
+        "actor_rollout_ref.rollout.n=4",
+        f"actor_rollout_ref.rollout.seed={seed}",
+        f"trainer.total_training_steps={steps}",
+        f"trainer.save_freq={steps}",
+        f"trainer.test_freq={max(1, steps // 2)}",
+        "trainer.val_before_train=true",
+        f"trainer.default_local_dir={folder / 'checkpoints'}",
+    ]
+    train(RECIPE, algorithm, overrides, folder, steps)
+    played = ["--questions", str(data / "check.jsonl"), "--corpus", str(data / "corpus.jsonl"), "--hek", str(hek), *EPISODES]
+    evaluated = ["--model", str(folder / "checkpoints"), "--arms", "base,hek", "--out", str(folder / "eval")]
+    run("-m", "hiexp_verl.cli", "eval", *played, *evaluated)
+    for weights in (folder / "checkpoints").glob("global_step_*/actor"):
+        shutil.rmtree(weights)  # half a GiB each; our state stays, for the report
+    with atomic_writer(done) as file:
+        file.write(json.dumps({"algorithm": algorithm, "control": control, "seed": seed, "steps": steps, "lr": lr}) + "\n")
 
 
-def curves(metrics: Path) -> dict[str, list[tuple[int, float]]]:
-    """Return (step, value) of each curve that verl logged."""
-    rows = [json.loads(line) for line in metrics.read_text(encoding="utf-8").splitlines()]
-    return {name: [(row["step"], row["data"][key]) for row in rows if key in row["data"]] for name, key in CURVES.items()}
+def read_run(folder: Path) -> dict[str, Any]:
+    """Return what a finished run was, its curves as (step, value), and the rows of its evaluation."""
+    logged = [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    curves = {name: [(row["step"], row["data"][key]) for row in logged if key in row["data"]] for name, key in CURVES.items()}
+    rows = [row for _, row in read_jsonl(folder / "eval" / "rows.jsonl", "rows")]
+    return {**json.loads((folder / "done.json").read_text(encoding="utf-8")), "curves": curves, "rows": rows}
 
 
 def run(*command: str) -> None:
@@ -169,29 +169,111 @@ def run(*command: str) -> None:
 
 
 def write(machine: dict[str, Any], settings: dict[str, Any], runs: Sequence[dict[str, Any]]) -> None:
-    """Write the raw curves and one table: means over seeds, with the range."""
-    settings = {key: value for key, value in settings.items() if key != "out"}
+    """Write the curves, their plot, the rows, and two tables: how training went, and what it led to."""
+    arms = {
+        (r["algorithm"], r["control"]): [s for s in runs if (s["algorithm"], s["control"]) == (r["algorithm"], r["control"])] for r in runs
+    }
+    outcome = outcomes(runs)
     with atomic_writer(RESULTS / "effect_rl.json") as file:
-        file.write(json.dumps({"machine": machine, "settings": settings, "runs": list(runs)}, indent=1) + "\n")
-    lines = ["# Experience while a policy is trained", "", *_machine.as_lines(machine), ""]
-    heads = ["run", "seeds", "reward, first 3 steps", "reward, last 3", "reward's variance", "gradient norm", "validation before", "after"]
-    rows = []
-    for algorithm, control in dict.fromkeys((r["algorithm"], r["control"]) for r in runs):
-        of = [r for r in runs if (r["algorithm"], r["control"]) == (algorithm, control)]
-        cells = [f"{algorithm} {control}", str(len(of))]
-        cells += [_spread([_mean(r["curves"]["reward"][:3]) for r in of]), _spread([_mean(r["curves"]["reward"][-3:]) for r in of])]
-        cells += [_spread([_mean(r["curves"][name]) for r in of]) for name in ("reward's variance", "gradient norm")]
-        cells += [_spread([r["curves"]["validation"][place][1] for r in of]) for place in (0, -1)]
-        cells += [_spread([line["cem"] for r in of for line in r["arms"] if line["arm"] == arm]) for arm in ("base", "hek")]
-        rows.append(cells)
-    lines += table([*heads, "base, after", "with HEK, after"], rows, numbers=set())
+        settings = {key: value for key, value in settings.items() if key != "out"}
+        kept = [{key: value for key, value in r.items() if key != "rows"} for r in runs]
+        file.write(json.dumps({"machine": machine, "settings": settings, "outcome": outcome, "runs": kept}, indent=1) + "\n")
+    with gzip.GzipFile(RESULTS / "effect_rl.rows.jsonl.gz", "wb", mtime=0) as file:
+        for r in runs:
+            named = {key: r[key] for key in ("algorithm", "control")}
+            file.writelines(f"{json.dumps({**named, **row, 'seed': r['seed']})}\n".encode() for row in r["rows"])
+    plot({f"{algorithm} {control}": of for (algorithm, control), of in arms.items()}, RESULTS / "effect_rl.svg")
+    lines = ["# Experience while a policy is trained", "", *_machine.as_lines(machine), "", *training_table(arms), ""]
+    lines += ["Means over seeds, and their range. Tokens: prompts and responses of all steps. `same tokens`: the reward of the last three"]
+    lines += ["steps before any run had spent more than the one that spent the least. Validation as the run plays: with experience"]
+    lines += ["where it has it.", "", *outcome_table(outcome), ""]
     lines += [
-        "",
-        "Means over seeds, and their range. Validation as the run plays (with experience where it has it); `base` and `with HEK`:",
+        f"Greedy episodes on {settings['validation']} questions about countries that occur in no training question. A question is worth"
     ]
-    lines += [f"CEM of greedy episodes on {settings['validation']} questions about countries that occur in no training question."]
+    lines += ["its mean over seeds; intervals and p are of questions, paired, against the policy trained and played without experience."]
     with atomic_writer(RESULTS / "effect_rl.md") as file:
-        file.write("\n".join(lines) + "\n")
+        file.write("\n".join([*lines, "", "![curves](effect_rl.svg)", ""]))
+
+
+def training_table(arms: dict[tuple[str, str], list[dict[str, Any]]]) -> list[str]:
+    """Return a line for each algorithm and control: how training went."""
+    budget = min(sum(tokens for _, tokens in r["curves"]["tokens"]) for of in arms.values() for r in of)
+    heads = ["run", "seeds", "tokens", "reward, first 3 steps", "last 3", "same tokens", "its variance", "gradient norm"]
+    rows = []
+    for (algorithm, control), of in arms.items():
+        rewards = [r["curves"]["reward"] for r in of]
+        within = [reward[: steps_within(r["curves"]["tokens"], budget)] for r, reward in zip(of, rewards, strict=True)]
+        cells = [f"{algorithm} {control}", str(len(of)), f"{_mean([(0, sum(t for _, t in r['curves']['tokens'])) for r in of]):,.0f}"]
+        cells += [_spread([_mean(part) for part in parts]) for parts in ([r[:3] for r in rewards], [r[-3:] for r in rewards])]
+        cells += [_spread([_mean(reward[-3:]) for reward in within])]
+        cells += [_spread([_mean(r["curves"][name]) for r in of]) for name in ("reward's variance", "gradient norm")]
+        cells += [_spread([r["curves"]["validation"][place][1] for r in of]) for place in (0, len(of[0]["curves"]["validation"]) // 2, -1)]
+        rows.append(cells)
+    return table([*heads, "validation before", "half-way", "after"], rows, numbers=set())
+
+
+def steps_within(tokens: Sequence[Sequence[float]], budget: float) -> int:
+    """Return how many steps a run had done when it had spent no more than the budget."""
+    return sum(spent <= budget for spent in accumulate(step for _, step in tokens))
+
+
+def outcomes(runs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return `hiexp eval`'s lines for each algorithm: trained so and played so, against neither."""
+    rows = [
+        {
+            **row,
+            "dataset": r["algorithm"],
+            "seed": r["seed"],
+            "arm": BASE if (r["control"], row["arm"]) == ("none", BASE) else f"{r['control']}, {row['arm']}",
+        }
+        for r in runs
+        for row in r["rows"]
+    ]
+    return [line for line in table_of(rows) if line["dataset"] != ALL]
+
+
+def outcome_table(outcome: Sequence[dict[str, Any]]) -> list[str]:
+    """Return these lines as Markdown."""
+    rows = []
+    for line in outcome:
+        trained, played = ("none", BASE) if line["arm"] == BASE else line["arm"].split(", ")
+        gap = line.get("cem_minus_base")
+        told = f"{gap['mean']:+.3f} [{gap['low']:+.3f}, {gap['high']:+.3f}], p {gap['p']:.3f}" if gap else ""
+        low, high = line["cem_interval"]
+        rows.append(
+            [
+                line["dataset"],
+                trained,
+                played,
+                line["episodes"],
+                f"{line['cem']:.3f} [{low:.3f}, {high:.3f}]",
+                told,
+                f"{line['searches']:.2f}",
+            ]
+        )
+    return table(
+        ["algorithm", "trained with", "played with", "episodes", "CEM [95%]", "against none, base", "searches"], rows, numbers=set()
+    )
+
+
+def plot(arms: dict[str, list[dict[str, Any]]], path: Path) -> None:
+    """Draw every curve: the mean over seeds in a band from the lowest to the highest."""
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+
+    names = [name for name in CURVES if name != "tokens"]
+    with mpl.rc_context({"svg.hashsalt": path.stem}):
+        drawing = Figure(figsize=(4.2 * len(names), 3.6), layout="constrained")
+        for axis, name in zip(drawing.subplots(1, len(names), squeeze=False)[0], names, strict=True):
+            for style, (arm, of) in zip(("-", "--", "-.", ":"), arms.items(), strict=False):
+                mean, band = mean_and_band([r["curves"][name] for r in of])
+                (drawn,) = axis.plot(*zip(*mean, strict=True), style, label=arm)
+                axis.fill_between(*zip(*band, strict=True), alpha=0.12, color=drawn.get_color())
+            axis.set(xlabel="step", ylabel=name)
+            axis.grid(visible=True, alpha=0.3)
+        drawing.axes[0].legend()
+        with atomic_writer(path) as file:
+            drawing.savefig(file, format="svg", metadata={"Date": None})
 
 
 def _mean(points: Sequence[Sequence[float]]) -> float:
