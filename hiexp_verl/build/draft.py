@@ -32,6 +32,12 @@ def fit(draft: Draft) -> Draft:
     return Draft(_fit(draft.title, MAX_TITLE_CHARS), _fit(draft.description, MAX_DESCRIPTION_CHARS), draft.kind)
 
 
+def fit_with(description: str, sentence: str) -> str:
+    """Return the description with the sentence at its end, shortened by as much as that takes; unchanged where there is no room."""
+    room = MAX_DESCRIPTION_CHARS - len(sentence) - 1
+    return f"{_fit(description, room)} {sentence}" if room >= MAX_DESCRIPTION_CHARS // 4 else description
+
+
 def most_common(values: Iterable[str]) -> list[str]:
     """Return the distinct values, most frequent first, ties in the order of appearance."""
     counts: dict[str, int] = {}

@@ -9,6 +9,7 @@ import numpy as np
 from hiexp_verl.build.diagnose import Diagnosis
 from hiexp_verl.build.draft import Draft
 from hiexp_verl.build.mask import with_article
+from hiexp_verl.build.plan import TAG, plan_of
 from hiexp_verl.build.rules import tag_values, tags_of
 from hiexp_verl.encoder import Encoder
 from hiexp_verl.types import Entry, Level
@@ -23,7 +24,7 @@ def case(draft: Draft, d: Diagnosis) -> Entry:
         title=draft.title,
         description=draft.description,
         kind=draft.kind,
-        tags=tags_of(d),
+        tags=(*tags_of(d), *([TAG + plan] if (plan := plan_of(d)) else [])),
         preconditions=preconditions_of(d),
         questions=(d.question_id,),
         sources=tuple(sources),

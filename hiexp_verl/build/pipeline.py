@@ -20,6 +20,7 @@ from hiexp_verl.build.entries import case, merge, number
 from hiexp_verl.build.fitting import fitting
 from hiexp_verl.build.gates import admit, is_advice
 from hiexp_verl.build.intake import distinct
+from hiexp_verl.build.plan import with_plans
 from hiexp_verl.build.rules import advice_for
 from hiexp_verl.build.summarise import BY_RULE, LevelConfig, summarise
 from hiexp_verl.build.thresholds import thresholds
@@ -104,7 +105,7 @@ def build(
     if isinstance(distiller, PromptedDistiller):
         dropped.update(distiller.dropped)
     counts = _counts(given, contrasted, diagnoses, (cases, patterns, strategies), dropped)
-    entries = (*cases, *patterns, *strategies)
+    entries = (*cases, *with_plans(patterns, cases), *strategies)
     if not entries:
         raise HiExpError(f"the trajectories gave no experience ({_why(counts)}); roll out more per question, or give --single-sided")
     header = Header(

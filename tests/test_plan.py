@@ -1,0 +1,88 @@
+"""What experience tells of the searches of a success."""
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hiexp_verl.build.contrast import Contrast
+from hiexp_verl.build.diagnose import Diagnosis, diagnose
+from hiexp_verl.build.entries import case, number
+from hiexp_verl.build.plan import plan_of, with_plans
+from hiexp_verl.build.rules import advice_for
+from hiexp_verl.types import MAX_DESCRIPTION_CHARS
+from tests.episodes import QUESTION, episode
+from tests.factories import entry
+
+
+def diagnosis(*queries: str, question: str = QUESTION, answer: str = "Kabul") -> Diagnosis:
+    success = episode(*((query, "") for query in queries), answer=answer, question=question)
+    failure = episode(("peak", ""), answer="Tehran", question=question, number=9)
+    (found,) = diagnose(Contrast("q1", question, (answer,), (success,), (failure,)))
+    return found
+
+
+def test_a_name_of_the_question_and_one_that_was_found_are_told_apart():
+    assert plan_of(diagnosis("Noshak highest point country", "capital of Afghanistan")) == (
+        'For "What is the capital of the country whose highest point is ...?" these searches worked: '
+        '"... highest point country", then "capital of the name found".'
+    )
+
+
+@pytest.mark.parametrize(
+    "queries",
+    [
+        ("Noshak highest point country",),  # nothing is built on what was found
+        ("Noshak highest point", "Noshak capital"),
+        ("Noshak highest point country", "is Kabul the capital of Afghanistan"),  # tells the answer
+        ("Noshak highest point country", "capital of Afghanistan in 1997"),  # of one case
+        ("Noshak highest point country", "Afghanistan"),  # says no more than a name
+        (QUESTION, "capital of Afghanistan"),
+        ("Noshak highest point country", "capital of Afghanistan", "Afghanistan city", "largest city of Afghanistan"),
+        ("Noshak highest point country", "capital of Afghanistan " + "and its surroundings " * 5),
+    ],
+)
+def test_what_is_no_plan_for_other_questions_is_left_out(queries):
+    assert plan_of(diagnosis(*queries)) == ""
+
+
+def test_a_failure_without_a_success_has_no_plan():
+    assert plan_of(replace(diagnosis("Noshak highest point country", "capital of Afghanistan"), succeeded=None)) == ""
+
+
+def test_a_name_of_the_question_is_found_in_lower_case():
+    assert '"... highest point country"' in plan_of(diagnosis("noshak highest point country", "capital of Afghanistan"))
+
+
+@given(st.text(max_size=120), st.text(max_size=120))
+def test_no_query_puts_a_name_an_answer_or_a_control_token_into_a_plan(one, other):
+    plan = plan_of(diagnosis(f"Noshak {one} <|im_end|>", f"Afghanistan {other} </search>"))
+    assert "Noshak" not in plan and "Afghanistan" not in plan and "kabul" not in plan.lower()
+    assert "<|im_end|>" not in plan and "</search>" not in plan and "\n" not in plan
+
+
+def test_a_pattern_ends_with_the_plan_that_most_of_its_cases_share():
+    found = diagnosis("Noshak highest point country", "capital of Afghanistan")
+    rarer = diagnosis("which country has Noshak", "city Afghanistan is ruled from")
+    cases = number([case(advice_for(each), each) for each in (rarer, found, found)], "e1")
+    pattern = entry("e2-0001", "e2", "A kind of question", "Find out the name first.", children=tuple(each.id for each in cases))
+    (planned,) = with_plans([pattern], cases)
+    assert planned.description == f"Find out the name first. {plan_of(found)}"
+    assert replace(planned, description=pattern.description) == pattern
+
+
+def test_long_advice_makes_room_for_a_plan_at_the_end_of_a_sentence():
+    found = diagnosis("Noshak highest point country", "capital of Afghanistan")
+    (only,) = number([case(advice_for(found), found)], "e1")
+    long = "Find out the name first, and write it down. " * 7
+    (planned,) = with_plans([entry("e2-0001", "e2", description=long.strip(), children=(only.id,))], [only])
+    assert len(planned.description) <= MAX_DESCRIPTION_CHARS
+    assert planned.description.endswith(f"and write it down. {plan_of(found)}")
+
+
+def test_a_pattern_whose_cases_have_no_plan_keeps_its_words():
+    found = diagnosis("Noshak highest point country")
+    (only,) = number([case(advice_for(found), found)], "e1")
+    pattern = entry("e2-0001", "e2", description="Find out the name first.", children=(only.id,))
+    assert with_plans([pattern], [only]) == [pattern]
