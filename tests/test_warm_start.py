@@ -22,7 +22,7 @@ PASSAGES = [
 ]
 META = {
     "family": "capital > highest point",
-    "hops": ["Xville capital country", "highest point Alpha"],
+    "hops": ["Xville capital of which country", "highest point of Alpha"],
     "bridge": ["Alpha"],
     "goal": "highest point",
 }

@@ -1,8 +1,16 @@
-"""Transcripts of the known hops: what a model that searches well would have written, in the agent's own text format."""
+"""Transcripts of the known hops: what a model that searches well would have written, in the agent's own text format.
+
+Most of them show experience. A small model that has never seen such a block is thrown by it; one that has seen only blocks that say
+what it would have done anyway learns to pass over them (benchmarks/LOG.md). So a block here holds plans, in other words each time,
+and the transcript searches in the words of the one for its kind of question, if it is there.
+"""
 
 import random
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
+from hiexp_verl.build.plan import FOUND, GIVEN, plan_sentence
 from hiexp_verl.config import StartConfig, StepConfig
 from hiexp_verl.run.guide import Guide, rough_tokens
 from hiexp_verl.run.protocol import THINK_CLOSE, THINK_OPEN, Format, first_messages, render_documents, write_answer, write_call
@@ -10,6 +18,8 @@ from hiexp_verl.search import SearchEngine
 from hiexp_verl.types import Entry, Hit, Level, Message, Passage, Question
 
 FORMAT: Format = "search_tags"
+WITH_RIGHT_PLAN = 0.8  # of the blocks, which two of three transcripts have
+_DRAWS = 4  # of other words, where some do not find what they should
 
 # A few wordings each, so that the trained model keeps choices to sample from. Every thought names what it is about:
 # with vaguer ones ("I found it: ...") the model answers after the first search.
@@ -28,23 +38,67 @@ _LAST = (
     "Now I know the {goal} of {bridge}: {answer}.",
 )
 
-# What experience looks like. A small model that has never seen such a block is thrown by it (measured: 0.69 of the
-# episodes correct without, 0.17 with), so every second transcript shows one and goes on as a good search does.
-_LESSONS: dict[Level, tuple[str, ...]] = {
-    "e3": (
-        "Resolve the described thing to a name first, then ask for its property under that name; one fact a search.",
-        "Trust passages, not memory, and do not stop before a passage states the answer.",
+# Words to search with; the first ones are those of the question's own hops, the others are used only where a plan has them.
+_KEYS = {
+    "capital": (
+        "{} capital of which country",
+        "which country has the capital {}",
+        "{} is the capital of",
+        "country with the capital {}",
+        "{} capital city country",
+        "what country is {} the capital of",
     ),
-    "e2": (
-        "Find out first the name of what is described, then search with that name for what is asked.",
-        "Ask for one fact a query, not for the whole question. Answer with exactly what was asked for, no more and no less.",
+    "highest point": (
+        "{} highest point country",
+        "which country has the highest point {}",
+        "{} is the highest point of",
+        "country whose highest point is {}",
+        "{} mountain country",
+        "where does {} lie",
     ),
-    "e1": (
-        "Settle the country first, then search for what is asked under its name.",
-        "Take the answer from a passage about that very country, and write it as the passage does.",
-        "Answer with what was asked for alone: no addition, no second name, no explanation.",
-    ),
+    "anthem": ("{} national anthem country", "country with the national anthem {}", "{} is the anthem of"),
+    "only neighbour": ("{} shares a land border with", "countries that border {}", "land borders of {}"),
 }
+_GOALS = {
+    "capital": ("capital of {}", "{} capital", "which city is the capital of {}", "{} capital city"),
+    "highest point": ("highest point of {}", "{} highest point", "{} elevation highest point", "highest mountain of {}"),
+    "currency": ("currency of {}", "{} currency", "money used in {}", "what is the currency of {}"),
+    "independence": ("{} became independent", "independence of {}", "{} year of independence", "when did {} become independent"),
+    "internet code": ("internet country code of {}", "{} internet country code", "internet code of {}"),
+}
+
+# What else experience says; general advice as a build's rules write it.
+_PATTERNS = (
+    "Find out first the name of what is described, then search with that name for the {goal}.",
+    "Find out first the name of what is described, then search with that name for the fact that is asked for.",
+)
+_STRATEGY = "Resolve the described thing to a name first, then ask for its property under that name; one fact a search."
+_CASES = (
+    "Settle the country first, then search for the {goal} under its name.",
+    "As soon as a passage states the {goal}, write it as a short answer in the answer tags.",
+    "Read every retrieved passage to its end before answering, and take the {goal} from the one about the very thing asked about.",
+    "Before answering, hold every condition of the question against the passage that the {goal} was taken from.",
+    "Answer with what was asked for alone: no addition, no second name, no explanation.",
+)
+
+
+@dataclass(frozen=True)
+class _Known:
+    """A question with what each of its searches may be put as, and the names that they are made with, in order."""
+
+    question: Question
+    wordings: Sequence[Sequence[str]]
+    names: Sequence[str]
+
+    @property
+    def kind(self) -> str:
+        """The question without its name."""
+        return self.question.question.replace(self.names[0], GIVEN).replace('"', "")
+
+    @property
+    def goal(self) -> str:
+        """What is asked for, in words."""
+        return "year of independence" if self.question.meta["goal"] == "independence" else self.question.meta["goal"]
 
 
 def transcripts_of(
@@ -52,47 +106,79 @@ def transcripts_of(
 ) -> list[list[Message]]:
     """Return at most `limit` transcripts, of the first questions whose hops find every country and the answer."""
     draw = random.Random(seed)
+    known = list(_known(questions))
     found: list[list[Message]] = []
-    for question in questions:
+    for one in known:
         if len(found) == limit:
             break
-        if not question.meta.get("hops"):
-            continue  # not a question whose hops are known
-        lessons = _lessons(draw) if len(found) % 2 else []
-        messages = _transcript(question, search, draw, top_k, max_words, max_chars, lessons)
-        if messages is not None:
-            found.append(messages)
+        others = [other for other in known if other.question.meta["family"] != one.question.meta["family"]]
+        for _ in range(_DRAWS):
+            messages = _transcript(one, others if len(found) % 3 else None, search, draw, top_k, max_words, max_chars)
+            if messages is not None:
+                found.append(messages)
+                break
     return found
 
 
+def _known(questions: Sequence[Question]) -> Iterator[_Known]:
+    """Yield the questions whose hops are known, and whose first one holds the name in the question."""
+    for question in questions:
+        if question.meta.get("hops"):
+            *keys, goal = question.meta["family"].split(" > ")
+            wordings = [*(_KEYS[key] for key in keys), _GOALS[goal]]
+            name = re.fullmatch(re.escape(wordings[0][0]).replace(r"\{\}", "(.+)"), question.meta["hops"][0])
+            if name and name[1] in question.question:
+                yield _Known(question, wordings, (name[1], *question.meta["bridge"]))
+
+
 def _transcript(
-    question: Question, search: SearchEngine, draw: random.Random, top_k: int, max_words: int, max_chars: int, lessons: Sequence[Hit]
+    one: _Known, others: Sequence[_Known] | None, search: SearchEngine, draw: random.Random, top_k: int, max_words: int, max_chars: int
 ) -> list[Message] | None:
-    hops, bridges = question.meta["hops"], question.meta["bridge"]
-    goal = "year of independence" if question.meta["goal"] == "independence" else question.meta["goal"]
-    rankings = search.search(hops, top_k)
-    wanted = [*((bridge,) for bridge in bridges), question.answers]
+    """Return a transcript with experience where there are others to take some of it from; None where a search does not find its thing."""
+    with_plan = others is not None and draw.random() < WITH_RIGHT_PLAN
+    words = [draw.choice(choices) if with_plan else choices[0] for choices in one.wordings]
+    queries = [each.format(name) for each, name in zip(words, one.names, strict=True)]
+    rankings = search.search(queries, top_k)
+    bridges, answers = one.names[1:], one.question.answers
+    wanted = [*((bridge,) for bridge in bridges), answers]
     guide = Guide(StartConfig(), StepConfig(), rough_tokens)
-    messages, _ = guide.at_start(first_messages(question.question, FORMAT), lessons)
-    for number, (hop, ranking) in enumerate(zip(hops, rankings, strict=True)):
+    plans = [_pattern(one, words, draw)] if with_plan else []
+    start = [] if others is None else _at_start(plans, others, draw)
+    messages, _ = guide.at_start(first_messages(one.question.question, FORMAT), start)
+    for number, (query, ranking) in enumerate(zip(queries, rankings, strict=True)):
         passages = [passage for passage, _ in ranking]
         if not _mentions(passages, wanted[number]):
             return None
         # Between two countries the next thing to find is the neighbour, after the last one the goal.
-        target = goal if number == len(hops) - 1 else "only neighbour"
+        target = one.goal if number == len(queries) - 1 else "only neighbour"
         thought = draw.choice(_FIRST) if number == 0 else draw.choice(_NEXT).format(bridge=bridges[number - 1], goal=target)
-        messages.append(_assistant(thought, write_call(hop, FORMAT)))
-        # After some searches only, as in an episode: a lesson is shown where the query is like its title.
-        block, _ = guide.at_search(lessons if draw.random() < 0.5 else [])
+        messages.append(_assistant(thought, write_call(query, FORMAT)))
+        # After some searches only, as in an episode: a case is shown where the query is like its title.
+        case = _entries("e1", [draw.choice(_CASES).format(goal=one.goal)]) if others is not None and draw.random() < 0.5 else []
+        block, _ = guide.at_search(case)
         messages.append({"role": "tool", "content": render_documents(passages, FORMAT, max_words, max_chars) + block})
-    answer = next(answer for answer in question.answers if _mentions([p for p, _ in rankings[-1]], (answer,)))
-    messages.append(_assistant(draw.choice(_LAST).format(goal=goal, answer=answer, bridge=bridges[-1]), write_answer(answer)))
+    answer = next(answer for answer in answers if _mentions([p for p, _ in rankings[-1]], (answer,)))
+    messages.append(_assistant(draw.choice(_LAST).format(goal=one.goal, answer=answer, bridge=bridges[-1]), write_answer(answer)))
     return messages
 
 
-def _lessons(draw: random.Random) -> list[Hit]:
-    """Draw one lesson of each level, in the form in which retrieval would find them."""
-    return [Hit(Entry(level, level, "", draw.choice(texts)), 1.0) for level, texts in _LESSONS.items()]
+def _at_start(plans: Sequence[str], others: Sequence[_Known], draw: random.Random) -> list[Hit]:
+    """Return what a block at the start shows: these patterns among up to two for other kinds of questions, and maybe a strategy."""
+    strangers = draw.sample(others, min(len(others), draw.randint(0 if plans else 1, 2)))
+    patterns = [*plans, *(_pattern(other, [draw.choice(choices) for choices in other.wordings], draw) for other in strangers)]
+    draw.shuffle(patterns)
+    return [*_entries("e3", [_STRATEGY] if draw.random() < 0.3 else []), *_entries("e2", patterns)]
+
+
+def _pattern(one: _Known, words: Sequence[str], draw: random.Random) -> str:
+    """Return an E2 as a build writes it: advice, and the searches that worked for such a question."""
+    searches = [each.format(GIVEN if number == 0 else FOUND) for number, each in enumerate(words)]
+    return f"{draw.choice(_PATTERNS).format(goal=one.goal)} {plan_sentence(one.kind, searches)}"
+
+
+def _entries(level: Level, texts: Sequence[str]) -> list[Hit]:
+    """Return entries in the form in which retrieval would find them, the first one the best."""
+    return [Hit(Entry(f"{level}-{number}", level, level, text), 1.0 - number / 10) for number, text in enumerate(texts)]
 
 
 def _assistant(thought: str, act: str) -> Message:
