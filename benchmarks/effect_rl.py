@@ -2,7 +2,7 @@
 
     make assets && python -m benchmarks.effect_rl --seeds 0 1 2 --steps 10
 
-SmolLM2-135M is warm-started on four families of factbook questions; the others (anthems, neighbours, internet codes: half of the
+SmolLM2-135M is warm-started on six families of factbook questions; the others (anthems, neighbours, internet codes: half of the
 training questions) it has to discover. A HEK is built by rules from its rollouts of the training questions. Then every algorithm
 is run with `hiexp.control=none` and `full`: the same start, questions, order, seeds and number of episodes. Validation is on
 countries that occur in no training question, during training as each run plays, and at its end with and without experience
@@ -36,7 +36,12 @@ sys.path.insert(0, str(RECIPE))  # the training is that of the demo
 
 from training import REWARD, train  # noqa: E402
 
-KNOWN = ("capital > highest point", "capital > independence", "capital > currency", "highest point > capital")  # of the warm start
+KNOWN = tuple(  # of the warm start
+    f"{key} > {goal}"
+    for key in ("capital", "highest point")
+    for goal in ("capital", "highest point", "currency", "independence")
+    if key != goal
+)
 CONTROLS = ("none", "full")
 VALIDATION = "val-core/hiexp/acc/mean@1"
 CURVES = {
@@ -56,7 +61,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=10, help="(default 10)")
     parser.add_argument("--lr", type=float, default=3e-5, help="(default 3e-5: so few steps of 1e-6 would change nothing)")
     parser.add_argument("--algorithms", nargs="+", default=["grpo", "gspo"], choices=("grpo", "gspo"))
-    parser.add_argument("--warm-start", type=int, default=64, help="transcripts (default 64: nearly every group is mixed)")
+    parser.add_argument("--warm-start", type=int, default=160, help="transcripts (default 160: enough to learn to read experience)")
     parser.add_argument(
         "--questions", type=int, default=40, help="for rollouts and training (default 40), half of families not warm-started"
     )
@@ -106,7 +111,7 @@ def build(out: Path, data: Path, policy: Path) -> Path:
     hek, rollouts = out / "hek", out / "rollouts"
     if not (hek / "CURRENT").is_file():
         played = ["--questions", str(data / "learn.jsonl"), "--corpus", str(data / "corpus.jsonl"), "--model", str(policy)]
-        run("-m", "hiexp_verl.cli", "rollout", *played, *EPISODES, "--k", "6", "--resume", "--out", str(rollouts))
+        run("-m", "hiexp_verl.cli", "rollout", *played, *EPISODES, "--k", "8", "--resume", "--out", str(rollouts))
         made_of = ["--trajectories", str(rollouts / "trajectories.jsonl"), "--encoder", str(fetch("minilm"))]
         run("-m", "hiexp_verl.cli", "build", *made_of, "--out", str(hek))
     return hek
@@ -127,6 +132,8 @@ def one_run(folder: Path, algorithm: str, control: str, seed: int, data: Path, p
         f"hiexp.control={control}",
         f"hiexp.hek={hek}",
         f"hiexp.search.corpus={data / 'corpus.jsonl'}",
+        "hiexp.start.top_k=5",  # these two as `hiexp eval` has them
+        "hiexp.start.max_tokens=256",
         f"hiexp.dump_dir={folder / 'episodes'}",
         f"hiexp.seed={seed}",
         f"data.train_files={data / 'learn.jsonl'}",
@@ -147,7 +154,7 @@ def one_run(folder: Path, algorithm: str, control: str, seed: int, data: Path, p
     ]
     train(RECIPE, algorithm, overrides, folder, steps)
     played = ["--questions", str(data / "check.jsonl"), "--corpus", str(data / "corpus.jsonl"), "--hek", str(hek), *EPISODES]
-    evaluated = ["--model", str(folder / "checkpoints"), "--arms", "base,hek", "--out", str(folder / "eval")]
+    evaluated = ["--model", str(folder / "checkpoints"), "--arms", "base,hek,shuffled", "--out", str(folder / "eval")]
     run("-m", "hiexp_verl.cli", "eval", *played, *evaluated)
     for weights in (folder / "checkpoints").glob("global_step_*/actor"):
         shutil.rmtree(weights)  # half a GiB each; our state stays, for the report
