@@ -274,6 +274,7 @@ def test_long_names_stay_in_their_column(tmp_path, tab, width):
         f"[...document.querySelectorAll('td:first-child, th')].filter(cell => ({text_of})(cell).right > "
         "cell.getBoundingClientRect().right + 1).map(cell => cell.textContent)"
     )
+    assert tab.run("document.querySelector('#in-short td > div').getBoundingClientRect().width") < width / 2
 
 
 @in_browser

@@ -100,12 +100,14 @@ def test_validation_is_drawn_by_tokens_too_from_before_the_first_step():
     def validated(name, tokens):
         steps = {step: {"critic/score/mean": 0.1, "perf/total_num_tokens": tokens} for step in (1, 2)}
         steps[2]["val-core/hotpot/acc/mean@1"] = 0.6
-        return Training(name, {0: {"val-core/hotpot/acc/mean@1": 0.4, "val-aux/hotpot/f1/mean@1": 0.1}, **steps})
+        before = {"val-core/hotpot/acc/mean@1": 0.4, "val-aux/hotpot/f1/mean@1": 0.1, "perf/total_num_tokens": float("nan")}
+        return Training(name, {0: before, **steps})
 
-    drawn = curves([validated("a", 1000.0), validated("b", 5000.0), run("c")])
+    drawn = curves([validated("a", 1000.0), validated("b", 5000.0), run("c")])  # of c no tokens are known
     points = re.search(r"<h3>validation: hotpot/acc/mean@1 by tokens spent</h3>.*?</figure>", drawn)[0]
     assert re.findall(r"<title>(.*?)</title>", points) == ["a, 0: 0.4", "a, 2000: 0.6", "b, 0: 0.4", "b, 10000: 0.6"]
-    assert "f1/mean@1 by tokens" not in drawn
+    rewards = re.search(r"<h3>reward by tokens spent</h3>.*?</figure>", drawn)[0]
+    assert "f1/mean@1 by tokens" not in drawn and "<title>c" not in rewards
 
 
 # ---- evaluation --------------------------------------------------------------------------------------------------------

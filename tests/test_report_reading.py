@@ -183,7 +183,7 @@ def test_all_seeds_and_budgets_of_an_evaluation_are_told(tmp_path):
     write_evaluation(tmp_path / "a", [arm("base", 0.5)], seeds=[0, 7], settings={"seed": 0, "start": {"top_k": 3}}, judge="qwen")
     write_part(tmp_path / "b", "hotpot", 1, "base", "none", [True])
     write_part(tmp_path / "b", "hotpot", 1, "hek", "full", [True])
-    write_part(tmp_path / "b", "hotpot", 2, "base", "none", [True])
+    write_part(tmp_path / "b", "wiki", 2, "base", "none", [True])  # without a HEK, and read last
     whole, unfinished = gather([tmp_path]).evaluations
     assert whole.settings == {"seed": "0, 7", "start.top_k": 3} and whole.facts["judge"] == "qwen"
     assert (unfinished.settings["seed"], unfinished.settings["hek"]) == ("1, 2", "abc") and "control" not in unfinished.settings
