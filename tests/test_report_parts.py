@@ -165,11 +165,12 @@ def test_an_unfinished_evaluation_says_so_and_what_can_be_compared():
     lines = [{"dataset": "a", "arm": name, "episodes": count, "em": 0.5, "cem": 0.5} for name, count in (("base", 3), ("hek", 2))]
     uneven = evaluation(*lines, table="missing", won_lost={("a", "hek"): (1, 0)})
     assert "not finished" in evaluations([uneven]) and "only won and lost compare" in evaluations([uneven])
-    even = replace(uneven, arms=[line | {"episodes": 3} for line in lines], table="damaged")
+    begun = {"dataset": "a", "arm": "random", "episodes": 0}
+    even = replace(uneven, arms=[*(line | {"episodes": 3} for line in lines), begun], table="damaged")
     assert "is damaged" in evaluations([even]) and "only won and lost compare" not in evaluations([even])
     both = replace(uneven, arms=[*lines, lines[0] | {"dataset": "b"}])
     assert in_short([both]) == ["eval: not finished (episodes played: base 6, hek 2)."]
-    assert in_short([even]) == ["eval: its table is damaged (episodes played: base 3, hek 3)."]
+    assert in_short([even]) == ["eval: its table is damaged (episodes played: base 3, hek 3, random 0)."]
     assert "not finished" not in evaluations([evaluation(arm("base", 0.4))])
 
 

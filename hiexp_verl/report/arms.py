@@ -60,7 +60,7 @@ def _evaluation(one: Evaluation, alone: bool) -> str:
 
 
 def _uneven(one: Evaluation) -> str:
-    counts = [{line["episodes"] for line in one.arms if str(line["dataset"]) == dataset} for dataset in one.datasets()]
+    counts = [{line["episodes"] for line in one.arms if str(line["dataset"]) == dataset} - {0} for dataset in one.datasets()]
     told = " The arms have not played the same questions so far: only won and lost compare like with like."
     return told if any(len(count) > 1 for count in counts) else ""
 
