@@ -75,12 +75,25 @@ def arm(name: str, cem: float, gain: float | None = None, **more: Any) -> dict[s
     return line | {"format": 1.0, "searches": 2.0, "tokens": 90.0, "seconds": 3.0, "with_experience": 0.5} | more
 
 
-def write_evaluation(folder: Path, arms: Sequence[Mapping[str, Any]], rows: Sequence[Mapping[str, Any]] = ()) -> None:
+def write_evaluation(folder: Path, arms: Sequence[Mapping[str, Any]], rows: Sequence[Mapping[str, Any]] = (), **more: Any) -> None:
     """Write the table and the rows that `hiexp eval` leaves."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "table.json").write_text(json.dumps({"questions": 50, "settings": SETTINGS, "batch_size": 4, "arms": arms}))
+    (folder / "table.json").write_text(json.dumps({"questions": 50, "settings": SETTINGS, "batch_size": 4, **more, "arms": arms}))
     if rows:
         write_jsonl(folder / "rows.jsonl", rows)
+
+
+def write_part(
+    evaluation: Path, dataset: str, seed: int, arm: str, control: str, right: Sequence[bool], shown: Sequence[Any] = (), **more: Any
+) -> None:
+    """Write what `hiexp eval` leaves of an arm before its table: settings and episodes on the questions q0, q1, ..."""
+    extra = {"em": 0.0, "f1": 0.5, "cem": 0.0, "format": 1.0, "searches": 2, "failed_searches": 0, "completion_tokens": 9, "stop": "answer"}
+    told = [
+        trajectory(f"q{i}", good, extra={**extra, "cem": float(good), "em": float(good), "shown": list(shown)})
+        for i, good in enumerate(right)
+    ]
+    settings = {"hek": "abc", "control": control} if control != "none" else {}
+    write_rollout(evaluation / dataset / f"seed-{seed}" / arm, told, seed=seed, **settings, **more)
 
 
 def row(arm: str, id: str, right: bool, **more: Any) -> dict[str, Any]:

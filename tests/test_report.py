@@ -176,6 +176,43 @@ def test_what_cannot_be_read_is_on_the_page_and_on_stderr(tmp_path, capsys):
     assert "<title>T &amp; U</title>" in text
 
 
+def test_ends_of_a_short_curve_do_not_overlap_and_a_validation_is_no_step(tmp_path):
+    validation = {0: 0.562, 5: 0.688, 10: 0.812}
+    steps = [{"step": step, "data": {"critic/score/mean": step / 10, "hiexp/acc": 0.5}} for step in range(1, 11)]
+    lines = [{"step": step, "data": {"val-core/x": value}} for step, value in validation.items()]
+    write_jsonl(tmp_path / "run" / "metrics.jsonl", sorted(lines + steps, key=lambda line: line["step"]))
+    cells = re.findall(r"<td>(.*?)</td>", part(page(tmp_path / "run"), "In short"))
+    # Rewards 0.1 to 1.0: means of the first five and of the last five.
+    assert cells[1:] == ["10", "0.300 &rarr; 0.800", "0.562 &rarr; 0.812"]
+
+
+def test_the_ends_of_a_curve_of_one_value_are_one_number(tmp_path):
+    write_jsonl(tmp_path / "run" / "m.jsonl", [{"step": s, "data": {"a": 1, **({"val-core/x": 0.5} if s == 2 else {})}} for s in (1, 2)])
+    assert re.findall(r"<td>(.*?)</td>", part(page(tmp_path / "run"), "In short"))[1:] == ["2", "0.500"]
+
+
+@pytest.mark.parametrize(
+    ("out", "expected"), [("there", "there/report.html"), ("new/er", "new/er/report.html"), ("d.html", "d.html/report.html")]
+)
+def test_out_may_be_a_directory_as_of_every_other_verb(tmp_path, capsys, out, expected):
+    write_metrics(tmp_path / "run" / "m.jsonl", {1: 0.1})
+    for folder in ("there", "d.html"):
+        (tmp_path / folder).mkdir()
+    assert main(["report", str(tmp_path / "run"), "--out", str(tmp_path / out)]) == 0
+    assert capsys.readouterr().out.startswith(f"{tmp_path / expected}: 1 training; ")
+    assert "</html>" in (tmp_path / expected).read_text()
+
+
+@pytest.mark.parametrize("out", ["file/report.html", "file", "taken", "x" * 300 + ".html"])
+def test_a_place_that_takes_no_page_is_one_line(tmp_path, capsys, out):
+    write_metrics(tmp_path / "run" / "m.jsonl", {1: 0.1})
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "taken" / "report.html").mkdir(parents=True)
+    assert main(["report", str(tmp_path / "run"), "--out", str(tmp_path / out)]) == 2
+    assert re.fullmatch(r"hiexp: \S+ cannot be written \(.*\); give another place for the page\n", capsys.readouterr().err)
+    assert (tmp_path / "file").read_text() == "mine"
+
+
 def test_a_directory_without_runs_is_one_line_and_leaves_no_page(tmp_path, capsys):
     assert main(["report", str(tmp_path), "--out", str(tmp_path / "x.html")]) == 2
     assert capsys.readouterr().err.startswith("hiexp: nothing to report in ")
@@ -219,6 +256,38 @@ def test_the_page_fits_its_window_and_complains_of_nothing(tmp_path, tab, width)
     tab.run("document.querySelectorAll('details').forEach(each => each.open = true)")
     assert tab.run("document.documentElement.scrollWidth") == width
     assert tab.faults() == []
+
+
+@in_browser
+@pytest.mark.parametrize("width", [1280, 390])
+def test_long_names_stay_in_their_column(tmp_path, tab, width):
+    name = "qwen_grpo_full_experience_" * 3
+    for seed in ("0", "1"):
+        write_metrics(tmp_path / f"{name}{seed}" / "m.jsonl", {1: 0.1, 2: 0.3}, timing_s__step=9.0)
+        write_config(tmp_path / f"{name}{seed}" / "c.yaml", hiexp__enabled=seed == "0")
+    page(*(tmp_path / f"{name}{seed}" for seed in "01"), out=tmp_path / "r.html")
+    tab.open((tmp_path / "r.html").as_uri(), width)
+    tab.run("document.querySelectorAll('details').forEach(each => each.open = true)")
+    text_of = "cell => { const range = document.createRange(); range.selectNodeContents(cell); return range.getBoundingClientRect() }"
+    assert tab.run("document.querySelectorAll('td:first-child, th').length") > 10
+    assert not tab.run(
+        f"[...document.querySelectorAll('td:first-child, th')].filter(cell => ({text_of})(cell).right > "
+        "cell.getBoundingClientRect().right + 1).map(cell => cell.textContent)"
+    )
+    assert tab.run("document.querySelector('#in-short td > div').getBoundingClientRect().width") < width / 2
+
+
+@in_browser
+@pytest.mark.parametrize("width", [1280, 390])
+def test_what_an_arm_gains_is_in_view_without_scrolling(tmp_path, tab, width):
+    arms = [arm("base", 0.4, dataset="a"), arm("hek-start", 0.6, -0.2, dataset="a"), arm("with-own-question", 0.9, 0.5, dataset="a")]
+    rows = [row(name, f"q{i}", i % 2 == 0, dataset="a") for name in ("base", "hek-start") for i in range(9)]
+    write_evaluation(tmp_path / "eval", arms, rows)
+    page(tmp_path / "eval")
+    tab.open((tmp_path / "report.html").as_uri(), width)
+    heads = "[...document.querySelector('#evaluation table').querySelectorAll('th')]"
+    assert tab.run(f"{heads}.slice(0, 4).map(head => head.textContent)") == ["arm", "CEM", "CEM against base", "won, lost"]
+    assert tab.run(f"{heads}[2].getBoundingClientRect().right") < width
 
 
 @in_browser

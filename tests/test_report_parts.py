@@ -11,7 +11,7 @@ from hiexp_verl.jsonl import write_jsonl
 from hiexp_verl.report.arms import evaluations, in_short
 from hiexp_verl.report.bars import interval_bar
 from hiexp_verl.report.charts import MAX_POINTS, Line, chart, mean_and_band, thinned, ticks
-from hiexp_verl.report.cost import parts_of
+from hiexp_verl.report.cost import cost, parts_of
 from hiexp_verl.report.curves import curves, grouped
 from hiexp_verl.report.episodes import pairs, read_again, read_played
 from hiexp_verl.report.evaluation import Evaluation
@@ -96,6 +96,20 @@ def test_equal_steps_are_not_equal_budgets():
     assert "reward by tokens" not in curves([one])
 
 
+def test_validation_is_drawn_by_tokens_too_from_before_the_first_step():
+    def validated(name, tokens):
+        steps = {step: {"critic/score/mean": 0.1, "perf/total_num_tokens": tokens} for step in (1, 2)}
+        steps[2]["val-core/hotpot/acc/mean@1"] = 0.6
+        before = {"val-core/hotpot/acc/mean@1": 0.4, "val-aux/hotpot/f1/mean@1": 0.1, "perf/total_num_tokens": float("nan")}
+        return Training(name, {0: before, **steps})
+
+    drawn = curves([validated("a", 1000.0), validated("b", 5000.0), run("c")])  # of c no tokens are known
+    points = re.search(r"<h3>validation: hotpot/acc/mean@1 by tokens spent</h3>.*?</figure>", drawn)[0]
+    assert re.findall(r"<title>(.*?)</title>", points) == ["a, 0: 0.4", "a, 2000: 0.6", "b, 0: 0.4", "b, 10000: 0.6"]
+    rewards = re.search(r"<h3>reward by tokens spent</h3>.*?</figure>", drawn)[0]
+    assert "f1/mean@1 by tokens" not in drawn and "<title>c" not in rewards
+
+
 # ---- evaluation --------------------------------------------------------------------------------------------------------
 
 
@@ -133,6 +147,31 @@ def test_a_table_that_lacks_fields_is_shown_as_far_as_it_goes():
     )
     Tags(drawn)
     assert "0.500" in drawn and "against base" not in drawn
+
+
+def test_arms_against_each_other_are_folded_under_their_table():
+    gap = {"dataset": "", "arm": "hek", "against": "random", "mean": 0.25, "low": 0.1, "high": 0.4, "p": 0.013}
+    pairs = [gap | {"measure": "em", "mean": 0.5}, gap | {"measure": "cem"}, gap | {"measure": "cem", "against": "<b>"}]
+    drawn = evaluations([evaluation(arm("base", 0.4), pairs=pairs)])
+    Tags(drawn)
+    inside = re.search(r'<details class="fold"><summary class="soft">Arm against arm \(2\)</summary>.*?</details>', drawn)[0]
+    assert inside.index("<div>CEM</div>") < inside.index("<div>EM</div>") and "not corrected" in inside
+    assert "<b>hek</b></div></td><td>random</td><td>+0.250 " in inside and "+0.500" in inside and "p 0.013" in inside
+    assert "&lt;b&gt;" in inside
+    assert "Arm against arm" not in evaluations([evaluation(arm("base", 0.4))])
+
+
+def test_an_unfinished_evaluation_says_so_and_what_can_be_compared():
+    lines = [{"dataset": "a", "arm": name, "episodes": count, "em": 0.5, "cem": 0.5} for name, count in (("base", 3), ("hek", 2))]
+    uneven = evaluation(*lines, table="missing", won_lost={("a", "hek"): (1, 0)})
+    assert "not finished" in evaluations([uneven]) and "only won and lost compare" in evaluations([uneven])
+    begun = {"dataset": "a", "arm": "random", "episodes": 0}
+    even = replace(uneven, arms=[*(line | {"episodes": 3} for line in lines), begun], table="damaged")
+    assert "is damaged" in evaluations([even]) and "only won and lost compare" not in evaluations([even])
+    both = replace(uneven, arms=[*lines, lines[0] | {"dataset": "b"}])
+    assert in_short([both]) == ["eval: not finished (episodes played: base 6, hek 2)."]
+    assert in_short([even]) == ["eval: its table is damaged (episodes played: base 3, hek 3, random 0)."]
+    assert "not finished" not in evaluations([evaluation(arm("base", 0.4))])
 
 
 def test_an_interval_is_drawn_to_scale_and_coloured_by_its_side():
@@ -214,6 +253,17 @@ def test_what_no_part_of_a_step_accounts_for_is_other():
     steps = [{"timing_s/step": 10.0, "timing_s/gen": 4.0, "timing_s/agent_loop/slowest": 3.0}, {"timing_s/step": 20.0, "timing_s/gen": 8.0}]
     assert parts_of(steps) == [("other", 9.0), ("gen", 6.0)]
     assert parts_of([{}]) == []
+
+
+def test_validation_is_no_part_of_a_step_and_both_sums_are_told():
+    steps = {1: {"timing_s/step": 60.0, "timing_s/gen": 50.0}, 2: {"timing_s/step": 60.0, "timing_s/gen": 50.0, "timing_s/testing": 30.0}}
+    assert parts_of([*steps.values()]) == [("gen", 50.0), ("testing", 15.0), ("other", 10.0)]
+    drawn = cost([Training("a", steps)], [], {})
+    assert "In all 75.0 s.</p>" in drawn and "By the trainer's own clock of a step: 60.0 s." in drawn
+    assert "<div>seconds per step (trainer's clock)</div>" in drawn.replace("&#x27;", "'") and "leaves out the validation" in drawn
+    assert "<td>0.03</td><td>0.01</td>" in drawn  # 120 and 30 seconds in hours
+    untested = cost([Training("a", {1: steps[1]})], [], {})
+    assert "In all 60.0 s.</p>" in untested and "own clock" not in untested and "validation" not in untested
 
 
 def test_shares_near_the_ends_are_not_rounded_to_them():

@@ -12,7 +12,7 @@ from hiexp_verl.jsonl import write_jsonl
 from hiexp_verl.report.gather import gather
 from tests.factories import trajectory
 from tests.heks import tree
-from tests.runs import arm, dumped, row, shown, write_config, write_evaluation, write_metrics, write_rollout, write_state
+from tests.runs import arm, dumped, row, shown, write_config, write_evaluation, write_metrics, write_part, write_rollout, write_state
 
 # ---- trainings ---------------------------------------------------------------------------------------------------------
 
@@ -110,7 +110,7 @@ def test_an_evaluation_counts_what_each_arm_won_and_lost(tmp_path):
     write_evaluation(tmp_path, [arm("base", 0.5), arm("hek", 0.75, 0.25)], rows)
     (found,) = gather([tmp_path]).evaluations
     assert found.won_lost == {("", "hek"): (2, 1)}
-    assert found.finished
+    assert found.table == "whole"
 
 
 def test_rows_of_other_data_sets_and_seeds_are_not_mixed(tmp_path):
@@ -123,8 +123,78 @@ def test_rows_of_other_data_sets_and_seeds_are_not_mixed(tmp_path):
 def test_an_evaluation_without_its_table_is_unfinished_and_has_means(tmp_path):
     write_jsonl(tmp_path / "rows.jsonl", [row("base", "q1", True), row("base", "q2", False)])
     (found,) = gather([tmp_path]).evaluations
-    assert not found.finished
+    assert found.table == "missing"
     assert found.arms[0]["em"] == 0.5 and found.arms[0]["episodes"] == 2
+
+
+def test_arms_that_were_played_without_a_table_are_an_unfinished_evaluation(tmp_path):
+    write_part(tmp_path, "hotpot", 0, "base", "none", [True, False, False])
+    write_part(tmp_path, "hotpot", 0, "hek", "full", [False, True], shown("e1-a"))
+    write_part(tmp_path, "hotpot", 0, "random", "random", [])  # begun: no episode yet
+    found = gather([tmp_path])
+    (one,) = found.evaluations
+    assert one.table == "missing" and not found.rollouts and not found.faults
+    assert [(line["dataset"], line["arm"], line["episodes"], line.get("cem")) for line in one.arms] == [
+        ("hotpot", "base", 3, pytest.approx(1 / 3)),
+        ("hotpot", "hek", 2, 0.5),
+        ("hotpot", "random", 0, None),
+    ]
+    assert one.won_lost == {("hotpot", "hek"): (1, 1)}
+    assert sorted((each.run, each.arm) for each in found.played) == [(tmp_path.name, "base")] * 3 + [(tmp_path.name, "hek")] * 2
+
+
+def test_a_line_that_a_kill_tore_is_named_once(tmp_path):
+    write_part(tmp_path, "hotpot", 0, "base", "none", [True, False])
+    path = tmp_path / "hotpot" / "seed-0" / "base" / "trajectories.jsonl"
+    path.write_bytes(path.read_bytes()[:-20])
+    found = gather([tmp_path])
+    assert found.evaluations[0].arms[0]["episodes"] == 1
+    assert len(found.faults) == 1 and "1 of 2 episodes cannot be read (line 2: not JSON" in found.faults[0]
+
+
+def test_an_episode_without_measures_is_named(tmp_path):
+    write_rollout(tmp_path / "hotpot" / "seed-0" / "base", [trajectory()])
+    found = gather([tmp_path])
+    assert found.evaluations[0].arms[0]["episodes"] == 0 and "1 of 1 episodes cannot be read (line 1: 'em')" in found.faults[0]
+
+
+@pytest.mark.parametrize("place", ["hotpot/seed-1/base", "hotpot/seed-0/mine", "hotpot/seed-0/hek", "seed-0/base", "base"])
+def test_rollouts_in_other_places_are_no_evaluation(tmp_path, place):
+    root = tmp_path / "runs"
+    write_rollout(root / place, [trajectory()])  # of seed 0, without experience
+    found = gather([root])
+    assert not found.evaluations and len(found.rollouts) == 1
+
+
+@pytest.mark.parametrize("content", ["", '{"questions": 2, "arms": [', "{}", '{"arms": []}', "\x00"])
+@pytest.mark.parametrize("with_rows", [True, False])
+def test_a_damaged_table_is_damaged_and_not_missing(tmp_path, content, with_rows):
+    write_part(tmp_path, "hotpot", 0, "base", "none", [True, False])
+    if with_rows:
+        write_jsonl(tmp_path / "rows.jsonl", [row("base", "q0", True, dataset="hotpot"), row("base", "q1", False, dataset="hotpot")])
+    (tmp_path / "table.json").write_text(content)
+    found = gather([tmp_path])
+    (one,) = found.evaluations
+    assert one.table == "damaged" and [line["cem"] for line in one.arms] == [0.5]
+    assert len(found.faults) == 1 and "table.json: no" in found.faults[0]
+
+
+def test_all_seeds_and_budgets_of_an_evaluation_are_told(tmp_path):
+    write_evaluation(tmp_path / "a", [arm("base", 0.5)], seeds=[0, 7], settings={"seed": 0, "start": {"top_k": 3}}, judge="qwen")
+    write_part(tmp_path / "b", "hotpot", 1, "base", "none", [True])
+    write_part(tmp_path / "b", "hotpot", 1, "hek", "full", [True])
+    write_part(tmp_path / "b", "wiki", 2, "base", "none", [True])  # without a HEK, and read last
+    whole, unfinished = gather([tmp_path]).evaluations
+    assert whole.settings == {"seed": "0, 7", "start.top_k": 3} and whole.facts["judge"] == "qwen"
+    assert (unfinished.settings["seed"], unfinished.settings["hek"]) == ("1, 2", "abc") and "control" not in unfinished.settings
+
+
+def test_pairs_without_the_base_are_kept_and_broken_ones_dropped(tmp_path):
+    good = {"dataset": "a", "arm": "hek", "against": "random", "measure": "cem", "mean": 0.1, "low": 0.0, "high": 0.2, "p": 0.04}
+    bad = [good | {"against": "base"}, good | {"mean": None}, {"arm": "hek"}, 3]
+    write_evaluation(tmp_path / "a", [arm("base", 0.5)], pairs=[good, *bad])
+    write_evaluation(tmp_path / "b", [arm("base", 0.5)], pairs="none")
+    assert [one.pairs for one in gather([tmp_path]).evaluations] == [[good], []]
 
 
 def test_episodes_of_an_evaluation_are_those_of_its_arms(tmp_path):
@@ -137,7 +207,7 @@ def test_episodes_of_an_evaluation_are_those_of_its_arms(tmp_path):
 def test_rollouts_compare_where_they_differ_in_experience_alone(tmp_path):
     guided = trajectory(extra={"shown": shown("e1-a")})
     write_rollout(tmp_path / "without", [trajectory()])
-    write_rollout(tmp_path / "with", [guided], hek="abc", control="full")
+    write_rollout(tmp_path / "with", [guided], hek="abc", control="full", **{"start.top_k": 3, "step": {"max_tokens": 80}})
     write_rollout(tmp_path / "hot", [guided], hek="abc", control="full", temperature=1.0)
     scopes = {one.run: one.scope for one in gather([tmp_path]).played}
     assert scopes["without"] == scopes["with"] != scopes["hot"]

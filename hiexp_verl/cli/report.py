@@ -1,6 +1,7 @@
 """`hiexp report`."""
 
 import argparse
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,9 @@ def add_report(verbs: Any) -> None:
     )
     parser = add_verb(verbs, "report", run_report, "One HTML page about runs: tables, curves, the HEK, episodes, alarms, cost.", epilog)
     parser.add_argument("runs", type=Path, nargs="+", metavar="RUN")
-    parser.add_argument("--out", type=Path, default=Path("report.html"), metavar="FILE", help="(default report.html)")
+    parser.add_argument(
+        "--out", type=Path, default=Path("report.html"), help="page (.html), or directory for report.html (default report.html)"
+    )
     parser.add_argument("--title", default="", help="of the page (default: the names of the runs)")
 
 
@@ -26,7 +29,8 @@ def run_report(arguments: argparse.Namespace) -> int:
     from hiexp_verl.report import write_report
     from hiexp_verl.report.markup import plural
 
-    found = write_report(arguments.runs, arguments.out, arguments.title)
+    out = page_at(arguments.out)
+    found = write_report(arguments.runs, out, arguments.title)
     for fault in found.faults:
         print(f"hiexp: {fault}", file=sys.stderr)
     counts = {
@@ -37,5 +41,11 @@ def run_report(arguments: argparse.Namespace) -> int:
         "HEK": len(found.heks),
     }
     told = ", ".join(plural(count, noun) for noun, count in counts.items() if count)
-    print(f"{arguments.out}: {told}; {arguments.out.stat().st_size / 1e6:.1f} MB; open it in a browser")
+    print(f"{out}: {told}; {out.stat().st_size / 1e6:.1f} MB; open it in a browser")
     return 0
+
+
+def page_at(out: Path) -> Path:
+    """Return the file for what was given as --out: a page, or a directory, which need not exist yet."""
+    is_page = out.suffix.lower() in (".html", ".htm") and not os.path.isdir(out)  # Path.is_dir raises where a name is too long
+    return out if is_page else out / "report.html"

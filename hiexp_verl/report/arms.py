@@ -1,5 +1,6 @@
 """The tables of evaluations: each arm with its intervals, drawn on one scale, and what it gains over the base."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -19,6 +20,13 @@ _RATES = {
 }
 _SHARES = ("format", "with_experience")
 SIGNIFICANT = 0.05  # of the paired test
+_STATES = {"missing": "not finished", "damaged": "its table is damaged"}
+_NO_TABLE = {
+    "missing": "This evaluation is not finished (it has no table). Below are means of what was played so far; "
+    "<code>hiexp eval --resume</code> plays the rest.",
+    "damaged": "The table of this evaluation is damaged. Below are means of what was played; "
+    "<code>hiexp eval --resume</code> writes it anew.",
+}
 
 
 def evaluations(found: Sequence[Evaluation]) -> str:
@@ -28,15 +36,14 @@ def evaluations(found: Sequence[Evaluation]) -> str:
 
 def _evaluation(one: Evaluation, alone: bool) -> str:
     heading = "" if alone else f"<h3>{e(one.name)}</h3>"
-    unfinished = (
-        "" if one.finished else '<p class="bad">This evaluation has no table yet: it was not finished. Means of its rows so far:</p>'
-    )
+    fault = "" if one.table == "whole" else f'<p class="bad">{_NO_TABLE[one.table]}{_uneven(one)}</p>'
     parts = []
     for dataset in one.datasets():
         lines = [line for line in one.arms if str(line.get("dataset", "")) == dataset]
         title = f"<h4>{e(dataset)}</h4>" if dataset else ""
         parts.append(
-            f"{title}{_scores(one, dataset, lines)}{folded('What it took: format, searches, tokens, time per episode', _rates(lines))}"
+            f"{title}{_scores(one, dataset, lines)}{_pairs(one, dataset)}"
+            f"{folded('What it took: format, searches, tokens, time per episode', _rates(lines))}"
         )
     settings = {key.replace("_", " "): found for key, found in {**one.facts, **one.settings}.items() if found not in (None, "")}
     replay = one.facts.get("replayed"), one.facts.get("differ_alone")
@@ -49,7 +56,13 @@ def _evaluation(one: Evaluation, alone: bool) -> str:
         )
     if one.won_lost:
         told.append("Won and lost: episodes that are right in this arm and not in the base, and the other way round.")
-    return f'{heading}{unfinished}{"".join(parts)}<p class="soft">{" ".join(told)}</p>{folded("How it was played", facts(settings))}'
+    return f'{heading}{fault}{"".join(parts)}<p class="soft">{" ".join(told)}</p>{folded("How it was played", facts(settings))}'
+
+
+def _uneven(one: Evaluation) -> str:
+    counts = [{line["episodes"] for line in one.arms if str(line["dataset"]) == dataset} - {0} for dataset in one.datasets()]
+    told = " The arms have not played the same questions so far: only won and lost compare like with like."
+    return told if any(len(count) > 1 for count in counts) else ""
 
 
 def _scores(one: Evaluation, dataset: str, lines: Sequence[Mapping[str, Any]]) -> str:
@@ -62,21 +75,33 @@ def _scores(one: Evaluation, dataset: str, lines: Sequence[Mapping[str, Any]]) -
     main = next((key for key in ("cem", "em") if key in measures), None)
     rows, more = [], []
     for i, line in enumerate(lines):
-        row = {"arm": f"<b>{e(line['arm'])}</b>", "episodes": number(line.get("episodes", ""))}
-        rest = {"arm": row["arm"]}
+        row = {"arm": f"<b>{e(line['arm'])}</b>"}
+        rest = dict(row)
         for key in sorted(measures, key=lambda key: key != main):
             row[_NAMES[key]] = _score(finite(line.get(key)), intervals[key][i], scale)
             gap = _difference(line, key)
-            if key == main and any(gaps):
+            if key == main and any(gaps):  # what one came for stands where a phone shows it
                 row[f"{_NAMES[key]} against base"] = _gap(*gap, reach) if gap else ""
             elif gap:
                 rest[f"{_NAMES[key]} against base"] = _gap(*gap, reach)
-        if (dataset, str(line["arm"])) in one.won_lost:
-            won, lost = one.won_lost[dataset, str(line["arm"])]
-            row["won, lost"] = f"{won}, {lost}"
-        rows.append(row)
+            if key == main and one.won_lost:
+                row["won, lost"] = ", ".join(map(str, one.won_lost.get((dataset, str(line["arm"])), ())))
+        rows.append(row | {"episodes": number(line.get("episodes", ""))})
         more += [rest] if len(rest) > 1 else []
     return table(rows) + folded("Other measures against the base", table(more))
+
+
+def _pairs(one: Evaluation, dataset: str) -> str:
+    """Return the arms against each other, a row for each two of them."""
+    found = [pair for pair in one.pairs if str(pair.get("dataset", "")) == dataset]
+    reach = max((abs(pair[bound]) for pair in found for bound in ("low", "high")), default=1.0)
+    rows: dict[tuple[str, str], dict[str, str]] = {}
+    for pair in sorted(found, key=lambda pair: pair["measure"] != "cem"):
+        row = rows.setdefault((str(pair["arm"]), str(pair["against"])), {"arm": f"<b>{e(pair['arm'])}</b>", "against": e(pair["against"])})
+        name = _NAMES.get(str(pair["measure"]), str(pair["measure"]))
+        row[name] = _gap(pair["mean"], pair["low"], pair["high"], finite(pair.get("p")), reach)
+    note = '<p class="soft">The first arm minus the second, paired by question; p are not corrected for the number of comparisons.</p>'
+    return folded(f"Arm against arm ({len(rows)})", table([*rows.values()]) + note) if rows else ""
 
 
 def _score(mean: float | None, span: tuple[float, float] | None, scale: tuple[float, float]) -> str:
@@ -88,7 +113,8 @@ def _score(mean: float | None, span: tuple[float, float] | None, scale: tuple[fl
 
 
 def _gap(mean: float, low: float, high: float, p: float | None, reach: float) -> str:
-    told = f"{mean:+.3f} <span class='soft'>[{low:+.3f}, {high:+.3f}]{'' if p is None else f', p {p:.3f}'}</span>"
+    told = f'{mean:+.3f} <span class="soft">[{low:+.3f}, {high:+.3f}]{"" if p is None else ","}</span>'
+    told += "" if p is None else f' <span class="soft">p {p:.3f}</span>'
     return told + interval_bar(mean, low, high, (-reach, reach), zero=True)
 
 
@@ -122,6 +148,12 @@ def in_short(found: Sequence[Evaluation]) -> list[str]:
     """Return for each evaluation and data set one sentence (HTML): which arms differ from the base."""
     said = []
     for one in found:
+        if one.table != "whole":
+            played = Counter[str]()
+            for line in one.arms:
+                played[line["arm"]] += line["episodes"]
+            counts = ", ".join(f"{e(arm)} {number(count)}" for arm, count in played.items())
+            said.append(f"{e(one.name)}: {_STATES[one.table]} (episodes played: {counts}).")
         for dataset in one.datasets():
             verdicts: dict[str, list[str]] = {"better than base": [], "worse": [], "not told apart from it": []}
             for line in one.arms:

@@ -1,6 +1,7 @@
 """Learning and variance curves of several runs over each other; runs that differ in their seeds alone become one mean with a band."""
 
 import json
+import math
 import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -59,6 +60,7 @@ MEASURES: Mapping[str, Mapping[str, Sequence[str]]] = {
         "Pearson of rollout and actor probabilities": ("training/rollout_actor_probs_pearson_corr",),
     },
 }
+_MAIN = "val-core/"  # verl's name for the one metric of each data set that counts
 _VALIDATION = re.compile(r"val-core/(.+)|val-aux/(.+/(?:reward|em|f1|cem)/mean@.+)")
 _TOKENS = "perf/total_num_tokens"
 
@@ -145,18 +147,33 @@ def _validations(groups: Sequence[Group]) -> list[str]:
 
 
 def _by_tokens(groups: Sequence[Group]) -> list[str]:
-    """Return the reward by tokens spent, where runs are compared: equal steps are not equal budgets."""
+    """Return reward and validation by tokens spent, where runs are compared: equal steps are not equal budgets."""
     if len(groups) < 2:
         return []
-    lines = []
-    for group in groups:
-        for run in group.runs:
-            spent, points, rewards = 0.0, [], dict(first_curve(run, REWARD))
-            for step, values in run.steps.items():
-                spent += values.get(_TOKENS, 0.0)
-                points += [(spent, rewards[step])] if step in rewards else []
-            lines += [Line(run.name, group.style, points)] if spent else []
-    return [chart("reward by tokens spent", lines, by="tokens of prompts and responses")]
+    measures = {"reward": REWARD} | {
+        f"validation: {name}": (key,) for key, name in validations([run for g in groups for run in g.runs]).items()
+    }
+    charts = []
+    for title, keys in measures.items():
+        lines = [Line(run.name, group.style, _over_tokens(run, keys)) for group in groups for run in group.runs]
+        charts.append(chart(f"{title} by tokens spent", lines, by="tokens of prompts and responses in training"))
+    return charts
+
+
+def _over_tokens(run: Training, keys: Sequence[str]) -> list[Point]:
+    """Return (tokens of all steps up to this one, value); none where the tokens are not known."""
+    spent, points, values = 0.0, [], dict(first_curve(run, keys))
+    for step, metrics in run.steps.items():
+        tokens = metrics.get(_TOKENS, 0.0)
+        spent += tokens if math.isfinite(tokens) else 0.0
+        points += [(spent, values[step])] if step in values else []
+    return points if spent else []
+
+
+def validations(runs: Sequence[Training]) -> dict[str, str]:
+    """Return the names of the main validation metrics of these runs, by their keys."""
+    keys = dict.fromkeys(key for run in runs for step in run.steps.values() for key in step)
+    return {key: key.removeprefix(_MAIN) for key in keys if key.startswith(_MAIN)}
 
 
 def _legend(groups: Sequence[Group]) -> str:

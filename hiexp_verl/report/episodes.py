@@ -11,12 +11,13 @@ from typing import Any
 
 from hiexp_verl.fields import Row
 from hiexp_verl.jsonl import trajectory_of
+from hiexp_verl.report.find import flat
 from hiexp_verl.rows import BadRow, read_rows
 from hiexp_verl.types import Trajectory
 
 _STEP = re.compile(r"@(\d+)$")  # our trainer ends the ids of its dump so
 # What may differ between two sets of episodes that are compared: it is what they are compared for.
-_ARM_SETTINGS = {"hek", "control"}
+_ARM_SETTINGS = re.compile(r"hek|control|(start|step)\..+")
 MISPLACED = ("random", "shuffled")  # controls that show entries where they do not belong
 
 
@@ -65,7 +66,7 @@ def read_played(
     played, bad = [], []
     hek, control = settings.get("hek", hek), str(settings.get("control", ""))
     hek = hek if isinstance(hek, str) else None
-    common = json.dumps([family, {key: value for key, value in settings.items() if key not in _ARM_SETTINGS}], sort_keys=True)
+    common = json.dumps([family, {key: value for key, value in flat(settings).items() if not _ARM_SETTINGS.fullmatch(key)}], sort_keys=True)
     for line, row in read_rows(path, halves=True):
         try:
             if isinstance(row, BadRow):
@@ -74,8 +75,13 @@ def read_played(
         except (BadRow, ValueError, TypeError, KeyError) as error:
             bad.append(f"line {line}: {error}")
     if bad:
-        faults.append(f"{path}: {len(bad)} of {len(bad) + len(played)} episodes cannot be read ({bad[0]})")
+        faults.append(unreadable(path, bad, len(played)))
     return played
+
+
+def unreadable(path: Path | None, bad: Sequence[str], good: int) -> str:
+    """Return one line about the episodes of a file that cannot be read."""
+    return f"{path}: {len(bad)} of {len(bad) + good} episodes cannot be read ({bad[0]})"
 
 
 def _brief(t: Trajectory, path: Path, line: int, run: str, arm: str, common: str, hek: str | None, control: str) -> Played:

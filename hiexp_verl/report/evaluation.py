@@ -1,16 +1,21 @@
-"""An evaluation as `hiexp eval` left it: its table, and what each arm won and lost against the base, from its rows."""
+"""An evaluation as `hiexp eval` left it: its table, and what each arm won and lost against the base, from its rows.
+
+The table comes last: an evaluation that was stopped, or whose table is damaged, is told by what was played.
+"""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
-from typing import Any
+from typing import Any, Literal
 
-from hiexp_verl.report.find import Found
+from hiexp_verl.report.find import Found, flat
 from hiexp_verl.report.finite import finite, or_nan
+from hiexp_verl.report.parts import Part, rows_of
 from hiexp_verl.rows import BadRow, read_rows
 from hiexp_verl.run.eval_table import BASE, JUDGE, MEASURES
+from hiexp_verl.run.evaluate import TABLE_JSON
 
 
 @dataclass(frozen=True)
@@ -22,22 +27,52 @@ class Evaluation:
     settings: Mapping[str, Any]
     facts: Mapping[str, Any]  # the rest of the table: questions, batch size, what a replay showed
     won_lost: Mapping[tuple[str, str], tuple[int, int]]  # (data set, arm) -> questions right in it alone, in the base alone
-    finished: bool = True
+    pairs: Sequence[Mapping[str, Any]] = ()  # differences of arms of which none is the base
+    table: Literal["whole", "missing", "damaged"] = "whole"
 
     def datasets(self) -> list[str]:
         """Return the data sets in the order of the table."""
         return list(dict.fromkeys(str(line.get("dataset", "")) for line in self.arms))
 
 
-def read_evaluation(name: str, table: Mapping[str, Any] | None, rows: Sequence[Path], found: Found) -> Evaluation:
-    """Read an evaluation; without its table, which comes last, the means are taken from the rows."""
+def read_evaluation(name: str, folder: Path, rows: Sequence[Path], parts: Sequence[Part], found: Found) -> Evaluation:
+    """Read an evaluation; without its table the means are taken from the rows, and without rows from the episodes."""
+    table = {path.parent: table for path, table in found.tables.items()}.get(folder)
     played = [row for path in rows for row in _rows(path, found)]
-    won_lost = _won_lost(played)
-    if table is None:
-        return Evaluation(name, _means(played), {}, {}, won_lost, finished=False)
-    facts = {key: value for key, value in table.items() if key not in ("arms", "settings") and isinstance(value, int | float | str)}
-    settings = table.get("settings")
-    return Evaluation(name, table["arms"], settings if isinstance(settings, Mapping) else {}, facts, won_lost)
+    if table is not None:
+        pairs = [one for one in table["pairs"] if _is_pair(one)] if isinstance(table.get("pairs"), list) else []
+        settings = table["settings"] if isinstance(table.get("settings"), Mapping) else {}
+        return Evaluation(name, table["arms"], *_told(table, settings, table.get("seeds")), _won_lost(played), pairs)
+    damaged = folder / TABLE_JSON
+    if damaged.exists() and not any(fault.startswith(str(damaged)) for fault in found.faults):
+        found.faults.append(f"{damaged}: no table of an evaluation")
+    if not rows:
+        played = [row for part in parts for row in rows_of(part, found)]
+    lines = _means(played)
+    begun = {(line["dataset"], line["arm"]) for line in lines}
+    lines += [{"dataset": d, "arm": a, "episodes": 0} for d, a in dict.fromkeys((p.dataset, p.arm) for p in parts) if (d, a) not in begun]
+    settings = {key: value for part in parts for key, value in part.settings.items() if value != "" and key != "control"}
+    told = _told({}, settings, list(dict.fromkeys(str(part.settings["seed"]) for part in parts)))
+    return Evaluation(name, lines, *told, _won_lost(played), table="damaged" if damaged.exists() else "missing")
+
+
+def _told(table: Mapping[str, Any], settings: Mapping[str, Any], seeds: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return settings and facts; the settings are of some episodes, so their seed is one of several."""
+    rest = flat({key: value for key, value in table.items() if key not in ("arms", "settings")})
+    facts = {key: value for key, value in rest.items() if isinstance(value, int | float | str)}
+    told = flat(settings)
+    if isinstance(seeds, list) and seeds:
+        told["seed"] = ", ".join(map(str, seeds))
+    return told, facts
+
+
+def _is_pair(one: Any) -> bool:
+    return (
+        isinstance(one, Mapping)
+        and {"arm", "against", "measure"} <= one.keys()
+        and BASE not in (one["arm"], one["against"])  # that stands beside each arm
+        and None not in (finite(one.get(key)) for key in ("mean", "low", "high"))
+    )
 
 
 def _rows(path: Path, found: Found) -> list[dict[str, Any]]:

@@ -128,12 +128,13 @@ def _sort_in_yaml(path: Path, found: Found) -> None:
     try:
         value = yaml.safe_load(path.read_bytes())
         if isinstance(value, dict) and {"actor_rollout_ref", "trainer"} <= value.keys():
-            found.configs[path] = _flat(value)
+            found.configs[path] = flat(value)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         found.faults.append(f"{path}: not YAML ({' '.join(str(error).split())})")
 
 
-def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
+def flat(value: Any, prefix: str = "") -> dict[str, Any]:
+    """Return the leaves of nested mappings by their dotted names."""
     if not isinstance(value, Mapping) or not value:
         return {prefix: value}
-    return {name: leaf for key, part in value.items() for name, leaf in _flat(part, f"{prefix}.{key}" if prefix else str(key)).items()}
+    return {name: leaf for key, part in value.items() for name, leaf in flat(part, f"{prefix}.{key}" if prefix else str(key)).items()}

@@ -12,6 +12,7 @@ from hiexp_verl.hek.store import HEK, version_folder
 from hiexp_verl.report.episodes import Played, is_dump, read_played
 from hiexp_verl.report.evaluation import Evaluation, read_evaluation
 from hiexp_verl.report.find import Found, find
+from hiexp_verl.report.parts import Part, parts_below
 from hiexp_verl.report.training import Training, read_training
 
 
@@ -91,7 +92,7 @@ class _Root:
         self.out.evaluations += evaluations.values()
         self.out.stages |= {self._name(path.parent): stages for path, stages in self.found.stages.items()}
         self._heks()
-        self.out.faults += self.found.faults
+        self.out.faults += dict.fromkeys(self.found.faults)  # what is read for two ends has one fault
         self.out.passed_over += [path for path in self.found.passed_over if path.parent not in self.found.heks]
 
     def _name(self, folder: Path) -> str:
@@ -125,9 +126,11 @@ class _Root:
         rows: dict[Path, list[Path]] = defaultdict(list)
         for path in self.found.rows:
             rows[path.parent].append(path)
-        tables = {path.parent: table for path, table in self.found.tables.items()}
-        folders = dict.fromkeys((*tables, *rows))
-        return {folder: read_evaluation(self._name(folder), tables.get(folder), rows[folder], self.found) for folder in folders}
+        parts: dict[Path, list[Part]] = defaultdict(list)
+        for part in parts_below(self.path, self.found):
+            parts[part.evaluation].append(part)
+        folders = dict.fromkeys((*(path.parent for path in self.found.tables), *rows, *parts))
+        return {folder: read_evaluation(self._name(folder), folder, rows[folder], parts[folder], self.found) for folder in folders}
 
     def _dump_elsewhere(self, training: Training) -> list[Path]:
         folder = Path(str(training.config.get("hiexp.dump_dir") or self.path))

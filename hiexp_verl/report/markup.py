@@ -50,9 +50,14 @@ def table(rows: Sequence[Mapping[str, str]]) -> str:
     columns = list(dict.fromkeys(column for row in rows for column in row))
     if not columns:
         return ""
-    head = "".join(f'<th scope="col">{e(column)}</th>' for column in columns)
-    body = "".join("<tr>" + "".join(f"<td>{row.get(column, '')}</td>" for column in columns) + "</tr>" for row in rows)
+    head = "".join(f'<th scope="col"><div>{e(column)}</div></th>' for column in columns)
+    body = "".join(f"<tr>{''.join(_cells([row.get(column, '') for column in columns]))}</tr>" for row in rows)
     return f'<div class="card scroll" tabindex="0"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+
+
+def _cells(cells: Sequence[str]) -> list[str]:
+    """Return the cells; the name in the first one has a box, which can be bounded (a cell grows as its longest word)."""
+    return [f"<td><div>{cells[0]}</div></td>", *(f"<td>{cell}</td>" for cell in cells[1:])]
 
 
 def listed(items: Sequence[str]) -> str:

@@ -10,11 +10,13 @@ from string import Template
 from typing import Any
 
 from hiexp_verl import __version__
+from hiexp_verl.errors import HiExpError
 from hiexp_verl.jsonl import atomic_writer
 from hiexp_verl.report.arms import evaluations, in_short
 from hiexp_verl.report.cost import cost
-from hiexp_verl.report.curves import REWARD, curves, first_curve, grouped
+from hiexp_verl.report.curves import REWARD, curves, first_curve, grouped, validations
 from hiexp_verl.report.episodes import MISPLACED, Played, outcome, pairs, read_again, samples
+from hiexp_verl.report.find import flat
 from hiexp_verl.report.gather import Gathered, gather
 from hiexp_verl.report.health import alarms
 from hiexp_verl.report.markup import e, facts, folded, listed, percent, plural, section, table
@@ -37,8 +39,11 @@ def write_report(runs: Sequence[Path], out: Path, title: str = "") -> Gathered:
     found = gather(runs)
     names = [run.resolve().name for run in runs]
     text = page(found, title or ", ".join(names if len(names) <= 3 else [*names[:2], f"{len(names) - 2} more"]))
-    with atomic_writer(out) as file:
-        file.write(text.encode("utf-8", "replace").decode())
+    try:
+        with atomic_writer(out) as file:
+            file.write(text.encode("utf-8", "replace").decode())
+    except OSError as error:
+        raise HiExpError(f"{out} cannot be written ({error.strerror or error}); give another place for the page") from error
     return found
 
 
@@ -71,25 +76,22 @@ def _in_short(trainings: Sequence[Training]) -> str:
     """Return where reward and validation began and ended; of runs that differ in their seeds alone, the means."""
     rows = []
     for group in grouped(trainings):
-        row = {"training": f"<b>{e(group.name)}</b>", "steps": e(max(len(run.steps) for run in group.runs))}
-        validations = dict.fromkeys(key for run in group.runs for step in run.steps.values() for key in step if key.startswith("val-core/"))
-        for name, keys in {"reward": REWARD, **{f"validation {key.removeprefix('val-core/')}": (key,) for key in validations}}.items():
-            ends = [_ends([value for _, value in curve]) for run in group.runs if (curve := first_curve(run, keys))]
-            if ends:
-                first, last = fmean(first for first, _ in ends), fmean(last for _, last in ends)
-                row[name] = f"{first:.3f} &rarr; {last:.3f}" if row["steps"] != "1" else f"{last:.3f}"
+        row = {"training": f"<b>{e(group.name)}</b>", "steps": e(max(len(run.trained) for run in group.runs))}
+        for name, keys in {"reward": REWARD, **{f"validation {name}": (key,) for key, name in validations(group.runs).items()}}.items():
+            found = [curve for run in group.runs if (curve := first_curve(run, keys))]
+            if found:
+                first, last = (fmean(each) for each in zip(*(_ends([value for _, value in curve]) for curve in found), strict=True))
+                row[name] = f"{first:.3f} &rarr; {last:.3f}" if max(map(len, found)) > 1 else f"{last:.3f}"
         shown = [value for run in group.runs for _, value in run.curve("hiexp/with_experience")]
         if shown:
             row["with experience"] = percent(fmean(shown))
         rows.append(row)
-    note = (
-        f'<p class="soft">Of a training: mean of the first and of the last {_FEW} values, of fewer where there are few.</p>' if rows else ""
-    )
-    return table(rows) + note
+    told = f"Of a training: mean of the first and of the last {_FEW} values, of fewer where the two would overlap."
+    return table(rows) + (f'<p class="soft">{told}</p>' if rows else "")
 
 
 def _ends(values: Sequence[float]) -> tuple[float, float]:
-    few = min(_FEW, (len(values) + 1) // 2)
+    few = max(1, min(_FEW, len(values) // 2))  # a value in both means would hide a part of the change
     return fmean(values[:few]), fmean(values[-few:])
 
 
@@ -108,7 +110,7 @@ def _what_was_run(found: Gathered) -> str:
 
 
 def _brief(settings: Mapping[str, Any]) -> dict[str, str]:
-    return {key.replace("_", " "): e(str(value)[:12] if key in ("hek", "corpus") else value) for key, value in settings.items()}
+    return {key.replace("_", " "): e(str(value)[:12] if key in ("hek", "corpus") else value) for key, value in flat(settings).items()}
 
 
 def _heks(found: Gathered) -> str:

@@ -82,7 +82,7 @@ def _side_by_side(trainings: Sequence[Training], rows: Mapping[str, Sequence[str
 
 
 def _steps(run: Training) -> str:
-    numbers = [step for step, values in run.steps.items() if any(not key.startswith("val-") for key in values)]
+    numbers = run.trained
     if not numbers:
         return "none"
     missing = "" if len(numbers) == numbers[-1] - numbers[0] + 1 else f", {len(numbers)} of them logged"

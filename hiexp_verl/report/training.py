@@ -32,6 +32,11 @@ class Training:
     software: str = ""  # versions, by the last state
     said: tuple[str, ...] = ()  # alarms and our errors, from its logs
 
+    @property
+    def trained(self) -> list[int]:
+        """The steps that trained; the validation before the first one is none."""
+        return _trained(self.steps)
+
     def curve(self, key: str) -> list[tuple[float, float]]:
         """Return (step, value) of a metric, where it is a finite number."""
         return [(float(step), values[key]) for step, values in self.steps.items() if math.isfinite(values.get(key, math.nan))]
@@ -43,8 +48,7 @@ def read_training(name: str, metrics: Sequence[Path], found: Found) -> Training:
     resumed: list[int] = []
     for path in sorted(metrics, key=lambda path: (path.stat().st_mtime_ns, path)):
         for life in _lives(path, found):
-            trained = [step for step, values in life.items() if any(not key.startswith("val-") for key in values)]
-            if steps and trained:
+            if steps and (trained := _trained(life)):
                 resumed.append(min(trained))
             for step, values in life.items():
                 steps[step] = steps.get(step, {}) | values  # a life that begins with a validation has no more than that of its step
@@ -63,6 +67,10 @@ def read_training(name: str, metrics: Sequence[Path], found: Found) -> Training:
         _software(state),
         tuple(dict.fromkeys(line for path in found.logs for line in _said(path)))[:_MAX_SAID],
     )
+
+
+def _trained(steps: Mapping[int, Step]) -> list[int]:
+    return [step for step, values in steps.items() if any(not key.startswith("val-") for key in values)]
 
 
 def _lives(path: Path, found: Found) -> Iterator[dict[int, Step]]:
