@@ -104,6 +104,9 @@ def as_markdown(table: Mapping[str, Any]) -> str:
     seeds = ", ".join(map(str, table["seeds"]))
     lines += ["", f"{table['questions']} questions, {settings['model']}, temperature {settings['temperature']:g}, seeds {seeds}."]
     lines += [f"{table['batch_size']} episodes at a time, {table['seconds']:.0f} seconds in all."]
+    if "start.top_k" in settings:
+        places = [f"{p}: top {settings[f'{p}.top_k']}, {settings[f'{p}.max_tokens']} tokens" for p in ("start", "step")]
+        lines += [f"Experience at most, {'; '.join(places)}."]
     if "replayed" in table:
         lines += [f"Played once more one at a time, {table['differ_alone']} of {table['replayed']} episodes differ."]
     return "\n".join([*lines, ""])

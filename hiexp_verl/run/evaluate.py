@@ -17,12 +17,13 @@ from typing import Any
 
 from hiexp_verl.config import CONTROLS
 from hiexp_verl.errors import HiExpError
-from hiexp_verl.jsonl import atomic_writer, read_trajectories, write_jsonl
+from hiexp_verl.jsonl import atomic_writer, make_folder, read_trajectories, write_jsonl
 from hiexp_verl.questions import asked_twice, read_question_file
 from hiexp_verl.run.episode import EpisodeSettings, episode
 from hiexp_verl.run.eval_table import ALL, BASE, JUDGE, as_markdown, row_of, table_of
 from hiexp_verl.run.experience import Experience
 from hiexp_verl.run.judge import judge_key
+from hiexp_verl.run.policy import MERGED
 from hiexp_verl.run.rollout import SETTINGS, TRAJECTORIES, Client, check_output, rollout
 from hiexp_verl.search import SearchEngine
 from hiexp_verl.types import Question, Trajectory
@@ -31,6 +32,7 @@ logger = logging.getLogger(__name__)
 
 _NAMED = {BASE: "none", "hek": "full", "hek-start": "start-only", "hek-step": "step-only"}
 ARMS: dict[str, str] = {**_NAMED, **{c: c for c in CONTROLS if c not in (*_NAMED.values(), "train-only", "inference-only")}}  # to controls
+_TAKEN = (ALL, MERGED)  # in the table, in the output directory
 ROWS, TABLE_JSON, TABLE_MD = "rows.jsonl", "table.json", "table.md"
 Datasets = Mapping[str, Sequence[Question]]
 Judge = Callable[[Sequence[Trajectory]], Mapping[str, bool]]  # by judge_key
@@ -70,8 +72,9 @@ def read_datasets(paths: Sequence[Path], limit: int | None = None) -> dict[str, 
     datasets: dict[str, list[Question]] = {}
     for path in paths:
         name = path.name.removesuffix(".gz").rpartition(".")[0] or path.name
-        if name in datasets or name == ALL:
-            raise HiExpError(f"{path}: there is a data set {name!r} already; rename the file, rows and episodes are kept under its name")
+        if name in datasets or name in _TAKEN:
+            taken = "there is a data set" if name in datasets else "no data set can be called"
+            raise HiExpError(f"{path}: {taken} {name!r}{' already' * (name in datasets)}; rename the file, rows are kept under its name")
         datasets[name] = read_question_file(path)[:limit]
         if twice := asked_twice(datasets[name]):
             logger.warning("%s: %d questions are asked more than once (the first: %s), and count so often", path, len(twice), twice[0])
@@ -105,6 +108,8 @@ def play(
     resume: bool = False,
     batch_size: int = 16,
     corpus: str = "",
+    policy: str = "",
+    same_policy: bool = False,
     alone: int = 0,
 ) -> dict[str, Any]:
     """Play all episodes; return what the table says of how they were played.
@@ -124,13 +129,14 @@ def play(
         seeded = replace(settings, seed=seed)
         questions = plan.datasets[dataset]
         name = f"{dataset} {arm} {seed}"
-        told = rollout(questions, client, search, seeded, 1, folder, resume, shown, batch_size, progress=name, corpus=corpus)
+        known = {"corpus": corpus, "policy": policy, "same_policy": same_policy}
+        told = rollout(questions, client, search, seeded, 1, folder, resume, shown, batch_size, progress=name, **known)
         seconds += told["seconds"]
     dataset, seed, arm, folder = next(plan.parts(out_dir))
     told = {
         "questions": sum(map(len, plan.datasets.values())),
         "seeds": list(plan.seeds),
-        "settings": json.loads((folder / SETTINGS).read_text(encoding="utf-8")),
+        "settings": settings_of(plan, out_dir),
         "batch_size": batch_size,
         "seconds": round(seconds, 1),  # of this run: what was resumed does not count
     }
@@ -141,6 +147,14 @@ def play(
         told["replayed"] = len(again)
         told["differ_alone"] = sum(one.messages != other for one, other in zip(again, before, strict=True))
     return told
+
+
+def settings_of(plan: Plan, out_dir: Path) -> dict[str, Any]:
+    """Return how episodes were played, with the HEK and the budgets of the arms that show experience."""
+    folders = [folder for *_, folder in plan.parts(out_dir)]
+    first, last = (json.loads((folder / SETTINGS).read_text(encoding="utf-8")) for folder in (folders[0], folders[-1]))
+    shown = {name: value for name, value in last.items() if name == "hek" or name.startswith(("start.", "step."))}
+    return {name: value for name, value in {**first, **shown}.items() if name != "control"}  # each arm has its own
 
 
 def write_tables(plan: Plan, told: dict[str, Any], out_dir: Path, judge: Judge | None = None) -> dict[str, Any]:
@@ -189,7 +203,7 @@ def only_one(out_dir: Path) -> Iterator[None]:
     """
     if out_dir.exists() and not out_dir.is_dir():
         raise HiExpError(f"{out_dir} is a file; give a directory for the evaluation")
-    out_dir.mkdir(parents=True, exist_ok=True)
+    make_folder(out_dir)
     handle = os.open(out_dir, os.O_RDONLY)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
