@@ -91,6 +91,25 @@ def test_two_servers_of_one_model_name_are_not_mixed(command, tmp_path, capsys):
         assert "now it is 2" in refusal([*command, "--model", other, "--resume", "--set", "start.top_k=2"], capsys), "it had the defaults"
 
 
+def test_the_table_names_the_judge_and_another_one_is_asked_anew(command, tmp_path, capsys):
+    said = {"kind": "Yes", "strict": "no"}
+
+    def judging(request, number):
+        return (200, completion(said[request["model"]])) if request["model"] in said else answering(request, number)
+
+    with server(judging) as (url, asked):
+        for model, share in (("kind", 1.0), ("strict", 0.0), ("kind", 1.0)):
+            assert main([*command, "--model", url, "--resume", "--judge", f"{url}#{model}"]) == 0
+            found = table(tmp_path)
+            assert [line["judge"] for line in found["arms"]] == [share, share]
+            assert (found["judge"], found["verdicts"], found["unreadable_verdicts"]) == (f"{model} ({url})", 3, 0)
+            assert f"Judge: {model} ({url})." in (tmp_path / "out" / TABLE_MD).read_text()
+        assert [sum(request["model"] == model for request in asked) for model in said] == [3, 3]
+        shutil.rmtree(tmp_path / "out")
+        assert "is no model directory" in refusal([*command, "--model", url, "--judge", str(tmp_path)], capsys)
+        assert not list((tmp_path / "out").rglob("trajectories.jsonl")), "told before anything is played"
+
+
 @pytest.mark.parametrize("name", ["policy", "all"])
 def test_names_that_mean_something_else_are_no_data_sets(command, tmp_path, capsys, name):
     questions = (tmp_path / "val.jsonl").rename(tmp_path / f"{name}.jsonl")

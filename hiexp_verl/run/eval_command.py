@@ -16,11 +16,13 @@ from hiexp_verl.run.command import (
     run_settings,
 )
 from hiexp_verl.run.encoders import open_encoders, open_hek
-from hiexp_verl.run.eval_table import as_markdown
+from hiexp_verl.run.eval_markdown import as_markdown
+from hiexp_verl.run.eval_table import JUDGE
 from hiexp_verl.run.evaluate import Plan, check_arms, only_one, play, read_datasets, write_tables
 from hiexp_verl.run.experience import Experience
 from hiexp_verl.run.judge import judge
-from hiexp_verl.run.policy import find_policy
+from hiexp_verl.run.policy import find_policy, identify
+from hiexp_verl.vllm_engine import check_model_dir
 
 
 def eval_command(arguments: argparse.Namespace) -> str:
@@ -42,6 +44,8 @@ def eval_command(arguments: argparse.Namespace) -> str:
     with only_one(out):
         arguments.model, name, policy = find_policy(arguments.model, out)
         tokenizer = check_policy(arguments, [question for questions in plan.datasets.values() for question in questions])
+        if arguments.judge and "://" not in arguments.judge:
+            check_model_dir(Path(arguments.judge.removeprefix("vllm:")))
         hek = open_hek(run)
         encoder, search_encoder = open_encoders(run, hek)
         search = open_search(run.search, search_encoder)
@@ -69,4 +73,7 @@ def eval_command(arguments: argparse.Namespace) -> str:
         if not arguments.judge:
             return as_markdown(write_tables(plan, told, out))
         with open_model(arguments.judge, arguments.batch_size) as judging:  # now that the policy's memory is free
-            return as_markdown(write_tables(plan, told, out, lambda episodes: judge(episodes, judging, out / "verdicts.jsonl")))
+            judge_name = f"{judging.model} ({identify(arguments.judge)})"
+            told[JUDGE] = judge_name
+            verdicts = out / "verdicts.jsonl"
+            return as_markdown(write_tables(plan, told, out, lambda episodes: judge(episodes, judging, judge_name, verdicts)))

@@ -9,6 +9,7 @@ import fcntl
 import json
 import logging
 import os
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -20,7 +21,8 @@ from hiexp_verl.errors import HiExpError
 from hiexp_verl.jsonl import atomic_writer, make_folder, read_trajectories, write_jsonl
 from hiexp_verl.questions import asked_twice, read_question_file
 from hiexp_verl.run.episode import EpisodeSettings, episode
-from hiexp_verl.run.eval_table import ALL, BASE, JUDGE, as_markdown, row_of, table_of
+from hiexp_verl.run.eval_markdown import as_markdown
+from hiexp_verl.run.eval_table import ALL, BASE, JUDGE, pairs_of, row_of, table_of
 from hiexp_verl.run.experience import Experience
 from hiexp_verl.run.judge import judge_key
 from hiexp_verl.run.policy import MERGED
@@ -33,9 +35,9 @@ logger = logging.getLogger(__name__)
 _NAMED = {BASE: "none", "hek": "full", "hek-start": "start-only", "hek-step": "step-only"}
 ARMS: dict[str, str] = {**_NAMED, **{c: c for c in CONTROLS if c not in (*_NAMED.values(), "train-only", "inference-only")}}  # to controls
 _TAKEN = (ALL, MERGED)  # in the table, in the output directory
-ROWS, TABLE_JSON, TABLE_MD = "rows.jsonl", "table.json", "table.md"
+ROWS, TABLE_JSON, TABLE_MD, SECONDS = "rows.jsonl", "table.json", "table.md", "seconds.json"
 Datasets = Mapping[str, Sequence[Question]]
-Judge = Callable[[Sequence[Trajectory]], Mapping[str, bool]]  # by judge_key
+Judge = Callable[[Sequence[Trajectory]], Mapping[str, bool | None]]  # by judge_key; None: it said neither yes nor no
 
 
 @dataclass(frozen=True)
@@ -123,22 +125,21 @@ def play(
     Raises:
         HiExpError: an evaluation is there already and `resume` is off, or was of something else.
     """
-    seconds = 0.0
     for dataset, seed, arm, folder in plan.parts(out_dir):
         shown = experience_of(ARMS[arm])
         seeded = replace(settings, seed=seed)
         questions = plan.datasets[dataset]
         name = f"{dataset} {arm} {seed}"
         known = {"corpus": corpus, "policy": policy, "same_policy": same_policy}
-        told = rollout(questions, client, search, seeded, 1, folder, resume, shown, batch_size, progress=name, **known)
-        seconds += told["seconds"]
+        with _timed(out_dir):
+            rollout(questions, client, search, seeded, 1, folder, resume, shown, batch_size, progress=name, **known)
     dataset, seed, arm, folder = next(plan.parts(out_dir))
-    told = {
+    told: dict[str, Any] = {
         "questions": sum(map(len, plan.datasets.values())),
         "seeds": list(plan.seeds),
         "settings": settings_of(plan, out_dir),
         "batch_size": batch_size,
-        "seconds": round(seconds, 1),  # of this run: what was resumed does not count
+        "seconds": round(_seconds(out_dir), 1),
     }
     if alone:
         questions = plan.datasets[dataset][:alone]
@@ -165,18 +166,37 @@ def write_tables(plan: Plan, told: dict[str, Any], out_dir: Path, judge: Judge |
     for dataset, seed, arm, t in played:
         rows.append(row_of(dataset, seed, arm, t))
         if verdicts is not None:
-            rows[-1][JUDGE] = float(verdicts.get(judge_key(t), False))
+            rows[-1][JUDGE] = float(bool(verdicts.get(judge_key(t))))
+    if verdicts is not None:
+        told = {**told, "verdicts": len(verdicts), "unreadable_verdicts": sum(right is None for right in verdicts.values())}
     lines = table_of(rows)
     for line in lines:
         of_line = [t.extra["seconds"] for dataset, _, arm, t in played if line["dataset"] in (dataset, ALL) and arm == line["arm"]]
         line["seconds"] = sum(of_line) / len(of_line)  # an episode's, among those of its batch
-    table = {**told, "arms": lines}
+    table = {**told, "arms": lines, "pairs": pairs_of(rows, lines)}
     write_jsonl(out_dir / ROWS, rows)
     with atomic_writer(out_dir / TABLE_JSON) as file:
         file.write(json.dumps(table, ensure_ascii=False, indent=1) + "\n")
     with atomic_writer(out_dir / TABLE_MD) as file:
         file.write(as_markdown(table))
     return table
+
+
+def _seconds(out_dir: Path) -> float:
+    """Return how long episodes were played, in all lives of an evaluation."""
+    path = out_dir / SECONDS
+    return float(json.loads(path.read_text(encoding="utf-8"))["seconds"]) if path.is_file() else 0.0
+
+
+@contextmanager
+def _timed(out_dir: Path) -> Iterator[None]:
+    """Add what the block takes, also where it fails."""
+    started = time.monotonic()
+    try:
+        yield
+    finally:
+        with atomic_writer(out_dir / SECONDS) as file:
+            file.write(json.dumps({"seconds": _seconds(out_dir) + time.monotonic() - started}) + "\n")
 
 
 def _played(folder: Path, questions: Sequence[Question]) -> list[Trajectory]:
