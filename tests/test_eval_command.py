@@ -63,6 +63,16 @@ def test_budgets_bound_what_is_shown_and_are_kept(command, tmp_path, capsys):
         assert not (tmp_path / "out").exists()
 
 
+def test_a_rollout_has_budgets_and_a_policy_too(command, tmp_path):
+    with server(answering) as (url, _):
+        play = ["rollout", *command[1 : command.index("--arms")], "--k", "1", "--model", url]
+        assert main([*play, "--set", "start.top_k=1", "step.max_tokens=0"]) == 0
+    settings = json.loads((tmp_path / "out" / "settings.json").read_text())
+    assert (settings["policy"], settings["start.top_k"]) == (url, 1)
+    episodes = [json.loads(line) for line in (tmp_path / "out" / "trajectories.jsonl").read_text().splitlines()]
+    assert {len(episode["extra"]["shown"]) for episode in episodes} == {1}
+
+
 def test_a_checkpoint_is_evaluated_with_the_budgets_of_its_training(command, tmp_path, capsys):
     actor = tmp_path / "run" / "checkpoints" / "global_step_3" / "actor"
     (actor / "huggingface").mkdir(parents=True)

@@ -280,6 +280,8 @@ def test_failed_searches_and_look_ups_stand_under_the_table(tmp_path):
     text = (tmp_path / "eval" / TABLE_MD).read_text()
     assert "6 of 6 searches failed in arm base." in text and "6 look-ups of experience failed in arm hek" in text
     assert "delete their folders" in text
+    play(tmp_path / "blind", shown=blind)
+    assert "12 look-ups of experience failed in arm hek" in (tmp_path / "blind" / TABLE_MD).read_text(), "at the start and at the search"
     play(tmp_path / "good")
     assert "failed" not in (tmp_path / "good" / TABLE_MD).read_text()
 
