@@ -43,6 +43,18 @@ def writing(path: Path, so: str = "") -> Iterator[None]:
         raise HiExpError(f"{fault}{why}; make room there or give another place, then run again") from error
 
 
+def make_folder(path: Path) -> None:
+    """Make a directory, with those above it, where there is none.
+
+    Raises:
+        HiExpError: it cannot be made.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise HiExpError(f"the directory {path} cannot be made ({error.strerror}); give another one") from error
+
+
 @contextmanager
 def atomic_writer(path: Path) -> Iterator[TextIO]:
     """Write a text file in full or not at all (temporary file beside it, fsync, rename).

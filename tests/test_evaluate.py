@@ -5,16 +5,24 @@ import fcntl
 import json
 import os
 import random
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from hiexp_verl.cli import main
+from hiexp_verl.encoder import HashEncoder
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.llm import Reply
 from hiexp_verl.run import evaluate
-from hiexp_verl.run.episode import EpisodeSettings
+from hiexp_verl.run.episode import EpisodeSettings, episode
+from hiexp_verl.run.eval_markdown import as_markdown
+from hiexp_verl.run.eval_table import pairs_of, row_of, table_of
 from hiexp_verl.run.evaluate import ARMS, ROWS, TABLE_JSON, TABLE_MD, Plan, check_arms, only_one, read_datasets, write_tables
 from hiexp_verl.run.judge import judge_key
+from hiexp_verl.search import SearchFailed
 from hiexp_verl.search.bm25 import BM25Search
 from tests.factories import passage, question
 from tests.test_rollout import experience
@@ -70,10 +78,10 @@ def shown_in(control):
     return experience() if control == "full" else None
 
 
-def play(out, client=None, questions=QUESTIONS, judge=None, seeds=(0,), **more):
-    plan = Plan(questions if isinstance(questions, dict) else {"set": questions}, ["base", "hek"], seeds)
+def play(out, client=None, questions=QUESTIONS, judge=None, seeds=(0,), arms=("base", "hek"), search=SEARCH, shown=shown_in, **more):
+    plan = Plan(questions if isinstance(questions, dict) else {"set": questions}, arms, seeds)
     with only_one(out):
-        told = evaluate.play(plan, client or Invariant(), SEARCH, SETTINGS, shown_in, out, **{"batch_size": 4, **more})
+        told = evaluate.play(plan, client or Invariant(), search, SETTINGS, shown, out, **{"batch_size": 4, **more})
         return write_tables(plan, told, out, judge)
 
 
@@ -188,10 +196,147 @@ def test_a_judge_s_verdicts_are_a_column_of_their_own(tmp_path):
 
     def judge(episodes):
         asked.extend(episodes)
-        return {judge_key(t): t.prediction == "Rome" for t in episodes}
+        return {judge_key(t): t.prediction == "Rome" if t.question_id != "q0" else None for t in episodes}
 
     table = play(tmp_path / "eval", judge=judge)
     assert len(asked) == 12
-    assert [row["judge"] for row in rows(tmp_path / "eval")] == [float(row["prediction"] == "Rome") for row in rows(tmp_path / "eval")]
-    assert table["arms"][0]["judge"] == pytest.approx(1 - table["arms"][0]["em"])
+    found = rows(tmp_path / "eval")
+    assert [row["judge"] for row in found] == [float(row["prediction"] == "Rome" and row["id"] != "q0") for row in found]
+    unreadable = len({row["prediction"] for row in found if row["id"] == "q0"})
+    assert table["unreadable_verdicts"] == unreadable > 0 and table["verdicts"] == len({(row["id"], row["prediction"]) for row in found})
+    assert {pair["measure"] for pair in table["pairs"]} == {"em", "f1", "cem", "judge"}
+    told = f"Judge: one; {unreadable} of {table['verdicts']} verdicts were neither yes nor no, and count as wrong."
+    assert told in as_markdown({**table, "judge": "one"})
     assert "judge - base" in (tmp_path / "eval" / TABLE_MD).read_text()
+
+
+def test_a_row_holds_what_the_episode_was():
+    searched = play_one([Reply("<search>capital France</search>", "stop", 7), Reply("<answer>Paris</answer>", "stop", 5)])
+    row = row_of("set", 3, "hek", searched)
+    assert (row["tokens"], row["searches"], row["failed_searches"], row["lookup_failures"]) == (12, 1, 0, 0)
+    assert (row["em"], row["cem"], row["format"], row["prediction"]) == (1.0, 1.0, 1.0, "Paris")
+    assert row["experience_tokens"] == sum(each["tokens"] for each in searched.extra["shown"]) > 0 and len(row["shown"]) == 3
+
+
+def play_one(replies):
+    class Reciting(Invariant):
+        async def chat(self, messages, **_):
+            return replies[sum(m["role"] == "assistant" for m in messages)]
+
+    return asyncio.run(episode(QUESTIONS[0], Reciting(), SEARCH, SETTINGS, experience()))
+
+
+def row(arm, id, em, **more):
+    values = {"searches": 1, "failed_searches": 0, "lookup_failures": 0, "tokens": 10, "experience_tokens": 0, "format": 1.0, "shown": []}
+    return {"dataset": "set", "seed": 0, "arm": arm, "id": id, "em": em, "f1": em, "cem": em, **values, **more}
+
+
+def test_what_episodes_cost_is_told_as_means():
+    (line,) = table_of([row("base", "a", 1.0, searches=3, tokens=30, format=0.0), row("base", "b", 0.0, searches=1, tokens=20)])
+    assert (line["searches"], line["tokens"], line["format"], line["experience_tokens"]) == (2.0, 25.0, 0.5, 0.0)
+
+
+def test_every_arm_is_compared_with_every_other(tmp_path):
+    # q0 to q3 are right in: base 1, hek 3, random 2 of 4; hek - random: q2 alone, so 2 of 2 signs are as far from 0.
+    right = {"base": [1, 0, 0, 0], "hek": [1, 1, 1, 0], "random": [1, 1, 0, 0]}
+    played = [row(arm, str(i), float(value)) for arm, values in right.items() for i, value in enumerate(values)]
+    lines = table_of(played)
+    pairs = {(pair["arm"], pair["against"]): pair for pair in pairs_of(played, lines) if pair["measure"] == "cem"}
+    assert list(pairs) == [("hek", "base"), ("random", "base"), ("random", "hek")]
+    assert (pairs["random", "hek"]["mean"], pairs["random", "hek"]["p"], pairs["random", "hek"]["high"]) == (-0.25, 1.0, 0.0)
+    assert pairs["hek", "base"]["mean"] == 0.5 and pairs["hek", "base"].items() >= lines[1]["cem_minus_base"].items()
+
+
+def test_arms_against_each_other_are_a_table_of_their_own(tmp_path):
+    table = play(tmp_path / "three", arms=["base", "hek", "random"])
+    assert {(p["dataset"], p["arm"], p["against"]) for p in table["pairs"]} == {
+        ("set", "hek", "base"),
+        ("set", "random", "base"),
+        ("set", "random", "hek"),
+    }
+    text = (tmp_path / "three" / TABLE_MD).read_text()
+    assert "| random - hek |" in text and "- base |" not in text and "not corrected for how many" in text
+    play(tmp_path / "two")
+    text = (tmp_path / "two" / TABLE_MD).read_text()
+    assert "arm against arm" not in text and "corrected" not in text
+    play(tmp_path / "without", arms=["hek", "random"])
+    assert "| random - hek |" in (tmp_path / "without" / TABLE_MD).read_text()
+
+
+def test_failed_searches_and_look_ups_stand_under_the_table(tmp_path):
+    class Failing(BM25Search):
+        def search(self, queries, top_k):
+            raise SearchFailed("time-out")
+
+    class Blind(HashEncoder):
+        def encode_queries(self, texts):
+            raise RuntimeError("out of memory")
+
+    def blind(control):
+        return experience(queries=Blind()) if control == "full" else None
+
+    passages = [passage(), passage("p2", "Rome", "Rome is the capital of Italy.")]
+    play(tmp_path / "eval", search=Failing(passages), shown=blind)
+    text = (tmp_path / "eval" / TABLE_MD).read_text()
+    assert "6 of 6 searches failed in arm base." in text and "6 look-ups of experience failed in arm hek" in text
+    assert "delete their folders" in text
+    play(tmp_path / "blind", shown=blind)
+    assert "12 look-ups of experience failed in arm hek" in (tmp_path / "blind" / TABLE_MD).read_text(), "at the start and at the search"
+    play(tmp_path / "good")
+    assert "failed" not in (tmp_path / "good" / TABLE_MD).read_text()
+
+
+def test_the_seconds_are_those_of_all_lives(tmp_path):
+    first = play(tmp_path / "eval", Slow())
+    again = play(tmp_path / "eval", resume=True)
+    assert again["seconds"] >= first["seconds"] >= 0.6
+    with pytest.raises(HiExpError, match="stopped"):
+        play(tmp_path / "cut", Slow(stop_after=2), batch_size=1)
+    assert play(tmp_path / "cut", resume=True)["seconds"] >= 0.4, "the life that was cut off counts"
+
+
+class Slow(Invariant):
+    async def chat(self, messages, **more):
+        await asyncio.sleep(0.2)
+        return await super().chat(messages, **more)
+
+
+def test_one_question_has_no_interval(tmp_path):
+    table = play(tmp_path / "eval", questions={"one": QUESTIONS[:1], "more": QUESTIONS})
+    assert "em_interval" not in table["arms"][0] and "em_minus_base" not in table["arms"][1] and "em_minus_base" in table["arms"][3]
+    assert {pair["dataset"] for pair in table["pairs"]} == {"more", "all"}
+    assert "| one | hek | 1 |" in (tmp_path / "eval" / TABLE_MD).read_text()
+
+
+def test_tokens_that_no_server_tells_are_not_zero(tmp_path):
+    class Silent(Invariant):
+        async def chat(self, messages, **more):
+            return replace(await super().chat(messages, **more), completion_tokens=0)
+
+    play(tmp_path / "eval", Silent())
+    cells = (tmp_path / "eval" / TABLE_MD).read_text().splitlines()[2].split(" | ")
+    assert cells[-3] == "-"
+
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from hiexp_verl.run.evaluate import only_one
+with only_one(Path(sys.argv[1])):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_two_evaluations_in_two_processes_do_not_share_a_directory(tmp_path):
+    root = Path(__file__).parents[1]
+    other = subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path / "eval")], cwd=root, stdout=subprocess.PIPE)
+    try:
+        assert other.stdout is not None and other.stdout.readline() == b"held\n"
+        with pytest.raises(HiExpError, match="another evaluation is writing"), only_one(tmp_path / "eval"):
+            pass
+    finally:
+        other.kill()
+        other.communicate()
+    with only_one(tmp_path / "eval"):
+        pass

@@ -123,7 +123,7 @@ def test_a_first_prompt_that_does_not_fit_is_the_user_s_to_mend():
         play(Scripted(too_long))
 
 
-def experience(leave_one_out=True):
+def experience(leave_one_out=True, queries=None):
     entries = (
         entry("e1-own", "e1", "capital France", "Own lesson.", questions=("q1",)),
         entry("e1-other", "e1", "capital of France", "Other lesson.", questions=("q2",)),
@@ -133,7 +133,7 @@ def experience(leave_one_out=True):
     encoder = HashEncoder()
     header = Header(encoder.identity, thresholds={"step_min_score": 0.5})
     vectors = encoder.encode_passages([e.title for e in entries])
-    return Experience(Retriever(HEK(header, entries, vectors), encoder), leave_one_out=leave_one_out)
+    return Experience(Retriever(HEK(header, entries, vectors), queries or encoder), leave_one_out=leave_one_out)
 
 
 def test_experience_is_shown_at_the_start_and_after_a_search():

@@ -152,3 +152,10 @@ def test_verl_is_told_to_search_in_the_same_way():
     found = [o for o in overrides if o.startswith("hiexp.search.") and ("top_k" not in o and "words" not in o)]
     assert found == ["hiexp.search.engine=dense", "hiexp.search.corpus=c", "hiexp.search.encoder=hash:64"]
     assert not any(o.startswith("hiexp.max_tokens_per_turn") for o in overrides), "without a HEK turns are verl's own"
+
+
+def test_verl_is_told_the_budgets(tmp_path):
+    options = ["--questions", "q", "--model", "m", "--out", "o", "--corpus", "c", "--hek", "h", "--set", "start.top_k=3"]
+    arguments = build_parser().parse_args(["rollout", *options])
+    overrides = verl_rollout._overrides(arguments, run_settings(arguments), Path("q"), Path("d"))
+    assert {"hiexp.start.top_k=3", "hiexp.start.max_tokens=256", "hiexp.step.min_score=null"} <= set(overrides)

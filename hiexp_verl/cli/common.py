@@ -9,6 +9,10 @@ from typing import Any
 QUESTIONS_HELP = "JSONL with id, question, answer or answers, or parquet as verl and Search-R1 have it"
 SEED_HELP = "of the sampling; every turn of every question has one of its own (default 0)"
 Verb = Callable[[argparse.Namespace], int]
+SET_HELP = (
+    "budgets of experience by their names in training: start.top_k=3 start.max_tokens=160 step.min_score=0.5 "
+    "(default: those that the checkpoint was trained with, or training's defaults)"
+)
 MAX_MODEL_LEN_HELP = "tokens of prompt and answer for a model directory (default 4096, or what the model was made for)"
 
 
@@ -39,7 +43,9 @@ def add_episode_arguments(parser: argparse.ArgumentParser, temperature: float) -
     parser.add_argument("--max-searches", type=int, default=4, help="per episode (default 4)")
     parser.add_argument("--top-k", type=int, default=3, help="passages per search (default 3)")
     parser.add_argument("--max-words", type=int, default=60, help="words per passage (default 60)")
+    parser.add_argument("--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help=SET_HELP)
     parser.add_argument("--resume", action="store_true", help="go on after an interruption")
+    parser.add_argument("--same-model", action="store_true", help="with --resume: the model has another address, and is the same")
 
 
 def print_result(json_wanted: bool, value: Any, text: str) -> None:

@@ -31,7 +31,7 @@ def add_eval(verbs: Any) -> None:
 
 def run_eval(arguments: argparse.Namespace) -> int:
     """Evaluate and print the table."""
-    from hiexp_verl.run.command import eval_command
+    from hiexp_verl.run.eval_command import eval_command
 
     print(eval_command(arguments))
     return 0

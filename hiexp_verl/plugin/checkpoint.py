@@ -20,7 +20,7 @@ from hiexp_verl.hek.store import HEK
 from hiexp_verl.jsonl import atomic_writer
 from hiexp_verl.packages import software
 from hiexp_verl.plugin.dataset import paths_of
-from hiexp_verl.run.policy import MARKER
+from hiexp_verl.run.policy import MARKER, STATE
 
 logger = logging.getLogger(__name__)
 
@@ -32,7 +32,6 @@ _PLAYED = (
     *(f"{_ROLLOUT}.{name}" for name in ("n", "temperature", "top_p", "response_length")),
     *(f"{_ROLLOUT}.multi_turn.{name}" for name in _TURNS),
 )
-STATE = Path("hiexp") / "state.json"
 
 
 def identity_of(settings: HiExpConfig, hek: HEK | None, config: DictConfig) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What `hiexp rollout` and `hiexp eval` do with their arguments."""
+"""What `hiexp rollout` does with its arguments, and what `hiexp eval` does with the same ones."""
 
 import argparse
 import json
@@ -7,23 +7,22 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from hiexp_verl.config import HiExpConfig, SearchConfig, StartConfig
+from hiexp_verl.config import HiExpConfig, SearchConfig, StartConfig, StepConfig
 from hiexp_verl.encoder import Encoder
 from hiexp_verl.errors import HiExpError, first_line
 from hiexp_verl.hashing import sha256_of
 from hiexp_verl.hek.retrieve import Retriever
 from hiexp_verl.hek.store import HEK
+from hiexp_verl.jsonl import make_folder
 from hiexp_verl.llm import open_model
 from hiexp_verl.policy_tokenizer import PolicyTokenizer
 from hiexp_verl.questions import read_question_file
+from hiexp_verl.run.budgets import read_budgets
 from hiexp_verl.run.encoders import open_encoders, open_hek
 from hiexp_verl.run.episode import EpisodeSettings
-from hiexp_verl.run.eval_table import as_markdown
-from hiexp_verl.run.evaluate import Plan, check_arms, only_one, play, read_datasets, write_tables
 from hiexp_verl.run.experience import Experience
 from hiexp_verl.run.guide import rough_tokens
-from hiexp_verl.run.judge import judge
-from hiexp_verl.run.policy import find_policy
+from hiexp_verl.run.policy import find_policy, state_of
 from hiexp_verl.run.protocol import check_format, first_messages
 from hiexp_verl.run.rollout import check_output, rollout
 from hiexp_verl.run.verl_rollout import rollout_by_verl
@@ -43,15 +42,18 @@ def rollout_command(arguments: argparse.Namespace) -> str:
     check_output(arguments.out, arguments.resume)
     questions = read_question_file(arguments.questions)[: arguments.limit]
     run = run_settings(arguments, arguments.control)
-    arguments.model, name = find_policy(arguments.model, arguments.out)
+    arguments.model, name, policy = find_policy(arguments.model, arguments.out)
     if arguments.by == "verl":
         return _text(rollout_by_verl(questions, arguments, run), arguments.out)
     tokenizer = check_policy(arguments, questions)
     hek = open_hek(run)
     encoder, search_encoder = open_encoders(run, hek)
     search = open_search(run.search, search_encoder)
-    experience = open_experience(hek, encoder, tokenizer, control=run.control) if hek is not None and encoder is not None else None
+    experience = None
+    if hek is not None and encoder is not None:
+        experience = open_experience(hek, encoder, tokenizer, run.start, run.control, run.step)
     settings = episode_settings(arguments)
+    make_folder(arguments.out)
     with open_model(arguments.model, max_model_len=arguments.max_model_len, name=name) as client:
         summary = rollout(
             questions,
@@ -63,57 +65,10 @@ def rollout_command(arguments: argparse.Namespace) -> str:
             arguments.resume,
             experience,
             corpus=identify_search(run.search, search_encoder),
+            policy=policy,
+            same_policy=arguments.same_model,
         )
     return _text(summary, arguments.out)
-
-
-def eval_command(arguments: argparse.Namespace) -> str:
-    """Check everything that is cheap to check, then serve the model and play all arms; return the table.
-
-    Raises:
-        HiExpError: questions, arms, search, model or HEK are not usable.
-    """
-    check_numbers(arguments, "limit", "batch_size", "max_tokens", "top_k", "max_words", "max_model_len")
-    if len(set(arguments.seed)) < len(arguments.seed):
-        raise HiExpError(f"--seed names one twice: {' '.join(map(str, arguments.seed))}")
-    if len(arguments.seed) > 1 and not arguments.temperature:
-        raise HiExpError("--temperature 0 is greedy, and plays the same with every seed; raise it, or give one --seed")
-    out: Path = arguments.out
-    arms = check_arms(arguments.arms.split(","), arguments.hek is not None)
-    plan = Plan(read_datasets(arguments.questions, arguments.limit), arms, arguments.seed)
-    plan.check_output(out, arguments.resume)
-    run = run_settings(arguments)
-    with only_one(out):
-        arguments.model, name = find_policy(arguments.model, out)
-        tokenizer = check_policy(arguments, [question for questions in plan.datasets.values() for question in questions])
-        hek = open_hek(run)
-        encoder, search_encoder = open_encoders(run, hek)
-        search = open_search(run.search, search_encoder)
-
-        def experience_of(control: str) -> Experience | None:
-            return (
-                open_experience(hek, encoder, tokenizer, control=control)
-                if hek is not None and encoder is not None and control != "none"
-                else None
-            )
-
-        with open_model(arguments.model, arguments.batch_size, arguments.max_model_len, name) as client:
-            told = play(
-                plan,
-                client,
-                search,
-                replace(episode_settings(arguments), seed=arguments.seed[0]),
-                experience_of,
-                out,
-                arguments.resume,
-                arguments.batch_size,
-                corpus=identify_search(run.search, search_encoder),
-                alone=min(arguments.alone, len(next(iter(plan.datasets.values())))),
-            )
-        if not arguments.judge:
-            return as_markdown(write_tables(plan, told, out))
-        with open_model(arguments.judge, arguments.batch_size) as judging:  # now that the policy's memory is free
-            return as_markdown(write_tables(plan, told, out, lambda episodes: judge(episodes, judging, out / "verdicts.jsonl")))
 
 
 def check_numbers(arguments: argparse.Namespace, *names: str) -> None:
@@ -177,10 +132,10 @@ def episode_settings(arguments: argparse.Namespace) -> EpisodeSettings:
 
 
 def run_settings(arguments: argparse.Namespace, control: str = "full") -> HiExpConfig:
-    """Return what training calls `hiexp:` for the HEK and the search of these arguments.
+    """Return what training calls `hiexp:` for the HEK, its budgets and the search of these arguments.
 
     Raises:
-        HiExpError: the kind of search lacks what it needs, or is given what it does not use.
+        HiExpError: the kind of search lacks what it needs, or is given what it does not use; a budget is not usable.
     """
     search = SearchConfig(engine=arguments.search, corpus=arguments.corpus, url=arguments.search_url, encoder=arguments.search_encoder)
     if search.engine == "http":
@@ -197,9 +152,13 @@ def run_settings(arguments: argparse.Namespace, control: str = "full") -> HiExpC
     hek = str(arguments.hek) if arguments.hek else None
     if control != "full" and hek is None:
         raise HiExpError(f"--control {control} changes what is shown of a HEK; give one as --hek")
+    if arguments.set and hek is None:
+        raise HiExpError("--set limits what is shown of a HEK; give one as --hek")
+    budgets = read_budgets(arguments.set, state_of(arguments.model) if hek else None)
     # A rollout of one's own is inference: what is for training alone shows nothing.
     control = "none" if control == "train-only" else control
-    return HiExpConfig(enabled=hek is not None, hek=hek, encoder=arguments.encoder, search=search, control=control)
+    block = HiExpConfig(hek=hek, encoder=arguments.encoder, search=search, control=control, start=budgets.start, step=budgets.step)
+    return replace(block, enabled=hek is not None)
 
 
 def open_search(settings: SearchConfig, encoder: Encoder | None) -> SearchEngine:
@@ -234,11 +193,16 @@ def check_prompts(questions: Sequence[Question], tokenizer: PolicyTokenizer, set
 
 
 def open_experience(
-    hek: HEK, encoder: Encoder, tokenizer: PolicyTokenizer | None = None, start: StartConfig | None = None, control: str = "full"
+    hek: HEK,
+    encoder: Encoder,
+    tokenizer: PolicyTokenizer | None = None,
+    start: StartConfig | None = None,
+    control: str = "full",
+    step: StepConfig | None = None,
 ) -> Experience:
     """Make a HEK ready for episodes; without the policy's tokenizer, budgets are kept by estimate."""
     retriever = Retriever(hek, encoder)
-    return Experience(retriever, start, control=control, count_tokens=tokenizer.count if tokenizer is not None else rough_tokens)
+    return Experience(retriever, start, step, control=control, count_tokens=tokenizer.count if tokenizer is not None else rough_tokens)
 
 
 def _text(summary: dict[str, Any], out: Path) -> str:

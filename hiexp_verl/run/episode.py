@@ -165,6 +165,7 @@ def _trajectory(question: Question, model: str, state: _State, settings: Episode
         "completion_tokens": state.completion_tokens,
         "seconds": round(seconds, 3),
         **state.shown.to_json(),
+        "lookup_failures": state.shown.lookup_failures,
         **({"split": question.meta["split"]} if "split" in question.meta else {}),
         **{name: value for name, value in asdict(result).items() if name != "reward"},
     }

@@ -1,7 +1,8 @@
-"""From episodes to rows, and from rows to a table with intervals: pure functions."""
+"""From episodes to rows, and from rows to means with intervals: pure functions."""
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,7 @@ def row_of(dataset: str, seed: int, arm: str, t: Trajectory) -> dict[str, Any]:
         **{name: t.extra[name] for name in (*MEASURES, "format")},
         "searches": t.extra["searches"],
         "failed_searches": t.extra["failed_searches"],
+        "lookup_failures": t.extra.get("lookup_failures", 0),  # episodes of verl's own agent have none
         "tokens": t.extra["completion_tokens"],  # that the policy wrote
         "experience_tokens": sum(row["tokens"] for row in t.extra["shown"]),
         "shown": [row["entry"] for row in t.extra["shown"]],
@@ -43,28 +45,57 @@ def table_of(rows: Sequence[Row]) -> list[dict[str, Any]]:
     Raises:
         HiExpError: two arms did not play the same questions.
     """
+    return [line for dataset, by_arm in _parts(rows) for line in _lines(dataset, by_arm)]
+
+
+def pairs_of(rows: Sequence[Row], lines: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return every arm against every one before it, in every measure; `lines` are the table's, which know the base's.
+
+    Raises:
+        HiExpError: two arms did not play the same questions.
+    """
+    against_base = {(line["dataset"], line["arm"], name): line.get(f"{name}_minus_base") for line in lines for name in (*MEASURES, JUDGE)}
+    pairs = []
+    for dataset, by_arm in _parts(rows):
+        for against, arm in combinations(by_arm, 2):
+            for name in _measures(by_arm):
+                values, others = _by_question(by_arm[arm], name), _by_question(by_arm[against], name)
+                if len(values) > 1:
+                    known = against_base[dataset, arm, name] if against == BASE else None
+                    found = known or vars(paired_difference(values, others))
+                    pairs.append({"dataset": dataset, "arm": arm, "against": against, "measure": name, **found})
+    return pairs
+
+
+def _parts(rows: Sequence[Row]) -> Iterator[tuple[str, dict[str, list[Row]]]]:
+    """Yield each data set, and all of several, with its rows by arm."""
     datasets = list(dict.fromkeys(row["dataset"] for row in rows))
-    parts = {name: [row for row in rows if row["dataset"] == name] for name in datasets}
-    if len(datasets) > 1:
-        parts[ALL] = list(rows)
-    return [line for name, part in parts.items() for line in _lines(name, part)]
+    for dataset in [*datasets, *([ALL] if len(datasets) > 1 else [])]:
+        by_arm: dict[str, list[Row]] = defaultdict(list)
+        for row in rows:
+            if dataset in (row["dataset"], ALL):
+                by_arm[row["arm"]].append(row)
+        yield dataset, by_arm
 
 
-def _lines(dataset: str, rows: Sequence[Row]) -> list[dict[str, Any]]:
-    by_arm: dict[str, list[Row]] = defaultdict(list)
-    for row in rows:
-        by_arm[row["arm"]].append(row)
+def _measures(by_arm: Mapping[str, Sequence[Row]]) -> tuple[str, ...]:
+    judged = all(JUDGE in row for played in by_arm.values() for row in played)
+    return (*MEASURES, JUDGE) if judged else MEASURES
+
+
+def _lines(dataset: str, by_arm: Mapping[str, Sequence[Row]]) -> list[dict[str, Any]]:
     lines = []
     for arm, played in by_arm.items():
         line: dict[str, Any] = {"dataset": dataset, "arm": arm, "episodes": len(played)}
-        for name in (*MEASURES, *([JUDGE] if all(JUDGE in row for row in rows) else [])):
+        for name in _measures(by_arm):
             values = _by_question(played, name)
             line[name] = float(np.mean(list(values.values())))
-            line[f"{name}_interval"] = list(mean_interval(values))
-            if BASE in by_arm and arm != BASE:
-                line[f"{name}_minus_base"] = vars(paired_difference(values, _by_question(by_arm[BASE], name)))
-        for name in ("format", "searches", "failed_searches", "tokens", "experience_tokens"):
-            line[name] = float(np.mean([row[name] for row in played]))
+            if len(values) > 1:  # one question has no spread
+                line[f"{name}_interval"] = list(mean_interval(values))
+                if BASE in by_arm and arm != BASE:
+                    line[f"{name}_minus_base"] = vars(paired_difference(values, _by_question(by_arm[BASE], name)))
+        for name in ("format", "searches", "failed_searches", "lookup_failures", "tokens", "experience_tokens"):
+            line[name] = float(np.mean([row.get(name, 0) for row in played]))
         line["with_experience"] = float(np.mean([bool(row["shown"]) for row in played]))
         lines.append(line)
     return lines
@@ -75,39 +106,3 @@ def _by_question(rows: Sequence[Row], measure: str) -> dict[str, float]:
     for row in rows:
         values[f"{row['dataset']}/{row['id']}"].append(float(row[measure]))
     return {question: float(np.mean(each)) for question, each in values.items()}
-
-
-def as_markdown(table: Mapping[str, Any]) -> str:
-    """Return the table for people: the measures with intervals, then what an episode costs."""
-    judged = any(JUDGE in line for line in table["arms"])
-    several = len({line["dataset"] for line in table["arms"]}) > 1
-    shown = ("em", "cem", *([JUDGE] if judged else []))
-    last = shown[-1]
-    heads = [*(["data set"] if several else []), "arm", "episodes", *(f"{n if n == JUDGE else n.upper()} [95%]" for n in shown), "F1"]
-    heads += [
-        f"{last if last == JUDGE else last.upper()} - base [95%], p",
-        "format",
-        "searches",
-        "tokens",
-        "with experience",
-        "s / episode",
-    ]
-    lines = [_line(heads), _line(["---"] * len(heads))]
-    for line in table["arms"]:
-        spans = [f"{line[n]:.3f} [{line[f'{n}_interval'][0]:.3f}, {line[f'{n}_interval'][1]:.3f}]" for n in shown]
-        gap = line.get(f"{last}_minus_base")
-        told = f"{gap['mean']:+.3f} [{gap['low']:+.3f}, {gap['high']:+.3f}], p {gap['p']:.3f}" if gap else ""
-        cells = [*([line["dataset"]] if several else []), line["arm"], str(line["episodes"]), *spans, f"{line['f1']:.3f}", told]
-        cells += [f"{line['format']:.2f}", f"{line['searches']:.2f}", f"{line['tokens']:.0f}", f"{line['with_experience']:.2f}"]
-        lines.append(_line([*cells, f"{line['seconds']:.1f}"]))
-    settings = table["settings"]
-    seeds = ", ".join(map(str, table["seeds"]))
-    lines += ["", f"{table['questions']} questions, {settings['model']}, temperature {settings['temperature']:g}, seeds {seeds}."]
-    lines += [f"{table['batch_size']} episodes at a time, {table['seconds']:.0f} seconds in all."]
-    if "replayed" in table:
-        lines += [f"Played once more one at a time, {table['differ_alone']} of {table['replayed']} episodes differ."]
-    return "\n".join([*lines, ""])
-
-
-def _line(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cells)} |"

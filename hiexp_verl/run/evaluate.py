@@ -9,6 +9,7 @@ import fcntl
 import json
 import logging
 import os
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -17,12 +18,14 @@ from typing import Any
 
 from hiexp_verl.config import CONTROLS
 from hiexp_verl.errors import HiExpError
-from hiexp_verl.jsonl import atomic_writer, read_trajectories, write_jsonl
+from hiexp_verl.jsonl import atomic_writer, make_folder, read_trajectories, write_jsonl
 from hiexp_verl.questions import asked_twice, read_question_file
 from hiexp_verl.run.episode import EpisodeSettings, episode
-from hiexp_verl.run.eval_table import ALL, BASE, JUDGE, as_markdown, row_of, table_of
+from hiexp_verl.run.eval_markdown import as_markdown
+from hiexp_verl.run.eval_table import ALL, BASE, JUDGE, pairs_of, row_of, table_of
 from hiexp_verl.run.experience import Experience
 from hiexp_verl.run.judge import judge_key
+from hiexp_verl.run.policy import MERGED
 from hiexp_verl.run.rollout import SETTINGS, TRAJECTORIES, Client, check_output, rollout
 from hiexp_verl.search import SearchEngine
 from hiexp_verl.types import Question, Trajectory
@@ -31,9 +34,10 @@ logger = logging.getLogger(__name__)
 
 _NAMED = {BASE: "none", "hek": "full", "hek-start": "start-only", "hek-step": "step-only"}
 ARMS: dict[str, str] = {**_NAMED, **{c: c for c in CONTROLS if c not in (*_NAMED.values(), "train-only", "inference-only")}}  # to controls
-ROWS, TABLE_JSON, TABLE_MD = "rows.jsonl", "table.json", "table.md"
+_TAKEN = (ALL, MERGED)  # in the table, in the output directory
+ROWS, TABLE_JSON, TABLE_MD, SECONDS = "rows.jsonl", "table.json", "table.md", "seconds.json"
 Datasets = Mapping[str, Sequence[Question]]
-Judge = Callable[[Sequence[Trajectory]], Mapping[str, bool]]  # by judge_key
+Judge = Callable[[Sequence[Trajectory]], Mapping[str, bool | None]]  # by judge_key; None: it said neither yes nor no
 
 
 @dataclass(frozen=True)
@@ -70,8 +74,9 @@ def read_datasets(paths: Sequence[Path], limit: int | None = None) -> dict[str, 
     datasets: dict[str, list[Question]] = {}
     for path in paths:
         name = path.name.removesuffix(".gz").rpartition(".")[0] or path.name
-        if name in datasets or name == ALL:
-            raise HiExpError(f"{path}: there is a data set {name!r} already; rename the file, rows and episodes are kept under its name")
+        if name in datasets or name in _TAKEN:
+            taken = "there is a data set" if name in datasets else "no data set can be called"
+            raise HiExpError(f"{path}: {taken} {name!r}{' already' * (name in datasets)}; rename the file, rows are kept under its name")
         datasets[name] = read_question_file(path)[:limit]
         if twice := asked_twice(datasets[name]):
             logger.warning("%s: %d questions are asked more than once (the first: %s), and count so often", path, len(twice), twice[0])
@@ -105,6 +110,8 @@ def play(
     resume: bool = False,
     batch_size: int = 16,
     corpus: str = "",
+    policy: str = "",
+    same_policy: bool = False,
     alone: int = 0,
 ) -> dict[str, Any]:
     """Play all episodes; return what the table says of how they were played.
@@ -118,21 +125,21 @@ def play(
     Raises:
         HiExpError: an evaluation is there already and `resume` is off, or was of something else.
     """
-    seconds = 0.0
     for dataset, seed, arm, folder in plan.parts(out_dir):
         shown = experience_of(ARMS[arm])
         seeded = replace(settings, seed=seed)
         questions = plan.datasets[dataset]
         name = f"{dataset} {arm} {seed}"
-        told = rollout(questions, client, search, seeded, 1, folder, resume, shown, batch_size, progress=name, corpus=corpus)
-        seconds += told["seconds"]
+        known = {"corpus": corpus, "policy": policy, "same_policy": same_policy}
+        with _timed(out_dir):
+            rollout(questions, client, search, seeded, 1, folder, resume, shown, batch_size, progress=name, **known)
     dataset, seed, arm, folder = next(plan.parts(out_dir))
-    told = {
+    told: dict[str, Any] = {
         "questions": sum(map(len, plan.datasets.values())),
         "seeds": list(plan.seeds),
-        "settings": json.loads((folder / SETTINGS).read_text(encoding="utf-8")),
+        "settings": settings_of(plan, out_dir),
         "batch_size": batch_size,
-        "seconds": round(seconds, 1),  # of this run: what was resumed does not count
+        "seconds": round(_seconds(out_dir), 1),
     }
     if alone:
         questions = plan.datasets[dataset][:alone]
@@ -143,6 +150,14 @@ def play(
     return told
 
 
+def settings_of(plan: Plan, out_dir: Path) -> dict[str, Any]:
+    """Return how episodes were played, with the HEK and the budgets of the arms that show experience."""
+    folders = [folder for *_, folder in plan.parts(out_dir)]
+    first, last = (json.loads((folder / SETTINGS).read_text(encoding="utf-8")) for folder in (folders[0], folders[-1]))
+    shown = {name: value for name, value in last.items() if name == "hek" or name.startswith(("start.", "step."))}
+    return {name: value for name, value in {**first, **shown}.items() if name != "control"}  # each arm has its own
+
+
 def write_tables(plan: Plan, told: dict[str, Any], out_dir: Path, judge: Judge | None = None) -> dict[str, Any]:
     """Write rows.jsonl, table.json and table.md from the episodes on disk; return the table."""
     played = [(*part[:3], t) for part in plan.parts(out_dir) for t in _played(part[3], plan.datasets[part[0]])]
@@ -151,18 +166,37 @@ def write_tables(plan: Plan, told: dict[str, Any], out_dir: Path, judge: Judge |
     for dataset, seed, arm, t in played:
         rows.append(row_of(dataset, seed, arm, t))
         if verdicts is not None:
-            rows[-1][JUDGE] = float(verdicts.get(judge_key(t), False))
+            rows[-1][JUDGE] = float(bool(verdicts.get(judge_key(t))))
+    if verdicts is not None:
+        told = {**told, "verdicts": len(verdicts), "unreadable_verdicts": sum(right is None for right in verdicts.values())}
     lines = table_of(rows)
     for line in lines:
         of_line = [t.extra["seconds"] for dataset, _, arm, t in played if line["dataset"] in (dataset, ALL) and arm == line["arm"]]
         line["seconds"] = sum(of_line) / len(of_line)  # an episode's, among those of its batch
-    table = {**told, "arms": lines}
+    table = {**told, "arms": lines, "pairs": pairs_of(rows, lines)}
     write_jsonl(out_dir / ROWS, rows)
     with atomic_writer(out_dir / TABLE_JSON) as file:
         file.write(json.dumps(table, ensure_ascii=False, indent=1) + "\n")
     with atomic_writer(out_dir / TABLE_MD) as file:
         file.write(as_markdown(table))
     return table
+
+
+def _seconds(out_dir: Path) -> float:
+    """Return how long episodes were played, in all lives of an evaluation."""
+    path = out_dir / SECONDS
+    return float(json.loads(path.read_text(encoding="utf-8"))["seconds"]) if path.is_file() else 0.0
+
+
+@contextmanager
+def _timed(out_dir: Path) -> Iterator[None]:
+    """Add what the block takes, also where it fails."""
+    started = time.monotonic()
+    try:
+        yield
+    finally:
+        with atomic_writer(out_dir / SECONDS) as file:
+            file.write(json.dumps({"seconds": _seconds(out_dir) + time.monotonic() - started}) + "\n")
 
 
 def _played(folder: Path, questions: Sequence[Question]) -> list[Trajectory]:
@@ -189,7 +223,7 @@ def only_one(out_dir: Path) -> Iterator[None]:
     """
     if out_dir.exists() and not out_dir.is_dir():
         raise HiExpError(f"{out_dir} is a file; give a directory for the evaluation")
-    out_dir.mkdir(parents=True, exist_ok=True)
+    make_folder(out_dir)
     handle = os.open(out_dir, os.O_RDONLY)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,10 +1,12 @@
 """Experience for rollouts without verl: a HEK's look-up and the guide, behind two awaitable questions."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from hiexp_verl.config import StartConfig, StepConfig
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.hek import Retriever
+from hiexp_verl.run.budgets import Budgets
 from hiexp_verl.run.guide import Guide, Place, Shown, rough_tokens
 from hiexp_verl.run.lookup import ExperienceRequest, Lookup, LookupFailed
 from hiexp_verl.types import Hit, Message, Question
@@ -34,21 +36,23 @@ class Experience:
         count_tokens: Callable[[str], int] = rough_tokens,
     ) -> None:
         start, step = start or StartConfig(), step or StepConfig()
+        self.budgets = Budgets(start, step)
         self.guide = Guide(start, step, count_tokens)
         self.control = control
         self.content_hash = retriever.hek.header.content_hash
         self._lookup = Lookup(retriever, start, step, control)
         self._leave_one_out = leave_one_out
-        self.lookup_failures = 0
         self._failures_in_a_row = 0
 
-    def told(self) -> dict[str, str]:
+    def told(self) -> dict[str, Any]:
         """Return what tells this experience from another: two runs with the same are comparable."""
-        return {"hek": self.content_hash, "control": self.control}
+        return {"hek": self.content_hash, "control": self.control, **self.budgets.told()}
 
     async def at_start(self, messages: Sequence[Message], question: Question) -> tuple[list[Message], Shown]:
         """Return the first messages with E3 and E2 added, and what was shown."""
         hits = await self._look_up(self._request("start", question.question, question))
+        if hits is None:
+            return list(messages), Shown(lookup_failures=1)
         return self.guide.at_start(messages, hits)
 
     async def at_search(self, query: str, question: Question, shown: Shown) -> tuple[str, Shown]:
@@ -57,21 +61,23 @@ class Experience:
         `shown` is what the episode has been shown before; none of it is shown again.
         """
         hits = await self._look_up(self._request("step", query, question, len(shown.ids)))
+        if hits is None:
+            return "", Shown(lookup_failures=1)
         return self.guide.at_search(hits, shown.ids)
 
-    async def _look_up(self, request: ExperienceRequest) -> list[Hit]:
+    async def _look_up(self, request: ExperienceRequest) -> list[Hit] | None:
+        """Return what was found, None where the look-up failed: the episode goes on without."""
         try:
             hits = await self._lookup(request)
         except LookupFailed as error:
             error.tell()
-            self.lookup_failures += 1
             self._failures_in_a_row += 1
             if self._failures_in_a_row == MAX_FAILURES_IN_A_ROW:
                 raise HiExpError(
                     f"{MAX_FAILURES_IN_A_ROW} look-ups of experience failed in a row ({error.reason}: {error.detail}); "
                     "mend the encoder and start again, with --resume what is finished stays"
                 ) from error
-            return []
+            return None
         self._failures_in_a_row = 0
         return hits
 

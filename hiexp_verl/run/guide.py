@@ -36,6 +36,7 @@ class Shown:
     entries: tuple[dict[str, Any], ...] = ()
     dropped: int = 0  # entries that were found and that the budget had no room for
     repeats: int = 0  # E1 found again, and not shown again
+    lookup_failures: int = 0
 
     @property
     def ids(self) -> set[str]:
@@ -45,7 +46,8 @@ class Shown:
     def then(self, other: "Shown", search: int | None = None) -> "Shown":
         """Return both together; `search` is the number of the search, from 1, that the other was shown at."""
         marked = other.entries if search is None else tuple({**row, "search": search} for row in other.entries)
-        return Shown(self.entries + marked, self.dropped + other.dropped, self.repeats + other.repeats)
+        failures = self.lookup_failures + other.lookup_failures
+        return Shown(self.entries + marked, self.dropped + other.dropped, self.repeats + other.repeats, failures)
 
     def up_to(self, search: int) -> "Shown":
         """Return this without the entries of later searches."""

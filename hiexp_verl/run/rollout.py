@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from hiexp_verl.errors import HiExpError
-from hiexp_verl.jsonl import append_line, atomic_writer, drop_torn_line, read_trajectories, write_jsonl
+from hiexp_verl.jsonl import append_line, atomic_writer, drop_torn_line, make_folder, read_trajectories, write_jsonl
+from hiexp_verl.run.budgets import Budgets
 from hiexp_verl.run.episode import EpisodeSettings, Policy, episode
 from hiexp_verl.run.experience import Experience
 from hiexp_verl.run.summary import summarise
@@ -38,11 +39,14 @@ def rollout(
     concurrency: int = 16,
     progress: str = "rollout",
     corpus: str = "",
+    policy: str = "",
+    same_policy: bool = False,
 ) -> dict[str, Any]:
     """Play every question `k` times; write `trajectories.jsonl` and `summary.json` to `out_dir`; return the summary.
 
     Each finished episode is on disk before the next line is written. `resume` keeps what is there and plays the rest; a
-    last line that was cut off is dropped. `corpus` says what is searched, so that a resumed run notices another one.
+    last line that was cut off is dropped. `corpus` and `policy` say what is searched and which weights play, so that a resumed
+    run notices others; with `same_policy` the caller vouches for the weights (a server that has moved).
     Must not be called from inside a running event loop.
 
     Raises:
@@ -55,15 +59,14 @@ def rollout(
     path = out_dir / TRAJECTORIES
     check_output(out_dir, resume)
     done = _finished(path, questions)
-    wanted = {**asdict(settings), "corpus": corpus, **(experience.told() if experience is not None else {"hek": ""})}
-    asyncio.run(_play_all(questions, client, search, settings, k, out_dir, experience, concurrency, progress, done, wanted))
+    wanted = {**asdict(settings), "corpus": corpus, "policy": policy, **(experience.told() if experience is not None else {"hek": ""})}
+    vouched = ("policy",) if same_policy else ()
+    asyncio.run(_play_all(questions, client, search, settings, k, out_dir, experience, concurrency, progress, done, wanted, vouched))
     order = {f"{q.id}#{sample}": (i, sample) for i, q in enumerate(questions) for sample in range(k)}
     # Episodes of questions that are no longer asked for stay in the file, at its end, and out of the summary.
     trajectories = sorted(read_trajectories(path), key=lambda t: (order.get(t.id, (len(order), 0)), t.id))
     write_jsonl(path, trajectories)
     summary = {**summarise(t for t in trajectories if t.id in order), "k": k, "model": client.model, "resumed": len(done)}
-    if experience is not None:
-        summary["lookup_failures"] = experience.lookup_failures
     summary["seconds"] = round(time.monotonic() - started, 2)
     with atomic_writer(out_dir / SUMMARY) as file:
         file.write(json.dumps(summary, indent=1) + "\n")
@@ -82,6 +85,7 @@ async def _play_all(
     progress: str,
     done: set[str],
     wanted: dict[str, Any],
+    vouched: Sequence[str],
 ) -> None:
     from tqdm import tqdm
 
@@ -89,7 +93,7 @@ async def _play_all(
     total = len(questions) * k
     try:
         await client.find_model()  # an unreachable server is told before anything is written
-        _check_settings(out_dir / SETTINGS, {**wanted, "model": client.model}, bool(done))
+        _check_settings(out_dir / SETTINGS, {**wanted, "model": client.model}, bool(done), vouched)
         with (out_dir / TRAJECTORIES).open("a", encoding="utf-8") as file, tqdm(total=total, desc=progress, disable=not progress) as bar:
             bar.update(sum(f"{q.id}#{sample}" in done for q in questions for sample in range(k)))
 
@@ -133,7 +137,7 @@ def _finished(path: Path, questions: Sequence[Question]) -> set[str]:
     Raises:
         HiExpError: a line other than the last is damaged, or a question has changed since.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     if not path.is_file():
         return set()
     drop_torn_line(path)
@@ -150,19 +154,23 @@ def _finished(path: Path, questions: Sequence[Question]) -> set[str]:
     return done
 
 
-def _check_settings(path: Path, wanted: dict[str, Any], resuming: bool) -> None:
-    """Write the settings beside the episodes; when resuming, refuse others: a mixture would be worth nothing."""
+def _check_settings(path: Path, wanted: dict[str, Any], resuming: bool, vouched: Sequence[str]) -> None:
+    """Write the settings beside the episodes; when resuming, refuse others: a mixture would be worth nothing.
+
+    Those that an earlier version wrote had the default budgets, and knew the policy by its name alone.
+    """
     if resuming and path.is_file():
         try:
             found = json.loads(path.read_text(encoding="utf-8"))
         except (json.JSONDecodeError, UnicodeDecodeError) as error:
             raise HiExpError(f"{path} is damaged ({error}); choose another output directory") from error
-        found = found if isinstance(found, dict) else {}
+        found = {**Budgets().told(), "policy": wanted["policy"], **(found if isinstance(found, dict) else {})}
         for key, value in wanted.items():
-            if found.get(key) != value:
+            if found.get(key) != value and key not in vouched:
                 was = repr(found.get(key))[:80]
+                moved = ", --same-model if that is the same model elsewhere," if key == "policy" else ""
                 raise HiExpError(
-                    f"{path.parent} was made with {key} = {was}, now it is {value!r}; use the same or another output directory"
+                    f"{path.parent} was made with {key} = {was}, now it is {value!r}; use the same{moved} or another output directory"
                 )
         return
     with atomic_writer(path) as file:

@@ -43,6 +43,7 @@ def _experience(episodes: list[Trajectory], answered_searches: int) -> dict[str,
         "start_hit_rate": _mean(any(row["place"] == "start" for row in t.extra.get("shown", ())) for t in episodes),
         "e1_fire_rate": round(fired / answered_searches, 4) if answered_searches else 0.0,  # of the searches that were answered
         "e1_repeats": sum(int(t.extra.get("e1_repeats", 0)) for t in episodes),  # E1 found again in an episode, and not shown again
+        "lookup_failures": sum(int(t.extra.get("lookup_failures", 0)) for t in episodes),
         "dropped": sum(int(t.extra.get("dropped", 0)) for t in episodes),  # entries found that the token budgets had no room for
         "experience_tokens": round(sum(row["tokens"] for row in shown) / len(episodes), 2) if episodes else 0.0,  # per episode
     }

@@ -5,12 +5,13 @@ import json
 import subprocess
 import tempfile
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from hiexp_verl.config import HiExpConfig
 from hiexp_verl.errors import HiExpError
-from hiexp_verl.jsonl import atomic_writer, read_jsonl, read_trajectories, write_jsonl
+from hiexp_verl.jsonl import atomic_writer, make_folder, read_jsonl, read_trajectories, write_jsonl
 from hiexp_verl.run.summary import summarise
 from hiexp_verl.types import TRAJECTORY_KEY, Question
 from hiexp_verl.vllm_engine import check_model_dir, is_cpu_build
@@ -32,7 +33,7 @@ def rollout_by_verl(questions: Sequence[Question], arguments: argparse.Namespace
     if not Path(arguments.model).is_dir():
         raise HiExpError(f"--by verl needs a model directory, found {arguments.model!r}")
     check_model_dir(Path(arguments.model))
-    arguments.out.mkdir(parents=True, exist_ok=True)
+    make_folder(arguments.out)
     with tempfile.TemporaryDirectory(dir=arguments.out, prefix=".verl-") as work:
         asked = Path(work) / "questions.jsonl"
         write_jsonl(asked, questions)
@@ -67,6 +68,8 @@ def _overrides(arguments: argparse.Namespace, run: HiExpConfig, questions: Path,
     where = {"engine": search.engine, "corpus": search.corpus, "url": search.url, "encoder": search.encoder}
     # Without a HEK it is verl's own tool agent, which knows no limit of a single turn.
     shown = [f"hiexp.hek={arguments.hek}", f"hiexp.control={run.control}"]
+    for place, block in (("start", run.start), ("step", run.step)):
+        shown += [f"hiexp.{place}.{name}={'null' if value is None else value}" for name, value in asdict(block).items()]
     hek = [*shown, f"hiexp.max_tokens_per_turn={arguments.max_tokens}"] if arguments.hek else ["hiexp.enabled=false"]
     rollout = "actor_rollout_ref.rollout"
     return [

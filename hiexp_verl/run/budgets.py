@@ -1,0 +1,69 @@
+"""How much experience is shown when a policy is evaluated: as much as in its training, or as `--set` says."""
+
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from hiexp_verl.config import HiExpConfig, StartConfig, StepConfig, parse_block
+from hiexp_verl.errors import HiExpError, first_line
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Budgets:
+    """The blocks `hiexp.start` and `hiexp.step`."""
+
+    start: StartConfig = field(default_factory=StartConfig)
+    step: StepConfig = field(default_factory=StepConfig)
+
+    def told(self) -> dict[str, Any]:
+        """Return every limit by its dotted name."""
+        return {f"{place}.{name}": value for place, block in asdict(self).items() for name, value in block.items()}
+
+
+_PLACES = tuple(each.name for each in fields(Budgets))
+
+
+def read_budgets(assignments: Sequence[str], state: Path | None = None) -> Budgets:
+    """Return the budgets of a training (its `state.json`), the defaults where there is none, changed by `start.top_k=3` and the like.
+
+    Raises:
+        HiExpError: an assignment is none, or not for `start` and `step`; a setting is unknown or out of range; the state is damaged.
+    """
+    trained = _trained(state) if state is not None else Budgets()
+    if state is not None and trained != Budgets():
+        usual = Budgets().told()
+        told = ", ".join(f"{name}={value}" for name, value in trained.told().items() if value != usual[name])
+        logger.info("budgets of experience as in the training of %s: %s", state.parent.parent, told)
+    blocks = asdict(trained)
+    for assignment in assignments:
+        key, equals, text = assignment.partition("=")
+        place, dot, name = key.removeprefix("hiexp.").partition(".")
+        if not (equals and dot and name):
+            raise HiExpError(f"--set takes KEY=VALUE, as start.top_k=3, found {assignment!r}")
+        if place not in _PLACES and place in {each.name for each in fields(HiExpConfig)}:
+            raise HiExpError(f"--set is for hiexp.start and hiexp.step, found {key}; the other options say the rest (see --help)")
+        blocks.setdefault(place, {})[name] = _value(assignment, text)
+    return parse_block(Budgets, blocks, "hiexp")
+
+
+def _value(assignment: str, text: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise HiExpError(f"--set {assignment}: the value cannot be read ({first_line(error)}); give a number or null") from error
+
+
+def _trained(state: Path) -> Budgets:
+    try:
+        identity = json.loads(state.read_text(encoding="utf-8"))["identity"]
+        kept: Mapping[str, Any] = {place: identity[place] for place in _PLACES if place in identity}  # none of a run without experience
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise HiExpError(f"{state} is damaged ({first_line(error)}); give another checkpoint") from error
+    return parse_block(Budgets, dict(kept), f"{state}: hiexp")

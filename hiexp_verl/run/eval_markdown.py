@@ -1,0 +1,99 @@
+"""The table of an evaluation for people."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from hiexp_verl.run.eval_table import ALL, BASE, JUDGE
+
+_ANEW = (
+    "Episodes are kept as they were played, with --resume too: to play these anew, mend the cause, delete their folders "
+    "(DATA SET/seed-S/ARM) and add --resume."
+)
+Line = Mapping[str, Any]
+
+
+def as_markdown(table: Mapping[str, Any]) -> str:
+    """Return the measures with intervals and what an episode costs, arm against arm, what failed, how it was played."""
+    several = len({line["dataset"] for line in table["arms"]}) > 1
+    judged = any(JUDGE in line for line in table["arms"])
+    measures = ("em", "cem", *([JUDGE] if judged else []))
+    parts = [
+        _arms(table["arms"], measures, several),
+        _pairs(table["pairs"], measures[1:], several),
+        _failures(table["arms"], several),
+        _played(table),
+    ]
+    return "\n\n".join("\n".join(part) for part in parts if part) + "\n"
+
+
+def _arms(lines: Sequence[Line], measures: Sequence[str], several: bool) -> list[str]:
+    heads = [*(["data set"] if several else []), "arm", "episodes", *(f"{_name(n)} [95%]" for n in measures), "F1"]
+    heads += [f"{_name(measures[-1])} - base [95%], p", "format", "searches", "tokens", "with experience", "s / episode"]
+    rows = []
+    for line in lines:
+        gap = line.get(f"{measures[-1]}_minus_base")
+        cells = [*([line["dataset"]] if several else []), line["arm"], str(line["episodes"]), *(_mean(line, n) for n in measures)]
+        cells += [f"{line['f1']:.3f}", _gap(gap) if gap else "", f"{line['format']:.2f}", f"{line['searches']:.2f}"]
+        tokens = f"{line['tokens']:.0f}" if line["tokens"] else "-"  # the server does not tell
+        rows.append([*cells, tokens, f"{line['with_experience']:.2f}", f"{line['seconds']:.1f}"])
+    return _table(heads, rows)
+
+
+def _pairs(pairs: Sequence[Line], measures: Sequence[str], several: bool) -> list[str]:
+    """Return the arms against each other: what they are against the base stands in the first table."""
+    by_arms: dict[tuple[str, str, str], dict[str, str]] = {}
+    for pair in pairs:
+        if pair["against"] != BASE and pair["measure"] in measures:
+            by_arms.setdefault((pair["dataset"], pair["arm"], pair["against"]), {})[pair["measure"]] = _gap(pair)
+    heads = [*(["data set"] if several else []), "arm against arm", *(f"{_name(n)} [95%], p" for n in measures)]
+    rows = [
+        [*([dataset] if several else []), f"{arm} - {against}", *(gaps[n] for n in measures)]
+        for (dataset, arm, against), gaps in by_arms.items()
+    ]
+    several_tests = len({(pair["dataset"], pair["arm"], pair["against"]) for pair in pairs}) > 1
+    note = ["Each p is of its comparison alone, not corrected for how many there are."] if several_tests else []
+    return [*(_table(heads, rows) if rows else []), *([""] if rows and note else []), *note]
+
+
+def _failures(lines: Sequence[Line], several: bool) -> list[str]:
+    said = []
+    for line in lines:
+        searches, failed, lookups = (round(line[name] * line["episodes"]) for name in ("searches", "failed_searches", "lookup_failures"))
+        arm = f"in arm {line['arm']}" + (f" of {line['dataset']}" if several else "")
+        if line["dataset"] != ALL:
+            said += [f"{failed} of {searches} searches failed {arm}."] if failed else []
+            said += [f"{lookups} look-ups of experience failed {arm}: those episodes went on without."] if lookups else []
+    return [*said, _ANEW] if said else []
+
+
+def _played(table: Mapping[str, Any]) -> list[str]:
+    settings = table["settings"]
+    seeds = ", ".join(map(str, table["seeds"]))
+    lines = [f"{table['questions']} questions, {settings['model']}, temperature {settings['temperature']:g}, seeds {seeds}."]
+    lines += [f"{table['batch_size']} episodes at a time, {table['seconds']:.0f} seconds in all; an episode's are those among the others."]
+    if "start.top_k" in settings:
+        places = [f"{p}: top {settings[f'{p}.top_k']}, {settings[f'{p}.max_tokens']} tokens" for p in ("start", "step")]
+        lines += [f"Experience at most, {'; '.join(places)}."]
+    if JUDGE in table:
+        unreadable = f"{table['unreadable_verdicts']} of {table['verdicts']} verdicts were neither yes nor no, and count as wrong"
+        lines += [f"Judge: {table[JUDGE]}{f'; {unreadable}' if table['unreadable_verdicts'] else ''}."]
+    if "replayed" in table:
+        lines += [f"Played once more one at a time, {table['differ_alone']} of {table['replayed']} episodes differ."]
+    return lines
+
+
+def _name(measure: str) -> str:
+    return measure if measure == JUDGE else measure.upper()
+
+
+def _mean(line: Line, measure: str) -> str:
+    span = line.get(f"{measure}_interval")
+    return f"{line[measure]:.3f}" + (f" [{span[0]:.3f}, {span[1]:.3f}]" if span else "")
+
+
+def _gap(gap: Line) -> str:
+    return f"{gap['mean']:+.3f} [{gap['low']:+.3f}, {gap['high']:+.3f}], p {gap['p']:.3f}"
+
+
+def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    return [f"| {' | '.join(cells)} |" for cells in (heads, ["---"] * len(heads), *rows)]
