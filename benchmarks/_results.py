@@ -53,6 +53,17 @@ class Result:
     text: Sequence[str] = field(default=())  # further lines of Markdown
 
 
+def same_settings(out: Path, settings: dict[str, Any]) -> None:
+    """Keep what everything in a folder was made with; end where that is not what is asked for now."""
+    kept = out / "settings.json"
+    if kept.is_file() and (found := json.loads(kept.read_text(encoding="utf-8"))) != settings:
+        differ = [f"{key} {found.get(key)}, not {settings.get(key)}" for key in {*found, *settings} if found.get(key) != settings.get(key)]
+        raise SystemExit(f"{out} was made with {'; '.join(sorted(differ))}: give another --out")
+    out.mkdir(parents=True, exist_ok=True)
+    with atomic_writer(kept) as file:
+        file.write(json.dumps(settings) + "\n")
+
+
 def command_line(description: str | None) -> argparse.ArgumentParser:
     """Return a parser with the two options that every benchmark has."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import _machine
-from benchmarks._results import RESULTS
+from benchmarks._results import RESULTS, same_settings
 from hiexp_verl.assets import default_cache
 from hiexp_verl.jsonl import atomic_writer, read_jsonl, write_jsonl
 
@@ -44,6 +44,7 @@ def main() -> None:
     model = arguments.model if Path(arguments.model).is_dir() else str(default_cache() / arguments.model)
     distiller = arguments.distiller or f"vllm-local:{model}"
     out: Path = arguments.out / f"{arguments.set}_{Path(model).name}"
+    same_settings(out, {"k": arguments.k, "temperature": arguments.temperature, "distiller": distiller.partition(":")[0]})
     questions = split(arguments.data / "questions.jsonl", arguments.set, out)
     common = ["--corpus", str(arguments.data / "corpus.jsonl.gz"), "--model", model, "--instructions", str(INSTRUCTIONS), "--resume"]
     rollouts, hek = out / "rollouts", out / "hek"

@@ -18,13 +18,13 @@ import shutil
 import statistics
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
 from benchmarks import _machine
-from benchmarks._results import RESULTS, table
+from benchmarks._results import RESULTS, same_settings, table
 from hiexp_verl.assets import fetch
 from hiexp_verl.factbook.sets import write_factbook
 from hiexp_verl.jsonl import atomic_writer, read_jsonl, read_questions, write_jsonl
@@ -69,6 +69,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("outputs/effect_rl"))
     arguments = parser.parse_args()
     machine, out = _machine.facts(), arguments.out.resolve()
+    same_settings(out, {key: value for key, value in vars(arguments).items() if key not in ("out", "seeds", "algorithms")})
     data = write_data(out / "data", arguments)
     policy = warm_start(out / "warm_start", data, arguments.warm_start)
     hek = build(out, data, policy)
@@ -79,7 +80,7 @@ def main() -> None:
                 folder = out / f"{algorithm}-{control}-{seed}"
                 one_run(folder, algorithm, control, seed, data, policy, hek, arguments.steps, arguments.lr)
                 runs.append(read_run(folder))
-                write(machine, vars(arguments), runs)
+                write(machine, vars(arguments), runs, {q.id: q.meta["family"] for q in read_questions(data / "check.jsonl")})
 
 
 def write_data(folder: Path, arguments: argparse.Namespace) -> Path:
@@ -175,12 +176,13 @@ def run(*command: str) -> None:
     subprocess.run([sys.executable, *command], check=True, env={**os.environ, "OMP_NUM_THREADS": str(os.cpu_count())})
 
 
-def write(machine: dict[str, Any], settings: dict[str, Any], runs: Sequence[dict[str, Any]]) -> None:
+def write(machine: dict[str, Any], settings: dict[str, Any], runs: Sequence[dict[str, Any]], families: Mapping[str, str]) -> None:
     """Write the curves, their plot, the rows, and two tables: how training went, and what it led to."""
+    wanted = len(settings["seeds"]) * len(settings["algorithms"]) * len(CONTROLS)
     arms = {
         (r["algorithm"], r["control"]): [s for s in runs if (s["algorithm"], s["control"]) == (r["algorithm"], r["control"])] for r in runs
     }
-    outcome = outcomes(runs)
+    outcome = outcomes(runs, families)
     with atomic_writer(RESULTS / "effect_rl.json") as file:
         settings = {key: value for key, value in settings.items() if key != "out"}
         kept = [{key: value for key, value in r.items() if key != "rows"} for r in runs]
@@ -190,7 +192,16 @@ def write(machine: dict[str, Any], settings: dict[str, Any], runs: Sequence[dict
             named = {key: r[key] for key in ("algorithm", "control")}
             file.writelines(f"{json.dumps({**named, **row, 'seed': r['seed']})}\n".encode() for row in r["rows"])
     plot({f"{algorithm} {control}": of for (algorithm, control), of in arms.items()}, RESULTS / "effect_rl.svg")
-    lines = ["# Experience while a policy is trained", "", *_machine.as_lines(machine), "", *training_table(arms), ""]
+    lines = [
+        "# Experience while a policy is trained",
+        "",
+        *_machine.as_lines(machine),
+        "",
+        f"{len(runs)} of {wanted} runs.",
+        "",
+        *training_table(arms),
+        "",
+    ]
     lines += ["Means over seeds, and their range. Tokens: prompts and responses of all steps. `same tokens`: the reward of the last three"]
     lines += ["steps before any run had spent more than the one that spent the least. Validation as the run plays: with experience"]
     lines += ["where it has it.", "", *outcome_table(outcome), ""]
@@ -224,19 +235,25 @@ def steps_within(tokens: Sequence[Sequence[float]], budget: float) -> int:
     return sum(spent <= budget for spent in accumulate(step for _, step in tokens))
 
 
-def outcomes(runs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return `hiexp eval`'s lines for each algorithm: trained so and played so, against neither."""
+def outcomes(runs: Sequence[dict[str, Any]], families: Mapping[str, str]) -> list[dict[str, Any]]:
+    """Return `hiexp eval`'s lines for each algorithm, for all questions and by what the warm start knew: all arms against neither."""
     rows = [
-        {
-            **row,
-            "dataset": r["algorithm"],
-            "seed": r["seed"],
-            "arm": BASE if (r["control"], row["arm"]) == ("none", BASE) else f"{r['control']}, {row['arm']}",
-        }
+        row | {"dataset": f"{r['algorithm']}, {part}", "seed": r["seed"], "arm": _arm(r["control"], row["arm"])}
         for r in runs
         for row in r["rows"]
+        for part in ("all", "of the warm start" if families[row["id"]] in KNOWN else "to be discovered")
     ]
-    return [line for line in table_of(rows) if line["dataset"] != ALL]
+    lines = [line for line in table_of(rows) if line["dataset"] != ALL]
+    for line in lines:  # trainings differ more than questions do: show each
+        of = [row for row in rows if (row["dataset"], row["arm"]) == (line["dataset"], line["arm"])]
+        line["by_seed"] = [
+            statistics.fmean(row["cem"] for row in of if row["seed"] == seed) for seed in sorted({row["seed"] for row in of})
+        ]
+    return sorted(lines, key=lambda line: line["dataset"])
+
+
+def _arm(control: str, arm: str) -> str:
+    return BASE if (control, arm) == ("none", BASE) else f"{control}, {arm}"
 
 
 def outcome_table(outcome: Sequence[dict[str, Any]]) -> list[str]:
@@ -247,20 +264,10 @@ def outcome_table(outcome: Sequence[dict[str, Any]]) -> list[str]:
         gap = line.get("cem_minus_base")
         told = f"{gap['mean']:+.3f} [{gap['low']:+.3f}, {gap['high']:+.3f}], p {gap['p']:.3f}" if gap else ""
         low, high = line["cem_interval"]
-        rows.append(
-            [
-                line["dataset"],
-                trained,
-                played,
-                line["episodes"],
-                f"{line['cem']:.3f} [{low:.3f}, {high:.3f}]",
-                told,
-                f"{line['searches']:.2f}",
-            ]
-        )
-    return table(
-        ["algorithm", "trained with", "played with", "episodes", "CEM [95%]", "against none, base", "searches"], rows, numbers=set()
-    )
+        cells = [line["dataset"], trained, played, line["episodes"], f"{line['cem']:.3f} [{low:.3f}, {high:.3f}]", told]
+        rows.append([*cells, ", ".join(f"{cem:.2f}" for cem in line["by_seed"]), f"{line['searches']:.2f}"])
+    heads = ["questions", "trained with", "played with", "episodes", "CEM [95%]", "against none, base", "CEM of each seed", "searches"]
+    return table(heads, rows, numbers=set())
 
 
 def plot(arms: dict[str, list[dict[str, Any]]], path: Path) -> None:
