@@ -2,9 +2,9 @@
 
     make assets && python -m benchmarks.effect_rl --seeds 0 1 2 --steps 10
 
-SmolLM2-135M is warm-started on six families of factbook questions; the others (anthems, neighbours, internet codes: half of the
-training questions) it has to discover. A HEK is built by rules from its rollouts of the training questions. Then every algorithm
-is run with `hiexp.control=none` and `full`: the same start, questions, order, seeds and number of episodes. Validation is on
+SmolLM2-135M is warm-started on questions about countries named by their capital, their highest point, or as the only neighbour of
+one named by its capital, in half of which it reads plans. Anthems, internet codes and other questions about neighbours (three
+of four of the training questions) it has to discover. A HEK is built by rules from its rollouts of them. Then every algorithm is run with `hiexp.control=none` and `full`: the same start, questions, order, seeds and number of episodes. Validation is on
 countries that occur in no training question, during training as each run plays, and at its end with and without experience
 (`hiexp eval`). Every run is kept where it is done; an interrupted benchmark goes on. About 15 minutes a run on 2 cores.
 Writes results/effect_rl.{json,md,svg} and the rows of all evaluations; `hiexp report OUT` shows the runs.
@@ -19,7 +19,7 @@ import statistics
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from itertools import accumulate
+from itertools import accumulate, islice
 from pathlib import Path
 from typing import Any
 
@@ -30,18 +30,17 @@ from hiexp_verl.factbook.sets import write_factbook
 from hiexp_verl.jsonl import atomic_writer, read_jsonl, read_questions, write_jsonl
 from hiexp_verl.report.charts import mean_and_band
 from hiexp_verl.run.eval_table import ALL, BASE, table_of
+from hiexp_verl.types import Question
 
 RECIPE = Path(__file__).parents[1] / "recipes" / "cpu_demo"
 sys.path.insert(0, str(RECIPE))  # the training is that of the demo
 
 from training import REWARD, train  # noqa: E402
 
-KNOWN = tuple(  # of the warm start
-    f"{key} > {goal}"
-    for key in ("capital", "highest point")
-    for goal in ("capital", "highest point", "currency", "independence")
-    if key != goal
-)
+_GOALS = ("capital", "highest point", "currency", "independence")
+KNOWN = {f"{key} > {goal}" for key in ("capital", "highest point", "capital > only neighbour") for goal in _GOALS} - {  # of the warm start
+    f"{goal} > {goal}" for goal in _GOALS
+}
 CONTROLS = ("none", "full")
 VALIDATION = "val-core/hiexp/acc/mean@1"
 CURVES = {
@@ -62,10 +61,8 @@ def main() -> None:
     parser.add_argument("--lr", type=float, default=3e-5, help="(default 3e-5: so few steps of 1e-6 would change nothing)")
     parser.add_argument("--algorithms", nargs="+", default=["grpo", "gspo"], choices=("grpo", "gspo"))
     parser.add_argument("--warm-start", type=int, default=160, help="transcripts (default 160: enough to learn to read experience)")
-    parser.add_argument(
-        "--questions", type=int, default=40, help="for rollouts and training (default 40), half of families not warm-started"
-    )
-    parser.add_argument("--validation", type=int, default=48, help="questions about other countries (default 48)")
+    parser.add_argument("--questions", type=int, default=80, help="for rollouts and training (default 80)")
+    parser.add_argument("--validation", type=int, default=64, help="questions about other countries (default 64)")
     parser.add_argument("--out", type=Path, default=Path("outputs/effect_rl"))
     arguments = parser.parse_args()
     machine, out = _machine.facts(), arguments.out.resolve()
@@ -84,18 +81,36 @@ def main() -> None:
 
 
 def write_data(folder: Path, arguments: argparse.Namespace) -> Path:
-    """Write warm.jsonl, train.jsonl (half of it of families not warm-started), val.jsonl and the corpus."""
-    if not (folder / "val.jsonl").is_file():
+    """Write warm.jsonl, learn.jsonl, check.jsonl (half of both about neighbours, a quarter of what the warm start knows), the corpus."""
+    if not (folder / "check.jsonl").is_file():
         write_factbook(fetch("factbook"), folder)
-        questions = read_questions(folder / "train.jsonl")
-        known = [q for q in questions if q.meta["family"] in KNOWN]
-        other = [q for q in questions if q.meta["family"] not in KNOWN]
-        half = arguments.questions // 2
-        learnt = [q for pair in zip(known[arguments.warm_start :][:half], other[:half], strict=True) for q in pair]
-        write_jsonl(folder / "warm.jsonl", known[: arguments.warm_start])
-        write_jsonl(folder / "learn.jsonl", learnt)
-        write_jsonl(folder / "check.jsonl", read_questions(folder / "val.jsonl")[: arguments.validation])
+        kinds = by_kind(read_questions(folder / "train.jsonl"))
+        # Those about neighbours are few: the warm start gets all that are not to be discovered, among the others.
+        warm, kinds["known"] = kinds["known"][: arguments.warm_start], kinds["known"][arguments.warm_start :]
+        write_jsonl(folder / "warm.jsonl", warm)
+        write_jsonl(folder / "learn.jsonl", mixed(kinds, arguments.questions))
+        write_jsonl(folder / "check.jsonl", mixed(by_kind(read_questions(folder / "val.jsonl")), arguments.validation))
     return folder
+
+
+def by_kind(questions: Sequence[Question]) -> dict[str, list[Question]]:
+    """Return the questions whose family the warm start knows, those about neighbours that it does not, and the rest."""
+    kinds: dict[str, list[Question]] = {"known": [], "neighbour": [], "other": []}
+    for q in questions:
+        family = q.meta["family"]
+        kinds["known" if family in KNOWN else "neighbour" if "neighbour" in family else "other"].append(q)
+    # Known ones about neighbours first, or a warm start of two hundred transcripts would have three of them.
+    kinds["known"].sort(key=lambda q: "neighbour" not in q.meta["family"])
+    return kinds
+
+
+def mixed(kinds: Mapping[str, Sequence[Question]], count: int) -> list[Question]:
+    """Return two about neighbours, one known and one other question in turn."""
+    neighbours = iter(kinds["neighbour"])
+    known = [q for q in kinds["known"] if "neighbour" not in q.meta["family"]]
+    return [
+        q for one, other, _ in zip(known, kinds["other"], range(count // 4), strict=False) for q in (*islice(neighbours, 2), one, other)
+    ]
 
 
 def warm_start(folder: Path, data: Path, transcripts: int) -> Path:
@@ -134,7 +149,9 @@ def one_run(folder: Path, algorithm: str, control: str, seed: int, data: Path, p
         f"hiexp.hek={hek}",
         f"hiexp.search.corpus={data / 'corpus.jsonl'}",
         "hiexp.start.top_k=5",  # these two as `hiexp eval` has them
-        "hiexp.start.max_tokens=256",
+        "hiexp.start.max_tokens=448",
+        "data.max_prompt_length=640",  # with room for them
+        "actor_rollout_ref.rollout.max_model_len=1408",
         f"hiexp.dump_dir={folder / 'episodes'}",
         f"hiexp.seed={seed}",
         f"data.train_files={data / 'learn.jsonl'}",

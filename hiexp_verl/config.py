@@ -17,7 +17,7 @@ class StartConfig:
 
     top_k: int = 5
     min_score: float | None = None  # None: no threshold, as in the paper
-    max_tokens: int = 256  # of the whole block; the lowest scores are dropped first
+    max_tokens: int = 448  # of the whole block; the lowest scores are dropped first
 
 
 @dataclass(frozen=True)

@@ -51,9 +51,9 @@ def test_budgets_bound_what_is_shown_and_are_kept(command, tmp_path, capsys):
         assert main([*command, "--set", "start.top_k=1", "step.max_tokens=0"]) == 0
         assert {len(each) for each in shown(tmp_path)} == {1}, "one of E2 and E3, no E1"
         settings = table(tmp_path)["settings"]
-        assert (settings["start.top_k"], settings["start.max_tokens"], settings["step.max_tokens"]) == (1, 256, 0)
+        assert (settings["start.top_k"], settings["start.max_tokens"], settings["step.max_tokens"]) == (1, 448, 0)
         assert len(settings["hek"]) == 64 and "control" not in settings
-        assert "start: top 1, 256 tokens" in (tmp_path / "out" / TABLE_MD).read_text()
+        assert "start: top 1, 448 tokens" in (tmp_path / "out" / TABLE_MD).read_text()
         assert "made with start.top_k = 1, now it is 5" in refusal([*command, "--resume"], capsys)
         assert main([*command, "--resume", "--set", "start.top_k=1", "--set", "hiexp.step.max_tokens=0"]) == 0
         shutil.rmtree(tmp_path / "out")

@@ -158,4 +158,4 @@ def test_verl_is_told_the_budgets(tmp_path):
     options = ["--questions", "q", "--model", "m", "--out", "o", "--corpus", "c", "--hek", "h", "--set", "start.top_k=3"]
     arguments = build_parser().parse_args(["rollout", *options])
     overrides = verl_rollout._overrides(arguments, run_settings(arguments), Path("q"), Path("d"))
-    assert {"hiexp.start.top_k=3", "hiexp.start.max_tokens=256", "hiexp.step.min_score=null"} <= set(overrides)
+    assert {"hiexp.start.top_k=3", "hiexp.start.max_tokens=448", "hiexp.step.min_score=null"} <= set(overrides)
