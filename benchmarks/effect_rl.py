@@ -3,10 +3,12 @@
     make assets && python -m benchmarks.effect_rl --seeds 0 1 2 --steps 10
 
 SmolLM2-135M is warm-started on questions about countries named by their capital, their highest point, or as the only neighbour of
-one named by its capital, in half of which it reads plans. Anthems, internet codes and other questions about neighbours (three
-of four of the training questions) it has to discover. A HEK is built by rules from its rollouts of them. Then every algorithm is run with `hiexp.control=none` and `full`: the same start, questions, order, seeds and number of episodes. Validation is on
-countries that occur in no training question, during training as each run plays, and at its end with and without experience
-(`hiexp eval`). Every run is kept where it is done; an interrupted benchmark goes on. About 15 minutes a run on 2 cores.
+one named by its capital; in two of three transcripts it reads plans. Anthems, internet codes and other questions about neighbours
+(three of four of the training questions) it has to discover. A HEK is built by rules from its rollouts of them. Then every
+algorithm is run with `hiexp.control=none` and `full`: the same start, questions, order, seeds and number of episodes. Validation is
+on countries that occur in no training question, during training as each run plays, and at its end without experience, with it, and
+with shuffled entries (`hiexp eval`). Every run is kept where it is done; an interrupted benchmark goes on. About 15 minutes a run on
+2 cores.
 Writes results/effect_rl.{json,md,svg} and the rows of all evaluations; `hiexp report OUT` shows the runs.
 """
 
