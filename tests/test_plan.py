@@ -72,6 +72,17 @@ def test_a_pattern_ends_with_the_plan_that_most_of_its_cases_share():
     assert replace(planned, description=pattern.description) == pattern
 
 
+def test_of_equally_frequent_plans_the_pattern_ends_with_that_of_the_case_in_its_title():
+    one = diagnosis("which country has Noshak", "capital of Afghanistan")
+    other = diagnosis(
+        "Noshak highest point country", "capital of Afghanistan", question="Which city rules the country whose peak is Noshak?"
+    )
+    cases = number([case(advice_for(each), each) for each in (one, other)], "e1")
+    pattern = entry("e2-0001", "e2", f"As in: {cases[1].title}", "Find out the name first.", children=tuple(each.id for each in cases))
+    assert with_plans([pattern], cases)[0].description.endswith(plan_of(other))
+    assert with_plans([replace(pattern, title="A kind of question")], cases)[0].description.endswith(plan_of(one))
+
+
 def test_long_advice_makes_room_for_a_plan_at_the_end_of_a_sentence():
     found = diagnosis("Noshak highest point country", "capital of Afghanistan")
     (only,) = number([case(advice_for(found), found)], "e1")

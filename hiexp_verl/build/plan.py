@@ -61,7 +61,7 @@ def _masked(query: str, d: Diagnosis) -> str:
 
 
 def with_plans(patterns: Sequence[Entry], cases: Sequence[Entry]) -> list[Entry]:
-    """Return the E2 with the plan that most of their cases share at the end.
+    """Return the E2 with the plan that most of their cases share at the end; of equally frequent ones, that of the title's case.
 
     An entry keeps its words where no case has a plan; they give way, sentence by sentence, where there is no room for both.
     """
@@ -70,5 +70,6 @@ def with_plans(patterns: Sequence[Entry], cases: Sequence[Entry]) -> list[Entry]
 
 
 def _with_plan(pattern: Entry, cases: Sequence[Entry]) -> Entry:
-    plans = most_common(tag.removeprefix(TAG) for case in cases for tag in case.tags if tag.startswith(TAG))
+    quoted = sorted(cases, key=lambda case: case.title not in pattern.title)  # `most_common` is stable
+    plans = most_common(tag.removeprefix(TAG) for case in quoted for tag in case.tags if tag.startswith(TAG))
     return replace(pattern, description=fit_with(pattern.description, plans[0])) if plans else pattern
