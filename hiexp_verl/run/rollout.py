@@ -10,7 +10,6 @@ from typing import Any, Protocol
 
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.jsonl import append_line, atomic_writer, drop_torn_line, make_folder, read_trajectories, write_jsonl
-from hiexp_verl.run.budgets import Budgets
 from hiexp_verl.run.episode import EpisodeSettings, Policy, episode
 from hiexp_verl.run.experience import Experience
 from hiexp_verl.run.summary import summarise
@@ -155,16 +154,13 @@ def _finished(path: Path, questions: Sequence[Question]) -> set[str]:
 
 
 def _check_settings(path: Path, wanted: dict[str, Any], resuming: bool, vouched: Sequence[str]) -> None:
-    """Write the settings beside the episodes; when resuming, refuse others: a mixture would be worth nothing.
-
-    Those that an earlier version wrote had the default budgets, and knew the policy by its name alone.
-    """
+    """Write the settings beside the episodes; when resuming, refuse others: a mixture would be worth nothing."""
     if resuming and path.is_file():
         try:
             found = json.loads(path.read_text(encoding="utf-8"))
         except (json.JSONDecodeError, UnicodeDecodeError) as error:
             raise HiExpError(f"{path} is damaged ({error}); choose another output directory") from error
-        found = {**Budgets().told(), "policy": wanted["policy"], **(found if isinstance(found, dict) else {})}
+        found = found if isinstance(found, dict) else {}
         for key, value in wanted.items():
             if found.get(key) != value and key not in vouched:
                 was = repr(found.get(key))[:80]
