@@ -11,7 +11,7 @@ settings.register_profile("any machine", deadline=None)  # a loaded one is slow,
 settings.load_profile("any machine")
 
 RECIPE = Path(__file__).parents[1] / "recipes" / "cpu_demo"
-SMALL = ["--warm-start", "36", "--train", "8", "--k", "4", "--val", "6", "--steps", "2", "--gspo-steps", "1"]
+SMALL = ["--warm-start", "64", "--train", "8", "--k", "4", "--val", "6", "--steps", "2", "--gspo-steps", "1"]
 
 
 @pytest.fixture(scope="session")

@@ -44,7 +44,7 @@ def main() -> int:
     parser.add_argument("--questions", type=Path, required=True, help="questions with meta.hops (factbook)")
     parser.add_argument("--corpus", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True, help="directory for the trained model; must not exist")
-    parser.add_argument("--limit", type=int, default=40, help="transcripts (default 40)")
+    parser.add_argument("--limit", type=int, default=80, help="transcripts (default 80)")
     parser.add_argument("--families", nargs="+", help='only questions of these families, for example "capital > currency"')
     parser.add_argument("--epochs", type=int, default=1)
     parser.add_argument("--batch", type=int, default=4)
