@@ -30,7 +30,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=Path("outputs/demo"), help="results and report (default outputs/demo)")
     distillers = "rules (default), qwen-0.5b or qwen-1.5b (fetched), or what `hiexp build` takes"
     parser.add_argument("--distiller", default="rules", help=distillers)
-    parser.add_argument("--warm-start", type=int, default=80, help="transcripts of the warm start (default 80: enough to read experience, too)")
+    parser.add_argument("--warm-start", type=int, default=80, help="transcripts of the warm start (default 80)")
     parser.add_argument("--train", type=int, default=16, help="training questions rolled out (default 16)")
     parser.add_argument("--k", type=int, default=4, help="rollouts per question (default 4)")
     parser.add_argument("--val", type=int, default=12, help="validation questions (default 12)")
