@@ -37,7 +37,7 @@ from hiexp_verl.types import Question
 RECIPE = Path(__file__).parents[1] / "recipes" / "cpu_demo"
 sys.path.insert(0, str(RECIPE))  # the training is that of the demo
 
-from training import REWARD, train  # noqa: E402
+from training import REWARD, run_overrides, train  # noqa: E402
 
 _GOALS = ("capital", "highest point", "currency", "independence")
 KNOWN = {f"{key} > {goal}" for key in ("capital", "highest point", "capital > only neighbour") for goal in _GOALS} - {  # of the warm start
@@ -72,6 +72,7 @@ def main() -> None:
     data = write_data(out / "data", arguments)
     policy = warm_start(out / "warm_start", data, arguments.warm_start)
     hek = build(out, data, policy)
+    families = {q.id: q.meta["family"] for q in read_questions(data / "check.jsonl")}
     runs = []
     for seed in arguments.seeds:
         for algorithm in arguments.algorithms:
@@ -79,7 +80,7 @@ def main() -> None:
                 folder = out / f"{algorithm}-{control}-{seed}"
                 one_run(folder, algorithm, control, seed, data, policy, hek, arguments.steps, arguments.lr)
                 runs.append(read_run(folder))
-                write(machine, vars(arguments), runs, {q.id: q.meta["family"] for q in read_questions(data / "check.jsonl")})
+                write(machine, vars(arguments), runs, families)
 
 
 def write_data(folder: Path, arguments: argparse.Namespace) -> Path:
@@ -146,31 +147,21 @@ def one_run(folder: Path, algorithm: str, control: str, seed: int, data: Path, p
     print(f"\n== {folder.name}: {steps} steps", flush=True)
     shutil.rmtree(folder, ignore_errors=True)  # half a run is none
     folder.mkdir(parents=True)
+    questions = (data / "learn.jsonl", data / "check.jsonl")
     overrides = [
-        f"hiexp.control={control}",
-        f"hiexp.hek={hek}",
-        f"hiexp.search.corpus={data / 'corpus.jsonl'}",
-        "hiexp.start.top_k=5",  # these two as `hiexp eval` has them
+        *run_overrides(folder, control, hek, data / "corpus.jsonl", questions, policy, seed, steps),
+        "hiexp.start.top_k=5",  # these two are the defaults, which `hiexp eval` takes for the runs without experience
         "hiexp.start.max_tokens=448",
         "data.max_prompt_length=640",  # with room for them
         "actor_rollout_ref.rollout.max_model_len=1408",
-        f"hiexp.dump_dir={folder / 'episodes'}",
-        f"hiexp.seed={seed}",
-        f"data.train_files={data / 'learn.jsonl'}",
-        f"data.val_files={data / 'check.jsonl'}",
         f"data.seed={seed}",
         "data.train_batch_size=4",
-        f"actor_rollout_ref.model.path={policy}",
         "actor_rollout_ref.model.enable_gradient_checkpointing=false",  # a quarter of the update's time, and memory is no matter
         "actor_rollout_ref.actor.ppo_mini_batch_size=4",
         f"actor_rollout_ref.actor.optim.lr={lr}",
         "actor_rollout_ref.rollout.n=4",
-        f"actor_rollout_ref.rollout.seed={seed}",
-        f"trainer.total_training_steps={steps}",
-        f"trainer.save_freq={steps}",
         f"trainer.test_freq={max(1, steps // 2)}",
         "trainer.val_before_train=true",
-        f"trainer.default_local_dir={folder / 'checkpoints'}",
     ]
     train(RECIPE, algorithm, overrides, folder, steps)
     played = ["--questions", str(data / "check.jsonl"), "--corpus", str(data / "corpus.jsonl"), "--hek", str(hek), *EPISODES]
@@ -198,9 +189,9 @@ def run(*command: str) -> None:
 def write(machine: dict[str, Any], settings: dict[str, Any], runs: Sequence[dict[str, Any]], families: Mapping[str, str]) -> None:
     """Write the curves, their plot, the rows, and two tables: how training went, and what it led to."""
     wanted = len(settings["seeds"]) * len(settings["algorithms"]) * len(CONTROLS)
-    arms = {
-        (r["algorithm"], r["control"]): [s for s in runs if (s["algorithm"], s["control"]) == (r["algorithm"], r["control"])] for r in runs
-    }
+    arms: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for r in runs:
+        arms.setdefault((r["algorithm"], r["control"]), []).append(r)
     outcome = outcomes(runs, families)
     with atomic_writer(RESULTS / "effect_rl.json") as file:
         settings = {key: value for key, value in settings.items() if key != "out"}

@@ -19,7 +19,7 @@ from sources import check_settings, chosen_controls, find_sources, pick_question
 from stages import HERE as DEMO_RECIPE
 from stages import TRAIN, episode_settings
 from table import BASELINE, as_markdown, row_of
-from training import train
+from training import run_overrides, train
 
 from hiexp_verl.config import CONTROLS, SearchConfig, StartConfig
 from hiexp_verl.errors import HiExpError
@@ -128,20 +128,9 @@ class Controls:
             print(f"\n== {control}: {steps} steps of {self.arguments.algorithm}", flush=True)
             shutil.rmtree(folder, ignore_errors=True)  # half a training is none
             folder.mkdir(parents=True)
-            overrides = [
-                f"hiexp.control={control}",
-                f"hiexp.hek={self.sources.hek.resolve()}",
-                f"hiexp.search.corpus={self.sources.corpus.resolve()}",
-                f"hiexp.dump_dir={folder / 'episodes'}",
-                f"data.train_files={self.sources.questions[0].resolve()}",
-                f"data.val_files={self.sources.questions[-1].resolve()}",
-                f"actor_rollout_ref.model.path={self.sources.policy.resolve()}",
-                f"actor_rollout_ref.rollout.seed={self.arguments.seed}",
-                f"hiexp.seed={self.arguments.seed}",
-                f"trainer.total_training_steps={steps}",
-                f"trainer.save_freq={steps}",
-                f"trainer.default_local_dir={folder / 'checkpoints'}",
-            ]
+            of, seed = self.sources, self.arguments.seed
+            questions = (of.questions[0], of.questions[-1])
+            overrides = run_overrides(folder, control, of.hek, of.corpus, questions, of.policy, seed, steps)
             result = train(DEMO_RECIPE, self.arguments.algorithm, overrides, folder, steps)
             with atomic_writer(done) as file:
                 file.write(json.dumps(result, indent=1) + "\n")
