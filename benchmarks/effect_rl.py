@@ -1,6 +1,6 @@
 """Does experience help while a policy is trained? GRPO and GSPO with and without it, several seeds, equal steps and episodes.
 
-    make assets && python -m benchmarks.effect_rl --seeds 0 1 2 --steps 10
+    make assets && python -m benchmarks.effect_rl --seeds 0 1 2
 
 SmolLM2-135M is warm-started on questions about countries named by their capital, their highest point, or as the only neighbour of
 one named by its capital; in two of three transcripts it reads plans. Anthems, internet codes and other questions about neighbours
@@ -59,7 +59,7 @@ def main() -> None:
     """Run what is not done yet, then write the results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--steps", type=int, default=10, help="(default 10)")
+    parser.add_argument("--steps", type=int, default=8, help="(default 8)")
     parser.add_argument("--lr", type=float, default=3e-5, help="(default 3e-5: so few steps of 1e-6 would change nothing)")
     parser.add_argument("--algorithms", nargs="+", default=["grpo", "gspo"], choices=("grpo", "gspo"))
     parser.add_argument("--warm-start", type=int, default=160, help="transcripts (default 160: enough to learn to read experience)")

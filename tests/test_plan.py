@@ -48,7 +48,7 @@ def test_what_is_no_plan_for_other_questions_is_left_out(queries):
 
 
 def test_a_failure_without_a_success_has_no_plan():
-    assert plan_of(replace(diagnosis("Noshak highest point country", "capital of Afghanistan"), succeeded=None)) == ""
+    assert plan_of(replace(diagnosis("Noshak highest point country", "capital of Afghanistan"), succeeded=None, ways=())) == ""
 
 
 def test_a_name_of_the_question_is_found_in_lower_case():

@@ -69,6 +69,7 @@ class Diagnosis:
     succeeded: Side | None  # None for a question without successes
     masker: Masker
     evidence: tuple[Evidence, ...]  # where one can see it
+    ways: tuple[tuple[str, ...], ...] = ()  # the queries of each success: those that saw an answer first, the fewest first
 
     @cached_property
     def kind_of_question(self) -> str:
@@ -128,6 +129,7 @@ def _diagnose_pair(contrast: Contrast, failure: Trajectory, success: Trajectory 
         succeeded=succeeded,
         masker=masker,
         evidence=evidence_of(failure, success, part_at, contrast),
+        ways=_ways(contrast),
     )
 
 
@@ -171,6 +173,13 @@ def _side(trajectory: Trajectory, contrast: Contrast, masker: Masker) -> Side:
 def _saw(made: Sequence[Search], answers: Sequence[str]) -> bool | None:
     telling = [answer for answer in answers if len(normalise(answer)) >= _MIN_ANSWER_CHARS]
     return any(cem(search.documents, telling) == 1.0 for search in made) if telling else None
+
+
+def _ways(contrast: Contrast) -> tuple[tuple[str, ...], ...]:
+    made = sorted(
+        (searches(success.messages) for success in contrast.successes), key=lambda m: (_saw(m, contrast.answers) is False, len(m))
+    )
+    return tuple(tuple(search.query for search in each) for each in made)
 
 
 def _bridge(made: Sequence[Search], contrast: Contrast, masker: Masker) -> str:

@@ -33,9 +33,14 @@ def fit(draft: Draft) -> Draft:
 
 
 def fit_with(description: str, sentence: str) -> str:
-    """Return the description with the sentence at its end, shortened by as much as that takes; unchanged where there is no room."""
-    room = MAX_DESCRIPTION_CHARS - len(sentence) - 1
-    return f"{_fit(description, room)} {sentence}" if room >= MAX_DESCRIPTION_CHARS // 4 else description
+    """Return the description with the sentence at its end, less as many of its own sentences as that takes.
+
+    Unchanged where the sentence alone is too long.
+    """
+    if len(sentence) > MAX_DESCRIPTION_CHARS:
+        return description
+    kept = _fit(description, max(MAX_DESCRIPTION_CHARS - len(sentence) - 1, 0))
+    return f"{kept} {sentence}" if kept.endswith(".") and not kept.endswith("...") else sentence
 
 
 def most_common(values: Iterable[str]) -> list[str]:

@@ -9,7 +9,7 @@ import numpy as np
 from hiexp_verl.build.diagnose import Diagnosis
 from hiexp_verl.build.draft import Draft
 from hiexp_verl.build.mask import with_article
-from hiexp_verl.build.plan import TAG, plan_of
+from hiexp_verl.build.plan import TAG, hops, plan_of
 from hiexp_verl.build.rules import tag_values, tags_of
 from hiexp_verl.encoder import Encoder
 from hiexp_verl.types import Entry, Level
@@ -18,13 +18,14 @@ from hiexp_verl.types import Entry, Level
 def case(draft: Draft, d: Diagnosis) -> Entry:
     """Make an E1 of a draft (its id comes with `number`)."""
     sources = [side.trajectory_id for side in (d.succeeded, d.failed) if side is not None]
+    plan = plan_of(d)
     return Entry(
         id="",
         level="e1",
         title=draft.title,
         description=draft.description,
         kind=draft.kind,
-        tags=(*tags_of(d), *([TAG + plan] if (plan := plan_of(d)) else [])),
+        tags=(*tags_of(d), *([f"hops:{hops(plan)}", TAG + plan] if plan else [])),
         preconditions=preconditions_of(d),
         questions=(d.question_id,),
         sources=tuple(sources),
@@ -54,7 +55,9 @@ def parent(draft: Draft, level: Level, children: Sequence[Entry]) -> Entry:
         title=draft.title,
         description=draft.description,
         kind=draft.kind,
-        tags=tuple(f"{name}:{value}" for name in ("finding", "shape", "asked", "bridge") for value in tag_values(children, name)[:2]),
+        tags=tuple(
+            f"{name}:{value}" for name in ("finding", "shape", "asked", "bridge", "hops") for value in tag_values(children, name)[:2]
+        ),
         preconditions=_held_by_most(children),
         children=tuple(child.id for child in children),
         questions=_union(child.questions for child in children),
@@ -68,8 +71,9 @@ def _held_by_most(children: Sequence[Entry]) -> tuple[str, ...]:
 
 
 def merge(entries: Sequence[Entry], encoder: Encoder, title_cosine: float, description_cosine: float) -> list[Entry]:
-    """Merge each entry into the first one before it whose title and description are at least that similar.
+    """Merge each entry into the first one before it of as many hops whose title and description are at least that similar.
 
+    An encoder barely tells "the currency of the country whose capital is X" from "... that borders the country whose capital is X".
     The first keeps its words and preconditions; children, questions, rollouts, evidence and tags are united, and counted as merged.
     """
     if not entries:
@@ -81,7 +85,8 @@ def merge(entries: Sequence[Entry], encoder: Encoder, title_cosine: float, descr
     kept: list[Entry] = []
     for row, entry in enumerate(entries):
         same_title_K = kept_titles_E_D[: len(kept)] @ titles_E_D[row] >= title_cosine
-        close_K = same_title_K & (kept_descriptions_E_D[: len(kept)] @ descriptions_E_D[row] >= description_cosine)
+        same_hops_K = np.array([tag_values([one], "hops")[:1] == tag_values([entry], "hops")[:1] for one in kept], dtype=bool)
+        close_K = same_hops_K & same_title_K & (kept_descriptions_E_D[: len(kept)] @ descriptions_E_D[row] >= description_cosine)
         if close_K.any():
             twin = int(np.argmax(close_K))
             kept[twin] = united(kept[twin], entry)

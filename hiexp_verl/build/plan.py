@@ -20,31 +20,40 @@ GIVEN, FOUND = "...", "the name found"  # in the place of a name of the question
 TAG = "plan:"
 MOST_SEARCHES = 3
 _MOST_CHARS = 80  # of a search
+_THEN = ", then "
 _LETTER = re.compile(r"\b(?:an? |the )?[XYZW]\b")
 _NAMES = re.compile(rf"{re.escape(GIVEN)}|{FOUND}")
 _QUOTES = re.compile('["\u201c\u201d]')
 
 
 def plan_of(d: Diagnosis) -> str:
-    """Return a sentence with the searches of the success and the kind of question, or "" where they are no plan for other questions.
+    """Return a sentence with the kind of question and the searches of a success, or "" where none is a plan for other questions.
 
-    They are one when a later search goes on from a name that an earlier one found, each says more than a name, and none
-    tells the answer, holds a number or is the question once more.
+    Of several plans the one with the fewest searches. Searches are a plan when a later one goes on from a name that an earlier
+    one found, each says more than a name (but the first, which may look up the one given), and none tells the answer, holds a
+    number or is the question once more.
     """
-    queries = list(dict.fromkeys(d.succeeded.queries)) if d.succeeded is not None else []
-    masked = [_masked(query, d) for query in queries]
-    if len(masked) > MOST_SEARCHES or not any(FOUND in query for query in masked[1:]):
-        return ""
-    if not all(content_words(_NAMES.sub("", query)) for query in masked):
-        return ""
-    kind = _LETTER.sub(GIVEN, _QUOTES.sub("", redact(d.kind_of_question, d.answers, d.question)))
-    return plan_sentence(sanitise(kind, 1000), masked)
+    for queries in d.ways:
+        masked = [_masked(query, d) for query in dict.fromkeys(queries)]
+        if len(masked) <= MOST_SEARCHES and any(FOUND in query for query in masked[1:]) and _say_more_than_a_name(masked):
+            kind = _LETTER.sub(GIVEN, _QUOTES.sub("", redact(d.kind_of_question, d.answers, d.question)))
+            return plan_sentence(sanitise(kind, 1000), masked)
+    return ""
 
 
 def plan_sentence(kind: str, searches: Sequence[str]) -> str:
     """Say which searches worked for a kind of question; names in both are `GIVEN` or `FOUND`."""
-    steps = ", then ".join(f'"{search}"' for search in searches)
+    steps = _THEN.join(f'"{search}"' for search in searches)
     return f'For "{kind}" these searches worked: {steps}.'
+
+
+def hops(plan: str) -> int:
+    """Return how many searches a plan has."""
+    return plan.count(_THEN) + 1 if plan else 0
+
+
+def _say_more_than_a_name(masked: Sequence[str]) -> bool:
+    return all(content_words(_NAMES.sub("", query)) for query in masked[masked[0] == GIVEN :])
 
 
 def _masked(query: str, d: Diagnosis) -> str:
@@ -61,9 +70,10 @@ def _masked(query: str, d: Diagnosis) -> str:
 
 
 def with_plans(patterns: Sequence[Entry], cases: Sequence[Entry]) -> list[Entry]:
-    """Return the E2 with the plan that most of their cases share at the end; of equally frequent ones, that of the title's case.
+    """Return the E2 with a plan of their cases at the end: of those for the kind of question in the title that most of them share.
 
-    An entry keeps its words where no case has a plan; they give way, sentence by sentence, where there is no room for both.
+    Where none is for that kind, that which most share. An entry keeps its words where no case has a plan; they give way, sentence
+    by sentence, where there is no room for both.
     """
     by_id = {case.id: case for case in cases}
     return [_with_plan(pattern, [by_id[child] for child in pattern.children]) for pattern in patterns]
@@ -72,4 +82,6 @@ def with_plans(patterns: Sequence[Entry], cases: Sequence[Entry]) -> list[Entry]
 def _with_plan(pattern: Entry, cases: Sequence[Entry]) -> Entry:
     quoted = sorted(cases, key=lambda case: case.title not in pattern.title)  # `most_common` is stable
     plans = most_common(tag.removeprefix(TAG) for case in quoted for tag in case.tags if tag.startswith(TAG))
+    title = _LETTER.sub(GIVEN, pattern.title)
+    plans.sort(key=lambda plan: plan.split('"')[1] not in title)
     return replace(pattern, description=fit_with(pattern.description, plans[0])) if plans else pattern

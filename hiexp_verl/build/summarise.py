@@ -175,16 +175,16 @@ def _over_supporters(
     return parents
 
 
-def main_shape(entry: Entry) -> str:
-    """Return the first shape among an entry's tags, or an empty string."""
-    return (tag_values([entry], "shape") or [""])[0]
+def main_shape(entry: Entry) -> tuple[str, ...]:
+    """Return what tells how a question is gone about: the first shape among an entry's tags, and the hops of its plan if it has one."""
+    return (*tag_values([entry], "shape")[:1], *tag_values([entry], "hops")[:1])
 
 
 def with_shape(vectors_E_D: Vectors, entries: Sequence[Entry]) -> Vectors:
     """Append the shape of the question as axes, so that a pair's cosine is the mean of title cosine and same shape (0 or 1).
 
-    Titles alone put "Are both from the same state?" beside "In what city is the company ...?": alike in topic, unlike in
-    how one goes about them.
+    Titles alone put "Are both from the same state?" beside "In what city is the company ...?", and two hops beside three: alike
+    in topic, unlike in how one goes about them.
     """
     shapes = [main_shape(entry) for entry in entries]
     axes = sorted(set(shapes))

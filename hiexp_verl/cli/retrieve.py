@@ -24,7 +24,9 @@ def run_retrieve(arguments: argparse.Namespace) -> int:
     from hiexp_verl.hek.locate import open_encoder
     from hiexp_verl.hek.retrieve import Retriever
     from hiexp_verl.hek.store import HEK
-    from hiexp_verl.types import LEVELS, to_json
+    from hiexp_verl.run.guide import LEVELS_OF
+    from hiexp_verl.run.lookup import way_of
+    from hiexp_verl.types import to_json
 
     if arguments.top_k < 1:
         raise HiExpError(f"--top-k must be at least 1, found {arguments.top_k}")
@@ -32,8 +34,11 @@ def run_retrieve(arguments: argparse.Namespace) -> int:
         raise HiExpError("the text is empty; give a question or a search query")
     hek = HEK.load(arguments.hek)
     retriever = Retriever(hek, open_encoder(hek, arguments.hek, arguments.encoder))
-    levels = (arguments.level,) if arguments.level else LEVELS
-    (hits,) = retriever.retrieve([arguments.text], levels=levels, top_k=arguments.top_k)
+    hits = []
+    for text, levels in ((arguments.text, LEVELS_OF["step"]), (way_of(arguments.text), LEVELS_OF["start"])):
+        wanted = [level for level in levels if arguments.level in (level, None)]
+        hits += retriever.retrieve([text], levels=wanted, top_k=arguments.top_k)[0]
+    hits = sorted(hits, key=lambda hit: -hit.score)[: arguments.top_k]
     text = "\n".join(f"{h.score:.3f}  {h.entry.level.upper()} {h.entry.id}  {h.entry.title}\n       {h.entry.description}" for h in hits)
     print_result(arguments.json, [{"score": h.score, **to_json(h.entry)} for h in hits], text or "nothing found")
     return 0

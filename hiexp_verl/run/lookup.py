@@ -1,14 +1,18 @@
 """Look experience up for concurrent episodes: one encoder call and one matrix product answer many of them."""
 
 import logging
+import re
 from dataclasses import dataclass
 
 import numpy as np
 
 from hiexp_verl.batching import MicroBatcher
+from hiexp_verl.build.mask import Masker
+from hiexp_verl.build.shape import asked_for
 from hiexp_verl.config import StartConfig, StepConfig
 from hiexp_verl.encoder import Vectors
 from hiexp_verl.hek.retrieve import Retriever
+from hiexp_verl.questions import without_instructions
 from hiexp_verl.run.control import drawn, levels_at, shuffled
 from hiexp_verl.run.guide import LEVELS_OF, Place
 from hiexp_verl.run.query_vectors import QueryVectors
@@ -50,6 +54,17 @@ class LookupFailed(Exception):
             logger.warning("a look-up of experience failed (%s: %s); from here on only counted", self.reason, self.detail)
 
 
+def way_of(question: str) -> str:
+    """Return the question without its names and without what it asks for: "What is the answer of the country whose capital is X?".
+
+    An encoder weighs both above how one gets to the answer, which is what patterns and strategies are about: asked for a currency,
+    it puts every other way to a currency before the same way to another fact.
+    """
+    text = without_instructions(question)
+    masked = Masker(text).mask(text)
+    return re.sub(rf"\b{re.escape(asked_for(masked))}\b", "answer", masked, count=1) or question
+
+
 class Lookup:
     """What a HEK has to say at each place, within its limits; calls are micro-batched.
 
@@ -59,7 +74,7 @@ class Lookup:
     def __init__(
         self, retriever: Retriever, start: StartConfig, step: StepConfig, control: str = "full", timeout: float = LOOKUP_SECONDS
     ) -> None:
-        # A question is encoded when it is looked up, and again when it is compared with those of the HEK: once is enough.
+        # A group's rollouts share their question, and a question is compared with those of the HEK too: once is enough.
         encoder = QueryVectors(retriever.encoder)
         self._retriever = Retriever(shuffled(retriever.hek) if control == "shuffled" else retriever.hek, encoder)
         self._control = control
@@ -87,7 +102,7 @@ class Lookup:
 
     def _answer(self, requests: list[ExperienceRequest]) -> list[list[Hit] | LookupFailed]:
         try:
-            queries_N_D = self._retriever.encoder.encode_queries([r.text for r in requests])
+            queries_N_D = self._retriever.encoder.encode_queries([way_of(r.text) if r.place == "start" else r.text for r in requests])
             own = self._own(requests)
         except Exception as error:  # whatever can ail a model; counted and told by who asked
             if len(requests) > 1:  # one text that the encoder cannot digest must not fail those that share its batch
