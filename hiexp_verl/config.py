@@ -16,6 +16,7 @@ class StartConfig:
     """E2 and E3 in the system prompt, once, matched to the question (paper: the top 5)."""
 
     top_k: int = 5
+    match: str = "way"  # way: to the question without its names and what it asks for (run.lookup) | question: to all of it, as in the paper
     min_score: float | None = None  # None: no threshold, as in the paper
     max_tokens: int = 448  # of the whole block; the lowest scores are dropped first
 
@@ -123,6 +124,7 @@ CHOICES = {
     "engine": ("bm25", "dense", "http"),
     "kind": ("default", "em", "f1", "cem"),
     "baseline": ("shared", "within-arm"),
+    "match": ("way", "question"),
     **dict.fromkeys(("reward", "length", "entropy", "searches", "repeats", "gradient"), ("off", "warn", "stop")),
 }
 AT_LEAST: dict[str, float] = {

@@ -37,10 +37,11 @@ def fit_with(description: str, sentence: str) -> str:
 
     Unchanged where the sentence alone is too long.
     """
-    if len(sentence) > MAX_DESCRIPTION_CHARS:
+    room = MAX_DESCRIPTION_CHARS - len(sentence) - 1
+    if room < -1:
         return description
-    kept = _fit(description, max(MAX_DESCRIPTION_CHARS - len(sentence) - 1, 0))
-    return f"{kept} {sentence}" if kept.endswith(".") and not kept.endswith("...") else sentence
+    kept = description if len(description) <= room else description[: description.rfind(". ", 0, max(room, 0) + 1) + 1]
+    return f"{kept} {sentence}".strip()
 
 
 def most_common(values: Iterable[str]) -> list[str]:

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from hiexp_verl.build.diagnose import Diagnosis
 from hiexp_verl.build.draft import Draft
@@ -85,8 +86,7 @@ def merge(entries: Sequence[Entry], encoder: Encoder, title_cosine: float, descr
     kept: list[Entry] = []
     for row, entry in enumerate(entries):
         same_title_K = kept_titles_E_D[: len(kept)] @ titles_E_D[row] >= title_cosine
-        same_hops_K = np.array([tag_values([one], "hops")[:1] == tag_values([entry], "hops")[:1] for one in kept], dtype=bool)
-        close_K = same_hops_K & same_title_K & (kept_descriptions_E_D[: len(kept)] @ descriptions_E_D[row] >= description_cosine)
+        close_K = same_hops(kept, entry) & same_title_K & (kept_descriptions_E_D[: len(kept)] @ descriptions_E_D[row] >= description_cosine)
         if close_K.any():
             twin = int(np.argmax(close_K))
             kept[twin] = united(kept[twin], entry)
@@ -94,6 +94,12 @@ def merge(entries: Sequence[Entry], encoder: Encoder, title_cosine: float, descr
             kept_titles_E_D[len(kept)], kept_descriptions_E_D[len(kept)] = titles_E_D[row], descriptions_E_D[row]
             kept.append(entry)
     return kept
+
+
+def same_hops(entries: Sequence[Entry], entry: Entry) -> NDArray[np.bool_]:
+    """Return for each of the entries whether its plan has as many searches as that of `entry`; also where neither has one."""
+    hops = tag_values([entry], "hops")[:1]
+    return np.array([tag_values([each], "hops")[:1] == hops for each in entries], dtype=bool)
 
 
 def number(entries: Sequence[Entry], level: Level) -> list[Entry]:

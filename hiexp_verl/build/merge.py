@@ -13,7 +13,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from hiexp_verl.build.entries import number, united
+from hiexp_verl.build.entries import number, same_hops, united
 from hiexp_verl.build.pipeline import BuildConfig
 from hiexp_verl.build.prefix import with_own_ids
 from hiexp_verl.encoder import Encoder, Vectors
@@ -84,7 +84,7 @@ def _twins(a: tuple[list[Entry], Vectors], b: tuple[list[Entry], Vectors], level
     twin_of: dict[int, int] = {}
     for row in range(len(of_b)):
         title_A, description_A = titles_A_D @ titles_B_D[row], descriptions_A_D @ descriptions_B_D[row]
-        close_A = (title_A >= title_cosine) & (description_A >= description_cosine)
+        close_A = (title_A >= title_cosine) & (description_A >= description_cosine) & same_hops(of_a, of_b[row])
         if close_A.any():
             twin_of[row] = int(np.argmax(np.where(close_A, title_A + description_A, -np.inf)))
     return twin_of

@@ -23,7 +23,7 @@ class Budgets:
     step: StepConfig = field(default_factory=StepConfig)
 
     def told(self) -> dict[str, Any]:
-        """Return every limit by its dotted name."""
+        """Return every setting by its dotted name."""
         return {f"{place}.{name}": value for place, block in asdict(self).items() for name, value in block.items()}
 
 

@@ -78,6 +78,7 @@ class Lookup:
         encoder = QueryVectors(retriever.encoder)
         self._retriever = Retriever(shuffled(retriever.hek) if control == "shuffled" else retriever.hek, encoder)
         self._control = control
+        self._by_way = start.match == "way"
         calibrated = retriever.hek.header.thresholds.get("step_min_score")
         self.top_k: dict[Place, int] = {"start": start.top_k, "step": step.top_k}
         self.min_score: dict[Place, float | None] = {
@@ -102,7 +103,7 @@ class Lookup:
 
     def _answer(self, requests: list[ExperienceRequest]) -> list[list[Hit] | LookupFailed]:
         try:
-            queries_N_D = self._retriever.encoder.encode_queries([way_of(r.text) if r.place == "start" else r.text for r in requests])
+            queries_N_D = self._retriever.encoder.encode_queries([self._text_of(r) for r in requests])
             own = self._own(requests)
         except Exception as error:  # whatever can ail a model; counted and told by who asked
             if len(requests) > 1:  # one text that the encoder cannot digest must not fail those that share its batch
@@ -111,6 +112,9 @@ class Lookup:
         hits = self._find(requests, queries_N_D, own)
         broken = LookupFailed("no direction in the vector", "NaN, infinity or nothing but zeros: the encoder is broken")
         return [found if np.isfinite(query_D).all() and query_D.any() else broken for found, query_D in zip(hits, queries_N_D, strict=True)]
+
+    def _text_of(self, request: ExperienceRequest) -> str:
+        return way_of(request.text) if self._by_way and request.place == "start" else request.text
 
     def _find(self, requests: list[ExperienceRequest], queries_N_D: Vectors, own: list[frozenset[str] | None]) -> list[list[Hit]]:
         answers: list[list[Hit]] = [[] for _ in requests]
