@@ -136,6 +136,7 @@ def build(out: Path, data: Path, policy: Path) -> Path:
     return hek
 
 
+SHOWN = ("start.top_k=3", "start.max_tokens=288")  # half the tokens of the defaults, and as many right answers before RL
 EPISODES = ("--max-tokens", "96", "--max-searches", "3", "--top-k", "2", "--max-words", "32")
 
 
@@ -150,9 +151,8 @@ def one_run(folder: Path, algorithm: str, control: str, seed: int, data: Path, p
     questions = (data / "learn.jsonl", data / "check.jsonl")
     overrides = [
         *run_overrides(folder, control, hek, data / "corpus.jsonl", questions, policy, seed, steps),
-        "hiexp.start.top_k=5",  # these two are the defaults, which `hiexp eval` takes for the runs without experience
-        "hiexp.start.max_tokens=448",
-        "data.max_prompt_length=640",  # with room for them
+        *(f"hiexp.{each}" for each in SHOWN),
+        "data.max_prompt_length=640",  # with room for it
         "actor_rollout_ref.rollout.max_model_len=1408",
         f"data.seed={seed}",
         "data.train_batch_size=4",
@@ -165,7 +165,7 @@ def one_run(folder: Path, algorithm: str, control: str, seed: int, data: Path, p
     ]
     train(RECIPE, algorithm, overrides, folder, steps)
     played = ["--questions", str(data / "check.jsonl"), "--corpus", str(data / "corpus.jsonl"), "--hek", str(hek), *EPISODES]
-    evaluated = ["--model", str(folder / "checkpoints"), "--arms", "base,hek,shuffled", "--out", str(folder / "eval")]
+    evaluated = ["--model", str(folder / "checkpoints"), "--arms", "base,hek,shuffled", "--set", *SHOWN, "--out", str(folder / "eval")]
     run("-m", "hiexp_verl.cli", "eval", *played, *evaluated)
     for weights in (folder / "checkpoints").glob("global_step_*/actor"):
         shutil.rmtree(weights)  # half a GiB each; our state stays, for the report
