@@ -29,9 +29,11 @@ from benchmarks import _machine
 from benchmarks._results import RESULTS, same_settings, table
 from hiexp_verl.assets import fetch
 from hiexp_verl.factbook.sets import write_factbook
+from hiexp_verl.hek.store import HEK
 from hiexp_verl.jsonl import atomic_writer, read_jsonl, read_questions, write_jsonl
 from hiexp_verl.report.charts import mean_and_band
 from hiexp_verl.run.eval_table import ALL, BASE, table_of
+from hiexp_verl.run.policy import identify
 from hiexp_verl.types import Question
 
 RECIPE = Path(__file__).parents[1] / "recipes" / "cpu_demo"
@@ -65,22 +67,27 @@ def main() -> None:
     parser.add_argument("--warm-start", type=int, default=160, help="transcripts (default 160: enough to learn to read experience)")
     parser.add_argument("--questions", type=int, default=80, help="for rollouts and training (default 80)")
     parser.add_argument("--validation", type=int, default=64, help="questions about other countries (default 64)")
+    parser.add_argument("--add", action="store_true", help="keep the runs that benchmarks/results has and this folder does not")
     parser.add_argument("--out", type=Path, default=Path("outputs/effect_rl"))
     arguments = parser.parse_args()
     machine, out = _machine.facts(), arguments.out.resolve()
-    same_settings(out, {key: value for key, value in vars(arguments).items() if key not in ("out", "seeds", "algorithms")})
+    settings = {key: value for key, value in vars(arguments).items() if key not in ("out", "add", "seeds", "algorithms")}
+    same_settings(out, settings)
+    runs = published(settings) if arguments.add else {}
     data = write_data(out / "data", arguments)
     policy = warm_start(out / "warm_start", data, arguments.warm_start)
     hek = build(out, data, policy)
     families = {q.id: q.meta["family"] for q in read_questions(data / "check.jsonl")}
-    runs = []
+    made = {**settings, "policy": identify(str(policy)), "hek": HEK.load(hek).content_hash()}
+    made |= {key: machine[key] for key in ("commit", "date", "cpu")}
     for seed in arguments.seeds:
         for algorithm in arguments.algorithms:
             for control in CONTROLS:
                 folder = out / f"{algorithm}-{control}-{seed}"
-                one_run(folder, algorithm, control, seed, data, policy, hek, arguments.steps, arguments.lr)
-                runs.append(read_run(folder))
-                write(machine, vars(arguments), runs, families)
+                what = {"algorithm": algorithm, "control": control, "seed": seed}
+                one_run(folder, {**what, **made}, data, policy, hek)
+                runs[algorithm, control, seed] = read_run(folder)
+                write(machine, settings, [runs[key] for key in sorted(runs)], families)
 
 
 def write_data(folder: Path, arguments: argparse.Namespace) -> Path:
@@ -140,11 +147,12 @@ SHOWN = ("start.top_k=3", "start.max_tokens=288")  # half the tokens of the defa
 EPISODES = ("--max-tokens", "96", "--max-searches", "3", "--top-k", "2", "--max-words", "32")
 
 
-def one_run(folder: Path, algorithm: str, control: str, seed: int, data: Path, policy: Path, hek: Path, steps: int, lr: float) -> None:
-    """Train once and evaluate what came out; the folder keeps the metrics, the episodes and the evaluation."""
+def one_run(folder: Path, what: Mapping[str, Any], data: Path, policy: Path, hek: Path) -> None:
+    """Train once and evaluate what came out; the folder keeps what it was, the metrics, the episodes and the evaluation."""
     done = folder / "done.json"
     if done.is_file():
         return
+    control, seed, steps = what["control"], what["seed"], what["steps"]
     print(f"\n== {folder.name}: {steps} steps", flush=True)
     shutil.rmtree(folder, ignore_errors=True)  # half a run is none
     folder.mkdir(parents=True)
@@ -158,19 +166,30 @@ def one_run(folder: Path, algorithm: str, control: str, seed: int, data: Path, p
         "data.train_batch_size=4",
         "actor_rollout_ref.model.enable_gradient_checkpointing=false",  # a quarter of the update's time, and memory is no matter
         "actor_rollout_ref.actor.ppo_mini_batch_size=4",
-        f"actor_rollout_ref.actor.optim.lr={lr}",
+        f"actor_rollout_ref.actor.optim.lr={what['lr']}",
         "actor_rollout_ref.rollout.n=4",
         f"trainer.test_freq={max(1, steps // 2)}",
         "trainer.val_before_train=true",
     ]
-    train(RECIPE, algorithm, overrides, folder, steps)
+    train(RECIPE, what["algorithm"], overrides, folder, steps)
     played = ["--questions", str(data / "check.jsonl"), "--corpus", str(data / "corpus.jsonl"), "--hek", str(hek), *EPISODES]
     evaluated = ["--model", str(folder / "checkpoints"), "--arms", "base,hek,shuffled", "--set", *SHOWN, "--out", str(folder / "eval")]
     run("-m", "hiexp_verl.cli", "eval", *played, *evaluated)
     for weights in (folder / "checkpoints").glob("global_step_*/actor"):
         shutil.rmtree(weights)  # half a GiB each; our state stays, for the report
     with atomic_writer(done) as file:
-        file.write(json.dumps({"algorithm": algorithm, "control": control, "seed": seed, "steps": steps, "lr": lr}) + "\n")
+        file.write(json.dumps(what) + "\n")
+
+
+def published(settings: Mapping[str, Any]) -> dict[tuple[str, str, int], dict[str, Any]]:
+    """Return the runs with these settings that the results hold, by algorithm, control and seed."""
+    kept = json.loads((RESULTS / "effect_rl.json").read_text(encoding="utf-8"))["runs"]
+    runs = {(r["algorithm"], r["control"], r["seed"]): r | {"rows": []} for r in kept if settings.items() <= r.items()}
+    with gzip.open(RESULTS / "effect_rl.rows.jsonl.gz", "rt", encoding="utf-8") as file:
+        for row in map(json.loads, file):
+            if (key := (row.pop("algorithm"), row.pop("control"), row["seed"])) in runs:
+                runs[key]["rows"].append(row)
+    return runs
 
 
 def read_run(folder: Path) -> dict[str, Any]:
@@ -188,13 +207,11 @@ def run(*command: str) -> None:
 
 def write(machine: dict[str, Any], settings: dict[str, Any], runs: Sequence[dict[str, Any]], families: Mapping[str, str]) -> None:
     """Write the curves, their plot, the rows, and two tables: how training went, and what it led to."""
-    wanted = len(settings["seeds"]) * len(settings["algorithms"]) * len(CONTROLS)
     arms: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for r in runs:
         arms.setdefault((r["algorithm"], r["control"]), []).append(r)
     outcome = outcomes(runs, families)
     with atomic_writer(RESULTS / "effect_rl.json") as file:
-        settings = {key: value for key, value in settings.items() if key != "out"}
         kept = [{key: value for key, value in r.items() if key != "rows"} for r in runs]
         file.write(json.dumps({"machine": machine, "settings": settings, "outcome": outcome, "runs": kept}, indent=1) + "\n")
     with gzip.GzipFile(RESULTS / "effect_rl.rows.jsonl.gz", "wb", mtime=0) as file:
@@ -207,7 +224,10 @@ def write(machine: dict[str, Any], settings: dict[str, Any], runs: Sequence[dict
         "",
         *_machine.as_lines(machine),
         "",
-        f"{len(runs)} of {wanted} runs.",
+        f"{len(runs)} runs of {settings['steps']} steps of 16 episodes. The HEK is made of {settings['questions'] * 8} episodes of the",
+        "policy that they start from, which are in no run's tokens.",
+        "",
+        *made_at(runs),
         "",
         *training_table(arms),
         "",
@@ -221,6 +241,18 @@ def write(machine: dict[str, Any], settings: dict[str, Any], runs: Sequence[dict
     lines += ["its mean over seeds; intervals and p are of questions, paired, against the policy trained and played without experience."]
     with atomic_writer(RESULTS / "effect_rl.md") as file:
         file.write("\n".join([*lines, "", "![curves](effect_rl.svg)", ""]))
+
+
+def made_at(runs: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return a line for each commit and warm start: runs of another day start from a policy and a HEK of their own."""
+    groups: dict[tuple[str, ...], list[str]] = {}
+    for r in runs:
+        made = (r["commit"], r["date"], r["cpu"], r["policy"][:12], r["hek"][:12])
+        groups.setdefault(made, []).append(f"{r['algorithm']} {r['control']} {r['seed']}")
+    return [
+        f"- {', '.join(names)}: commit {commit}, {date}, {cpu}; policy {policy}, HEK {hek}"
+        for (commit, date, cpu, policy, hek), names in groups.items()
+    ]
 
 
 def training_table(arms: dict[tuple[str, str], list[dict[str, Any]]]) -> list[str]:
