@@ -69,7 +69,7 @@ class Diagnosis:
     succeeded: Side | None  # None for a question without successes
     masker: Masker
     evidence: tuple[Evidence, ...]  # where one can see it
-    ways: tuple[tuple[str, ...], ...] = ()  # the queries of each success: those that saw an answer first, the fewest first
+    ways: tuple[tuple[str, ...], ...]  # the queries of each success: those that saw an answer first, the fewest first
 
     @cached_property
     def kind_of_question(self) -> str:
@@ -81,9 +81,10 @@ def diagnose(contrast: Contrast, most: int = 2) -> list[Diagnosis]:
     """Return at most `most` diagnoses with different findings, the most frequent finding first."""
     documents = [search.documents for t in (*contrast.successes, *contrast.failures) for search in searches(t.messages)]
     masker = Masker(contrast.question, documents, contrast.telling)
+    ways = _ways(contrast)
     by_finding: dict[Finding, list[Diagnosis]] = {}
     for failure in contrast.failures:
-        found = _diagnose_pair(contrast, failure, _model_success(contrast, failure), masker)
+        found = _diagnose_pair(contrast, failure, _model_success(contrast, failure), masker, ways)
         by_finding.setdefault(found.finding, []).append(found)
     # sorted() is stable: equally frequent findings keep their order of appearance.
     groups = sorted(by_finding.values(), key=len, reverse=True)
@@ -105,7 +106,9 @@ def _model_success(contrast: Contrast, failure: Trajectory) -> Trajectory | None
     return min(contrast.successes, key=order, default=None)
 
 
-def _diagnose_pair(contrast: Contrast, failure: Trajectory, success: Trajectory | None, masker: Masker) -> Diagnosis:
+def _diagnose_pair(
+    contrast: Contrast, failure: Trajectory, success: Trajectory | None, masker: Masker, ways: tuple[tuple[str, ...], ...]
+) -> Diagnosis:
     failed = _side(failure, contrast, masker)
     succeeded = _side(success, contrast, masker) if success is not None else None
     names = _names(contrast, masker)
@@ -129,7 +132,7 @@ def _diagnose_pair(contrast: Contrast, failure: Trajectory, success: Trajectory 
         succeeded=succeeded,
         masker=masker,
         evidence=evidence_of(failure, success, part_at, contrast),
-        ways=_ways(contrast),
+        ways=ways,
     )
 
 
@@ -176,9 +179,8 @@ def _saw(made: Sequence[Search], answers: Sequence[str]) -> bool | None:
 
 
 def _ways(contrast: Contrast) -> tuple[tuple[str, ...], ...]:
-    made = sorted(
-        (searches(success.messages) for success in contrast.successes), key=lambda m: (_saw(m, contrast.answers) is False, len(m))
-    )
+    made = [searches(success.messages) for success in contrast.successes]
+    made.sort(key=lambda each: (_saw(each, contrast.answers) is False, len(each)))
     return tuple(tuple(search.query for search in each) for each in made)
 
 

@@ -83,23 +83,26 @@ def merge(entries: Sequence[Entry], encoder: Encoder, title_cosine: float, descr
     descriptions_E_D = encoder.encode_passages([entry.description for entry in entries])
     # Rows of what is kept stay packed at the front, so that each comparison is one product without a copy.
     kept_titles_E_D, kept_descriptions_E_D = np.empty_like(titles_E_D), np.empty_like(descriptions_E_D)
+    hops_E = hops_of(entries)
+    kept_hops_E = np.empty_like(hops_E)
     kept: list[Entry] = []
     for row, entry in enumerate(entries):
         same_title_K = kept_titles_E_D[: len(kept)] @ titles_E_D[row] >= title_cosine
-        close_K = same_hops(kept, entry) & same_title_K & (kept_descriptions_E_D[: len(kept)] @ descriptions_E_D[row] >= description_cosine)
+        close_K = same_title_K & (kept_descriptions_E_D[: len(kept)] @ descriptions_E_D[row] >= description_cosine)
+        close_K &= kept_hops_E[: len(kept)] == hops_E[row]
         if close_K.any():
             twin = int(np.argmax(close_K))
             kept[twin] = united(kept[twin], entry)
         else:
             kept_titles_E_D[len(kept)], kept_descriptions_E_D[len(kept)] = titles_E_D[row], descriptions_E_D[row]
+            kept_hops_E[len(kept)] = hops_E[row]
             kept.append(entry)
     return kept
 
 
-def same_hops(entries: Sequence[Entry], entry: Entry) -> NDArray[np.bool_]:
-    """Return for each of the entries whether its plan has as many searches as that of `entry`; also where neither has one."""
-    hops = tag_values([entry], "hops")[:1]
-    return np.array([tag_values([each], "hops")[:1] == hops for each in entries], dtype=bool)
+def hops_of(entries: Sequence[Entry]) -> NDArray[np.int64]:
+    """Return how many searches the plan of each entry has, (E,); 0 where it has none."""
+    return np.array([int((tag_values([entry], "hops") or ["0"])[0]) for entry in entries], dtype=np.int64)
 
 
 def number(entries: Sequence[Entry], level: Level) -> list[Entry]:

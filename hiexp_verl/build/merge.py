@@ -13,7 +13,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from hiexp_verl.build.entries import number, same_hops, united
+from hiexp_verl.build.entries import hops_of, number, united
 from hiexp_verl.build.pipeline import BuildConfig
 from hiexp_verl.build.prefix import with_own_ids
 from hiexp_verl.encoder import Encoder, Vectors
@@ -81,10 +81,11 @@ def _twins(a: tuple[list[Entry], Vectors], b: tuple[list[Entry], Vectors], level
     }[level]
     descriptions_A_D = encoder.encode_passages([entry.description for entry in of_a])
     descriptions_B_D = encoder.encode_passages([entry.description for entry in of_b])
+    hops_A, hops_B = hops_of(of_a), hops_of(of_b)
     twin_of: dict[int, int] = {}
     for row in range(len(of_b)):
         title_A, description_A = titles_A_D @ titles_B_D[row], descriptions_A_D @ descriptions_B_D[row]
-        close_A = (title_A >= title_cosine) & (description_A >= description_cosine) & same_hops(of_a, of_b[row])
+        close_A = (title_A >= title_cosine) & (description_A >= description_cosine) & (hops_A == hops_B[row])
         if close_A.any():
             twin_of[row] = int(np.argmax(np.where(close_A, title_A + description_A, -np.inf)))
     return twin_of
