@@ -53,6 +53,11 @@ def test_the_first_search_may_look_up_the_name_that_is_given():
     assert '"...", then "capital of the name found"' in plan_of(diagnosis("Noshak", "capital of Afghanistan"))
 
 
+def test_what_is_asked_twice_counts_once():
+    twice = diagnosis("Noshak highest point country", "capital of Afghanistan", "the capital of Afghanistan", "capital Afghanistan")
+    assert plan_of(twice) == plan_of(diagnosis("Noshak highest point country", "capital of Afghanistan"))
+
+
 def test_of_several_successes_the_plan_is_of_the_one_that_saw_the_answer_in_the_fewest_searches():
     seen = "Doc 1(Title: Kabul) Kabul is the capital of Afghanistan."
     detour = episode(("Noshak highest point country", ""), ("Afghanistan region", ""), ("capital of Afghanistan", seen), number=1)

@@ -11,7 +11,7 @@ from dataclasses import replace
 from hiexp_verl.build.diagnose import Diagnosis
 from hiexp_verl.build.draft import fit_with, most_common
 from hiexp_verl.build.mask import redact
-from hiexp_verl.queries import content_words
+from hiexp_verl.queries import content_words, same_query
 from hiexp_verl.scoring import normalise
 from hiexp_verl.text import sanitise
 from hiexp_verl.types import Entry
@@ -29,12 +29,15 @@ _QUOTES = re.compile('["\u201c\u201d]')
 def plan_of(d: Diagnosis) -> str:
     """Return a sentence with the kind of question and the searches of a success, or "" where none is a plan for other questions.
 
-    Of several plans the one with the fewest searches. Searches are a plan when a later one goes on from a name that an earlier
-    one found, each says more than a name (but the first, which may look up the one given), and none tells the answer, holds a
-    number or is the question once more.
+    Of several plans the one with the fewest searches; what was asked twice counts once. Searches are a plan when a later one goes
+    on from a name that an earlier one found, each says more than a name (but the first, which may look up the one given), and none
+    tells the answer, holds a number or is the question once more.
     """
     for queries in d.ways:
-        masked = [_masked(query, d) for query in dict.fromkeys(queries)]
+        masked: list[str] = []
+        for query in (_masked(query, d) for query in queries):
+            if not any(query == earlier or same_query(query, earlier) for earlier in masked):
+                masked.append(query)
         if len(masked) <= MOST_SEARCHES and any(FOUND in query for query in masked[1:]) and _say_more_than_a_name(masked):
             kind = _LETTER.sub(GIVEN, _QUOTES.sub("", redact(d.kind_of_question, d.answers, d.question)))
             return plan_sentence(sanitise(kind, 1000), masked)
