@@ -278,20 +278,26 @@ def steps_within(tokens: Sequence[Sequence[float]], budget: float) -> int:
 
 
 def outcomes(runs: Sequence[dict[str, Any]], families: Mapping[str, str]) -> list[dict[str, Any]]:
-    """Return `hiexp eval`'s lines for each algorithm, for all questions and by what the warm start knew: all arms against neither."""
+    """Return `hiexp eval`'s lines for each algorithm, for all questions and by what the warm start knew: all arms against neither.
+
+    Of seeds that were run with every control; half a pair compares with nothing.
+    """
+    done = {(r["algorithm"], r["control"], r["seed"]) for r in runs}
+    runs = [r for r in runs if all((r["algorithm"], control, r["seed"]) in done for control in CONTROLS)]
     rows = [
         row | {"dataset": f"{r['algorithm']}, {part}", "seed": r["seed"], "arm": _arm(r["control"], row["arm"])}
         for r in runs
         for row in r["rows"]
         for part in ("all", "of the warm start" if families[row["id"]] in KNOWN else "to be discovered")
     ]
-    lines = [line for line in table_of(rows) if line["dataset"] != ALL]
+    datasets = sorted({row["dataset"] for row in rows})  # one at a time: they need not have the same seeds
+    lines = [line for name in datasets for line in table_of([row for row in rows if row["dataset"] == name]) if line["dataset"] != ALL]
     for line in lines:  # trainings differ more than questions do: show each
         of = [row for row in rows if (row["dataset"], row["arm"]) == (line["dataset"], line["arm"])]
         line["by_seed"] = [
             statistics.fmean(row["cem"] for row in of if row["seed"] == seed) for seed in sorted({row["seed"] for row in of})
         ]
-    return sorted(lines, key=lambda line: line["dataset"])
+    return lines
 
 
 def _arm(control: str, arm: str) -> str:

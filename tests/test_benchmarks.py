@@ -173,3 +173,17 @@ def smoke(folder, name):
     assert found["claims"] and all(claim["ours"] > 0 and claim["theirs"] > 0 for claim in found["claims"])
     assert {path.name for path in folder.iterdir()} == {f"{name}.{end}" for end in ("json", "md", "svg")}
     return found
+
+
+def test_the_effect_by_rl_compares_only_the_seeds_that_were_run_with_every_control():
+    from benchmarks.effect_rl import outcomes
+
+    families = {"known": "capital > currency", "new": "only neighbour > currency"}
+    rows = [{"id": id, "arm": arm, "cem": float(arm == "hek"), "searches": 2} for id in families for arm in ("base", "hek")]
+    rows = [row | dict.fromkeys(("em", "f1", "format", "tokens", "seconds"), 1.0) | {"shown": []} for row in rows]
+    done = [("grpo", "none", 0), ("grpo", "full", 0), ("grpo", "none", 1), ("gspo", "none", 0)]
+    runs = [{"algorithm": algorithm, "control": control, "seed": seed, "rows": rows} for algorithm, control, seed in done]
+    lines = outcomes(runs, families)
+    assert {line["dataset"] for line in lines} == {"grpo, all", "grpo, of the warm start", "grpo, to be discovered"}
+    every = {line["arm"]: (line["cem"], line["by_seed"]) for line in lines if line["dataset"] == "grpo, all"}
+    assert every == {"base": (0.0, [0.0]), "none, hek": (1.0, [1.0]), "full, base": (0.0, [0.0]), "full, hek": (1.0, [1.0])}
