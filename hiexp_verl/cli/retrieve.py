@@ -26,7 +26,7 @@ def run_retrieve(arguments: argparse.Namespace) -> int:
     from hiexp_verl.hek.store import HEK
     from hiexp_verl.run.guide import LEVELS_OF
     from hiexp_verl.run.lookup import way_of
-    from hiexp_verl.types import to_json
+    from hiexp_verl.types import Level, to_json
 
     if arguments.top_k < 1:
         raise HiExpError(f"--top-k must be at least 1, found {arguments.top_k}")
@@ -36,7 +36,7 @@ def run_retrieve(arguments: argparse.Namespace) -> int:
     retriever = Retriever(hek, open_encoder(hek, arguments.hek, arguments.encoder))
     hits = []
     for text, levels in ((arguments.text, LEVELS_OF["step"]), (way_of(arguments.text), LEVELS_OF["start"])):
-        wanted = [level for level in levels if arguments.level in (level, None)]
+        wanted: list[Level] = [level for level in levels if arguments.level in (level, None)]
         hits += retriever.retrieve([text], levels=wanted, top_k=arguments.top_k)[0]
     hits = sorted(hits, key=lambda hit: -hit.score)[: arguments.top_k]
     text = "\n".join(f"{h.score:.3f}  {h.entry.level.upper()} {h.entry.id}  {h.entry.title}\n       {h.entry.description}" for h in hits)
