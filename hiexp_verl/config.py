@@ -23,11 +23,12 @@ class StartConfig:
 
 @dataclass(frozen=True)
 class StepConfig:
-    """E1 after the documents of a search call, matched to the query (paper: the top 1 at cosine 0.8 or more)."""
+    """E1 with the documents of a search call, matched to the query (paper: the top 1 at cosine 0.8 or more)."""
 
     top_k: int = 1
     min_score: float | None = None  # None: what the HEK was calibrated to, since 0.8 means nothing without the encoder
     max_tokens: int = 96
+    position: str = "after"  # after | before the documents: a policy that was not trained on E1 takes what it reads last for its task
 
 
 @dataclass(frozen=True)
@@ -125,6 +126,7 @@ CHOICES = {
     "kind": ("default", "em", "f1", "cem"),
     "baseline": ("shared", "within-arm"),
     "match": ("way", "question"),
+    "position": ("after", "before"),
     **dict.fromkeys(("reward", "length", "entropy", "searches", "repeats", "gradient"), ("off", "warn", "stop")),
 }
 AT_LEAST: dict[str, float] = {

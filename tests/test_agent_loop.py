@@ -122,13 +122,15 @@ def test_strategies_enter_the_system_prompt_and_cases_the_tool_response(paths, t
     assert [m["role"] for m in record["messages"]] == ["system", "user", "assistant", "tool", "assistant", "tool", "assistant"]
 
 
-def test_documents_are_cut_never_experience(paths, tokenizer):
+@pytest.mark.parametrize("position", ["after", "before"])
+def test_documents_are_cut_never_experience(paths, tokenizer, position):
     turns = ["<search> Paris capital of France highest point </search>", "<answer> Paris </answer>"]
     limit = "actor_rollout_ref.rollout.multi_turn.max_tool_response_length=60"
-    output, _ = run(HiExpAgentLoop, config_of(paths, "search_tags", limit), tokenizer, turns)
+    output, _ = run(HiExpAgentLoop, config_of(paths, "search_tags", limit, f"hiexp.step.position={position}"), tokenizer, turns)
     text = tokenizer.decode(output.response_ids)
     assert "...(truncated)" in text
-    assert "<experience>\n- Search for the mountain first, then for its country.\n</experience>" in text
+    block = "<experience>\n- Search for the mountain first, then for its country.\n</experience>"
+    assert (f"{block}\n<information>" in text, f"\n{block}<|im_end|>" in text) == (position == "before", position == "after")
 
 
 def test_no_entry_is_shown_twice_in_an_episode(paths, tokenizer):
@@ -386,9 +388,10 @@ def test_sessions_of_a_stratified_group_see_different_levels_in_training_alone(p
         assert record["arm"] == (["none", "start", "step", "all"][session] if split == "train" else "all")
 
 
+@pytest.mark.parametrize("position", ["after", "before"])
 @pytest.mark.parametrize("dialect", ["search_tags", "hermes"])
-def test_a_stripped_rollout_is_the_one_without_experience_token_for_token(paths, tokenizer, dialect):
-    always = ["hiexp.step.min_score=-1.0", "hiexp.group.strip=true"]
+def test_a_stripped_rollout_is_the_one_without_experience_token_for_token(paths, tokenizer, dialect, position):
+    always = ["hiexp.step.min_score=-1.0", "hiexp.group.strip=true", f"hiexp.step.position={position}"]
     paths["hek"] = write_hek(paths["root"] / "two", "Name the country.")
     guided, server = run(HiExpAgentLoop, config_of(paths, dialect, *always), tokenizer, TURNS[dialect])
     plain, plain_server = run(HiExpAgentLoop, config_of(paths, dialect, "hiexp.control=none"), tokenizer, TURNS[dialect])

@@ -27,15 +27,16 @@ from tests.verl_fixtures import RecitingServer, agent_loop, play, tiny_tokenizer
 GOLDEN = Path(__file__).parent / "golden" / "transcripts"
 
 
+@pytest.mark.parametrize("position", ["after", "before"])
 @pytest.mark.parametrize("control", ["full", "none", "start-only", "step-only", "shuffled"])
 @pytest.mark.parametrize("dialect", ["search_tags", "hermes"])
-def test_an_episode_in_training_and_one_in_evaluation_have_the_same_messages(tmp_path, dialect, control):
+def test_an_episode_in_training_and_one_in_evaluation_have_the_same_messages(tmp_path, dialect, control, position):
     paths = {"corpus": write_corpus(tmp_path / "corpus.jsonl"), "hek": write_hek(tmp_path / "hek", "Look for the country first.")}
-    trained, shown_in_training = in_training(paths, dialect, control)
-    evaluated, shown_in_evaluation = in_evaluation(paths, dialect, control)
+    trained, shown_in_training = in_training(paths, dialect, control, position)
+    evaluated, shown_in_evaluation = in_evaluation(paths, dialect, control, position)
     assert trained == evaluated
     assert shown_in_training == shown_in_evaluation
-    if control == "full":
+    if (control, position) == ("full", "after"):
         file = GOLDEN / f"{dialect}.json"
         if os.environ.get("HIEXP_WRITE_GOLDEN"):
             file.parent.mkdir(exist_ok=True)
@@ -44,17 +45,16 @@ def test_an_episode_in_training_and_one_in_evaluation_have_the_same_messages(tmp
         assert sum("Search for the mountain first" in m["content"] for m in trained) == 1, "the case is shown, once"
 
 
-def in_training(paths, dialect, control):
+def in_training(paths, dialect, control, position):
     tokenizer = tiny_tokenizer()
-    loop = agent_loop(
-        HiExpAgentLoop, config_of(paths, dialect, f"hiexp.control={control}"), RecitingServer(tokenizer, TURNS[dialect]), tokenizer
-    )
+    config = config_of(paths, dialect, f"hiexp.control={control}", f"hiexp.step.position={position}")
+    loop = agent_loop(HiExpAgentLoop, config, RecitingServer(tokenizer, TURNS[dialect]), tokenizer)
     row = {"raw_prompt": first_messages(QUESTION, dialect), "extra_info": {"question_id": "q", "question": QUESTION}}
     record = play(loop, **row, session_id=0, global_steps=1).extra_fields["hiexp"]
     return record["messages"], record["shown"]
 
 
-def in_evaluation(paths, dialect, control):
+def in_evaluation(paths, dialect, control, position):
     tokenizer = tiny_tokenizer()
     trained_with = settings_of(config_of(paths, dialect))
     search = trained_with.search
@@ -68,7 +68,7 @@ def in_evaluation(paths, dialect, control):
     experience = None
     if control != "none":
         retriever = Retriever(HEK.load(paths["hek"]), load_encoder("hash:256"))
-        experience = Experience(retriever, StartConfig(), StepConfig(), control=control, count_tokens=count)
+        experience = Experience(retriever, StartConfig(), StepConfig(position=position), control=control, count_tokens=count)
     asked = Question("q", QUESTION, ("Kabul",))
     played = asyncio.run(episode(asked, Reciting(TURNS[dialect]), BM25Search(read_corpus(paths["corpus"])), settings, experience))
     return list(played.messages), played.extra["shown"]

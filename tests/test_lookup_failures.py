@@ -126,13 +126,13 @@ def test_a_rollout_goes_on_without_counts_warns_once_and_gives_up_after_a_row(ca
 
     async def play():
         for _ in range(MAX_FAILURES_IN_A_ROW - 1):
-            assert await experience.at_search("dies", question(), Shown()) == ("", Shown(lookup_failures=1))
-        text, _ = await experience.at_search("good", question(), Shown())
+            assert await experience.at_search("dies", "Documents.", question(), Shown()) == ("Documents.", Shown(lookup_failures=1))
+        text, _ = await experience.at_search("good", "", question(), Shown())
         assert "Search the country first." in text
         for _ in range(MAX_FAILURES_IN_A_ROW - 1):
             _, shown = await experience.at_start([], question(question="dies"))
             assert shown == Shown(lookup_failures=1)
-        await experience.at_search("nan", question(), Shown())
+        await experience.at_search("nan", "", question(), Shown())
 
     with caplog.at_level(logging.WARNING), pytest.raises(HiExpError, match=r"20 look-ups of experience failed in a row \(no direction"):
         asyncio.run(play())

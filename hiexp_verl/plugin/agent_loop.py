@@ -58,7 +58,7 @@ class HiExpAgentLoop(ToolAgentLoop):
         self.messages: list[Message] = []  # what the policy saw and wrote, for the dump
         self.places: tuple[Place, ...] = ()  # where this episode is shown experience
         self.shown = Shown()
-        self.lessons: list[tuple[int, str]] = []  # the search, from 1, and the text appended to its documents
+        self.lessons: list[tuple[int, str]] = []  # the search, from 1, and the text beside its documents
         self.tool_messages: list[list[Message]] = []  # of each turn that the policy read the answers to
         self.queries: list[str] = []
         self.failed_searches = 0
@@ -189,7 +189,8 @@ class HiExpAgentLoop(ToolAgentLoop):
         elif looking is not None:
             # After super(), so that verl's length limit cuts documents, never experience.
             documents = response.text or ""
-            response.text = documents + self._lessons(await looking, search, self._room_after(documents, agent_data))
+            lessons = self._lessons(await looking, search, self._room_after(documents, agent_data))
+            response.text = self.guide.beside(documents, lessons)
         return response, reward, info
 
     def _look_ahead(self, tool_call: FunctionCall) -> "asyncio.Task[list[Hit]] | None":

@@ -147,9 +147,8 @@ async def _search_turn(
     passages = [passage for passage, _ in ranking]
     text = render_documents(passages, settings.format, settings.max_words_per_passage, settings.max_chars)
     if experience is not None:
-        lessons, shown = await experience.at_search(query, question, state.shown)
+        text, shown = await experience.at_search(query, text, question, state.shown)
         state.shown = state.shown.then(shown, search=len(state.queries))
-        text += lessons
     state.messages.append({"role": "tool", "content": text})
 
 

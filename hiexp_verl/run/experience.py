@@ -55,15 +55,16 @@ class Experience:
             return list(messages), Shown(lookup_failures=1)
         return self.guide.at_start(messages, hits)
 
-    async def at_search(self, query: str, question: Question, shown: Shown) -> tuple[str, Shown]:
-        """Return the text that goes after the documents of a search, and what was shown.
+    async def at_search(self, query: str, documents: str, question: Question, shown: Shown) -> tuple[str, Shown]:
+        """Return the documents of a search with E1 beside them, and what was shown.
 
         `shown` is what the episode has been shown before; none of it is shown again.
         """
         hits = await self._look_up(self._request("step", query, question, len(shown.ids)))
         if hits is None:
-            return "", Shown(lookup_failures=1)
-        return self.guide.at_search(hits, shown.ids)
+            return documents, Shown(lookup_failures=1)
+        text, shown = self.guide.at_search(hits, shown.ids)
+        return self.guide.beside(documents, text), shown
 
     async def _look_up(self, request: ExperienceRequest) -> list[Hit] | None:
         """Return what was found, None where the look-up failed: the episode goes on without."""

@@ -1,6 +1,6 @@
 """What experience is shown, where, and within which budget. Text in, text out; retrieval happens elsewhere.
 
-Start: E3, then E2, once, at the end of the system message. Step: E1, after the documents of a search (method page, section 3).
+Start: E3, then E2, once, at the end of the system message. Step: E1, after the documents of a search (method page, section 3) or before.
 No entry is shown twice in an episode: a second search that finds the same E1 gets the next best.
 """
 
@@ -23,7 +23,7 @@ Place = Literal["start", "step"]
 LEVELS_OF: dict[Place, tuple[Level, ...]] = {"start": ("e3", "e2"), "step": ("e1",)}
 
 EXPERIENCE_OPEN, EXPERIENCE_CLOSE = "<experience>", "</experience>"
-_BEFORE: dict[Place, str] = {"start": "\n\n", "step": "\n"}  # what parts a block from the text that it is added to
+_BETWEEN: dict[Place, str] = {"start": "\n\n", "step": "\n"}  # what parts a block from the text that it is added to
 START_INTRODUCTION = "Lessons from earlier questions:"
 
 
@@ -69,6 +69,13 @@ class PlaceLimits(Protocol):
     def max_tokens(self) -> int: ...
 
 
+class StepLimits(PlaceLimits, Protocol):
+    """And on which side of the documents."""
+
+    @property
+    def position(self) -> str: ...
+
+
 class Guide:
     """Turns hits into the text that the policy reads. Stateless: one may serve any number of episodes.
 
@@ -77,8 +84,9 @@ class Guide:
     level first, then the higher id.
     """
 
-    def __init__(self, start: PlaceLimits, step: PlaceLimits, count_tokens: Callable[[str], int]) -> None:
+    def __init__(self, start: PlaceLimits, step: StepLimits, count_tokens: Callable[[str], int]) -> None:
         self._limits: dict[Place, PlaceLimits] = {"start": start, "step": step}
+        self._after_documents = step.position == "after"
         self._count_tokens = count_tokens
 
     def at_start(self, messages: Sequence[Message], hits: Sequence[Hit], max_tokens: int | None = None) -> tuple[list[Message], Shown]:
@@ -95,7 +103,7 @@ class Guide:
         return guided, shown
 
     def at_search(self, hits: Sequence[Hit], seen: Collection[str] = (), max_tokens: int | None = None) -> tuple[str, Shown]:
-        """Return the text to append after the documents ("" when nothing fits), and what was shown.
+        """Return the text that `beside` adds to the documents ("" when nothing fits), and what was shown.
 
         `max_tokens` lowers the budget of the place, for a response that has less room.
         `seen` are the ids of entries that the episode has been shown: they are left out, and so is what says the same. Repeats
@@ -105,14 +113,20 @@ class Guide:
         repeats = sum(hit.entry.id in seen for hit in _ranked("step", hits, self._limits["step"]))
         told = {_line(hit) for hit in hits if hit.entry.id in seen}
         block, shown = self._block("step", [hit for hit in hits if _line(hit) not in told], max_tokens)
-        return (_BEFORE["step"] + block if block else ""), replace(shown, repeats=repeats)
+        if block:
+            block = _BETWEEN["step"] + block if self._after_documents else block + _BETWEEN["step"]
+        return block, replace(shown, repeats=repeats)
+
+    def beside(self, documents: str, text: str) -> str:
+        """Return the documents of a search with what `at_search` returned."""
+        return documents + text if self._after_documents else text + documents
 
     def _block(self, place: Place, hits: Sequence[Hit], max_tokens: int | None = None) -> tuple[str, Shown]:
         limits = self._limits[place]
         budget, tokens = limits.max_tokens if max_tokens is None else min(limits.max_tokens, max_tokens), 0
         ranked = _ranked(place, hits, limits)
         kept = list(ranked)
-        while kept and (tokens := self._count_tokens(_BEFORE[place] + _render(place, kept))) > budget:
+        while kept and (tokens := self._count_tokens(_BETWEEN[place] + _render(place, kept))) > budget:
             kept.pop()
         if len(kept) < len(ranked):
             logger.info("%d of %d entries do not fit the %s budget of %d tokens", len(ranked) - len(kept), len(ranked), place, budget)
@@ -165,4 +179,4 @@ def _line_of(description: str) -> str:
 def _append(content: Any, block: str) -> Any:
     if isinstance(content, list):  # OpenAI style parts
         return [*content, {"type": "text", "text": block}]
-    return f"{content}{_BEFORE['start']}{block}" if content else block
+    return f"{content}{_BETWEEN['start']}{block}" if content else block

@@ -156,7 +156,8 @@ def _transcript(
         # After some searches only, as in an episode: a case is shown where the query is like its title.
         case = _entries("e1", [draw.choice(_CASES).format(goal=one.goal)]) if others is not None and draw.random() < 0.5 else []
         block, _ = guide.at_search(case)
-        messages.append({"role": "tool", "content": render_documents(passages, FORMAT, max_words, max_chars) + block})
+        documents = render_documents(passages, FORMAT, max_words, max_chars)
+        messages.append({"role": "tool", "content": guide.beside(documents, block)})
     answer = next(answer for answer in answers if _mentions([p for p, _ in rankings[-1]], (answer,)))
     messages.append(_assistant(draw.choice(_LAST).format(goal=one.goal, answer=answer, bridge=bridges[-1]), write_answer(answer)))
     return messages

@@ -27,7 +27,8 @@ _PADDING = "<|endoftext|>"
 _TOOL_TEXT = re.compile(
     r"(?:(?:(?<=</search>)|(?<=</tool_call>))\n?(?:user|tool)\n|\b(?:user|tool)\n(?=<(?:information|tool_response)>))"
     r"(?P<said>.*?)(?:\nassistant\n|\Z)"
-    r"|(?P<block><(?P<tag>information|tool_response)>.*?(?:</(?P=tag)>|\Z)(?:\s*<experience>.*?(?:</experience>|\Z))?)",
+    r"|(?P<block>(?:<experience>(?:(?!</experience>).)*</experience>\s*(?=<(?:information|tool_response)>))?"
+    r"<(?P<tag>information|tool_response)>.*?(?:</(?P=tag)>|\Z)(?:\s*<experience>.*?(?:</experience>|\Z))?)",
     re.DOTALL,
 )
 _RESULT = re.compile(r"<tool_response>(.*?)(?:</tool_response>|\Z)", re.DOTALL)
