@@ -132,6 +132,8 @@ def test_an_interval_alone_makes_no_verdict_when_the_test_sees_nothing():
         "eval: better than base: <b>hek</b> (CEM +0.200 [+0.100, +0.300], p 0.010); "
         "not told apart from it: <b>shuffled</b> (CEM -0.300 [-0.400, -0.200], p 0.250)."
     ]
+    drawn = evaluations([evaluation(arm("base", 0.4), sure, unsure)])
+    assert re.findall(r'p (0\.010|0\.250)</span><svg class="interval (\w+)"', drawn) == [("0.010", "up"), ("0.250", "even")]
 
 
 def test_each_data_set_has_its_table():
@@ -175,10 +177,10 @@ def test_an_unfinished_evaluation_says_so_and_what_can_be_compared():
 
 
 def test_an_interval_is_drawn_to_scale_and_coloured_by_its_side():
-    drawn = interval_bar(0.0, -1.0, 1.0, (-1.0, 1.0), zero=True)
+    drawn = interval_bar(0.0, -1.0, 1.0, (-1.0, 1.0), 0)
     assert 'd="M4.0 8.0H116.0' in drawn and 'cx="60.0"' in drawn and 'class="interval even"' in drawn
-    assert 'class="interval up"' in interval_bar(0.5, 0.1, 1.0, (-1.0, 1.0), zero=True)
-    assert 'class="interval down"' in interval_bar(-0.5, -1.0, -0.1, (-1.0, 1.0), zero=True)
+    assert 'class="interval up"' in interval_bar(0.5, 0.1, 1.0, (-1.0, 1.0), 1)
+    assert 'class="interval down"' in interval_bar(-0.5, -1.0, -0.1, (-1.0, 1.0), -1)
 
 
 # ---- episodes ----------------------------------------------------------------------------------------------------------

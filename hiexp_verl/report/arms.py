@@ -115,7 +115,13 @@ def _score(mean: float | None, span: tuple[float, float] | None, scale: tuple[fl
 def _gap(mean: float, low: float, high: float, p: float | None, reach: float) -> str:
     told = f'{mean:+.3f} <span class="soft">[{low:+.3f}, {high:+.3f}]{"" if p is None else ","}</span>'
     told += "" if p is None else f' <span class="soft">p {p:.3f}</span>'
-    return told + interval_bar(mean, low, high, (-reach, reach), zero=True)
+    return told + interval_bar(mean, low, high, (-reach, reach), _side(low, high, p))
+
+
+def _side(low: float, high: float, p: float | None) -> int:
+    """Return on which side of zero a difference lies for sure, 0 on neither: of few questions a percentile interval is too narrow alone."""
+    sure = p is None or p < SIGNIFICANT
+    return (low > 0 and sure) - (high < 0 and sure)
 
 
 def _interval(line: Mapping[str, Any], key: str) -> tuple[float, float] | None:
@@ -161,10 +167,8 @@ def in_short(found: Sequence[Evaluation]) -> list[str]:
                 if str(line.get("dataset", "")) != dataset or not (gap := _difference(line, measure)):
                     continue
                 mean, low, high, p = gap
-                # Of few questions a percentile interval is too narrow: the test has to say so, too.
-                sure = p is None or p < SIGNIFICANT
-                verdict = list(verdicts)[0 if low > 0 and sure else 1 if high < 0 and sure else 2]
                 told = f"[{low:+.3f}, {high:+.3f}]" + (f", p {p:.3f}" if p is not None else "")
+                verdict = {1: "better than base", -1: "worse", 0: "not told apart from it"}[_side(low, high, p)]
                 verdicts[verdict].append(f"<b>{e(line['arm'])}</b> ({_NAMES[measure]} {mean:+.3f} {told})")
             where = ", ".join(filter(None, (e(one.name), e(dataset))))
             told = "; ".join(f"{verdict}: {', '.join(arms)}" for verdict, arms in verdicts.items() if arms)

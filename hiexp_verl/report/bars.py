@@ -7,19 +7,19 @@ from hiexp_verl.report.markup import e
 _WIDTH, _HEIGHT = 120, 16
 
 
-def interval_bar(mean: float, low: float, high: float, scale: tuple[float, float], zero: bool = False) -> str:
-    """Return a mean with its interval on a scale that all rows share; with `zero`, coloured by the side on which all of it lies."""
+def interval_bar(mean: float, low: float, high: float, scale: tuple[float, float], side: int | None = None) -> str:
+    """Return a mean with its interval on a scale that all rows share; with a side of zero (-1, 0: neither, 1), that marked and coloured."""
     left, right = scale
     span = (right - left) or 1.0
 
     def x(value: float) -> float:
         return 4 + (_WIDTH - 8) * min(1.0, max(0.0, (value - left) / span))
 
-    side = ("up" if low > 0 else "down" if high < 0 else "even") if zero else "even"
-    line = f'<path class="zero" d="M{x(0):.1f} 0V{_HEIGHT}"/>' if zero else ""
+    colour = ("even", "up", "down")[side or 0]
+    line = "" if side is None else f'<path class="zero" d="M{x(0):.1f} 0V{_HEIGHT}"/>'
     middle = _HEIGHT / 2
     return (
-        f'<svg class="interval {side}" viewBox="0 0 {_WIDTH} {_HEIGHT}" aria-hidden="true">{line}'
+        f'<svg class="interval {colour}" viewBox="0 0 {_WIDTH} {_HEIGHT}" aria-hidden="true">{line}'
         f'<path d="M{x(low):.1f} {middle}H{x(high):.1f}M{x(low):.1f} {middle - 4}v8M{x(high):.1f} {middle - 4}v8"/>'
         f'<circle cx="{x(mean):.1f}" cy="{middle}" r="3.5"/></svg>'
     )
