@@ -118,6 +118,9 @@ def _gap(mean: float, low: float, high: float, p: float | None, reach: float) ->
     return told + interval_bar(mean, low, high, (-reach, reach), _side(low, high, p))
 
 
+_VERDICTS = {1: "better than base", -1: "worse", 0: "not told apart from it"}  # by the side of zero
+
+
 def _side(low: float, high: float, p: float | None) -> int:
     """Return on which side of zero a difference lies for sure, 0 on neither: of few questions a percentile interval is too narrow alone."""
     sure = p is None or p < SIGNIFICANT
@@ -161,16 +164,15 @@ def in_short(found: Sequence[Evaluation]) -> list[str]:
             counts = ", ".join(f"{e(arm)} {number(count)}" for arm, count in played.items())
             said.append(f"{e(one.name)}: {_STATES[one.table]} (episodes played: {counts}).")
         for dataset in one.datasets():
-            verdicts: dict[str, list[str]] = {"better than base": [], "worse": [], "not told apart from it": []}
+            verdicts: dict[int, list[str]] = {side: [] for side in _VERDICTS}
             for line in one.arms:
                 measure = next((key for key in ("cem", "em") if _difference(line, key)), "")
                 if str(line.get("dataset", "")) != dataset or not (gap := _difference(line, measure)):
                     continue
                 mean, low, high, p = gap
                 told = f"[{low:+.3f}, {high:+.3f}]" + (f", p {p:.3f}" if p is not None else "")
-                verdict = {1: "better than base", -1: "worse", 0: "not told apart from it"}[_side(low, high, p)]
-                verdicts[verdict].append(f"<b>{e(line['arm'])}</b> ({_NAMES[measure]} {mean:+.3f} {told})")
+                verdicts[_side(low, high, p)].append(f"<b>{e(line['arm'])}</b> ({_NAMES[measure]} {mean:+.3f} {told})")
             where = ", ".join(filter(None, (e(one.name), e(dataset))))
-            told = "; ".join(f"{verdict}: {', '.join(arms)}" for verdict, arms in verdicts.items() if arms)
+            told = "; ".join(f"{_VERDICTS[side]}: {', '.join(arms)}" for side, arms in verdicts.items() if arms)
             said += [f"{where}: {told}."] if told else []
     return said
