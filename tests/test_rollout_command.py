@@ -9,6 +9,7 @@ import pytest
 from hiexp_verl.cli import build_parser, main
 from hiexp_verl.jsonl import read_trajectories
 from hiexp_verl.run import verl_rollout
+from hiexp_verl.run.as_trained import play_as_trained
 from hiexp_verl.run.command import run_settings
 from hiexp_verl.search.wire import write_reply
 from hiexp_verl.types import Passage
@@ -148,8 +149,9 @@ def test_a_search_that_cannot_work_is_refused_before_the_model_is_asked(tmp_path
 def test_verl_is_told_to_search_in_the_same_way():
     options = ["--questions", "q", "--model", "m", "--out", "o", "--search", "dense", "--corpus", "c", "--search-encoder", "hash:64"]
     arguments = build_parser().parse_args(["rollout", *options])
+    play_as_trained(arguments)
     overrides = verl_rollout._overrides(arguments, run_settings(arguments), Path("q"), Path("d"))
-    found = [o for o in overrides if o.startswith("hiexp.search.") and ("top_k" not in o and "words" not in o)]
+    found = [o for o in overrides if o.startswith("hiexp.search.") and "top_k" not in o and "max_" not in o]
     assert found == ["hiexp.search.engine=dense", "hiexp.search.corpus=c", "hiexp.search.encoder=hash:64"]
     assert not any(o.startswith("hiexp.max_tokens_per_turn") for o in overrides), "without a HEK turns are verl's own"
 
@@ -157,5 +159,8 @@ def test_verl_is_told_to_search_in_the_same_way():
 def test_verl_is_told_the_budgets(tmp_path):
     options = ["--questions", "q", "--model", "m", "--out", "o", "--corpus", "c", "--hek", "h", "--set", "start.top_k=3"]
     arguments = build_parser().parse_args(["rollout", *options])
+    play_as_trained(arguments)
     overrides = verl_rollout._overrides(arguments, run_settings(arguments), Path("q"), Path("d"))
-    assert {"hiexp.start.top_k=3", "hiexp.start.max_tokens=448", "hiexp.step.min_score=null"} <= set(overrides)
+    assert {"hiexp.start.top_k=3", "hiexp.start.max_tokens=448", "hiexp.step.min_score=null", "hiexp.search.max_chars=3600"} <= set(
+        overrides
+    )

@@ -41,4 +41,20 @@ def test_a_real_difference_is_told_from_none():
 def test_the_interval_of_a_mean_holds_it():
     low, high = mean_interval({str(i): float(i % 2) for i in range(100)})
     assert 0.38 < low < 0.5 < high < 0.62  # 0.5 +- 1.96 * 0.05
-    assert mean_interval({"a": 1.0}) == (1.0, 1.0)
+
+
+def test_p_is_exact_where_it_can_be():
+    def p(better, worse, same):
+        values = [1.0] * better + [-1.0] * worse + [0.0] * same
+        return paired_difference({str(i): v for i, v in enumerate(values)}, {str(i): 0.0 for i in range(len(values))}).p
+
+    assert p(7, 1, 56) == pytest.approx(18 / 256)  # 9 of 256 swaps leave at most one on the other side, twice
+    assert p(5, 4, 40) == pytest.approx(1.0) and p(2, 0, 14) == pytest.approx(0.5)
+    halves = {"a": 1.0, "b": 0.5, "c": 0.5, **{str(i): 0.0 for i in range(61)}}
+    assert paired_difference(halves, dict.fromkeys(halves, 0.0)).p == pytest.approx(0.25), "2 of the 8 swaps of what differs"
+
+
+def test_an_interval_of_all_or_none_is_not_a_point():
+    assert mean_interval({str(i): 0.0 for i in range(40)}) == pytest.approx((0.0, 1 - 0.025 ** (1 / 40)))
+    assert mean_interval({str(i): 1.0 for i in range(40)}) == pytest.approx((0.025 ** (1 / 40), 1.0))
+    assert mean_interval({"a": 0.5, "b": 0.5}) == (0.5, 0.5), "F1 has no such test"

@@ -1,8 +1,7 @@
 """How much experience is shown when a policy is evaluated: as much as in its training, or as `--set` says."""
 
-import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import yaml
 
 from hiexp_verl.config import HiExpConfig, StartConfig, StepConfig, parse_block
 from hiexp_verl.errors import HiExpError, first_line
+from hiexp_verl.run.policy import identity_in
 
 logger = logging.getLogger(__name__)
 
@@ -61,9 +61,6 @@ def _value(assignment: str, text: str) -> Any:
 
 
 def _trained(state: Path) -> Budgets:
-    try:
-        identity = json.loads(state.read_text(encoding="utf-8"))["identity"]
-        kept: Mapping[str, Any] = {place: identity[place] for place in _PLACES if place in identity}  # none of a run without experience
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise HiExpError(f"{state} is damaged ({first_line(error)}); give another checkpoint") from error
-    return parse_block(Budgets, dict(kept), f"{state}: hiexp")
+    identity = identity_in(state)
+    kept = {place: identity[place] for place in _PLACES if place in identity}  # none of a run without experience
+    return parse_block(Budgets, kept, f"{state}: hiexp")

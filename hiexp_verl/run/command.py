@@ -17,6 +17,7 @@ from hiexp_verl.jsonl import make_folder
 from hiexp_verl.llm import open_model
 from hiexp_verl.policy_tokenizer import PolicyTokenizer
 from hiexp_verl.questions import read_question_file
+from hiexp_verl.run.as_trained import play_as_trained
 from hiexp_verl.run.budgets import read_budgets
 from hiexp_verl.run.encoders import open_encoders, open_hek
 from hiexp_verl.run.episode import EpisodeSettings
@@ -31,6 +32,8 @@ from hiexp_verl.search.http import HttpSearch
 from hiexp_verl.types import Question
 from hiexp_verl.vllm_engine import check_model_dir, context_length
 
+EPISODE_NUMBERS = ("max_tokens", "top_k", "max_words", "max_chars", "max_model_len")
+
 
 def rollout_command(arguments: argparse.Namespace) -> str:
     """Check everything that is cheap to check, then serve the model and play; return the summary as text.
@@ -38,7 +41,8 @@ def rollout_command(arguments: argparse.Namespace) -> str:
     Raises:
         HiExpError: questions, search, model or HEK are not usable.
     """
-    check_numbers(arguments, "k", "limit", "max_tokens", "top_k", "max_words", "max_model_len")
+    play_as_trained(arguments)
+    check_numbers(arguments, "k", "limit", *EPISODE_NUMBERS)
     check_output(arguments.out, arguments.resume)
     questions = read_question_file(arguments.questions)[: arguments.limit]
     run = run_settings(arguments, arguments.control)
@@ -128,6 +132,7 @@ def episode_settings(arguments: argparse.Namespace) -> EpisodeSettings:
         seed=arguments.seed,
         top_k=arguments.top_k,
         max_words_per_passage=arguments.max_words,
+        max_chars=arguments.max_chars,
     )
 
 

@@ -6,7 +6,9 @@ from pathlib import Path
 
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.llm import open_model
+from hiexp_verl.run.as_trained import play_as_trained
 from hiexp_verl.run.command import (
+    EPISODE_NUMBERS,
     check_numbers,
     check_policy,
     episode_settings,
@@ -31,7 +33,8 @@ def eval_command(arguments: argparse.Namespace) -> str:
     Raises:
         HiExpError: questions, arms, search, model or HEK are not usable.
     """
-    check_numbers(arguments, "limit", "batch_size", "max_tokens", "top_k", "max_words", "max_model_len")
+    play_as_trained(arguments)
+    check_numbers(arguments, "limit", "batch_size", *EPISODE_NUMBERS)
     if len(set(arguments.seed)) < len(arguments.seed):
         raise HiExpError(f"--seed names one twice: {' '.join(map(str, arguments.seed))}")
     if len(arguments.seed) > 1 and not arguments.temperature:

@@ -1,14 +1,16 @@
 """Which weights a `--model` means: a server, a model directory, or a checkpoint as verl leaves it."""
 
+import json
 import logging
 import shutil
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
-from hiexp_verl.errors import HiExpError
+from hiexp_verl.errors import HiExpError, first_line
 from hiexp_verl.hashing import digest_of, sample_of
 from hiexp_verl.jsonl import make_folder
 
@@ -17,9 +19,11 @@ logger = logging.getLogger(__name__)
 MARKER = "latest_checkpointed_iteration.txt"  # verl writes it when a checkpoint is whole
 STATE = Path("hiexp") / "state.json"  # ours, in a checkpoint (`plugin.checkpoint`)
 MERGED = "policy"  # in the output directory
+_ADAPTER = "lora_adapter"  # in what verl merges of a LoRA run, beside the weights that it started from
 _SOURCE = "merged_from.txt"  # in the merged weights: the identity of the shards
 _WEIGHTS = ("*.safetensors", "*.bin")
 _BESIDE = ("*.json", "*.jinja")  # what else decides on what a model says: its config, tokenizer and chat template
+_LORA = "lora_train_meta.json"  # verl writes it for a LoRA run alone
 _SHARDS = "model_world_size_*_rank_*.pt"
 
 
@@ -45,10 +49,12 @@ def find_policy(spec: str, out_dir: Path) -> Policy:
         return Policy(spec, "", identify(spec))
     name = f"{actor.parent.parent.parent.name}/{actor.parent.name}"
     exported = actor / "huggingface"
-    if any(path for pattern in _WEIGHTS for path in exported.glob(pattern)):
+    # What verl exports of a LoRA run names its weights as peft does, which no engine loads; merging makes a model of them.
+    if any(path for pattern in _WEIGHTS for path in exported.glob(pattern)) and not (actor / _LORA).is_file():
         return Policy(str(exported), name, identify(str(exported)))
     if not any(actor.glob(_SHARDS)):
-        raise HiExpError(f"{actor} has no weights: found neither {exported}/*.safetensors nor {_SHARDS}; give another checkpoint")
+        whole = " of a run without LoRA" if (actor / _LORA).is_file() else ""
+        raise HiExpError(f"{actor} has no weights: found neither {exported}/*.safetensors{whole} nor {_SHARDS}; give another checkpoint")
     identity = _hash_of(*actor.glob(_SHARDS), *(path for pattern in _BESIDE for path in exported.glob(pattern)))
     merged = out_dir / MERGED
     if not _is_merged_from(identity, merged):
@@ -69,6 +75,21 @@ def state_of(spec: str) -> Path | None:
     """Return what HiExp kept of the training that a checkpoint is of, None where `spec` is no such checkpoint."""
     actor = _actor_of(spec)
     return actor.parent / STATE if actor is not None and (actor.parent / STATE).is_file() else None
+
+
+def identity_in(state: Path) -> Mapping[str, Any]:
+    """Return the settings of a training from what `state_of` found, by the names of `plugin.checkpoint.identity_of`.
+
+    Raises:
+        HiExpError: the file is damaged.
+    """
+    try:
+        identity = json.loads(state.read_text(encoding="utf-8"))["identity"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise HiExpError(f"{state} is damaged ({first_line(error)}); give another checkpoint") from error
+    if not isinstance(identity, dict):
+        raise HiExpError(f"{state} is damaged (its identity is {str(identity)[:40]!r}); give another checkpoint")
+    return identity
 
 
 def _hash_of(*files: Path) -> str:
@@ -107,6 +128,19 @@ def _merge(actor: Path, merged: Path, identity: str) -> None:
     if done.returncode:
         said = (done.stderr.strip().splitlines() or ["no output"])[-1][:300]
         raise HiExpError(f"verl could not merge the shards of {actor} ({said}); see `python -m verl.model_merger --help`")
+    if (target / _ADAPTER).is_dir():
+        _apply(target / _ADAPTER, target)
     (target / _SOURCE).write_text(identity, encoding="utf-8")
     shutil.rmtree(merged, ignore_errors=True)
     target.rename(merged)
+
+
+def _apply(adapter: Path, model_dir: Path) -> None:
+    """Add what was trained to the weights that it was trained on."""
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    if not json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))["lora_alpha"]:
+        raise HiExpError(f"the checkpoint's {_LORA} has no lora_alpha, without which its adapter has no weight; set it there")
+    model = AutoModelForCausalLM.from_pretrained(model_dir, dtype="auto")
+    PeftModel.from_pretrained(model, adapter).merge_and_unload().save_pretrained(model_dir)

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import bootstrap, permutation_test
+from scipy.stats import binomtest, bootstrap, permutation_test
 
 from hiexp_verl.errors import HiExpError
 
@@ -14,7 +14,10 @@ SEED = 0  # of the resampling, so that the same rows give the same table
 
 @dataclass(frozen=True)
 class Difference:
-    """The mean of paired differences with its 95% percentile bootstrap interval, and the p of a sign-flip test."""
+    """The mean of paired differences with its 95% percentile bootstrap interval, and the p of a sign-flip test.
+
+    These are two methods: an interval may just leave out 0 where p is above 0.05, most with few questions that differ.
+    """
 
     mean: float
     low: float
@@ -34,18 +37,34 @@ def paired_difference(values: Mapping[str, float], baseline: Mapping[str, float]
         raise HiExpError(f"an interval needs at least 2 questions, found {len(values)}; raise --limit")
     differences_Q = np.array([values[question] - baseline[question] for question in sorted(values)])
     mean = float(differences_Q.mean())
+    p = _sign_flip_p(differences_Q[differences_Q != 0])
     if not np.ptp(differences_Q):  # scipy has no interval for a constant
-        return Difference(mean, mean, mean, 1.0 if mean == 0 else 2.0 ** (1 - len(differences_Q)))
+        return Difference(mean, mean, mean, p)
     found = bootstrap((differences_Q,), np.mean, n_resamples=RESAMPLES, method="percentile", rng=np.random.default_rng(SEED))
-    test = permutation_test((differences_Q,), np.mean, permutation_type="samples", n_resamples=RESAMPLES, rng=np.random.default_rng(SEED))
-    interval = found.confidence_interval
-    return Difference(mean, float(interval.low), float(interval.high), float(test.pvalue))
+    return Difference(mean, float(found.confidence_interval.low), float(found.confidence_interval.high), p)
 
 
 def mean_interval(values: Mapping[str, float]) -> tuple[float, float]:
-    """Return the 95% percentile bootstrap interval of a mean over questions."""
+    """Return the 95% percentile bootstrap interval of a mean over questions; Clopper and Pearson's where all are right, or none."""
     values_Q = np.array([values[question] for question in sorted(values)])
     if len(values_Q) < 2 or not np.ptp(values_Q):
+        if values_Q[0] in (0.0, 1.0):
+            exact = binomtest(int(values_Q.sum()), len(values_Q)).proportion_ci()
+            return float(exact.low), float(exact.high)
         return float(values_Q.mean()), float(values_Q.mean())
     found = bootstrap((values_Q,), np.mean, n_resamples=RESAMPLES, method="percentile", rng=np.random.default_rng(SEED))
     return float(found.confidence_interval.low), float(found.confidence_interval.high)
+
+
+def _sign_flip_p(differences: np.ndarray) -> float:
+    """Return the two-sided p of differences that are not 0 (a swap leaves those as they are).
+
+    Exact where all are of one size (a binomial test) and where all swaps can be counted; by `RESAMPLES` random swaps else.
+    """
+    sizes = np.abs(differences)
+    if not len(differences):
+        return 1.0
+    if np.allclose(sizes, sizes[0]):
+        return float(binomtest(int((differences > 0).sum()), len(differences)).pvalue)
+    test = permutation_test((differences,), np.mean, permutation_type="samples", n_resamples=RESAMPLES, rng=np.random.default_rng(SEED))
+    return float(test.pvalue)

@@ -1,0 +1,74 @@
+"""How a checkpoint played in its training: the defaults of episodes with it."""
+
+import argparse
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, get_args
+
+from hiexp_verl.hashing import fingerprint
+from hiexp_verl.hek.header import read_header
+from hiexp_verl.hek.store import version_folder
+from hiexp_verl.run.episode import EpisodeSettings
+from hiexp_verl.run.policy import identity_in, state_of
+from hiexp_verl.run.protocol import Format
+
+logger = logging.getLogger(__name__)
+
+_USUAL = EpisodeSettings()
+USUAL: dict[str, Any] = {  # by option, where neither it nor a training says
+    "format": _USUAL.format,
+    "max_searches": _USUAL.max_searches,
+    "max_tokens": _USUAL.max_tokens,
+    "top_k": _USUAL.top_k,
+    "max_words": _USUAL.max_words_per_passage,
+    "max_chars": _USUAL.max_chars,
+}
+
+
+def play_as_trained(arguments: argparse.Namespace) -> None:
+    """Set the options of `USUAL` that are not given as the checkpoint's training had them; tell of what is otherwise.
+
+    Raises:
+        HiExpError: the state of the training is damaged; `--hek` is no HEK.
+    """
+    state = state_of(arguments.model)
+    identity = identity_in(state) if state is not None else {}
+    trained = _options(identity)
+    taken = {option: value for option, value in trained.items() if getattr(arguments, option) is None}
+    other = {option: value for option, value in trained.items() if option not in taken and getattr(arguments, option) != value}
+    for option, usual in USUAL.items():
+        if getattr(arguments, option) is None:
+            setattr(arguments, option, taken.get(option, usual))
+    if taken:
+        logger.info("episodes as in the training of %s: %s", arguments.model, _told(taken))
+    if other:
+        given = _told({option: getattr(arguments, option) for option in other})
+        logger.warning("episodes are not those of the training of %s: %s, in training %s", arguments.model, given, _told(other))
+    corpus, trained_on = arguments.corpus, identity.get("search.corpus")
+    if corpus and trained_on and Path(corpus).is_file() and fingerprint(Path(corpus)) != trained_on:
+        logger.warning("%s was trained with another corpus than %s", arguments.model, corpus)
+    shown = identity.get("hek") if identity.get("control") != "none" else None
+    if arguments.hek and shown and shown != read_header(version_folder(arguments.hek)).content_hash:
+        logger.warning("%s was trained with another HEK (%s) than %s", arguments.model, str(shown)[:12], arguments.hek)
+
+
+def _options(identity: Mapping[str, Any]) -> dict[str, Any]:
+    """Return these settings by our option; a training without HiExp keeps none."""
+    turns = "actor_rollout_ref.rollout.multi_turn"
+    search = identity.get("search") or {}
+    found = {
+        "format": identity.get(f"{turns}.format"),
+        "max_searches": (identity.get(f"{turns}.max_assistant_turns") or 1) - 1 or None,  # the last turn is the answer's
+        "max_tokens": identity.get("max_tokens_per_turn"),
+        "top_k": search.get("top_k"),
+        "max_words": search.get("max_words_per_passage"),
+        "max_chars": search.get("max_chars"),
+    }
+    if found["format"] not in get_args(Format):
+        del found["format"]  # a dialect of verl's own
+    return {option: value for option, value in found.items() if value is not None}
+
+
+def _told(options: Mapping[str, Any]) -> str:
+    return ", ".join(f"--{option.replace('_', '-')} {value}" for option, value in options.items())
