@@ -9,6 +9,7 @@ algorithm is run with `hiexp.control=none` and `full`: the same start, questions
 on countries that occur in no training question, during training as each run plays, and at its end without experience, with it, and
 with shuffled entries (`hiexp eval`). Every run is kept where it is done; an interrupted benchmark goes on. About 15 minutes a run on
 2 cores.
+The policy that all start from is evaluated as well, in all arms (results/effect_factbook_smollm2.*).
 Writes results/effect_rl.{json,md,svg} and the rows of all evaluations; `hiexp report OUT` shows the runs.
 """
 
@@ -25,14 +26,18 @@ from itertools import accumulate, islice
 from pathlib import Path
 from typing import Any
 
-from benchmarks import _machine
+import numpy as np
+
+from benchmarks import _machine, effect
 from benchmarks._results import RESULTS, same_settings, table
 from hiexp_verl.assets import fetch
 from hiexp_verl.factbook.sets import write_factbook
 from hiexp_verl.hek.store import HEK
 from hiexp_verl.jsonl import atomic_writer, read_jsonl, read_questions, write_jsonl
 from hiexp_verl.report.charts import mean_and_band
+from hiexp_verl.run.eval_markdown import p_value
 from hiexp_verl.run.eval_table import ALL, BASE, table_of
+from hiexp_verl.run.evaluate import TABLE_JSON
 from hiexp_verl.run.policy import identify
 from hiexp_verl.types import Question
 
@@ -78,6 +83,7 @@ def main() -> None:
     policy = warm_start(out / "warm_start", data, arguments.warm_start)
     hek = build(out, data, policy)
     families = {q.id: q.meta["family"] for q in read_questions(data / "check.jsonl")}
+    evaluate_start(machine, out, data, policy, hek)
     made = {**settings, "policy": identify(str(policy)), "hek": HEK.load(hek).content_hash()}
     made |= {key: machine[key] for key in ("commit", "date", "cpu")}
     for seed in arguments.seeds:
@@ -181,6 +187,16 @@ def one_run(folder: Path, what: Mapping[str, Any], data: Path, policy: Path, hek
         file.write(json.dumps(what) + "\n")
 
 
+def evaluate_start(machine: dict[str, Any], out: Path, data: Path, policy: Path, hek: Path) -> None:
+    """Evaluate what all runs start from, in all arms."""
+    folder = out / "eval"
+    if not (folder / TABLE_JSON).is_file():
+        played = ["--questions", str(data / "check.jsonl"), "--corpus", str(data / "corpus.jsonl"), "--hek", str(hek), *EPISODES]
+        shown = ["--arms", effect.ARMS, "--set", *SHOWN]
+        run("-m", "hiexp_verl.cli", "eval", *played, *shown, "--model", str(policy), "--resume", "--out", str(folder))
+        effect.write(machine, "factbook_smollm2", "rules", out)
+
+
 def published(settings: Mapping[str, Any]) -> dict[tuple[str, str, int], dict[str, Any]]:
     """Return the runs with these settings that the results hold, by algorithm, control and seed."""
     kept = json.loads((RESULTS / "effect_rl.json").read_text(encoding="utf-8"))["runs"]
@@ -232,9 +248,14 @@ def write(machine: dict[str, Any], settings: dict[str, Any], runs: Sequence[dict
         *training_table(arms),
         "",
     ]
-    lines += ["Means over seeds, and their range. Tokens: prompts and responses of all steps. `same tokens`: the reward of the last three"]
-    lines += ["steps before any run had spent more than the one that spent the least. Validation as the run plays: with experience"]
-    lines += ["where it has it.", "", *outcome_table(outcome), ""]
+    lines += [
+        "Means over seeds, and their range. Tokens: prompts and responses of all steps. `same tokens`: the reward of the last three",
+        "steps before any run had spent more than the one that spent the least; of validation, what lies then on the line between",
+        "two. Validation as the run plays: with experience where it has it.",
+        "",
+        *outcome_table(outcome),
+        "",
+    ]
     lines += [
         f"Greedy episodes on {settings['validation']} questions about countries that occur in no training question. A question is worth"
     ]
@@ -268,13 +289,20 @@ def training_table(arms: dict[tuple[str, str], list[dict[str, Any]]]) -> list[st
         cells += [_spread([_mean(reward[-3:]) for reward in within])]
         cells += [_spread([_mean(r["curves"][name]) for r in of]) for name in ("reward's variance", "gradient norm")]
         cells += [_spread([r["curves"]["validation"][place][1] for r in of]) for place in (0, len(of[0]["curves"]["validation"]) // 2, -1)]
+        cells += [_spread([validation_within(r["curves"], budget) for r in of])]
         rows.append(cells)
-    return table([*heads, "validation before", "half-way", "after"], rows, numbers=set())
+    return table([*heads, "validation before", "half-way", "after", "same tokens"], rows, numbers=set())
 
 
 def steps_within(tokens: Sequence[Sequence[float]], budget: float) -> int:
     """Return how many steps a run had done when it had spent no more than the budget."""
     return sum(spent <= budget for spent in accumulate(step for _, step in tokens))
+
+
+def validation_within(curves: Mapping[str, Sequence[Sequence[float]]], budget: float) -> float:
+    """Return what validation was when a run had spent the budget, between two validations on the line through them."""
+    spent = [0.0, *accumulate(tokens for _, tokens in curves["tokens"])]
+    return float(np.interp(budget, [spent[int(step)] for step, _ in curves["validation"]], [value for _, value in curves["validation"]]))
 
 
 def outcomes(runs: Sequence[dict[str, Any]], families: Mapping[str, str]) -> list[dict[str, Any]]:
@@ -310,7 +338,7 @@ def outcome_table(outcome: Sequence[dict[str, Any]]) -> list[str]:
     for line in outcome:
         trained, played = ("none", BASE) if line["arm"] == BASE else line["arm"].split(", ")
         gap = line.get("cem_minus_base")
-        told = f"{gap['mean']:+.3f} [{gap['low']:+.3f}, {gap['high']:+.3f}], p {gap['p']:.3f}" if gap else ""
+        told = f"{gap['mean']:+.3f} [{gap['low']:+.3f}, {gap['high']:+.3f}], {p_value(gap['p'])}" if gap else ""
         low, high = line["cem_interval"]
         cells = [line["dataset"], trained, played, line["episodes"], f"{line['cem']:.3f} [{low:.3f}, {high:.3f}]", told]
         rows.append([*cells, ", ".join(f"{cem:.2f}" for cem in line["by_seed"]), f"{line['searches']:.2f}"])

@@ -11,6 +11,10 @@ from hiexp_verl.errors import HiExpError
 Config = TypeVar("Config")
 
 
+# What versions without a setting did: files of theirs do not name it, and their runs are the same as with this.
+UNNAMED = {"start.match": "question", "step.position": "after"}
+
+
 @dataclass(frozen=True)
 class StartConfig:
     """E2 and E3 in the system prompt, once, matched to the question (paper: the top 5)."""

@@ -1,5 +1,6 @@
 """Fields of a row: each is taken out and checked, a fault is a `BadRow`."""
 
+import math
 import sys
 from collections.abc import Mapping
 from reprlib import repr as brief
@@ -14,7 +15,7 @@ Row = Mapping[str, Any]
 def required(row: Row, key: str) -> Any:
     """Return the value, which must be there."""
     if row.get(key) is None:
-        raise BadRow(f"no field {key!r}", f"found {brief(sorted(row))}")
+        raise BadRow(f"the field {key!r} is null" if key in row else f"no field {key!r}", f"found {brief(sorted(row))}")
     return row[key]
 
 
@@ -34,6 +35,14 @@ def number(row: Row, key: str) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= sys.float_info.max:
         raise BadRow(f"{key!r} must be a number", f"found {brief(value)}")
     return float(value)
+
+
+def name(row: Row, key: str) -> str:
+    """Return an id as text: a text or a number that is not blank."""
+    value = required(row, key)
+    if isinstance(value, bool | dict | list) or not str(value).strip():
+        raise BadRow(f"{key!r} must be a text or a number", f"found {brief(value)}")
+    return str(value)
 
 
 def flag(row: Row, key: str) -> bool:
@@ -56,7 +65,7 @@ def answers(row: Row) -> tuple[str, ...]:
     """Return `answers` or `answer`, a list or a single one, at least one that is not blank."""
     value = row.get("answers", row.get("answer"))
     values = value if isinstance(value, list) else [value]
-    odd = [v for v in values if isinstance(v, bool | dict | list)]
+    odd = [v for v in values if isinstance(v, bool | dict | list) or (isinstance(v, float) and not math.isfinite(v))]
     if odd:
         raise BadRow("an answer must be a text or a number", f"found {brief(odd[0])}")
     found = tuple(str(v).strip() for v in values if v is not None and str(v).strip())

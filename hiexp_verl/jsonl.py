@@ -158,7 +158,7 @@ def read_questions(path: Path) -> list[Question]:
 def _question_of(row: dict[str, Any]) -> Question:
     meta = fields.block(row, "meta")
     meta |= {k: v for k, v in row.items() if k not in ("id", "question", "answer", "answers", "meta")}
-    return Question(str(fields.required(row, "id")), fields.text(row, "question"), fields.answers(row), meta)
+    return Question(fields.name(row, "id"), fields.text(row, "question"), fields.answers(row), meta)
 
 
 def read_corpus(path: Path) -> list[Passage]:

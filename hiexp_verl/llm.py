@@ -73,6 +73,7 @@ class ChatClient:
         # A connection pool belongs to one event loop, and `complete` makes a new loop each time.
         self._pools: WeakKeyDictionary[asyncio.AbstractEventLoop, tuple[openai.AsyncOpenAI, asyncio.Semaphore]] = WeakKeyDictionary()
         self._refused: set[str] = set()
+        self._told_attempt = 0
 
     async def chat(
         self,
@@ -208,8 +209,11 @@ class ChatClient:
                 if attempt >= self._retries:
                     tried = f"{attempt + 1} attempts, last: {_first_line(error)}"
                     raise HiExpError(f"the server {self.base_url} does not answer ({tried}); start it or correct the address") from error
-                await asyncio.sleep(min(30.0, 0.5 * 2**attempt) * (0.5 + random.random()))
                 attempt += 1
+                if attempt > self._told_attempt:  # once for all requests, not for each
+                    self._told_attempt = attempt
+                    logger.warning("%s: %s; trying again (%d of %d)", self.base_url, _first_line(error), attempt, self._retries)
+                await asyncio.sleep(min(30.0, 0.25 * 2**attempt) * (0.5 + random.random()))
             except openai.APIStatusError as error:
                 raise _refusal(self.base_url, error) from error
             except (openai.APIError, json.JSONDecodeError) as error:

@@ -65,13 +65,15 @@ def _rows(path: Path) -> list[dict[str, Any]]:
 
 
 def _question_of(row: Mapping[str, Any], number: int) -> Question:
+    row = {key: value for key, value in row.items() if value is not None}  # a table has every column in every row
     extra = fields.block(row, "extra_info")
     name = next((v for v in (row.get("id"), extra.get("question_id"), extra.get("index")) if v is not None), number)
-    if row.get("question") is None:
+    if "question" not in row:
         asked = [m["content"] for m in row.get("prompt") or () if isinstance(m, dict) and m.get("role") == "user" and m.get("content")]
-        row = {**row, "question": extra.get("question") or (without_instructions(asked[-1]) if asked else None)}
+        if found := extra.get("question") or (without_instructions(asked[-1]) if asked else None):
+            row["question"] = found
     meta = {"split": extra["split"]} if extra.get("split") else {}
-    return Question(str(name), fields.text(row, "question"), answers_of(row), meta)
+    return Question(fields.name({"id": name}, "id"), fields.text(row, "question"), answers_of(row), meta)
 
 
 def answers_of(row: Mapping[str, Any]) -> tuple[str, ...]:

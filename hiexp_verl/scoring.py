@@ -23,6 +23,8 @@ CORRECT_F1 = 0.8  # an answer this close counts as a success although it does no
 _YES_NO = {"yes": "no", "no": "yes"}
 _ARTICLES = re.compile(r"\b(?:a|an|the)\b")
 _ANSWER_OPEN, _ANSWER_CLOSE = "<answer>", "</answer>"
+# Chinese, Japanese, Thai, Lao, Burmese and Khmer do not put spaces between words: each character counts as one.
+_UNSPACED = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\U00020000-\U0003ffff]")
 _BOXED_OR_BRACE = re.compile(r"\\boxed\{|[{}]")
 _TOOL_TAGS = ("information", "tool_response", "experience")
 # An unclosed block was cut off by the response length: all that follows it is tool text.
@@ -119,7 +121,7 @@ def _check(answers: Sequence[str], kind: str) -> None:
 
 def _tokens(text: str) -> list[str]:
     # "A" or "?" may be a gold answer; normalised it would equal an empty prediction, so its raw form is kept.
-    return normalise(text).split() or text.lower().split()
+    return _UNSPACED.sub(r" \g<0> ", normalise(text)).split() or text.lower().split()
 
 
 def _default_acc(prediction: str, gold: str) -> float:

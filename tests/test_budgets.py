@@ -38,12 +38,16 @@ def test_what_is_no_budget_is_refused(assignment, said):
 def test_a_checkpoint_s_budgets_are_the_defaults(tmp_path, caplog):
     state = tmp_path / "global_step_3" / "hiexp" / "state.json"
     state.parent.mkdir(parents=True)
-    state.write_text(json.dumps({"identity": {"start": {"top_k": 3, "min_score": None, "max_tokens": 160}, "step": {"min_score": 0.4}}}))
+    state.write_text(
+        json.dumps({"identity": {"start": {"top_k": 3, "match": "way", "min_score": None, "max_tokens": 160}, "step": {"min_score": 0.4}}})
+    )
     with caplog.at_level(logging.INFO):
-        assert read_budgets(["start.top_k=2"], state) == Budgets(StartConfig(top_k=2, max_tokens=160), StepConfig(min_score=0.4))
+        assert read_budgets(["start.top_k=2"], state) == Budgets(StartConfig(2, "way", max_tokens=160), StepConfig(min_score=0.4))
     assert "global_step_3: start.top_k=3, start.max_tokens=160, step.min_score=0.4" in caplog.text
     state.write_text(json.dumps({"identity": {"enabled": False}}))
     assert read_budgets([], state) == Budgets()
+    state.write_text(json.dumps({"identity": {"start": {"top_k": 3}, "step": {"min_score": 0.4}}}))
+    assert read_budgets([], state).start.match == "question", "before one could choose"
     for damaged in ("{", "[]", '{"identity": 3}'):
         state.write_text(damaged)
         with pytest.raises(HiExpError, match=r"state\.json is damaged"):

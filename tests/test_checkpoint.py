@@ -49,6 +49,16 @@ def test_the_same_run_goes_on(tmp_path):
     assert state["step"] == 2 and len(state["identity"]["hek"]) == 64
 
 
+def test_a_state_of_a_version_without_a_setting_is_one_of_what_that_did(tmp_path):
+    identity, folder = saved(tmp_path, start={"match": "question"})
+    state = json.loads((folder / STATE).read_text())
+    del state["identity"]["step"]["position"], state["identity"]["start"]["match"]
+    (folder / STATE).write_text(json.dumps(state))
+    assert load_state(folder, identity, allow_mismatch=False) == SEEN
+    with pytest.raises(HiExpError, match=r"hiexp\.step="):
+        load_state(folder, identity | {"step": {**identity["step"], "position": "before"}}, allow_mismatch=False)
+
+
 @pytest.mark.parametrize(
     ("other", "said"),
     [

@@ -134,3 +134,26 @@ def test_a_directory_that_cannot_be_made_is_one_line(command, tmp_path, capsys, 
         with server(answering) as (url, asked):
             assert f"the directory {out} cannot be made" in refusal([*arguments, "--model", url, "--out", out], capsys)
             assert not asked
+
+
+def test_a_judge_that_fails_leaves_the_table_without_it(command, tmp_path, capsys):
+    def judging(request, number):
+        return (200, completion("Well ...")) if request["model"] == "mute" else answering(request, number)
+
+    with server(judging) as (url, _):
+        assert "neither yes nor no" in refusal([*command, "--model", url, "--judge", f"{url}#mute"], capsys)
+    assert [line["arm"] for line in table(tmp_path)["arms"]] == ["base", "hek"]
+
+
+@pytest.mark.parametrize(("option", "value"), [("--temperature", "-1"), ("--temperature", "nan"), ("--top-p", "7"), ("--alone", "-1")])
+def test_numbers_out_of_range_are_refused(command, capsys, option, value):
+    assert f"{option} must be" in refusal([*command, "--model", "http://127.0.0.1:9/v1", option, value], capsys)
+
+
+def test_a_server_that_stops_says_what_is_kept(command, tmp_path, capsys):
+    def stopping(request, number):
+        return answering(request, number) if number < 5 else (401, {"error": {"message": "no more"}})
+
+    with server(stopping) as (url, _):
+        said = refusal([*command, "--model", url, "--batch-size", "1"], capsys)
+    assert "episodes are kept in" in said and "--resume goes on" in said

@@ -119,8 +119,35 @@ def test_rows_do_not_depend_on_batch_size_order_or_interruption(tmp_path):
 def test_an_engine_whose_words_depend_on_the_batch_is_found_out(tmp_path):
     assert play(tmp_path / "good", alone=4)["differ_alone"] == 0
     table = play(tmp_path / "moody", Moody(), batch_size=6, alone=4)
-    assert table["replayed"] == 4 and table["differ_alone"] > 0
-    assert f"{table['differ_alone']} of 4 episodes differ" in (tmp_path / "moody" / TABLE_MD).read_text()
+    assert table["replayed"] == 4 and table["differ_alone"] > table["scores_differ_alone"] == 0, "a space scores the same"
+    told = f"{table['differ_alone']} of 4 episodes differ, 0 of them in their scores."
+    assert told in (tmp_path / "moody" / TABLE_MD).read_text()
+
+
+def test_every_arm_has_its_share_of_the_replay(tmp_path):
+    played = []
+
+    class Counting(Invariant):
+        async def chat(self, messages, **more):
+            played.append("<experience>" in str(messages))
+            return await super().chat(messages, **more)
+
+    play(tmp_path / "eval", Counting())
+    before = len(played)
+    assert play(tmp_path / "eval", Counting(), resume=True, alone=5)["replayed"] == 5
+    again = played[before:]
+    assert {True, False} == set(again), "the base and the HEK"
+    assert play(tmp_path / "eval", Counting(), resume=True, alone=99)["replayed"] == 12, "there are no more"
+
+
+def test_a_smaller_table_tells_what_it_leaves_out(tmp_path, caplog):
+    play(tmp_path / "eval")
+    assert "not asked for" not in caplog.text
+    table = play(tmp_path / "eval", questions=QUESTIONS[:4], arms=("base",), resume=True)
+    assert [line["episodes"] for line in table["arms"]] == [4]
+    assert "2 of set/seed-0/base, 6 of set/seed-0/hek" in caplog.text
+    play(tmp_path / "eval", resume=True)
+    assert len(rows(tmp_path / "eval")) == 12, "all are still there"
 
 
 def test_a_second_evaluation_does_not_write_into_the_first(tmp_path):
@@ -186,7 +213,7 @@ def test_two_files_of_one_name_are_refused_and_repeated_questions_told(tmp_path,
         rows = [{"id": i, "question": "Who  WROTE it?" if i else "Who wrote it?", "answers": ["me", 3]} for i in range(2)]
         (tmp_path / folder / "val.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     assert read_datasets([tmp_path / "a" / "val.jsonl"])["val"][1].answers == ("me", "3")
-    assert "1 questions are asked more than once (the first: ['0', '1'])" in caplog.text
+    assert "asked more than once, and count so often: 1 (the first: ['0', '1'])" in caplog.text
     with pytest.raises(HiExpError, match="a data set 'val' already"):
         read_datasets([tmp_path / "a" / "val.jsonl", tmp_path / "b" / "val.jsonl"])
 

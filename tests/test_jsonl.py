@@ -23,6 +23,9 @@ from tests.factories import trajectory
         ('{"id": "1", "answer": "a"}\n', ":1: no field 'question'"),
         ('{"id": "1", "question": " ", "answer": "a"}\n', ":1: the question is empty"),
         ('{"id": "1", "question": "q", "answer": "a"}\n' * 2, ":2: the id '1' occurs twice"),
+        ('{"id": "", "question": "q", "answer": "a"}\n', ":1: 'id' must be a text or a number"),
+        ('{"id": null, "question": "q", "answer": "a"}\n', ":1: the field 'id' is null"),
+        ('{"id": "1", "question": "q", "answer": NaN}\n', ":1: an answer must be a text or a number"),
     ],
 )
 def test_bad_questions_are_named(tmp_path, content, message):

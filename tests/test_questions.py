@@ -52,7 +52,9 @@ def test_search_r1_and_verl_rows_are_questions(tmp_path):
         ({"id": "1", "question": "Who?", "golden_answers": []}, "row 0: no answer"),
         ({"id": "1", "question": "Who?", "answers": [""]}, "row 0: no answer"),
         ({"id": "1", "question": " ", "answers": ["a"]}, "row 0: the question is empty"),
-        ({"id": "1", "answers": ["a"]}, "row 0: no field 'question'"),
+        ({"id": "1", "answers": ["a"]}, r"row 0: no field 'question' \(found \['answers', 'id'\]\)"),
+        ({"id": " ", "question": "Who?", "answers": ["a"]}, "row 0: 'id' must be a text or a number"),
+        ({"id": "1", "question": "Who?", "answers": [float("nan")]}, "an answer must be a text or a number"),
         ({"id": "1", "question": "Who?", "answers": [{"name": "a"}]}, "an answer must be a text or a number"),
     ],
 )

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from hiexp_verl.jsonl import write_jsonl
 from hiexp_verl.report.arms import evaluations, in_short
 from hiexp_verl.report.bars import interval_bar
+from hiexp_verl.report.between import between
 from hiexp_verl.report.charts import MAX_POINTS, Line, chart, mean_and_band, thinned, ticks
 from hiexp_verl.report.cost import cost, parts_of
 from hiexp_verl.report.curves import curves, grouped
@@ -69,6 +70,31 @@ def test_runs_that_differ_in_seed_and_place_alone_are_one_line():
     configs = [{"n": n, "hiexp.seed": s, "a.rollout.seed": s, "hiexp.dump_dir": f"{n}{s}"} for n in (4, 8) for s in (0, 1)]
     groups = grouped([run(f"n{c['n']}-seed{c['hiexp.seed']}", config=c) for c in configs])
     assert [(group.name, len(group.runs)) for group in groups] == [("n4-seed* (2 runs)", 2), ("n8-seed* (2 runs)", 2)]
+
+
+def test_a_run_of_a_version_without_a_setting_is_one_of_what_that_did():
+    old = {"hiexp.hek": "hek", "hiexp.start.match": "way"}
+    groups = grouped([run("seed0", config=old), run("seed1", config={**old, "hiexp.step.position": "after"})])
+    assert [group.name for group in groups] == ["seed* (2 runs)"]
+    assert len(grouped([run("a", config=old), run("b", config={**old, "hiexp.step.position": "before"})])) == 2
+
+
+def evaluated(name, right, training="", questions="abcdefgh"):
+    values = {("val", arm): {q: float(q in good) for q in questions} for arm, good in right.items()}
+    lines = [{"dataset": "val", "arm": arm, "episodes": len(questions)} for arm in right]
+    return Evaluation(name, lines, {}, {}, {}, values=values, training=training)
+
+
+def test_policies_are_compared_on_the_questions_that_all_were_asked():
+    trainings = [run(f"{kind}-{seed}", config={"kind": kind, "seed": seed}) for kind in ("none", "full") for seed in (0, 1)]
+    right = {"none-0": "ab", "none-1": "abcd", "full-0": "abcdefgh", "full-1": "abcdef"}
+    found = [evaluated(f"{name}/eval", {"base": good, "hek": "abc"}, name) for name, good in right.items()]
+    told = between([*found, evaluated("foreign", {"base": "xy"}, questions="xyz")], trainings)
+    assert "<b>none-* (2 runs)</b>, base" in told and "0.250, 0.500" in told, "each seed beside their mean"
+    assert "+0.500" in told, "of full, 0.875, against 0.375"
+    assert "<b>full-* (2 runs)</b>, hek" in told and "foreign" not in told
+    assert between(found[:2], trainings) == "", "one policy, two seeds"
+    assert between([found[0]], []) == "" and between([], []) == ""
 
 
 def test_runs_of_which_no_configuration_is_known_stay_apart():
@@ -237,13 +263,13 @@ def test_in_what_runs_differ_comes_before_what_they_share():
 def test_alarms_are_told_with_their_steps():
     steps = {step: {"hiexp/alarm/entropy": float(step in (3, 5, 6, 7)), "hiexp/alarm/reward": 0.0} for step in range(1, 9)}
     assert alarms([Training("a", steps), Training("b", steps)]) == "<ul><li><b>alarm entropy</b> held at steps 3, 5 to 7 (a, b)</li></ul>"
-    assert alarms([run("a")]) == ""
+    assert "None rang in 1 run." in alarms([run("a")]) and alarms([]) == ""
 
 
 def test_stale_weights_are_told_but_not_of_a_run_that_strips():
     stale = run("a", **{"training/rollout_actor_probs_pearson_corr": 0.96})
     assert "Pearson below 0.99" in alarms([stale])
-    assert alarms([replace(stale, config={"hiexp.group.strip": True})]) == ""
+    assert "None rang in 1 run." in alarms([replace(stale, config={"hiexp.group.strip": True})])
 
 
 def test_spans_of_steps_are_short():

@@ -270,6 +270,9 @@ def test_a_rollout_refuses_to_mix_or_overwrite(tmp_path):
     (tmp_path / "settings.json").write_text("{")
     with pytest.raises(HiExpError, match="damaged"):
         run(tmp_path, resume=True)
+    (tmp_path / "settings.json").unlink()
+    with pytest.raises(HiExpError, match=r"has episodes and no settings\.json"):
+        run(tmp_path, resume=True)
 
 
 def test_a_damaged_line_in_the_middle_is_an_error_with_its_number(tmp_path):

@@ -51,6 +51,13 @@ def test_covered_match_keeps_token_boundaries():
     assert scoring.cem("", ["Paris"]) == 0.0
 
 
+def test_scripts_without_spaces_are_compared_by_characters():
+    assert scoring.cem("\u5df4\u9ece\u5e02", ["\u5df4\u9ece"]) == 1.0  # Paris, in "the city of Paris"
+    assert scoring.f1("\u5df4\u9ece\u5e02", ["\u5df4\u9ece"]) == pytest.approx(0.8)  # 2 of 3, and 2 of 2
+    assert scoring.em("\u6771\u4eac", ["\u6771 \u4eac"]) == 1.0 and scoring.em("\u6771\u4eac", ["\u4eac\u6771"]) == 0.0
+    assert scoring.cem("\ud55c\uad6d\uc5b4", ["\ud55c\uad6d"]) == 0.0, "Korean has spaces between words"
+
+
 def test_the_best_gold_answer_counts():
     assert scoring.em("NYC", ["New York City", "NYC"]) == 1.0
     assert scoring.score("the NYC", ["New York City", "NYC"]).reward == 1.0

@@ -26,7 +26,8 @@ def add_eval(verbs: Any) -> None:
     parser.add_argument("--batch-size", type=int, default=16, help="episodes at a time (default 16)")
     parser.add_argument("--out", type=Path, required=True, help="directory for rows.jsonl, table.json, table.md and the episodes")
     parser.add_argument("--judge", metavar="DIR_or_URL", help="a model that says whether an answer means the same as a right one")
-    parser.add_argument("--alone", type=int, default=8, metavar="N", help="replay N episodes one at a time: do batches matter? (default 8)")
+    alone = "replay N episodes of all arms one at a time: do batches matter? (default 16; 0: do not)"
+    parser.add_argument("--alone", type=int, default=16, metavar="N", help=alone)
 
 
 def run_eval(arguments: argparse.Namespace) -> int:

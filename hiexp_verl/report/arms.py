@@ -8,6 +8,7 @@ from hiexp_verl.report.bars import interval_bar
 from hiexp_verl.report.evaluation import Evaluation
 from hiexp_verl.report.finite import finite
 from hiexp_verl.report.markup import e, facts, folded, number, percent, table
+from hiexp_verl.run.eval_markdown import p_value, replayed_as_text
 
 _NAMES = {"em": "EM", "f1": "F1", "cem": "CEM", "judge": "judge"}
 _RATES = {
@@ -46,14 +47,11 @@ def _evaluation(one: Evaluation, alone: bool) -> str:
             f"{folded('What it took: format, searches, tokens, time per episode', _rates(lines))}"
         )
     settings = {key.replace("_", " "): found for key, found in {**one.facts, **one.settings}.items() if found not in (None, "")}
-    replay = one.facts.get("replayed"), one.facts.get("differ_alone")
     told = []
-    if replay[0] is not None and replay[1] is not None:
-        told.append(f"Played once more one at a time, {e(replay[1])} of {e(replay[0])} episodes differ.")
+    if one.facts.get("replayed") is not None and one.facts.get("differ_alone") is not None:
+        told.append(e(replayed_as_text(one.facts)))
     if any(_interval(line, key) for line in one.arms for key in _NAMES):
-        told.append(
-            "Brackets and bars are 95% bootstrap intervals over questions; differences are paired by question, p by random sign flips."
-        )
+        told.append("Brackets and bars are 95% bootstrap intervals over questions; differences are paired by question, p by sign flips.")
     if one.won_lost:
         told.append("Won and lost: episodes that are right in this arm and not in the base, and the other way round.")
     return f'{heading}{fault}{"".join(parts)}<p class="soft">{" ".join(told)}</p>{folded("How it was played", facts(settings))}'
@@ -78,12 +76,12 @@ def _scores(one: Evaluation, dataset: str, lines: Sequence[Mapping[str, Any]]) -
         row = {"arm": f"<b>{e(line['arm'])}</b>"}
         rest = dict(row)
         for key in sorted(measures, key=lambda key: key != main):
-            row[_NAMES[key]] = _score(finite(line.get(key)), intervals[key][i], scale)
+            row[_NAMES[key]] = score_bar(finite(line.get(key)), intervals[key][i], scale)
             gap = _difference(line, key)
             if key == main and any(gaps):  # what one came for stands where a phone shows it
-                row[f"{_NAMES[key]} against base"] = _gap(*gap, reach) if gap else ""
+                row[f"{_NAMES[key]} against base"] = gap_bar(*gap, reach) if gap else ""
             elif gap:
-                rest[f"{_NAMES[key]} against base"] = _gap(*gap, reach)
+                rest[f"{_NAMES[key]} against base"] = gap_bar(*gap, reach)
             if key == main and one.won_lost:
                 row["won, lost"] = ", ".join(map(str, one.won_lost.get((dataset, str(line["arm"])), ())))
         rows.append(row | {"episodes": number(line.get("episodes", ""))})
@@ -99,12 +97,13 @@ def _pairs(one: Evaluation, dataset: str) -> str:
     for pair in sorted(found, key=lambda pair: pair["measure"] != "cem"):
         row = rows.setdefault((str(pair["arm"]), str(pair["against"])), {"arm": f"<b>{e(pair['arm'])}</b>", "against": e(pair["against"])})
         name = _NAMES.get(str(pair["measure"]), str(pair["measure"]))
-        row[name] = _gap(pair["mean"], pair["low"], pair["high"], finite(pair.get("p")), reach)
+        row[name] = gap_bar(pair["mean"], pair["low"], pair["high"], finite(pair.get("p")), reach)
     note = '<p class="soft">The first arm minus the second, paired by question; p are not corrected for the number of comparisons.</p>'
     return folded(f"Arm against arm ({len(rows)})", table([*rows.values()]) + note) if rows else ""
 
 
-def _score(mean: float | None, span: tuple[float, float] | None, scale: tuple[float, float]) -> str:
+def score_bar(mean: float | None, span: tuple[float, float] | None, scale: tuple[float, float]) -> str:
+    """Return a mean with its interval, in figures and drawn."""
     if mean is None:
         return ""
     if span is None:
@@ -112,9 +111,10 @@ def _score(mean: float | None, span: tuple[float, float] | None, scale: tuple[fl
     return f'{mean:.3f} <span class="soft">[{span[0]:.3f}, {span[1]:.3f}]</span>{interval_bar(mean, *span, scale)}'
 
 
-def _gap(mean: float, low: float, high: float, p: float | None, reach: float) -> str:
+def gap_bar(mean: float, low: float, high: float, p: float | None, reach: float) -> str:
+    """Return a difference with its interval and p, in figures and drawn."""
     told = f'{mean:+.3f} <span class="soft">[{low:+.3f}, {high:+.3f}]{"" if p is None else ","}</span>'
-    told += "" if p is None else f' <span class="soft">p {p:.3f}</span>'
+    told += "" if p is None else f' <span class="soft">{e(p_value(p))}</span>'
     return told + interval_bar(mean, low, high, (-reach, reach), _side(low, high, p))
 
 
@@ -170,7 +170,7 @@ def in_short(found: Sequence[Evaluation]) -> list[str]:
                 if str(line.get("dataset", "")) != dataset or not (gap := _difference(line, measure)):
                     continue
                 mean, low, high, p = gap
-                told = f"[{low:+.3f}, {high:+.3f}]" + (f", p {p:.3f}" if p is not None else "")
+                told = f"[{low:+.3f}, {high:+.3f}]" + (f", {e(p_value(p))}" if p is not None else "")
                 verdicts[_side(low, high, p)].append(f"<b>{e(line['arm'])}</b> ({_NAMES[measure]} {mean:+.3f} {told})")
             where = ", ".join(filter(None, (e(one.name), e(dataset))))
             told = "; ".join(f"{_VERDICTS[side]}: {', '.join(arms)}" for side, arms in verdicts.items() if arms)

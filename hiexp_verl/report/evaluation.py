@@ -5,7 +5,7 @@ The table comes last: an evaluation that was stopped, or whose table is damaged,
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
 from typing import Any, Literal
@@ -29,6 +29,8 @@ class Evaluation:
     won_lost: Mapping[tuple[str, str], tuple[int, int]]  # (data set, arm) -> questions right in it alone, in the base alone
     pairs: Sequence[Mapping[str, Any]] = ()  # differences of arms of which none is the base
     table: Literal["whole", "missing", "damaged"] = "whole"
+    values: Mapping[tuple[str, str], Mapping[str, float]] = field(default_factory=dict)  # (data set, arm) -> question -> CEM over seeds
+    training: str = ""  # name of the training whose policy it is, where it lies in its folder
 
     def datasets(self) -> list[str]:
         """Return the data sets in the order of the table."""
@@ -42,7 +44,9 @@ def read_evaluation(name: str, folder: Path, rows: Sequence[Path], parts: Sequen
     if table is not None:
         pairs = [one for one in table["pairs"] if _is_pair(one)] if isinstance(table.get("pairs"), list) else []
         settings = table["settings"] if isinstance(table.get("settings"), Mapping) else {}
-        return Evaluation(name, table["arms"], *_told(table, settings, table.get("seeds")), _won_lost(played), pairs)
+        return Evaluation(
+            name, table["arms"], *_told(table, settings, table.get("seeds")), _won_lost(played), pairs, values=_values(played)
+        )
     damaged = folder / TABLE_JSON
     if damaged.exists() and not any(fault.startswith(str(damaged)) for fault in found.faults):
         found.faults.append(f"{damaged}: no table of an evaluation")
@@ -53,7 +57,7 @@ def read_evaluation(name: str, folder: Path, rows: Sequence[Path], parts: Sequen
     lines += [{"dataset": d, "arm": a, "episodes": 0} for d, a in dict.fromkeys((p.dataset, p.arm) for p in parts) if (d, a) not in begun]
     settings = {key: value for part in parts for key, value in part.settings.items() if value != "" and key != "control"}
     told = _told({}, settings, list(dict.fromkeys(str(part.settings["seed"]) for part in parts)))
-    return Evaluation(name, lines, *told, _won_lost(played), table="damaged" if damaged.exists() else "missing")
+    return Evaluation(name, lines, *told, _won_lost(played), table="damaged" if damaged.exists() else "missing", values=_values(played))
 
 
 def _told(table: Mapping[str, Any], settings: Mapping[str, Any], seeds: Any) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -98,6 +102,14 @@ def _won_lost(rows: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str], tuple[
         if arm != BASE and both:
             found[dataset, arm] = (sum(values[key] > base[key] for key in both), sum(values[key] < base[key] for key in both))
     return found
+
+
+def _values(rows: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str], dict[str, float]]:
+    by_question: dict[tuple[str, str], dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    for row in rows:
+        if (value := finite(row.get("cem", row.get("em")))) is not None:
+            by_question[str(row.get("dataset", "")), str(row["arm"])][str(row["id"])].append(value)
+    return {key: {question: fmean(values) for question, values in of.items()} for key, of in by_question.items()}
 
 
 def _means(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

@@ -69,7 +69,10 @@ class _Root:
 
     def read(self) -> None:
         trainings = {folder: self._training(folder, metrics) for folder, metrics in self._training_folders().items()}
-        evaluations = self._evaluations()
+        evaluations = {
+            folder: replace(one, training=trainings[home].name) if (home := _innermost(folder, trainings)) is not None else one
+            for folder, one in self._evaluations().items()
+        }
         known = {one.path for one in self.out.played}  # of a directory that holds this one, or lies in it
         episodes = [path for path in self.found.episodes if path not in known]
         dumps = {path: _innermost(path, trainings) for path in episodes if is_dump(path)}

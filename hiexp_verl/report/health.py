@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 
-from hiexp_verl.report.markup import e, folded, listed
+from hiexp_verl.report.markup import e, folded, listed, plural
 from hiexp_verl.report.training import Step, Training
 
 _ALARM = "hiexp/alarm/"
@@ -35,9 +35,12 @@ def alarms(trainings: Sequence[Training]) -> str:
         for line in rang + wrong:
             runs_of.setdefault(line, []).append(e(run.name))
         said += [f"{e(run.name)}: {e(line)}" for line in run.said]
-    return listed([f"{line} ({', '.join(runs)})" for line, runs in runs_of.items()]) + folded(
-        f"What the logs said ({len(said)})", listed(said)
-    )
+    if not runs_of and any(run.trained for run in trainings):
+        watched = "; ".join(map(e, _FAULTS))
+        quiet = f'<p class="soft">None rang in {plural(len(trainings), "run")}. Looked for: <code>{_ALARM}*</code>; {watched}.</p>'
+    else:
+        quiet = listed([f"{line} ({', '.join(runs)})" for line, runs in runs_of.items()])
+    return quiet + folded(f"What the logs said ({len(said)})", listed(said))
 
 
 def _out_of_sync(step: Step) -> bool:

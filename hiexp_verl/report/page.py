@@ -13,6 +13,7 @@ from hiexp_verl import __version__
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.jsonl import atomic_writer
 from hiexp_verl.report.arms import evaluations, in_short
+from hiexp_verl.report.between import between
 from hiexp_verl.report.cost import cost
 from hiexp_verl.report.curves import REWARD, curves, first_curve, grouped, validations
 from hiexp_verl.report.episodes import MISPLACED, Played, outcome, pairs, read_again, samples
@@ -52,7 +53,7 @@ def page(found: Gathered, title: str) -> str:
     parts = {
         "In short": _in_short(found.trainings) + listed(in_short(found.evaluations)),
         "Alarms": alarms(found.trainings),
-        "Evaluation": evaluations(found.evaluations),
+        "Evaluation": between(found.evaluations, found.trainings) + evaluations(found.evaluations),
         "Curves": curves(found.trainings),
         "What was run": _what_was_run(found),
         "Experience": _heks(found),

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -43,6 +44,7 @@ def rollout_command(arguments: argparse.Namespace) -> str:
     """
     play_as_trained(arguments)
     check_numbers(arguments, "k", "limit", *EPISODE_NUMBERS)
+    check_sampling(arguments.temperature, arguments.top_p)
     check_output(arguments.out, arguments.resume)
     questions = read_question_file(arguments.questions)[: arguments.limit]
     run = run_settings(arguments, arguments.control)
@@ -85,6 +87,18 @@ def check_numbers(arguments: argparse.Namespace, *names: str) -> None:
         value = getattr(arguments, name)
         if value is not None and value < 1:
             raise HiExpError(f"--{name.replace('_', '-')} must be at least 1, found {value}")
+
+
+def check_sampling(temperature: float, top_p: float) -> None:
+    """Refuse what no server samples with.
+
+    Raises:
+        HiExpError: the temperature is negative, or top-p not in (0, 1].
+    """
+    if not 0 <= temperature < math.inf:
+        raise HiExpError(f"--temperature must be at least 0, found {temperature:g}")
+    if not 0 < top_p <= 1:
+        raise HiExpError(f"--top-p must be in (0, 1], found {top_p:g}")
 
 
 def check_policy(arguments: argparse.Namespace, questions: Sequence[Question]) -> PolicyTokenizer | None:

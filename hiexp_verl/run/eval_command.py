@@ -11,6 +11,7 @@ from hiexp_verl.run.command import (
     EPISODE_NUMBERS,
     check_numbers,
     check_policy,
+    check_sampling,
     episode_settings,
     identify_search,
     open_experience,
@@ -35,6 +36,9 @@ def eval_command(arguments: argparse.Namespace) -> str:
     """
     play_as_trained(arguments)
     check_numbers(arguments, "limit", "batch_size", *EPISODE_NUMBERS)
+    check_sampling(arguments.temperature, arguments.top_p)
+    if arguments.alone < 0:
+        raise HiExpError(f"--alone must be at least 0, found {arguments.alone}")
     if len(set(arguments.seed)) < len(arguments.seed):
         raise HiExpError(f"--seed names one twice: {' '.join(map(str, arguments.seed))}")
     if len(arguments.seed) > 1 and not arguments.temperature:
@@ -71,10 +75,11 @@ def eval_command(arguments: argparse.Namespace) -> str:
                 corpus=identify_search(run.search, search_encoder),
                 policy=policy,
                 same_policy=arguments.same_model,
-                alone=min(arguments.alone, len(next(iter(plan.datasets.values())))),
+                alone=arguments.alone,
             )
+        table = write_tables(plan, told, out)  # also before a judge speaks, who may fail
         if not arguments.judge:
-            return as_markdown(write_tables(plan, told, out))
+            return as_markdown(table)
         with open_model(arguments.judge, arguments.batch_size) as judging:  # now that the policy's memory is free
             judge_name = f"{judging.model} ({identify(arguments.judge)})"
             told[JUDGE] = judge_name

@@ -9,6 +9,10 @@ _ANEW = (
     "Episodes are kept as they were played, with --resume too: to play these anew, mend the cause, delete their folders "
     "(DATA SET/seed-S/ARM) and add --resume."
 )
+_TESTS = (
+    "Each p is of its comparison alone, not corrected for how many there are. Where p is above 0.05 and the interval leaves out 0 all the "
+    "same (a bootstrap of few questions that differ is too narrow), take the difference for not shown."
+)
 Line = Mapping[str, Any]
 
 
@@ -51,7 +55,7 @@ def _pairs(pairs: Sequence[Line], measures: Sequence[str], several: bool) -> lis
         for (dataset, arm, against), gaps in by_arms.items()
     ]
     several_tests = len({(pair["dataset"], pair["arm"], pair["against"]) for pair in pairs}) > 1
-    note = ["Each p is of its comparison alone, not corrected for how many there are."] if several_tests else []
+    note = [_TESTS] if several_tests else []
     return [*(_table(heads, rows) if rows else []), *([""] if rows and note else []), *note]
 
 
@@ -78,8 +82,20 @@ def _played(table: Mapping[str, Any]) -> list[str]:
         unreadable = f"{table['unreadable_verdicts']} of {table['verdicts']} verdicts were neither yes nor no, and count as wrong"
         lines += [f"Judge: {table[JUDGE]}{f'; {unreadable}' if table['unreadable_verdicts'] else ''}."]
     if "replayed" in table:
-        lines += [f"Played once more one at a time, {table['differ_alone']} of {table['replayed']} episodes differ."]
+        lines += [replayed_as_text(table)]
     return lines
+
+
+def p_value(p: float) -> str:
+    """Return `p 0.012`, and of what three digits do not tell from 0 that it is less."""
+    return f"p {p:.3f}" if p >= 0.0005 else "p < 0.001"
+
+
+def replayed_as_text(table: Mapping[str, Any]) -> str:
+    """Return what the replay one at a time has shown; tables of before 2026-11-22 do not know about scores."""
+    differ = f"Played once more one at a time, {table['differ_alone']} of {table['replayed']} episodes differ"
+    scores = f", {table['scores_differ_alone']} of them in their scores" if table.get("scores_differ_alone") is not None else ""
+    return f"{differ}{scores}."
 
 
 def _name(measure: str) -> str:
@@ -92,7 +108,7 @@ def _mean(line: Line, measure: str) -> str:
 
 
 def _gap(gap: Line) -> str:
-    return f"{gap['mean']:+.3f} [{gap['low']:+.3f}, {gap['high']:+.3f}], p {gap['p']:.3f}"
+    return f"{gap['mean']:+.3f} [{gap['low']:+.3f}, {gap['high']:+.3f}], {p_value(gap['p'])}"
 
 
 def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:

@@ -22,7 +22,7 @@ from hiexp_verl.jsonl import atomic_writer, make_folder, read_trajectories, writ
 from hiexp_verl.questions import asked_twice, read_question_file
 from hiexp_verl.run.episode import EpisodeSettings, episode
 from hiexp_verl.run.eval_markdown import as_markdown
-from hiexp_verl.run.eval_table import ALL, BASE, JUDGE, pairs_of, row_of, table_of
+from hiexp_verl.run.eval_table import ALL, BASE, JUDGE, MEASURES, pairs_of, row_of, table_of
 from hiexp_verl.run.experience import Experience
 from hiexp_verl.run.judge import judge_key
 from hiexp_verl.run.policy import MERGED
@@ -55,6 +55,15 @@ class Plan:
                 for arm in self.arms:
                     yield dataset, seed, arm, out_dir / dataset / f"seed-{seed}" / arm
 
+    def left_out(self, out_dir: Path) -> dict[str, int]:
+        """Return how many episodes on disk are not of this plan, by their directory."""
+        planned = {folder: {q.id for q in self.datasets[dataset]} for dataset, _, _, folder in self.parts(out_dir)}
+        found = {}
+        for path in sorted(out_dir.glob(f"*/seed-*/*/{TRAJECTORIES}")):
+            count = sum(t.question_id not in planned.get(path.parent, ()) for t in read_trajectories(path))
+            found |= {str(path.parent.relative_to(out_dir)): count} if count else {}
+        return found
+
     def check_output(self, out_dir: Path, resume: bool) -> None:
         """Refuse to add to another evaluation.
 
@@ -79,7 +88,9 @@ def read_datasets(paths: Sequence[Path], limit: int | None = None) -> dict[str, 
             raise HiExpError(f"{path}: {taken} {name!r}{' already' * (name in datasets)}; rename the file, rows are kept under its name")
         datasets[name] = read_question_file(path)[:limit]
         if twice := asked_twice(datasets[name]):
-            logger.warning("%s: %d questions are asked more than once (the first: %s), and count so often", path, len(twice), twice[0])
+            logger.warning(
+                "%s: questions that are asked more than once, and count so often: %d (the first: %s)", path, len(twice), twice[0]
+            )
     return datasets
 
 
@@ -120,7 +131,7 @@ def play(
         experience_of: what is shown in an arm, by the name of its control.
         batch_size: episodes at a time. Each has seeds of its own, so this changes speed, and rows only where the engine's
             arithmetic depends on what it computes together.
-        alone: so many episodes of the first arm are played once more, one at a time: the share that differs is told.
+        alone: so many episodes, of all arms in turn, are played once more, one at a time: it is told how many differ.
 
     Raises:
         HiExpError: an evaluation is there already and `resume` is off, or was of something else.
@@ -133,7 +144,6 @@ def play(
         known = {"corpus": corpus, "policy": policy, "same_policy": same_policy}
         with _timed(out_dir):
             rollout(questions, client, search, seeded, 1, folder, resume, shown, batch_size, progress=name, **known)
-    dataset, seed, arm, folder = next(plan.parts(out_dir))
     told: dict[str, Any] = {
         "questions": sum(map(len, plan.datasets.values())),
         "seeds": list(plan.seeds),
@@ -142,11 +152,7 @@ def play(
         "seconds": round(_seconds(out_dir), 1),
     }
     if alone:
-        questions = plan.datasets[dataset][:alone]
-        again = asyncio.run(_one_at_a_time(questions, client, search, replace(settings, seed=seed), experience_of(ARMS[arm])))
-        before = [t.messages for t in _played(folder, questions)]
-        told["replayed"] = len(again)
-        told["differ_alone"] = sum(one.messages != other for one, other in zip(again, before, strict=True))
+        told |= asyncio.run(_replay(plan, alone, client, search, settings, experience_of, out_dir))
     return told
 
 
@@ -169,6 +175,9 @@ def write_tables(plan: Plan, told: dict[str, Any], out_dir: Path, judge: Judge |
             rows[-1][JUDGE] = float(bool(verdicts.get(judge_key(t))))
     if verdicts is not None:
         told = {**told, "verdicts": len(verdicts), "unreadable_verdicts": sum(right is None for right in verdicts.values())}
+    if others := plan.left_out(out_dir):
+        told_of = ", ".join(f"{count} of {name}" for name, count in others.items())
+        logger.warning("episodes that were not asked for stay in %s and are in no row and table: %s", out_dir, told_of)
     lines = table_of(rows)
     for line in lines:
         of_line = [t.extra["seconds"] for dataset, _, arm, t in played if line["dataset"] in (dataset, ALL) and arm == line["arm"]]
@@ -205,13 +214,33 @@ def _played(folder: Path, questions: Sequence[Question]) -> list[Trajectory]:
     return [found[q.id] for q in questions]
 
 
-async def _one_at_a_time(
-    questions: Sequence[Question], client: Client, search: SearchEngine, settings: EpisodeSettings, experience: Experience | None
-) -> list[Trajectory]:
+async def _replay(
+    plan: Plan,
+    count: int,
+    client: Client,
+    search: SearchEngine,
+    settings: EpisodeSettings,
+    experience_of: Callable[[str], Experience | None],
+    out_dir: Path,
+) -> dict[str, int]:
+    """Play episodes of all parts once more, one at a time; count those that are not the same, and those with other scores."""
+    parts = list(plan.parts(out_dir))
+    turns = -(-count // len(parts))
+    differ = scores_differ = replayed = 0
     try:
-        return [await episode(question, client, search, settings, experience) for question in questions]
+        for place, (dataset, seed, arm, folder) in enumerate(parts):
+            questions = plan.datasets[dataset]
+            evenly = sorted({turn * len(questions) // turns for turn in range(turns) if turn * len(parts) + place < count})
+            chosen = [questions[i] for i in evenly]
+            shown = experience_of(ARMS[arm]) if chosen else None
+            for question, before in zip(chosen, _played(folder, chosen), strict=True):
+                again = await episode(question, client, search, replace(settings, seed=seed), shown)
+                replayed += 1
+                differ += again.messages != before.messages
+                scores_differ += any(again.extra[name] != before.extra[name] for name in MEASURES)
     finally:
         await client.close()
+    return {"replayed": replayed, "differ_alone": differ, "scores_differ_alone": scores_differ}
 
 
 @contextmanager

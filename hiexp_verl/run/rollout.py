@@ -8,6 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol
 
+from hiexp_verl.config import UNNAMED
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.jsonl import append_line, atomic_writer, drop_torn_line, make_folder, read_trajectories, write_jsonl
 from hiexp_verl.run.episode import EpisodeSettings, Policy, episode
@@ -60,7 +61,11 @@ def rollout(
     done = _finished(path, questions)
     wanted = {**asdict(settings), "corpus": corpus, "policy": policy, **(experience.told() if experience is not None else {"hek": ""})}
     vouched = ("policy",) if same_policy else ()
-    asyncio.run(_play_all(questions, client, search, settings, k, out_dir, experience, concurrency, progress, done, wanted, vouched))
+    try:
+        asyncio.run(_play_all(questions, client, search, settings, k, out_dir, experience, concurrency, progress, done, wanted, vouched))
+    except HiExpError as error:
+        kept = len(_finished(path, questions))
+        raise HiExpError(f"{error}; {kept} episodes are kept in {out_dir}, --resume goes on" if kept > len(done) else str(error)) from error
     order = {f"{q.id}#{sample}": (i, sample) for i, q in enumerate(questions) for sample in range(k)}
     # Episodes of questions that are no longer asked for stay in the file, at its end, and out of the summary.
     trajectories = sorted(read_trajectories(path), key=lambda t: (order.get(t.id, (len(order), 0)), t.id))
@@ -155,12 +160,14 @@ def _finished(path: Path, questions: Sequence[Question]) -> set[str]:
 
 def _check_settings(path: Path, wanted: dict[str, Any], resuming: bool, vouched: Sequence[str]) -> None:
     """Write the settings beside the episodes; when resuming, refuse others: a mixture would be worth nothing."""
-    if resuming and path.is_file():
+    if resuming and not path.is_file():
+        raise HiExpError(f"{path.parent} has episodes and no {path.name}, which says how they were played; choose another output directory")
+    if resuming:
         try:
             found = json.loads(path.read_text(encoding="utf-8"))
         except (json.JSONDecodeError, UnicodeDecodeError) as error:
             raise HiExpError(f"{path} is damaged ({error}); choose another output directory") from error
-        found = found if isinstance(found, dict) else {}
+        found = {**UNNAMED, **found} if isinstance(found, dict) else {}
         for key, value in wanted.items():
             if found.get(key) != value and key not in vouched:
                 was = repr(found.get(key))[:80]
