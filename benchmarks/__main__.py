@@ -7,6 +7,7 @@ that table also goes into the README of the project. A benchmark that fails, or 
 is 1; the others run, and the table keeps what is there of it from before, with that date and commit.
 """
 
+import json
 import subprocess
 import sys
 import time
@@ -37,7 +38,7 @@ def main() -> None:
     failed = run_all(commands, MOST_SECONDS[arguments.size])
     lines = summary(folder)
     with atomic_writer(folder / "README.md") as file:
-        file.write("\n".join(["# Benchmarks", "", *lines, ""]))
+        file.write("\n".join(["# Benchmarks", "", *lines, *others(folder), ""]))
     print("\n".join(lines), flush=True)
     if folder == RESULTS:
         replace_between(ROOT / "README.md", summary(folder, "benchmarks/results/"))
@@ -60,6 +61,17 @@ def run_all(commands: Mapping[str, Sequence[str]], most_seconds: float) -> dict[
             stop_child(child)
     print(f"== done in {time.monotonic() - started:.0f} s", flush=True)
     return failed
+
+
+def others(folder: Path) -> list[str]:
+    """Return links to the results there that make no claim of a ratio, or of which `make bench` knows nothing."""
+    pages = {page: page.with_suffix(".json") for page in sorted(folder.glob("*.md")) if page.name != "README.md"}
+    links = [
+        f"- [{page.read_text(encoding='utf-8').partition(chr(10))[0].lstrip('# ')}]({page.name})"
+        for page, raw in pages.items()
+        if not (raw.is_file() and "claims" in json.loads(raw.read_text(encoding="utf-8")))
+    ]
+    return ["", "Measured by commands of their own, which stand in each:", "", *links] if links else []
 
 
 def replace_between(page: Path, lines: Sequence[str]) -> None:

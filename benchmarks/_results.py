@@ -24,12 +24,21 @@ class Claim:
     ours: float
     instead: str  # of ours
     theirs: float
-    wanted: str = ""  # of the ratio, where there is a goal
+    wanted: float | None = None  # of the ratio, where there is a goal: at most that where less is better, at least that else
 
     @property
     def ratio(self) -> float:
         """Ours for one of theirs."""
         return self.ours / self.theirs
+
+    @property
+    def goal(self) -> str:
+        """Say what was wanted, and whether it was missed: rounded, the two may be the same."""
+        if self.wanted is None:
+            return ""
+        missed = self.ratio > self.wanted if self.better == "less" else self.ratio < self.wanted
+        bound = f"at {'most' if self.better == 'less' else 'least'} {self.wanted:g}"
+        return f"{bound}, missed ({self.ratio:.4g})" if missed else bound
 
 
 @dataclass(frozen=True)
@@ -91,7 +100,7 @@ def publish(name: str, machine: dict[str, Any], result: Result, folder: Path) ->
 
 def claims_table(claims: Sequence[Claim]) -> list[str]:
     """Return the claims as a Markdown table."""
-    rows = [[*_cells(claim), claim.wanted] for claim in claims]
+    rows = [[*_cells(claim), claim.goal] for claim in claims]
     return table(["", "ours", "instead", "ratio", "wanted"], rows, numbers={1, 3})
 
 

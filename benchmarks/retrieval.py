@@ -213,9 +213,9 @@ def result_of(found: dict[int, Measured], ranked: dict[int, Measured], size: Siz
     best = f"Top {TOP_K} of {BATCH} queries over {entries:,} x {DIMENSIONS}, own entries hidden"
     claims = [
         Claim(looked_up, "a second", "more", rates[OURS], SINGLE, rates[SINGLE]),
-        Claim(looked_up, "a second", "more", rates[OURS], f"{BATCHED} of {min(callers, BATCH)}", rates[BATCHED], "at least 0.8"),
+        Claim(looked_up, "a second", "more", rates[OURS], f"{BATCHED} of {min(callers, BATCH)}", rates[BATCHED], 0.8),
         Claim(best, "ms", "less", times[OURS], f"sentence-transformers' {SEARCH}, nothing hidden", times[SEARCH]),
-        Claim(best, "ms", "less", times[OURS], PRODUCT, times[PRODUCT], "at most 1.5"),
+        Claim(best, "ms", "less", times[OURS], PRODUCT, times[PRODUCT], 1.5),
     ]
     panels = [
         Panel("callers, or size of the batch (at most 64)", "queries a second", lines_of(found, (OURS, BATCHED))),

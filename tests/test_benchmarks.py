@@ -7,11 +7,11 @@ from xml.etree import ElementTree
 
 import pytest
 
-from benchmarks.__main__ import BEGIN, END, NAMES, ROOT, replace_between, run_all
+from benchmarks.__main__ import BEGIN, END, NAMES, ROOT, others, replace_between, run_all
 from benchmarks._machine import peak_gib
 from benchmarks._results import Claim, Panel, Result, claims_table, figure, plot, publish, summary
 
-FASTER = Claim("Sorting", "s", "less", 2.0, "by hand", 10.0, "at most 0.5")
+FASTER = Claim("Sorting", "s", "less", 2.0, "by hand", 10.0, 0.5)
 MACHINE = {
     "command": "python -m benchmarks.sorting",
     "commit": "abc1234",
@@ -23,6 +23,22 @@ MACHINE = {
     "system": "none",
     "packages": {"numpy": "2"},
 }
+
+
+def test_a_goal_that_is_missed_by_less_than_the_rounding_is_told():
+    def goal(ours, better, wanted):
+        return Claim("Sorting", "s", better, ours, "by hand", 1.0, wanted).goal
+
+    assert goal(1.0218, "less", 1.02) == "at most 1.02, missed (1.022)" and goal(1.02, "less", 1.02) == "at most 1.02"
+    assert goal(0.79, "more", 0.8) == "at least 0.8, missed (0.79)" and goal(0.83, "more", 0.8) == "at least 0.8"
+
+
+def test_what_the_benchmarks_did_not_write_is_listed_beside_their_table(tmp_path):
+    publish("sorting", MACHINE, Result("Sorting", [FASTER], [Panel("n", "s", {"ours": [(1, 2.0)]})], {}), tmp_path)
+    assert others(tmp_path) == []
+    (tmp_path / "effect.md").write_text("# An effect\n\nNone.\n")
+    (tmp_path / "effect.json").write_text('{"outcome": []}')
+    assert others(tmp_path)[-1] == "- [An effect](effect.md)"
 
 
 def test_a_claim_shows_both_figures_and_how_ours_compares():
