@@ -3,6 +3,7 @@
 import difflib
 import math
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any, TypeVar, get_args, get_type_hints
 
@@ -13,6 +14,16 @@ Config = TypeVar("Config")
 
 # What versions without a setting did: files of theirs do not name it, and their runs are the same as with this.
 UNNAMED = {"start.match": "question", "step.position": "after"}
+
+
+def with_unnamed(blocks: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the blocks of `hiexp:` that there are, `start` and the like, with what their version did not name."""
+    found = dict(blocks)
+    for name, value in UNNAMED.items():
+        place, _, setting = name.partition(".")
+        if isinstance(found.get(place), dict):
+            found[place] = {setting: value, **found[place]}
+    return found
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from hiexp_verl.config import UNNAMED, HiExpConfig
+from hiexp_verl.config import HiExpConfig, with_unnamed
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.hashing import fingerprint
 from hiexp_verl.hek.store import HEK
@@ -86,7 +86,7 @@ def load_state(folder: Path, identity: Mapping[str, Any], allow_mismatch: bool) 
         raise HiExpError(f"the checkpoint {folder} was made without HiExp: it has no {STATE}; {way_out}")
     try:
         state = json.loads(path.read_text(encoding="utf-8"))
-        found, watched = _named(state["identity"]), {name: state["watched"][name] for name in WATCHED}
+        found, watched = with_unnamed(state["identity"]), {name: state["watched"][name] for name in WATCHED}
         if state["format"] != FORMAT:
             raise HiExpError(f"{path} has format {state['format']}, this version reads {FORMAT}; resume with the version that wrote it")
     except (ValueError, KeyError, TypeError) as error:
@@ -100,16 +100,6 @@ def load_state(folder: Path, identity: Mapping[str, Any], allow_mismatch: bool) 
         logger.warning("the checkpoint %s is of a run with other experience: its counters are not taken over", folder)
         return None
     return watched
-
-
-def _named(identity: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the identity with the settings that its version did not have."""
-    found = dict(identity)
-    for name, value in UNNAMED.items():
-        place, _, setting = name.partition(".")
-        if isinstance(found.get(place), dict):
-            found[place] = {setting: value, **found[place]}
-    return found
 
 
 def folder_to_resume(config: DictConfig) -> Path | None:

@@ -26,21 +26,20 @@ def alarms(trainings: Sequence[Training]) -> str:
     runs_of: dict[str, list[str]] = {}
     said = []
     for run in trainings:
-        rang = [f"<b>alarm {e(name)}</b> held at {spans(steps)}" for name, steps in _rang(run).items()]
+        held = [f"<b>alarm {e(name)}</b> held at {spans(steps)}" for name, steps in _rang(run).items()]
         faults = dict(_FAULTS)
         if not run.config.get("hiexp.group.strip"):  # then the two see different contexts, by design
             faults[f"the rollout's probabilities are not the policy's (Pearson below {_MIN_PEARSON})"] = _out_of_sync
         found = {fault: [step for step, values in run.steps.items() if holds(values)] for fault, holds in faults.items()}
         wrong = [f"{e(fault)}: {spans(steps)}" for fault, steps in found.items() if steps]
-        for line in rang + wrong:
+        for line in held + wrong:
             runs_of.setdefault(line, []).append(e(run.name))
         said += [f"{e(run.name)}: {e(line)}" for line in run.said]
-    if not runs_of and any(run.trained for run in trainings):
-        watched = "; ".join(map(e, _FAULTS))
-        quiet = f'<p class="soft">None rang in {plural(len(trainings), "run")}. Looked for: <code>{_ALARM}*</code>; {watched}.</p>'
-    else:
-        quiet = listed([f"{line} ({', '.join(runs)})" for line, runs in runs_of.items()])
-    return quiet + folded(f"What the logs said ({len(said)})", listed(said))
+    rang = listed([f"{line} ({', '.join(runs)})" for line, runs in runs_of.items()])
+    if not rang and any(run.trained for run in trainings):
+        watched = f"<code>{_ALARM}*</code>; {'; '.join(map(e, _FAULTS))}"
+        rang = f'<p class="soft">None rang in {plural(len(trainings), "run")}. Looked for: {watched}.</p>'
+    return rang + folded(f"What the logs said ({len(said)})", listed(said))
 
 
 def _out_of_sync(step: Step) -> bool:

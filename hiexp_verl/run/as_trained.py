@@ -45,6 +45,9 @@ def play_as_trained(arguments: argparse.Namespace) -> None:
     if other:
         given = _told({option: getattr(arguments, option) for option in other})
         logger.warning("episodes are not those of the training of %s: %s, in training %s", arguments.model, given, _told(other))
+    engine = (identity.get("search") or {}).get("engine", arguments.search)
+    if arguments.search != engine:
+        logger.warning("%s was trained with --search %s, and is played with %s", arguments.model, engine, arguments.search)
     corpus, trained_on = arguments.corpus, identity.get("search.corpus")
     if corpus and trained_on and Path(corpus).is_file() and fingerprint(Path(corpus)) != trained_on:
         logger.warning("%s was trained with another corpus than %s", arguments.model, corpus)

@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from hiexp_verl.config import UNNAMED, HiExpConfig, StartConfig, StepConfig, parse_block
+from hiexp_verl.config import HiExpConfig, StartConfig, StepConfig, parse_block, with_unnamed
 from hiexp_verl.errors import HiExpError, first_line
 from hiexp_verl.run.policy import identity_in
 
@@ -63,8 +63,4 @@ def _value(assignment: str, text: str) -> Any:
 def _trained(state: Path) -> Budgets:
     identity = identity_in(state)
     kept = {place: identity[place] for place in _PLACES if place in identity}  # none of a run without experience
-    for name, value in UNNAMED.items():
-        place, _, setting = name.partition(".")
-        if place in kept:
-            kept[place] = {setting: value, **kept[place]}
-    return parse_block(Budgets, kept, f"{state}: hiexp")
+    return parse_block(Budgets, with_unnamed(kept), f"{state}: hiexp")
