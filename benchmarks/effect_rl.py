@@ -5,12 +5,11 @@
 SmolLM2-135M is warm-started on questions about countries named by their capital, their highest point, or as the only neighbour of
 one named by its capital; in two of three transcripts it reads plans. Anthems, internet codes and other questions about neighbours
 (three of four of the training questions) it has to discover. A HEK is built by rules from its rollouts of them. Then every
-algorithm is run with `hiexp.control=none` and `full`: the same start, questions, order, seeds and number of episodes. Validation is
-on countries that occur in no training question, during training as each run plays, and at its end without experience, with it, and
-with shuffled entries (`hiexp eval`). Every run is kept where it is done; an interrupted benchmark goes on. About 15 minutes a run on
-2 cores.
-The policy that all start from is evaluated as well, in all arms (results/effect_factbook_smollm2.*).
-Writes results/effect_rl.{json,md,svg} and the rows of all evaluations; `hiexp report OUT` shows the runs.
+algorithm is run with `hiexp.control=none` and `full` (`--controls mixed`: in half of each group): the same start, questions, order,
+seeds and number of episodes. Validation is on countries that occur in no training question, during training as each run plays, and
+at its end without experience, with it, and with shuffled entries (`hiexp eval`); the policy that all start from is evaluated in all
+arms. Every run is kept where it is done; an interrupted benchmark goes on. About 15 minutes a run on 2 cores.
+Writes results/effect_rl.{json,md,svg}, the rows of all evaluations, and effect_factbook_smollm2.* of the start; `hiexp report OUT` shows the runs.
 """
 
 import argparse
@@ -50,7 +49,11 @@ _GOALS = ("capital", "highest point", "currency", "independence")
 KNOWN = {f"{key} > {goal}" for key in ("capital", "highest point", "capital > only neighbour") for goal in _GOALS} - {  # of the warm start
     f"{goal} > {goal}" for goal in _GOALS
 }
-CONTROLS = ("none", "full")
+CONTROLS = {  # of a run; "none" is what the others are compared with
+    "none": {"control": "none"},
+    "full": {"control": "full"},
+    "mixed": {"control": "full", "group.with_experience": "0.5"},  # half of each group explores without
+}
 VALIDATION = "val-core/hiexp/acc/mean@1"
 CURVES = {
     "reward": REWARD,
@@ -69,6 +72,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=8, help="(default 8)")
     parser.add_argument("--lr", type=float, default=3e-5, help="(default 3e-5: so few steps of 1e-6 would change nothing)")
     parser.add_argument("--algorithms", nargs="+", default=["grpo", "gspo"], choices=("grpo", "gspo"))
+    parser.add_argument("--controls", nargs="+", default=["none", "full"], choices=tuple(CONTROLS), help="(default none full)")
     parser.add_argument("--warm-start", type=int, default=160, help="transcripts (default 160: enough to learn to read experience)")
     parser.add_argument("--questions", type=int, default=80, help="for rollouts and training (default 80)")
     parser.add_argument("--validation", type=int, default=64, help="questions about other countries (default 64)")
@@ -76,7 +80,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("outputs/effect_rl"))
     arguments = parser.parse_args()
     machine, out = _machine.facts(), arguments.out.resolve()
-    settings = {key: value for key, value in vars(arguments).items() if key not in ("out", "add", "seeds", "algorithms")}
+    settings = {key: value for key, value in vars(arguments).items() if key not in ("out", "add", "seeds", "algorithms", "controls")}
     same_settings(out, settings)
     runs = published(settings) if arguments.add else {}
     data = write_data(out / "data", arguments)
@@ -88,7 +92,7 @@ def main() -> None:
     made |= {key: machine[key] for key in ("commit", "date", "cpu")}
     for seed in arguments.seeds:
         for algorithm in arguments.algorithms:
-            for control in CONTROLS:
+            for control in arguments.controls:
                 folder = out / f"{algorithm}-{control}-{seed}"
                 what = {"algorithm": algorithm, "control": control, "seed": seed}
                 one_run(folder, {**what, **made}, data, policy, hek)
@@ -158,13 +162,14 @@ def one_run(folder: Path, what: Mapping[str, Any], data: Path, policy: Path, hek
     done = folder / "done.json"
     if done.is_file():
         return
-    control, seed, steps = what["control"], what["seed"], what["steps"]
+    how, seed, steps = dict(CONTROLS[what["control"]]), what["seed"], what["steps"]
     print(f"\n== {folder.name}: {steps} steps", flush=True)
     shutil.rmtree(folder, ignore_errors=True)  # half a run is none
     folder.mkdir(parents=True)
     questions = (data / "learn.jsonl", data / "check.jsonl")
     overrides = [
-        *run_overrides(folder, control, hek, data / "corpus.jsonl", questions, policy, seed, steps),
+        *run_overrides(folder, how.pop("control"), hek, data / "corpus.jsonl", questions, policy, seed, steps),
+        *(f"hiexp.{name}={value}" for name, value in how.items()),
         *(f"hiexp.{each}" for each in SHOWN),
         "data.max_prompt_length=640",  # with room for it
         "actor_rollout_ref.rollout.max_model_len=1408",
@@ -308,18 +313,27 @@ def validation_within(curves: Mapping[str, Sequence[Sequence[float]]], budget: f
 def outcomes(runs: Sequence[dict[str, Any]], families: Mapping[str, str]) -> list[dict[str, Any]]:
     """Return `hiexp eval`'s lines for each algorithm, for all questions and by what the warm start knew: all arms against neither.
 
-    Of seeds that were run with every control; half a pair compares with nothing.
+    Every control with the seeds that were run without experience as well; half a pair compares with nothing.
     """
-    done = {(r["algorithm"], r["control"], r["seed"]) for r in runs}
-    runs = [r for r in runs if all((r["algorithm"], control, r["seed"]) in done for control in CONTROLS)]
+    lines: list[dict[str, Any]] = []
+    for algorithm in dict.fromkeys(r["algorithm"] for r in runs):
+        of = {(r["control"], r["seed"]): r for r in runs if r["algorithm"] == algorithm}
+        seeds_of = {control: {seed for each, seed in of if each == control and ("none", seed) in of} for control in CONTROLS}
+        seeds_of["none"] = set[int]().union(*(seeds for control, seeds in seeds_of.items() if control != "none"))
+        for control, seeds in seeds_of.items():
+            both = [r for (each, seed), r in of.items() if each in (control, "none") and seed in seeds]
+            lines += [line for line in _outcome(both, families) if line["arm"].startswith((BASE, "none")) == (control == "none")]
+    return sorted(lines, key=lambda line: line["dataset"])
+
+
+def _outcome(runs: Sequence[dict[str, Any]], families: Mapping[str, str]) -> list[dict[str, Any]]:
     rows = [
         row | {"dataset": f"{r['algorithm']}, {part}", "seed": r["seed"], "arm": _arm(r["control"], row["arm"])}
         for r in runs
         for row in r["rows"]
         for part in ("all", "of the warm start" if families[row["id"]] in KNOWN else "to be discovered")
     ]
-    datasets = sorted({row["dataset"] for row in rows})  # one at a time: they need not have the same seeds
-    lines = [line for name in datasets for line in table_of([row for row in rows if row["dataset"] == name]) if line["dataset"] != ALL]
+    lines = [line for line in table_of(rows) if line["dataset"] != ALL]
     for line in lines:  # trainings differ more than questions do: show each
         of = [row for row in rows if (row["dataset"], row["arm"]) == (line["dataset"], line["arm"])]
         line["by_seed"] = [
