@@ -9,7 +9,8 @@ algorithm is run with `hiexp.control=none` and `full` (`--controls mixed`: in ha
 seeds and number of episodes. Validation is on countries that occur in no training question, during training as each run plays, and
 at its end without experience, with it, and with shuffled entries (`hiexp eval`); the policy that all start from is evaluated in all
 arms. Every run is kept where it is done; an interrupted benchmark goes on. About 15 minutes a run on 2 cores.
-Writes results/effect_rl.{json,md,svg}, the rows of all evaluations, and effect_factbook_smollm2.* of the start; `hiexp report OUT` shows the runs.
+Writes results/effect_rl.{json,md,svg}, the rows of all evaluations, and effect_factbook_smollm2.* of the start. `hiexp report OUT`
+shows the runs.
 """
 
 import argparse

@@ -36,7 +36,8 @@ def between(found: Sequence[Evaluation], trainings: Sequence[Training]) -> str:
             comparable = [line for line in lines if all(values.keys() == reference[1].keys() for values in line[2])]
             if len({policy for policy, *_ in comparable}) > 1 and len(reference[1]) > 1:
                 parts.append((f"<h4>{e(dataset)}</h4>" if dataset else "") + _against(*reference, comparable))
-    return f"<h3>Policy against policy</h3>{''.join(parts)}" if parts else ""
+    note = f'<p class="soft">Of {len(policies)} policies the first {_MAX_POLICIES}.</p>' if len(policies) > _MAX_POLICIES else ""
+    return f"<h3>Policy against policy</h3>{''.join(parts)}{note}" if parts else ""
 
 
 def _by_policy(found: Sequence[Evaluation], trainings: Sequence[Training]) -> dict[str, list[Evaluation]]:
