@@ -271,7 +271,7 @@ def test_a_message_list_may_bring_its_own_label():
         ({"messages": [{"role": "assistant", "content": "a"}]}, "no question"),
         ({"messages": [{"role": "assistant", "content": 3}]}, "'messages' must be a list of objects with 'role' and 'content'"),
         ({"messages": [{"role": "assistant", "tool_calls": 3}]}, "'messages' must be a list of objects with 'role' and 'content'"),
-        ({"messages": None}, "no field 'messages'"),
+        ({"messages": None}, "the field 'messages' is null"),
         ({"answer": None}, "no answer"),
         ({"correct": "yes"}, "'correct' must be true or false"),
     ],
