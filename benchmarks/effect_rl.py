@@ -297,7 +297,7 @@ def training_table(arms: dict[tuple[str, str], list[dict[str, Any]]]) -> list[st
         cells += [_spread([r["curves"]["validation"][place][1] for r in of]) for place in (0, len(of[0]["curves"]["validation"]) // 2, -1)]
         cells += [_spread([validation_within(r["curves"], budget) for r in of])]
         rows.append(cells)
-    return table([*heads, "validation before", "half-way", "after", "same tokens"], rows, numbers=set())
+    return table([*heads, "validation before", "half-way", "after", "validation, same tokens"], rows, numbers=set())
 
 
 def steps_within(tokens: Sequence[Sequence[float]], budget: float) -> int:
