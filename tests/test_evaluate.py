@@ -146,6 +146,9 @@ def test_a_smaller_table_tells_what_it_leaves_out(tmp_path, caplog):
     table = play(tmp_path / "eval", questions=QUESTIONS[:4], arms=("base",), resume=True)
     assert [line["episodes"] for line in table["arms"]] == [4]
     assert "2 of set/seed-0/base, 6 of set/seed-0/hek" in caplog.text
+    with (tmp_path / "eval" / "set" / "seed-0" / "hek" / "trajectories.jsonl").open("a") as file:
+        file.write('{"question_id": "q')  # as a kill leaves it
+    play(tmp_path / "eval", arms=("base",), resume=True)
     play(tmp_path / "eval", resume=True)
     assert len(rows(tmp_path / "eval")) == 12, "all are still there"
 

@@ -20,6 +20,7 @@ from hiexp_verl.config import CONTROLS
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.jsonl import atomic_writer, make_folder, read_trajectories, write_jsonl
 from hiexp_verl.questions import asked_twice, read_question_file
+from hiexp_verl.rows import BadRow, read_rows
 from hiexp_verl.run.episode import EpisodeSettings, episode
 from hiexp_verl.run.eval_markdown import as_markdown
 from hiexp_verl.run.eval_table import ALL, BASE, JUDGE, MEASURES, pairs_of, row_of, table_of
@@ -60,7 +61,8 @@ class Plan:
         planned = {folder: {q.id for q in self.datasets[dataset]} for dataset, _, _, folder in self.parts(out_dir)}
         found = {}
         for path in sorted(out_dir.glob(f"*/seed-*/*/{TRAJECTORIES}")):
-            count = sum(t.question_id not in planned.get(path.parent, ()) for t in read_trajectories(path))
+            rows = [row for _, row in read_rows(path) if not isinstance(row, BadRow)]  # the last line of an interrupted arm may be torn
+            count = sum(row.get("question_id") not in planned.get(path.parent, ()) for row in rows)
             found |= {str(path.parent.relative_to(out_dir)): count} if count else {}
         return found
 
@@ -136,6 +138,9 @@ def play(
     Raises:
         HiExpError: an evaluation is there already and `resume` is off, or was of something else.
     """
+    if others := plan.left_out(out_dir):
+        told_of = ", ".join(f"{count} of {name}" for name, count in others.items())
+        logger.warning("episodes that were not asked for stay in %s and are in no row and table: %s", out_dir, told_of)
     for dataset, seed, arm, folder in plan.parts(out_dir):
         shown = experience_of(ARMS[arm])
         seeded = replace(settings, seed=seed)
@@ -175,9 +180,6 @@ def write_tables(plan: Plan, told: dict[str, Any], out_dir: Path, judge: Judge |
             rows[-1][JUDGE] = float(bool(verdicts.get(judge_key(t))))
     if verdicts is not None:
         told = {**told, "verdicts": len(verdicts), "unreadable_verdicts": sum(right is None for right in verdicts.values())}
-    if others := plan.left_out(out_dir):
-        told_of = ", ".join(f"{count} of {name}" for name, count in others.items())
-        logger.warning("episodes that were not asked for stay in %s and are in no row and table: %s", out_dir, told_of)
     lines = table_of(rows)
     for line in lines:
         of_line = [t.extra["seconds"] for dataset, _, arm, t in played if line["dataset"] in (dataset, ALL) and arm == line["arm"]]
