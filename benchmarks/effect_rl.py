@@ -35,7 +35,7 @@ from hiexp_verl.factbook.sets import write_factbook
 from hiexp_verl.hek.store import HEK
 from hiexp_verl.jsonl import atomic_writer, read_jsonl, read_questions, write_jsonl
 from hiexp_verl.report.charts import mean_and_band
-from hiexp_verl.run.eval_markdown import p_value
+from hiexp_verl.run.eval_markdown import gap_as_text
 from hiexp_verl.run.eval_table import ALL, BASE, table_of
 from hiexp_verl.run.evaluate import TABLE_JSON
 from hiexp_verl.run.policy import identify
@@ -50,10 +50,10 @@ _GOALS = ("capital", "highest point", "currency", "independence")
 KNOWN = {f"{key} > {goal}" for key in ("capital", "highest point", "capital > only neighbour") for goal in _GOALS} - {  # of the warm start
     f"{goal} > {goal}" for goal in _GOALS
 }
-CONTROLS = {  # of a run; "none" is what the others are compared with
-    "none": {"control": "none"},
-    "full": {"control": "full"},
-    "mixed": {"control": "full", "group.with_experience": "0.5"},  # half of each group explores without
+CONTROLS = {  # of a run: `hiexp.control` and what else is set; "none" is what the others are compared with
+    "none": ("none",),
+    "full": ("full",),
+    "mixed": ("full", "hiexp.group.with_experience=0.5"),  # half of each group explores without
 }
 VALIDATION = "val-core/hiexp/acc/mean@1"
 CURVES = {
@@ -163,14 +163,14 @@ def one_run(folder: Path, what: Mapping[str, Any], data: Path, policy: Path, hek
     done = folder / "done.json"
     if done.is_file():
         return
-    how, seed, steps = dict(CONTROLS[what["control"]]), what["seed"], what["steps"]
+    (control, *more), seed, steps = CONTROLS[what["control"]], what["seed"], what["steps"]
     print(f"\n== {folder.name}: {steps} steps", flush=True)
     shutil.rmtree(folder, ignore_errors=True)  # half a run is none
     folder.mkdir(parents=True)
     questions = (data / "learn.jsonl", data / "check.jsonl")
     overrides = [
-        *run_overrides(folder, how.pop("control"), hek, data / "corpus.jsonl", questions, policy, seed, steps),
-        *(f"hiexp.{name}={value}" for name, value in how.items()),
+        *run_overrides(folder, control, hek, data / "corpus.jsonl", questions, policy, seed, steps),
+        *more,
         *(f"hiexp.{each}" for each in SHOWN),
         "data.max_prompt_length=640",  # with room for it
         "actor_rollout_ref.rollout.max_model_len=1408",
@@ -353,7 +353,7 @@ def outcome_table(outcome: Sequence[dict[str, Any]]) -> list[str]:
     for line in outcome:
         trained, played = ("none", BASE) if line["arm"] == BASE else line["arm"].split(", ")
         gap = line.get("cem_minus_base")
-        told = f"{gap['mean']:+.3f} [{gap['low']:+.3f}, {gap['high']:+.3f}], {p_value(gap['p'])}" if gap else ""
+        told = gap_as_text(gap) if gap else ""
         low, high = line["cem_interval"]
         cells = [line["dataset"], trained, played, line["episodes"], f"{line['cem']:.3f} [{low:.3f}, {high:.3f}]", told]
         rows.append([*cells, ", ".join(f"{cem:.2f}" for cem in line["by_seed"]), f"{line['searches']:.2f}"])

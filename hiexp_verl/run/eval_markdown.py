@@ -37,7 +37,7 @@ def _arms(lines: Sequence[Line], measures: Sequence[str], several: bool) -> list
     for line in lines:
         gap = line.get(f"{measures[-1]}_minus_base")
         cells = [*([line["dataset"]] if several else []), line["arm"], str(line["episodes"]), *(_mean(line, n) for n in measures)]
-        cells += [f"{line['f1']:.3f}", _gap(gap) if gap else "", f"{line['format']:.2f}", f"{line['searches']:.2f}"]
+        cells += [f"{line['f1']:.3f}", gap_as_text(gap) if gap else "", f"{line['format']:.2f}", f"{line['searches']:.2f}"]
         tokens = f"{line['tokens']:.0f}" if line["tokens"] else "-"  # the server does not tell
         rows.append([*cells, tokens, f"{line['with_experience']:.2f}", f"{line['seconds']:.1f}"])
     return _table(heads, rows)
@@ -48,7 +48,7 @@ def _pairs(pairs: Sequence[Line], measures: Sequence[str], several: bool) -> lis
     by_arms: dict[tuple[str, str, str], dict[str, str]] = {}
     for pair in pairs:
         if pair["against"] != BASE and pair["measure"] in measures:
-            by_arms.setdefault((pair["dataset"], pair["arm"], pair["against"]), {})[pair["measure"]] = _gap(pair)
+            by_arms.setdefault((pair["dataset"], pair["arm"], pair["against"]), {})[pair["measure"]] = gap_as_text(pair)
     heads = [*(["data set"] if several else []), "arm against arm", *(f"{_name(n)} [95%], p" for n in measures)]
     rows = [
         [*([dataset] if several else []), f"{arm} - {against}", *(gaps[n] for n in measures)]
@@ -107,7 +107,8 @@ def _mean(line: Line, measure: str) -> str:
     return f"{line[measure]:.3f}" + (f" [{span[0]:.3f}, {span[1]:.3f}]" if span else "")
 
 
-def _gap(gap: Line) -> str:
+def gap_as_text(gap: Line) -> str:
+    """Return a difference with its interval and p."""
     return f"{gap['mean']:+.3f} [{gap['low']:+.3f}, {gap['high']:+.3f}], {p_value(gap['p'])}"
 
 
