@@ -40,11 +40,11 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--out", type=Path, default=Path("outputs/effect"))
     arguments = parser.parse_args()
-    machine = _machine.facts()
     model = arguments.model if Path(arguments.model).is_dir() else str(default_cache() / arguments.model)
     distiller = arguments.distiller or f"vllm-local:{model}"
     out: Path = arguments.out / f"{arguments.set}_{Path(model).name}"
     same_settings(out, {"k": arguments.k, "temperature": arguments.temperature, "distiller": distiller.partition(":")[0]})
+    machine = _machine.facts_when_begun(out)
     questions = split(arguments.data / "questions.jsonl", arguments.set, out)
     common = ["--corpus", str(arguments.data / "corpus.jsonl.gz"), "--model", model, "--instructions", str(INSTRUCTIONS), "--resume"]
     rollouts, hek = out / "rollouts", out / "hek"
