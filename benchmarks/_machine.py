@@ -1,6 +1,7 @@
 """What a number was measured on and with."""
 
 import datetime
+import json
 import os
 import platform
 import subprocess
@@ -8,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from hiexp_verl.jsonl import atomic_writer
 from hiexp_verl.packages import software
 
 # What is changed but for what the benchmarks themselves write.
@@ -27,6 +29,16 @@ def facts() -> dict[str, Any]:
         "system": f"{platform.system()} {platform.release()}",
         "packages": software(),
     }
+
+
+def facts_when_begun(folder: Path) -> dict[str, Any]:
+    """Return the facts of when the work in a folder began: a later call that only writes the results anew measured nothing."""
+    kept = folder / "machine.json"
+    if not kept.is_file():
+        with atomic_writer(kept) as file:
+            file.write(json.dumps(facts(), indent=1) + "\n")
+    found: dict[str, Any] = json.loads(kept.read_text(encoding="utf-8"))
+    return found
 
 
 def as_lines(machine: dict[str, Any]) -> list[str]:

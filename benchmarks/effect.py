@@ -21,9 +21,14 @@ from benchmarks import _machine
 from benchmarks._results import RESULTS, same_settings
 from hiexp_verl.assets import default_cache
 from hiexp_verl.jsonl import atomic_writer, read_jsonl, write_jsonl
+from hiexp_verl.run.eval_markdown import as_markdown
+from hiexp_verl.run.eval_table import BASE, pairs_of, table_of
+from hiexp_verl.run.evaluate import ROWS, TABLE_JSON
 
 INSTRUCTIONS = Path(__file__).with_name("effect_instructions.txt")  # a model that was not trained to search needs an example
 ARMS = "base,hek,random,shuffled,hek-step,hek-start"
+BEFORE = ("hek", "hek-step")
+FURTHER = {"E1 before": "eval-before", "of another set": "eval-other"}  # what their arms are called, where they lie
 LEARNT_FROM, EVALUATED = slice(0, 150), slice(150, 300)
 
 
@@ -37,14 +42,16 @@ def main() -> None:
     parser.add_argument("--k", type=int, default=4, help="rollouts per question (default 4)")
     parser.add_argument("--temperature", default="0.7", help="of the rollouts (default 0.7; the evaluation is greedy)")
     parser.add_argument("--arms", default=ARMS, help=f"(default {ARMS})")
+    parser.add_argument("--before", action="store_true", help=f"{' and '.join(BEFORE)} also with E1 before the documents")
+    parser.add_argument("--other-set", help="play with the HEK of this set, too: is it these questions' experience, or any?")
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--out", type=Path, default=Path("outputs/effect"))
     arguments = parser.parse_args()
-    machine = _machine.facts()
     model = arguments.model if Path(arguments.model).is_dir() else str(default_cache() / arguments.model)
     distiller = arguments.distiller or f"vllm-local:{model}"
     out: Path = arguments.out / f"{arguments.set}_{Path(model).name}"
     same_settings(out, {"k": arguments.k, "temperature": arguments.temperature, "distiller": distiller.partition(":")[0]})
+    machine = _machine.facts_when_begun(out)
     questions = split(arguments.data / "questions.jsonl", arguments.set, out)
     common = ["--corpus", str(arguments.data / "corpus.jsonl.gz"), "--model", model, "--instructions", str(INSTRUCTIONS), "--resume"]
     rollouts, hek = out / "rollouts", out / "hek"
@@ -54,8 +61,14 @@ def main() -> None:
     if not (hek / "CURRENT").is_file():
         made_of = ["--trajectories", str(rollouts / "trajectories.jsonl"), "--encoder", str(default_cache() / "minilm")]
         hiexp("build", *made_of, "--distiller", distiller, "--out", str(hek), "--resume")
-    played = ["--questions", str(questions[1]), *common, "--hek", str(hek), "--arms", arguments.arms]
-    hiexp("eval", *played, "--batch-size", str(arguments.batch_size), "--out", str(out / "eval"))
+    played = ["--questions", str(questions[1]), *common, "--batch-size", str(arguments.batch_size)]
+    hiexp("eval", *played, "--hek", str(hek), "--arms", arguments.arms, "--out", str(out / "eval"))
+    if arguments.before:
+        before = ["--arms", ",".join(BEFORE), "--set", "step.position=before"]
+        hiexp("eval", *played, "--hek", str(hek), *before, "--out", str(out / FURTHER["E1 before"]))
+    if arguments.other_set:
+        others = arguments.out / f"{arguments.other_set}_{Path(model).name}" / "hek"
+        hiexp("eval", *played, "--hek", str(others), "--arms", "hek", "--out", str(out / FURTHER["of another set"]))
     write(machine, f"{arguments.set}_{Path(model).name}", distiller.partition(":")[0], out)
 
 
@@ -76,7 +89,7 @@ def hiexp(*arguments: str) -> None:
 
 def write(machine: dict[str, Any], name: str, distiller: str, out: Path) -> None:
     """Write what was measured: table, raw rows, what the HEK was made of."""
-    table = json.loads((out / "eval" / "table.json").read_text(encoding="utf-8"))
+    table, rows = all_arms(out)
     rollouts = json.loads((out / "rollouts" / "summary.json").read_text(encoding="utf-8"))
     with atomic_writer(RESULTS / f"effect_{name}.json") as file:
         file.write(json.dumps({"machine": machine, "rollouts": rollouts, "distiller": distiller, "table": table}, indent=1) + "\n")
@@ -84,9 +97,20 @@ def write(machine: dict[str, Any], name: str, distiller: str, out: Path) -> None
     made_of = f"HEK of {rollouts['episodes']} rollouts, {rollouts['k']} a question, {rollouts['correct']:.2f} of them right"
     lines += [f"{made_of}; distiller: {distiller}.", ""]
     with atomic_writer(RESULTS / f"effect_{name}.md") as file:
-        file.write("\n".join(lines) + "\n" + (out / "eval" / "table.md").read_text(encoding="utf-8"))
+        file.write("\n".join(lines) + "\n" + as_markdown(table))
     with gzip.GzipFile(RESULTS / f"effect_{name}.rows.jsonl.gz", "wb", mtime=0) as file:
-        file.write((out / "eval" / "rows.jsonl").read_bytes())
+        file.write("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode())
+
+
+def all_arms(out: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Return table and rows; an arm of another evaluation stands in them as `hek, E1 before`."""
+    folders = {"": out / "eval"} | {f", {name}": out / folder for name, folder in FURTHER.items()}
+    tables = {name: json.loads((folder / TABLE_JSON).read_text(encoding="utf-8")) for name, folder in folders.items() if folder.is_dir()}
+    rows = [{**row, "arm": row["arm"] + name} for name in tables for _, row in read_jsonl(folders[name] / ROWS, "rows")]
+    seconds = {line["arm"] + name: line["seconds"] for name, table in tables.items() for line in table["arms"]}
+    lines = [{**line, "seconds": seconds[line["arm"]]} for line in table_of(rows)]
+    pairs = [p for p in pairs_of(rows, lines) if "," not in p["arm"] or p["against"] in (BASE, p["arm"].partition(",")[0])]
+    return {**tables[""], "arms": lines, "pairs": pairs}, rows
 
 
 if __name__ == "__main__":

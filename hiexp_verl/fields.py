@@ -61,14 +61,19 @@ def block(row: Row, key: str) -> dict[str, Any]:
     return dict(value)
 
 
+ANSWERS, ALIASES = ("answers", "golden_answers", "answer"), "answer_aliases"
+
+
 def answers(row: Row) -> tuple[str, ...]:
-    """Return `answers` or `answer`, a list or a single one, at least one that is not blank."""
-    value = row.get("answers", row.get("answer"))
-    values = value if isinstance(value, list) else [value]
+    """Return the first of `ANSWERS` that is there, and the aliases, each a list or a single one; at least one that is not blank."""
+    value = next((row[key] for key in ANSWERS if row.get(key) is not None), None)
+    values = [one for each in (value, row.get(ALIASES)) for one in (each if isinstance(each, list) else [each])]
     odd = [v for v in values if isinstance(v, bool | dict | list) or (isinstance(v, float) and not math.isfinite(v))]
     if odd:
         raise BadRow("an answer must be a text or a number", f"found {brief(odd[0])}")
-    found = tuple(str(v).strip() for v in values if v is not None and str(v).strip())
+    # A column of numbers comes as floats: 1889.0 is the year that a policy writes as 1889.
+    whole = [int(v) if isinstance(v, float) and v.is_integer() else v for v in values]
+    found = tuple(dict.fromkeys(str(v).strip() for v in whole if v is not None and str(v).strip()))
     if not found:
         raise BadRow("no answer", "give 'answer' (text) or 'answers' (a list)")
     return found

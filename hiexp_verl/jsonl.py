@@ -140,7 +140,7 @@ def _line(path: Path, number: int) -> Iterator[None]:
 
 
 def read_questions(path: Path) -> list[Question]:
-    """Read questions: JSON lines with `id`, `question` and `answer` or `answers`.
+    """Read questions: JSON lines with `id`, `question`, and `answer` or `answers` (or `golden_answers`), `answer_aliases` beside them.
 
     Raises:
         HiExpError: missing or empty file, malformed line, missing field, duplicate id.
@@ -157,7 +157,7 @@ def read_questions(path: Path) -> list[Question]:
 
 def _question_of(row: dict[str, Any]) -> Question:
     meta = fields.block(row, "meta")
-    meta |= {k: v for k, v in row.items() if k not in ("id", "question", "answer", "answers", "meta")}
+    meta |= {k: v for k, v in row.items() if k not in ("id", "question", "meta", *fields.ANSWERS, fields.ALIASES)}
     return Question(fields.name(row, "id"), fields.text(row, "question"), fields.answers(row), meta)
 
 

@@ -15,8 +15,8 @@ from hiexp_verl.types import Question
 def read_question_file(path: Path) -> list[Question]:
     """Read questions from JSON lines (see `jsonl.read_questions`) or parquet.
 
-    A parquet row has `question` or verl's `prompt`, its answers in `answers`, `golden_answers` or verl's
-    `reward_model.ground_truth`, its id in `id` or `extra_info`; without one it is numbered.
+    A parquet row has `question` or verl's `prompt`, its answers as there or in verl's `reward_model.ground_truth`, its id in `id` or
+    `extra_info`; without one it is numbered.
 
     Raises:
         HiExpError: missing or empty file, malformed row, missing field, duplicate id.
@@ -84,5 +84,4 @@ def answers_of(row: Mapping[str, Any]) -> tuple[str, ...]:
     """
     truth = fields.block(row, "reward_model").get("ground_truth")
     truth = truth.get("target") if isinstance(truth, dict) else truth
-    found = next((v for v in (row.get("answers"), row.get("answer"), row.get("golden_answers"), truth) if v is not None), None)
-    return fields.answers({"answers": found})
+    return fields.answers({**row, "answer": row["answer"] if row.get("answer") is not None else truth})

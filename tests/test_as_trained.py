@@ -21,11 +21,11 @@ TRAINED = {
 }
 
 
-def checkpoint(folder, identity):
+def checkpoint(folder, identity, **more):
     state = folder / "global_step_3" / STATE
     (state.parent.parent / "actor" / "huggingface").mkdir(parents=True, exist_ok=True)
     state.parent.mkdir(exist_ok=True)
-    state.write_text(json.dumps({"identity": identity}))
+    state.write_text(json.dumps({"identity": identity, **more}))
     return str(folder / "global_step_3")
 
 
@@ -50,6 +50,16 @@ def test_what_training_does_not_say_is_as_usual(tmp_path, identity):
     for model in (checkpoint(tmp_path, identity), str(tmp_path / "a-model"), "http://localhost:8000/v1"):
         found = parsed(model)
         assert {option: getattr(found, option) for option in USUAL} == USUAL
+
+
+def test_a_training_without_hiexp_is_played_in_its_own_format_and_turns(tmp_path, caplog):
+    played = {**TRAINED, "max_tokens_per_turn": None}
+    found = parsed(checkpoint(tmp_path, {"enabled": False, "seed": 0}, played=played))
+    assert (found.format, found.max_searches, found.top_k, found.max_tokens) == ("hermes", 3, 2, USUAL["max_tokens"])
+    assert "was trained without a limit per turn, and is played with --max-tokens 128" in caplog.text
+    caplog.clear()
+    assert parsed(checkpoint(tmp_path, {"enabled": False}, played=played), "--max-tokens", "512").max_tokens == 512
+    assert "without a limit" not in caplog.text
 
 
 def test_another_corpus_or_hek_is_told(tmp_path, caplog):

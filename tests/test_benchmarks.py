@@ -8,7 +8,7 @@ from xml.etree import ElementTree
 import pytest
 
 from benchmarks.__main__ import BEGIN, END, NAMES, ROOT, others, replace_between, run_all
-from benchmarks._machine import peak_gib
+from benchmarks._machine import facts_when_begun, peak_gib
 from benchmarks._results import Claim, Panel, Result, claims_table, figure, plot, publish, summary
 
 FASTER = Claim("Sorting", "s", "less", 2.0, "by hand", 10.0, 0.5)
@@ -39,6 +39,13 @@ def test_what_the_benchmarks_did_not_write_is_listed_beside_their_table(tmp_path
     (tmp_path / "effect.md").write_text("# An effect\n\nNone.\n")
     (tmp_path / "effect.json").write_text('{"outcome": []}')
     assert others(tmp_path)[-1] == "- [An effect](effect.md)"
+
+
+def test_results_written_anew_keep_the_commit_that_measured_them(tmp_path):
+    begun = facts_when_begun(tmp_path)
+    assert begun["commit"] and begun["cores"]
+    (tmp_path / "machine.json").write_text(json.dumps(MACHINE))
+    assert facts_when_begun(tmp_path) == MACHINE
 
 
 def test_a_claim_shows_both_figures_and_how_ours_compares():
@@ -111,7 +118,7 @@ def test_the_readme_has_a_place_for_the_table():
 def test_the_peak_is_that_of_the_process_and_not_of_its_parent():
     ballast = b"x" * (300 * 2**20)
     assert peak_gib() > len(ballast) / 2**30
-    code = "from benchmarks._machine import peak_gib; print(peak_gib())"
+    code = "from benchmarks._machine import facts_when_begun, peak_gib; print(peak_gib())"
     child = float(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT).stdout)
     assert child < 0.1
 

@@ -146,6 +146,9 @@ def test_failures_alone_can_be_diagnosed():
         ("How many employees does X have?", "direct", "number"),
         ("When did X die?", "direct", "date"),
         ("Where was X born?", "direct", "place"),
+        ("Which film came out earlier, X or Y?", "compare", "film"),
+        ("X was based on what novel written by an author?", "direct", "novel"),
+        ("X contains Y and what else?", "direct", "answer"),
     ],
 )
 def test_shape_and_what_is_asked_for_are_read_off_the_wording(question, shape, asked):

@@ -119,6 +119,17 @@ def test_the_table_names_the_judge_and_another_one_is_asked_anew(command, tmp_pa
         assert not list((tmp_path / "out").rglob("trajectories.jsonl")), "told before anything is played"
 
 
+def test_a_table_without_the_judge_says_so(command, tmp_path, caplog):
+    def judging(request, number):
+        return (200, completion("yes")) if request["model"] == "kind" else answering(request, number)
+
+    with server(judging) as (url, _):
+        assert main([*command, "--model", url, "--judge", f"{url}#kind"]) == 0
+        assert "keeps verdicts" not in caplog.text
+        assert main([*command, "--model", url, "--resume"]) == 0
+    assert "give --judge again" in caplog.text
+
+
 @pytest.mark.parametrize("name", ["policy", "all"])
 def test_names_that_mean_something_else_are_no_data_sets(command, tmp_path, capsys, name):
     questions = (tmp_path / "val.jsonl").rename(tmp_path / f"{name}.jsonl")

@@ -15,7 +15,7 @@ import pytest
 from hiexp_verl.cli import main
 from hiexp_verl.encoder import HashEncoder
 from hiexp_verl.errors import HiExpError
-from hiexp_verl.llm import Reply
+from hiexp_verl.llm import PromptTooLong, Reply
 from hiexp_verl.run import evaluate
 from hiexp_verl.run.episode import EpisodeSettings, episode
 from hiexp_verl.run.eval_markdown import as_markdown
@@ -81,6 +81,7 @@ def shown_in(control):
 def play(out, client=None, questions=QUESTIONS, judge=None, seeds=(0,), arms=("base", "hek"), search=SEARCH, shown=shown_in, **more):
     plan = Plan(questions if isinstance(questions, dict) else {"set": questions}, arms, seeds)
     with only_one(out):
+        plan.check_output(out, more.get("resume", False))
         told = evaluate.play(plan, client or Invariant(), search, SETTINGS, shown, out, **{"batch_size": 4, **more})
         return write_tables(plan, told, out, judge)
 
@@ -157,6 +158,11 @@ def test_a_second_evaluation_does_not_write_into_the_first(tmp_path):
     play(tmp_path / "eval")
     with pytest.raises(HiExpError, match="add --resume"):
         play(tmp_path / "eval")
+    before = (tmp_path / "eval" / TABLE_JSON).read_bytes()
+    for other in ({"arms": ("hek-start",)}, {"seeds": (1,)}, {"questions": {"another": QUESTIONS}}):
+        with pytest.raises(HiExpError, match="holds an evaluation"):
+            play(tmp_path / "eval", **other)
+    assert (tmp_path / "eval" / TABLE_JSON).read_bytes() == before
     handle = os.open(tmp_path / "eval", os.O_RDONLY)
     fcntl.flock(handle, fcntl.LOCK_EX)
     with pytest.raises(HiExpError, match="another evaluation is writing"):
@@ -316,6 +322,19 @@ def test_failed_searches_and_look_ups_stand_under_the_table(tmp_path):
     assert "failed" not in (tmp_path / "good" / TABLE_MD).read_text()
 
 
+def test_episodes_that_outgrow_the_context_are_told(tmp_path):
+    class Small(Invariant):
+        async def chat(self, messages, **more):
+            if "<experience>" in str(messages) and len(messages) > 3:
+                raise PromptTooLong("700 tokens and 512 are room for")
+            return await super().chat(messages, **more)
+
+    table = play(tmp_path / "eval", Small())
+    base, hek = table["arms"]
+    assert (base["stops"].get("prompt_too_long"), hek["stops"]["prompt_too_long"]) == (None, 1.0)
+    assert "6 of 6 episodes outgrew the model's context in arm hek" in (tmp_path / "eval" / TABLE_MD).read_text()
+
+
 def test_the_seconds_are_those_of_all_lives(tmp_path):
     first = play(tmp_path / "eval", Slow())
     again = play(tmp_path / "eval", resume=True)
@@ -323,6 +342,28 @@ def test_the_seconds_are_those_of_all_lives(tmp_path):
     with pytest.raises(HiExpError, match="stopped"):
         play(tmp_path / "cut", Slow(stop_after=2), batch_size=1)
     assert play(tmp_path / "cut", resume=True)["seconds"] >= 0.4, "the life that was cut off counts"
+
+
+def test_how_many_played_at_a_time_is_told_of_all_lives(tmp_path):
+    out = tmp_path / "eval"
+    with pytest.raises(HiExpError, match="stopped"):
+        play(out, Invariant(stop_after=3), batch_size=2)
+    assert play(out, resume=True, batch_size=3)["batch_size"] == "2, then 3"
+    assert "2, then 3 episodes at a time" in (out / TABLE_MD).read_text()
+    assert play(out, resume=True, batch_size=16)["batch_size"] == "2, then 3", "nothing was left to play"
+    (out / evaluate.SECONDS).write_text('{"seconds": 7.5}')  # as it was before 2026-11-22
+    again = play(out, resume=True, batch_size=16)
+    assert (again["batch_size"], round(again["seconds"])) == (16, 8)
+
+
+def test_a_life_that_was_killed_lasted_until_its_last_episode(tmp_path):
+    out = tmp_path / "eval"
+    before = play(out)["seconds"]
+    spent = json.loads((out / evaluate.SECONDS).read_text())
+    episodes = "set/seed-0/hek/trajectories.jsonl"
+    begun = (out / episodes).stat().st_mtime - 30
+    (out / evaluate.SECONDS).write_text(json.dumps({**spent, "begun": {"at": begun, "episodes": episodes}}))
+    assert play(out, resume=True)["seconds"] == pytest.approx(before + 30, abs=2)
 
 
 class Slow(Invariant):

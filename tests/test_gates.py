@@ -24,6 +24,8 @@ def diagnosis(question=QUESTION, answers=("Kabul",), finding=None) -> Diagnosis:
         ("A described country", "Find the country by its mountain first, then ask for its capital.", ""),
         ("Country", "Find the country by its mountain first, then ask for its capital.", "too short"),
         ("A described country", "Find it first.", "too short"),
+        ("Search under that", "Name in the passage, then search for the capital under that name.", "begins in the middle of a sentence"),
+        ("A described country", "Read its name in the passage, then search for the capital under that name.", ""),
         ("A described country", "What is the capital of the country whose highest point is a mountain?", "copies the question"),
         ("A described country", "The answer to such a question is K\u00e1bul.", "tells the answer"),
         ("Questions like kabul", "Find the country by its mountain first, then ask for it.", "tells the answer"),

@@ -85,3 +85,24 @@ def test_answers_in_other_scripts_and_as_numbers_are_scored(tmp_path):
     assert asked.answers == ("鲁迅", "1881", "3.5")
     assert (em("鲁迅。", asked.answers), em("1881", asked.answers), em("茅盾", asked.answers)) == (1.0, 1.0, 0.0)
     assert em("ZÜRICH", ("Zürich",)) == 1.0 and em("Москва", ("москва",)) == 1.0
+
+
+def test_a_column_of_numbers_is_read_as_people_write_them(tmp_path):
+    rows = [{"id": "1", "question": "When?", "answer": 1889.0}, {"id": "2", "question": "How long?", "answer": 330.5}]
+    (tmp_path / "q.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    for path in (parquet(tmp_path / "q.parquet", rows), tmp_path / "q.jsonl"):
+        assert [q.answers for q in read_question_file(path)] == [("1889",), ("330.5",)]
+
+
+def test_answers_have_several_names_and_aliases(tmp_path):
+    rows = [
+        {"id": "1", "question": "Who?", "answer": "Röntgen", "answer_aliases": ["Wilhelm Röntgen", "Röntgen"]},
+        {"id": "2", "question": "Who?", "golden_answers": ["Röntgen"], "answer_aliases": []},
+        {"id": "3", "question": "Who?", "answers": None, "answer": "Röntgen", "answer_aliases": None},
+    ]
+    (tmp_path / "q.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    columns = dict.fromkeys(key for row in rows for key in row)
+    for path in (parquet(tmp_path / "q.parquet", [{**columns, **row} for row in rows]), tmp_path / "q.jsonl"):
+        found = read_question_file(path)
+        assert [q.answers for q in found] == [("Röntgen", "Wilhelm Röntgen"), ("Röntgen",), ("Röntgen",)]
+        assert all(not q.meta for q in found)

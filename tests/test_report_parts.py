@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hiexp_verl.jsonl import write_jsonl
+from hiexp_verl.report import between
 from hiexp_verl.report.arms import evaluations, in_short
 from hiexp_verl.report.bars import interval_bar
-from hiexp_verl.report.between import between
 from hiexp_verl.report.charts import MAX_POINTS, Line, chart, mean_and_band, thinned, ticks
 from hiexp_verl.report.cost import cost, parts_of
 from hiexp_verl.report.curves import curves, grouped
@@ -85,16 +85,43 @@ def evaluated(name, right, training="", questions="abcdefgh"):
     return Evaluation(name, lines, {}, {}, {}, values=values, training=training)
 
 
+def policies(**right):
+    """Return the evaluations of runs `kind_seed`, each of its own training; those of `full` saw experience."""
+    names = list(right)
+    kinds = {name: name.partition("_")[0] for name in names}
+    shown = {"full": {"hiexp/with_experience": 1.0}}
+    trainings = [run(name, config={"kind": kinds[name], "seed": name[-1]}, **shown.get(kinds[name], {})) for name in names]
+    return [evaluated(f"{name}/eval", {"base": good, "hek": "abc"}, name) for name, good in right.items()], trainings
+
+
 def test_policies_are_compared_on_the_questions_that_all_were_asked():
-    trainings = [run(f"{kind}-{seed}", config={"kind": kind, "seed": seed}) for kind in ("none", "full") for seed in (0, 1)]
-    right = {"none-0": "ab", "none-1": "abcd", "full-0": "abcdefgh", "full-1": "abcdef"}
-    found = [evaluated(f"{name}/eval", {"base": good, "hek": "abc"}, name) for name, good in right.items()]
-    told = between([*found, evaluated("foreign", {"base": "xy"}, questions="xyz")], trainings)
-    assert "<b>none-* (2 runs)</b>, base" in told and "0.250, 0.500" in told, "each seed beside their mean"
+    found, trainings = policies(none_0="ab", none_1="abcd", full_0="abcdefgh", full_1="abcdef")
+    compared = between.comparisons([*found, evaluated("foreign", {"base": "xy"}, questions="xyz")], trainings)
+    told = between.between(compared)
+    assert "<b>none_* (2 runs)</b>, base" in told and "0.250, 0.500" in told, "each seed beside their mean"
     assert "+0.500" in told, "of full, 0.875, against 0.375"
-    assert "<b>full-* (2 runs)</b>, hek" in told and "foreign" not in told
-    assert between(found[:2], trainings) == "", "one policy, two seeds"
-    assert between([found[0]], []) == "" and between([], []) == ""
+    assert "<b>full_* (2 runs)</b>, hek" in told and "for other questions: foreign, base" in told
+    (said,) = between.in_short(compared)
+    assert said.startswith(
+        "Against <b>none_* (2 runs)</b> without experience on val, CEM: better: <b>full_* (2 runs), base</b> (+0.500, p 0"
+    )
+    assert "not told apart: <b>none_* (2 runs), hek</b> (+0.000, p 1.000)" in said
+    assert between.comparisons(found[:2], trainings) == [], "one policy, two seeds"
+    assert between.comparisons([found[0]], []) == between.comparisons([], []) == [] and between.between([]) == ""
+
+
+def test_the_reference_is_trained_without_experience_where_one_is():
+    found, trainings = policies(full_0="abcdef", none_0="ab")
+    compared = between.comparisons([evaluated("start", {"base": "abc"}), *found], trainings)
+    assert compared[0].reference.policy == "none_0" and compared[0].why == "the first one that was trained so"
+    assert between.comparisons([evaluated("start", {"base": "abc"}), found[0]], trainings)[0].reference.policy == "start"
+
+
+def test_two_evaluations_of_one_training_are_not_its_seeds():
+    found, trainings = policies(none_0="ab", full_0="abcdef")
+    (compared,) = between.comparisons([*found, evaluated("full_0/sampled", {"base": ""}, "full_0")], trainings)
+    worth = {played.policy: sum(played.worth.values()) for played, _ in compared.lines if played.arm == "base"}
+    assert worth == {"none_0": 2, "full_0 eval": 6, "full_0 sampled": 0}
 
 
 def test_runs_of_which_no_configuration_is_known_stay_apart():
@@ -112,6 +139,11 @@ def test_validation_has_charts_of_its_own():
     steps = {1: {"val-core/hotpot/acc/mean@1": 0.2, "val-aux/hotpot/f1/mean@1": 0.3}, 2: {"val-core/hotpot/acc/mean@1": 0.5}}
     drawn = curves([Training("a", steps)])
     assert "<h3>validation: hotpot/acc/mean@1</h3>" in drawn and "<h3>validation: hotpot/f1/mean@1</h3>" in drawn
+
+
+def test_an_axis_has_more_than_one_number():
+    drawn = curves([replace(run("a", values=(0.1, 0.2)), steps={7800: {"critic/score/mean": 0.1}, 92490: {"critic/score/mean": 0.2}})])
+    assert all(f">{tick}</text>" in drawn for tick in ("20k", "40k", "60k", "80k"))
 
 
 def test_equal_steps_are_not_equal_budgets():
@@ -146,8 +178,8 @@ def evaluation(*arms, **fields):
 def test_arms_are_sorted_by_what_their_interval_says():
     arms = [arm("base", 0.4), arm("hek", 0.6, 0.2), arm("random", 0.45, 0.05), arm("shuffled", 0.1, -0.3)]
     assert in_short([evaluation(*arms)]) == [
-        "eval: better than base: <b>hek</b> (CEM +0.200 [+0.100, +0.300], p 0.020); worse: <b>shuffled</b> (CEM -0.300 [-0.400, -0.200], p 0.020); "
-        "not told apart from it: <b>random</b> (CEM +0.050 [-0.050, +0.150], p 0.020)."
+        "eval, against base: better: <b>hek</b> (CEM +0.200 [+0.100, +0.300], p 0.020); worse: <b>shuffled</b> (CEM -0.300 [-0.400, -0.200], p 0.020); "
+        "not told apart: <b>random</b> (CEM +0.050 [-0.050, +0.150], p 0.020)."
     ]
 
 
@@ -155,8 +187,8 @@ def test_an_interval_alone_makes_no_verdict_when_the_test_sees_nothing():
     sure, unsure = arm("hek", 0.6, 0.2), arm("shuffled", 0.1, -0.3)
     sure["cem_minus_base"]["p"], unsure["cem_minus_base"]["p"] = 0.01, 0.25
     assert in_short([evaluation(arm("base", 0.4), sure, unsure)]) == [
-        "eval: better than base: <b>hek</b> (CEM +0.200 [+0.100, +0.300], p 0.010); "
-        "not told apart from it: <b>shuffled</b> (CEM -0.300 [-0.400, -0.200], p 0.250)."
+        "eval, against base: better: <b>hek</b> (CEM +0.200 [+0.100, +0.300], p 0.010); "
+        "not told apart: <b>shuffled</b> (CEM -0.300 [-0.400, -0.200], p 0.250)."
     ]
     drawn = evaluations([evaluation(arm("base", 0.4), sure, unsure)])
     assert re.findall(r'p (0\.010|0\.250)</span><svg class="interval (\w+)"', drawn) == [("0.010", "up"), ("0.250", "even")]

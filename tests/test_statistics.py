@@ -58,3 +58,10 @@ def test_an_interval_of_all_or_none_is_not_a_point():
     assert mean_interval({str(i): 0.0 for i in range(40)}) == pytest.approx((0.0, 1 - 0.025 ** (1 / 40)))
     assert mean_interval({str(i): 1.0 for i in range(40)}) == pytest.approx((0.025 ** (1 / 40), 1.0))
     assert mean_interval({"a": 0.5, "b": 0.5}) == (0.5, 0.5), "F1 has no such test"
+
+
+def test_the_last_digit_is_no_difference():
+    values = {str(i): (0.1 + 0.2 + 0.3) / 3 for i in range(40)}
+    others = {str(i): (0.3 + 0.2 + 0.1) / 3 for i in range(40)}
+    assert values != others
+    assert vars(paired_difference(values, others)) == {"mean": 0.0, "low": 0.0, "high": 0.0, "p": 1.0}

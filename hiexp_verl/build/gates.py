@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from hiexp_verl.build.diagnose import Diagnosis
 from hiexp_verl.build.draft import Draft, clean, fit
 from hiexp_verl.build.mask import pattern_of
-from hiexp_verl.build.rules import advice_over
+from hiexp_verl.build.rules import advice_for, advice_over
 from hiexp_verl.scoring import normalise
 from hiexp_verl.types import Entry, Level
 from hiexp_verl.words import content_words
@@ -68,10 +68,12 @@ def refusal(draft: Draft, d: Diagnosis) -> str:
     Too short: a title of one word matches anything, and advice of three words says nothing. Copy: it repeats the question
     instead of advising. Answer: it survived redaction, in another spelling. One case: names, numbers and "in this case"
     help with no other question. Against the finding: it advises the very mistake. Language: retrieval compares it with
-    questions of the data, so it must be written in their script.
+    questions of the data, so it must be written in their script. Half a sentence: the head of the advice went into the title.
     """
     if reason := _too_short(draft):
         return reason
+    if _begins_inside(draft.description, advice_for(d).description):
+        return "begins in the middle of a sentence"
     if repeats(draft.description, d.question):
         return "copies the question"
     if tells(f"{draft.title}\n{draft.description}", d.question, d.answers):
@@ -86,6 +88,12 @@ def refusal(draft: Draft, d: Diagnosis) -> str:
 def _too_short(draft: Draft) -> str:
     short = len(normalise(draft.title).split()) < MIN_TITLE_WORDS or len(normalise(draft.description).split()) < MIN_DESCRIPTION_WORDS
     return "too short" if short else ""
+
+
+def _begins_inside(text: str, advice: str) -> bool:
+    """Whether the text begins in the middle of a clause of the advice: a model has put the head into the title."""
+    before, found, _ = advice.casefold().partition(re.split(r"(?<=[.;!]) ", text)[0].casefold())
+    return bool(found and before) and before.rstrip()[-1:] not in ",;:."
 
 
 def _one_case(draft: Draft) -> str:

@@ -40,10 +40,12 @@ _SIMPLE = (
     (r"\bwhy\b", "reason"),
 )
 _FILLERS = word_set("exact full original other very same")
-_VERB = re.compile(r"represents?|\w{3,}ed|won|wins|wrote|made|sang|plays?|holds?|covers?|features?|comes?|serves?|along|lies|became|led")
+_VERB = re.compile(
+    r"represents?|\w{3,}ed|won|wins|wrote|made|sang|plays?|holds?|covers?|features?|comes?|serves?|along|lies|became|led|came|began|born|written|fought|built|about"
+)
 _NOT_ASKED = word_set(
     """
-    of what which is was are were one be do does did the both it that formerly known referred have has had
+    of what which is was are were one be do does did the both it that formerly known referred have has had and or else common
     """
 )
 

@@ -31,14 +31,18 @@ def add_episode_arguments(parser: argparse.ArgumentParser, temperature: float) -
     parser.add_argument("--corpus", metavar="FILE", help="JSONL (.gz) with id, title, text, for bm25 and dense")
     parser.add_argument("--search-url", metavar="URL", help="of a retrieval server in the Search-R1 wire format, for http")
     parser.add_argument("--search-encoder", metavar="DIR_OR_NAME", help="for dense (default: --encoder, or the encoder of the HEK)")
-    parser.add_argument("--model", required=True, help="model directory (served by vLLM), URL, or URL#MODEL of an OpenAI-compatible server")
+    parser.add_argument(
+        "--model",
+        required=True,
+        help="directory of a model or of a verl checkpoint (served by vLLM), URL, or URL#MODEL of an OpenAI-compatible server",
+    )
     parser.add_argument("--hek", type=Path, help="show experience of this HEK")
     parser.add_argument("--encoder", help="where the encoder of the HEK lies, if it has moved")
     trained = "(default: as the checkpoint was trained, or %s)"
     parser.add_argument("--format", choices=("search_tags", "hermes"), help="dialect of search calls " + trained % "search_tags")
     parser.add_argument("--instructions", type=Path, metavar="FILE", help="system prompt, instead of the dialect's (experience follows it)")
     parser.add_argument("--temperature", type=float, default=temperature, help=f"(default {temperature:g}; 0 is greedy)")
-    parser.add_argument("--top-p", type=float, default=1.0)
+    parser.add_argument("--top-p", type=float, default=1.0, help="sample from the likeliest words of this share (default 1: from all)")
     parser.add_argument("--max-tokens", type=int, help="per turn " + trained % 128)
     parser.add_argument("--max-model-len", type=int, default=4096, help=MAX_MODEL_LEN_HELP)
     parser.add_argument("--max-searches", type=int, help="per episode " + trained % 4)

@@ -12,6 +12,8 @@ def add_eval(verbs: Any) -> None:
     epilog = (
         "arms: base (no experience), hek (all of it), hek-start (E2, E3), hek-step (E1), and the controls random, shuffled, e1, e2, e3,\n"
         "      with-own-question (`hiexp.control`)\n"
+        "table: EM (exact match), F1 (of words), CEM (a right answer is in the answer), each with a 95% interval over questions; the\n"
+        "      difference to base on the same questions, with the p of a sign-flip test (0.05: such a difference comes by chance 1 in 20)\n"
         "model: a directory, a verl checkpoint (global_step_N, or the directory that holds them), URL or URL#MODEL\n"
         "example: hiexp eval --questions val.jsonl --corpus corpus.jsonl --model DIR --hek hek --arms base,hek,random --out outputs/eval"
     )

@@ -17,7 +17,13 @@ def add_report(verbs: Any) -> None:
         "example: hiexp report outputs/grpo outputs/grpo-hiexp outputs/eval --out report.html"
     )
     parser = add_verb(verbs, "report", run_report, "One HTML page about runs: tables, curves, the HEK, episodes, alarms, cost.", epilog)
-    parser.add_argument("runs", type=Path, nargs="+", metavar="RUN")
+    parser.add_argument(
+        "runs",
+        type=Path,
+        nargs="+",
+        metavar="RUN",
+        help="directory of a training, an evaluation, rollouts or a HEK, or one that holds several",
+    )
     parser.add_argument(
         "--out", type=Path, default=Path("report.html"), help="page (.html), or directory for report.html (default report.html)"
     )

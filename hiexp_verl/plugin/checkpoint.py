@@ -42,7 +42,7 @@ def identity_of(settings: HiExpConfig, hek: HEK | None, config: DictConfig) -> d
     if not settings.enabled:
         return {"enabled": False, "seed": settings.seed}
     return {
-        **{name: OmegaConf.select(config, name) for name in _PLAYED},
+        **played_of(settings, config),
         "data.train_files": [_content_of(file) for file in paths_of(config.data.train_files)],
         "search.corpus": _content_of(settings.search.corpus) if settings.search.corpus else None,
         "enabled": True,
@@ -52,10 +52,17 @@ def identity_of(settings: HiExpConfig, hek: HEK | None, config: DictConfig) -> d
         "start": asdict(settings.start),
         "step": asdict(settings.step),
         "group": asdict(settings.group),
-        "search": {name: getattr(settings.search, name) for name in ("engine", "top_k", "max_words_per_passage", "max_chars")},
         "reward": asdict(settings.reward),
-        "max_tokens_per_turn": settings.max_tokens_per_turn,
         "seed": settings.seed,
+    }
+
+
+def played_of(settings: HiExpConfig, config: DictConfig) -> dict[str, Any]:
+    """Return how episodes are played; what an evaluation of the checkpoint does likewise (`run.as_trained`), without HiExp, too."""
+    return {
+        **{name: OmegaConf.select(config, name) for name in _PLAYED},
+        "search": {name: getattr(settings.search, name) for name in ("engine", "top_k", "max_words_per_passage", "max_chars")},
+        "max_tokens_per_turn": settings.max_tokens_per_turn if settings.enabled else None,  # a turn of verl's agent has no limit
     }
 
 
@@ -64,9 +71,12 @@ def _content_of(file: str) -> str:
     return fingerprint(path) if path.is_file() else file  # a remote one
 
 
-def save_state(folder: Path, step: int, identity: Mapping[str, Any], hek_path: str | None, watched: Mapping[str, Any]) -> None:
+def save_state(
+    folder: Path, step: int, identity: Mapping[str, Any], played: Mapping[str, Any], hek_path: str | None, watched: Mapping[str, Any]
+) -> None:
     """Write the state of a checkpoint; it is there whole or not at all."""
-    state = {"format": FORMAT, "step": step, "hek_path": hek_path, "software": software(), "identity": identity, "watched": watched}
+    state = {"format": FORMAT, "step": step, "hek_path": hek_path, "software": software()}
+    state |= {"identity": identity, "played": played, "watched": watched}
     (folder / STATE).parent.mkdir(parents=True, exist_ok=True)
     with atomic_writer(folder / STATE) as file:
         file.write(json.dumps(state, indent=1) + "\n")

@@ -14,7 +14,7 @@ from hiexp_verl.errors import HiExpError
 from hiexp_verl.jsonl import write_jsonl
 from hiexp_verl.plugin.advantage import Arms, baseline_within
 from hiexp_verl.plugin.agent_loop import settings_of
-from hiexp_verl.plugin.checkpoint import folder_to_resume, identity_of, load_state, save_state
+from hiexp_verl.plugin.checkpoint import folder_to_resume, identity_of, load_state, played_of, save_state
 from hiexp_verl.plugin.metrics import EpisodeOutcome
 from hiexp_verl.plugin.retrieval import retrieval_for
 from hiexp_verl.plugin.watch import Watch
@@ -57,7 +57,7 @@ class HiExpTrainer(PPOTrainer):
     def _save_checkpoint(self) -> None:
         # Before verl's files, whose marker comes last: what it names is whole.
         folder = Path(self.config.trainer.default_local_dir) / f"global_step_{self.global_steps}"
-        save_state(folder, self.global_steps, self.identity, self.settings.hek, self.watch.state())
+        save_state(folder, self.global_steps, self.identity, played_of(self.settings, self.config), self.settings.hek, self.watch.state())
         super()._save_checkpoint()
 
     def _compute_advantage(self, batch: Any, metrics: dict[str, Any]) -> Any:

@@ -115,13 +115,13 @@ def gap_bar(mean: float, low: float, high: float, p: float | None, reach: float)
     """Return a difference with its interval and p, in figures and drawn."""
     told = f'{mean:+.3f} <span class="soft">[{low:+.3f}, {high:+.3f}]{"" if p is None else ","}</span>'
     told += "" if p is None else f' <span class="soft">{e(p_value(p))}</span>'
-    return told + interval_bar(mean, low, high, (-reach, reach), _side(low, high, p))
+    return told + interval_bar(mean, low, high, (-reach, reach), side_of(low, high, p))
 
 
-_VERDICTS = {1: "better than base", -1: "worse", 0: "not told apart from it"}  # by the side of zero
+VERDICTS = {1: "better", -1: "worse", 0: "not told apart"}  # by the side of zero
 
 
-def _side(low: float, high: float, p: float | None) -> int:
+def side_of(low: float, high: float, p: float | None) -> int:
     """Return on which side of zero a difference lies for sure, 0 on neither: of few questions a percentile interval is too narrow alone."""
     sure = p is None or p < SIGNIFICANT
     return (low > 0 and sure) - (high < 0 and sure)
@@ -164,15 +164,15 @@ def in_short(found: Sequence[Evaluation]) -> list[str]:
             counts = ", ".join(f"{e(arm)} {number(count)}" for arm, count in played.items())
             said.append(f"{e(one.name)}: {_STATES[one.table]} (episodes played: {counts}).")
         for dataset in one.datasets():
-            verdicts: dict[int, list[str]] = {side: [] for side in _VERDICTS}
+            verdicts: dict[int, list[str]] = {side: [] for side in VERDICTS}
             for line in one.arms:
                 measure = next((key for key in ("cem", "em") if _difference(line, key)), "")
                 if str(line.get("dataset", "")) != dataset or not (gap := _difference(line, measure)):
                     continue
                 mean, low, high, p = gap
                 told = f"[{low:+.3f}, {high:+.3f}]" + (f", {e(p_value(p))}" if p is not None else "")
-                verdicts[_side(low, high, p)].append(f"<b>{e(line['arm'])}</b> ({_NAMES[measure]} {mean:+.3f} {told})")
+                verdicts[side_of(low, high, p)].append(f"<b>{e(line['arm'])}</b> ({_NAMES[measure]} {mean:+.3f} {told})")
             where = ", ".join(filter(None, (e(one.name), e(dataset))))
-            told = "; ".join(f"{_VERDICTS[side]}: {', '.join(arms)}" for side, arms in verdicts.items() if arms)
-            said += [f"{where}: {told}."] if told else []
+            told = "; ".join(f"{VERDICTS[side]}: {', '.join(arms)}" for side, arms in verdicts.items() if arms)
+            said += [f"{where}, against base: {told}."] if told else []
     return said

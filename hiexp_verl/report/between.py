@@ -1,70 +1,130 @@
 """Policy against policy: evaluations of different ones on the same questions, paired by question."""
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from statistics import fmean
 
-from hiexp_verl.report.arms import gap_bar, score_bar
+from hiexp_verl.report.arms import VERDICTS, gap_bar, score_bar, side_of
 from hiexp_verl.report.curves import grouped
 from hiexp_verl.report.evaluation import Evaluation
 from hiexp_verl.report.markup import e, number, table
 from hiexp_verl.report.training import Training
+from hiexp_verl.run.eval_markdown import p_value
 from hiexp_verl.run.eval_table import BASE
 from hiexp_verl.run.statistics import Difference, mean_interval, paired_difference
 
-_MAX_POLICIES = 12
+_MAX_POLICIES = 12  # the first ones; more make no table that one reads
 _NOTE = (
-    "Right answers (CEM) of what each policy played, against <b>{policy}</b> without experience: a difference for each question, p by "
-    "sign flips, not corrected for the number of comparisons. Policies that differ in seeds alone are one line, where a question is "
+    "Right answers (CEM) of what each policy played, against <b>{policy}</b> without experience ({why}): a difference for each question, p "
+    "by sign flips, not corrected for the number of comparisons. Policies that differ in seeds alone are one line, where a question is "
     "worth its mean over them; how far trainings differ is seen beside it, and is in no interval."
 )
 Values = Mapping[str, float]  # by question
 
 
-def between(found: Sequence[Evaluation], trainings: Sequence[Training]) -> str:
-    """Return for each data set that several policies answered a table of all of them against the first one's base."""
+@dataclass(frozen=True)
+class Played:
+    """What a policy was worth in an arm, in each of its runs."""
+
+    policy: str
+    arm: str
+    runs: Sequence[Values]
+
+    @property
+    def worth(self) -> dict[str, float]:
+        """Of each question, over the runs."""
+        return {question: fmean(values[question] for values in self.runs) for question in self.runs[0]}
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """All that was played on one data set, against one policy without experience."""
+
+    dataset: str
+    reference: Played
+    why: str  # it is the reference
+    lines: Sequence[tuple[Played, Difference | None]]  # None: the reference itself
+    other: Sequence[Played]  # of other questions
+
+
+def comparisons(found: Sequence[Evaluation], trainings: Sequence[Training]) -> list[Comparison]:
+    """Compare where several policies answered the same questions of a data set.
+
+    The reference is the first policy that was trained without experience, or else the first one.
+    """
     policies = _by_policy(found, trainings)
-    parts = []
+    unguided = {run.name for run in trainings if not any(value for _, value in run.curve("hiexp/with_experience"))}
+    compared = []
     for dataset in dict.fromkeys(name for one in found for name in one.datasets()):
-        lines = [
-            (policy, arm, [one.values[dataset, arm] for one in evaluations if (dataset, arm) in one.values])
-            for policy, evaluations in list(policies.items())[:_MAX_POLICIES]
-            for arm in dict.fromkeys(arm for one in evaluations for of, arm in one.values if of == dataset)
-        ]
-        reference = next(((policy, _mean(values)) for policy, arm, values in lines if arm == BASE), None)
-        if reference is not None:
-            comparable = [line for line in lines if all(values.keys() == reference[1].keys() for values in line[2])]
-            if len({policy for policy, *_ in comparable}) > 1 and len(reference[1]) > 1:
-                parts.append((f"<h4>{e(dataset)}</h4>" if dataset else "") + _against(*reference, comparable))
-    note = f'<p class="soft">Of {len(policies)} policies the first {_MAX_POLICIES}.</p>' if len(policies) > _MAX_POLICIES else ""
-    return f"<h3>Policy against policy</h3>{''.join(parts)}{note}" if parts else ""
+        played = list(_played(policies, dataset))
+        bases = [one for one in played if one.arm == BASE and len(one.runs[0]) > 1]
+        trained = [one for one in bases if all(run.training in unguided for run in policies[one.policy])]
+        if not bases:
+            continue
+        reference = (trained or bases)[0]
+        alike = [one for one in played if all(values.keys() == reference.runs[0].keys() for values in one.runs)]
+        if len({one.policy for one in alike}) > 1:
+            gaps = [(one, None if one is reference else paired_difference(one.worth, reference.worth)) for one in alike]
+            why = "the first one that was trained so" if trained else "the first one"
+            compared.append(Comparison(dataset, reference, why, gaps, [one for one in played if one not in alike]))
+    return compared
+
+
+def between(compared: Sequence[Comparison]) -> str:
+    """Return a table for each data set."""
+    parts = [(f"<h4>{e(one.dataset)}</h4>" if one.dataset else "") + _against(one) for one in compared]
+    return f"<h3>Policy against policy</h3>{''.join(parts)}" if parts else ""
+
+
+def in_short(compared: Sequence[Comparison]) -> list[str]:
+    """Return for each data set one sentence (HTML): which policies differ from the reference, without experience and with all of it."""
+    said = []
+    for one in compared:
+        verdicts: dict[int, list[str]] = {side: [] for side in VERDICTS}
+        for played, gap in one.lines:
+            if gap is not None and played.arm in (BASE, "hek"):
+                name = f"<b>{e(played.policy)}, {e(played.arm)}</b> ({gap.mean:+.3f}, {e(p_value(gap.p))})"
+                verdicts[side_of(gap.low, gap.high, gap.p)].append(name)
+        where = " on ".join(filter(None, (f"Against <b>{e(one.reference.policy)}</b> without experience", e(one.dataset))))
+        told = "; ".join(f"{VERDICTS[side]}: {', '.join(names)}" for side, names in verdicts.items() if names)
+        said.append(f"{where}, CEM: {told}.")
+    return said
 
 
 def _by_policy(found: Sequence[Evaluation], trainings: Sequence[Training]) -> dict[str, list[Evaluation]]:
+    """Return the evaluations of each policy; where a training has several, they are apart: they were not played alike."""
     group_of = {run.name: group.name for group in grouped(trainings) for run in group.runs}
-    policies: dict[str, list[Evaluation]] = defaultdict(list)
+    kinds: dict[str, dict[str, list[Evaluation]]] = defaultdict(lambda: defaultdict(list))
     for one in found:
-        policies[group_of.get(one.training, one.name)].append(one)
-    return policies
+        within = one.name.removeprefix(one.training).strip("/") if one.training else ""
+        kinds[group_of.get(one.training, one.name)][within].append(one)
+    policies = {
+        " ".join(filter(None, (policy, within if len(by_place) > 1 else ""))): evaluations
+        for policy, by_place in kinds.items()
+        for within, evaluations in by_place.items()
+    }
+    return dict(list(policies.items())[:_MAX_POLICIES])
 
 
-def _against(policy: str, base: Values, lines: Sequence[tuple[str, str, Sequence[Values]]]) -> str:
-    worth = [_mean(values) for *_, values in lines]
-    spans = [mean_interval(values) for values in worth]
+def _played(policies: Mapping[str, Sequence[Evaluation]], dataset: str) -> Iterator[Played]:
+    for policy, evaluations in policies.items():
+        for arm in dict.fromkeys(arm for one in evaluations for of, arm in one.values if of == dataset):
+            yield Played(policy, arm, [one.values[dataset, arm] for one in evaluations if (dataset, arm) in one.values])
+
+
+def _against(compared: Comparison) -> str:
+    spans = [mean_interval(played.worth) for played, _ in compared.lines]
     scale = (min(low for low, _ in spans), max(high for _, high in spans))
-    gaps: list[Difference | None] = [
-        None if (name, arm) == (policy, BASE) else paired_difference(values, base)
-        for (name, arm, _), values in zip(lines, worth, strict=True)
-    ]
-    reach = max((max(abs(gap.low), abs(gap.high)) for gap in gaps if gap), default=1.0)
+    reach = max((max(abs(gap.low), abs(gap.high)) for _, gap in compared.lines if gap), default=1.0)
     rows = []
-    for (name, arm, runs), values, span, gap in zip(lines, worth, spans, gaps, strict=True):
-        row = {"policy, arm": f"<b>{e(name)}</b>, {e(arm)}", "CEM": score_bar(fmean(values.values()), span, scale)}
-        row["against the first"] = gap_bar(gap.mean, gap.low, gap.high, gap.p, reach) if gap else ""
-        row["of each run"] = ", ".join(f"{fmean(each.values()):.3f}" for each in runs) if len(runs) > 1 else ""
-        rows.append(row | {"questions": number(len(values))})
-    return table(rows) + f'<p class="soft">{_NOTE.format(policy=e(policy))}</p>'
-
-
-def _mean(runs: Sequence[Values]) -> dict[str, float]:
-    return {question: fmean(values[question] for values in runs if question in values) for question in runs[0]}
+    for (played, gap), span in zip(compared.lines, spans, strict=True):
+        worth = played.worth
+        row = {"policy, arm": f"<b>{e(played.policy)}</b>, {e(played.arm)}", "CEM": score_bar(fmean(worth.values()), span, scale)}
+        row["against the reference"] = gap_bar(gap.mean, gap.low, gap.high, gap.p, reach) if gap else ""
+        row["of each run"] = ", ".join(f"{fmean(each.values()):.3f}" for each in played.runs) if len(played.runs) > 1 else ""
+        rows.append(row | {"questions": number(len(worth))})
+    note = _NOTE.format(policy=e(compared.reference.policy), why=compared.why)
+    names = ", ".join(f"{e(one.policy)}, {e(one.arm)}" for one in compared.other)
+    other = f" Not among them, for other questions: {names}." if names else ""
+    return table(rows) + f'<p class="soft">{note}{other}</p>'

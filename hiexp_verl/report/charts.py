@@ -65,15 +65,20 @@ class _Frame:
         return _HEIGHT - _BOTTOM - (_HEIGHT - _TOP - _BOTTOM) * (y - bottom) / (top - bottom)
 
     def grid(self) -> str:
-        x_ticks = ticks(self.low, self.high)
-        x_ticks = [tick for tick in x_ticks if tick == int(tick)] or x_ticks  # there is no half step
         rows = [
             f'<path class="gridline" d="M{_LEFT} {self.y(t):.1f}H{_WIDTH - _RIGHT}"/>'
             f'<text x="{_LEFT - 6}" y="{self.y(t) + 4:.1f}" text-anchor="end">{t:g}</text>'
             for t in self.y_ticks
         ]
-        inside = [t for t in x_ticks if self.low <= t <= self.high] or [self.low]
-        return "".join(rows + [f'<text x="{self.x(t):.1f}" y="{_HEIGHT - 8}" text-anchor="middle">{_short(t)}</text>' for t in inside])
+        columns = [f'<text x="{self.x(t):.1f}" y="{_HEIGHT - 8}" text-anchor="middle">{_short(t)}</text>' for t in self._x_ticks()]
+        return "".join(rows + columns)
+
+    def _x_ticks(self) -> list[float]:
+        inside: list[float] = []
+        for parts in (4, 8):  # finer where most lie outside
+            if len(inside) < 2:
+                inside = [t for t in ticks(self.low, self.high, parts) if self.low <= t <= self.high]
+        return [t for t in inside if t == int(t)] or inside or [self.low]  # there is no half step
 
 
 def _line(line: Line, frame: _Frame) -> str:
@@ -124,12 +129,12 @@ def mean_and_band(curves: Sequence[Sequence[Point]]) -> tuple[list[Point], list[
     return [(x, fmean(column)) for x, column in columns], [(x, min(column), max(column)) for x, column in columns]
 
 
-def ticks(low: float, high: float) -> list[float]:
-    """Return 3 to 6 round values that span low to high."""
+def ticks(low: float, high: float, parts: int = 4) -> list[float]:
+    """Return round values that span low to high, so many and at most two more."""
     if high - low <= 1e-9 * max(abs(low), abs(high), 1e-12):  # a constant gets room around it
         room = 0.5 * abs(low) if abs(low) > 1e-12 else 0.5
         low, high = low - room, high + room
-    raw = (high - low) / 4
+    raw = (high - low) / parts
     power = 10.0 ** math.floor(math.log10(raw))
     step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= raw * (1 - 1e-9))
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)

@@ -12,8 +12,7 @@ from typing import Any
 from hiexp_verl import __version__
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.jsonl import atomic_writer
-from hiexp_verl.report.arms import evaluations, in_short
-from hiexp_verl.report.between import between
+from hiexp_verl.report import arms, between
 from hiexp_verl.report.cost import cost
 from hiexp_verl.report.curves import REWARD, curves, first_curve, grouped, validations
 from hiexp_verl.report.episodes import MISPLACED, Played, outcome, pairs, read_again, samples
@@ -28,6 +27,7 @@ from hiexp_verl.report.tree import tree
 from hiexp_verl.report.usage import uses_of
 
 MAX_PAIRS, MAX_SINGLE, MAX_HEKS = 16, 4, 4
+_LONG = 60  # characters that stand on one line
 _FEW = 5  # steps at the beginning and the end, for a sentence
 
 
@@ -50,10 +50,14 @@ def write_report(runs: Sequence[Path], out: Path, title: str = "") -> Gathered:
 
 def page(found: Gathered, title: str) -> str:
     """Return the page."""
+    compared = between.comparisons(found.evaluations, found.trainings)
+    each = listed(arms.in_short(found.evaluations))
     parts = {
-        "In short": _in_short(found.trainings) + listed(in_short(found.evaluations)),
+        "In short": _in_short(found.trainings)
+        + listed(between.in_short(compared))
+        + (folded(f"Each of {plural(len(found.evaluations), 'evaluation')} alone", each) if compared else each),
         "Alarms": alarms(found.trainings),
-        "Evaluation": between(found.evaluations, found.trainings) + evaluations(found.evaluations),
+        "Evaluation": between.between(compared) + arms.evaluations(found.evaluations),
         "Curves": curves(found.trainings),
         "What was run": _what_was_run(found),
         "Experience": _heks(found),
@@ -105,13 +109,14 @@ def _what_was_run(found: Gathered) -> str:
         [
             *noted,
             settings(found.trainings) if found.trainings else "",
-            folded(f"How {plural(len(played), 'rollout')} were played", table(played)),
+            folded(f"How rollouts were played ({len(played)})", table(played)),
         ]
     )
 
 
 def _brief(settings: Mapping[str, Any]) -> dict[str, str]:
-    return {key.replace("_", " "): e(str(value)[:12] if key in ("hek", "corpus") else value) for key, value in flat(settings).items()}
+    told = {key.replace("_", " "): str(value)[:12] if key in ("hek", "corpus") else str(value) for key, value in flat(settings).items()}
+    return {key: f'<div class="long">{e(value)}</div>' if len(value) > _LONG else e(value) for key, value in told.items()}
 
 
 def _heks(found: Gathered) -> str:

@@ -84,6 +84,7 @@ def _outcome(use: Use | None) -> str:
     told = f"Shown in {plural(use.episodes, 'episode')}: mean reward {use.reward:.2f}{right}."
     if use.gain is None:
         return f"<p>{told}</p>"
-    style = "good" if use.gain > 0 else "bad" if use.gain < 0 else "soft"
+    gain = round(use.gain, 2) + 0.0  # no -0.00
+    style = "good" if gain > 0 else "bad" if gain < 0 else "soft"
     against = f"against the same question without it ({plural(use.questions, 'comparison')})"
-    return f'<p>{told} <span class="{style}">{use.gain:+.2f}</span> {against}.</p>'
+    return f'<p>{told} <span class="{style}">{gain:+.2f}</span> {against}.</p>'

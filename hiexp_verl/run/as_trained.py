@@ -45,6 +45,8 @@ def play_as_trained(arguments: argparse.Namespace) -> None:
     if other:
         given = _told({option: getattr(arguments, option) for option in other})
         logger.warning("episodes are not those of the training of %s: %s, in training %s", arguments.model, given, _told(other))
+    if identity.get("enabled") is False and arguments.max_tokens == USUAL["max_tokens"]:
+        logger.warning("%s was trained without a limit per turn, and is played with --max-tokens %d", arguments.model, arguments.max_tokens)
     engine = (identity.get("search") or {}).get("engine", arguments.search)
     if arguments.search != engine:
         logger.warning("%s was trained with --search %s, and is played with %s", arguments.model, engine, arguments.search)
@@ -57,7 +59,7 @@ def play_as_trained(arguments: argparse.Namespace) -> None:
 
 
 def _options(identity: Mapping[str, Any]) -> dict[str, Any]:
-    """Return these settings by our option; a training without HiExp keeps none."""
+    """Return these settings by our option."""
     turns = "actor_rollout_ref.rollout.multi_turn"
     search = identity.get("search") or {}
     found = {

@@ -1,6 +1,7 @@
 """What `hiexp eval` does with its arguments."""
 
 import argparse
+import logging
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,6 +27,8 @@ from hiexp_verl.run.experience import Experience
 from hiexp_verl.run.judge import judge
 from hiexp_verl.run.policy import find_policy, identify
 from hiexp_verl.vllm_engine import check_model_dir
+
+logger = logging.getLogger(__name__)
 
 
 def eval_command(arguments: argparse.Namespace) -> str:
@@ -77,11 +80,13 @@ def eval_command(arguments: argparse.Namespace) -> str:
                 same_policy=arguments.same_model,
                 alone=arguments.alone,
             )
+        verdicts = out / "verdicts.jsonl"
         table = write_tables(plan, told, out)  # also before a judge speaks, who may fail
         if not arguments.judge:
+            if verdicts.is_file():
+                logger.warning("%s keeps verdicts of a judge: the table is without them; give --judge again to have them in it", verdicts)
             return as_markdown(table)
         with open_model(arguments.judge, arguments.batch_size) as judging:  # now that the policy's memory is free
             judge_name = f"{judging.model} ({identify(arguments.judge)})"
             told[JUDGE] = judge_name
-            verdicts = out / "verdicts.jsonl"
             return as_markdown(write_tables(plan, told, out, lambda episodes: judge(episodes, judging, judge_name, verdicts)))

@@ -1,6 +1,6 @@
 """From episodes to rows, and from rows to means with intervals: pure functions."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations
 from typing import Any
@@ -96,6 +96,7 @@ def _lines(dataset: str, by_arm: Mapping[str, Sequence[Row]]) -> list[dict[str, 
                     line[f"{name}_minus_base"] = vars(paired_difference(values, _by_question(by_arm[BASE], name)))
         for name in ("format", "searches", "failed_searches", "lookup_failures", "tokens", "experience_tokens"):
             line[name] = float(np.mean([row.get(name, 0) for row in played]))
+        line["stops"] = {stop: count / len(played) for stop, count in Counter(row.get("stop", "") for row in played).most_common()}
         line["with_experience"] = float(np.mean([bool(row["shown"]) for row in played]))
         lines.append(line)
     return lines

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -67,13 +68,16 @@ class Plan:
         return found
 
     def check_output(self, out_dir: Path, resume: bool) -> None:
-        """Refuse to add to another evaluation.
+        """Refuse to add to another evaluation, whose rows and table would be replaced by those of this plan.
 
         Raises:
-            HiExpError: there are episodes already and `resume` is off.
+            HiExpError: there is an evaluation already and `resume` is off.
         """
         for *_, folder in self.parts(out_dir):
             check_output(folder, resume)
+        others = [out_dir / TABLE_JSON, out_dir / ROWS, *out_dir.glob(f"*/seed-*/*/{TRAJECTORIES}")]
+        if not resume and (found := next((path for path in others if path.exists()), None)):
+            raise HiExpError(f"{out_dir} holds an evaluation ({found}); add --resume to go on with it, or choose another output directory")
 
 
 def read_datasets(paths: Sequence[Path], limit: int | None = None) -> dict[str, list[Question]]:
@@ -147,14 +151,16 @@ def play(
         questions = plan.datasets[dataset]
         name = f"{dataset} {arm} {seed}"
         known = {"corpus": corpus, "policy": policy, "same_policy": same_policy}
-        with _timed(out_dir):
-            rollout(questions, client, search, seeded, 1, folder, resume, shown, batch_size, progress=name, **known)
+        with _timed(out_dir, batch_size, folder / TRAJECTORIES) as at_a_time:
+            summary = rollout(questions, client, search, seeded, 1, folder, resume, shown, batch_size, progress=name, **known)
+            if summary["resumed"] == len(questions):  # nothing was left to play
+                at_a_time.pop()
     told: dict[str, Any] = {
         "questions": sum(map(len, plan.datasets.values())),
         "seeds": list(plan.seeds),
         "settings": settings_of(plan, out_dir),
         "batch_size": batch_size,
-        "seconds": round(_seconds(out_dir), 1),
+        **_spent_in_words(out_dir),
     }
     if alone:
         told |= asyncio.run(_replay(plan, alone, client, search, settings, experience_of, out_dir))
@@ -193,21 +199,39 @@ def write_tables(plan: Plan, told: dict[str, Any], out_dir: Path, judge: Judge |
     return table
 
 
-def _seconds(out_dir: Path) -> float:
-    """Return how long episodes were played, in all lives of an evaluation."""
+def _spent(out_dir: Path) -> dict[str, Any]:
+    """Return the seconds that episodes took in all lives of an evaluation, and how many were played at a time in each."""
     path = out_dir / SECONDS
-    return float(json.loads(path.read_text(encoding="utf-8"))["seconds"]) if path.is_file() else 0.0
+    found = {"seconds": 0.0, "at_a_time": [], **(json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {})}
+    if begun := found.pop("begun", None):  # a life that was killed: it lasted at least until its last episode
+        episodes = out_dir / begun["episodes"]
+        found["seconds"] += max(0.0, episodes.stat().st_mtime - begun["at"]) if episodes.is_file() else 0.0
+    return found
+
+
+def _spent_in_words(out_dir: Path) -> dict[str, Any]:
+    spent = _spent(out_dir)
+    sizes = [size for size, _ in groupby(spent["at_a_time"])]
+    told = {"batch_size": sizes[0] if len(sizes) == 1 else ", then ".join(map(str, sizes))} if sizes else {}
+    return {"seconds": round(spent["seconds"], 1), **told}
 
 
 @contextmanager
-def _timed(out_dir: Path) -> Iterator[None]:
-    """Add what the block takes, also where it fails."""
-    started = time.monotonic()
+def _timed(out_dir: Path, batch_size: int, episodes: Path) -> Iterator[list[int]]:
+    """Add what the block takes, also where it fails; where it is killed, its last episode tells how long it took."""
+    before, started = _spent(out_dir), time.monotonic()
+    at_a_time = [*before["at_a_time"], batch_size]
+    begun = {"at": time.time(), "episodes": str(episodes.relative_to(out_dir))}
+    _write_spent(out_dir, {"seconds": before["seconds"], "at_a_time": at_a_time, "begun": begun})
     try:
-        yield
+        yield at_a_time
     finally:
-        with atomic_writer(out_dir / SECONDS) as file:
-            file.write(json.dumps({"seconds": _seconds(out_dir) + time.monotonic() - started}) + "\n")
+        _write_spent(out_dir, {"seconds": before["seconds"] + time.monotonic() - started, "at_a_time": at_a_time})
+
+
+def _write_spent(out_dir: Path, spent: Mapping[str, Any]) -> None:
+    with atomic_writer(out_dir / SECONDS) as file:
+        file.write(json.dumps(spent) + "\n")
 
 
 def _played(folder: Path, questions: Sequence[Question]) -> list[Trajectory]:

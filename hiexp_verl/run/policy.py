@@ -78,18 +78,20 @@ def state_of(spec: str) -> Path | None:
 
 
 def identity_in(state: Path) -> Mapping[str, Any]:
-    """Return the settings of a training from what `state_of` found, by the names of `plugin.checkpoint.identity_of`.
+    """Return the settings of a training from what `state_of` found, by the names of `plugin.checkpoint`'s identity_of and played_of.
 
     Raises:
         HiExpError: the file is damaged.
     """
     try:
-        identity = json.loads(state.read_text(encoding="utf-8"))["identity"]
+        found = json.loads(state.read_text(encoding="utf-8"))
+        identity, played = found["identity"], found.get("played", {})  # what was played stands beside it since 2026-11-22
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise HiExpError(f"{state} is damaged ({first_line(error)}); give another checkpoint") from error
-    if not isinstance(identity, dict):
-        raise HiExpError(f"{state} is damaged (its identity is {str(identity)[:40]!r}); give another checkpoint")
-    return identity
+    for name, value in {"identity": identity, "played": played}.items():
+        if not isinstance(value, dict):
+            raise HiExpError(f"{state} is damaged (its {name} is {str(value)[:40]!r}); give another checkpoint")
+    return {**played, **identity}
 
 
 def _hash_of(*files: Path) -> str:

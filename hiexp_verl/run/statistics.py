@@ -36,8 +36,9 @@ def paired_difference(values: Mapping[str, float], baseline: Mapping[str, float]
     if len(values) < 2:
         raise HiExpError(f"an interval needs at least 2 questions, found {len(values)}; raise --limit")
     differences_Q = np.array([values[question] - baseline[question] for question in sorted(values)])
+    differences_Q[np.isclose(differences_Q, 0.0)] = 0.0  # means of the same values in another order differ in the last digit
     mean = float(differences_Q.mean())
-    p = _sign_flip_p(differences_Q[differences_Q != 0])
+    p = _sign_flip_p(differences_Q[differences_Q != 0.0])
     if not np.ptp(differences_Q):  # scipy has no interval for a constant
         return Difference(mean, mean, mean, p)
     found = bootstrap((differences_Q,), np.mean, n_resamples=RESAMPLES, method="percentile", rng=np.random.default_rng(SEED))
