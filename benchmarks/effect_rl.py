@@ -31,6 +31,7 @@ import numpy as np
 from benchmarks import _machine, effect
 from benchmarks._results import RESULTS, same_settings, table
 from hiexp_verl.assets import fetch
+from hiexp_verl.config import CHOICES
 from hiexp_verl.factbook.sets import write_factbook
 from hiexp_verl.hek.store import HEK
 from hiexp_verl.jsonl import atomic_writer, read_jsonl, read_questions, write_jsonl
@@ -77,6 +78,7 @@ def main() -> None:
     parser.add_argument("--warm-start", type=int, default=160, help="transcripts (default 160: enough to learn to read experience)")
     parser.add_argument("--questions", type=int, default=80, help="for rollouts and training (default 80)")
     parser.add_argument("--validation", type=int, default=64, help="questions about other countries (default 64)")
+    parser.add_argument("--position", default="before", choices=CHOICES["position"], help="of E1; the published runs have `after`")
     parser.add_argument("--add", action="store_true", help="keep the runs that benchmarks/results has and this folder does not")
     parser.add_argument("--out", type=Path, default=Path("outputs/effect_rl"))
     arguments = parser.parse_args()
@@ -85,10 +87,10 @@ def main() -> None:
     same_settings(out, settings)
     runs = published(settings) if arguments.add else {}
     data = write_data(out / "data", arguments)
-    policy = warm_start(out / "warm_start", data, arguments.warm_start)
+    policy = warm_start(out / "warm_start", data, arguments.warm_start, arguments.position)
     hek = build(out, data, policy)
     families = {q.id: q.meta["family"] for q in read_questions(data / "check.jsonl")}
-    evaluate_start(machine, out, data, policy, hek)
+    evaluate_start(machine, out, data, policy, hek, arguments.position)
     made = {**settings, "policy": identify(str(policy)), "hek": HEK.load(hek).content_hash()}
     made |= {key: machine[key] for key in ("commit", "date", "cpu")}
     for seed in arguments.seeds:
@@ -134,12 +136,13 @@ def mixed(kinds: Mapping[str, Sequence[Question]], count: int) -> list[Question]
     ]
 
 
-def warm_start(folder: Path, data: Path, transcripts: int) -> Path:
+def warm_start(folder: Path, data: Path, transcripts: int, position: str) -> Path:
     """Fine-tune the model on transcripts of the known families; return the policy."""
     policy = folder / "model"
     if not policy.is_dir():
         run(str(RECIPE / "warm_start.py"), "--model", str(fetch("smollm2-135m")), "--questions", str(data / "warm.jsonl"),
-            "--corpus", str(data / "corpus.jsonl"), "--limit", str(transcripts), "--max-words", "32", "--out", str(policy))  # fmt: skip
+            "--corpus", str(data / "corpus.jsonl"), "--limit", str(transcripts), "--max-words", "32", "--position", position,
+            "--out", str(policy))  # fmt: skip
     return policy
 
 
@@ -171,7 +174,7 @@ def one_run(folder: Path, what: Mapping[str, Any], data: Path, policy: Path, hek
     overrides = [
         *run_overrides(folder, control, hek, data / "corpus.jsonl", questions, policy, seed, steps),
         *more,
-        *(f"hiexp.{each}" for each in SHOWN),
+        *(f"hiexp.{each}" for each in (*SHOWN, f"step.position={what['position']}")),
         "data.max_prompt_length=640",  # with room for it
         "actor_rollout_ref.rollout.max_model_len=1408",
         f"data.seed={seed}",
@@ -185,20 +188,20 @@ def one_run(folder: Path, what: Mapping[str, Any], data: Path, policy: Path, hek
     ]
     train(RECIPE, what["algorithm"], overrides, folder, steps)
     played = ["--questions", str(data / "check.jsonl"), "--corpus", str(data / "corpus.jsonl"), "--hek", str(hek), *EPISODES]
-    evaluated = ["--model", str(folder / "checkpoints"), "--arms", "base,hek,shuffled", "--set", *SHOWN, "--out", str(folder / "eval")]
-    run("-m", "hiexp_verl.cli", "eval", *played, *evaluated)
+    evaluated = ["--model", str(folder / "checkpoints"), "--arms", "base,hek,shuffled", "--out", str(folder / "eval")]
+    run("-m", "hiexp_verl.cli", "eval", *played, *evaluated, "--set", *SHOWN, f"step.position={what['position']}")
     for weights in (folder / "checkpoints").glob("global_step_*/actor"):
         shutil.rmtree(weights)  # half a GiB each; our state stays, for the report
     with atomic_writer(done) as file:
         file.write(json.dumps(what) + "\n")
 
 
-def evaluate_start(machine: dict[str, Any], out: Path, data: Path, policy: Path, hek: Path) -> None:
+def evaluate_start(machine: dict[str, Any], out: Path, data: Path, policy: Path, hek: Path, position: str) -> None:
     """Evaluate what all runs start from, in all arms."""
     folder = out / "eval"
     if not (folder / TABLE_JSON).is_file():
         played = ["--questions", str(data / "check.jsonl"), "--corpus", str(data / "corpus.jsonl"), "--hek", str(hek), *EPISODES]
-        shown = ["--arms", effect.ARMS, "--set", *SHOWN]
+        shown = ["--arms", effect.ARMS, "--set", *SHOWN, f"step.position={position}"]
         run("-m", "hiexp_verl.cli", "eval", *played, *shown, "--model", str(policy), "--resume", "--out", str(folder))
         effect.write(machine, "factbook_smollm2", "rules", out)
 

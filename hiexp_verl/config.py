@@ -43,7 +43,7 @@ class StepConfig:
     top_k: int = 1
     min_score: float | None = None  # None: what the HEK was calibrated to, since 0.8 means nothing without the encoder
     max_tokens: int = 96
-    position: str = "after"  # after | before the documents: a policy that was not trained on E1 takes what it reads last for its task
+    position: str = "before"  # before | after the documents: a policy that was not trained on E1 takes what it reads last for its task
 
 
 @dataclass(frozen=True)
@@ -141,7 +141,7 @@ CHOICES = {
     "kind": ("default", "em", "f1", "cem"),
     "baseline": ("shared", "within-arm"),
     "match": ("way", "question"),
-    "position": ("after", "before"),
+    "position": ("before", "after"),
     **dict.fromkeys(("reward", "length", "entropy", "searches", "repeats", "gradient"), ("off", "warn", "stop")),
 }
 AT_LEAST: dict[str, float] = {

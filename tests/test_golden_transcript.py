@@ -36,7 +36,7 @@ def test_an_episode_in_training_and_one_in_evaluation_have_the_same_messages(tmp
     evaluated, shown_in_evaluation = in_evaluation(paths, dialect, control, position)
     assert trained == evaluated
     assert shown_in_training == shown_in_evaluation
-    if (control, position) == ("full", "after"):
+    if (control, position) == ("full", "before"):
         file = GOLDEN / f"{dialect}.json"
         if os.environ.get("HIEXP_WRITE_GOLDEN"):
             file.parent.mkdir(exist_ok=True)

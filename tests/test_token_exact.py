@@ -220,7 +220,8 @@ def test_each_case_is_what_it_is_called(episodes, dialect):
     assert fired["budget ends in a tool response"] == [1] and counts["budget ends in a tool response"] == (2, 0)
     assert episodes["budget ends in a tool response"].mask[-1] == episodes["budget ends in a turn"].mask[-1] == 1
     assert counts["budget ends in a turn"] == (1, 0) and len(episodes["budget ends in a turn"].server.written) == 2
-    assert "...(truncated)\n<experience>" in episodes["documents cut"].record["messages"][3]["content"]
+    cut = episodes["documents cut"].record["messages"][3]["content"]
+    assert cut.startswith("<experience>\n- ") and "\n</experience>\n" in cut and cut.endswith("...(truncated)"), "never the experience"
     assert counts["sampled"] == counts["turns cut"] == (2, 0) and counts["stopped elsewhere"] == (1, 0)
     tokenizer = episodes["sampled"].tokenizer
     assert encode(tokenizer, tokenizer.decode(episodes["sampled"].server.written[0])) != episodes["sampled"].server.written[0]

@@ -1,6 +1,7 @@
 """What experience is shown, where, and within which budget. Text in, text out; retrieval happens elsewhere.
 
-Start: E3, then E2, once, at the end of the system message. Step: E1, after the documents of a search (method page, section 3) or before.
+Start: E3, then E2, once, at the end of the system message. Step: E1, before the documents of a search or after them
+(the paper's place, which a policy that was not trained on E1 takes for its task).
 No entry is shown twice in an episode: a second search that finds the same E1 gets the next best.
 """
 

@@ -102,10 +102,20 @@ class _Known:
 
 
 def transcripts_of(
-    questions: Sequence[Question], search: SearchEngine, limit: int, seed: int, top_k: int, max_words: int, max_chars: int
+    questions: Sequence[Question],
+    search: SearchEngine,
+    limit: int,
+    seed: int,
+    top_k: int,
+    max_words: int,
+    max_chars: int,
+    step: StepConfig | None = None,
 ) -> list[list[Message]]:
-    """Return at most `limit` transcripts, of the first questions whose hops find every country and the answer."""
-    draw = random.Random(seed)
+    """Return at most `limit` transcripts, of the first questions whose hops find every country and the answer.
+
+    `step`: where the E1 stand, as in the episodes that follow.
+    """
+    draw, guide = random.Random(seed), Guide(StartConfig(), step or StepConfig(), rough_tokens)
     known = list(_known(questions))
     found: list[list[Message]] = []
     for one in known:
@@ -113,7 +123,7 @@ def transcripts_of(
             break
         others = [other for other in known if other.question.meta["family"] != one.question.meta["family"]]
         for _ in range(_DRAWS):
-            messages = _transcript(one, others if len(found) % 3 else None, search, draw, top_k, max_words, max_chars)
+            messages = _transcript(one, others if len(found) % 3 else None, search, guide, draw, top_k, max_words, max_chars)
             if messages is not None:
                 found.append(messages)
                 break
@@ -132,7 +142,14 @@ def _known(questions: Sequence[Question]) -> Iterator[_Known]:
 
 
 def _transcript(
-    one: _Known, others: Sequence[_Known] | None, search: SearchEngine, draw: random.Random, top_k: int, max_words: int, max_chars: int
+    one: _Known,
+    others: Sequence[_Known] | None,
+    search: SearchEngine,
+    guide: Guide,
+    draw: random.Random,
+    top_k: int,
+    max_words: int,
+    max_chars: int,
 ) -> list[Message] | None:
     """Return a transcript with experience where there are others to take some of it from; None where a search does not find its thing."""
     with_plan = others is not None and draw.random() < WITH_RIGHT_PLAN
@@ -141,7 +158,6 @@ def _transcript(
     rankings = search.search(queries, top_k)
     bridges, answers = one.names[1:], one.question.answers
     wanted = [*((bridge,) for bridge in bridges), answers]
-    guide = Guide(StartConfig(), StepConfig(), rough_tokens)
     plans = [_pattern(one, words, draw)] if with_plan else []
     start = [] if others is None else _at_start(plans, others, draw)
     messages, _ = guide.at_start(first_messages(one.question.question, FORMAT), start)

@@ -21,6 +21,7 @@ sys.path.insert(0, str(Path(__file__).parent))  # the recipe's own files, and no
 
 from transcripts import transcripts_of
 
+from hiexp_verl.config import CHOICES, StepConfig
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.jsonl import read_corpus, read_questions, write_jsonl
 from hiexp_verl.search.bm25 import BM25Search
@@ -52,6 +53,9 @@ def main() -> int:
     parser.add_argument("--top-k", type=int, default=2, help="documents per search; as in the rollouts that follow")
     parser.add_argument("--max-words", type=int, default=45, help="words per document")
     parser.add_argument("--max-chars", type=int, default=1200, help="characters per tool message")
+    parser.add_argument(
+        "--position", choices=CHOICES["position"], default=StepConfig().position, help="of E1; as hiexp.step.position in what follows"
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument(
         "--precision", choices=("bf16", "fp32"), default="bf16", help="of the matrix products; weights are fp32 while training"
@@ -75,7 +79,7 @@ def warm_start(arguments: argparse.Namespace) -> None:
         questions = [q for q in questions if q.meta.get("family") in arguments.families]
     search = BM25Search(read_corpus(arguments.corpus))
     options = (arguments.limit, arguments.seed, arguments.top_k, arguments.max_words, arguments.max_chars)
-    transcripts = transcripts_of(questions, search, *options)
+    transcripts = transcripts_of(questions, search, *options, StepConfig(position=arguments.position))
     if not transcripts:
         raise HiExpError(
             f"no transcript can be written from {arguments.questions}; its questions need meta.hops (and the families asked for)"
