@@ -50,7 +50,7 @@ def test_the_same_run_goes_on(tmp_path):
 
 
 def test_a_state_of_a_version_without_a_setting_is_one_of_what_that_did(tmp_path):
-    identity, folder = saved(tmp_path, start={"match": "question"})
+    identity, folder = saved(tmp_path, start={"match": "question"}, step={"position": "after"})
     state = json.loads((folder / STATE).read_text())
     del state["identity"]["step"]["position"], state["identity"]["start"]["match"]
     (folder / STATE).write_text(json.dumps(state))
