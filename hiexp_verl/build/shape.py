@@ -41,7 +41,8 @@ _SIMPLE = (
 )
 _FILLERS = word_set("exact full original other very same")
 _VERB = re.compile(
-    r"represents?|\w{3,}ed|won|wins|wrote|made|sang|plays?|holds?|covers?|features?|comes?|serves?|along|lies|became|led|came|began|born|written|fought|built|about"
+    r"represents?|\w{3,}ed|won|wins|wrote|made|sang|plays?|holds?|covers?|features?|comes?|serves?|along|lies|became|led"
+    r"|came|began|born|written|fought|built|about"
 )
 _NOT_ASKED = word_set(
     """
