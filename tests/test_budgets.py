@@ -42,7 +42,9 @@ def test_a_checkpoint_s_budgets_are_the_defaults(tmp_path, caplog):
         json.dumps({"identity": {"start": {"top_k": 3, "match": "way", "min_score": None, "max_tokens": 160}, "step": {"min_score": 0.4}}})
     )
     with caplog.at_level(logging.INFO):
-        assert read_budgets(["start.top_k=2"], state) == Budgets(StartConfig(2, "way", max_tokens=160), StepConfig(min_score=0.4))
+        assert read_budgets(["start.top_k=2"], state) == Budgets(
+            StartConfig(2, "way", max_tokens=160), StepConfig(min_score=0.4, position="after")
+        ), "a version that did not name the position had E1 after the documents"
     assert "global_step_3: start.top_k=3, start.max_tokens=160, step.min_score=0.4" in caplog.text
     state.write_text(json.dumps({"identity": {"enabled": False}}))
     assert read_budgets([], state) == Budgets()

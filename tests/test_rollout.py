@@ -140,7 +140,7 @@ def test_experience_is_shown_at_the_start_and_after_a_search():
     t = play(Scripted("<search>capital France</search>", "<search>zzz</search>", "<answer>Paris</answer>"), experience=experience())
     system, tool, tool_without = t.messages[0]["content"], t.messages[3]["content"], t.messages[5]["content"]
     assert system.endswith("- Search before you answer.\n- Name the country first.\n</experience>")
-    assert tool.endswith("</information>\n<experience>\n- Other lesson.\n</experience>")  # its own is left out
+    assert tool.startswith("<experience>\n- Other lesson.\n</experience>\n<information>\n")  # its own is left out
     assert "<experience>" not in tool_without  # below the calibrated threshold
     assert [(row["entry"], row.get("search")) for row in t.extra["shown"]] == [("e3-a", None), ("e2-a", None), ("e1-other", 1)]
     summary = summarise([t])
