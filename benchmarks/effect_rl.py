@@ -31,7 +31,7 @@ import numpy as np
 from benchmarks import _machine, effect
 from benchmarks._results import RESULTS, same_settings, table
 from hiexp_verl.assets import fetch
-from hiexp_verl.config import CHOICES
+from hiexp_verl.config import CHOICES, StepConfig
 from hiexp_verl.factbook.sets import write_factbook
 from hiexp_verl.hek.store import HEK
 from hiexp_verl.jsonl import atomic_writer, read_jsonl, read_questions, write_jsonl
@@ -78,7 +78,9 @@ def main() -> None:
     parser.add_argument("--warm-start", type=int, default=160, help="transcripts (default 160: enough to learn to read experience)")
     parser.add_argument("--questions", type=int, default=80, help="for rollouts and training (default 80)")
     parser.add_argument("--validation", type=int, default=64, help="questions about other countries (default 64)")
-    parser.add_argument("--position", default="before", choices=CHOICES["position"], help="of E1; the published runs have `after`")
+    parser.add_argument(
+        "--position", default=StepConfig().position, choices=CHOICES["position"], help="of E1; the published runs have `after`"
+    )
     parser.add_argument("--add", action="store_true", help="keep the runs that benchmarks/results has and this folder does not")
     parser.add_argument("--out", type=Path, default=Path("outputs/effect_rl"))
     arguments = parser.parse_args()
@@ -157,7 +159,11 @@ def build(out: Path, data: Path, policy: Path) -> Path:
     return hek
 
 
-SHOWN = ("start.top_k=3", "start.max_tokens=288")  # half the tokens of the defaults, and as many right answers before RL
+def shown(position: str) -> list[str]:
+    """Return what is shown at most, and where E1 stand: half the tokens of the defaults, and as many right answers before RL."""
+    return ["start.top_k=3", "start.max_tokens=288", f"step.position={position}"]
+
+
 EPISODES = ("--max-tokens", "96", "--max-searches", "3", "--top-k", "2", "--max-words", "32")
 
 
@@ -174,7 +180,7 @@ def one_run(folder: Path, what: Mapping[str, Any], data: Path, policy: Path, hek
     overrides = [
         *run_overrides(folder, control, hek, data / "corpus.jsonl", questions, policy, seed, steps),
         *more,
-        *(f"hiexp.{each}" for each in (*SHOWN, f"step.position={what['position']}")),
+        *(f"hiexp.{each}" for each in shown(what["position"])),
         "data.max_prompt_length=640",  # with room for it
         "actor_rollout_ref.rollout.max_model_len=1408",
         f"data.seed={seed}",
@@ -189,7 +195,7 @@ def one_run(folder: Path, what: Mapping[str, Any], data: Path, policy: Path, hek
     train(RECIPE, what["algorithm"], overrides, folder, steps)
     played = ["--questions", str(data / "check.jsonl"), "--corpus", str(data / "corpus.jsonl"), "--hek", str(hek), *EPISODES]
     evaluated = ["--model", str(folder / "checkpoints"), "--arms", "base,hek,shuffled", "--out", str(folder / "eval")]
-    run("-m", "hiexp_verl.cli", "eval", *played, *evaluated, "--set", *SHOWN, f"step.position={what['position']}")
+    run("-m", "hiexp_verl.cli", "eval", *played, *evaluated, "--set", *shown(what["position"]))
     for weights in (folder / "checkpoints").glob("global_step_*/actor"):
         shutil.rmtree(weights)  # half a GiB each; our state stays, for the report
     with atomic_writer(done) as file:
@@ -201,8 +207,8 @@ def evaluate_start(machine: dict[str, Any], out: Path, data: Path, policy: Path,
     folder = out / "eval"
     if not (folder / TABLE_JSON).is_file():
         played = ["--questions", str(data / "check.jsonl"), "--corpus", str(data / "corpus.jsonl"), "--hek", str(hek), *EPISODES]
-        shown = ["--arms", effect.ARMS, "--set", *SHOWN, f"step.position={position}"]
-        run("-m", "hiexp_verl.cli", "eval", *played, *shown, "--model", str(policy), "--resume", "--out", str(folder))
+        arms = ["--arms", effect.ARMS, "--set", *shown(position)]
+        run("-m", "hiexp_verl.cli", "eval", *played, *arms, "--model", str(policy), "--resume", "--out", str(folder))
         effect.write(machine, "factbook_smollm2", "rules", out)
 
 

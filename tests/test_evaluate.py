@@ -22,6 +22,7 @@ from hiexp_verl.run.eval_markdown import as_markdown
 from hiexp_verl.run.eval_table import pairs_of, row_of, table_of
 from hiexp_verl.run.evaluate import ARMS, ROWS, TABLE_JSON, TABLE_MD, Plan, check_arms, only_one, read_datasets, write_tables
 from hiexp_verl.run.judge import judge_key
+from hiexp_verl.run.spent import SECONDS
 from hiexp_verl.search import SearchFailed
 from hiexp_verl.search.bm25 import BM25Search
 from tests.factories import passage, question
@@ -351,7 +352,7 @@ def test_how_many_played_at_a_time_is_told_of_all_lives(tmp_path):
     assert play(out, resume=True, batch_size=3)["batch_size"] == "2, then 3"
     assert "2, then 3 episodes at a time" in (out / TABLE_MD).read_text()
     assert play(out, resume=True, batch_size=16)["batch_size"] == "2, then 3", "nothing was left to play"
-    (out / evaluate.SECONDS).write_text('{"seconds": 7.5}')  # as it was before 2026-11-22
+    (out / SECONDS).write_text('{"seconds": 7.5}')  # as it was before 2026-11-22
     again = play(out, resume=True, batch_size=16)
     assert (again["batch_size"], round(again["seconds"])) == (16, 8)
 
@@ -359,10 +360,10 @@ def test_how_many_played_at_a_time_is_told_of_all_lives(tmp_path):
 def test_a_life_that_was_killed_lasted_until_its_last_episode(tmp_path):
     out = tmp_path / "eval"
     before = play(out)["seconds"]
-    spent = json.loads((out / evaluate.SECONDS).read_text())
+    spent = json.loads((out / SECONDS).read_text())
     episodes = "set/seed-0/hek/trajectories.jsonl"
     begun = (out / episodes).stat().st_mtime - 30
-    (out / evaluate.SECONDS).write_text(json.dumps({**spent, "begun": {"at": begun, "episodes": episodes}}))
+    (out / SECONDS).write_text(json.dumps({**spent, "begun": {"at": begun, "episodes": episodes}}))
     assert play(out, resume=True)["seconds"] == pytest.approx(before + 30, abs=2)
 
 

@@ -118,13 +118,19 @@ def gap_bar(mean: float, low: float, high: float, p: float | None, reach: float)
     return told + interval_bar(mean, low, high, (-reach, reach), side_of(low, high, p))
 
 
-VERDICTS = {1: "better", -1: "worse", 0: "not told apart"}  # by the side of zero
+_VERDICTS = {1: "better", -1: "worse", 0: "not told apart"}  # by the side of zero
 
 
 def side_of(low: float, high: float, p: float | None) -> int:
     """Return on which side of zero a difference lies for sure, 0 on neither: of few questions a percentile interval is too narrow alone."""
     sure = p is None or p < SIGNIFICANT
     return (low > 0 and sure) - (high < 0 and sure)
+
+
+def by_verdict(found: Sequence[tuple[int, str]]) -> str:
+    """Return what was found (HTML), each with its side of zero, by verdict: `better: A, B; worse: C`."""
+    names = {verdict: [text for side, text in found if side == of] for of, verdict in _VERDICTS.items()}
+    return "; ".join(f"{verdict}: {', '.join(texts)}" for verdict, texts in names.items() if texts)
 
 
 def _interval(line: Mapping[str, Any], key: str) -> tuple[float, float] | None:
@@ -164,15 +170,14 @@ def in_short(found: Sequence[Evaluation]) -> list[str]:
             counts = ", ".join(f"{e(arm)} {number(count)}" for arm, count in played.items())
             said.append(f"{e(one.name)}: {_STATES[one.table]} (episodes played: {counts}).")
         for dataset in one.datasets():
-            verdicts: dict[int, list[str]] = {side: [] for side in VERDICTS}
+            verdicts: list[tuple[int, str]] = []
             for line in one.arms:
                 measure = next((key for key in ("cem", "em") if _difference(line, key)), "")
                 if str(line.get("dataset", "")) != dataset or not (gap := _difference(line, measure)):
                     continue
                 mean, low, high, p = gap
                 told = f"[{low:+.3f}, {high:+.3f}]" + (f", {e(p_value(p))}" if p is not None else "")
-                verdicts[side_of(low, high, p)].append(f"<b>{e(line['arm'])}</b> ({_NAMES[measure]} {mean:+.3f} {told})")
+                verdicts.append((side_of(low, high, p), f"<b>{e(line['arm'])}</b> ({_NAMES[measure]} {mean:+.3f} {told})"))
             where = ", ".join(filter(None, (e(one.name), e(dataset))))
-            told = "; ".join(f"{VERDICTS[side]}: {', '.join(arms)}" for side, arms in verdicts.items() if arms)
-            said += [f"{where}, against base: {told}."] if told else []
+            said += [f"{where}, against base: {by_verdict(verdicts)}."] if verdicts else []
     return said

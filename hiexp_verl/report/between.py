@@ -3,9 +3,10 @@
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from statistics import fmean
 
-from hiexp_verl.report.arms import VERDICTS, gap_bar, score_bar, side_of
+from hiexp_verl.report.arms import by_verdict, gap_bar, score_bar, side_of
 from hiexp_verl.report.curves import grouped
 from hiexp_verl.report.evaluation import Evaluation
 from hiexp_verl.report.markup import e, number, table
@@ -31,7 +32,7 @@ class Played:
     arm: str
     runs: Sequence[Values]
 
-    @property
+    @cached_property
     def worth(self) -> dict[str, float]:
         """Of each question, over the runs."""
         return {question: fmean(values[question] for values in self.runs) for question in self.runs[0]}
@@ -81,14 +82,13 @@ def in_short(compared: Sequence[Comparison]) -> list[str]:
     """Return for each data set one sentence (HTML): which policies differ from the reference, without experience and with all of it."""
     said = []
     for one in compared:
-        verdicts: dict[int, list[str]] = {side: [] for side in VERDICTS}
-        for played, gap in one.lines:
-            if gap is not None and played.arm in (BASE, "hek"):
-                name = f"<b>{e(played.policy)}, {e(played.arm)}</b> ({gap.mean:+.3f}, {e(p_value(gap.p))})"
-                verdicts[side_of(gap.low, gap.high, gap.p)].append(name)
+        verdicts = [
+            (side_of(gap.low, gap.high, gap.p), f"<b>{e(played.policy)}, {e(played.arm)}</b> ({gap.mean:+.3f}, {e(p_value(gap.p))})")
+            for played, gap in one.lines
+            if gap is not None and played.arm in (BASE, "hek")
+        ]
         where = " on ".join(filter(None, (f"Against <b>{e(one.reference.policy)}</b> without experience", e(one.dataset))))
-        told = "; ".join(f"{VERDICTS[side]}: {', '.join(names)}" for side, names in verdicts.items() if names)
-        said.append(f"{where}, CEM: {told}.")
+        said.append(f"{where}, CEM: {by_verdict(verdicts)}.")
     return said
 
 

@@ -9,11 +9,9 @@ import fcntl
 import json
 import logging
 import os
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +27,7 @@ from hiexp_verl.run.experience import Experience
 from hiexp_verl.run.judge import judge_key
 from hiexp_verl.run.policy import MERGED
 from hiexp_verl.run.rollout import SETTINGS, TRAJECTORIES, Client, check_output, rollout
+from hiexp_verl.run.spent import spent_in_words, timed
 from hiexp_verl.search import SearchEngine
 from hiexp_verl.types import Question, Trajectory
 
@@ -37,7 +36,7 @@ logger = logging.getLogger(__name__)
 _NAMED = {BASE: "none", "hek": "full", "hek-start": "start-only", "hek-step": "step-only"}
 ARMS: dict[str, str] = {**_NAMED, **{c: c for c in CONTROLS if c not in (*_NAMED.values(), "train-only", "inference-only")}}  # to controls
 _TAKEN = (ALL, MERGED)  # in the table, in the output directory
-ROWS, TABLE_JSON, TABLE_MD, SECONDS = "rows.jsonl", "table.json", "table.md", "seconds.json"
+ROWS, TABLE_JSON, TABLE_MD = "rows.jsonl", "table.json", "table.md"
 Datasets = Mapping[str, Sequence[Question]]
 Judge = Callable[[Sequence[Trajectory]], Mapping[str, bool | None]]  # by judge_key; None: it said neither yes nor no
 
@@ -151,7 +150,7 @@ def play(
         questions = plan.datasets[dataset]
         name = f"{dataset} {arm} {seed}"
         known = {"corpus": corpus, "policy": policy, "same_policy": same_policy}
-        with _timed(out_dir, batch_size, folder / TRAJECTORIES) as at_a_time:
+        with timed(out_dir, batch_size, folder / TRAJECTORIES) as at_a_time:
             summary = rollout(questions, client, search, seeded, 1, folder, resume, shown, batch_size, progress=name, **known)
             if summary["resumed"] == len(questions):  # nothing was left to play
                 at_a_time.pop()
@@ -160,7 +159,7 @@ def play(
         "seeds": list(plan.seeds),
         "settings": settings_of(plan, out_dir),
         "batch_size": batch_size,
-        **_spent_in_words(out_dir),
+        **spent_in_words(out_dir),
     }
     if alone:
         told |= asyncio.run(_replay(plan, alone, client, search, settings, experience_of, out_dir))
@@ -197,41 +196,6 @@ def write_tables(plan: Plan, told: dict[str, Any], out_dir: Path, judge: Judge |
     with atomic_writer(out_dir / TABLE_MD) as file:
         file.write(as_markdown(table))
     return table
-
-
-def _spent(out_dir: Path) -> dict[str, Any]:
-    """Return the seconds that episodes took in all lives of an evaluation, and how many were played at a time in each."""
-    path = out_dir / SECONDS
-    found = {"seconds": 0.0, "at_a_time": [], **(json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {})}
-    if begun := found.pop("begun", None):  # a life that was killed: it lasted at least until its last episode
-        episodes = out_dir / begun["episodes"]
-        found["seconds"] += max(0.0, episodes.stat().st_mtime - begun["at"]) if episodes.is_file() else 0.0
-    return found
-
-
-def _spent_in_words(out_dir: Path) -> dict[str, Any]:
-    spent = _spent(out_dir)
-    sizes = [size for size, _ in groupby(spent["at_a_time"])]
-    told = {"batch_size": sizes[0] if len(sizes) == 1 else ", then ".join(map(str, sizes))} if sizes else {}
-    return {"seconds": round(spent["seconds"], 1), **told}
-
-
-@contextmanager
-def _timed(out_dir: Path, batch_size: int, episodes: Path) -> Iterator[list[int]]:
-    """Add what the block takes, also where it fails; where it is killed, its last episode tells how long it took."""
-    before, started = _spent(out_dir), time.monotonic()
-    at_a_time = [*before["at_a_time"], batch_size]
-    begun = {"at": time.time(), "episodes": str(episodes.relative_to(out_dir))}
-    _write_spent(out_dir, {"seconds": before["seconds"], "at_a_time": at_a_time, "begun": begun})
-    try:
-        yield at_a_time
-    finally:
-        _write_spent(out_dir, {"seconds": before["seconds"] + time.monotonic() - started, "at_a_time": at_a_time})
-
-
-def _write_spent(out_dir: Path, spent: Mapping[str, Any]) -> None:
-    with atomic_writer(out_dir / SECONDS) as file:
-        file.write(json.dumps(spent) + "\n")
 
 
 def _played(folder: Path, questions: Sequence[Question]) -> list[Trajectory]:
