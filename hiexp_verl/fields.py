@@ -65,8 +65,8 @@ ANSWERS, ALIASES = ("answers", "golden_answers", "answer"), "answer_aliases"
 
 
 def answers(row: Row) -> tuple[str, ...]:
-    """Return the first of `ANSWERS` that is there, and the aliases, each a list or a single one; at least one that is not blank."""
-    value = next((row[key] for key in ANSWERS if row.get(key) is not None), None)
+    """Return the first of `ANSWERS` that is not empty, and the aliases, each a list or a single one; at least one that is not blank."""
+    value = next((row[key] for key in ANSWERS if row.get(key) not in (None, [], "")), None)
     values = [one for each in (value, row.get(ALIASES)) for one in (each if isinstance(each, list) else [each])]
     odd = [v for v in values if isinstance(v, bool | dict | list) or (isinstance(v, float) and not math.isfinite(v))]
     if odd:

@@ -96,10 +96,15 @@ def write_jsonl(path: Path, records: Iterable[Any]) -> int:
 
 
 def append_line(file: TextIO, row: Any) -> None:
-    """Write one row and wait until it is on disk."""
-    file.write(json.dumps(row, ensure_ascii=False) + "\n")
-    file.flush()
-    os.fsync(file.fileno())
+    """Write one row and wait until it is on disk.
+
+    Raises:
+        HiExpError: the disk is full; what was written before is there, the row may be torn.
+    """
+    with writing(Path(file.name)):
+        file.write(json.dumps(row, ensure_ascii=False) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def drop_torn_line(path: Path) -> None:

@@ -84,12 +84,20 @@ def write_evaluation(folder: Path, arms: Sequence[Mapping[str, Any]], rows: Sequ
 
 
 def write_part(
-    evaluation: Path, dataset: str, seed: int, arm: str, control: str, right: Sequence[bool], shown: Sequence[Any] = (), **more: Any
+    evaluation: Path,
+    dataset: str,
+    seed: int,
+    arm: str,
+    control: str,
+    right: Sequence[bool],
+    shown: Sequence[Any] = (),
+    question: str = "What is the capital of France?",
+    **more: Any,
 ) -> None:
     """Write what `hiexp eval` leaves of an arm before its table: settings and episodes on the questions q0, q1, ..."""
     extra = {"em": 0.0, "f1": 0.5, "cem": 0.0, "format": 1.0, "searches": 2, "failed_searches": 0, "completion_tokens": 9, "stop": "answer"}
     told = [
-        trajectory(f"q{i}", good, extra={**extra, "cem": float(good), "em": float(good), "shown": list(shown)})
+        trajectory(f"q{i}", good, question=question, extra={**extra, "cem": float(good), "em": float(good), "shown": list(shown)})
         for i, good in enumerate(right)
     ]
     settings = {"hek": "abc", "control": control} if control != "none" else {}

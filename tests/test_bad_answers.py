@@ -18,7 +18,8 @@ from hiexp_verl.build.usage import Usage
 from hiexp_verl.encoder import HashEncoder
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.hek import HEK
-from hiexp_verl.jsonl import write_jsonl
+from hiexp_verl.jsonl import append_line, write_jsonl
+from hiexp_verl.run.spent import timed
 from hiexp_verl.text import sanitise
 from hiexp_verl.types import MAX_DESCRIPTION_CHARS, MAX_TITLE_CHARS
 from tests.test_distill import GOOD, Scripted
@@ -185,6 +186,17 @@ def test_a_full_disk_leaves_the_old_version(tmp_path, monkeypatch, module, call)
     assert (tmp_path / "CURRENT").read_text() == f"{old.name}\n"
     assert not [path.name for path in tmp_path.iterdir() if path.name.startswith(".")]
     assert hek(models=("new",)).save(tmp_path).name == "0002"
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+def test_a_full_disk_under_a_file_that_grows_is_told_by_its_name(tmp_path, monkeypatch):
+    (tmp_path / "t.jsonl").symlink_to("/dev/full")
+    file = (tmp_path / "t.jsonl").open("a")
+    with pytest.raises(HiExpError, match=r"t\.jsonl cannot be written \(No space left"), timed(tmp_path, 4):
+        monkeypatch.setattr(os, "fsync", full)  # and so is that of the seconds, which is none of the reader's business
+        append_line(file, {})
+    with pytest.raises(OSError, match="No space left"):
+        file.close()
 
 
 def test_a_full_disk_leaves_the_old_file(tmp_path, monkeypatch):

@@ -130,7 +130,15 @@ def test_a_table_without_the_judge_says_so(command, tmp_path, caplog):
     assert "give --judge again" in caplog.text
 
 
-@pytest.mark.parametrize("name", ["policy", "all"])
+def test_a_judge_that_never_answered_has_left_no_verdicts(command, tmp_path, caplog):
+    with server(answering) as (url, _):
+        assert main([*command, "--model", url, "--judge", "http://127.0.0.1:9/v1#dead"]) == 2
+        assert (tmp_path / "out" / "verdicts.jsonl").exists()
+        assert main([*command, "--model", url, "--resume"]) == 0
+    assert "keeps verdicts" not in caplog.text
+
+
+@pytest.mark.parametrize("name", ["policy", "all", "rows.jsonl", "table.json"])
 def test_names_that_mean_something_else_are_no_data_sets(command, tmp_path, capsys, name):
     questions = (tmp_path / "val.jsonl").rename(tmp_path / f"{name}.jsonl")
     arguments = [str(questions) if part.endswith("val.jsonl") else part for part in command]

@@ -79,11 +79,15 @@ def shown_in(control):
     return experience() if control == "full" else None
 
 
-def play(out, client=None, questions=QUESTIONS, judge=None, seeds=(0,), arms=("base", "hek"), search=SEARCH, shown=shown_in, **more):
+def play(
+    out, client=None, questions=QUESTIONS, judge=None, seeds=(0,), arms=("base", "hek"), search=SEARCH, shown=shown_in, alone=0, **more
+):
     plan = Plan(questions if isinstance(questions, dict) else {"set": questions}, arms, seeds)
     with only_one(out):
         plan.check_output(out, more.get("resume", False))
-        told = evaluate.play(plan, client or Invariant(), search, SETTINGS, shown, out, **{"batch_size": 4, **more})
+        client = client or Invariant()
+        told = evaluate.play(plan, client, search, SETTINGS, shown, out, **{"batch_size": 4, **more})
+        told |= evaluate.replay(plan, alone, client, search, SETTINGS, shown, out) if alone else {}
         return write_tables(plan, told, out, judge)
 
 
@@ -352,19 +356,47 @@ def test_how_many_played_at_a_time_is_told_of_all_lives(tmp_path):
     assert play(out, resume=True, batch_size=3)["batch_size"] == "2, then 3"
     assert "2, then 3 episodes at a time" in (out / TABLE_MD).read_text()
     assert play(out, resume=True, batch_size=16)["batch_size"] == "2, then 3", "nothing was left to play"
-    (out / SECONDS).write_text('{"seconds": 7.5}')  # as it was before 2026-11-22
-    again = play(out, resume=True, batch_size=16)
-    assert (again["batch_size"], round(again["seconds"])) == (16, 8)
 
 
 def test_a_life_that_was_killed_lasted_until_its_last_episode(tmp_path):
     out = tmp_path / "eval"
     before = play(out)["seconds"]
-    spent = json.loads((out / SECONDS).read_text())
-    episodes = "set/seed-0/hek/trajectories.jsonl"
-    begun = (out / episodes).stat().st_mtime - 30
-    (out / SECONDS).write_text(json.dumps({**spent, "begun": {"at": begun, "episodes": episodes}}))
+    part = out / "set" / "seed-0" / "hek"
+    begun = (part / "trajectories.jsonl").stat().st_mtime - 30
+    (part / SECONDS).write_text(json.dumps({"seconds": 0.0, "lives": [[begun, 4]], "running": True}))
     assert play(out, resume=True)["seconds"] == pytest.approx(before + 30, abs=2)
+
+
+def test_what_a_table_took_is_what_its_own_episodes_took(tmp_path):
+    out = tmp_path / "eval"
+    play(out, Slow(), batch_size=2, arms=["base"])
+    other = play(out, resume=True, batch_size=3, questions={"other": QUESTIONS}, arms=["base"])
+    assert (other["batch_size"], other["seconds"] < 0.6) == (3, True)
+    both = play(out, resume=True, questions={"other": QUESTIONS, "set": QUESTIONS}, arms=["base"])
+    assert both["batch_size"] == "2, then 3" and both["seconds"] >= 0.6
+
+
+@pytest.mark.parametrize("damaged", ["{", "[]", "7", '{"seconds": null}', '{"lives": [1]}', '{"running": true}', "\udcff"])
+def test_a_damaged_side_figure_stops_no_evaluation(tmp_path, caplog, damaged):
+    out = tmp_path / "eval"
+    play(out)
+    (out / "set" / "seed-0" / "hek" / SECONDS).write_bytes(damaged.encode(errors="surrogateescape"))
+    assert play(out, resume=True)["questions"] == len(QUESTIONS)
+    assert "seconds.json is damaged" in caplog.text
+
+
+def test_a_server_that_dies_in_the_replay_leaves_a_table(tmp_path):
+    play(tmp_path / "eval")
+    with pytest.raises(HiExpError, match=r"stopped.*table\.md; only the replay \(--alone 5\) is missing, --resume plays it"):
+        play(tmp_path / "eval", Invariant(stop_after=3), resume=True, alone=5)
+
+
+def test_an_episode_that_no_evaluation_wrote_is_named(tmp_path):
+    play(tmp_path / "eval")
+    path = tmp_path / "eval" / "set" / "seed-0" / "hek" / "trajectories.jsonl"
+    path.write_text(path.read_text().replace('"em"', '"me"', 1))
+    with pytest.raises(HiExpError, match=r"seed-0/hek/trajectories\.jsonl: the episode of question q0 has no 'em'"):
+        play(tmp_path / "eval", resume=True)
 
 
 class Slow(Invariant):

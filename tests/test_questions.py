@@ -99,10 +99,11 @@ def test_answers_have_several_names_and_aliases(tmp_path):
         {"id": "1", "question": "Who?", "answer": "Röntgen", "answer_aliases": ["Wilhelm Röntgen", "Röntgen"]},
         {"id": "2", "question": "Who?", "golden_answers": ["Röntgen"], "answer_aliases": []},
         {"id": "3", "question": "Who?", "answers": None, "answer": "Röntgen", "answer_aliases": None},
+        {"id": "4", "question": "Who?", "answers": [], "golden_answers": [], "answer": "Röntgen"},
     ]
     (tmp_path / "q.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     columns = dict.fromkeys(key for row in rows for key in row)
     for path in (parquet(tmp_path / "q.parquet", [{**columns, **row} for row in rows]), tmp_path / "q.jsonl"):
         found = read_question_file(path)
-        assert [q.answers for q in found] == [("Röntgen", "Wilhelm Röntgen"), ("Röntgen",), ("Röntgen",)]
+        assert [q.answers for q in found] == [("Röntgen", "Wilhelm Röntgen"), *[("Röntgen",)] * 3]
         assert all(not q.meta for q in found)

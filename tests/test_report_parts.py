@@ -21,6 +21,7 @@ from hiexp_verl.report.markup import number, percent
 from hiexp_verl.report.settings import settings
 from hiexp_verl.report.training import Training
 from hiexp_verl.report.usage import uses_of
+from hiexp_verl.run.eval_markdown import signed
 from tests.runs import arm, dumped
 from tests.test_report import Tags
 
@@ -79,10 +80,10 @@ def test_a_run_of_a_version_without_a_setting_is_one_of_what_that_did():
     assert len(grouped([run("a", config=old), run("b", config={**old, "hiexp.step.position": "before"})])) == 2
 
 
-def evaluated(name, right, training="", questions="abcdefgh"):
+def evaluated(name, right, training="", questions="abcdefgh", texts=None):
     values = {("val", arm): {q: float(q in good) for q in questions} for arm, good in right.items()}
     lines = [{"dataset": "val", "arm": arm, "episodes": len(questions)} for arm in right]
-    return Evaluation(name, lines, {}, {}, {}, values=values, training=training)
+    return Evaluation(name, lines, {}, {}, {}, values=values, texts=texts or {}, training=training)
 
 
 def policies(**right):
@@ -122,6 +123,26 @@ def test_two_evaluations_of_one_training_are_not_its_seeds():
     (compared,) = between.comparisons([*found, evaluated("full_0/sampled", {"base": ""}, "full_0")], trainings)
     worth = {played.policy: sum(played.worth.values()) for played, _ in compared.lines if played.arm == "base"}
     assert worth == {"none_0": 2, "full_0 eval": 6, "full_0 sampled": 0}
+
+
+def test_questions_of_the_same_ids_and_other_words_are_others():
+    one, other, unknown = ({"val": {"a": text, "b": "who?"}} if text else {} for text in ("which river?", "which capital?", ""))
+    found = [
+        evaluated("one", {"base": "a"}, texts=one),
+        evaluated("two", {"base": "b"}, texts=other),
+        evaluated("old", {"base": ""}, texts=unknown),
+    ]
+    (compared,) = between.comparisons(found, [])
+    assert [played.policy for played, _ in compared.lines] == ["one", "old"] and [played.policy for played in compared.other] == ["two"]
+
+
+def test_policies_that_a_table_has_no_room_for_are_named_and_the_reference_is_found_among_all():
+    found, trainings = policies(**{f"full{i:02}_0": "abc" for i in range(13)}, none_0="ab")
+    trainings = [replace(one, steps={1: {"hiexp/with_experience": 1.0}}) if one.name != "none_0" else one for one in trainings]
+    (compared,) = between.comparisons(found, trainings)
+    assert compared.reference.policy == "none_0" and len({played.policy for played, _ in compared.lines}) == 13
+    assert "Not among them, for want of room: full12_0." in between.between([compared])
+    assert "(1 more policies are not among them)." in between.in_short([compared])[0]
 
 
 def test_runs_of_which_no_configuration_is_known_stay_apart():
@@ -234,6 +255,10 @@ def test_an_unfinished_evaluation_says_so_and_what_can_be_compared():
     assert "not finished" not in evaluations([evaluation(arm("base", 0.4))])
 
 
+def test_what_rounds_to_zero_has_no_sign():
+    assert [signed(value) for value in (-0.0004, 0.0, 0.0004, -0.0006)] == ["+0.000", "+0.000", "+0.000", "-0.001"]
+
+
 def test_an_interval_is_drawn_to_scale_and_coloured_by_its_side():
     drawn = interval_bar(0.0, -1.0, 1.0, (-1.0, 1.0), 0)
     assert 'd="M4.0 8.0H116.0' in drawn and 'cx="60.0"' in drawn and 'class="interval even"' in drawn
@@ -259,7 +284,7 @@ def test_pairs_are_of_one_step_and_question_and_those_that_differ_come_first(tmp
         *(dumped("other steps", 1, True), dumped("other steps", 2, False, "e1-a")),
     )
     chosen = pairs(found, 10)
-    assert [(a.question_id, a.correct, b.correct) for a, b in chosen] == [("won", False, True), ("lost", True, False), ("same", True, True)]
+    assert [(a.question[0], a.correct, b.correct) for a, b in chosen] == [("won", False, True), ("lost", True, False), ("same", True, True)]
     assert chosen[1][0].step == 2  # of a question that came twice, the later one
     assert pairs(found, 1) == chosen[:1]
     texts = read_again([chosen[0][1]])

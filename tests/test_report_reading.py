@@ -9,7 +9,9 @@ from hypothesis import strategies as st
 
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.jsonl import write_jsonl
+from hiexp_verl.report.episodes import outcome, pairs
 from hiexp_verl.report.gather import gather
+from hiexp_verl.report.usage import uses_of
 from tests.factories import trajectory
 from tests.heks import tree
 from tests.runs import arm, dumped, row, shown, write_config, write_evaluation, write_metrics, write_part, write_rollout, write_state
@@ -117,7 +119,7 @@ def test_rows_of_other_data_sets_and_seeds_are_not_mixed(tmp_path):
     rows = [row("base", "q1", False, dataset="a", seed=0), row("base", "q1", True, dataset="a", seed=1)]
     rows += [row("hek", "q1", True, dataset="a", seed=0), row("hek", "q1", True, dataset="a", seed=1), row("hek", "q1", True, dataset="b")]
     write_evaluation(tmp_path, [arm("base", 0.5, dataset="a")], rows)
-    assert gather([tmp_path]).evaluations[0].won_lost == {("a", "hek"): (1, 0)}
+    assert gather([tmp_path]).evaluations[0].won_lost == {("a", "hek"): (1, 0), ("all", "hek"): (1, 0)}
 
 
 def test_an_evaluation_without_its_table_is_unfinished_and_has_means(tmp_path):
@@ -202,6 +204,21 @@ def test_episodes_of_an_evaluation_are_those_of_its_arms(tmp_path):
     for name in ("base", "hek"):
         write_rollout(tmp_path / "hotpot" / "seed-0" / name, [trajectory(extra={"searches": 1})])
     assert sorted((one.run, one.arm) for one in gather([tmp_path]).played) == [(tmp_path.name, "base"), (tmp_path.name, "hek")]
+
+
+def test_episodes_of_two_data_sets_with_the_same_ids_are_of_different_questions(tmp_path):
+    for dataset, question in (("a", "Which river?"), ("b", "Which capital?")):
+        write_part(tmp_path, dataset, 0, "base", "none", [False, False], question=question)
+        write_part(tmp_path, dataset, 0, "hek", "full", [True, True], shown("e1-a"), question=question)
+    found = gather([tmp_path])
+    chosen = pairs(found.played, 10)
+    assert len(chosen) == 4 and all(a.question == b.question for a, b in chosen)
+    assert outcome(found.played)["questions"] == "4"
+    assert uses_of(found.played)["e1-a"].questions == 4
+    assert found.evaluations[0].texts == {
+        "a": dict.fromkeys(("q0", "q1"), "Which river?"),
+        "b": dict.fromkeys(("q0", "q1"), "Which capital?"),
+    }
 
 
 def test_rollouts_compare_where_they_differ_in_experience_alone(tmp_path):

@@ -8,7 +8,7 @@ from hiexp_verl.report.bars import interval_bar
 from hiexp_verl.report.evaluation import Evaluation
 from hiexp_verl.report.finite import finite
 from hiexp_verl.report.markup import e, facts, folded, number, percent, table
-from hiexp_verl.run.eval_markdown import p_value, replayed_as_text
+from hiexp_verl.run.eval_markdown import p_value, replayed_as_text, signed
 
 _NAMES = {"em": "EM", "f1": "F1", "cem": "CEM", "judge": "judge"}
 _RATES = {
@@ -113,7 +113,7 @@ def score_bar(mean: float | None, span: tuple[float, float] | None, scale: tuple
 
 def gap_bar(mean: float, low: float, high: float, p: float | None, reach: float) -> str:
     """Return a difference with its interval and p, in figures and drawn."""
-    told = f'{mean:+.3f} <span class="soft">[{low:+.3f}, {high:+.3f}]{"" if p is None else ","}</span>'
+    told = f'{signed(mean)} <span class="soft">[{signed(low)}, {signed(high)}]{"" if p is None else ","}</span>'
     told += "" if p is None else f' <span class="soft">{e(p_value(p))}</span>'
     return told + interval_bar(mean, low, high, (-reach, reach), side_of(low, high, p))
 
@@ -176,8 +176,8 @@ def in_short(found: Sequence[Evaluation]) -> list[str]:
                 if str(line.get("dataset", "")) != dataset or not (gap := _difference(line, measure)):
                     continue
                 mean, low, high, p = gap
-                told = f"[{low:+.3f}, {high:+.3f}]" + (f", {e(p_value(p))}" if p is not None else "")
-                verdicts.append((side_of(low, high, p), f"<b>{e(line['arm'])}</b> ({_NAMES[measure]} {mean:+.3f} {told})"))
+                told = f"[{signed(low)}, {signed(high)}]" + (f", {e(p_value(p))}" if p is not None else "")
+                verdicts.append((side_of(low, high, p), f"<b>{e(line['arm'])}</b> ({_NAMES[measure]} {signed(mean)} {told})"))
             where = ", ".join(filter(None, (e(one.name), e(dataset))))
             said += [f"{where}, against base: {by_verdict(verdicts)}."] if verdicts else []
     return said

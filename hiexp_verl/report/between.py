@@ -11,17 +11,18 @@ from hiexp_verl.report.curves import grouped
 from hiexp_verl.report.evaluation import Evaluation
 from hiexp_verl.report.markup import e, number, table
 from hiexp_verl.report.training import Training
-from hiexp_verl.run.eval_markdown import p_value
+from hiexp_verl.run.eval_markdown import p_value, signed
 from hiexp_verl.run.eval_table import BASE
 from hiexp_verl.run.statistics import Difference, mean_interval, paired_difference
 
-_MAX_POLICIES = 12  # the first ones; more make no table that one reads
+_MAX_POLICIES = 12  # beside the reference; more make no table that one reads
 _NOTE = (
     "Right answers (CEM) of what each policy played, against <b>{policy}</b> without experience ({why}): a difference for each question, p "
     "by sign flips, not corrected for the number of comparisons. Policies that differ in seeds alone are one line, where a question is "
     "worth its mean over them; how far trainings differ is seen beside it, and is in no interval."
 )
 Values = Mapping[str, float]  # by question
+Texts = Mapping[str, str]  # of the questions, as far as they are known
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,7 @@ class Played:
     policy: str
     arm: str
     runs: Sequence[Values]
+    texts: Sequence[Texts]  # in each of its runs
 
     @cached_property
     def worth(self) -> dict[str, float]:
@@ -47,6 +49,7 @@ class Comparison:
     why: str  # it is the reference
     lines: Sequence[tuple[Played, Difference | None]]  # None: the reference itself
     other: Sequence[Played]  # of other questions
+    left_out: Sequence[str]  # policies, for want of room
 
 
 def comparisons(found: Sequence[Evaluation], trainings: Sequence[Training]) -> list[Comparison]:
@@ -64,11 +67,14 @@ def comparisons(found: Sequence[Evaluation], trainings: Sequence[Training]) -> l
         if not bases:
             continue
         reference = (trained or bases)[0]
-        alike = [one for one in played if all(values.keys() == reference.runs[0].keys() for values in one.runs)]
-        if len({one.policy for one in alike}) > 1:
-            gaps = [(one, None if one is reference else paired_difference(one.worth, reference.worth)) for one in alike]
+        alike = [one for one in played if _asked_the_same(one, reference)]
+        others = [policy for policy in dict.fromkeys(one.policy for one in alike) if policy != reference.policy]
+        if others:
+            left_out = others[_MAX_POLICIES:]
+            kept = [one for one in alike if one.policy not in left_out]
+            gaps = [(one, None if one is reference else paired_difference(one.worth, reference.worth)) for one in kept]
             why = "the first one that was trained so" if trained else "the first one"
-            compared.append(Comparison(dataset, reference, why, gaps, [one for one in played if one not in alike]))
+            compared.append(Comparison(dataset, reference, why, gaps, [one for one in played if one not in alike], left_out))
     return compared
 
 
@@ -83,13 +89,21 @@ def in_short(compared: Sequence[Comparison]) -> list[str]:
     said = []
     for one in compared:
         verdicts = [
-            (side_of(gap.low, gap.high, gap.p), f"<b>{e(played.policy)}, {e(played.arm)}</b> ({gap.mean:+.3f}, {e(p_value(gap.p))})")
+            (side_of(gap.low, gap.high, gap.p), f"<b>{e(played.policy)}, {e(played.arm)}</b> ({signed(gap.mean)}, {e(p_value(gap.p))})")
             for played, gap in one.lines
             if gap is not None and played.arm in (BASE, "hek")
         ]
         where = " on ".join(filter(None, (f"Against <b>{e(one.reference.policy)}</b> without experience", e(one.dataset))))
-        said.append(f"{where}, CEM: {by_verdict(verdicts)}.")
+        more = f" ({len(one.left_out)} more policies are not among them)" if one.left_out else ""
+        said.append(f"{where}, CEM: {by_verdict(verdicts)}{more}.")
     return said
+
+
+def _asked_the_same(one: Played, other: Played) -> bool:
+    """Whether two were asked the same questions in all runs: the same ids, and no id that is known to have two texts."""
+    ids = other.runs[0].keys()
+    texts = [known for played in (one, other) for known in played.texts]
+    return all(values.keys() == ids for values in one.runs) and all(len({known[key] for known in texts if key in known}) < 2 for key in ids)
 
 
 def _by_policy(found: Sequence[Evaluation], trainings: Sequence[Training]) -> dict[str, list[Evaluation]]:
@@ -99,18 +113,18 @@ def _by_policy(found: Sequence[Evaluation], trainings: Sequence[Training]) -> di
     for one in found:
         within = one.name.removeprefix(one.training).strip("/") if one.training else ""
         kinds[group_of.get(one.training, one.name)][within].append(one)
-    policies = {
+    return {
         " ".join(filter(None, (policy, within if len(by_place) > 1 else ""))): evaluations
         for policy, by_place in kinds.items()
         for within, evaluations in by_place.items()
     }
-    return dict(list(policies.items())[:_MAX_POLICIES])
 
 
 def _played(policies: Mapping[str, Sequence[Evaluation]], dataset: str) -> Iterator[Played]:
     for policy, evaluations in policies.items():
         for arm in dict.fromkeys(arm for one in evaluations for of, arm in one.values if of == dataset):
-            yield Played(policy, arm, [one.values[dataset, arm] for one in evaluations if (dataset, arm) in one.values])
+            of = [one for one in evaluations if (dataset, arm) in one.values]
+            yield Played(policy, arm, [one.values[dataset, arm] for one in of], [one.texts.get(dataset, {}) for one in of])
 
 
 def _against(compared: Comparison) -> str:
@@ -127,4 +141,5 @@ def _against(compared: Comparison) -> str:
     note = _NOTE.format(policy=e(compared.reference.policy), why=compared.why)
     names = ", ".join(f"{e(one.policy)}, {e(one.arm)}" for one in compared.other)
     other = f" Not among them, for other questions: {names}." if names else ""
-    return table(rows) + f'<p class="soft">{note}{other}</p>'
+    left_out = f" Not among them, for want of room: {', '.join(map(e, compared.left_out))}." if compared.left_out else ""
+    return table(rows) + f'<p class="soft">{note}{other}{left_out}</p>'

@@ -27,7 +27,7 @@ class Played:
 
     path: Path
     line: int
-    question_id: str
+    question: tuple[str, str]  # id and text: two data sets may have the same ids
     run: str  # the training, evaluation or rollout that it belongs to
     arm: str  # of an evaluation; "" elsewhere
     step: int | None  # of a training
@@ -92,7 +92,7 @@ def _brief(t: Trajectory, path: Path, line: int, run: str, arm: str, common: str
     return Played(
         path,
         line,
-        t.question_id,
+        (t.question_id, t.question),
         run,
         arm,
         step,
@@ -132,15 +132,15 @@ def pairs(played: Iterable[Played], at_most: int) -> list[tuple[Played, Played]]
 
     Won and lost ones alternate, so that a page shows both.
     """
-    groups: dict[tuple[str, str], list[Played]] = defaultdict(list)
+    groups: dict[tuple[str, tuple[str, str]], list[Played]] = defaultdict(list)
     for one in played:
-        groups[one.scope, one.question_id].append(one)
+        groups[one.scope, one.question].append(one)
     kinds: dict[tuple[bool, bool], list[tuple[Played, Played]]] = defaultdict(list)
     asked = set()
     for group in reversed(groups.values()):  # of a training, the last steps are of most interest
         with_, without = [one for one in group if one.shown], [one for one in group if not one.shown]
-        if with_ and without and group[0].question_id not in asked:
-            asked.add(group[0].question_id)
+        if with_ and without and group[0].question not in asked:
+            asked.add(group[0].question)
             pair = next(((a, b) for b in with_ for a in without if a.correct != b.correct), (without[0], with_[0]))
             kinds[pair[0].correct, pair[1].correct].append(pair)
     queues = [kinds[kind] for kind in ((False, True), (True, False))]
@@ -157,12 +157,12 @@ def samples(played: Sequence[Played], each: int) -> list[Played]:
 
 def outcome(played: Sequence[Played]) -> dict[str, str]:
     """Return what a set of episodes amounts to."""
-    outcomes: dict[tuple[str, str], set[bool]] = defaultdict(set)
+    outcomes: dict[tuple[str, tuple[str, str]], set[bool]] = defaultdict(set)
     for one in played:
-        outcomes[one.scope, one.question_id].add(one.correct)
+        outcomes[one.scope, one.question].add(one.correct)
     return {
         "episodes": f"{len(played):,}",
-        "questions": f"{len({one.question_id for one in played}):,}",
+        "questions": f"{len({one.question for one in played}):,}",
         "right": f"{fmean(one.correct for one in played):.3f}",
         "reward": f"{fmean(one.score for one in played):.3f}",
         "answered": f"{fmean(one.answered for one in played):.2f}",

@@ -14,7 +14,7 @@ from hiexp_verl.report.find import Found, flat
 from hiexp_verl.report.finite import finite, or_nan
 from hiexp_verl.report.parts import Part, rows_of
 from hiexp_verl.rows import BadRow, read_rows
-from hiexp_verl.run.eval_table import BASE, JUDGE, MEASURES
+from hiexp_verl.run.eval_table import ALL, BASE, JUDGE, MEASURES
 from hiexp_verl.run.evaluate import TABLE_JSON
 
 
@@ -30,6 +30,7 @@ class Evaluation:
     pairs: Sequence[Mapping[str, Any]] = ()  # differences of arms of which none is the base
     table: Literal["whole", "missing", "damaged"] = "whole"
     values: Mapping[tuple[str, str], Mapping[str, float]] = field(default_factory=dict)  # (data set, arm) -> question -> CEM over seeds
+    texts: Mapping[str, Mapping[str, str]] = field(default_factory=dict)  # data set -> question's id -> its text
     training: str = ""  # name of the training whose policy it is, where it lies in its folder
 
     def datasets(self) -> list[str]:
@@ -41,23 +42,22 @@ def read_evaluation(name: str, folder: Path, rows: Sequence[Path], parts: Sequen
     """Read an evaluation; without its table the means are taken from the rows, and without rows from the episodes."""
     table = {path.parent: table for path, table in found.tables.items()}.get(folder)
     played = [row for path in rows for row in _rows(path, found)]
+    if not rows:
+        played = [row for part in parts for row in rows_of(part, found)]
+    of_rows = {"values": _values(played), "texts": _texts(played)}
     if table is not None:
         pairs = [one for one in table["pairs"] if _is_pair(one)] if isinstance(table.get("pairs"), list) else []
         settings = table["settings"] if isinstance(table.get("settings"), Mapping) else {}
-        return Evaluation(
-            name, table["arms"], *_told(table, settings, table.get("seeds")), _won_lost(played), pairs, values=_values(played)
-        )
+        return Evaluation(name, table["arms"], *_told(table, settings, table.get("seeds")), _won_lost(played), pairs, **of_rows)
     damaged = folder / TABLE_JSON
     if damaged.exists() and not any(fault.startswith(str(damaged)) for fault in found.faults):
         found.faults.append(f"{damaged}: no table of an evaluation")
-    if not rows:
-        played = [row for part in parts for row in rows_of(part, found)]
     lines = _means(played)
     begun = {(line["dataset"], line["arm"]) for line in lines}
     lines += [{"dataset": d, "arm": a, "episodes": 0} for d, a in dict.fromkeys((p.dataset, p.arm) for p in parts) if (d, a) not in begun]
     settings = {key: value for part in parts for key, value in part.settings.items() if value != "" and key != "control"}
     told = _told({}, settings, list(dict.fromkeys(str(part.settings["seed"]) for part in parts)))
-    return Evaluation(name, lines, *told, _won_lost(played), table="damaged" if damaged.exists() else "missing", values=_values(played))
+    return Evaluation(name, lines, *told, _won_lost(played), table="damaged" if damaged.exists() else "missing", **of_rows)
 
 
 def _told(table: Mapping[str, Any], settings: Mapping[str, Any], seeds: Any) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -101,7 +101,19 @@ def _won_lost(rows: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str], tuple[
         both = values.keys() & base.keys()
         if arm != BASE and both:
             found[dataset, arm] = (sum(values[key] > base[key] for key in both), sum(values[key] < base[key] for key in both))
+    if len({dataset for dataset, _ in by_arm}) > 1:  # as the table then has a line for all of them
+        for arm in {arm: None for _, arm in found}:
+            counts = [count for (_, of), count in found.items() if of == arm]
+            found[ALL, arm] = (sum(won for won, _ in counts), sum(lost for _, lost in counts))
     return found
+
+
+def _texts(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, str]]:
+    texts: dict[str, dict[str, str]] = defaultdict(dict)
+    for row in rows:
+        if "question" in row:  # rows of before 2026-11-22 have the id alone
+            texts[str(row.get("dataset", ""))][str(row["id"])] = str(row["question"])
+    return dict(texts)
 
 
 def _values(rows: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str], dict[str, float]]:

@@ -25,9 +25,9 @@ def uses_of(played: Iterable[Played], counters: Iterable[Mapping[str, Mapping[st
     Args:
         counters: of runs that kept no episodes: episodes and sum of rewards for each entry.
     """
-    groups: dict[tuple[str, str], list[Played]] = defaultdict(list)
+    groups: dict[tuple[str, tuple[str, str]], list[Played]] = defaultdict(list)
     for one in played:
-        groups[one.scope, one.question_id].append(one)
+        groups[one.scope, one.question].append(one)
     with_: dict[str, list[Played]] = defaultdict(list)
     gains: dict[str, list[float]] = defaultdict(list)
     for group in groups.values():

@@ -22,7 +22,7 @@ from hiexp_verl.run.command import (
 from hiexp_verl.run.encoders import open_encoders, open_hek
 from hiexp_verl.run.eval_markdown import as_markdown
 from hiexp_verl.run.eval_table import JUDGE
-from hiexp_verl.run.evaluate import Plan, check_arms, only_one, play, read_datasets, write_tables
+from hiexp_verl.run.evaluate import VERDICTS, Plan, check_arms, only_one, play, read_datasets, replay, write_tables
 from hiexp_verl.run.experience import Experience
 from hiexp_verl.run.judge import judge
 from hiexp_verl.run.policy import find_policy, identify
@@ -66,11 +66,12 @@ def eval_command(arguments: argparse.Namespace) -> str:
             return open_experience(hek, encoder, tokenizer, run.start, control, run.step)
 
         with open_model(arguments.model, arguments.batch_size, arguments.max_model_len, name) as client:
+            settings = replace(episode_settings(arguments), seed=arguments.seed[0])
             told = play(
                 plan,
                 client,
                 search,
-                replace(episode_settings(arguments), seed=arguments.seed[0]),
+                settings,
                 experience_of,
                 out,
                 arguments.resume,
@@ -78,12 +79,14 @@ def eval_command(arguments: argparse.Namespace) -> str:
                 corpus=identify_search(run.search, search_encoder),
                 policy=policy,
                 same_policy=arguments.same_model,
-                alone=arguments.alone,
             )
-        verdicts = out / "verdicts.jsonl"
-        table = write_tables(plan, told, out)  # also before a judge speaks, who may fail
+            table = write_tables(plan, told, out)  # before the replay and the judge, who may fail
+            if arguments.alone:
+                told |= replay(plan, arguments.alone, client, search, settings, experience_of, out)
+                table = write_tables(plan, told, out)
+        verdicts = out / VERDICTS
         if not arguments.judge:
-            if verdicts.is_file():
+            if verdicts.is_file() and verdicts.stat().st_size:  # a judge that never answered leaves an empty one
                 logger.warning("%s keeps verdicts of a judge: the table is without them; give --judge again to have them in it", verdicts)
             return as_markdown(table)
         with open_model(arguments.judge, arguments.batch_size) as judging:  # now that the policy's memory is free

@@ -88,6 +88,11 @@ def _played(table: Mapping[str, Any]) -> list[str]:
     return lines
 
 
+def signed(value: float) -> str:
+    """Return a difference with three digits; what rounds to zero has no sign of its own."""
+    return f"{round(value, 3) + 0.0:+.3f}"
+
+
 def p_value(p: float) -> str:
     """Return `p 0.012`, and of what three digits do not tell from 0 that it is less."""
     return f"p {p:.3f}" if p >= 0.0005 else "p < 0.001"
@@ -111,7 +116,7 @@ def _mean(line: Line, measure: str) -> str:
 
 def gap_as_text(gap: Line) -> str:
     """Return a difference with its interval and p."""
-    return f"{gap['mean']:+.3f} [{gap['low']:+.3f}, {gap['high']:+.3f}], {p_value(gap['p'])}"
+    return f"{signed(gap['mean'])} [{signed(gap['low'])}, {signed(gap['high'])}], {p_value(gap['p'])}"
 
 
 def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:

@@ -25,6 +25,7 @@ def row_of(dataset: str, seed: int, arm: str, t: Trajectory) -> dict[str, Any]:
         "seed": seed,
         "arm": arm,
         "id": t.question_id,
+        "question": t.question,
         "prediction": t.prediction,
         **{name: t.extra[name] for name in (*MEASURES, "format")},
         "searches": t.extra["searches"],

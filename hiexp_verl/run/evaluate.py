@@ -35,8 +35,8 @@ logger = logging.getLogger(__name__)
 
 _NAMED = {BASE: "none", "hek": "full", "hek-start": "start-only", "hek-step": "step-only"}
 ARMS: dict[str, str] = {**_NAMED, **{c: c for c in CONTROLS if c not in (*_NAMED.values(), "train-only", "inference-only")}}  # to controls
-_TAKEN = (ALL, MERGED)  # in the table, in the output directory
-ROWS, TABLE_JSON, TABLE_MD = "rows.jsonl", "table.json", "table.md"
+ROWS, TABLE_JSON, TABLE_MD, VERDICTS = "rows.jsonl", "table.json", "table.md", "verdicts.jsonl"
+_TAKEN = (ALL, MERGED, ROWS, TABLE_JSON, TABLE_MD, VERDICTS)  # in the table, in the output directory
 Datasets = Mapping[str, Sequence[Question]]
 Judge = Callable[[Sequence[Trajectory]], Mapping[str, bool | None]]  # by judge_key; None: it said neither yes nor no
 
@@ -128,7 +128,6 @@ def play(
     corpus: str = "",
     policy: str = "",
     same_policy: bool = False,
-    alone: int = 0,
 ) -> dict[str, Any]:
     """Play all episodes; return what the table says of how they were played.
 
@@ -136,7 +135,6 @@ def play(
         experience_of: what is shown in an arm, by the name of its control.
         batch_size: episodes at a time. Each has seeds of its own, so this changes speed, and rows only where the engine's
             arithmetic depends on what it computes together.
-        alone: so many episodes, of all arms in turn, are played once more, one at a time: it is told how many differ.
 
     Raises:
         HiExpError: an evaluation is there already and `resume` is off, or was of something else.
@@ -150,20 +148,17 @@ def play(
         questions = plan.datasets[dataset]
         name = f"{dataset} {arm} {seed}"
         known = {"corpus": corpus, "policy": policy, "same_policy": same_policy}
-        with timed(out_dir, batch_size, folder / TRAJECTORIES) as at_a_time:
+        with timed(folder, batch_size) as lives:
             summary = rollout(questions, client, search, seeded, 1, folder, resume, shown, batch_size, progress=name, **known)
             if summary["resumed"] == len(questions):  # nothing was left to play
-                at_a_time.pop()
-    told: dict[str, Any] = {
+                lives.pop()
+    return {
         "questions": sum(map(len, plan.datasets.values())),
         "seeds": list(plan.seeds),
         "settings": settings_of(plan, out_dir),
         "batch_size": batch_size,
-        **spent_in_words(out_dir),
+        **spent_in_words(folder for *_, folder in plan.parts(out_dir)),
     }
-    if alone:
-        told |= asyncio.run(_replay(plan, alone, client, search, settings, experience_of, out_dir))
-    return told
 
 
 def settings_of(plan: Plan, out_dir: Path) -> dict[str, Any]:
@@ -180,7 +175,11 @@ def write_tables(plan: Plan, told: dict[str, Any], out_dir: Path, judge: Judge |
     verdicts = judge([t for *_, t in played]) if judge is not None else None
     rows = []
     for dataset, seed, arm, t in played:
-        rows.append(row_of(dataset, seed, arm, t))
+        try:
+            rows.append(row_of(dataset, seed, arm, t))
+        except KeyError as error:
+            where = out_dir / dataset / f"seed-{seed}" / arm / TRAJECTORIES
+            raise HiExpError(f"{where}: the episode of question {t.question_id} has no {error}; it is none of an evaluation") from error
         if verdicts is not None:
             rows[-1][JUDGE] = float(bool(verdicts.get(judge_key(t))))
     if verdicts is not None:
@@ -204,6 +203,27 @@ def _played(folder: Path, questions: Sequence[Question]) -> list[Trajectory]:
     return [found[q.id] for q in questions]
 
 
+def replay(
+    plan: Plan,
+    count: int,
+    client: Client,
+    search: SearchEngine,
+    settings: EpisodeSettings,
+    experience_of: Callable[[str], Experience | None],
+    out_dir: Path,
+) -> dict[str, int]:
+    """Play so many episodes of all arms in turn once more, one at a time; count those that are not the same, and those with other scores.
+
+    Raises:
+        HiExpError: the server fails for good.
+    """
+    try:
+        return asyncio.run(_replay(plan, count, client, search, settings, experience_of, out_dir))
+    except HiExpError as error:
+        told = f"every episode is in {out_dir / TABLE_MD}; only the replay (--alone {count}) is missing, --resume plays it"
+        raise HiExpError(f"{error}; {told}") from error
+
+
 async def _replay(
     plan: Plan,
     count: int,
@@ -213,7 +233,6 @@ async def _replay(
     experience_of: Callable[[str], Experience | None],
     out_dir: Path,
 ) -> dict[str, int]:
-    """Play episodes of all parts once more, one at a time; count those that are not the same, and those with other scores."""
     parts = list(plan.parts(out_dir))
     turns = -(-count // len(parts))
     differ = scores_differ = replayed = 0
