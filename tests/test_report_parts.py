@@ -142,7 +142,7 @@ def test_policies_that_a_table_has_no_room_for_are_named_and_the_reference_is_fo
     (compared,) = between.comparisons(found, trainings)
     assert compared.reference.policy == "none_0" and len({played.policy for played, _ in compared.lines}) == 13
     assert "Not among them, for want of room: full12_0." in between.between([compared])
-    assert "(1 more policies are not among them)." in between.in_short([compared])[0]
+    assert "(1 more are named below the table)." in between.in_short([compared])[0]
 
 
 def test_runs_of_which_no_configuration_is_known_stay_apart():

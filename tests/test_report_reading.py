@@ -215,10 +215,10 @@ def test_episodes_of_two_data_sets_with_the_same_ids_are_of_different_questions(
     assert len(chosen) == 4 and all(a.question == b.question for a, b in chosen)
     assert outcome(found.played)["questions"] == "4"
     assert uses_of(found.played)["e1-a"].questions == 4
-    assert found.evaluations[0].texts == {
-        "a": dict.fromkeys(("q0", "q1"), "Which river?"),
-        "b": dict.fromkeys(("q0", "q1"), "Which capital?"),
-    }
+    texts = {"a": dict.fromkeys(("q0", "q1"), "Which river?"), "b": dict.fromkeys(("q0", "q1"), "Which capital?")}
+    assert found.evaluations[0].texts == texts
+    write_jsonl(tmp_path / "rows.jsonl", [row("base", "q0", False, dataset="a")])  # as it was before rows had the text
+    assert gather([tmp_path]).evaluations[0].texts == texts
 
 
 def test_rollouts_compare_where_they_differ_in_experience_alone(tmp_path):

@@ -94,7 +94,7 @@ def in_short(compared: Sequence[Comparison]) -> list[str]:
             if gap is not None and played.arm in (BASE, "hek")
         ]
         where = " on ".join(filter(None, (f"Against <b>{e(one.reference.policy)}</b> without experience", e(one.dataset))))
-        more = f" ({len(one.left_out)} more policies are not among them)" if one.left_out else ""
+        more = f" ({len(one.left_out)} more are named below the table)" if one.left_out else ""
         said.append(f"{where}, CEM: {by_verdict(verdicts)}{more}.")
     return said
 

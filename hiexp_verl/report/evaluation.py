@@ -42,9 +42,11 @@ def read_evaluation(name: str, folder: Path, rows: Sequence[Path], parts: Sequen
     """Read an evaluation; without its table the means are taken from the rows, and without rows from the episodes."""
     table = {path.parent: table for path, table in found.tables.items()}.get(folder)
     played = [row for path in rows for row in _rows(path, found)]
-    if not rows:
-        played = [row for part in parts for row in rows_of(part, found)]
-    of_rows = {"values": _values(played), "texts": _texts(played)}
+    worded = played
+    if not played or any("question" not in row for row in played):  # as rows of before 2026-11-22
+        worded = [row for part in parts for row in rows_of(part, found)]
+        played = played or worded
+    of_rows = {"values": _values(played), "texts": _texts(worded)}
     if table is not None:
         pairs = [one for one in table["pairs"] if _is_pair(one)] if isinstance(table.get("pairs"), list) else []
         settings = table["settings"] if isinstance(table.get("settings"), Mapping) else {}
@@ -111,8 +113,7 @@ def _won_lost(rows: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str], tuple[
 def _texts(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, str]]:
     texts: dict[str, dict[str, str]] = defaultdict(dict)
     for row in rows:
-        if "question" in row:  # rows of before 2026-11-22 have the id alone
-            texts[str(row.get("dataset", ""))][str(row["id"])] = str(row["question"])
+        texts[str(row.get("dataset", ""))][str(row["id"])] = str(row["question"])
     return dict(texts)
 
 
