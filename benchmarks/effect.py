@@ -107,6 +107,8 @@ def all_arms(out: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     folders = {"": out / "eval"} | {f", {name}": out / folder for name, folder in FURTHER.items()}
     tables = {name: json.loads((folder / TABLE_JSON).read_text(encoding="utf-8")) for name, folder in folders.items() if folder.is_dir()}
     rows = [{**row, "arm": row["arm"] + name} for name in tables for _, row in read_jsonl(folders[name] / ROWS, "rows")]
+    for row in rows:
+        row.pop("question", None)  # of a data set that is not ours to publish; the id tells which
     seconds = {line["arm"] + name: line["seconds"] for name, table in tables.items() for line in table["arms"]}
     lines = [{**line, "seconds": seconds[line["arm"]]} for line in table_of(rows)]
     pairs = [p for p in pairs_of(rows, lines) if "," not in p["arm"] or p["against"] in (BASE, p["arm"].partition(",")[0])]
