@@ -93,7 +93,9 @@ def write(machine: dict[str, Any], name: str, distiller: str, out: Path) -> None
     with atomic_writer(RESULTS / f"effect_{name}.json") as file:
         file.write(json.dumps({"machine": machine, "rollouts": rollouts, "distiller": distiller, "table": table}, indent=1) + "\n")
     lines = [f"# Experience without training: {name}", "", *_machine.as_lines(machine)]
-    lines += [f"- begun at that commit; written at {_machine.facts()['commit']}, which has all of the command's options", ""]
+    now = _machine.facts()["commit"]
+    lines += [f"- begun at that commit, written at {now}"] if now != machine["commit"] else []
+    lines += [""]
     made_of = f"HEK of {rollouts['episodes']} rollouts, {rollouts['k']} a question, {rollouts['correct']:.2f} of them right"
     lines += [f"{made_of}; distiller: {distiller}.", ""]
     with atomic_writer(RESULTS / f"effect_{name}.md") as file:
@@ -112,7 +114,7 @@ def all_arms(out: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     seconds = {line["arm"] + name: line["seconds"] for name, table in tables.items() for line in table["arms"]}
     lines = [{**line, "seconds": seconds[line["arm"]]} for line in table_of(rows)]
     pairs = [p for p in pairs_of(rows, lines) if "," not in p["arm"] or p["against"] in (BASE, p["arm"].partition(",")[0])]
-    took = sum(table["seconds"] for table in tables.values())
+    took = round(sum(table["seconds"] for table in tables.values()), 1)
     return {**tables[""], "seconds": took, "arms": lines, "pairs": pairs}, rows
 
 

@@ -65,18 +65,21 @@ ANSWERS, ALIASES = ("answers", "golden_answers", "answer"), "answer_aliases"
 
 
 def answers(row: Row) -> tuple[str, ...]:
-    """Return the first of `ANSWERS` that is not empty, and the aliases, each a list or a single one; at least one that is not blank."""
-    value = next((row[key] for key in ANSWERS if row.get(key) not in (None, [], "")), None)
-    values = [one for each in (value, row.get(ALIASES)) for one in (each if isinstance(each, list) else [each])]
+    """Return the first of `ANSWERS` that is not blank, and the aliases, each a list or a single one; at least one that is not blank."""
+    values = [*next((found for key in ANSWERS if (found := filled(row.get(key)))), []), *filled(row.get(ALIASES))]
     odd = [v for v in values if isinstance(v, bool | dict | list) or (isinstance(v, float) and not math.isfinite(v))]
     if odd:
         raise BadRow("an answer must be a text or a number", f"found {brief(odd[0])}")
     # A column of numbers comes as floats: 1889.0 is the year that a policy writes as 1889.
     whole = [int(v) if isinstance(v, float) and v.is_integer() else v for v in values]
-    found = tuple(dict.fromkeys(str(v).strip() for v in whole if v is not None and str(v).strip()))
-    if not found:
+    if not whole:
         raise BadRow("no answer", "give 'answer' (text) or 'answers' (a list)")
-    return found
+    return tuple(dict.fromkeys(str(v).strip() for v in whole))
+
+
+def filled(value: Any) -> list[Any]:
+    """Return what is not blank of a list or a single value."""
+    return [one for one in (value if isinstance(value, list) else [value]) if one is not None and str(one).strip()]
 
 
 def messages(row: Row) -> tuple[Message, ...]:

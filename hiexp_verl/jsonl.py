@@ -96,15 +96,10 @@ def write_jsonl(path: Path, records: Iterable[Any]) -> int:
 
 
 def append_line(file: TextIO, row: Any) -> None:
-    """Write one row and wait until it is on disk.
-
-    Raises:
-        HiExpError: the disk is full; what was written before is there, the row may be torn.
-    """
-    with writing(Path(file.name)):
-        file.write(json.dumps(row, ensure_ascii=False) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
+    """Write one row and wait until it is on disk; the file is opened within `writing`, for on a full disk its closing fails as well."""
+    file.write(json.dumps(row, ensure_ascii=False) + "\n")
+    file.flush()
+    os.fsync(file.fileno())
 
 
 def drop_torn_line(path: Path) -> None:

@@ -84,4 +84,4 @@ def answers_of(row: Mapping[str, Any]) -> tuple[str, ...]:
     """
     truth = fields.block(row, "reward_model").get("ground_truth")
     truth = truth.get("target") if isinstance(truth, dict) else truth
-    return fields.answers({**row, "answer": row["answer"] if row.get("answer") is not None else truth})
+    return fields.answers({**row, "answer": row["answer"] if fields.filled(row.get("answer")) else truth})

@@ -130,6 +130,29 @@ def test_a_table_without_the_judge_says_so(command, tmp_path, caplog):
     assert "give --judge again" in caplog.text
 
 
+def test_a_server_that_dies_in_the_replay_leaves_a_table_and_takes_none_away(command, tmp_path, capsys):
+    alone = [part if part != "0" or command[i - 1] != "--alone" else "3" for i, part in enumerate(command)]
+
+    def dying(request, number):
+        return answering(request, number) if number <= limit else (401, {"error": "gone"})
+
+    limit = 0
+    with server(dying) as (url, asked):
+        limit = 10**6
+        assert main([*command, "--model", url]) == 0
+        episodes, limit = len(asked), len(asked) * 2 + 1
+        shutil.rmtree(tmp_path / "out")
+        told = refusal([*alone, "--model", url], capsys)
+        assert "all episodes are played, the replay (--alone 3) to come: --resume goes on there" in told
+        assert "replayed" not in table(tmp_path)
+        limit = 10**6
+        assert main([*alone, "--model", url, "--resume"]) == 0
+        assert table(tmp_path)["replayed"] == 3 and episodes
+        limit = 0
+        refusal([*alone, "--model", url, "--resume"], capsys)
+        assert table(tmp_path)["replayed"] == 3, "what was known stays"
+
+
 def test_a_judge_that_never_answered_has_left_no_verdicts(command, tmp_path, caplog):
     with server(answering) as (url, _):
         assert main([*command, "--model", url, "--judge", "http://127.0.0.1:9/v1#dead"]) == 2

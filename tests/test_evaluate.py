@@ -352,10 +352,26 @@ def test_the_seconds_are_those_of_all_lives(tmp_path):
 def test_how_many_played_at_a_time_is_told_of_all_lives(tmp_path):
     out = tmp_path / "eval"
     with pytest.raises(HiExpError, match="stopped"):
-        play(out, Invariant(stop_after=3), batch_size=2)
+        play(out, Invariant(stop_after=6), batch_size=2)
     assert play(out, resume=True, batch_size=3)["batch_size"] == "2, then 3"
     assert "2, then 3 episodes at a time" in (out / TABLE_MD).read_text()
     assert play(out, resume=True, batch_size=16)["batch_size"] == "2, then 3", "nothing was left to play"
+    with pytest.raises(HiExpError, match="was made with policy"):
+        play(out, resume=True, batch_size=9, policy="another")
+    assert play(out, resume=True)["batch_size"] == "2, then 3", "a life that was refused played nothing"
+
+
+def test_time_and_batch_size_of_an_older_evaluation_are_told(tmp_path):
+    out = tmp_path / "eval"
+    play(out)
+    for path in out.rglob(SECONDS):
+        path.unlink()
+    (out / SECONDS).write_text('{"seconds": 7.5, "at_a_time": [2, 3]}')  # one for all parts, as it was until 2026-11-22
+    again = play(out, resume=True, batch_size=16)
+    assert (again["batch_size"], again["seconds"]) == ("2, then 3", 7.5)
+    (out / SECONDS).unlink()
+    again = play(out, resume=True, batch_size=16)
+    assert (again["batch_size"], again["seconds"]) == ("an unknown number of", 0.0)
 
 
 def test_a_life_that_was_killed_lasted_until_its_last_episode(tmp_path):
@@ -374,9 +390,26 @@ def test_what_a_table_took_is_what_its_own_episodes_took(tmp_path):
     assert (other["batch_size"], other["seconds"] < 0.6) == (3, True)
     both = play(out, resume=True, questions={"other": QUESTIONS, "set": QUESTIONS}, arms=["base"])
     assert both["batch_size"] == "2, then 3" and both["seconds"] >= 0.6
+    fewer = play(out, resume=True, batch_size=16, questions={"other": QUESTIONS[:3]}, arms=["base"])
+    assert fewer["batch_size"] == 3, "nothing was played at 16"
+    plenty = [*QUESTIONS, replace(QUESTIONS[0], id="new")]
+    assert play(out, resume=True, batch_size=16, questions={"other": plenty[-3:]}, arms=["base"])["batch_size"] == "3, then 16"
 
 
-@pytest.mark.parametrize("damaged", ["{", "[]", "7", '{"seconds": null}', '{"lives": [1]}', '{"running": true}', "\udcff"])
+@pytest.mark.parametrize(
+    "damaged",
+    [
+        "{",
+        "[]",
+        "7",
+        '{"seconds": null}',
+        '{"lives": [1]}',
+        '{"running": true}',
+        '{"seconds": Infinity}',
+        '{"lives": [[1, Infinity]]}',
+        "\udcff",
+    ],
+)
 def test_a_damaged_side_figure_stops_no_evaluation(tmp_path, caplog, damaged):
     out = tmp_path / "eval"
     play(out)
@@ -385,17 +418,14 @@ def test_a_damaged_side_figure_stops_no_evaluation(tmp_path, caplog, damaged):
     assert "seconds.json is damaged" in caplog.text
 
 
-def test_a_server_that_dies_in_the_replay_leaves_a_table(tmp_path):
-    play(tmp_path / "eval")
-    with pytest.raises(HiExpError, match=r"stopped.*table\.md; only the replay \(--alone 5\) is missing, --resume plays it"):
-        play(tmp_path / "eval", Invariant(stop_after=3), resume=True, alone=5)
-
-
-def test_an_episode_that_no_evaluation_wrote_is_named(tmp_path):
+@pytest.mark.parametrize(
+    "damage", [('"em": ', '"me": '), ('"em": ', '"em": null, "x": '), ('"em": ', '"em": "x", "x": '), ('"seconds": ', '"s": ')]
+)
+def test_an_episode_that_no_evaluation_wrote_is_named(tmp_path, damage):
     play(tmp_path / "eval")
     path = tmp_path / "eval" / "set" / "seed-0" / "hek" / "trajectories.jsonl"
-    path.write_text(path.read_text().replace('"em"', '"me"', 1))
-    with pytest.raises(HiExpError, match=r"seed-0/hek/trajectories\.jsonl: the episode of question q0 has no 'em'"):
+    path.write_text(path.read_text().replace(*damage, 1))
+    with pytest.raises(HiExpError, match=r"seed-0/hek/trajectories\.jsonl: .* q0.*; remove"):
         play(tmp_path / "eval", resume=True)
 
 

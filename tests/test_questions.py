@@ -99,7 +99,7 @@ def test_answers_have_several_names_and_aliases(tmp_path):
         {"id": "1", "question": "Who?", "answer": "Röntgen", "answer_aliases": ["Wilhelm Röntgen", "Röntgen"]},
         {"id": "2", "question": "Who?", "golden_answers": ["Röntgen"], "answer_aliases": []},
         {"id": "3", "question": "Who?", "answers": None, "answer": "Röntgen", "answer_aliases": None},
-        {"id": "4", "question": "Who?", "answers": [], "golden_answers": [], "answer": "Röntgen"},
+        {"id": "4", "question": "Who?", "answers": [], "golden_answers": [" "], "answer": "Röntgen"},
     ]
     (tmp_path / "q.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     columns = dict.fromkeys(key for row in rows for key in row)

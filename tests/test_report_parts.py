@@ -133,6 +133,8 @@ def test_questions_of_the_same_ids_and_other_words_are_others():
         evaluated("old", {"base": ""}, texts=unknown),
     ]
     (compared,) = between.comparisons(found, [])
+    (late,) = between.comparisons([found[2], found[0], found[1]], [])
+    assert [played.policy for played, _ in late.lines] == ["old", "one"], "the reference knows no text, and one of two has to go"
     assert [played.policy for played, _ in compared.lines] == ["one", "old"] and [played.policy for played in compared.other] == ["two"]
 
 

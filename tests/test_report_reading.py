@@ -122,6 +122,15 @@ def test_rows_of_other_data_sets_and_seeds_are_not_mixed(tmp_path):
     assert gather([tmp_path]).evaluations[0].won_lost == {("a", "hek"): (1, 0), ("all", "hek"): (1, 0)}
 
 
+def test_a_table_without_its_rows_has_no_others(tmp_path):
+    write_part(tmp_path, "a", 0, "base", "none", [False, False, False])
+    write_part(tmp_path, "a", 0, "hek", "full", [True, True, True])
+    write_evaluation(tmp_path, [arm("base", 0.0, dataset="a"), arm("hek", 1.0, 1.0, dataset="a")])
+    (tmp_path / "rows.jsonl").unlink(missing_ok=True)
+    (found,) = gather([tmp_path]).evaluations
+    assert found.table == "whole" and not found.values and not found.won_lost, "of the episodes some may not be asked for any more"
+
+
 def test_an_evaluation_without_its_table_is_unfinished_and_has_means(tmp_path):
     write_jsonl(tmp_path / "rows.jsonl", [row("base", "q1", True), row("base", "q2", False)])
     (found,) = gather([tmp_path]).evaluations

@@ -67,7 +67,7 @@ def comparisons(found: Sequence[Evaluation], trainings: Sequence[Training]) -> l
         if not bases:
             continue
         reference = (trained or bases)[0]
-        alike = [one for one in played if _asked_the_same(one, reference)]
+        alike = _asked_the_same(reference, played)
         others = [policy for policy in dict.fromkeys(one.policy for one in alike) if policy != reference.policy]
         if others:
             left_out = others[_MAX_POLICIES:]
@@ -99,11 +99,15 @@ def in_short(compared: Sequence[Comparison]) -> list[str]:
     return said
 
 
-def _asked_the_same(one: Played, other: Played) -> bool:
-    """Whether two were asked the same questions in all runs: the same ids, and no id that is known to have two texts."""
-    ids = other.runs[0].keys()
-    texts = [known for played in (one, other) for known in played.texts]
-    return all(values.keys() == ids for values in one.runs) and all(len({known[key] for known in texts if key in known}) < 2 for key in ids)
+def _asked_the_same(reference: Played, played: Sequence[Played]) -> list[Played]:
+    """Return those that were asked what the reference was in all runs: the same ids, and no id that is known to have two texts."""
+    ids, texts, alike = reference.runs[0].keys(), dict[str, str](), []
+    for one in (reference, *played):
+        known = [(key, text) for of in one.texts for key, text in of.items() if key in ids]
+        if all(values.keys() == ids for values in one.runs) and all(texts.get(key, text) == text for key, text in known):
+            texts |= dict(known)
+            alike.append(one)
+    return [one for one in played if any(one is each for each in alike)]
 
 
 def _by_policy(found: Sequence[Evaluation], trainings: Sequence[Training]) -> dict[str, list[Evaluation]]:

@@ -2,6 +2,7 @@
 
 import json
 import re
+import sys
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -92,7 +93,7 @@ def _brief(t: Trajectory, path: Path, line: int, run: str, arm: str, common: str
     return Played(
         path,
         line,
-        (t.question_id, t.question),
+        (t.question_id, sys.intern(t.question)),
         run,
         arm,
         step,

@@ -45,7 +45,8 @@ def read_evaluation(name: str, folder: Path, rows: Sequence[Path], parts: Sequen
     worded = played
     if not played or any("question" not in row for row in played):  # as rows of before 2026-11-22
         worded = [row for part in parts for row in rows_of(part, found)]
-        played = played or worded
+    if table is None and not rows:
+        played = worded
     of_rows = {"values": _values(played), "texts": _texts(worded)}
     if table is not None:
         pairs = [one for one in table["pairs"] if _is_pair(one)] if isinstance(table.get("pairs"), list) else []

@@ -22,7 +22,7 @@ from hiexp_verl.run.command import (
 from hiexp_verl.run.encoders import open_encoders, open_hek
 from hiexp_verl.run.eval_markdown import as_markdown
 from hiexp_verl.run.eval_table import JUDGE
-from hiexp_verl.run.evaluate import VERDICTS, Plan, check_arms, only_one, play, read_datasets, replay, write_tables
+from hiexp_verl.run.evaluate import TABLE_JSON, VERDICTS, Plan, check_arms, only_one, play, read_datasets, replay, write_tables
 from hiexp_verl.run.experience import Experience
 from hiexp_verl.run.judge import judge
 from hiexp_verl.run.policy import find_policy, identify
@@ -80,10 +80,15 @@ def eval_command(arguments: argparse.Namespace) -> str:
                 policy=policy,
                 same_policy=arguments.same_model,
             )
-            table = write_tables(plan, told, out)  # before the replay and the judge, who may fail
             if arguments.alone:
-                told |= replay(plan, arguments.alone, client, search, settings, experience_of, out)
-                table = write_tables(plan, told, out)
+                try:
+                    told |= replay(plan, arguments.alone, client, search, settings, experience_of, out)
+                except HiExpError as error:
+                    if not (out / TABLE_JSON).exists():  # one of before knows more than one without the replay
+                        write_tables(plan, told, out)
+                    missing = f"the replay (--alone {arguments.alone}){' and the judge' if arguments.judge else ''}"
+                    raise HiExpError(f"{error}; all episodes are played, {missing} to come: --resume goes on there") from error
+        table = write_tables(plan, told, out)  # also before a judge speaks, who may fail
         verdicts = out / VERDICTS
         if not arguments.judge:
             if verdicts.is_file() and verdicts.stat().st_size:  # a judge that never answered leaves an empty one

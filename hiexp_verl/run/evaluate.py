@@ -9,10 +9,12 @@ import fcntl
 import json
 import logging
 import os
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from hiexp_verl.config import CONTROLS
@@ -148,16 +150,13 @@ def play(
         questions = plan.datasets[dataset]
         name = f"{dataset} {arm} {seed}"
         known = {"corpus": corpus, "policy": policy, "same_policy": same_policy}
-        with timed(folder, batch_size) as lives:
-            summary = rollout(questions, client, search, seeded, 1, folder, resume, shown, batch_size, progress=name, **known)
-            if summary["resumed"] == len(questions):  # nothing was left to play
-                lives.pop()
+        with timed(folder, batch_size):
+            rollout(questions, client, search, seeded, 1, folder, resume, shown, batch_size, progress=name, **known)
     return {
         "questions": sum(map(len, plan.datasets.values())),
         "seeds": list(plan.seeds),
         "settings": settings_of(plan, out_dir),
-        "batch_size": batch_size,
-        **spent_in_words(folder for *_, folder in plan.parts(out_dir)),
+        **spent_in_words([out_dir, *(folder for *_, folder in plan.parts(out_dir))]),
     }
 
 
@@ -173,21 +172,23 @@ def write_tables(plan: Plan, told: dict[str, Any], out_dir: Path, judge: Judge |
     """Write rows.jsonl, table.json and table.md from the episodes on disk; return the table."""
     played = [(*part[:3], t) for part in plan.parts(out_dir) for t in _played(part[3], plan.datasets[part[0]])]
     verdicts = judge([t for *_, t in played]) if judge is not None else None
-    rows = []
+    rows, seconds = [], defaultdict[tuple[str, str], list[float]](list)
     for dataset, seed, arm, t in played:
         try:
             rows.append(row_of(dataset, seed, arm, t))
+            for name in (dataset, ALL):
+                seconds[name, arm].append(t.extra["seconds"])
         except KeyError as error:
-            where = out_dir / dataset / f"seed-{seed}" / arm / TRAJECTORIES
-            raise HiExpError(f"{where}: the episode of question {t.question_id} has no {error}; it is none of an evaluation") from error
+            folder = out_dir / dataset / f"seed-{seed}" / arm
+            fault = f"{folder / TRAJECTORIES}: the episode of question {t.question_id} is none of an evaluation (it has no {error})"
+            raise HiExpError(f"{fault}; remove {folder} and add --resume, which plays it anew") from error
         if verdicts is not None:
             rows[-1][JUDGE] = float(bool(verdicts.get(judge_key(t))))
     if verdicts is not None:
         told = {**told, "verdicts": len(verdicts), "unreadable_verdicts": sum(right is None for right in verdicts.values())}
     lines = table_of(rows)
     for line in lines:
-        of_line = [t.extra["seconds"] for dataset, _, arm, t in played if line["dataset"] in (dataset, ALL) and arm == line["arm"]]
-        line["seconds"] = sum(of_line) / len(of_line)  # an episode's, among those of its batch
+        line["seconds"] = fmean(seconds[line["dataset"], line["arm"]])  # an episode's, among those of its batch
     table = {**told, "arms": lines, "pairs": pairs_of(rows, lines)}
     write_jsonl(out_dir / ROWS, rows)
     with atomic_writer(out_dir / TABLE_JSON) as file:
@@ -217,11 +218,7 @@ def replay(
     Raises:
         HiExpError: the server fails for good.
     """
-    try:
-        return asyncio.run(_replay(plan, count, client, search, settings, experience_of, out_dir))
-    except HiExpError as error:
-        told = f"every episode is in {out_dir / TABLE_MD}; only the replay (--alone {count}) is missing, --resume plays it"
-        raise HiExpError(f"{error}; {told}") from error
+    return asyncio.run(_replay(plan, count, client, search, settings, experience_of, out_dir))
 
 
 async def _replay(

@@ -7,7 +7,7 @@ from pathlib import Path
 from reprlib import repr as brief
 
 from hiexp_verl.errors import HiExpError
-from hiexp_verl.jsonl import append_line, drop_torn_line, read_jsonl
+from hiexp_verl.jsonl import append_line, drop_torn_line, read_jsonl, writing
 from hiexp_verl.llm import ChatClient, Reply
 from hiexp_verl.text import sanitise
 from hiexp_verl.types import Message, Trajectory
@@ -41,7 +41,7 @@ def judge(episodes: Iterable[Trajectory], client: ChatClient, name: str, path: P
     asked = {judge_key(t): t for t in episodes if t.prediction.strip()}
     keys = [key for key in asked if key not in known]
     said: dict[str, str] = {}  # that was neither
-    with path.open("a", encoding="utf-8") as file:
+    with writing(path), path.open("a", encoding="utf-8") as file:
 
         def keep(index: int, reply: Reply) -> None:
             key = keys[index]

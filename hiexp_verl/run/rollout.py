@@ -6,11 +6,12 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from reprlib import repr as brief
 from typing import Any, Protocol
 
 from hiexp_verl.config import UNNAMED
 from hiexp_verl.errors import HiExpError
-from hiexp_verl.jsonl import append_line, atomic_writer, drop_torn_line, make_folder, read_trajectories, write_jsonl
+from hiexp_verl.jsonl import append_line, atomic_writer, drop_torn_line, make_folder, read_trajectories, write_jsonl, writing
 from hiexp_verl.run.episode import EpisodeSettings, Policy, episode
 from hiexp_verl.run.experience import Experience
 from hiexp_verl.run.summary import summarise
@@ -18,6 +19,7 @@ from hiexp_verl.search import SearchEngine
 from hiexp_verl.types import Question, to_json
 
 TRAJECTORIES, SUMMARY, SETTINGS = "trajectories.jsonl", "summary.json", "settings.json"
+_NUMBERS = ("em", "f1", "cem", "format", "searches", "completion_tokens", "seconds")  # of an episode, where it has them
 
 
 class Client(Policy, Protocol):
@@ -98,7 +100,8 @@ async def _play_all(
     try:
         await client.find_model()  # an unreachable server is told before anything is written
         _check_settings(out_dir / SETTINGS, {**wanted, "model": client.model}, bool(done), vouched)
-        with (out_dir / TRAJECTORIES).open("a", encoding="utf-8") as file, tqdm(total=total, desc=progress, disable=not progress) as bar:
+        path = out_dir / TRAJECTORIES
+        with writing(path), path.open("a", encoding="utf-8") as file, tqdm(total=total, desc=progress, disable=not progress) as bar:
             bar.update(sum(f"{q.id}#{sample}" in done for q in questions for sample in range(k)))
 
             async def worker() -> None:
@@ -154,6 +157,9 @@ def _finished(path: Path, questions: Sequence[Question]) -> set[str]:
                 f"{path.parent} was made with another question {trajectory.question_id} ({trajectory.question[:60]!r}); "
                 "use the same questions or another output directory"
             )
+        if odd := [name for name in _NUMBERS if not isinstance(trajectory.extra.get(name, 0), int | float)]:
+            told = f"{path}: {odd[0]} of episode {trajectory.id} is no number (found {brief(trajectory.extra[odd[0]])})"
+            raise HiExpError(f"{told}; remove {path.parent}, which is then played anew, or choose another output directory")
         done.add(trajectory.id)
     return done
 

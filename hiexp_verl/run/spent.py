@@ -2,6 +2,7 @@
 
 import json
 import logging
+import math
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -15,45 +16,63 @@ from hiexp_verl.run.rollout import TRAJECTORIES
 
 logger = logging.getLogger(__name__)
 
-SECONDS = "seconds.json"  # beside the episodes of a part
+SECONDS = "seconds.json"  # beside the episodes of a part; until 2026-11-22 one for all of them, in the evaluation's directory
 Life = tuple[float, int]  # when it began, episodes at a time
 
 
 def _spent(folder: Path) -> tuple[float, list[Life]]:
-    """Return the seconds that a part took in all its lives, and these."""
+    """Return the seconds that a part took in all its lives, and those lives that played something."""
     path, episodes = folder / SECONDS, folder / TRAJECTORIES
     try:
         found = json.loads(path.read_bytes()) if path.is_file() else {}
-        seconds, lives = float(found.get("seconds", 0.0)), [(float(begun), int(size)) for begun, size in found.get("lives", ())]
-        if found.get("running") and episodes.is_file():  # it was killed, and lasted at least until its last episode
-            seconds += max(0.0, episodes.stat().st_mtime - lives[-1][0])
-    except (ValueError, TypeError, AttributeError, IndexError) as error:
+        seconds = float(found.get("seconds", 0.0))
+        lives = [(0.0, int(size)) for size in found.get("at_a_time", ())]  # as it was until 2026-11-22
+        lives += [(float(begun), int(size)) for begun, size in found.get("lives", ())]
+        if found.get("running"):  # it was killed, and lasted at least until its last episode
+            begun, _ = lives[-1]
+            lasted = episodes.stat().st_mtime - begun if episodes.is_file() else 0.0
+            seconds, lives = (seconds + lasted, lives) if lasted > 0 else (seconds, lives[:-1])
+        if not math.isfinite(seconds):
+            raise ValueError(f"{seconds} seconds")
+    except (ValueError, TypeError, AttributeError, LookupError, ArithmeticError) as error:
         logger.warning("%s is damaged (%s): the table is without the time and the batch size of before", path, error)
         return 0.0, []
     return seconds, lives
 
 
 def spent_in_words(folders: Iterable[Path]) -> dict[str, Any]:
-    """Return seconds and batch size of these parts as the table has them; no batch size where no life has told it."""
+    """Return seconds and batch size of these parts as the table has them."""
     parts = [_spent(folder) for folder in folders]
     sizes = [size for size, _ in groupby(size for _, size in sorted(life for _, lives in parts for life in lives))]
-    told = {"batch_size": sizes[0] if len(sizes) == 1 else ", then ".join(map(str, sizes))} if sizes else {}
-    return {"seconds": round(sum(seconds for seconds, _ in parts), 1), **told}
+    told = ", then ".join(map(str, sizes)) or "an unknown number of"
+    return {"seconds": round(sum(seconds for seconds, _ in parts), 1), "batch_size": sizes[0] if len(sizes) == 1 else told}
 
 
 @contextmanager
-def timed(folder: Path, batch_size: int) -> Iterator[list[Life]]:
-    """Add what the block takes, also where it fails; where it is killed, its last episode tells how long it took."""
-    (before, lives), started = _spent(folder), time.monotonic()
-    lives.append((time.time(), batch_size))
-    _write_spent(folder, {"seconds": before, "lives": lives, "running": True})
+def timed(folder: Path, batch_size: int) -> Iterator[None]:
+    """Add what the block takes where it plays something, also where it fails; where it is killed, its last episode tells how long."""
+    (before, lives), count, started = _spent(folder), _episodes(folder), time.monotonic()
+    now = [*lives, (time.time(), batch_size)]
+    _write_spent(folder, {"seconds": before, "lives": now, "running": True})
+
+    def end() -> None:
+        if _episodes(folder) > count:
+            _write_spent(folder, {"seconds": before + time.monotonic() - started, "lives": now})
+        else:
+            _write_spent(folder, {"seconds": before, "lives": lives})
+
     try:
-        yield lives
+        yield
     except BaseException:
         with suppress(HiExpError):  # a disk that is full is told by what filled it
-            _write_spent(folder, {"seconds": before + time.monotonic() - started, "lives": lives})
+            end()
         raise
-    _write_spent(folder, {"seconds": before + time.monotonic() - started, "lives": lives})
+    end()
+
+
+def _episodes(folder: Path) -> int:
+    path = folder / TRAJECTORIES
+    return path.read_bytes().count(b"\n") if path.is_file() else 0
 
 
 def _write_spent(folder: Path, spent: Mapping[str, Any]) -> None:

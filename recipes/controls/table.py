@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from hiexp_verl.hek.store import HEK
+from hiexp_verl.run.eval_markdown import signed
 from hiexp_verl.run.statistics import paired_difference
 from hiexp_verl.run.summary import summarise
 from hiexp_verl.scoring import score
@@ -74,7 +75,7 @@ def as_markdown(rows: Sequence[dict[str, Any]]) -> str:
     lines = [[*COLUMNS.values(), f"acc - {BASELINE} [95%]"]]
     for row in rows:
         gap = row.get("acc_minus_base")
-        told = f"{gap['mean']:+.3f} [{gap['low']:+.3f}, {gap['high']:+.3f}]" if gap else ""
+        told = f"{signed(gap['mean'])} [{signed(gap['low'])}, {signed(gap['high'])}]" if gap else ""
         lines.append([*(_cell(row[name]) for name in COLUMNS), told])
     lines.insert(1, ["---", *(["---:"] * len(COLUMNS))])
     return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
