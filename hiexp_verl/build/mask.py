@@ -180,7 +180,7 @@ def pattern_of(text: str) -> re.Pattern[str]:
     words = normalise(text).split()
     # `normalise` drops punctuation and "_": "oneil" must find "O'Neil", "us" "U.S.", "kabul" "_Kabul_".
     spelt = (r"(?:[^\w\s]|_)*".join(map(re.escape, word)) for word in words)
-    between = r"[\W_]+(?:(?:the|a|an)[\W_]+)?".join(spelt)
+    between = r"[\W_]+(?:(?:the|a|an)[\W_]+)*".join(spelt)
     return re.compile(rf"(?<![^\W_])(?:(?:the|a|an)\s+)?{between}(?![^\W_])" if words else r"(?!)", re.IGNORECASE)
 
 
