@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from hiexp_verl.build.answers import CachedAnswers
@@ -83,13 +83,18 @@ class Garbage:
 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(garbage, min_size=1, max_size=5))
+@example([json.dumps({"title": "00 0", "description": "00:\u00a80 1A 0", "kind": "guide"})])  # a draft that says nothing
 def test_garbage_is_counted_and_never_in_an_entry(texts):
     distiller = PromptedDistiller(Garbage([*texts, json.dumps(GOOD)]))
-    report = build(MADE, distiller, ENCODER)
+    try:
+        report = build(MADE, distiller, ENCODER)
+    except HiExpError as error:  # the good answer fits one diagnosis, and it may have come to others alone
+        assert "no experience" in str(error) and "lost the point" in str(error)
+        return
     diagnosed = sum(count for what, count in report.counts.items() if what.startswith("diagnosed"))
     left_out = sum(count for what, count in report.counts.items() if what.startswith("left out: E1 "))
     merged = report.counts.get("left out: e1 near-duplicates merged", 0)
-    lost = report.counts.get("left out: e1 lost the point of the diagnosis", 0)  # the good answer fits one diagnosis, not all
+    lost = report.counts.get("left out: e1 lost the point of the diagnosis", 0)
     assert report.counts["e1 written"] + merged + lost + left_out == diagnosed
     assert sum(count for why, count in distiller.dropped.items() if why.startswith("E1")) == left_out
     for entry in report.hek.entries:

@@ -11,6 +11,7 @@ from hiexp_verl.build.pipeline import BuildConfig, build
 from hiexp_verl.build.rules import RulesDistiller
 from hiexp_verl.encoder import HashEncoder
 from hiexp_verl.errors import HiExpError
+from hiexp_verl.queries import content_words
 from hiexp_verl.scoring import cem, normalise
 from tests.episodes import episode
 
@@ -24,6 +25,8 @@ WORDS = st.one_of(
     st.sampled_from(["search", "country", "capital", "the", "second", "answer", "question"]),
 )
 ANSWERS = st.lists(WORDS, min_size=1, max_size=3).map(" ".join).filter(normalise)
+# Other spellings of the answer that were accepted: of function words alone ("name") they stay, for any advice is full of them.
+ACCEPTED = ANSWERS.filter(content_words)
 PEAKS = ("Noshak", "Gerlach", "Elbrus")
 # How a careless model might write an answer.
 SPELT = (
@@ -98,7 +101,7 @@ def told_answers(answers, spell, which):
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.lists(st.tuples(ANSWERS, ANSWERS), min_size=1, max_size=3), st.sampled_from(SPELT), st.sampled_from((0, 1)))
+@given(st.lists(st.tuples(ANSWERS, ACCEPTED), min_size=1, max_size=3), st.sampled_from(SPELT), st.sampled_from((0, 1)))
 @example([("Aab the Aaa", "Aaa Aaa")], lambda answer: answer.replace(" ", " the "), 0)  # two articles in a row
 def test_no_e1_tells_the_answer_of_its_own_question(answers, spell, which):
     try:
