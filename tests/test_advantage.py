@@ -72,7 +72,8 @@ def test_a_group_of_one_gets_its_reward_and_equal_rewards_nothing():
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.lists(st.sampled_from([0.0, 0.1, 0.5, 1.0]), min_size=1, max_size=8), st.booleans(), st.floats(0, 5))
+# Powers of two: of seven times 0.1 verl's mean in float32 is another number, and a deviation of 1e-9 makes that an advantage of 0.007.
+@given(st.lists(st.sampled_from([0.0, 0.125, 0.5, 1.0]), min_size=1, max_size=8), st.booleans(), st.floats(0, 5))
 def test_one_arm_alone_is_grpo(rewards, by_std, shrinkage):
     spread = torch.zeros(len(rewards), 2)
     spread[:, -1] = torch.tensor(rewards)
