@@ -7,7 +7,7 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("verl")
 
 import numpy as np  # noqa: E402
-from hypothesis import given, settings  # noqa: E402
+from hypothesis import example, given, settings  # noqa: E402
 from hypothesis import strategies as st  # noqa: E402
 from omegaconf import OmegaConf  # noqa: E402
 from verl.trainer.ppo.core_algos import ADV_ESTIMATOR_REGISTRY, compute_grpo_outcome_advantage  # noqa: E402
@@ -72,8 +72,8 @@ def test_a_group_of_one_gets_its_reward_and_equal_rewards_nothing():
 
 
 @settings(max_examples=60, deadline=None)
-# Powers of two: of seven times 0.1 verl's mean in float32 is another number, and a deviation of 1e-9 makes that an advantage of 0.007.
-@given(st.lists(st.sampled_from([0.0, 0.125, 0.5, 1.0]), min_size=1, max_size=8), st.booleans(), st.floats(0, 5))
+@given(st.lists(st.sampled_from([0.0, 0.1, 0.5, 1.0]), min_size=1, max_size=8), st.booleans(), st.floats(0, 5))
+@example([0.1] * 7, True, 0.0)
 def test_one_arm_alone_is_grpo(rewards, by_std, shrinkage):
     spread = torch.zeros(len(rewards), 2)
     spread[:, -1] = torch.tensor(rewards)
@@ -81,6 +81,8 @@ def test_one_arm_alone_is_grpo(rewards, by_std, shrinkage):
     grpo, _ = compute_hiexp_grpo_advantage(spread, torch.ones_like(spread), config, index)
     with baseline_within(Arms(["all"] * len(rewards), shrinkage)):
         ours, _ = compute_hiexp_grpo_advantage(spread, torch.ones_like(spread), config, index)
+    if len(rewards) > 1 and len(set(rewards)) == 1:
+        grpo = torch.zeros_like(ours)  # verl's mean of seven 0.1 in float32 is another number, which its tiny deviation makes 0.007
     assert torch.allclose(ours, grpo, atol=1e-4)  # verl adds its epsilon to a group of one as well
 
 

@@ -25,8 +25,6 @@ WORDS = st.one_of(
     st.sampled_from(["search", "country", "capital", "the", "second", "answer", "question"]),
 )
 ANSWERS = st.lists(WORDS, min_size=1, max_size=3).map(" ".join).filter(normalise)
-# Other spellings of the answer that were accepted: of function words alone ("name") they stay, for any advice is full of them.
-ACCEPTED = ANSWERS.filter(content_words)
 PEAKS = ("Noshak", "Gerlach", "Elbrus")
 # How a careless model might write an answer.
 SPELT = (
@@ -84,8 +82,9 @@ def holds(text, answer):
 def told_answers(answers, spell, which):
     """Build from one question for each (gold, accepted) and return what entries tell of their questions' answers, and all E1."""
     trajectories = [t for number, (gold, accepted) in enumerate(answers) for t in played(number, gold, accepted)]
-    secrets = {PEAKS[number]: pair for number, pair in enumerate(answers)}
-    distiller = Telltale({peak: pair[which] for peak, pair in secrets.items()}, spell)
+    distiller = Telltale({PEAKS[number]: pair[which] for number, pair in enumerate(answers)}, spell)
+    # An accepted spelling of function words alone ("name") stays, for any advice is full of them; a gold answer does not.
+    secrets = {PEAKS[number]: (gold, accepted) if content_words(accepted) else (gold,) for number, (gold, accepted) in enumerate(answers)}
     entries = [e for e in build(trajectories, distiller, ENCODER, BuildConfig(cases_per_question=3)).hek.entries if e.level == "e1"]
     asked = {t.question_id: t.question for t in trajectories}
     texts = [(e.questions[0], f"{e.title}\n{e.description}") for e in entries]
@@ -101,8 +100,9 @@ def told_answers(answers, spell, which):
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.lists(st.tuples(ANSWERS, ACCEPTED), min_size=1, max_size=3), st.sampled_from(SPELT), st.sampled_from((0, 1)))
+@given(st.lists(st.tuples(ANSWERS, ANSWERS), min_size=1, max_size=3), st.sampled_from(SPELT), st.sampled_from((0, 1)))
 @example([("Aab the Aaa", "Aaa Aaa")], lambda answer: answer.replace(" ", " the "), 0)  # two articles in a row
+@example([("Aaa", "Name")], str, 0)  # a function word, and one of the advice
 def test_no_e1_tells_the_answer_of_its_own_question(answers, spell, which):
     try:
         told, entries = told_answers(answers, spell, which)
