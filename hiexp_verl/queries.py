@@ -3,13 +3,15 @@
 from collections.abc import Sequence
 
 from hiexp_verl.scoring import normalise
+from hiexp_verl.words import word_set
 
 _SAME = 0.8  # Jaccard overlap of words from which a query counts as asked again
-_FUNCTION_WORDS = """
-of in on at to for by from with and or is are was were be been do does did has have had which what who whom whose when where why
-how that this these those it its he she they his her their there as than then vs versus both same first name
-"""
-FUNCTION_WORDS = frozenset(_FUNCTION_WORDS.split())
+FUNCTION_WORDS = word_set(
+    """
+    of in on at to for by from with and or is are was were be been do does did has have had which what who whom whose when where why
+    how that this these those it its he she they his her their there as than then vs versus both same first name
+    """
+)
 
 
 def content_words(text: str) -> frozenset[str]:

@@ -11,7 +11,7 @@ from hiexp_verl.build.mask import pattern_of
 from hiexp_verl.build.rules import advice_for, advice_over
 from hiexp_verl.scoring import normalise
 from hiexp_verl.types import Entry, Level
-from hiexp_verl.words import content_words
+from hiexp_verl.words import main_words
 
 MIN_TITLE_WORDS, MIN_DESCRIPTION_WORDS = 2, 4
 _NOTHING_LEFT, _IS_ONE_CASE, _MISTAKE = "nothing left after cleaning", "speaks of one case", "advises the mistake"
@@ -123,9 +123,9 @@ def _new_names(text: str, told: str) -> list[str]:
 
 def _particulars(draft: Draft, members: Sequence[Entry], general: Draft) -> frozenset[str]:
     """Return the words of a summary that stand in the title of one member alone, and are none of general advice."""
-    holders = Counter(word for member in members for word in content_words(member.title))
+    holders = Counter(word for member in members for word in main_words(member.title))
     alone = {word for word, count in holders.items() if count == 1 and len(members) > 1}
-    return (content_words(draft.description) & alone) - content_words(general.description)
+    return (main_words(draft.description) & alone) - main_words(general.description)
 
 
 def is_advice(draft: Draft) -> bool:

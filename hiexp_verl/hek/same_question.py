@@ -18,7 +18,7 @@ from typing import NamedTuple
 import numpy as np
 
 from hiexp_verl.encoder import Encoder, Vectors
-from hiexp_verl.words import content_words, word_set
+from hiexp_verl.words import main_words, word_set
 
 NEAR_COSINE = 0.95
 NEAR_WORDS = 0.8  # share of common content words
@@ -45,9 +45,9 @@ class _Asked:
     @classmethod
     def of(cls, text: str) -> "_Asked":
         text = _POSSESSIVE.sub("", text)
-        words = content_words(text)
+        words = main_words(text)
         capitalised = (word for word in text.split()[1:] if (letters := word.lstrip("\"'([{\u201c\u2018")) and letters[0].isupper())
-        names = content_words(" ".join(capitalised)) & words
+        names = main_words(" ".join(capitalised)) & words
         return cls(words - _FILLERS or words, names - _FILLERS, frozenset(w for w in words if any(map(str.isdigit, w))))
 
     def conflicts(self, other: "_Asked") -> bool:
