@@ -31,7 +31,7 @@ import psutil
 
 from benchmarks import _machine
 from benchmarks._results import Claim, Panel, Result, command_line, figure, folder_of, publish, table
-from hiexp_verl.assets import default_cache
+from hiexp_verl.jsonl_write import cache_dir
 from hiexp_verl.build.answers import ENTRY_SCHEMA, ModelAnswers, Sampling
 from hiexp_verl.build.contrast import Contrast, contrasts
 from hiexp_verl.build.diagnose import diagnose
@@ -64,7 +64,7 @@ SIZES = {"smoke": Size(2, 1, 1, (1,)), "bench": Size(32, 1, 2, (1, 4, 16)), "lon
 def main() -> None:
     """Measure, print, write."""
     parser = command_line(__doc__)
-    parser.add_argument("--model", type=Path, default=default_cache() / "smollm2-135m")
+    parser.add_argument("--model", type=Path, default=cache_dir() / "smollm2-135m")
     parser.add_argument("--trajectories", type=Path, help="of the R1-Searcher format; without it, two hand-written episodes")
     parser.add_argument("--prompts", type=int, help="how many, instead of those of the size")
     parser.add_argument("--yardstick", action="store_true", help="the yardstick's process, for this program itself")

@@ -19,7 +19,7 @@ from typing import Any
 
 from benchmarks import _machine
 from benchmarks._results import RESULTS, same_settings
-from hiexp_verl.assets import default_cache
+from hiexp_verl.jsonl_write import cache_dir
 from hiexp_verl.jsonl import atomic_writer, read_jsonl, write_jsonl
 from hiexp_verl.run.eval_markdown import as_markdown
 from hiexp_verl.run.eval_table import BASE, pairs_of, table_of
@@ -47,7 +47,7 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--out", type=Path, default=Path("outputs/effect"))
     arguments = parser.parse_args()
-    model = arguments.model if Path(arguments.model).is_dir() else str(default_cache() / arguments.model)
+    model = arguments.model if Path(arguments.model).is_dir() else str(cache_dir() / arguments.model)
     distiller = arguments.distiller or f"vllm-local:{model}"
     out: Path = arguments.out / f"{arguments.set}_{Path(model).name}"
     same_settings(out, {"k": arguments.k, "temperature": arguments.temperature, "distiller": distiller.partition(":")[0]})
@@ -59,7 +59,7 @@ def main() -> None:
         sampled = ["--k", str(arguments.k), "--temperature", arguments.temperature]
         hiexp("rollout", "--questions", str(questions[0]), *common, *sampled, "--out", str(rollouts))
     if not (hek / "CURRENT").is_file():
-        made_of = ["--trajectories", str(rollouts / "trajectories.jsonl"), "--encoder", str(default_cache() / "minilm")]
+        made_of = ["--trajectories", str(rollouts / "trajectories.jsonl"), "--encoder", str(cache_dir() / "minilm")]
         hiexp("build", *made_of, "--distiller", distiller, "--out", str(hek), "--resume")
     played = ["--questions", str(questions[1]), *common, "--batch-size", str(arguments.batch_size)]
     hiexp("eval", *played, "--hek", str(hek), "--arms", arguments.arms, "--set", AFTER, "--out", str(out / "eval"))

@@ -28,7 +28,7 @@ from benchmarks import _machine
 from benchmarks._results import Claim, Panel, Result, command_line, figure, folder_of, publish, table
 from benchmarks._rollout import Worker, compose, write_script
 from benchmarks.retrieval import write_inputs
-from hiexp_verl.assets import default_cache
+from hiexp_verl.jsonl_write import cache_dir
 from hiexp_verl.encoder import load_encoder
 from hiexp_verl.jsonl import read_corpus
 
@@ -83,7 +83,7 @@ def main() -> None:
 
 def measure(folder: Path, size: Size) -> list[Row]:
     """Play all points with and without HiExp, in an order that alternates; return what each of them took."""
-    cache = default_cache()
+    cache = cache_dir()
     encoder_spec = str(cache / "minilm")
     settings, questions = write_inputs(folder, load_encoder(encoder_spec), encoder_spec, size.entries)
     corpus = settings.search.corpus

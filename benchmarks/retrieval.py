@@ -24,7 +24,7 @@ import numpy as np
 
 from benchmarks import _machine
 from benchmarks._results import Claim, Panel, Result, command_line, figure, folder_of, publish, table
-from hiexp_verl.assets import default_cache
+from hiexp_verl.jsonl_write import cache_dir
 from hiexp_verl.config import HiExpConfig, SearchConfig
 from hiexp_verl.encoder import Encoder, EncoderIdentity, load_encoder
 from hiexp_verl.factbook.sets import write_factbook
@@ -66,7 +66,7 @@ SIZES = {
 def main() -> None:
     """Measure, print, write."""
     parser = command_line(__doc__)
-    parser.add_argument("--encoder", default=str(default_cache() / "minilm"))
+    parser.add_argument("--encoder", default=str(cache_dir() / "minilm"))
     arguments = parser.parse_args()
     machine, size = _machine.facts(), SIZES[arguments.size]
     found = lookups(arguments.encoder, size)
@@ -121,7 +121,7 @@ def one_batch_after_another(encoder: Encoder, asked: Sequence[str], batch: int) 
 
 def write_inputs(folder: Path, encoder: Encoder, encoder_spec: str, count: int) -> tuple[HiExpConfig, list[Question]]:
     """Write factbook questions and corpus, and a HEK of so many entries (a multiple of 20); return settings and new questions."""
-    write_factbook(default_cache() / "factbook", folder / "factbook")
+    write_factbook(cache_dir() / "factbook", folder / "factbook")
     asked = [q for name in ("train", "val") for q in read_questions(folder / "factbook" / f"{name}.jsonl")]
     known, new = asked[:LEARNT_FROM], asked[LEARNT_FROM:]
     titles = queries(count, seed=20_000)

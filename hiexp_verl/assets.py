@@ -21,6 +21,7 @@ from typing import BinaryIO
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.gguf import CONVERSION, SpecialTokens, check_converter, convert_gguf
 from hiexp_verl.hashing import sha256_of
+from hiexp_verl.jsonl_write import cache_dir
 
 logger = logging.getLogger(__name__)
 
@@ -98,11 +99,6 @@ ASSETS: dict[str, Asset] = {
 }
 
 
-def default_cache() -> Path:
-    """Return the cache directory: $HIEXP_CACHE, else ~/.cache/hiexp_verl."""
-    return Path(os.environ.get("HIEXP_CACHE") or Path.home() / ".cache" / "hiexp_verl")
-
-
 def fetch(name: str, cache: Path | None = None) -> Path:
     """Return the asset's directory, downloading, checking and converting it on the first call only.
 
@@ -112,7 +108,7 @@ def fetch(name: str, cache: Path | None = None) -> Path:
         HiExpError: unknown name, failed download, wrong hash, no converter installed, no room on the disk.
     """
     asset = _asset(name)
-    cache = cache or default_cache()
+    cache = cache or cache_dir()
     target = cache / name
     if is_complete(target, asset):
         return target

@@ -4,7 +4,7 @@ import difflib
 import math
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from typing import Any, TypeVar, get_args, get_type_hints
 
 from hiexp_verl.errors import HiExpError
@@ -44,6 +44,18 @@ class StepConfig:
     min_score: float | None = None  # None: what the HEK was calibrated to, since 0.8 means nothing without the encoder
     max_tokens: int = 96
     position: str = "before"  # before | after the documents: a policy that was not trained on E1 takes what it reads last for its task
+
+
+@dataclass(frozen=True)
+class Budgets:
+    """The blocks `hiexp.start` and `hiexp.step`."""
+
+    start: StartConfig = field(default_factory=StartConfig)
+    step: StepConfig = field(default_factory=StepConfig)
+
+    def told(self) -> dict[str, Any]:
+        """Return every setting by its dotted name."""
+        return {f"{place}.{name}": value for place, block in asdict(self).items() for name, value in block.items()}
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from hiexp_verl.assets import default_cache
+from hiexp_verl.jsonl_write import cache_dir
 
 TEMPLATES = Path(__file__).parent / "templates"
 # GPT-2's rule keeps punctuation and the line break after it apart; that of Qwen and Llama 3 makes one token of ">\n".
@@ -60,7 +60,7 @@ REAL = {"smollm2-135m": "llama", "qwen-0.5b": "qwen2"}
 
 def model_dir(name: str) -> Path:
     """Return where the real tokenizer and model of that name are, if they are."""
-    return default_cache() / name
+    return cache_dir() / name
 
 
 def real() -> list[Any]:

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hiexp_verl import assets
-from hiexp_verl.assets import ASSETS, MARKER, Asset, default_cache, fetch, is_complete, tree_digest
+from hiexp_verl.assets import ASSETS, MARKER, Asset, fetch, is_complete, tree_digest
+from hiexp_verl.jsonl_write import cache_dir
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.gguf import SpecialTokens
 
@@ -150,9 +151,9 @@ def test_parts_of_a_gguf_are_joined_in_order_before_the_hash(tmp_path: Path, mon
 
 def test_the_cache_directory_follows_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HIEXP_CACHE", str(tmp_path))
-    assert default_cache() == tmp_path
+    assert cache_dir() == tmp_path
     monkeypatch.setenv("HIEXP_CACHE", "")
-    assert default_cache() == Path.home() / ".cache" / "hiexp_verl"
+    assert cache_dir() == Path.home() / ".cache" / "hiexp_verl"
 
 
 @given(st.binary(max_size=200))
@@ -175,7 +176,7 @@ def test_the_tree_digest_depends_on_paths_and_content(tmp_path: Path) -> None:
 
 @pytest.mark.assets
 def test_the_converted_policy_stops_at_its_end_token() -> None:
-    model_dir = default_cache() / "smollm2-135m"
+    model_dir = cache_dir() / "smollm2-135m"
     if not is_complete(model_dir, ASSETS["smollm2-135m"]):
         pytest.skip("smollm2-135m is not in the cache")
     transformers = pytest.importorskip("transformers")
@@ -201,7 +202,7 @@ def test_the_converted_policy_stops_at_its_end_token() -> None:
     ],
 )
 def test_a_converted_tokenizer_has_all_added_tokens_and_splits_numbers(name: str, text: str, tokens: list[str]) -> None:
-    model_dir = default_cache() / name
+    model_dir = cache_dir() / name
     if not is_complete(model_dir, ASSETS[name]):
         pytest.skip(f"{name} is not in the cache")
     tokenizer = pytest.importorskip("transformers").AutoTokenizer.from_pretrained(model_dir)

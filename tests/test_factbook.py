@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hiexp_verl.assets import ASSETS, default_cache, is_complete
+from hiexp_verl.assets import ASSETS, is_complete
+from hiexp_verl.jsonl_write import cache_dir
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.factbook.countries import Country, clean, country_of, read_countries
 from hiexp_verl.factbook.passages import passages_of, split_text
@@ -198,7 +199,7 @@ def test_another_file_than_hotpot_is_an_error(tmp_path: Path, content: str) -> N
 @pytest.mark.assets
 def test_the_real_sets_need_every_hop_and_share_no_entity(tmp_path: Path) -> None:
     bm25s = pytest.importorskip("bm25s")
-    cache = default_cache()
+    cache = cache_dir()
     if not all(is_complete(cache / name, ASSETS[name]) for name in ("factbook", "hotpot")):
         pytest.skip("factbook and hotpot are not in the cache")
     counts = write_question_sets(cache, tmp_path)

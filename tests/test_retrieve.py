@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 
 from hiexp_verl.encoder import HashEncoder
 from hiexp_verl.errors import HiExpError
-from hiexp_verl.hek import HEK, Header, Retriever, calibrate
+from hiexp_verl.hek import HEK, Header, Retriever
+from hiexp_verl.hek.calibrate import calibrate
 from hiexp_verl.types import Entry, Source
 
 ENCODER = HashEncoder(32)

@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 
 from hiexp_verl import vllm_offline
-from hiexp_verl.assets import default_cache
+from hiexp_verl.jsonl_write import cache_dir
 from hiexp_verl.build.answers import ENTRY_SCHEMA
 from hiexp_verl.child import start_child, stop_child
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.llm import Reply
 from hiexp_verl.vllm_offline import offline_vllm
 
-SMALL = default_cache() / "smollm2-135m"
+SMALL = cache_dir() / "smollm2-135m"
 # Speaks the worker's protocol: replies in the wrong order, numbered over all jobs; dies of a prompt "die".
 FAKE = """
 import json, sys

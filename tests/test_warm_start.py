@@ -7,7 +7,8 @@ from types import ModuleType
 
 import pytest
 
-from hiexp_verl.assets import ASSETS, default_cache, is_complete
+from hiexp_verl.assets import ASSETS, is_complete
+from hiexp_verl.jsonl_write import cache_dir
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.run.protocol import find_search, first_messages
 from hiexp_verl.scoring import extract_answer
@@ -100,7 +101,7 @@ def test_a_wrong_path_is_one_line_and_exit_code_1(monkeypatch, tmp_path, capsys,
 
 @pytest.mark.assets
 def test_the_real_template_leaves_exactly_the_assistant_turns(monkeypatch):
-    model_dir = default_cache() / "smollm2-135m"
+    model_dir = cache_dir() / "smollm2-135m"
     if not is_complete(model_dir, ASSETS["smollm2-135m"]):
         pytest.skip("smollm2-135m is not in the cache")
     tokenizer = pytest.importorskip("transformers").AutoTokenizer.from_pretrained(model_dir)

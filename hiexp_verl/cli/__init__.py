@@ -8,7 +8,6 @@ import sys
 
 from hiexp_verl import __version__
 from hiexp_verl.cli import (
-    assets,
     audit,
     build,
     calibrate,
@@ -32,7 +31,6 @@ from hiexp_verl.errors import HiExpError
 # In the order of use.
 VERBS = (
     doctor.add_doctor,
-    assets.add_assets,
     rollout.add_rollout,
     evaluate.add_eval,
     report.add_report,

@@ -1,11 +1,6 @@
 """The README.md of a version: what a person sees who opens the folder."""
 
-from typing import TYPE_CHECKING
-
 from hiexp_verl.types import LEVELS
-
-if TYPE_CHECKING:
-    from hiexp_verl.hek.store import HEK
 
 _MEANING = {"e1": "cases: one decision or pitfall", "e2": "patterns: a kind of task", "e3": "strategies: a rule for all"}
 _EXAMPLES = 3

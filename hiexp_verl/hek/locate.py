@@ -6,7 +6,7 @@ versions (`ENCODER`), outside what is hashed.
 
 from pathlib import Path
 
-from hiexp_verl.assets import default_cache
+from hiexp_verl.jsonl_write import cache_dir
 from hiexp_verl.encoder import Encoder, load_encoder
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.hek.lock import locked
@@ -33,7 +33,7 @@ def find_encoder(hek: HEK, path: Path, spec: str | None = None) -> str:
             if Path(remembered).is_dir() or not remembered.startswith("/"):
                 return remembered
     name = hek.header.encoder.name
-    cached = default_cache() / name
+    cached = cache_dir() / name
     return str(cached) if cached.is_dir() else name
 
 

@@ -27,7 +27,8 @@ import numpy as np
 
 from hiexp_verl.encoder import EncoderIdentity, Vectors
 from hiexp_verl.errors import HiExpError
-from hiexp_verl.hek import card, check
+from hiexp_verl.hek import check
+from hiexp_verl.hek.card import card
 from hiexp_verl.hek.header import Header, header_text, read_header
 from hiexp_verl.hek.lock import locked
 from hiexp_verl.jsonl import UNCHANGED, atomic_writer, read_jsonl, writing
@@ -208,7 +209,7 @@ def _write_version(hek: HEK, folder: Path) -> None:
     _write_synced(folder / "header.json", header_text(hek.header).encode())
     _write_synced(folder / "entries.jsonl", _lines(hek.entries).encode())
     _write_synced(folder / "sources.jsonl", _lines(hek.sources).encode())
-    _write_synced(folder / "README.md", card.card(hek).encode())
+    _write_synced(folder / "README.md", card(hek).encode())
     vectors = io.BytesIO()  # numpy's own writing to a file does not say that the disk is full
     np.save(vectors, np.ascontiguousarray(hek.vectors_E_D, dtype="<f4"), allow_pickle=False)
     # A copy: an exported buffer in the traceback of a full disk crashes the garbage collector of some Pythons (3.12.1).

@@ -8,23 +8,11 @@ from typing import Any
 
 import yaml
 
-from hiexp_verl.config import HiExpConfig, StartConfig, StepConfig, parse_block, with_unnamed
+from hiexp_verl.config import Budgets, HiExpConfig, parse_block, with_unnamed
 from hiexp_verl.errors import HiExpError, first_line
 from hiexp_verl.run.policy import identity_in
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Budgets:
-    """The blocks `hiexp.start` and `hiexp.step`."""
-
-    start: StartConfig = field(default_factory=StartConfig)
-    step: StepConfig = field(default_factory=StepConfig)
-
-    def told(self) -> dict[str, Any]:
-        """Return every setting by its dotted name."""
-        return {f"{place}.{name}": value for place, block in asdict(self).items() for name, value in block.items()}
 
 
 _PLACES = tuple(each.name for each in fields(Budgets))

@@ -12,8 +12,8 @@ from hiexp_verl.search.server import serve
 __all__ = ["Ranking", "SearchEngine", "SearchFailed", "open_engine", "serve"]
 
 
-def open_engine(settings: SearchConfig, encoder: Encoder | None = None, cache_dir: Path | None = None) -> SearchEngine:
-    """Open the search engine that the settings name; the encoder is for `dense` only, `cache_dir` for its vectors.
+def open_engine(settings: SearchConfig, encoder: Encoder | None = None, cache: Path | None = None) -> SearchEngine:
+    """Open the search engine that the settings name; the encoder is for `dense` only, `cache` for its vectors.
 
     Raises:
         HiExpError: a corpus, an address or an encoder is missing or malformed. An HTTP server is not asked here: see
@@ -32,7 +32,7 @@ def open_engine(settings: SearchConfig, encoder: Encoder | None = None, cache_di
 
         if encoder is None:
             raise HiExpError("dense search needs an encoder; set hiexp.search.encoder to a directory or a name")
-        return DenseSearch(read_corpus(Path(settings.corpus)), encoder, cache_dir)
+        return DenseSearch(read_corpus(Path(settings.corpus)), encoder, cache)
     if settings.engine == "bm25":
         from hiexp_verl.search.bm25 import BM25Search
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from hiexp_verl.encoder import Encoder, Vectors
 from hiexp_verl.errors import HiExpError
+from hiexp_verl.jsonl_write import cache_dir
 from hiexp_verl.search.base import Ranking, best_rows
 from hiexp_verl.types import Passage
 
@@ -27,13 +28,13 @@ class DenseSearch:
         HiExpError: the corpus is empty.
     """
 
-    def __init__(self, passages: Sequence[Passage], encoder: Encoder, cache_dir: Path | None = None) -> None:
+    def __init__(self, passages: Sequence[Passage], encoder: Encoder, cache: Path | None = None) -> None:
         if not passages:
             raise HiExpError("the corpus is empty; dense search needs at least one passage")
         self._passages = list(passages)
         self._encoder = encoder
         self._lock = Lock()  # encoders are not promised to be thread-safe
-        self.cache_file = (cache_dir or default_cache_dir()) / f"{_key(self._passages, encoder)}.npy"
+        self.cache_file = (cache or cache_dir() / "dense") / f"{_key(self._passages, encoder)}.npy"
         self._vectors_P_D = self._load() if self.cache_file.is_file() else self._encode()
 
     def search(self, queries: Sequence[str], top_k: int) -> list[Ranking]:
@@ -64,11 +65,6 @@ class DenseSearch:
         vectors_P_D = np.concatenate([self._encoder.encode_passages(texts[i : i + _CHUNK]) for i in starts])
         _save(self.cache_file, vectors_P_D)
         return vectors_P_D
-
-
-def default_cache_dir() -> Path:
-    """Return where vectors are kept: $HIEXP_CACHE, else ~/.cache/hiexp_verl; in it the folder `dense`."""
-    return Path(os.environ.get("HIEXP_CACHE") or Path.home() / ".cache" / "hiexp_verl") / "dense"
 
 
 def _key(passages: Sequence[Passage], encoder: Encoder) -> str:
