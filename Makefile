@@ -25,10 +25,10 @@ $(VENV)/.installed: requirements-cpu.txt pyproject.toml
 	touch $@
 
 assets: install  ## models, encoder and questions, fetched once into HIEXP_CACHE
-	$(BIN)/hiexp assets smollm2-135m minilm factbook hotpot
+	$(BIN)/python -m recipes.demo_data smollm2-135m minilm factbook hotpot
 
 demo: install  ## the whole loop on this machine: warm start, rollouts, HEK, GRPO, GSPO, report
-	$(BIN)/python recipes/cpu_demo/run.py --distiller $(DISTILLER)
+	$(BIN)/python -m recipes.cpu_demo.run --distiller $(DISTILLER)
 
 bench: install assets  ## what it costs, beside what one would use instead: 15 minutes on 2 cores, benchmarks/results
 	$(BIN)/python -m benchmarks

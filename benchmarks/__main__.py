@@ -15,8 +15,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from benchmarks._results import RESULTS, command_line, folder_of, summary
-from hiexp_verl.child import start_child, stop_child
-from hiexp_verl.jsonl import atomic_writer
+from hiexp_verl.io.files import atomic_writer
+from hiexp_verl.models.vllm_process import start_child, stop_child
 
 ROOT = Path(__file__).parents[1]
 NAMES = ("retrieval", "clustering", "memory", "distil_throughput", "overhead")

@@ -9,8 +9,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from hiexp_verl.jsonl import atomic_writer
-from hiexp_verl.packages import software
+from hiexp_verl.io.files import atomic_writer
+from hiexp_verl.io.software import software
 
 # What is changed but for what the benchmarks themselves write.
 _NOT_WRITTEN_BY_US = ("--untracked-files=no", "--", ":(top)", ":(top,exclude)benchmarks/results", ":(top,exclude)README.md")

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from benchmarks import _machine
-from hiexp_verl.jsonl import atomic_writer
+from hiexp_verl.io.files import atomic_writer
 
 RESULTS = Path(__file__).parent / "results"
 SIZES = ("smoke", "bench", "long")  # does it run at all; minutes on two cores; for the record

@@ -16,7 +16,7 @@ from verl.workers.rollout.replica import TokenOutput
 from benchmarks.retrieval import queries
 from hiexp_verl.plugin.agent_loop import HiExpAgentLoop, settings_of
 from hiexp_verl.plugin.retrieval import retrieval_for
-from hiexp_verl.run.protocol import first_messages, write_answer, write_call
+from hiexp_verl.protocol import first_messages, write_answer, write_call
 from hiexp_verl.types import Question
 
 GROUP, SEARCHES = 4, 3

@@ -71,8 +71,7 @@ def measure(who: str, rows: int, out: Path) -> None:
 
 
 def ours(vectors_N_D: np.ndarray) -> np.ndarray:
-    from hiexp_verl.build.cluster import height_for
-    from hiexp_verl.build.ward import ward_tree
+    from hiexp_verl.distil.cluster import height_for, ward_tree
 
     tree = ward_tree(vectors_N_D)
     return tree.cut(height_for(tree, PER_CLOUD))

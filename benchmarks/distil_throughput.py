@@ -31,17 +31,17 @@ import psutil
 
 from benchmarks import _machine
 from benchmarks._results import Claim, Panel, Result, command_line, figure, folder_of, publish, table
-from hiexp_verl.jsonl_write import cache_dir
-from hiexp_verl.build.answers import ENTRY_SCHEMA, ModelAnswers, Sampling
-from hiexp_verl.build.contrast import Contrast, contrasts
-from hiexp_verl.build.diagnose import diagnose
-from hiexp_verl.build.distill import concurrency_for
-from hiexp_verl.build.importers import read_r1_searcher
-from hiexp_verl.build.prompts import reflection_prompt
-from hiexp_verl.llm import ChatClient, open_model
+from hiexp_verl.distil.contrast import Contrast, contrasts
+from hiexp_verl.distil.diagnose import diagnose
+from hiexp_verl.distil.distillers import concurrency_for
+from hiexp_verl.distil.prompts import reflection_prompt
+from hiexp_verl.distil.replies import ENTRY_SCHEMA, ModelAnswers, Sampling
+from hiexp_verl.importers import read_r1_searcher
+from hiexp_verl.io.files import cache_dir
+from hiexp_verl.models.chat import ChatClient, open_model
+from hiexp_verl.models.vllm_offline import offline_vllm
+from hiexp_verl.models.vllm_process import engine_arguments, engine_process, tail
 from hiexp_verl.types import Message
-from hiexp_verl.vllm_engine import engine_arguments, engine_process, tail
-from hiexp_verl.vllm_offline import offline_vllm
 
 ROOT = Path(__file__).resolve().parents[1]
 YARDSTICK, LOCAL = "offline", "vllm-local"

@@ -1,6 +1,6 @@
 """Does experience help a policy that is not trained on it? Real questions, a HEK of its own rollouts, controls.
 
-    hiexp assets qwen-1.5b minilm
+    python -m recipes.demo_data qwen-1.5b minilm
     python -m benchmarks.effect --data DIR --set hotpotqa --model qwen-1.5b --out outputs/effect
 
 Rolls the policy out on questions 1 to 150 of the set, builds a HEK from these rollouts (distilled by the policy itself, or
@@ -19,11 +19,10 @@ from typing import Any
 
 from benchmarks import _machine
 from benchmarks._results import RESULTS, same_settings
-from hiexp_verl.jsonl_write import cache_dir
-from hiexp_verl.jsonl import atomic_writer, read_jsonl, write_jsonl
-from hiexp_verl.run.eval_markdown import as_markdown
-from hiexp_verl.run.eval_table import BASE, pairs_of, table_of
-from hiexp_verl.run.evaluate import ROWS, TABLE_JSON
+from hiexp_verl.evaluate.evaluate import ROWS, TABLE_JSON
+from hiexp_verl.evaluate.tables import BASE, as_markdown, pairs_of, table_of
+from hiexp_verl.io.datasets import read_jsonl
+from hiexp_verl.io.files import atomic_writer, cache_dir, write_jsonl
 
 INSTRUCTIONS = Path(__file__).with_name("effect_instructions.txt")  # a model that was not trained to search needs an example
 ARMS = "base,hek,random,shuffled,hek-step,hek-start"

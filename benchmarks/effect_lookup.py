@@ -19,11 +19,12 @@ from pathlib import Path
 from benchmarks import _machine
 from benchmarks._results import RESULTS, table
 from hiexp_verl.config import StartConfig, StepConfig
-from hiexp_verl.hek.locate import open_encoder
+from hiexp_verl.guide.lookup import ExperienceRequest, Lookup
+from hiexp_verl.hek.opening import open_encoder
 from hiexp_verl.hek.retrieve import Retriever
 from hiexp_verl.hek.store import HEK
-from hiexp_verl.jsonl import atomic_writer, read_questions
-from hiexp_verl.run.lookup import ExperienceRequest, Lookup
+from hiexp_verl.io.datasets import read_questions
+from hiexp_verl.io.files import atomic_writer
 from hiexp_verl.types import Hit, Question
 
 TOP = (1, 3, 5)

@@ -30,22 +30,21 @@ import numpy as np
 
 from benchmarks import _machine, effect
 from benchmarks._results import RESULTS, same_settings, table
-from hiexp_verl.assets import fetch
 from hiexp_verl.config import CHOICES, StepConfig
-from hiexp_verl.factbook.sets import write_factbook
+from hiexp_verl.evaluate.evaluate import TABLE_JSON
+from hiexp_verl.evaluate.tables import ALL, BASE, gap_as_text, table_of
 from hiexp_verl.hek.store import HEK
-from hiexp_verl.jsonl import atomic_writer, read_jsonl, read_questions, write_jsonl
+from hiexp_verl.io.datasets import read_jsonl, read_questions
+from hiexp_verl.io.files import atomic_writer, write_jsonl
 from hiexp_verl.report.charts import mean_and_band
-from hiexp_verl.run.eval_markdown import gap_as_text
-from hiexp_verl.run.eval_table import ALL, BASE, table_of
-from hiexp_verl.run.evaluate import TABLE_JSON
-from hiexp_verl.run.policy import identify
+from hiexp_verl.rollout.policy import identify
 from hiexp_verl.types import Question
+from recipes.demo_data.assets import fetch
+from recipes.demo_data.factbook.sets import write_factbook
 
 RECIPE = Path(__file__).parents[1] / "recipes" / "cpu_demo"
-sys.path.insert(0, str(RECIPE))  # the training is that of the demo
 
-from training import REWARD, run_overrides, train  # noqa: E402
+from recipes.cpu_demo.training import REWARD, run_overrides, train  # noqa: E402
 
 _GOALS = ("capital", "highest point", "currency", "independence")
 KNOWN = {f"{key} > {goal}" for key in ("capital", "highest point", "capital > only neighbour") for goal in _GOALS} - {  # of the warm start
@@ -142,7 +141,7 @@ def warm_start(folder: Path, data: Path, transcripts: int, position: str) -> Pat
     """Fine-tune the model on transcripts of the known families; return the policy."""
     policy = folder / "model"
     if not policy.is_dir():
-        run(str(RECIPE / "warm_start.py"), "--model", str(fetch("smollm2-135m")), "--questions", str(data / "warm.jsonl"),
+        run("-m", "recipes.cpu_demo.warm_start", "--model", str(fetch("smollm2-135m")), "--questions", str(data / "warm.jsonl"),
             "--corpus", str(data / "corpus.jsonl"), "--limit", str(transcripts), "--max-words", "32", "--position", position,
             "--out", str(policy))  # fmt: skip
     return policy

@@ -23,8 +23,8 @@ from typing import Any
 
 from benchmarks._machine import as_lines, facts
 from benchmarks._results import RESULTS
-from hiexp_verl.run.policy import MARKER
-from hiexp_verl.train import trainer_command
+from hiexp_verl.plugin.launch import trainer_command
+from hiexp_verl.rollout.policy import MARKER
 
 RECIPE = Path(__file__).parents[1] / "recipes" / "cpu_demo"
 MARK = "HIEXP_KILL_RESUME"  # in the environment of every process of a run, however it was started

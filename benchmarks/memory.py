@@ -22,7 +22,7 @@ import numpy as np
 
 from benchmarks import _machine
 from benchmarks._results import Claim, Panel, Result, command_line, figure, folder_of, publish, table
-from hiexp_verl.encoder import EncoderIdentity
+from hiexp_verl.models.encoder import EncoderIdentity
 
 OURS, THEIRS, BUILD = "HEK", "JSON lines and scikit-learn", "build"
 DIMENSIONS, QUERIES, TOP_K = 384, 64, 5
@@ -136,9 +136,9 @@ def answer_from_lines(folder: str) -> int:
 
 
 def build_from_rules(questions: str) -> dict[str, int]:
-    from hiexp_verl.build.pipeline import build
-    from hiexp_verl.build.rules import RulesDistiller
-    from hiexp_verl.encoder import HashEncoder
+    from hiexp_verl.distil.pipeline import build
+    from hiexp_verl.distil.rules import RulesDistiller
+    from hiexp_verl.models.encoder import HashEncoder
 
     return build(trajectories(int(questions)), RulesDistiller(), HashEncoder(DIMENSIONS)).hek.levels
 

@@ -28,9 +28,9 @@ from benchmarks import _machine
 from benchmarks._results import Claim, Panel, Result, command_line, figure, folder_of, publish, table
 from benchmarks._rollout import Worker, compose, write_script
 from benchmarks.retrieval import write_inputs
-from hiexp_verl.jsonl_write import cache_dir
-from hiexp_verl.encoder import load_encoder
-from hiexp_verl.jsonl import read_corpus
+from hiexp_verl.io.datasets import read_corpus
+from hiexp_verl.io.files import cache_dir
+from hiexp_verl.models.encoder import load_encoder
 
 WAYS = ("without", "with", "again")
 CONFIG_OF = {"without": "without", "with": "with", "again": "with"}

@@ -24,16 +24,16 @@ import numpy as np
 
 from benchmarks import _machine
 from benchmarks._results import Claim, Panel, Result, command_line, figure, folder_of, publish, table
-from hiexp_verl.jsonl_write import cache_dir
 from hiexp_verl.config import HiExpConfig, SearchConfig
-from hiexp_verl.encoder import Encoder, EncoderIdentity, load_encoder
-from hiexp_verl.factbook.sets import write_factbook
+from hiexp_verl.guide.guide import Place
+from hiexp_verl.guide.lookup import ExperienceRequest
 from hiexp_verl.hek import HEK, Header, Retriever
-from hiexp_verl.jsonl import read_questions
+from hiexp_verl.io.datasets import read_questions
+from hiexp_verl.io.files import cache_dir
+from hiexp_verl.models.encoder import Encoder, EncoderIdentity, load_encoder
 from hiexp_verl.plugin.retrieval import LocalRetrieval
-from hiexp_verl.run.guide import Place
-from hiexp_verl.run.lookup import ExperienceRequest
 from hiexp_verl.types import Entry, Question, Source
+from recipes.demo_data.factbook.sets import write_factbook
 
 BATCH, TOP_K, DIMENSIONS = 64, 5, 384
 LEARNT_FROM, WARM_UP, LOOKUPS = 300, 400, 16  # questions of the HEK, those that meet all of them first; look-ups of a question

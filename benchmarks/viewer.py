@@ -20,9 +20,9 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from hiexp_verl.encoder import HashEncoder
 from hiexp_verl.hek import HEK, Header
-from hiexp_verl.hek.viewer import write_viewer
+from hiexp_verl.models.encoder import HashEncoder
+from hiexp_verl.report.viewer import write_viewer
 from hiexp_verl.types import Entry, Evidence, Level, Source
 from tests.browser import CHROMIUM, Browser, browser
 

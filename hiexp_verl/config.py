@@ -126,7 +126,7 @@ class HiExpConfig:
     hek: str | None = None  # directory of a HEK, or of one version in it
     hek_hash: str | None = None  # the content hash that it must have; None: that which it has when the run starts
     encoder: str | None = None  # directory or name; None: the one named in the HEK
-    control: str = "full"  # what is shown instead, to see what an effect rests on (hiexp_verl.run.control)
+    control: str = "full"  # what is shown instead, to see what an effect rests on (hiexp_verl.guide.arms)
     leave_one_out: bool = True  # a question never sees experience distilled from itself alone
     # None: verl's own limit, which is the whole response budget; with enabled=false it is always that, as in verl's tool agent.
     max_tokens_per_turn: int | None = None

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from hiexp_verl.jsonl_write import cache_dir
+from hiexp_verl.io.files import cache_dir
 
 TEMPLATES = Path(__file__).parent / "templates"
 # GPT-2's rule keeps punctuation and the line break after it apart; that of Qwen and Llama 3 makes one token of ">\n".

@@ -17,7 +17,7 @@ SMALL = ["--warm-start", "64", "--train", "8", "--k", "4", "--val", "6", "--step
 @pytest.fixture(scope="session")
 def demo(tmp_path_factory):
     out = tmp_path_factory.mktemp("demo") / "out"
-    command = [sys.executable, str(RECIPE / "run.py"), "--out", str(out), *SMALL]
+    command = [sys.executable, "-m", "recipes.cpu_demo.run", "--out", str(out), *SMALL]
     result = subprocess.run(command, capture_output=True, text=True)
     logs = "".join(path.read_text(errors="replace")[-3000:] for path in out.glob("*/log.txt"))
     assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-3000:] + logs

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
-from hiexp_verl.encoder import Encoder
 from hiexp_verl.hek import HEK, Header
+from hiexp_verl.models.encoder import Encoder
 from hiexp_verl.types import Entry, Hit, Level, Passage, Question, Trajectory
 
 

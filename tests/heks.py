@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
-from hiexp_verl.encoder import HashEncoder
 from hiexp_verl.hek import HEK, Header
+from hiexp_verl.models.encoder import HashEncoder
 from hiexp_verl.types import Entry, Evidence, Level, Source
 
 ENCODER = HashEncoder(128)

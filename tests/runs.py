@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from hiexp_verl.jsonl import write_jsonl
+from hiexp_verl.io.files import write_jsonl
 from hiexp_verl.types import Trajectory
 from tests.factories import trajectory
 

@@ -6,13 +6,13 @@ pytestmark = pytest.mark.verl
 torch = pytest.importorskip("torch")
 pytest.importorskip("verl")
 
-import numpy as np  # noqa: E402
-from hypothesis import example, given, settings  # noqa: E402
-from hypothesis import strategies as st  # noqa: E402
-from omegaconf import OmegaConf  # noqa: E402
-from verl.trainer.ppo.core_algos import ADV_ESTIMATOR_REGISTRY, compute_grpo_outcome_advantage  # noqa: E402
+import numpy as np
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from omegaconf import OmegaConf
+from verl.trainer.ppo.core_algos import ADV_ESTIMATOR_REGISTRY, compute_grpo_outcome_advantage
 
-from hiexp_verl.plugin.advantage import Arms, baseline_within, compute_hiexp_grpo_advantage, within_arm_advantages  # noqa: E402
+from hiexp_verl.plugin.advantage import Arms, baseline_within, compute_hiexp_grpo_advantage, within_arm_advantages
 
 
 def test_it_is_registered_with_verl():

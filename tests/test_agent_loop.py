@@ -9,21 +9,21 @@ import pytest
 pytestmark = pytest.mark.verl
 pytest.importorskip("verl")
 
-from verl.experimental.agent_loop.tool_agent_loop import ToolAgentLoop  # noqa: E402
+from verl.experimental.agent_loop.tool_agent_loop import ToolAgentLoop
 
-from hiexp_verl.build.importers.outcome import question_id_of  # noqa: E402
-from hiexp_verl.errors import HiExpError  # noqa: E402
-from hiexp_verl.jsonl import read_corpus  # noqa: E402
-from hiexp_verl.llm import Reply  # noqa: E402
-from hiexp_verl.plugin import agent_loop as agent_loop_module  # noqa: E402
-from hiexp_verl.plugin.agent_loop import HiExpAgentLoop  # noqa: E402
-from hiexp_verl.plugin.reward import compute_score  # noqa: E402
-from hiexp_verl.plugin.tools import SearchTool  # noqa: E402
-from hiexp_verl.run.episode import EpisodeSettings, episode  # noqa: E402
-from hiexp_verl.search.bm25 import BM25Search  # noqa: E402
-from hiexp_verl.types import TRAJECTORY_KEY, Question  # noqa: E402
-from tests.chat_families import tokenizer_of  # noqa: E402
-from tests.verl_fixtures import SYSTEM, RecitingServer, agent_loop, compose, play, tiny_tokenizer, write_corpus, write_hek  # noqa: E402
+from hiexp_verl.errors import HiExpError
+from hiexp_verl.importers.outcome import question_id_of
+from hiexp_verl.io.datasets import read_corpus
+from hiexp_verl.models.chat import Reply
+from hiexp_verl.plugin import agent_loop as agent_loop_module
+from hiexp_verl.plugin.agent_loop import HiExpAgentLoop
+from hiexp_verl.plugin.reward import compute_score
+from hiexp_verl.plugin.search_tool import SearchTool
+from hiexp_verl.rollout.episode import EpisodeSettings, episode
+from hiexp_verl.search.bm25 import BM25Search
+from hiexp_verl.types import TRAJECTORY_KEY, Question
+from tests.chat_families import tokenizer_of
+from tests.verl_fixtures import SYSTEM, RecitingServer, agent_loop, compose, play, tiny_tokenizer, write_corpus, write_hek
 
 TURNS = {
     "search_tags": [
@@ -82,7 +82,10 @@ def test_disabled_is_verls_own_tool_agent_token_for_token(paths, tokenizer, dial
         json.dumps(
             {
                 "tools": [
-                    {"class_name": "hiexp_verl.plugin.tools.SearchTool", "config": {"type": "native", "format": dialect, "search": search}}
+                    {
+                        "class_name": "hiexp_verl.plugin.search_tool.SearchTool",
+                        "config": {"type": "native", "format": dialect, "search": search},
+                    }
                 ]
             }
         )

@@ -7,8 +7,7 @@ import pytest
 
 from hiexp_verl.config import AlarmsConfig
 from hiexp_verl.errors import HiExpError
-from hiexp_verl.plugin.alarms import Alarms
-from hiexp_verl.plugin.history import CAP, ENTROPY, GRADIENT, LENGTH, REPEATS, REWARD, SEARCHES, History
+from hiexp_verl.plugin.monitor import CAP, ENTROPY, GRADIENT, LENGTH, REPEATS, REWARD, SEARCHES, Alarms, History
 
 HEALTHY = {REWARD: 0.6, LENGTH: 300.0, ENTROPY: 1.0, GRADIENT: 0.5, SEARCHES: 2.0, CAP: 0.2, REPEATS: 0.1}
 

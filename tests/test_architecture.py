@@ -7,49 +7,31 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).parents[1] / "hiexp_verl"
 HEAVY = {"verl", "ray", "torch", "vllm", "hydra", "omegaconf"}
+# A module imports only from its left. Recipes and benchmarks stand above.
 LAYERS = [
-    {
-        "errors",
-        "child",
-        "types",
-        "text",
-        "hashing",
-        "packages",
-        "batching",
-        "rows",
-        "fields",
-        "jsonl",
-        "questions",
-        "transcript",
-        "config",
-        "scoring",
-        "queries",
-        "words",
-    },
-    {
-        "encoder",
-        "llm",
-        "policy_tokenizer",
-        "vllm_engine",
-        "vllm_server",
-        "vllm_offline",
-        "vllm_worker",
-        "train",
-        "search",
-        "gguf",
-        "assets",
-        "factbook",
-        "hotpot",
-    },
-    {"hek"},
-    {"build"},
-    {"run"},
-    {"report"},
-    {"plugin"},
-    {"doctor", "cli"},
+    "errors",
+    "types",
+    "config",
+    "scoring",
+    "text",
+    "io",
+    "models",
+    "search",
+    "masking",
+    "protocol",
+    "hek",
+    "importers",
+    "distil",
+    "guide",
+    "rollout",
+    "evaluate",
+    "plugin",
+    "report",
+    "cli",
 ]
+WITHOUT_THE_BUILDER = {"guide", "rollout", "evaluate", "plugin"}  # training never loads it
 # Where torch or vLLM is the matter itself, and is imported inside functions.
-LAZY = {"doctor.py", "gguf.py", "assets.py", "vllm_worker.py", "on_ray.py"}
+LAZY = {"doctor.py", "vllm_worker.py", "ray.py"}
 
 
 def layer(path: Path) -> str:
@@ -74,15 +56,29 @@ def test_only_the_plugin_knows_verl():
         assert not heavy or layer(path) == "plugin", f"{path} imports {sorted(heavy)}; move that code to plugin/"
 
 
-def test_imports_point_down_the_layers():
-    rank = {name: i for i, names in enumerate(LAYERS) for name in names}
+def ours(path: Path) -> list[str]:
+    """Return the layers that a file imports from."""
+    return [m.split(".")[1] for m in imports(path, top_level_only=False) if m.startswith("hiexp_verl.")]
+
+
+def test_a_module_imports_only_from_the_layers_to_its_left():
     for path in PACKAGE.rglob("*.py"):
         if layer(path) == "__init__":
             continue
-        for module in imports(path, top_level_only=False):
-            if module.startswith("hiexp_verl."):
-                target = module.split(".")[1]
-                assert rank[target] <= rank[layer(path)], f"{path} imports upwards: {module}"
+        for target in ours(path):
+            assert LAYERS.index(target) <= LAYERS.index(layer(path)), f"{path} imports {target}, which stands to its right"
+
+
+def test_guide_rollout_evaluate_and_plugin_do_not_import_the_builder():
+    for path in PACKAGE.rglob("*.py"):
+        if layer(path) in WITHOUT_THE_BUILDER:
+            assert "distil" not in ours(path), f"{path} imports the builder"
+
+
+def test_the_library_does_not_import_recipes_or_benchmarks():
+    for path in PACKAGE.rglob("*.py"):
+        above = {m.split(".")[0] for m in imports(path, top_level_only=False)} & {"recipes", "benchmarks", "tests"}
+        assert not above, f"{path} imports {sorted(above)}"
 
 
 def test_importing_the_package_imports_neither_verl_nor_torch():

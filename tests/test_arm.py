@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from hiexp_verl.config import GroupConfig, parse_config
 from hiexp_verl.errors import HiExpError
-from hiexp_verl.run.arm import arm_of, guided
+from hiexp_verl.guide.arms import arm_of, guided
 
 
 def arms(n, **group):

@@ -7,9 +7,9 @@ import pytest
 
 from hiexp_verl.cli import build_parser
 from hiexp_verl.errors import HiExpError
-from hiexp_verl.hashing import fingerprint
-from hiexp_verl.run.as_trained import USUAL, play_as_trained
-from hiexp_verl.run.policy import STATE
+from hiexp_verl.io.files import fingerprint
+from hiexp_verl.rollout.as_trained import USUAL, play_as_trained
+from hiexp_verl.rollout.policy import STATE
 from tests.heks import tree
 
 TURNS = "actor_rollout_ref.rollout.multi_turn"

@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hiexp_verl import assets
-from hiexp_verl.assets import ASSETS, MARKER, Asset, fetch, is_complete, tree_digest
-from hiexp_verl.jsonl_write import cache_dir
 from hiexp_verl.errors import HiExpError
-from hiexp_verl.gguf import SpecialTokens
+from hiexp_verl.io.files import cache_dir
+from recipes.demo_data import assets
+from recipes.demo_data.assets import ASSETS, MARKER, Asset, fetch, is_complete, tree_digest
+from recipes.demo_data.gguf import SpecialTokens
 
 FILES = {"pkg/data/a.json": b"{}", "pkg/data/deep/b.json": b"[1]", "pkg/__init__.py": b"raise SystemExit('imported')"}
 # sha256 of "<sha256 of {}>  a.json\n<sha256 of [1]>  deep/b.json\n"

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from hiexp_verl.build.audit import audit
 from hiexp_verl.cli import main
-from hiexp_verl.encoder import HashEncoder
 from hiexp_verl.errors import HiExpError
-from hiexp_verl.jsonl import write_jsonl
+from hiexp_verl.hek.audit import audit
+from hiexp_verl.io.files import write_jsonl
+from hiexp_verl.models.encoder import HashEncoder
 from hiexp_verl.types import Question
 from tests.heks import ENCODER, e, hek, source
 

@@ -11,15 +11,14 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from hiexp_verl.build.answers import CachedAnswers
-from hiexp_verl.build.distill import PromptedDistiller, parse_draft
-from hiexp_verl.build.pipeline import build
-from hiexp_verl.build.usage import Usage
-from hiexp_verl.encoder import HashEncoder
+from hiexp_verl.distil.distillers import PromptedDistiller, parse_draft
+from hiexp_verl.distil.pipeline import build
+from hiexp_verl.distil.replies import CachedAnswers, Usage
 from hiexp_verl.errors import HiExpError
+from hiexp_verl.evaluate.spent import timed
 from hiexp_verl.hek import HEK
-from hiexp_verl.jsonl import append_line, write_jsonl, writing
-from hiexp_verl.run.spent import timed
+from hiexp_verl.io.files import append_line, write_jsonl, writing
+from hiexp_verl.models.encoder import HashEncoder
 from hiexp_verl.text import sanitise
 from hiexp_verl.types import MAX_DESCRIPTION_CHARS, MAX_TITLE_CHARS
 from tests.test_distill import GOOD, Scripted

@@ -6,7 +6,7 @@ import sys
 import threading
 import time
 
-from hiexp_verl.batching import MAX_BATCH, Batcher, MicroBatcher
+from hiexp_verl.models.batching import MAX_BATCH, Batcher, MicroBatcher
 
 
 def test_concurrent_calls_share_batches_and_get_their_own_answers():
@@ -79,7 +79,7 @@ def test_a_batch_that_hangs_fails_in_time_and_the_next_one_is_answered():
 def test_a_thread_that_hangs_does_not_keep_the_process_from_ending():
     code = (
         "import asyncio, time\n"
-        "from hiexp_verl.batching import MicroBatcher\n"
+        "from hiexp_verl.models.batching import MicroBatcher\n"
         "async def ask():\n"
         "    await asyncio.gather(MicroBatcher(lambda items: time.sleep(60), timeout=0.1)(1), return_exceptions=True)\n"
         "asyncio.run(ask())\n"

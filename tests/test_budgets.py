@@ -5,9 +5,9 @@ import logging
 
 import pytest
 
-from hiexp_verl.config import StartConfig, StepConfig
+from hiexp_verl.config import Budgets, StartConfig, StepConfig
 from hiexp_verl.errors import HiExpError
-from hiexp_verl.run.budgets import Budgets, read_budgets
+from hiexp_verl.rollout.as_trained import read_budgets
 
 
 def test_budgets_are_set_by_their_names_in_training():

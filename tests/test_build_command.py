@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from hiexp_verl.build.command import config_of
 from hiexp_verl.cli import build_parser, main
+from hiexp_verl.cli.build import config_of
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.hek import HEK
-from hiexp_verl.jsonl import write_jsonl
+from hiexp_verl.io.files import write_jsonl
 from tests.episodes import episode, two_hops
 from tests.test_pipeline import trajectories
 

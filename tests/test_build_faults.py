@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hiexp_verl.cli import main
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.hek import HEK
-from hiexp_verl.jsonl import read_trajectories
+from hiexp_verl.io.datasets import read_trajectories
 from hiexp_verl.types import to_json
 from tests.test_pipeline import trajectories
 

@@ -8,14 +8,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from hiexp_verl.build.calibration import CRITERIA, calibrate_height, plot, table
-from hiexp_verl.build.cluster import height_of_cosine, linkage_tree, ward_clusters
-from hiexp_verl.build.recalibrate import recalibrate
-from hiexp_verl.build.support import of_other_kind, spread_order, supporters
 from hiexp_verl.cli import main
-from hiexp_verl.encoder import HashEncoder
+from hiexp_verl.distil.cluster import height_of_cosine, linkage_tree, ward_clusters
+from hiexp_verl.distil.heights import CRITERIA, calibrate_height, plot, recalibrate, table
+from hiexp_verl.distil.summarise import of_other_kind, spread_order, supporters
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.hek import HEK, Header
+from hiexp_verl.models.encoder import HashEncoder
 from hiexp_verl.types import Source
 from tests.factories import entry
 

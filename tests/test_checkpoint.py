@@ -8,15 +8,15 @@ import pytest
 pytestmark = pytest.mark.verl
 pytest.importorskip("omegaconf")
 
-from omegaconf import OmegaConf  # noqa: E402
+from omegaconf import OmegaConf
 
-from hiexp_verl.config import parse_config  # noqa: E402
-from hiexp_verl.encoder import HashEncoder  # noqa: E402
-from hiexp_verl.errors import HiExpError  # noqa: E402
-from hiexp_verl.plugin.checkpoint import MARKER, STATE, folder_to_resume, identity_of, load_state, save_state  # noqa: E402
-from hiexp_verl.plugin.metrics import EpisodeOutcome  # noqa: E402
-from hiexp_verl.plugin.watch import Watch  # noqa: E402
-from tests.factories import entry, hek_of  # noqa: E402
+from hiexp_verl.config import parse_config
+from hiexp_verl.errors import HiExpError
+from hiexp_verl.models.encoder import HashEncoder
+from hiexp_verl.plugin.checkpoint import MARKER, STATE, folder_to_resume, identity_of, load_state, save_state
+from hiexp_verl.plugin.metrics import EpisodeOutcome
+from hiexp_verl.plugin.monitor import Watch
+from tests.factories import entry, hek_of
 
 ENTRIES = [entry("e1-1"), entry("e2-1", "e2", title="a pattern of it"), entry("e3-1", "e3", title="a strategy of it")]
 

@@ -5,8 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hiexp_verl.build.cluster import height_for, height_of_cosine, ward_clusters
-from hiexp_verl.build.ward import ward_tree
+from hiexp_verl.distil.cluster import height_for, height_of_cosine, ward_clusters, ward_tree
 from hiexp_verl.errors import HiExpError
 
 

@@ -4,14 +4,14 @@ from dataclasses import replace
 
 import pytest
 
-from hiexp_verl.build.contrast import contrasts
-from hiexp_verl.build.diagnose import diagnose
-from hiexp_verl.build.draft import Draft
-from hiexp_verl.build.gates import admit
-from hiexp_verl.build.pipeline import BuildConfig, build
-from hiexp_verl.build.rules import RulesDistiller
-from hiexp_verl.encoder import HashEncoder
+from hiexp_verl.distil.contrast import contrasts
+from hiexp_verl.distil.diagnose import diagnose
+from hiexp_verl.distil.draft import Draft
+from hiexp_verl.distil.pipeline import BuildConfig, build
+from hiexp_verl.distil.rules import RulesDistiller
+from hiexp_verl.distil.validate import admit
 from hiexp_verl.errors import HiExpError
+from hiexp_verl.models.encoder import HashEncoder
 from hiexp_verl.types import MAX_DESCRIPTION_CHARS
 from tests.episodes import episode, two_hops
 from tests.factories import trajectory

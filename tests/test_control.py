@@ -5,11 +5,11 @@ import asyncio
 import pytest
 
 from hiexp_verl.config import CONTROLS, StartConfig, StepConfig, parse_config
-from hiexp_verl.encoder import HashEncoder
 from hiexp_verl.errors import HiExpError
+from hiexp_verl.guide.arms import drawn, levels_at, shows, shuffled
+from hiexp_verl.guide.lookup import ExperienceRequest, Lookup
 from hiexp_verl.hek.retrieve import Retriever
-from hiexp_verl.run.control import drawn, levels_at, shows, shuffled
-from hiexp_verl.run.lookup import ExperienceRequest, Lookup
+from hiexp_verl.models.encoder import HashEncoder
 from tests.factories import entry, hek_of
 
 ENCODER = HashEncoder(64)

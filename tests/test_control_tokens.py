@@ -13,16 +13,16 @@ from omegaconf import OmegaConf
 pytestmark = pytest.mark.verl
 pytest.importorskip("verl")
 
-from hiexp_verl.encoder import load_encoder  # noqa: E402
-from hiexp_verl.hek.header import Header  # noqa: E402
-from hiexp_verl.hek.store import HEK  # noqa: E402
-from hiexp_verl.plugin.agent_loop import HiExpAgentLoop  # noqa: E402
-from hiexp_verl.run.protocol import FORMATS, find_search, first_messages, render_documents, write_call  # noqa: E402
-from hiexp_verl.scoring import extract_answer  # noqa: E402
-from hiexp_verl.text import sanitise  # noqa: E402
-from hiexp_verl.types import Entry, Passage, Source  # noqa: E402
-from tests.chat_families import families, model_type, tokenizer_of, tokenizer_of_others  # noqa: E402
-from tests.verl_fixtures import RecitingServer, agent_loop, compose, play  # noqa: E402
+from hiexp_verl.hek.schema import Header
+from hiexp_verl.hek.store import HEK
+from hiexp_verl.models.encoder import load_encoder
+from hiexp_verl.plugin.agent_loop import HiExpAgentLoop
+from hiexp_verl.protocol import FORMATS, find_search, first_messages, render_documents, write_call
+from hiexp_verl.scoring import extract_answer
+from hiexp_verl.text import sanitise
+from hiexp_verl.types import Entry, Passage, Source
+from tests.chat_families import families, model_type, tokenizer_of, tokenizer_of_others
+from tests.verl_fixtures import RecitingServer, agent_loop, compose, play
 
 ZERO_WIDTH = "\u200b"
 HOSTILE = (

@@ -10,9 +10,9 @@ import pytest
 pytestmark = [pytest.mark.e2e, pytest.mark.verl]
 pytest.importorskip("verl")
 
-from hiexp_verl.hek.store import HEK  # noqa: E402
-from hiexp_verl.jsonl import read_trajectories  # noqa: E402
-from tests.conftest import RECIPE, SMALL  # noqa: E402
+from hiexp_verl.hek.store import HEK
+from hiexp_verl.io.datasets import read_trajectories
+from tests.conftest import SMALL
 
 STEPS = {"grpo": 2, "gspo": 1}
 
@@ -100,7 +100,7 @@ def test_the_summary_has_what_others_rely_on(demo):
 
 
 def test_a_second_run_reuses_what_is_done(demo):
-    command = [sys.executable, str(RECIPE / "run.py"), "--out", str(demo), *SMALL]
+    command = [sys.executable, "-m", "recipes.cpu_demo.run", "--out", str(demo), *SMALL]
     result = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert result.returncode == 0, result.stderr[-2000:]
     assert result.stdout.count("done earlier") == 8

@@ -2,10 +2,10 @@
 
 from dataclasses import replace
 
-from hiexp_verl.build.contrast import Contrast
-from hiexp_verl.build.describe import describe, spoken
-from hiexp_verl.build.diagnose import diagnose
-from hiexp_verl.build.mask import Masker
+from hiexp_verl.distil.contrast import Contrast
+from hiexp_verl.distil.diagnose import diagnose
+from hiexp_verl.distil.prompts import describe, spoken
+from hiexp_verl.masking import Masker
 from tests.episodes import QUESTION, episode, two_hops
 
 

@@ -4,11 +4,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hiexp_verl.build.contrast import Contrast
-from hiexp_verl.build.diagnose import diagnose
-from hiexp_verl.build.mask import Masker, redact
-from hiexp_verl.build.shape import asked_for, shape_of
-from hiexp_verl.transcript import Search, answer_of, searches, text_of
+from hiexp_verl.distil.contrast import Contrast
+from hiexp_verl.distil.diagnose import diagnose
+from hiexp_verl.masking import Masker, asked_for, redact, shape_of
+from hiexp_verl.protocol import Search, answer_of, searches, text_of
 from tests.episodes import PASSAGES, QUESTION, episode, two_hops
 
 

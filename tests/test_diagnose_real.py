@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from hiexp_verl.build.contrast import contrasts
-from hiexp_verl.build.diagnose import Diagnosis, diagnose
-from hiexp_verl.build.importers import read_r1_searcher
-from hiexp_verl.transcript import text_of
+from hiexp_verl.distil.contrast import contrasts
+from hiexp_verl.distil.diagnose import Diagnosis, diagnose
+from hiexp_verl.importers import read_r1_searcher
+from hiexp_verl.protocol import text_of
 from hiexp_verl.types import Trajectory
 
 REAL = Path(__file__).parents[2] / "shared" / "data" / "multihop" / "trajectories.jsonl.gz"
@@ -88,7 +88,7 @@ def test_evidence_points_at_what_it_quotes(real):
 
 
 def test_no_quote_tells_the_answer_unless_the_question_does(real):
-    from hiexp_verl.build.gates import tells
+    from hiexp_verl.distil.validate import tells
 
     diagnoses, _ = real
     assert [d.question for d in diagnoses.values() for e in d.evidence if tells(e.quote, d.question, d.answers)] == []

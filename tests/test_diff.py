@@ -8,9 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hiexp_verl.cli import main
-from hiexp_verl.hek.diff import diff
-from hiexp_verl.hek.difftext import diff_text
-from hiexp_verl.hek.revise import edit, remove
+from hiexp_verl.hek.diff import diff, diff_text
+from hiexp_verl.hek.edit import edit, remove
 from tests.heks import ENCODER, e, evidence, hek, source, tree
 
 

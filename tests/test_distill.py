@@ -7,18 +7,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hiexp_verl.build.answers import CachedAnswers, FileAnswers, prompt_key
-from hiexp_verl.build.contrast import Contrast
-from hiexp_verl.build.diagnose import diagnose
-from hiexp_verl.build.distill import PromptedDistiller, open_distiller, parse_draft
-from hiexp_verl.build.draft import Draft, clean
-from hiexp_verl.build.mask import Masker
-from hiexp_verl.build.prompts import examples_for
-from hiexp_verl.build.rules import RulesDistiller
-from hiexp_verl.build.summarise import LevelConfig, summarise
-from hiexp_verl.build.usage import Usage
-from hiexp_verl.encoder import HashEncoder
+from hiexp_verl.distil.contrast import Contrast
+from hiexp_verl.distil.diagnose import diagnose
+from hiexp_verl.distil.distillers import PromptedDistiller, open_distiller, parse_draft
+from hiexp_verl.distil.draft import Draft, clean
+from hiexp_verl.distil.prompts import examples_for
+from hiexp_verl.distil.replies import CachedAnswers, FileAnswers, Usage, prompt_key
+from hiexp_verl.distil.rules import RulesDistiller
+from hiexp_verl.distil.summarise import LevelConfig, summarise
 from hiexp_verl.errors import HiExpError
+from hiexp_verl.masking import Masker
+from hiexp_verl.models.encoder import HashEncoder
 from hiexp_verl.types import MAX_DESCRIPTION_CHARS, MAX_TITLE_CHARS
 from tests.episodes import QUESTION, episode, two_hops
 from tests.factories import entry

@@ -9,7 +9,7 @@ import pytest
 pytestmark = pytest.mark.verl
 pytest.importorskip("verl")
 
-from tests.verl_fixtures import write_hek  # noqa: E402
+from tests.verl_fixtures import write_hek
 
 
 def doctor(*arguments, env=None):

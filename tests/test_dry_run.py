@@ -4,16 +4,15 @@ import json
 
 import pytest
 
-from hiexp_verl.build.answers import ENTRY_SCHEMA, ModelAnswers
-from hiexp_verl.build.distill import PromptedDistiller, concurrency_for
-from hiexp_verl.build.dry_run import dry_run
-from hiexp_verl.build.pipeline import build
-from hiexp_verl.build.usage import Price, Usage
 from hiexp_verl.cli import main
-from hiexp_verl.encoder import HashEncoder
+from hiexp_verl.distil.distillers import PromptedDistiller, concurrency_for
+from hiexp_verl.distil.dry_run import dry_run
+from hiexp_verl.distil.pipeline import build
+from hiexp_verl.distil.replies import ENTRY_SCHEMA, ModelAnswers, Price, Usage
 from hiexp_verl.errors import HiExpError
-from hiexp_verl.jsonl import write_jsonl
-from hiexp_verl.llm import Reply
+from hiexp_verl.io.files import write_jsonl
+from hiexp_verl.models.chat import Reply
+from hiexp_verl.models.encoder import HashEncoder
 from tests.test_distill import GOOD
 from tests.test_pipeline import trajectories
 

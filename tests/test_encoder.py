@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hiexp_verl.encoder import EncoderIdentity, HashEncoder, load_encoder, unit_rows
 from hiexp_verl.errors import HiExpError
+from hiexp_verl.models.encoder import EncoderIdentity, HashEncoder, load_encoder, unit_rows
 
 
 @given(st.lists(st.text(max_size=60), max_size=6))
@@ -22,7 +22,7 @@ def test_hash_vectors_have_length_one_whatever_the_text(texts):
 
 
 def test_hash_vectors_are_the_same_in_another_process():
-    code = "from hiexp_verl.encoder import HashEncoder; print(HashEncoder(16).encode_queries(['capital of France']).tolist())"
+    code = "from hiexp_verl.models.encoder import HashEncoder; print(HashEncoder(16).encode_queries(['capital of France']).tolist())"
     runs = {
         subprocess.run(
             [sys.executable, "-c", code],

@@ -6,8 +6,8 @@ import shutil
 import pytest
 
 from hiexp_verl.cli import main
-from hiexp_verl.run.evaluate import TABLE_JSON, TABLE_MD
-from hiexp_verl.run.policy import STATE
+from hiexp_verl.evaluate.evaluate import TABLE_JSON, TABLE_MD
+from hiexp_verl.rollout.policy import STATE
 from tests.test_llm import completion, server
 from tests.test_rollout_command import refusal
 from tests.verl_fixtures import write_corpus, write_hek
@@ -80,7 +80,7 @@ def test_a_checkpoint_is_evaluated_with_the_budgets_of_its_training(command, tmp
     (actor.parent / STATE).write_text(json.dumps({"identity": {"start": {"top_k": 3, "max_tokens": 160}}}))
     assert "has no weights" in refusal([*command, "--model", str(actor.parent)], capsys)
     from hiexp_verl.cli import build_parser
-    from hiexp_verl.run.command import run_settings
+    from hiexp_verl.cli.rollout import run_settings
 
     run = run_settings(build_parser().parse_args([*command, "--model", str(actor.parent), "--set", "start.max_tokens=99"]))
     assert (run.start.top_k, run.start.max_tokens, run.step.top_k) == (3, 99, 1)

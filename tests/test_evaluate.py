@@ -13,16 +13,15 @@ from pathlib import Path
 import pytest
 
 from hiexp_verl.cli import main
-from hiexp_verl.encoder import HashEncoder
 from hiexp_verl.errors import HiExpError
-from hiexp_verl.llm import PromptTooLong, Reply
-from hiexp_verl.run import evaluate
-from hiexp_verl.run.episode import EpisodeSettings, episode
-from hiexp_verl.run.eval_markdown import as_markdown
-from hiexp_verl.run.eval_table import pairs_of, row_of, table_of
-from hiexp_verl.run.evaluate import ARMS, ROWS, TABLE_JSON, TABLE_MD, Plan, check_arms, only_one, read_datasets, write_tables
-from hiexp_verl.run.judge import judge_key
-from hiexp_verl.run.spent import SECONDS
+from hiexp_verl.evaluate import evaluate
+from hiexp_verl.evaluate.evaluate import ARMS, ROWS, TABLE_JSON, TABLE_MD, Plan, check_arms, only_one, read_datasets, write_tables
+from hiexp_verl.evaluate.judge import judge_key
+from hiexp_verl.evaluate.spent import SECONDS
+from hiexp_verl.evaluate.tables import as_markdown, pairs_of, row_of, table_of
+from hiexp_verl.models.chat import PromptTooLong, Reply
+from hiexp_verl.models.encoder import HashEncoder
+from hiexp_verl.rollout.episode import EpisodeSettings, episode
 from hiexp_verl.search import SearchFailed
 from hiexp_verl.search.bm25 import BM25Search
 from tests.factories import passage, question
@@ -455,7 +454,7 @@ def test_tokens_that_no_server_tells_are_not_zero(tmp_path):
 HOLD = """
 import sys, time
 from pathlib import Path
-from hiexp_verl.run.evaluate import only_one
+from hiexp_verl.evaluate.evaluate import only_one
 with only_one(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(60)

@@ -3,9 +3,9 @@
 import pytest
 
 from hiexp_verl.config import parse_config
-from hiexp_verl.encoder import HashEncoder
 from hiexp_verl.errors import HiExpError
-from hiexp_verl.plugin.expect import Expectation
+from hiexp_verl.models.encoder import HashEncoder
+from hiexp_verl.plugin.monitor import Expectation
 from tests.factories import entry, hek_of
 
 ENTRIES = [entry("e1-1"), entry("e2-1", "e2", title="a pattern of it"), entry("e3-1", "e3", title="a strategy of it")]

@@ -9,14 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hiexp_verl.assets import ASSETS, is_complete
-from hiexp_verl.jsonl_write import cache_dir
 from hiexp_verl.errors import HiExpError
-from hiexp_verl.factbook.countries import Country, clean, country_of, read_countries
-from hiexp_verl.factbook.passages import passages_of, split_text
-from hiexp_verl.factbook.questions import leaks, questions_of, split_countries
-from hiexp_verl.factbook.sets import write_factbook, write_hotpot, write_question_sets
-from hiexp_verl.jsonl import read_corpus, read_questions
+from hiexp_verl.io.datasets import read_corpus, read_questions
+from hiexp_verl.io.files import cache_dir
+from recipes.demo_data.assets import ASSETS, is_complete
+from recipes.demo_data.factbook.countries import Country, clean, country_of, read_countries
+from recipes.demo_data.factbook.passages import passages_of, split_text
+from recipes.demo_data.factbook.questions import leaks, questions_of, split_countries
+from recipes.demo_data.factbook.sets import write_factbook, write_hotpot, write_question_sets
 
 
 def record(name: str, capital: str, *, borders: str = "", peak: str = "", currency: str = "", independence: str = "") -> dict[str, Any]:

@@ -13,18 +13,18 @@ import pytest
 pytestmark = pytest.mark.verl
 pytest.importorskip("verl")
 
-from hiexp_verl.config import HiExpConfig, SearchConfig  # noqa: E402
-from hiexp_verl.errors import HiExpError  # noqa: E402
-from hiexp_verl.hek.store import HEK, current_version  # noqa: E402
-from hiexp_verl.plugin.agent_loop import HiExpAgentLoop  # noqa: E402
-from hiexp_verl.plugin.retrieval import LocalRetrieval, _retrieval  # noqa: E402
-from hiexp_verl.plugin.reward import compute_score  # noqa: E402
-from hiexp_verl.run.encoders import open_hek, pinned  # noqa: E402
-from hiexp_verl.run.lookup import ExperienceRequest  # noqa: E402
-from hiexp_verl.search import SearchFailed  # noqa: E402
-from hiexp_verl.search.http import longest_answer  # noqa: E402
-from tests.test_agent_loop import TURNS, config_of, run  # noqa: E402
-from tests.verl_fixtures import tiny_tokenizer, write_corpus, write_hek  # noqa: E402
+from hiexp_verl.config import HiExpConfig, SearchConfig
+from hiexp_verl.errors import HiExpError
+from hiexp_verl.guide.lookup import ExperienceRequest
+from hiexp_verl.hek.opening import open_hek, pinned
+from hiexp_verl.hek.store import HEK, current_version
+from hiexp_verl.plugin.agent_loop import HiExpAgentLoop
+from hiexp_verl.plugin.retrieval import LocalRetrieval, _retrieval
+from hiexp_verl.plugin.reward import compute_score
+from hiexp_verl.search import SearchFailed
+from hiexp_verl.search.http import longest_answer
+from tests.test_agent_loop import TURNS, config_of, run
+from tests.verl_fixtures import tiny_tokenizer, write_corpus, write_hek
 
 STEP = ExperienceRequest("step", "highest point of a country")
 
@@ -124,7 +124,7 @@ def test_a_search_over_http_is_given_the_time_of_its_retries():
 
 
 def test_an_encoder_that_dies_is_counted_and_the_episode_goes_on(paths, monkeypatch):
-    from hiexp_verl.encoder import HashEncoder
+    from hiexp_verl.models.encoder import HashEncoder
 
     def die(*_):
         raise RuntimeError("the device is gone")

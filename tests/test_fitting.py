@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from hiexp_verl.build.fitting import fitting
+from hiexp_verl.distil.validate import fitting
 
 EAST, NORTH, BETWEEN = [1.0, 0.0], [0.0, 1.0], [0.6, 0.8]
 

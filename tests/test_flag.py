@@ -11,18 +11,18 @@ import pytest
 pytestmark = pytest.mark.verl
 pytest.importorskip("verl")
 
-import datasets  # noqa: E402
-import huggingface_hub  # noqa: E402
-import hydra  # noqa: E402
+import datasets
+import huggingface_hub
+import hydra
 
-from hiexp_verl.plugin import settings as settings_module  # noqa: E402
-from hiexp_verl.plugin.agent_loop import HiExpAgentLoop, settings_of  # noqa: E402
-from hiexp_verl.plugin.preflight import Preflight, check_model, check_response_length  # noqa: E402
-from hiexp_verl.policy_tokenizer import PolicyTokenizer  # noqa: E402
-from hiexp_verl.run.protocol import SEARCH_TOOL_SCHEMA, first_messages  # noqa: E402
-from hiexp_verl.train import CPU_ENVIRONMENT  # noqa: E402
-from tests.chat_families import tokenizer_of  # noqa: E402
-from tests.verl_fixtures import compose, tiny_tokenizer, write_corpus, write_hek  # noqa: E402
+from hiexp_verl.models.tokenizer import PolicyTokenizer
+from hiexp_verl.plugin import presets as settings_module
+from hiexp_verl.plugin.agent_loop import HiExpAgentLoop, settings_of
+from hiexp_verl.plugin.launch import CPU_ENVIRONMENT
+from hiexp_verl.plugin.preflight import Preflight, check_model, check_response_length
+from hiexp_verl.protocol import SEARCH_TOOL_SCHEMA, first_messages
+from tests.chat_families import tokenizer_of
+from tests.verl_fixtures import compose, tiny_tokenizer, write_corpus, write_hek
 
 RECIPES = Path(__file__).parents[1] / "recipes"
 ENGINE = "actor_rollout_ref.rollout.name=vllm"

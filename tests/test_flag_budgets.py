@@ -7,12 +7,12 @@ import pytest
 pytestmark = pytest.mark.verl
 pytest.importorskip("verl")
 
-from hiexp_verl.plugin.agent_loop import HiExpAgentLoop  # noqa: E402
-from hiexp_verl.plugin.dataset import row_of  # noqa: E402
-from hiexp_verl.run.protocol import write_answer, write_call  # noqa: E402
-from hiexp_verl.types import Question  # noqa: E402
-from tests.chat_families import model_type, real, tokenizer_of  # noqa: E402
-from tests.verl_fixtures import RecitingServer, agent_loop, compose, play, write_hek  # noqa: E402
+from hiexp_verl.plugin.agent_loop import HiExpAgentLoop
+from hiexp_verl.plugin.dataset import row_of
+from hiexp_verl.protocol import write_answer, write_call
+from hiexp_verl.types import Question
+from tests.chat_families import model_type, real, tokenizer_of
+from tests.verl_fixtures import RecitingServer, agent_loop, compose, play, write_hek
 
 QUESTION = Question("val-1", "What is the capital of the country whose highest point is Noshak?", ("Kabul",))
 THOUGHT = "<think>\nI need the country first; the passages so far name the mountain and the range, but not who governs it.\n</think>\n\n"

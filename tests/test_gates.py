@@ -4,10 +4,10 @@ from dataclasses import replace
 
 import pytest
 
-from hiexp_verl.build.contrast import Contrast
-from hiexp_verl.build.diagnose import Diagnosis, diagnose
-from hiexp_verl.build.draft import Draft
-from hiexp_verl.build.gates import admit, admit_summary, is_advice, is_part_of, refusal, repeats, script_of
+from hiexp_verl.distil.contrast import Contrast
+from hiexp_verl.distil.diagnose import Diagnosis, diagnose
+from hiexp_verl.distil.draft import Draft
+from hiexp_verl.distil.validate import admit, admit_summary, is_advice, is_part_of, refusal, repeats, script_of
 from tests.episodes import QUESTION, episode, two_hops
 from tests.factories import entry
 

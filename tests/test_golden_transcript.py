@@ -10,19 +10,19 @@ import pytest
 pytestmark = pytest.mark.verl
 pytest.importorskip("verl")
 
-from hiexp_verl.config import StartConfig, StepConfig  # noqa: E402
-from hiexp_verl.encoder import load_encoder  # noqa: E402
-from hiexp_verl.hek.retrieve import Retriever  # noqa: E402
-from hiexp_verl.hek.store import HEK  # noqa: E402
-from hiexp_verl.jsonl import read_corpus  # noqa: E402
-from hiexp_verl.plugin.agent_loop import HiExpAgentLoop, settings_of  # noqa: E402
-from hiexp_verl.run.episode import EpisodeSettings, episode  # noqa: E402
-from hiexp_verl.run.experience import Experience  # noqa: E402
-from hiexp_verl.run.protocol import first_messages  # noqa: E402
-from hiexp_verl.search.bm25 import BM25Search  # noqa: E402
-from hiexp_verl.types import Question  # noqa: E402
-from tests.test_agent_loop import QUESTION, TURNS, Reciting, config_of  # noqa: E402
-from tests.verl_fixtures import RecitingServer, agent_loop, play, tiny_tokenizer, write_corpus, write_hek  # noqa: E402
+from hiexp_verl.config import StartConfig, StepConfig
+from hiexp_verl.guide.experience import Experience
+from hiexp_verl.hek.retrieve import Retriever
+from hiexp_verl.hek.store import HEK
+from hiexp_verl.io.datasets import read_corpus
+from hiexp_verl.models.encoder import load_encoder
+from hiexp_verl.plugin.agent_loop import HiExpAgentLoop, settings_of
+from hiexp_verl.protocol import first_messages
+from hiexp_verl.rollout.episode import EpisodeSettings, episode
+from hiexp_verl.search.bm25 import BM25Search
+from hiexp_verl.types import Question
+from tests.test_agent_loop import QUESTION, TURNS, Reciting, config_of
+from tests.verl_fixtures import RecitingServer, agent_loop, play, tiny_tokenizer, write_corpus, write_hek
 
 GOLDEN = Path(__file__).parent / "golden" / "transcripts"
 

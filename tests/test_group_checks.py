@@ -7,13 +7,13 @@ import pytest
 pytestmark = pytest.mark.verl
 pytest.importorskip("verl")
 
-from hiexp_verl.errors import HiExpError  # noqa: E402
-from hiexp_verl.hek.store import HEK  # noqa: E402
-from hiexp_verl.plugin.agent_loop import settings_of  # noqa: E402
-from hiexp_verl.plugin.checkpoint import MARKER, identity_of, save_state  # noqa: E402
-from hiexp_verl.plugin.preflight import check_group, check_resume  # noqa: E402
-from tests.test_checkpoint import SEEN  # noqa: E402
-from tests.verl_fixtures import compose, write_hek  # noqa: E402
+from hiexp_verl.errors import HiExpError
+from hiexp_verl.hek.store import HEK
+from hiexp_verl.plugin.agent_loop import settings_of
+from hiexp_verl.plugin.checkpoint import MARKER, identity_of, save_state
+from hiexp_verl.plugin.preflight import check_group, check_resume
+from tests.test_checkpoint import SEEN
+from tests.verl_fixtures import compose, write_hek
 
 N = "actor_rollout_ref.rollout.n"
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hiexp_verl.config import StartConfig, StepConfig
-from hiexp_verl.run.guide import Guide, Shown, rough_tokens
+from hiexp_verl.guide.guide import Guide, Shown, rough_tokens
 from tests.factories import hit
 
 GOLDEN = Path(__file__).parent / "golden"

@@ -6,14 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from hiexp_verl.build.importers import FORMATS, FromR1Searcher, Tags, read_r1_searcher
-from hiexp_verl.build.importers.outcome import question_id_of
-from hiexp_verl.build.importers.stream import import_trajectories
 from hiexp_verl.cli import main
 from hiexp_verl.errors import HiExpError
-from hiexp_verl.jsonl import read_trajectories, write_jsonl
-from hiexp_verl.rows import BadRow
-from hiexp_verl.transcript import searches
+from hiexp_verl.importers import FORMATS, FromR1Searcher, Tags, read_r1_searcher
+from hiexp_verl.importers.outcome import question_id_of
+from hiexp_verl.importers.stream import import_trajectories
+from hiexp_verl.io.datasets import read_trajectories
+from hiexp_verl.io.files import write_jsonl
+from hiexp_verl.io.rows import BadRow
+from hiexp_verl.protocol import searches
 from hiexp_verl.types import TRAJECTORY_KEY, to_json
 from tests.episodes import QUESTION, two_hops
 from tests.factories import trajectory

@@ -10,13 +10,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hiexp_verl import rows
-from hiexp_verl.build.importers import FORMATS
-from hiexp_verl.build.importers.stream import TOLD, import_trajectories
 from hiexp_verl.cli import main
 from hiexp_verl.errors import HiExpError
-from hiexp_verl.jsonl import read_trajectories
-from hiexp_verl.rows import BadRow
+from hiexp_verl.importers import FORMATS
+from hiexp_verl.importers.stream import TOLD, import_trajectories
+from hiexp_verl.io import rows
+from hiexp_verl.io.datasets import read_trajectories
+from hiexp_verl.io.rows import BadRow
 from hiexp_verl.types import TRAJECTORY_KEY
 
 
@@ -292,9 +292,9 @@ def test_memory_does_not_grow_with_the_file(tmp_path):
     code = """
 import re, sys
 from pathlib import Path
-from hiexp_verl import rows
-from hiexp_verl.build.importers import FORMATS
-from hiexp_verl.build.importers.stream import import_trajectories
+from hiexp_verl.io import rows
+from hiexp_verl.importers import FORMATS
+from hiexp_verl.importers.stream import import_trajectories
 rows.MAX_LINE_BYTES = 1 << 20
 peaks = []
 for name in sys.argv[1:]:

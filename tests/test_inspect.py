@@ -8,13 +8,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hiexp_verl.cli import main
-from hiexp_verl.encoder import HashEncoder
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.hek import HEK, Header, inspect_entry, inspect_hek
-from hiexp_verl.hek.inspect import entry_json
-from hiexp_verl.hek.trace import Comparison, comparisons, excerpt, read_transcripts, steps
-from hiexp_verl.jsonl import write_jsonl
-from hiexp_verl.transcript import searches
+from hiexp_verl.hek.provenance import Comparison, comparisons, excerpt, read_transcripts, steps
+from hiexp_verl.hek.text_view import entry_json
+from hiexp_verl.io.files import write_jsonl
+from hiexp_verl.models.encoder import HashEncoder
+from hiexp_verl.protocol import searches
 from hiexp_verl.types import Evidence, Source
 from tests.episodes import episode, two_hops
 from tests.factories import entry

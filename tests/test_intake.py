@@ -4,12 +4,13 @@ from dataclasses import replace
 
 import pytest
 
-from hiexp_verl.build.intake import distinct
-from hiexp_verl.build.pipeline import build
-from hiexp_verl.build.rules import RulesDistiller
-from hiexp_verl.encoder import HashEncoder
+from hiexp_verl.distil.contrast import distinct
+from hiexp_verl.distil.pipeline import build
+from hiexp_verl.distil.rules import RulesDistiller
 from hiexp_verl.errors import HiExpError
-from hiexp_verl.jsonl import read_trajectories, write_jsonl
+from hiexp_verl.io.datasets import read_trajectories
+from hiexp_verl.io.files import write_jsonl
+from hiexp_verl.models.encoder import HashEncoder
 from hiexp_verl.types import to_json
 from tests.episodes import episode, two_hops
 from tests.factories import trajectory

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hiexp_verl.errors import HiExpError
-from hiexp_verl.jsonl import atomic_writer, read_corpus, read_questions, read_trajectories, write_jsonl
+from hiexp_verl.io.datasets import read_corpus, read_questions, read_trajectories
+from hiexp_verl.io.files import atomic_writer, write_jsonl
 from hiexp_verl.types import to_json
 from tests.factories import trajectory
 

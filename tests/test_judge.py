@@ -5,8 +5,8 @@ import json
 import pytest
 
 from hiexp_verl.errors import HiExpError
-from hiexp_verl.llm import Reply
-from hiexp_verl.run.judge import judge, judge_key
+from hiexp_verl.evaluate.judge import judge, judge_key
+from hiexp_verl.models.chat import Reply
 from tests.factories import trajectory
 
 

@@ -7,8 +7,8 @@ import pytest
 pytestmark = [pytest.mark.e2e, pytest.mark.verl]
 pytest.importorskip("verl")
 
-from benchmarks.kill_resume import Run  # noqa: E402
-from hiexp_verl.plugin.checkpoint import STATE  # noqa: E402
+from benchmarks.kill_resume import Run
+from hiexp_verl.plugin.checkpoint import STATE
 
 
 def test_a_run_killed_after_a_checkpoint_goes_on_from_it_and_no_other_does(demo, tmp_path):

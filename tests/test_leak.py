@@ -9,18 +9,18 @@ import pytest
 pytestmark = pytest.mark.verl
 pytest.importorskip("verl")
 
-import datasets  # noqa: E402
+import datasets
 
-from hiexp_verl.build.importers.verl_dump import from_verl_dump  # noqa: E402
-from hiexp_verl.build.intake import distinct  # noqa: E402
-from hiexp_verl.encoder import load_encoder  # noqa: E402
-from hiexp_verl.hek import HEK, Header  # noqa: E402
-from hiexp_verl.hek.same_question import near_duplicates  # noqa: E402
-from hiexp_verl.plugin.agent_loop import HiExpAgentLoop  # noqa: E402
-from hiexp_verl.plugin.dataset import QuestionDataset  # noqa: E402
-from hiexp_verl.plugin.reward import compute_score  # noqa: E402
-from hiexp_verl.types import TRAJECTORY_KEY, Entry, Source  # noqa: E402
-from tests.verl_fixtures import RecitingServer, agent_loop, compose, tiny_tokenizer, write_corpus  # noqa: E402
+from hiexp_verl.distil.contrast import distinct
+from hiexp_verl.hek import HEK, Header
+from hiexp_verl.hek.same_question import near_duplicates
+from hiexp_verl.importers.verl_dump import from_verl_dump
+from hiexp_verl.models.encoder import load_encoder
+from hiexp_verl.plugin.agent_loop import HiExpAgentLoop
+from hiexp_verl.plugin.dataset import QuestionDataset
+from hiexp_verl.plugin.reward import compute_score
+from hiexp_verl.types import TRAJECTORY_KEY, Entry, Source
+from tests.verl_fixtures import RecitingServer, agent_loop, compose, tiny_tokenizer, write_corpus
 
 CODES = {"Alba": "KX41", "Brenn": "QJ72", "Corvo": "ZW05"}  # of towns that are in no corpus
 ASKED = "What is the harbour code of {}?"

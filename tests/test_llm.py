@@ -10,7 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from hiexp_verl.errors import HiExpError
-from hiexp_verl.llm import ChatClient, PromptTooLong, Reply, open_model
+from hiexp_verl.models.chat import ChatClient, PromptTooLong, Reply, open_model
 
 pytest.importorskip("openai")
 HELLO = [{"role": "user", "content": "hello"}]
@@ -67,7 +67,7 @@ def client(url, **options):
 @pytest.fixture(autouse=True)
 def no_waiting(monkeypatch):
     real = asyncio.sleep
-    monkeypatch.setattr("hiexp_verl.llm.asyncio.sleep", lambda seconds: real(0))
+    monkeypatch.setattr("hiexp_verl.models.chat.asyncio.sleep", lambda seconds: real(0))
 
 
 def test_many_conversations_are_answered_in_order_and_reported_as_they_arrive():

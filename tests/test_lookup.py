@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hiexp_verl.config import StartConfig, StepConfig
-from hiexp_verl.encoder import HashEncoder
+from hiexp_verl.guide.lookup import ExperienceRequest, Lookup, way_of
 from hiexp_verl.hek import Retriever
-from hiexp_verl.run.lookup import ExperienceRequest, Lookup, way_of
+from hiexp_verl.models.encoder import HashEncoder
 from tests.factories import entry, hek_of
 
 ENCODER = HashEncoder(256)

@@ -9,14 +9,13 @@ import numpy as np
 import pytest
 
 from hiexp_verl.config import StartConfig, StepConfig
-from hiexp_verl.encoder import HashEncoder
 from hiexp_verl.errors import HiExpError
+from hiexp_verl.guide import lookup as lookup_module
+from hiexp_verl.guide.experience import MAX_FAILURES_IN_A_ROW, Experience
+from hiexp_verl.guide.guide import Shown
+from hiexp_verl.guide.lookup import ExperienceRequest, Lookup, LookupFailed
 from hiexp_verl.hek import Retriever
-from hiexp_verl.run import lookup as lookup_module
-from hiexp_verl.run.experience import MAX_FAILURES_IN_A_ROW, Experience
-from hiexp_verl.run.guide import Shown
-from hiexp_verl.run.lookup import ExperienceRequest, Lookup, LookupFailed
-from hiexp_verl.run.query_vectors import QueryVectors
+from hiexp_verl.models.encoder import HashEncoder, QueryVectors
 from hiexp_verl.types import Source
 from tests.factories import entry, hek_of, question
 

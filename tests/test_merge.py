@@ -7,12 +7,12 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from hiexp_verl.build.merge import merge_heks
 from hiexp_verl.cli import main
+from hiexp_verl.distil.merge import merge_heks
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.hek import HEK, Retriever
-from hiexp_verl.hek.locate import HINT, remember_encoder
-from hiexp_verl.hek.revise import edit
+from hiexp_verl.hek.edit import edit
+from hiexp_verl.hek.opening import HINT, remember_encoder
 from tests.heks import ENCODER, e, evidence, hek, source, tree
 
 

@@ -7,9 +7,9 @@ import pytest
 pytest.importorskip("verl")
 torch = pytest.importorskip("torch")
 
-from hiexp_verl.errors import HiExpError  # noqa: E402
-from hiexp_verl.run.policy import find_policy  # noqa: E402
-from tests.chat_families import tokenizer_of  # noqa: E402
+from hiexp_verl.errors import HiExpError
+from hiexp_verl.rollout.policy import find_policy
+from tests.chat_families import tokenizer_of
 
 
 def lora_checkpoint(folder, alpha=16):

@@ -6,13 +6,13 @@ from dataclasses import replace
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from hiexp_verl.build.draft import Draft
-from hiexp_verl.build.pipeline import BuildConfig, build
-from hiexp_verl.build.rules import RulesDistiller
-from hiexp_verl.encoder import HashEncoder
+from hiexp_verl.distil.draft import Draft
+from hiexp_verl.distil.pipeline import BuildConfig, build
+from hiexp_verl.distil.rules import RulesDistiller
 from hiexp_verl.errors import HiExpError
-from hiexp_verl.queries import content_words
+from hiexp_verl.models.encoder import HashEncoder
 from hiexp_verl.scoring import cem, normalise
+from hiexp_verl.text import content_words
 from tests.episodes import episode
 
 ENCODER = HashEncoder(64)

@@ -12,14 +12,14 @@ import pytest
 pytestmark = pytest.mark.verl
 pytest.importorskip("verl")
 
-import torch  # noqa: E402
-from omegaconf import OmegaConf  # noqa: E402
-from verl.utils.torch_functional import logprobs_from_logits  # noqa: E402
+import torch
+from omegaconf import OmegaConf
+from verl.utils.torch_functional import logprobs_from_logits
 
-from hiexp_verl.plugin.agent_loop import HiExpAgentLoop  # noqa: E402
-from hiexp_verl.run.protocol import FORMATS, first_messages, write_call  # noqa: E402
-from tests.chat_families import FAMILIES, REAL, model_dir, model_type, real, tokenizer_of  # noqa: E402
-from tests.verl_fixtures import RecitingServer, agent_loop, compose, play, write_corpus, write_hek  # noqa: E402
+from hiexp_verl.plugin.agent_loop import HiExpAgentLoop
+from hiexp_verl.protocol import FORMATS, first_messages, write_call
+from tests.chat_families import FAMILIES, REAL, model_dir, model_type, real, tokenizer_of
+from tests.verl_fixtures import RecitingServer, agent_loop, compose, play, write_corpus, write_hek
 
 QUESTION = "What is the capital of the country whose highest point is Noshak?"
 TOLERANCE = 1e-5  # of the ratio

@@ -5,12 +5,12 @@ import pytest
 pytestmark = pytest.mark.verl
 ray = pytest.importorskip("ray")
 
-from hiexp_verl.build.on_ray import RayEncoder, connect, ray_map  # noqa: E402
-from hiexp_verl.build.pipeline import build  # noqa: E402
-from hiexp_verl.build.rules import RulesDistiller  # noqa: E402
-from hiexp_verl.encoder import CHUNK, HashEncoder  # noqa: E402
-from hiexp_verl.errors import HiExpError  # noqa: E402
-from tests.episodes import episode, two_hops  # noqa: E402
+from hiexp_verl.distil.pipeline import build
+from hiexp_verl.distil.ray import RayEncoder, connect, ray_map
+from hiexp_verl.distil.rules import RulesDistiller
+from hiexp_verl.errors import HiExpError
+from hiexp_verl.models.encoder import CHUNK, HashEncoder
+from tests.episodes import episode, two_hops
 
 
 @pytest.fixture(scope="module")

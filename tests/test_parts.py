@@ -5,10 +5,10 @@ import pytest
 pytestmark = pytest.mark.verl
 pytest.importorskip("verl")
 
-from hiexp_verl.errors import HiExpError  # noqa: E402
-from hiexp_verl.plugin.agent_loop import settings_of  # noqa: E402
-from hiexp_verl.plugin.check_parts import check_parts  # noqa: E402
-from tests.verl_fixtures import compose  # noqa: E402
+from hiexp_verl.errors import HiExpError
+from hiexp_verl.plugin.agent_loop import settings_of
+from hiexp_verl.plugin.preflight import check_parts
+from tests.verl_fixtures import compose
 
 LOOP = "actor_rollout_ref.rollout.agent.default_agent_loop"
 REWARD = "reward.custom_reward_function.path"

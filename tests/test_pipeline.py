@@ -5,16 +5,17 @@ from pathlib import Path
 
 import pytest
 
-from hiexp_verl.build.distill import PromptedDistiller
-from hiexp_verl.build.entries import merge
-from hiexp_verl.build.importers import read_r1_searcher
-from hiexp_verl.build.pipeline import BuildConfig, build
-from hiexp_verl.build.rules import RulesDistiller
-from hiexp_verl.build.summarise import BY_RULE, LevelConfig
-from hiexp_verl.encoder import HashEncoder
+from hiexp_verl.distil.distillers import PromptedDistiller
+from hiexp_verl.distil.entries import merge
+from hiexp_verl.distil.pipeline import BuildConfig, build
+from hiexp_verl.distil.rules import RulesDistiller
+from hiexp_verl.distil.summarise import BY_RULE, LevelConfig
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.hek import HEK, Retriever
-from hiexp_verl.jsonl import read_trajectories, write_jsonl
+from hiexp_verl.importers import read_r1_searcher
+from hiexp_verl.io.datasets import read_trajectories
+from hiexp_verl.io.files import write_jsonl
+from hiexp_verl.models.encoder import HashEncoder
 from hiexp_verl.scoring import cem
 from tests.episodes import QUESTION, episode, two_hops
 from tests.factories import entry

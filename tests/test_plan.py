@@ -6,13 +6,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hiexp_verl.build.contrast import Contrast
-from hiexp_verl.build.diagnose import Diagnosis, diagnose
-from hiexp_verl.build.draft import fit_with
-from hiexp_verl.build.entries import case, merge, number
-from hiexp_verl.build.plan import plan_of, with_plans
-from hiexp_verl.build.rules import advice_for
-from hiexp_verl.encoder import HashEncoder
+from hiexp_verl.distil.contrast import Contrast
+from hiexp_verl.distil.diagnose import Diagnosis, diagnose
+from hiexp_verl.distil.draft import fit_with
+from hiexp_verl.distil.entries import case, merge, number
+from hiexp_verl.distil.plan import plan_of, with_plans
+from hiexp_verl.distil.rules import advice_for
+from hiexp_verl.models.encoder import HashEncoder
 from hiexp_verl.types import MAX_DESCRIPTION_CHARS
 from tests.episodes import QUESTION, episode
 from tests.factories import entry

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from hiexp_verl.errors import HiExpError
-from hiexp_verl.run import policy
-from hiexp_verl.run.policy import MARKER, find_policy, identify
+from hiexp_verl.rollout import policy
+from hiexp_verl.rollout.policy import MARKER, find_policy, identify
 
 
 def checkpoint(tmp_path, step, weights=True, shards=False):

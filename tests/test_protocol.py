@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hiexp_verl import protocol
 from hiexp_verl.errors import HiExpError
-from hiexp_verl.run import protocol
 from hiexp_verl.types import Passage
 
 PIECES = [

@@ -1,6 +1,6 @@
 """Queries ask the same when nearly all of their words are the same, in whatever order."""
 
-from hiexp_verl.queries import alike_from_start, content_words, same_query
+from hiexp_verl.text import alike_from_start, content_words, same_query
 
 
 def test_words_that_only_hold_a_text_together_are_left_out():

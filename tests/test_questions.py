@@ -7,7 +7,7 @@ import pytest
 from pyarrow.parquet import write_table
 
 from hiexp_verl.errors import HiExpError
-from hiexp_verl.questions import asked_twice, read_question_file
+from hiexp_verl.io.datasets import asked_twice, read_question_file
 from hiexp_verl.scoring import em
 from hiexp_verl.types import Question
 

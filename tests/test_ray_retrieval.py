@@ -12,11 +12,11 @@ pytestmark = pytest.mark.verl
 ray = pytest.importorskip("ray")
 pytest.importorskip("verl")
 
-from hiexp_verl.config import HiExpConfig, SearchConfig  # noqa: E402
-from hiexp_verl.plugin.retrieval import ActorRetrieval, _retrieval, retrieval_for  # noqa: E402
-from hiexp_verl.run.lookup import ExperienceRequest, LookupFailed  # noqa: E402
-from hiexp_verl.search import SearchFailed  # noqa: E402
-from tests.verl_fixtures import write_corpus, write_hek  # noqa: E402
+from hiexp_verl.config import HiExpConfig, SearchConfig
+from hiexp_verl.guide.lookup import ExperienceRequest, LookupFailed
+from hiexp_verl.plugin.retrieval import ActorRetrieval, _retrieval, retrieval_for
+from hiexp_verl.search import SearchFailed
+from tests.verl_fixtures import write_corpus, write_hek
 
 
 @pytest.fixture(scope="module")

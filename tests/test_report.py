@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hiexp_verl.cli import main
-from hiexp_verl.jsonl import write_jsonl
+from hiexp_verl.io.files import write_jsonl
 from hiexp_verl.report import write_report
 from hiexp_verl.report.tree import MAX_ENTRIES
 from tests.browser import CHROMIUM, browser

@@ -7,21 +7,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hiexp_verl.jsonl import write_jsonl
-from hiexp_verl.report import between
+from hiexp_verl.evaluate.tables import signed
+from hiexp_verl.io.files import write_jsonl
+from hiexp_verl.report import policies
 from hiexp_verl.report.arms import evaluations, in_short
-from hiexp_verl.report.bars import interval_bar
-from hiexp_verl.report.charts import MAX_POINTS, Line, chart, mean_and_band, thinned, ticks
-from hiexp_verl.report.cost import cost, parts_of
+from hiexp_verl.report.charts import MAX_POINTS, Line, chart, interval_bar, mean_and_band, thinned, ticks
 from hiexp_verl.report.curves import curves, grouped
 from hiexp_verl.report.episodes import pairs, read_again, read_played
-from hiexp_verl.report.evaluation import Evaluation
-from hiexp_verl.report.health import alarms, spans
-from hiexp_verl.report.markup import number, percent
+from hiexp_verl.report.evaluations import Evaluation
+from hiexp_verl.report.html import number, percent
 from hiexp_verl.report.settings import settings
-from hiexp_verl.report.training import Training
-from hiexp_verl.report.usage import uses_of
-from hiexp_verl.run.eval_markdown import signed
+from hiexp_verl.report.training import Training, alarms, cost, parts_of, spans
+from hiexp_verl.report.tree import uses_of
 from tests.runs import arm, dumped
 from tests.test_report import Tags
 
@@ -86,7 +83,7 @@ def evaluated(name, right, training="", questions="abcdefgh", texts=None):
     return Evaluation(name, lines, {}, {}, {}, values=values, texts=texts or {}, training=training)
 
 
-def policies(**right):
+def seeds_of_policies(**right):
     """Return the evaluations of runs `kind_seed`, each of its own training; those of `full` saw experience."""
     names = list(right)
     kinds = {name: name.partition("_")[0] for name in names}
@@ -96,31 +93,31 @@ def policies(**right):
 
 
 def test_policies_are_compared_on_the_questions_that_all_were_asked():
-    found, trainings = policies(none_0="ab", none_1="abcd", full_0="abcdefgh", full_1="abcdef")
-    compared = between.comparisons([*found, evaluated("foreign", {"base": "xy"}, questions="xyz")], trainings)
-    told = between.between(compared)
+    found, trainings = seeds_of_policies(none_0="ab", none_1="abcd", full_0="abcdefgh", full_1="abcdef")
+    compared = policies.comparisons([*found, evaluated("foreign", {"base": "xy"}, questions="xyz")], trainings)
+    told = policies.between(compared)
     assert "<b>none_* (2 runs)</b>, base" in told and "0.250, 0.500" in told, "each seed beside their mean"
     assert "+0.500" in told, "of full, 0.875, against 0.375"
     assert "<b>full_* (2 runs)</b>, hek" in told and "for other questions: foreign, base" in told
-    (said,) = between.in_short(compared)
+    (said,) = policies.in_short(compared)
     assert said.startswith(
         "Against <b>none_* (2 runs)</b> without experience on val, CEM: better: <b>full_* (2 runs), base</b> (+0.500, p 0"
     )
     assert "not told apart: <b>none_* (2 runs), hek</b> (+0.000, p 1.000)" in said
-    assert between.comparisons(found[:2], trainings) == [], "one policy, two seeds"
-    assert between.comparisons([found[0]], []) == between.comparisons([], []) == [] and between.between([]) == ""
+    assert policies.comparisons(found[:2], trainings) == [], "one policy, two seeds"
+    assert policies.comparisons([found[0]], []) == policies.comparisons([], []) == [] and policies.between([]) == ""
 
 
 def test_the_reference_is_trained_without_experience_where_one_is():
-    found, trainings = policies(full_0="abcdef", none_0="ab")
-    compared = between.comparisons([evaluated("start", {"base": "abc"}), *found], trainings)
+    found, trainings = seeds_of_policies(full_0="abcdef", none_0="ab")
+    compared = policies.comparisons([evaluated("start", {"base": "abc"}), *found], trainings)
     assert compared[0].reference.policy == "none_0" and compared[0].why == "the first one that was trained so"
-    assert between.comparisons([evaluated("start", {"base": "abc"}), found[0]], trainings)[0].reference.policy == "start"
+    assert policies.comparisons([evaluated("start", {"base": "abc"}), found[0]], trainings)[0].reference.policy == "start"
 
 
 def test_two_evaluations_of_one_training_are_not_its_seeds():
-    found, trainings = policies(none_0="ab", full_0="abcdef")
-    (compared,) = between.comparisons([*found, evaluated("full_0/sampled", {"base": ""}, "full_0")], trainings)
+    found, trainings = seeds_of_policies(none_0="ab", full_0="abcdef")
+    (compared,) = policies.comparisons([*found, evaluated("full_0/sampled", {"base": ""}, "full_0")], trainings)
     worth = {played.policy: sum(played.worth.values()) for played, _ in compared.lines if played.arm == "base"}
     assert worth == {"none_0": 2, "full_0 eval": 6, "full_0 sampled": 0}
 
@@ -132,19 +129,19 @@ def test_questions_of_the_same_ids_and_other_words_are_others():
         evaluated("two", {"base": "b"}, texts=other),
         evaluated("old", {"base": ""}, texts=unknown),
     ]
-    (compared,) = between.comparisons(found, [])
-    (late,) = between.comparisons([found[2], found[0], found[1]], [])
+    (compared,) = policies.comparisons(found, [])
+    (late,) = policies.comparisons([found[2], found[0], found[1]], [])
     assert [played.policy for played, _ in late.lines] == ["old", "one"], "the reference knows no text, and one of two has to go"
     assert [played.policy for played, _ in compared.lines] == ["one", "old"] and [played.policy for played in compared.other] == ["two"]
 
 
 def test_policies_that_a_table_has_no_room_for_are_named_and_the_reference_is_found_among_all():
-    found, trainings = policies(**{f"full{i:02}_0": "abc" for i in range(13)}, none_0="ab")
+    found, trainings = seeds_of_policies(**{f"full{i:02}_0": "abc" for i in range(13)}, none_0="ab")
     trainings = [replace(one, steps={1: {"hiexp/with_experience": 1.0}}) if one.name != "none_0" else one for one in trainings]
-    (compared,) = between.comparisons(found, trainings)
+    (compared,) = policies.comparisons(found, trainings)
     assert compared.reference.policy == "none_0" and len({played.policy for played, _ in compared.lines}) == 13
-    assert "Not among them, for want of room: full12_0." in between.between([compared])
-    assert "(1 more are named below the table)." in between.in_short([compared])[0]
+    assert "Not among them, for want of room: full12_0." in policies.between([compared])
+    assert "(1 more are named below the table)." in policies.in_short([compared])[0]
 
 
 def test_runs_of_which_no_configuration_is_known_stay_apart():

@@ -8,10 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hiexp_verl.errors import HiExpError
-from hiexp_verl.jsonl import write_jsonl
+from hiexp_verl.io.files import write_jsonl
 from hiexp_verl.report.episodes import outcome, pairs
-from hiexp_verl.report.gather import gather
-from hiexp_verl.report.usage import uses_of
+from hiexp_verl.report.runs import gather
+from hiexp_verl.report.tree import uses_of
 from tests.factories import trajectory
 from tests.heks import tree
 from tests.runs import arm, dumped, row, shown, write_config, write_evaluation, write_metrics, write_part, write_rollout, write_state

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from hiexp_verl.cli import main
-from hiexp_verl.jsonl import write_jsonl
+from hiexp_verl.io.files import write_jsonl
 from tests.test_llm import completion, server
 from tests.test_pipeline import trajectories
 from tests.test_store import hek

@@ -7,12 +7,12 @@ import pytest
 pytestmark = pytest.mark.verl
 pytest.importorskip("verl")
 
-from hiexp_verl.config import HiExpConfig, SearchConfig  # noqa: E402
-from hiexp_verl.plugin.retrieval import LocalRetrieval  # noqa: E402
-from hiexp_verl.run.encoders import open_encoders, open_hek  # noqa: E402
-from hiexp_verl.run.lookup import ExperienceRequest  # noqa: E402
-from hiexp_verl.search import SearchFailed  # noqa: E402
-from tests.verl_fixtures import write_corpus, write_hek  # noqa: E402
+from hiexp_verl.config import HiExpConfig, SearchConfig
+from hiexp_verl.guide.lookup import ExperienceRequest
+from hiexp_verl.hek.opening import open_encoders, open_hek
+from hiexp_verl.plugin.retrieval import LocalRetrieval
+from hiexp_verl.search import SearchFailed
+from tests.verl_fixtures import write_corpus, write_hek
 
 
 def test_search_and_experience_come_from_one_place(tmp_path):

@@ -5,10 +5,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hiexp_verl.encoder import HashEncoder
+from hiexp_verl.distil.thresholds import calibrate
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.hek import HEK, Header, Retriever
-from hiexp_verl.hek.calibrate import calibrate
+from hiexp_verl.models.encoder import HashEncoder
 from hiexp_verl.types import Entry, Source
 
 ENCODER = HashEncoder(32)

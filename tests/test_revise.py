@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from hiexp_verl.cli import main
-from hiexp_verl.encoder import HashEncoder
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.hek import HEK, Retriever
-from hiexp_verl.hek.revise import edit, remove
+from hiexp_verl.hek.edit import edit, remove
+from hiexp_verl.models.encoder import HashEncoder
 from hiexp_verl.types import MAX_DESCRIPTION_CHARS, MAX_TITLE_CHARS, Source
 from tests.heks import ENCODER, e, evidence, hek, source, tree
 

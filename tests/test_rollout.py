@@ -10,15 +10,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hiexp_verl.encoder import HashEncoder
 from hiexp_verl.errors import HiExpError
+from hiexp_verl.guide.experience import Experience
 from hiexp_verl.hek import HEK, Header, Retriever
-from hiexp_verl.jsonl import read_trajectories
-from hiexp_verl.llm import PromptTooLong, Reply
-from hiexp_verl.run.episode import EpisodeSettings, episode
-from hiexp_verl.run.experience import Experience
-from hiexp_verl.run.rollout import check_output, rollout
-from hiexp_verl.run.summary import summarise
+from hiexp_verl.io.datasets import read_trajectories
+from hiexp_verl.models.chat import PromptTooLong, Reply
+from hiexp_verl.models.encoder import HashEncoder
+from hiexp_verl.rollout.episode import EpisodeSettings, episode
+from hiexp_verl.rollout.rollout import check_output, rollout, summarise
 from hiexp_verl.search import SearchFailed
 from hiexp_verl.search.bm25 import BM25Search
 from tests.factories import entry, passage, question, trajectory

@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 
 from hiexp_verl.cli import build_parser, main
-from hiexp_verl.jsonl import read_trajectories
-from hiexp_verl.run import verl_rollout
-from hiexp_verl.run.as_trained import play_as_trained
-from hiexp_verl.run.command import run_settings
-from hiexp_verl.search.wire import write_reply
+from hiexp_verl.cli.rollout import run_settings
+from hiexp_verl.io.datasets import read_trajectories
+from hiexp_verl.models.vllm_process import check_model_dir
+from hiexp_verl.plugin import verl_rollout
+from hiexp_verl.rollout.as_trained import play_as_trained
+from hiexp_verl.search.http import write_reply
 from hiexp_verl.types import Passage
-from hiexp_verl.vllm_engine import check_model_dir
 from tests.test_llm import completion, server
 
 

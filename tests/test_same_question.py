@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hiexp_verl.encoder import HashEncoder, unit_rows
 from hiexp_verl.hek.same_question import SameQuestions, near_duplicates
+from hiexp_verl.models.encoder import HashEncoder, unit_rows
 
 TEMPLATE = "What is the internet country code of the country whose highest point is {}?"
 SAME = [

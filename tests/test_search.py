@@ -14,15 +14,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hiexp_verl.config import SearchConfig
-from hiexp_verl.encoder import HashEncoder
 from hiexp_verl.errors import HiExpError
+from hiexp_verl.models.encoder import HashEncoder
 from hiexp_verl.search import SearchFailed, open_engine
 from hiexp_verl.search.base import best_rows
 from hiexp_verl.search.bm25 import BM25Search
 from hiexp_verl.search.dense import DenseSearch
-from hiexp_verl.search.http import HttpSearch
+from hiexp_verl.search.http import HttpSearch, read_reply
 from hiexp_verl.search.server import make_server
-from hiexp_verl.search.wire import read_reply
 from hiexp_verl.types import Passage
 
 PASSAGES = [

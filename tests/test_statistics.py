@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from hiexp_verl.errors import HiExpError
-from hiexp_verl.run.statistics import mean_interval, paired_difference
+from hiexp_verl.evaluate.statistics import mean_interval, paired_difference
 
 
 def test_a_difference_is_paired_by_question():

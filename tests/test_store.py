@@ -13,9 +13,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from hiexp_verl.encoder import EncoderIdentity, HashEncoder
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.hek import HEK, Header, inspect_entry, inspect_hek
+from hiexp_verl.models.encoder import EncoderIdentity, HashEncoder
 from hiexp_verl.types import Entry
 
 ENCODER = HashEncoder(32)

@@ -5,7 +5,7 @@ import json
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hiexp_verl.plugin.strip import kept_tokens
+from hiexp_verl.plugin.tokens import kept_tokens
 
 
 class Characters:

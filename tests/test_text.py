@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hiexp_verl.run.protocol import FORMATS, find_search
+from hiexp_verl.protocol import FORMATS, find_search
 from hiexp_verl.scoring import extract_answer
 from hiexp_verl.text import printable, sanitise
 

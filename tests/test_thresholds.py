@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from hiexp_verl.build import thresholds as module
-from hiexp_verl.build.thresholds import thresholds
+from hiexp_verl.distil import thresholds as module
+from hiexp_verl.distil.thresholds import thresholds
 from tests.heks import ENCODER, source, tree
 
 

@@ -21,10 +21,10 @@ from omegaconf import OmegaConf
 pytestmark = pytest.mark.verl
 pytest.importorskip("verl")
 
-from hiexp_verl.plugin.agent_loop import HiExpAgentLoop  # noqa: E402
-from hiexp_verl.run.protocol import FORMATS, SEARCH_TOOL_SCHEMA, write_call  # noqa: E402
-from tests.chat_families import families, model_type, tokenizer_of  # noqa: E402
-from tests.verl_fixtures import SYSTEM, RecitingServer, agent_loop, compose, play, write_corpus, write_hek  # noqa: E402
+from hiexp_verl.plugin.agent_loop import HiExpAgentLoop
+from hiexp_verl.protocol import FORMATS, SEARCH_TOOL_SCHEMA, write_call
+from tests.chat_families import families, model_type, tokenizer_of
+from tests.verl_fixtures import SYSTEM, RecitingServer, agent_loop, compose, play, write_corpus, write_hek
 
 GOLDEN = Path(__file__).parent / "golden" / "tokens"
 QUESTION = "What is the capital of the country whose highest point is Noshak?"

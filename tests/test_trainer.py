@@ -6,14 +6,14 @@ import pytest
 pytestmark = pytest.mark.verl
 pytest.importorskip("verl")
 
-from verl.trainer.ppo.v1.trainer_base import PPOTrainer, get_trainer_cls  # noqa: E402
+from verl.trainer.ppo.v1.trainer_base import PPOTrainer, get_trainer_cls
 
-from hiexp_verl.errors import HiExpError  # noqa: E402
-from hiexp_verl.hek.locate import remember_encoder  # noqa: E402
-from hiexp_verl.plugin import trainer as plugin_trainer  # noqa: E402
-from hiexp_verl.plugin.advantage import _ARMS  # noqa: E402
-from hiexp_verl.plugin.checkpoint import MARKER, STATE  # noqa: E402
-from tests.verl_fixtures import compose, write_corpus, write_hek  # noqa: E402
+from hiexp_verl.errors import HiExpError
+from hiexp_verl.hek.opening import remember_encoder
+from hiexp_verl.plugin import trainer as plugin_trainer
+from hiexp_verl.plugin.advantage import _ARMS
+from hiexp_verl.plugin.checkpoint import MARKER, STATE
+from tests.verl_fixtures import compose, write_corpus, write_hek
 
 
 @pytest.fixture

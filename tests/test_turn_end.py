@@ -2,7 +2,7 @@
 
 import pytest
 
-from hiexp_verl.plugin.turn_end import closing_ids, missing_ids
+from hiexp_verl.plugin.tokens import closing_ids, missing_ids
 from tests.chat_families import families, tokenizer_of
 
 

@@ -14,7 +14,7 @@ import pytest
 from hiexp_verl.cli import main
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.hek import HEK
-from hiexp_verl.hek.revise import edit, remove
+from hiexp_verl.hek.edit import edit, remove
 from hiexp_verl.hek.versions import rollback, versions, versions_text
 from tests.heks import e, hek, tree
 

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hiexp_verl.hek import HEK, Header
-from hiexp_verl.hek.viewer import write_viewer
 from hiexp_verl.report import write_report
+from hiexp_verl.report.viewer import write_viewer
 from hiexp_verl.types import Evidence
 from tests.browser import CHROMIUM, Browser, browser
 from tests.factories import entry

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from hiexp_verl import vllm_offline
-from hiexp_verl.jsonl_write import cache_dir
-from hiexp_verl.build.answers import ENTRY_SCHEMA
-from hiexp_verl.child import start_child, stop_child
+from hiexp_verl.distil.replies import ENTRY_SCHEMA
 from hiexp_verl.errors import HiExpError
-from hiexp_verl.llm import Reply
-from hiexp_verl.vllm_offline import offline_vllm
+from hiexp_verl.io.files import cache_dir
+from hiexp_verl.models import vllm_offline
+from hiexp_verl.models.chat import Reply
+from hiexp_verl.models.vllm_offline import offline_vllm
+from hiexp_verl.models.vllm_process import start_child, stop_child
 
 SMALL = cache_dir() / "smollm2-135m"
 # Speaks the worker's protocol: replies in the wrong order, numbered over all jobs; dies of a prompt "die".
@@ -80,7 +80,7 @@ def wait_until_gone(process_id, seconds=10.0):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells children of their parent's end")
 def test_a_child_ends_with_a_parent_that_was_killed():
-    code = "import sys, time; from hiexp_verl.child import start_child; print(start_child(['sleep', '60']).pid, flush=True); time.sleep(60)"
+    code = "import sys, time; from hiexp_verl.models.vllm_process import start_child; print(start_child(['sleep', '60']).pid, flush=True); time.sleep(60)"
     parent = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
     child = int(parent.stdout.readline())
     assert is_running(child)

@@ -1,21 +1,19 @@
 """The warm start's transcripts are in the agent's own format, and only the model's own tokens are trained."""
 
-import importlib.util
+import importlib
 import sys
-from pathlib import Path
 from types import ModuleType
 
 import pytest
 
-from hiexp_verl.assets import ASSETS, is_complete
-from hiexp_verl.jsonl_write import cache_dir
 from hiexp_verl.errors import HiExpError
-from hiexp_verl.run.protocol import find_search, first_messages
+from hiexp_verl.io.files import cache_dir
+from hiexp_verl.protocol import find_search, first_messages
 from hiexp_verl.scoring import extract_answer
 from hiexp_verl.search.bm25 import BM25Search
 from hiexp_verl.types import Passage, Question
+from recipes.demo_data.assets import ASSETS, is_complete
 
-RECIPE = Path(__file__).parents[1] / "recipes" / "cpu_demo"
 PASSAGES = [
     Passage("1", "Capital of Alpha", "Xville is the capital of Alpha."),
     Passage("2", "Elevation of Alpha", "The highest point of Alpha is Mount Q 100 m."),
@@ -30,15 +28,8 @@ META = {
 QUESTION = Question("aa", "What is the highest point of the country whose capital is Xville?", ("Mount Q",), META)
 
 
-def load(name: str, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.syspath_prepend(str(RECIPE))
-    spec = importlib.util.spec_from_file_location(name, RECIPE / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, name, module)  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
+def load(name: str) -> ModuleType:
+    return importlib.import_module(f"recipes.cpu_demo.{name}")
 
 
 class AppendingTokenizer:
@@ -60,7 +51,7 @@ class RewritingTokenizer(AppendingTokenizer):
 
 
 def test_a_transcript_searches_every_hop_and_ends_with_the_answer(monkeypatch):
-    transcripts = load("transcripts", monkeypatch)
+    transcripts = load("transcripts")
     (messages,) = transcripts.transcripts_of([QUESTION], BM25Search(PASSAGES), 5, 0, 2, 45, 1200)
     assert messages[:2] == first_messages(QUESTION.question, "search_tags")
     assert [m["role"] for m in messages[2:]] == ["assistant", "tool", "assistant", "tool", "assistant"]
@@ -70,19 +61,19 @@ def test_a_transcript_searches_every_hop_and_ends_with_the_answer(monkeypatch):
 
 
 def test_a_question_whose_hops_do_not_find_the_answer_is_left_out(monkeypatch):
-    transcripts = load("transcripts", monkeypatch)
+    transcripts = load("transcripts")
     assert transcripts.transcripts_of([QUESTION], BM25Search([PASSAGES[0], PASSAGES[2]]), 5, 0, 2, 45, 1200) == []
 
 
 def test_only_the_models_own_text_and_its_end_token_are_trained(monkeypatch):
-    warm_start = load("warm_start", monkeypatch)
+    warm_start = load("warm_start")
     messages = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "ab"}, {"role": "tool", "content": "doc"}]
     example = warm_start.tokens_of([*messages, {"role": "assistant", "content": "c"}], AppendingTokenizer())
     assert "".join(chr(label) for label in example.labels_T if label != warm_start.IGNORED) == "ab$c$"
 
 
 def test_a_template_that_rewrites_earlier_messages_is_refused(monkeypatch):
-    warm_start = load("warm_start", monkeypatch)
+    warm_start = load("warm_start")
     messages = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "ab"}, {"role": "user", "content": "r"}]
     with pytest.raises(HiExpError, match="rewrites earlier messages"):
         warm_start.tokens_of(messages, RewritingTokenizer())
@@ -90,7 +81,7 @@ def test_a_template_that_rewrites_earlier_messages_is_refused(monkeypatch):
 
 @pytest.mark.parametrize(("option", "message"), [("--out", "exists already"), ("--model", "is no Hugging Face model directory")])
 def test_a_wrong_path_is_one_line_and_exit_code_1(monkeypatch, tmp_path, capsys, option, message):
-    warm_start = load("warm_start", monkeypatch)
+    warm_start = load("warm_start")
     paths = {"--model": tmp_path, "--questions": tmp_path / "q", "--corpus": tmp_path / "c", "--out": tmp_path / "new"}
     (tmp_path / "config.json").write_text("{}")
     paths[option] = tmp_path if option == "--out" else tmp_path / "nowhere"
@@ -105,7 +96,7 @@ def test_the_real_template_leaves_exactly_the_assistant_turns(monkeypatch):
     if not is_complete(model_dir, ASSETS["smollm2-135m"]):
         pytest.skip("smollm2-135m is not in the cache")
     tokenizer = pytest.importorskip("transformers").AutoTokenizer.from_pretrained(model_dir)
-    warm_start, transcripts = load("warm_start", monkeypatch), load("transcripts", monkeypatch)
+    warm_start, transcripts = load("warm_start"), load("transcripts")
     (messages,) = transcripts.transcripts_of([QUESTION], BM25Search(PASSAGES), 5, 0, 2, 45, 1200)
     example = warm_start.tokens_of(messages, tokenizer)
     own = tokenizer.decode([label for label in example.labels_T if label != warm_start.IGNORED])

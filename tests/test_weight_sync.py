@@ -2,19 +2,16 @@
 
 import importlib
 import json
-from pathlib import Path
 
 import pytest
 
-RECIPE = Path(__file__).parents[1] / "recipes" / "cpu_demo"
 PEARSON = "training/rollout_actor_probs_pearson_corr"
 
 
 @pytest.fixture
-def recipe(monkeypatch):
+def recipe():
     pytest.importorskip("yaml")
-    monkeypatch.syspath_prepend(str(RECIPE))
-    return importlib.import_module
+    return lambda name: importlib.import_module(f"recipes.cpu_demo.{name}")
 
 
 @pytest.mark.parametrize(

@@ -48,9 +48,9 @@ def write_corpus(path: Path) -> Path:
 
 def write_hek(root: Path, *more: str) -> Path:
     """Write a HEK of one entry per level, encoded by hashing; `more` are descriptions of further E1."""
-    from hiexp_verl.encoder import load_encoder
-    from hiexp_verl.hek.header import Header
+    from hiexp_verl.hek.schema import Header
     from hiexp_verl.hek.store import HEK
+    from hiexp_verl.models.encoder import load_encoder
     from hiexp_verl.types import Entry, Source
 
     entries = (

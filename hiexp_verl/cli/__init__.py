@@ -7,25 +7,8 @@ import signal
 import sys
 
 from hiexp_verl import __version__
-from hiexp_verl.cli import (
-    audit,
-    build,
-    calibrate,
-    diff,
-    doctor,
-    evaluate,
-    import_files,
-    inspect,
-    merge,
-    report,
-    retrieve,
-    revise,
-    rollout,
-    serve_search,
-    train,
-    versions,
-)
-from hiexp_verl.cli.common import Verb
+from hiexp_verl.cli import build, data, doctor, evaluate, hek_change, hek_show, report, rollout, train
+from hiexp_verl.cli.options import Verb
 from hiexp_verl.errors import HiExpError
 
 # In the order of use.
@@ -34,20 +17,20 @@ VERBS = (
     rollout.add_rollout,
     evaluate.add_eval,
     report.add_report,
-    import_files.add_import,
+    data.add_import,
     build.add_build,
-    calibrate.add_calibrate,
-    retrieve.add_retrieve,
-    inspect.add_inspect,
-    audit.add_audit,
-    versions.add_versions,
-    diff.add_diff,
-    versions.add_rollback,
-    revise.add_edit,
-    revise.add_remove,
-    merge.add_merge,
+    hek_change.add_calibrate,
+    hek_show.add_retrieve,
+    hek_show.add_inspect,
+    hek_show.add_audit,
+    hek_show.add_versions,
+    hek_show.add_diff,
+    hek_show.add_rollback,
+    hek_change.add_edit,
+    hek_change.add_remove,
+    hek_change.add_merge,
     train.add_train,
-    serve_search.add_serve_search,
+    data.add_serve_search,
 )
 
 

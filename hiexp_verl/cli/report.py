@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from hiexp_verl.cli.common import add_verb
+from hiexp_verl.cli.options import add_verb
 
 
 def add_report(verbs: Any) -> None:
@@ -33,7 +33,7 @@ def add_report(verbs: Any) -> None:
 def run_report(arguments: argparse.Namespace) -> int:
     """Write the page; what could not be read goes to stderr, too."""
     from hiexp_verl.report import write_report
-    from hiexp_verl.report.markup import plural
+    from hiexp_verl.report.html import plural
 
     out = page_at(arguments.out)
     found = write_report(arguments.runs, out, arguments.title)

@@ -5,7 +5,7 @@ import os
 import sys
 from typing import Any
 
-from hiexp_verl.cli.common import add_verb
+from hiexp_verl.cli.options import add_verb
 
 
 def add_train(verbs: Any) -> None:
@@ -23,7 +23,7 @@ def add_train(verbs: Any) -> None:
 
 def run_train(arguments: argparse.Namespace) -> int:
     """Become verl's trainer."""
-    from hiexp_verl.train import trainer_command
+    from hiexp_verl.plugin.launch import trainer_command
 
     command, environment = trainer_command(arguments.overrides, arguments.cpu)
     sys.stdout.flush()

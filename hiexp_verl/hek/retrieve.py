@@ -7,11 +7,11 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from hiexp_verl.encoder import Encoder, Vectors
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.hek.same_question import SameQuestions
 from hiexp_verl.hek.store import HEK
-from hiexp_verl.questions import without_instructions
+from hiexp_verl.io.datasets import without_instructions
+from hiexp_verl.models.encoder import Encoder, Vectors
 from hiexp_verl.types import Hit, Level
 
 # Cosines closer than this are ties: the last bits of a matrix product depend on how it was blocked.

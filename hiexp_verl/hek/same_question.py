@@ -17,8 +17,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from hiexp_verl.encoder import Encoder, Vectors
-from hiexp_verl.words import main_words, word_set
+from hiexp_verl.models.encoder import Encoder, Vectors
+from hiexp_verl.text import main_words, word_set
 
 NEAR_COSINE = 0.95
 NEAR_WORDS = 0.8  # share of common content words

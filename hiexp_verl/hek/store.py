@@ -10,7 +10,8 @@
 | `0002/README.md` | a card for people |
 
 Nothing in it depends on the time or the machine: the same input gives the same bytes.
-"""
+
+The README.md of a version: what a person sees who opens the folder."""
 
 import hashlib
 import io
@@ -25,13 +26,12 @@ from pathlib import Path
 
 import numpy as np
 
-from hiexp_verl.encoder import EncoderIdentity, Vectors
 from hiexp_verl.errors import HiExpError
-from hiexp_verl.hek import check
-from hiexp_verl.hek.card import card
-from hiexp_verl.hek.header import Header, header_text, read_header
-from hiexp_verl.hek.lock import locked
-from hiexp_verl.jsonl import UNCHANGED, atomic_writer, read_jsonl, writing
+from hiexp_verl.hek import schema as check
+from hiexp_verl.hek.schema import Header, header_text, read_header
+from hiexp_verl.io.datasets import read_jsonl
+from hiexp_verl.io.files import UNCHANGED, atomic_writer, locked, writing
+from hiexp_verl.models.encoder import EncoderIdentity, Vectors
 from hiexp_verl.types import LEVELS, Entry, Source, to_json
 
 
@@ -242,3 +242,22 @@ def _read(cls: type[check.Record], path: Path, what: str, may_be_empty: bool = F
         return
     for number, row in read_jsonl(path, what):
         yield check.record_of(cls, row, f"{path}:{number}")
+
+
+_MEANING = {"e1": "cases: one decision or pitfall", "e2": "patterns: a kind of task", "e3": "strategies: a rule for all"}
+_EXAMPLES = 3
+
+
+def card(hek: "HEK") -> str:
+    """Return Markdown: how it was made, counts, thresholds, some examples of each level."""
+    header = hek.header
+    lines = ["# Hierarchical experience knowledge", ""]
+    lines += [f"- distiller: {header.distiller or 'unknown'}", f"- policies: {', '.join(header.models) or 'unknown'}"]
+    lines += [f"- encoder: {header.encoder.name} ({header.encoder.dimensions} dimensions, sha256 {header.encoder.sha256[:12]})"]
+    lines += [f"- thresholds: {', '.join(f'{k} {v:g}' for k, v in sorted(header.thresholds.items())) or 'none'}"]
+    lines += [f"- content hash: {header.content_hash}", ""]
+    for level in reversed(LEVELS):
+        entries = [entry for entry in hek.entries if entry.level == level]
+        lines += [f"## {level.upper()}: {len(entries)} ({_MEANING[level]})", ""]
+        lines += [f"- **{entry.title}** {entry.description}" for entry in entries[:_EXAMPLES]] + [""]
+    return "\n".join(lines)

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hiexp_verl.errors import HiExpError
-from hiexp_verl.hek.lock import locked
 from hiexp_verl.hek.store import HEK, current_version, root_of, set_current
+from hiexp_verl.io.files import locked
 from hiexp_verl.types import LEVELS
 
 

@@ -15,20 +15,17 @@ from verl.experimental.agent_loop.tool_agent_loop import AgentData, AgentState, 
 from verl.experimental.agent_loop.tool_parser import FunctionCall
 from verl.tools.schemas import ToolResponse
 
-from hiexp_verl.build.importers.outcome import question_id_of
 from hiexp_verl.config import HiExpConfig, parse_config
+from hiexp_verl.guide.arms import PLACES_OF, arm_of, levels_at, shows
+from hiexp_verl.guide.guide import Guide, Place, Shown
+from hiexp_verl.guide.lookup import ExperienceRequest, LookupFailed
+from hiexp_verl.importers.outcome import question_id_of
 from hiexp_verl.plugin.retrieval import Retrieval, retrieval_for
-from hiexp_verl.plugin.strip import kept_tokens
-from hiexp_verl.plugin.tools import SearchTool
-from hiexp_verl.plugin.turn_end import closing_ids, missing_ids
-from hiexp_verl.queries import repeated
-from hiexp_verl.run.arm import PLACES_OF, arm_of
-from hiexp_verl.run.control import levels_at, shows
-from hiexp_verl.run.episode import seed_of
-from hiexp_verl.run.guide import Guide, Place, Shown
-from hiexp_verl.run.lookup import ExperienceRequest, LookupFailed
-from hiexp_verl.run.protocol import FORMATS, answering_text
-from hiexp_verl.text import sanitise
+from hiexp_verl.plugin.search_tool import SearchTool
+from hiexp_verl.plugin.tokens import closing_ids, kept_tokens, missing_ids
+from hiexp_verl.protocol import FORMATS, answering_text
+from hiexp_verl.rollout.episode import seed_of
+from hiexp_verl.text import repeated, sanitise
 from hiexp_verl.types import TRAIN, Hit, Message
 
 logger = logging.getLogger(__name__)

@@ -15,12 +15,11 @@ from omegaconf import DictConfig, OmegaConf
 
 from hiexp_verl.config import HiExpConfig, with_unnamed
 from hiexp_verl.errors import HiExpError
-from hiexp_verl.hashing import fingerprint
 from hiexp_verl.hek.store import HEK
-from hiexp_verl.jsonl import atomic_writer
-from hiexp_verl.packages import software
+from hiexp_verl.io.files import atomic_writer, fingerprint
+from hiexp_verl.io.software import software
 from hiexp_verl.plugin.dataset import paths_of
-from hiexp_verl.run.policy import MARKER, STATE
+from hiexp_verl.rollout.policy import MARKER, STATE
 
 logger = logging.getLogger(__name__)
 

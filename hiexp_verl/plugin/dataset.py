@@ -6,8 +6,8 @@ from typing import Any
 import datasets
 from verl.utils.dataset.rl_dataset import RLHFDataset
 
-from hiexp_verl.jsonl import read_questions
-from hiexp_verl.run.protocol import Format, check_format, first_messages
+from hiexp_verl.io.datasets import read_questions
+from hiexp_verl.protocol import Format, check_format, first_messages
 from hiexp_verl.types import TRAIN, Question
 
 

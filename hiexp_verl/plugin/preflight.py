@@ -1,4 +1,10 @@
-"""Checks before any device time is spent: a hydra callback in the driver of `main_ppo`."""
+"""Are the parts of a run ours? verl takes any dataset, reward and agent loop, and with others experience is silently missing.
+
+Does the model's chat template take several calls of one turn? Llama 3's raises, and verl would find out in an episode.
+
+Is the run one that verl, and our CPU engine, can do? What they cannot is told before anything starts.
+
+Checks before any device time is spent: a hydra callback in the driver of `main_ppo`."""
 
 import logging
 import math
@@ -9,24 +15,172 @@ from typing import Any
 from huggingface_hub import constants, try_to_load_from_cache
 from huggingface_hub.utils import HFValidationError, validate_repo_id
 from hydra.experimental.callback import Callback
-from omegaconf import DictConfig
+from jinja2 import TemplateError
+from omegaconf import DictConfig, OmegaConf
+from transformers import AutoConfig
+from verl.utils import hf_processor, hf_tokenizer
+from verl.utils.import_utils import load_extern_object
+from verl.utils.tokenizer.continuous_token_wiring import create_continuous_token_builder
 
 from hiexp_verl.config import HiExpConfig
 from hiexp_verl.errors import HiExpError, first_line
+from hiexp_verl.guide.arms import STRATA, levels_at
+from hiexp_verl.hek.opening import open_encoders, open_hek
 from hiexp_verl.hek.store import HEK
-from hiexp_verl.jsonl import read_corpus
-from hiexp_verl.plugin.agent_loop import settings_of
-from hiexp_verl.plugin.check_engine import check_engine
-from hiexp_verl.plugin.check_parts import check_parts
-from hiexp_verl.plugin.check_questions import check_questions, check_validation
-from hiexp_verl.plugin.check_template import check_parallel_calls
+from hiexp_verl.io.datasets import read_corpus
+from hiexp_verl.plugin.agent_loop import HiExpAgentLoop, settings_of
 from hiexp_verl.plugin.checkpoint import folder_to_resume, identity_of, load_state
-from hiexp_verl.run.arm import STRATA
-from hiexp_verl.run.control import levels_at
-from hiexp_verl.run.encoders import open_encoders, open_hek
+from hiexp_verl.plugin.dataset import QuestionDataset
+from hiexp_verl.plugin.preflight_data import check_questions, check_validation
+from hiexp_verl.plugin.presets import common
 from hiexp_verl.search.http import HttpSearch
+from hiexp_verl.types import Message
 
 logger = logging.getLogger(__name__)
+
+
+def check_parts(config: DictConfig, settings: HiExpConfig) -> None:
+    """Check the parts that experience and its record rest on.
+
+    Raises:
+        HiExpError: one was replaced by another that does not do its work.
+    """
+    ours = common()
+    loop = ours["actor_rollout_ref"]["rollout"]["agent"]["default_agent_loop"]
+    found = config.actor_rollout_ref.rollout.agent.default_agent_loop
+    if settings.enabled and found != loop:
+        raise HiExpError(
+            f"actor_rollout_ref.rollout.agent.default_agent_loop={found} shows no experience; set it to {loop}, or hiexp.enabled=false"
+        )
+    if settings.enabled:
+        check_dataset(config.data.get("custom_cls") or {})
+    reward = ours["reward"]["custom_reward_function"]["path"]
+    found = (config.reward.get("custom_reward_function") or {}).get("path")
+    if settings.dump_dir and found != reward:
+        raise HiExpError(
+            f"hiexp.dump_dir keeps what hiexp's reward hands on, and reward.custom_reward_function.path={found} hands on nothing; "
+            f"set it to {reward}, or hiexp.dump_dir=null"
+        )
+
+
+def check_dataset(custom: Any) -> None:
+    """Check that the dataset says of each row whether it is for training, as `QuestionDataset` and its subclasses do.
+
+    Args:
+        custom: verl's `data.custom_cls`, of `path` and `name`.
+
+    Raises:
+        HiExpError: it is another class, or cannot be loaded.
+    """
+    path, name = custom.get("path"), custom.get("name")
+    setting = f"data.custom_cls.path={path}"
+    try:
+        dataset = load_extern_object(path, name) if path else None
+    except Exception as error:  # a module is a program, and raises what it likes
+        raise HiExpError(
+            f"{setting} cannot be loaded as {name} ({type(error).__name__}: {first_line(error)}); correct data.custom_cls"
+        ) from error
+    if not (isinstance(dataset, type) and issubclass(dataset, QuestionDataset)):
+        raise HiExpError(
+            f"{setting} does not say which rows are for training; leave data.custom_cls to the flag, or name a subclass of "
+            f"{QuestionDataset.__module__}.{QuestionDataset.__name__}, or set hiexp.enabled=false"
+        )
+
+
+def check_parallel_calls(config: DictConfig) -> None:
+    """Check that two calls of one turn can be rendered, where there may be two; of a hub name or a remote path verl finds out.
+
+    Raises:
+        HiExpError: the template refuses them.
+    """
+    model, rollout = Path(config.actor_rollout_ref.model.path).expanduser(), config.actor_rollout_ref.rollout
+    calls = rollout.multi_turn.max_parallel_calls
+    if calls < 2 or not model.exists() or hasattr(HiExpAgentLoop, "apply_chat_template"):  # verl 0.9.0 renders the answers alone
+        return
+    builder = create_continuous_token_builder(
+        hf_tokenizer(str(model)),
+        hf_model_type=AutoConfig.from_pretrained(str(model)).model_type,
+        chat_template_kwargs={str(key): value for key, value in (config.data.get("apply_chat_template_kwargs") or {}).items()},
+        processor=hf_processor(str(model)),
+    )
+    asked: list[Message] = [{"role": "user", "content": "Who?"}, {"role": "assistant", "content": "Two searches."}]
+    answers: list[Message] = [{"role": "tool", "content": "me"}, {"role": "tool", "content": "you"}]
+    try:
+        builder.tokenize_context_incremental_messages(asked, asked + answers)
+    except TemplateError as error:
+        raise HiExpError(
+            f"the chat template in {model} does not take {calls} calls of one turn ({str(error)[:200]}); "
+            "set actor_rollout_ref.rollout.multi_turn.max_parallel_calls=1"
+        ) from error
+
+
+TRAINERS = ("hiexp_sync", "hiexp_colocate_async")
+ON_CPU = {
+    "trainer.n_gpus_per_node": 1,
+    "trainer.nnodes": 1,
+    "actor_rollout_ref.actor.strategy": "fsdp2",
+    "actor_rollout_ref.rollout.name": "vllm_cpu",
+    "actor_rollout_ref.rollout.tensor_model_parallel_size": 1,
+    "actor_rollout_ref.rollout.data_parallel_size": 1,
+    "actor_rollout_ref.rollout.pipeline_model_parallel_size": 1,
+    "actor_rollout_ref.rollout.quantization": None,
+    "actor_rollout_ref.actor.ulysses_sequence_parallel_size": 1,
+}
+
+
+def check_engine(config: DictConfig, settings: HiExpConfig) -> None:
+    """Check the trainer, and on a CPU what does not run there.
+
+    Raises:
+        HiExpError: a trainer of another name, or a setting that ends in a crash minutes later.
+    """
+    if not config.trainer.use_v1:
+        raise HiExpError("trainer.use_v1=false is verl's earlier trainer, which knows no plugin; set it to true")
+    mode = config.trainer.v1.trainer_mode
+    if settings.enabled and mode not in TRAINERS:
+        raise HiExpError(
+            f"trainer.v1.trainer_mode={mode} is none of {', '.join(TRAINERS)} (verl's own modes log nothing of experience, and its "
+            "separate_async has no counterpart here); set one of these, or hiexp.enabled=false"
+        )
+    if config.trainer.device == "cpu":
+        check_cpu(config)
+
+
+def check_cpu(config: DictConfig) -> None:
+    """Check what does not run on a CPU.
+
+    Raises:
+        HiExpError: it is set.
+    """
+    actor, rollout, model = config.actor_rollout_ref.actor, config.actor_rollout_ref.rollout, config.actor_rollout_ref.model
+    if config.trainer.v1.trainer_mode == "separate_async":
+        raise HiExpError("trainer.v1.trainer_mode=separate_async needs devices of its own for rollouts, and a CPU is one; set it to sync")
+    for setting, works in ON_CPU.items():
+        found = OmegaConf.select(config, setting)
+        if found != works:
+            raise HiExpError(f"{setting}={found} does not run on a CPU; set it to {works}")
+    if (model.lora.get("rank", 0) > 0 or model.lora_rank > 0) and not model.lora.merge:  # verl takes either for the rank
+        raise HiExpError(
+            "on a CPU vLLM cannot take over adapters beside weights that it has packed; set actor_rollout_ref.model.lora.merge=true"
+        )
+    check_divisible(config.data.train_batch_size * rollout.n, rollout, "rollout.log_prob_micro_batch_size_per_gpu", "data.train_batch_size")
+    if actor.use_kl_loss:
+        ref = config.actor_rollout_ref.ref
+        check_divisible(config.data.train_batch_size * rollout.n, ref, "ref.log_prob_micro_batch_size_per_gpu", "data.train_batch_size")
+
+
+def check_divisible(episodes: int, block: DictConfig, setting: str, batch: str) -> None:
+    """Check that a step's episodes come out even in micro-batches; verl finds out when all of them are played.
+
+    Raises:
+        HiExpError: they do not.
+    """
+    size = block.log_prob_micro_batch_size_per_gpu
+    if size and not block.log_prob_use_dynamic_bsz and episodes % size:
+        raise HiExpError(
+            f"{batch} x actor_rollout_ref.rollout.n = {episodes} episodes are no multiple of actor_rollout_ref.{setting}={size}; change one"
+        )
+
 
 TURN_TOKENS = 64  # a thought and a query, or an answer
 

@@ -21,15 +21,15 @@ CPU = os.environ.get("VERL_PLATFORM", "").strip().lower() == "cpu"
 
 def _platform() -> None:
     if CPU:  # first of all: several verl modules ask for the platform while they are imported
-        from hiexp_verl.train import CPU_ENVIRONMENT
+        from hiexp_verl.plugin.launch import CPU_ENVIRONMENT
 
         for name, value in CPU_ENVIRONMENT.items():
             os.environ.setdefault(name, value)  # in the driver Ray is not up yet, and its workers inherit it
-        importlib.import_module("hiexp_verl.plugin.cpu_platform")
+        importlib.import_module("hiexp_verl.plugin.cpu.platform")
 
 
 def _config_group() -> None:
-    importlib.import_module("hiexp_verl.plugin.settings").store(cpu=CPU)
+    importlib.import_module("hiexp_verl.plugin.presets").store(cpu=CPU)
 
 
 def _rollout() -> None:
@@ -37,8 +37,8 @@ def _rollout() -> None:
     from verl.workers.rollout.replica import RolloutReplicaRegistry
 
     # Named by string and loaded on use: a worker that unpickles our class may be importing it right now.
-    _ROLLOUT_REGISTRY[("vllm_cpu", "async")] = "hiexp_verl.plugin.vllm_cpu.ServerAdapter"
-    RolloutReplicaRegistry.register("vllm_cpu", lambda: importlib.import_module("hiexp_verl.plugin.vllm_cpu").vLLMCPUReplica)
+    _ROLLOUT_REGISTRY[("vllm_cpu", "async")] = "hiexp_verl.plugin.cpu.vllm.ServerAdapter"
+    RolloutReplicaRegistry.register("vllm_cpu", lambda: importlib.import_module("hiexp_verl.plugin.cpu.vllm").vLLMCPUReplica)
 
 
 def _by_import(name: str) -> None:

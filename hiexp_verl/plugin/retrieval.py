@@ -14,12 +14,12 @@ from typing import Any, Protocol
 import torch
 from ray.exceptions import RayActorError
 
-from hiexp_verl.batching import Batcher, MicroBatcher
 from hiexp_verl.config import HiExpConfig, SearchConfig
 from hiexp_verl.errors import HiExpError
+from hiexp_verl.guide.lookup import ExperienceRequest, Lookup, LookupFailed
+from hiexp_verl.hek.opening import open_encoders, open_hek, pinned
 from hiexp_verl.hek.retrieve import Retriever
-from hiexp_verl.run.encoders import open_encoders, open_hek, pinned
-from hiexp_verl.run.lookup import ExperienceRequest, Lookup, LookupFailed
+from hiexp_verl.models.batching import Batcher, MicroBatcher
 from hiexp_verl.search import SearchEngine, SearchFailed, open_engine
 from hiexp_verl.search.http import longest_answer
 from hiexp_verl.types import Hit, Passage

@@ -6,7 +6,7 @@ from verl.experimental.agent_loop.tool_parser import FunctionCall, ToolParser
 from verl.tools.schemas import OpenAIFunctionToolSchema
 from verl.utils.ray_utils import get_event_loop
 
-from hiexp_verl.run.protocol import SEARCH_TOOL_NAME, find_search
+from hiexp_verl.protocol import SEARCH_TOOL_NAME, find_search
 
 
 @ToolParser.register("search_tags")

@@ -11,15 +11,15 @@ from verl.trainer.ppo.v1.trainer_colocate_async import PPOTrainerColocateAsync
 from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
 
 from hiexp_verl.errors import HiExpError
-from hiexp_verl.jsonl import write_jsonl
+from hiexp_verl.guide.arms import arm_of
+from hiexp_verl.hek.opening import open_hek, pinned
+from hiexp_verl.io.files import write_jsonl
 from hiexp_verl.plugin.advantage import Arms, baseline_within
 from hiexp_verl.plugin.agent_loop import settings_of
 from hiexp_verl.plugin.checkpoint import folder_to_resume, identity_of, load_state, played_of, save_state
 from hiexp_verl.plugin.metrics import EpisodeOutcome
+from hiexp_verl.plugin.monitor import Watch
 from hiexp_verl.plugin.retrieval import retrieval_for
-from hiexp_verl.plugin.watch import Watch
-from hiexp_verl.run.arm import arm_of
-from hiexp_verl.run.encoders import open_hek, pinned
 from hiexp_verl.types import TRAJECTORY_KEY
 
 

@@ -4,11 +4,11 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from hiexp_verl.report.bars import interval_bar
-from hiexp_verl.report.evaluation import Evaluation
-from hiexp_verl.report.finite import finite
-from hiexp_verl.report.markup import e, facts, folded, number, percent, table
-from hiexp_verl.run.eval_markdown import p_value, replayed_as_text, signed
+from hiexp_verl.evaluate.tables import p_value, replayed_as_text, signed
+from hiexp_verl.io.rows import finite
+from hiexp_verl.report.charts import interval_bar
+from hiexp_verl.report.evaluations import Evaluation
+from hiexp_verl.report.html import e, facts, folded, number, percent, table
 
 _NAMES = {"em": "EM", "f1": "F1", "cem": "CEM", "judge": "judge"}
 _RATES = {

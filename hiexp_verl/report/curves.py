@@ -10,7 +10,7 @@ from typing import Any
 
 from hiexp_verl.config import UNNAMED
 from hiexp_verl.report.charts import Line, Point, chart, mean_and_band
-from hiexp_verl.report.markup import e, number
+from hiexp_verl.report.html import e, number
 from hiexp_verl.report.training import Training
 
 STYLES = 10  # in report.html; more runs share them

@@ -13,8 +13,7 @@ from typing import Any
 import yaml
 
 from hiexp_verl.errors import HiExpError
-from hiexp_verl.report.finite import finite
-from hiexp_verl.rows import BadRow, read_rows
+from hiexp_verl.io.rows import BadRow, finite, read_rows
 
 MAX_JSON_BYTES = 64 << 20  # a table of hundreds of arms has kilobytes
 MAX_YAML_BYTES = 4 << 20  # verl's whole config has 36 kB

@@ -11,20 +11,16 @@ from typing import Any
 
 from hiexp_verl import __version__
 from hiexp_verl.errors import HiExpError
-from hiexp_verl.jsonl import atomic_writer
-from hiexp_verl.report import arms, between
-from hiexp_verl.report.cost import cost
+from hiexp_verl.io.files import atomic_writer
+from hiexp_verl.report import arms, policies
 from hiexp_verl.report.curves import REWARD, curves, first_curve, grouped, validations
-from hiexp_verl.report.episodes import MISPLACED, Played, outcome, pairs, read_again, samples
+from hiexp_verl.report.episodes import MISPLACED, Played, outcome, pair, pairs, read_again, samples, single
 from hiexp_verl.report.find import flat
-from hiexp_verl.report.gather import Gathered, gather
-from hiexp_verl.report.health import alarms
-from hiexp_verl.report.markup import e, facts, folded, listed, percent, plural, section, table
+from hiexp_verl.report.html import e, facts, folded, listed, percent, plural, section, table
+from hiexp_verl.report.runs import Gathered, gather
 from hiexp_verl.report.settings import settings
-from hiexp_verl.report.training import Training
-from hiexp_verl.report.transcripts import pair, single
-from hiexp_verl.report.tree import tree
-from hiexp_verl.report.usage import uses_of
+from hiexp_verl.report.training import Training, alarms, cost
+from hiexp_verl.report.tree import tree, uses_of
 
 MAX_PAIRS, MAX_SINGLE, MAX_HEKS = 16, 4, 4
 _LONG = 60  # characters that stand on one line
@@ -50,14 +46,14 @@ def write_report(runs: Sequence[Path], out: Path, title: str = "") -> Gathered:
 
 def page(found: Gathered, title: str) -> str:
     """Return the page."""
-    compared = between.comparisons(found.evaluations, found.trainings)
+    compared = policies.comparisons(found.evaluations, found.trainings)
     each = listed(arms.in_short(found.evaluations))
     parts = {
         "In short": _in_short(found.trainings)
-        + listed(between.in_short(compared))
+        + listed(policies.in_short(compared))
         + (folded(f"Each of {plural(len(found.evaluations), 'evaluation')} alone", each) if compared else each),
         "Alarms": alarms(found.trainings),
-        "Evaluation": between.between(compared) + arms.evaluations(found.evaluations),
+        "Evaluation": policies.between(compared) + arms.evaluations(found.evaluations),
         "Curves": curves(found.trainings),
         "What was run": _what_was_run(found),
         "Experience": _heks(found),
@@ -67,9 +63,9 @@ def page(found: Gathered, title: str) -> str:
     }
     parts = {heading: content for heading, content in parts.items() if content}
     links = "".join(f'<a href="#{heading.lower().replace(" ", "-")}">{heading}</a>' for heading in parts)
-    folder = Path(__file__).parent
+    folder = Path(__file__).parent / "static"
     return Template((folder / "report.html").read_text(encoding="utf-8")).substitute(
-        palette=(folder.parent / "palette.css").read_text(encoding="utf-8"),
+        palette=(folder / "palette.css").read_text(encoding="utf-8"),
         title=e(title),
         links=links,
         body="\n".join(section(heading, content) for heading, content in parts.items()),

@@ -5,7 +5,7 @@ from pathlib import PurePath
 from typing import Any
 
 from hiexp_verl.report.curves import is_place
-from hiexp_verl.report.markup import e, facts, folded, plural, table
+from hiexp_verl.report.html import e, facts, folded, plural, table
 from hiexp_verl.report.training import Training
 
 # What one wants to know first, with the names that people use.

@@ -3,9 +3,9 @@
 from pathlib import Path
 
 from hiexp_verl.config import SearchConfig
-from hiexp_verl.encoder import Encoder
 from hiexp_verl.errors import HiExpError
-from hiexp_verl.jsonl import read_corpus
+from hiexp_verl.io.datasets import read_corpus
+from hiexp_verl.models.encoder import Encoder
 from hiexp_verl.search.base import Ranking, SearchEngine, SearchFailed
 from hiexp_verl.search.server import serve
 

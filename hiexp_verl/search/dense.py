@@ -10,9 +10,9 @@ from threading import Lock
 
 import numpy as np
 
-from hiexp_verl.encoder import Encoder, Vectors
 from hiexp_verl.errors import HiExpError
-from hiexp_verl.jsonl_write import cache_dir
+from hiexp_verl.io.files import cache_dir
+from hiexp_verl.models.encoder import Encoder, Vectors
 from hiexp_verl.search.base import Ranking, best_rows
 from hiexp_verl.types import Passage
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.search.base import SearchEngine, SearchFailed
-from hiexp_verl.search.wire import write_reply
+from hiexp_verl.search.http import write_reply
 
 logger = logging.getLogger(__name__)
 

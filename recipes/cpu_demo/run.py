@@ -12,15 +12,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parent))  # the recipe's own files, and nothing installed for them
-
-from facts import facts
-from stages import Demo
-from training import MIN_PEARSON, lowest, weights_in_sync
-from watch import MemoryWatch, Stopwatch
-
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.report import write_report
+from recipes.cpu_demo.facts import facts
+from recipes.cpu_demo.stages import Demo
+from recipes.cpu_demo.training import MIN_PEARSON, lowest, weights_in_sync
+from recipes.cpu_demo.watch import MemoryWatch, Stopwatch
 
 
 def main() -> int:

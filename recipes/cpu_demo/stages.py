@@ -9,25 +9,26 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from training import train
 
-from hiexp_verl.assets import ASSETS, fetch
-from hiexp_verl.build.distill import open_distiller
-from hiexp_verl.build.pipeline import build
+from hiexp_verl.cli.rollout import open_experience
 from hiexp_verl.config import SearchConfig, StartConfig
-from hiexp_verl.encoder import load_encoder
+from hiexp_verl.distil.distillers import open_distiller
+from hiexp_verl.distil.pipeline import build
 from hiexp_verl.errors import HiExpError
-from hiexp_verl.factbook import write_question_sets
-from hiexp_verl.hek.locate import remember_encoder
+from hiexp_verl.guide.experience import Experience
+from hiexp_verl.hek.opening import remember_encoder
 from hiexp_verl.hek.store import HEK
-from hiexp_verl.jsonl import read_questions, read_trajectories, write_jsonl
-from hiexp_verl.llm import ChatClient, open_model
-from hiexp_verl.policy_tokenizer import PolicyTokenizer
-from hiexp_verl.run.command import open_experience
-from hiexp_verl.run.episode import EpisodeSettings
-from hiexp_verl.run.experience import Experience
-from hiexp_verl.run.rollout import rollout
+from hiexp_verl.io.datasets import read_questions, read_trajectories
+from hiexp_verl.io.files import write_jsonl
+from hiexp_verl.models.chat import ChatClient, open_model
+from hiexp_verl.models.encoder import load_encoder
+from hiexp_verl.models.tokenizer import PolicyTokenizer
+from hiexp_verl.rollout.episode import EpisodeSettings
+from hiexp_verl.rollout.rollout import rollout
 from hiexp_verl.search import open_engine
+from recipes.cpu_demo.training import train
+from recipes.demo_data.assets import ASSETS, fetch
+from recipes.demo_data.factbook import write_question_sets
 
 HERE = Path(__file__).parent
 TRAIN = yaml.safe_load((HERE / "train.yaml").read_text(encoding="utf-8"))
@@ -78,7 +79,7 @@ class Demo:
     def warm_start(self, folder: Path) -> dict[str, Any]:
         """Fine-tune on transcripts written from the known hops."""
         model = folder / "model"
-        command = [sys.executable, str(HERE / "warm_start.py"), "--model", self.results["assets"]["paths"]["smollm2-135m"]]
+        command = [sys.executable, "-m", "recipes.cpu_demo.warm_start", "--model", self.results["assets"]["paths"]["smollm2-135m"]]
         command += ["--questions", str(self._data("warm")), "--corpus", self.results["assets"]["corpus"], "--out", str(model)]
         command += [
             "--limit",

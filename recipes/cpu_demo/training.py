@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from hiexp_verl.errors import HiExpError
-from hiexp_verl.train import trainer_command
+from hiexp_verl.plugin.launch import trainer_command
 
 PEARSON = "training/rollout_actor_probs_pearson_corr"
 REWARD = "critic/score/mean"

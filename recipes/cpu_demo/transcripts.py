@@ -10,10 +10,10 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from hiexp_verl.build.plan import FOUND, GIVEN, plan_sentence
 from hiexp_verl.config import StartConfig, StepConfig
-from hiexp_verl.run.guide import Guide, rough_tokens
-from hiexp_verl.run.protocol import THINK_CLOSE, THINK_OPEN, Format, first_messages, render_documents, write_answer, write_call
+from hiexp_verl.distil.plan import FOUND, GIVEN, plan_sentence
+from hiexp_verl.guide.guide import Guide, rough_tokens
+from hiexp_verl.protocol import THINK_CLOSE, THINK_OPEN, Format, first_messages, render_documents, write_answer, write_call
 from hiexp_verl.search import SearchEngine
 from hiexp_verl.types import Entry, Hit, Level, Message, Passage, Question
 

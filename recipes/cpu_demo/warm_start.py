@@ -2,7 +2,7 @@
 
 Fine-tunes all weights on the model's own tokens only. Example:
 
-    python warm_start.py --model DIR --questions train.jsonl --corpus corpus.jsonl --limit 40 --out DIR
+    python -m recipes.cpu_demo.warm_start --model DIR --questions train.jsonl --corpus corpus.jsonl --limit 40 --out DIR
 """
 
 import argparse
@@ -17,15 +17,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parent))  # the recipe's own files, and nothing installed for them
-
-from transcripts import transcripts_of
-
 from hiexp_verl.config import CHOICES, StepConfig
 from hiexp_verl.errors import HiExpError
-from hiexp_verl.jsonl import read_corpus, read_questions, write_jsonl
+from hiexp_verl.io.datasets import read_corpus, read_questions
+from hiexp_verl.io.files import write_jsonl
 from hiexp_verl.search.bm25 import BM25Search
 from hiexp_verl.types import Message
+from recipes.cpu_demo.transcripts import transcripts_of
 
 IGNORED = -100  # the label that torch's cross entropy leaves out
 
@@ -73,7 +71,9 @@ def warm_start(arguments: argparse.Namespace) -> None:
     if arguments.out.exists():
         raise HiExpError(f"{arguments.out} exists already; choose another output directory")
     if not (arguments.model / "config.json").is_file():
-        raise HiExpError(f"{arguments.model} is no Hugging Face model directory (no config.json); fetch one with hiexp assets")
+        raise HiExpError(
+            f"{arguments.model} is no Hugging Face model directory (no config.json); fetch one with python -m recipes.demo_data"
+        )
     questions = read_questions(arguments.questions)
     if arguments.families:
         questions = [q for q in questions if q.meta.get("family") in arguments.families]

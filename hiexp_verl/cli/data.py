@@ -1,0 +1,82 @@
+"""`hiexp import`.
+
+`hiexp serve-search`."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from hiexp_verl.cli.options import add_verb, print_result
+from hiexp_verl.errors import HiExpError
+
+_TAGS = ("query_tags", "documents_tags", "answer_tags")
+_EPILOG = """\
+formats (one JSON object a line, .gz or plain):
+  hiexp        trajectories of `hiexp rollout`, or of training with hiexp.dump_dir: checked and rewritten
+  verl-dump    what verl writes to trainer.rollout_data_dir or trainer.validation_data_dir; chat templates like ChatML
+               (episodes that our trainer played for validation say so, and hiexp build leaves them out)
+  openai       {"messages": [...], "answer": "Paris"}; optional: question, question_id, id, score, correct, model
+  r1-searcher  {"question": ..., "answer": ..., "text": "the transcript"}; optional: dataset, model, prediction, correct.
+               The tags in the transcript can be set, each as an opening and a closing text
+
+Where an answer is not marked as correct or wrong, it is scored. Left out, named with their line and counted: lines that
+cannot be read, duplicates, an id that another trajectory had first, and all copies of a trajectory that are marked
+correct here and wrong there. Told as well: how many trajectories have no search. Transcripts of which none has the tag of a
+search or an answer are refused: their tags are others than those looked for.
+
+example: hiexp import runs/*.jsonl.gz --format r1-searcher --out trajectories.jsonl
+         hiexp import mine.jsonl --format r1-searcher --query-tags "<search>" "</search>" \\
+             --documents-tags "<result>" "</result>" --out trajectories.jsonl
+then:    hiexp build --trajectories trajectories.jsonl ..."""
+
+
+def add_import(verbs: Any) -> None:
+    """Add the verb."""
+    parser = add_verb(verbs, "import", run_import, "Turn trajectories of other programs into ours.", _EPILOG)
+    parser.add_argument("files", type=Path, nargs="+", metavar="FILE")
+    parser.add_argument("--format", required=True, choices=("hiexp", "verl-dump", "openai", "r1-searcher"))
+    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="replaced when all is read, or left as it is")
+    parser.add_argument("--query-tags", nargs=2, metavar=("OPEN", "CLOSE"), help="default <|begin_of_query|> <|end_of_query|>")
+    parser.add_argument("--documents-tags", nargs=2, metavar=("OPEN", "CLOSE"), help="default <|begin_of_documents|> <|end_of_documents|>")
+    parser.add_argument("--answer-tags", nargs=2, metavar=("OPEN", "CLOSE"), help="default <answer> </answer>")
+    parser.add_argument("--strict", action="store_true", help="write nothing when a line is rejected")
+    parser.add_argument("--json", action="store_true", help="machine-readable counts")
+
+
+def run_import(arguments: argparse.Namespace) -> int:
+    """Convert and print the counts."""
+    from hiexp_verl.importers import FORMATS, FromR1Searcher, Tags
+    from hiexp_verl.importers.stream import import_trajectories
+
+    tags = {name.removesuffix("_tags"): tuple(pair) for name in _TAGS if (pair := getattr(arguments, name))}
+    if tags and arguments.format != "r1-searcher":
+        raise HiExpError(f"tags can be set for --format r1-searcher only, found --format {arguments.format}; leave them out")
+    convert = FromR1Searcher(Tags(**tags)) if tags else FORMATS[arguments.format]()
+    report = import_trajectories(arguments.files, arguments.out, convert, arguments.strict)
+    counts = {"read": report.read, "written": report.written, "rejected": report.rejected, "without_search": report.without_search}
+    value = counts | {"reasons": dict(report.reasons)}
+    print_result(arguments.json, value, report.summary())
+    return 0
+
+
+def add_serve_search(verbs: Any) -> None:
+    """Add the verb."""
+    epilog = "example: hiexp serve-search --corpus corpus.jsonl.gz --port 8000\n         then train with hiexp.search.engine=http hiexp.search.url=http://HOST:8000/retrieve"
+    parser = add_verb(verbs, "serve-search", run_serve_search, "Serve a corpus over the Search-R1 retrieval wire format.", epilog)
+    parser.add_argument("--corpus", required=True, help="JSONL (.gz) with id, title, text")
+    parser.add_argument("--encoder", help="dense search with this encoder; without it, BM25")
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--port", type=int, default=8000)
+
+
+def run_serve_search(arguments: argparse.Namespace) -> int:
+    """Serve until interrupted."""
+    from hiexp_verl.config import SearchConfig
+    from hiexp_verl.models.encoder import load_encoder
+    from hiexp_verl.search import open_engine, serve
+
+    encoder = load_encoder(arguments.encoder) if arguments.encoder else None
+    engine = open_engine(SearchConfig(engine="dense" if encoder else "bm25", corpus=arguments.corpus), encoder)
+    print(f"serving {arguments.corpus} on http://{arguments.host}:{arguments.port}/retrieve (Ctrl-C stops)")
+    serve(engine, arguments.host, arguments.port)
+    return 0

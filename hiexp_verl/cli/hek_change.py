@@ -1,0 +1,171 @@
+"""`hiexp edit` and `hiexp remove`: change a HEK by hand, as a new version with a reason.
+
+`hiexp merge`.
+
+`hiexp calibrate`."""
+
+import argparse
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from hiexp_verl.cli.options import add_verb, print_result
+from hiexp_verl.errors import HiExpError
+from hiexp_verl.types import KINDS
+
+
+def add_edit(verbs: Any) -> None:
+    """Add the verb."""
+    epilog = 'example: hiexp edit hek e1-0003 --description "Search the country first." --reason "named the wrong hop"'
+    parser = add_verb(verbs, "edit", run_edit, "Change the words of one entry, as a new version.", epilog)
+    parser.add_argument("hek", type=Path, metavar="HEK")
+    parser.add_argument("entry", metavar="ENTRY", help="id of an entry, as `hiexp inspect` shows it")
+    parser.add_argument("--title", help="when the advice applies; what queries are compared with")
+    parser.add_argument("--description", help="the advice")
+    parser.add_argument("--kind", choices=KINDS)
+    parser.add_argument("--reason", required=True, metavar="WHY")
+    parser.add_argument("--encoder", help="where the encoder of the HEK lies, if it has moved; only a new title needs it")
+    parser.add_argument("--force", action="store_true", help="also when the new words tell an answer that the HEK knows")
+
+
+def run_edit(arguments: argparse.Namespace) -> int:
+    """Save the edited HEK as the next version."""
+    from hiexp_verl.distil.validate import tells
+    from hiexp_verl.errors import HiExpError
+    from hiexp_verl.hek.edit import edit
+    from hiexp_verl.hek.opening import open_encoder
+    from hiexp_verl.hek.store import HEK, root_of
+    from hiexp_verl.hek.text_view import inspect_entry
+
+    root = root_of(arguments.hek)
+    hek = HEK.load(arguments.hek)
+    encoder = open_encoder(hek, arguments.hek, arguments.encoder) if arguments.title else None
+    edited = edit(hek, arguments.entry, arguments.reason, arguments.title, arguments.description, arguments.kind, encoder)
+    new_words = f"{arguments.title or ''}\n{arguments.description or ''}"
+    own = set(hek.entry(arguments.entry).questions)
+    told = [s for s in hek.sources if s.correct and s.question_id in own and tells(new_words, s.question, [s.prediction])]
+    if told and not arguments.force:
+        raise HiExpError(f"the new words tell the answer {told[0].prediction!r} to {told[0].question!r}; leave it out, or give --force")
+    version = edited.save(root)
+    print(f"{inspect_entry(edited, arguments.entry)}\nin {version}")
+    return 0
+
+
+def add_remove(verbs: Any) -> None:
+    """Add the verb."""
+    epilog = 'example: hiexp remove hek e1-0003 e1-0007 --reason "tell an answer"'
+    parser = add_verb(verbs, "remove", run_remove, "Take entries out of a HEK, as a new version.", epilog)
+    parser.add_argument("hek", type=Path, metavar="HEK")
+    parser.add_argument("entries", nargs="+", metavar="ENTRY", help="ids of entries, as `hiexp inspect` shows them")
+    parser.add_argument("--reason", required=True, metavar="WHY")
+    parser.add_argument("--with-orphans", action="store_true", help="also remove what would lose all its children")
+
+
+def run_remove(arguments: argparse.Namespace) -> int:
+    """Save the HEK without the entries as the next version."""
+    from hiexp_verl.hek.edit import remove
+    from hiexp_verl.hek.store import HEK, root_of
+
+    root = root_of(arguments.hek)
+    left = remove(HEK.load(arguments.hek), arguments.entries, arguments.reason, arguments.with_orphans)
+    version = left.save(root)
+    print(f"{left.header.reason}\n{', '.join(f'{count} {level.upper()}' for level, count in left.levels.items())} left in {version}")
+    return 0
+
+
+def add_merge(verbs: Any) -> None:
+    """Add the verb."""
+    epilog = (
+        "Entries that say the same are united and keep the sources of both; nothing is clustered anew. Where thresholds\n"
+        "differ, the stricter is kept: the higher minimum score, the lower Ward height.\n\n"
+        "example: hiexp merge hek_hotpot hek_wiki --out hek_both"
+    )
+    parser = add_verb(verbs, "merge", run_merge, "Make one HEK of two that have the same encoder.", epilog)
+    parser.add_argument("a", type=Path, metavar="A")
+    parser.add_argument("b", type=Path, metavar="B")
+    parser.add_argument("--out", type=Path, required=True, metavar="C", help="directory; the merged HEK becomes its next version")
+    parser.add_argument("--prefix", default="", help="put before ids of B's questions or trajectories where they mean others in A")
+    parser.add_argument("--encoder", help="where the encoder of the HEKs lies, if it has moved")
+
+
+def run_merge(arguments: argparse.Namespace) -> int:
+    """Merge, save, and print what came of it."""
+    from hiexp_verl.distil.merge import merge_heks
+    from hiexp_verl.hek.opening import find_encoder, open_encoder, remember_encoder
+    from hiexp_verl.hek.store import HEK
+
+    if arguments.out.exists() and not arguments.out.is_dir():
+        raise HiExpError(f"--out {arguments.out} is a file; give a directory for the HEK")
+    a, b = HEK.load(arguments.a), HEK.load(arguments.b)
+    merged = merge_heks(a, b, open_encoder(a, arguments.a, arguments.encoder), arguments.prefix)
+    version = merged.save(arguments.out)
+    remember_encoder(arguments.out, find_encoder(a, arguments.a, arguments.encoder))
+    print("\n".join(f"{count:6d} {what}" for what, count in merged.header.counts.items() if count))
+    print(merged.header.reason)
+    print(f"{', '.join(f'{count} {level.upper()}' for level, count in merged.levels.items())} in {version}")
+    return 0
+
+
+def add_calibrate(verbs: Any) -> None:
+    """Add the verb."""
+    epilog = (
+        "criteria:  size        clusters of about --cluster-size entries (default)\n"
+        "           silhouette  the height at which entries are closest to their own cluster\n"
+        "           stability   the height at which four fifths of the entries fall into the same clusters\n"
+        "           percentile  the height of a pair that is closer than 99 in 100 random pairs\n\n"
+        "With a HEK, minimum scores and heights are stored in a new version, beside the encoder they hold for.\n"
+        "With --vectors, the heights are only shown.\n\n"
+        "example: hiexp calibrate hek --by stability --plot calibration.svg"
+    )
+    parser = add_verb(verbs, "calibrate", run_calibrate, "Choose the thresholds of a HEK from its own data.", epilog)
+    parser.add_argument("hek", type=Path, nargs="?", metavar="HEK")
+    parser.add_argument("--vectors", type=Path, metavar="FILE.npy", help="float32 matrix of unit vectors, instead of a HEK")
+    parser.add_argument("--by", default="size", choices=("size", "silhouette", "stability", "percentile"))
+    parser.add_argument("--cluster-size", type=float, default=4.0, help="for --by size (default 4)")
+    parser.add_argument("--linkage", default="ward", choices=("ward", "average"))
+    parser.add_argument(
+        "--percentile", type=float, default=95.0, help="of the cosines with unrelated titles: a match lies above (default 95)"
+    )
+    parser.add_argument("--encoder", help="where the encoder of the HEK lies, if it has moved")
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw scores over heights (.svg, .png, .pdf)")
+    parser.add_argument("--json", action="store_true", help="machine-readable output")
+
+
+def run_calibrate(arguments: argparse.Namespace) -> int:
+    """Calibrate a HEK and save the new version, or look at vectors."""
+    from hiexp_verl.distil.heights import calibrate_height, check_plot, plot, read_unit_vectors, recalibrate, table
+    from hiexp_verl.hek.opening import open_encoder
+    from hiexp_verl.hek.store import HEK
+
+    if (arguments.hek is None) == (arguments.vectors is None):
+        raise HiExpError("give either a HEK or --vectors FILE.npy")
+    if arguments.plot is not None:
+        check_plot(arguments.plot)
+    if arguments.vectors is not None:
+        vectors_E_D = read_unit_vectors(arguments.vectors)
+        calibrations = {"vectors": calibrate_height(vectors_E_D, arguments.by, arguments.cluster_size, arguments.linkage)}
+        if arguments.plot is not None:
+            plot(calibrations, arguments.plot)
+        value: dict[str, Any] = {"height": calibrations["vectors"].height}
+        text = ""
+    else:
+        hek = HEK.load(arguments.hek)
+        encoder = open_encoder(hek, arguments.hek, arguments.encoder)
+        done = recalibrate(hek, encoder, arguments.by, arguments.cluster_size, arguments.linkage, arguments.percentile)
+        calibrations = done.heights
+        if arguments.plot is not None:  # before anything is saved: it may fail
+            plot(calibrations, arguments.plot)
+        version = done.hek.save(arguments.hek)
+        thresholds = done.hek.header.thresholds
+        value = {
+            "thresholds": thresholds,
+            "encoder": hek.header.encoder.name,
+            "step_fire_rate": done.step_fire_rate,
+            "version": str(version),
+        }
+        stored = "\n".join(f"{name:>22} {number:g}" for name, number in sorted(thresholds.items()))
+        text = f"{stored}\n{done.step_fire_rate:.0%} of its own searches would get an E1 of another question\nsaved as {version}"
+    tables = [f"{name}\n{table(calibration)}\n" for name, calibration in calibrations.items()]
+    value["levels"] = {name: asdict(calibration) for name, calibration in calibrations.items()}
+    print_result(arguments.json, value, "\n".join([*tables, text]).rstrip())
+    return 0

@@ -1,0 +1,204 @@
+"""`hiexp inspect`.
+
+`hiexp retrieve`.
+
+`hiexp versions` and `hiexp rollback`: what versions a HEK has, and which is in use.
+
+`hiexp diff`.
+
+`hiexp audit`."""
+
+import argparse
+import logging
+import shutil
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from hiexp_verl.cli.options import add_verb, print_result
+from hiexp_verl.errors import HiExpError
+
+
+def add_inspect(verbs: Any) -> None:
+    """Add the verb."""
+    epilog = (
+        "examples: hiexp inspect hek                       the tree E3 > E2 > E1\n"
+        "          hiexp inspect hek e1-0001               one entry: parents, children, failure beside success, evidence\n"
+        "          hiexp inspect hek e1-0001 --trajectories outputs/rollouts/trajectories.jsonl\n"
+        "          hiexp inspect hek --html hek.html       all of it as one page with search and filters"
+    )
+    parser = add_verb(verbs, "inspect", run_inspect, "Show a HEK as a tree, as a page, or one entry with where it comes from.", epilog)
+    parser.add_argument("hek", type=Path, metavar="HEK")
+    parser.add_argument("entry", nargs="?", metavar="ENTRY", help="id of an entry")
+    parser.add_argument("--html", type=Path, metavar="FILE", help="write a page that opens without a network")
+    parser.add_argument("--trajectories", type=Path, nargs="+", metavar="FILE", help="also show the documents around the evidence")
+    parser.add_argument("--json", action="store_true", help="machine-readable output")
+
+
+def run_inspect(arguments: argparse.Namespace) -> int:
+    """Print the tree or the entry, or write the page."""
+    from hiexp_verl.hek.provenance import read_transcripts
+    from hiexp_verl.hek.store import HEK
+    from hiexp_verl.hek.text_view import entry_json, inspect_entry, inspect_hek
+    from hiexp_verl.report.viewer import write_viewer
+    from hiexp_verl.types import to_json
+
+    if arguments.html and arguments.entry:
+        raise HiExpError(f"--html shows the whole HEK; leave out {arguments.entry!r} and open FILE#{arguments.entry}")
+    if arguments.trajectories and not (arguments.html or arguments.entry):
+        raise HiExpError("--trajectories shows the documents around the evidence of entries; give an ENTRY or --html")
+    hek = HEK.load(arguments.hek)
+    shown = [hek.entry(arguments.entry)] if arguments.entry else hek.entries
+    sources = {source.id: source for source in hek.sources}
+    transcripts = read_transcripts(arguments.trajectories, shown, sources) if arguments.trajectories else {}
+    if arguments.html:
+        size = write_viewer(hek, arguments.html, transcripts)
+        value = {"html": str(arguments.html), "bytes": size}
+        print_result(arguments.json, value, f"{arguments.html}: {len(hek.entries)} entries, {size / 1e6:.1f} MB; open it in a browser")
+    elif arguments.entry:
+        width = shutil.get_terminal_size().columns
+        text = inspect_entry(hek, arguments.entry, transcripts, width)
+        print_result(arguments.json, entry_json(hek, arguments.entry, transcripts), text)
+    else:
+        value = {"header": asdict(hek.header), "entries": [to_json(e) for e in hek.entries]}
+        print_result(arguments.json, value, inspect_hek(hek))
+    return 0
+
+
+def add_retrieve(verbs: Any) -> None:
+    """Add the verb."""
+    parser = add_verb(verbs, "retrieve", run_retrieve, "Show which experience a question or a search query would get.", "")
+    parser.add_argument("hek", type=Path, metavar="HEK")
+    parser.add_argument("text")
+    parser.add_argument("--level", choices=("e1", "e2", "e3"), help="default: all levels")
+    parser.add_argument("--top-k", type=int, default=5)
+    parser.add_argument("--encoder", help="where the encoder of the HEK lies, if it has moved")
+    parser.add_argument("--json", action="store_true", help="machine-readable output")
+
+
+def run_retrieve(arguments: argparse.Namespace) -> int:
+    """Print the hits, best first."""
+    from hiexp_verl.guide.guide import LEVELS_OF
+    from hiexp_verl.guide.lookup import way_of
+    from hiexp_verl.hek.opening import open_encoder
+    from hiexp_verl.hek.retrieve import Retriever
+    from hiexp_verl.hek.store import HEK
+    from hiexp_verl.types import Level, to_json
+
+    if arguments.top_k < 1:
+        raise HiExpError(f"--top-k must be at least 1, found {arguments.top_k}")
+    if not arguments.text.strip():
+        raise HiExpError("the text is empty; give a question or a search query")
+    hek = HEK.load(arguments.hek)
+    retriever = Retriever(hek, open_encoder(hek, arguments.hek, arguments.encoder))
+    hits = []
+    for text, levels in ((arguments.text, LEVELS_OF["step"]), (way_of(arguments.text), LEVELS_OF["start"])):
+        wanted: list[Level] = [level for level in levels if arguments.level in (level, None)]
+        hits += retriever.retrieve([text], levels=wanted, top_k=arguments.top_k)[0]
+    hits = sorted(hits, key=lambda hit: -hit.score)[: arguments.top_k]
+    text = "\n".join(f"{h.score:.3f}  {h.entry.level.upper()} {h.entry.id}  {h.entry.title}\n       {h.entry.description}" for h in hits)
+    print_result(arguments.json, [{"score": h.score, **to_json(h.entry)} for h in hits], text or "nothing found")
+    return 0
+
+
+def add_versions(verbs: Any) -> None:
+    """Add the verb."""
+    epilog = "example: hiexp versions hek"
+    parser = add_verb(verbs, "versions", run_versions, "List the versions of a HEK: entries, origin, reason; * is the current one.", epilog)
+    parser.add_argument("hek", type=Path, metavar="HEK")
+    parser.add_argument("--json", action="store_true", help="machine-readable output")
+
+
+def run_versions(arguments: argparse.Namespace) -> int:
+    """Print one line per version."""
+    from dataclasses import asdict
+
+    from hiexp_verl.hek.versions import versions, versions_text
+
+    listed = versions(arguments.hek)
+    print_result(arguments.json, [asdict(version) for version in listed], versions_text(listed))
+    return 0
+
+
+def add_rollback(verbs: Any) -> None:
+    """Add the verb."""
+    epilog = "Nothing is deleted; --to a later version undoes it.\n\nexample: hiexp rollback hek --to 0002"
+    parser = add_verb(verbs, "rollback", run_rollback, "Use an earlier version of a HEK again.", epilog)
+    parser.add_argument("hek", type=Path, metavar="HEK")
+    parser.add_argument("--to", metavar="VERSION", help="default: the one that the current version was made from, or the one before it")
+
+
+def run_rollback(arguments: argparse.Namespace) -> int:
+    """Point CURRENT at the version."""
+    from hiexp_verl.hek.versions import rollback
+
+    print(f"current is {rollback(arguments.hek, arguments.to)}")
+    return 0
+
+
+def add_diff(verbs: Any) -> None:
+    """Add the verb."""
+    epilog = "A and B are HEK directories (their current version) or versions.\n\nexample: hiexp diff hek/0001 hek"
+    parser = add_verb(verbs, "diff", run_diff, "Show what changed from one HEK to another: entries, levels, thresholds, header.", epilog)
+    parser.add_argument("a", type=Path, metavar="A")
+    parser.add_argument("b", type=Path, metavar="B")
+    parser.add_argument("--json", action="store_true", help="machine-readable output")
+
+
+def run_diff(arguments: argparse.Namespace) -> int:
+    """Print the differences; that there are some is no failure."""
+    from dataclasses import asdict
+
+    from hiexp_verl.hek.diff import diff, diff_text
+    from hiexp_verl.hek.store import HEK
+
+    found = diff(HEK.load(arguments.a), HEK.load(arguments.b))
+    print_result(arguments.json, asdict(found), diff_text(found))
+    return 0
+
+
+def add_audit(verbs: Any) -> None:
+    """Add the verb."""
+    epilog = (
+        "Exit code 0: nothing overlaps; 1: something does; 2: an error. Near-duplicates share 80% of their words, or have a\n"
+        "cosine of the HEK's encoder of at least --near (made for MiniLM; other encoders may need another); their names and\n"
+        "numbers agree.\n\n"
+        "example: hiexp audit hek --questions test.jsonl"
+    )
+    parser = add_verb(verbs, "audit", run_audit, "Report what a HEK knows of a test set: questions, answers in entries.", epilog)
+    parser.add_argument("hek", type=Path, metavar="HEK")
+    parser.add_argument("--questions", type=Path, required=True, metavar="FILE", help="the test set, JSON lines")
+    parser.add_argument("--near", type=float, metavar="COSINE", help="default 0.95")
+    parser.add_argument("--encoder", help="where the encoder of the HEK lies, if it has moved")
+    parser.add_argument("--json", action="store_true", help="machine-readable output")
+
+
+def run_audit(arguments: argparse.Namespace) -> int:
+    """Print what overlaps; 1 when something does."""
+    from dataclasses import asdict
+
+    from hiexp_verl.hek.audit import NEAR_COSINE, audit, audit_text
+    from hiexp_verl.hek.store import HEK
+    from hiexp_verl.io.datasets import read_questions
+
+    near = NEAR_COSINE if arguments.near is None else arguments.near
+    if not 0 < near <= 1:
+        raise HiExpError(f"--near must be above 0 and at most 1, found {near:g}")
+    hek = HEK.load(arguments.hek)
+    questions = read_questions(arguments.questions)
+    found = audit(hek, questions, _encoder(hek, arguments), near)
+    print_result(arguments.json, asdict(found), audit_text(found))
+    return 0 if found.clean else 1
+
+
+def _encoder(hek: Any, arguments: argparse.Namespace) -> Any:
+    """Open the encoder; one that was not asked for and is not here is done without, and the result says so."""
+    from hiexp_verl.hek.opening import open_encoder
+
+    try:
+        return open_encoder(hek, arguments.hek, arguments.encoder)
+    except HiExpError as error:
+        if arguments.encoder:
+            raise
+        logging.getLogger(__name__).warning("near-duplicates are sought by words only: %s", error)
+        return None

@@ -1,0 +1,113 @@
+"""What a build would ask a model, without asking: the prompts, and about how many calls and tokens."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from hiexp_verl.distil.diagnose import Diagnosis
+from hiexp_verl.distil.distillers import split_spec
+from hiexp_verl.distil.draft import Draft
+from hiexp_verl.distil.pipeline import BuildConfig, BuildReport, build
+from hiexp_verl.distil.prompts import confirmation_prompt, prompt_files, reflection_prompt, summary_prompt
+from hiexp_verl.distil.replies import MAX_TOKENS, Price
+from hiexp_verl.distil.rules import RulesDistiller
+from hiexp_verl.errors import HiExpError
+from hiexp_verl.models.encoder import Encoder
+from hiexp_verl.models.tokenizer import PolicyTokenizer
+from hiexp_verl.types import Entry, Level, Trajectory
+
+CHARS_PER_TOKEN = 4  # of English, for the tokenizers of today
+_ESTIMATED = " (estimated: clusters of what the rules would write)"
+CountTokens = Callable[[str], int]
+
+
+class Rehearsal:
+    """A distiller that notes the prompts of another and lets the rules write, so that the levels above have something to cluster."""
+
+    name = "dry run"
+
+    def __init__(self) -> None:
+        self.asked: dict[str, list[str]] = {"e1": [], "e2": [], "e3": []}
+        self._rules = RulesDistiller()
+
+    def prompts(self) -> dict[str, str]:
+        """Return the prompt files that would be used, by name."""
+        return prompt_files()
+
+    def reflect(self, diagnoses: Sequence[Diagnosis]) -> list[Draft | None]:
+        """Note what would be asked about each diagnosis."""
+        self._note("e1", [reflection_prompt(diagnosis, 0) for diagnosis in diagnoses])
+        return self._rules.reflect(diagnoses)
+
+    def summarise(self, groups: Sequence[Sequence[Entry]], level: Level) -> list[Draft | None]:
+        """Note what would be asked about each group."""
+        self._note(level, [summary_prompt(group, level, 0) for group in groups])
+        return self._rules.summarise(groups, level)
+
+    def confirm(self, pairs: Sequence[tuple[Draft, Entry]]) -> list[bool]:
+        """Note what would be asked about each member."""
+        self.asked.setdefault("confirm", []).extend(confirmation_prompt(*pair) for pair in pairs)
+        return self._rules.confirm(pairs)
+
+    def _note(self, level: Level, prompts: Sequence[str]) -> None:
+        self.asked[level] += dict.fromkeys(prompts)  # the same prompt is asked once
+
+
+def dry_run(
+    trajectories: Sequence[Trajectory],
+    spec: str,
+    encoder: Encoder,
+    show: int = 3,
+    price: Price | None = None,
+    config: BuildConfig | None = None,
+) -> str:
+    """Return what a build with the distiller `spec` would ask, with the first `show` prompts in full.
+
+    Raises:
+        HiExpError: the distiller asks no model, its tokenizer is not usable, or the build would give no experience.
+    """
+    kind, place = split_spec(spec)
+    if kind == "rules":
+        raise HiExpError("the distiller rules asks no model; leave --dry-run out, or name the distiller to try")
+    local = kind.startswith("vllm")
+    count: CountTokens = _with_tokenizer(Path(place)) if local else lambda prompt: len(prompt) // CHARS_PER_TOKEN
+    rehearsal = Rehearsal()
+    report = build(trajectories, rehearsal, encoder, config)
+    how = "counted by the model's tokenizer" if local else f"at {CHARS_PER_TOKEN} characters a token"
+    head = f"dry run of {spec}: no model was asked, nothing was written; prompt tokens are {how}"
+    return "\n".join([head, *_input(report), *_calls(rehearsal.asked, count, price), *_shown(rehearsal.asked, show)])
+
+
+def _with_tokenizer(model_dir: Path) -> CountTokens:
+    if not model_dir.is_dir():
+        raise HiExpError(f"model {model_dir} is no directory; give the model that will distil")
+    tokenizer = PolicyTokenizer(model_dir)
+    return lambda prompt: tokenizer.count_prompt([{"role": "user", "content": prompt}])
+
+
+def _input(report: BuildReport) -> list[str]:
+    diagnoses = sum(count for what, count in report.counts.items() if what.startswith("diagnosed "))
+    return [
+        f"{report.counts['trajectories']:8,} trajectories of {report.counts['questions']:,} questions",
+        f"{report.counts['questions contrasted']:8,} contrasts",
+        f"{diagnoses:8,} diagnoses",
+    ]
+
+
+def _calls(asked: dict[str, list[str]], count: CountTokens, price: Price | None) -> list[str]:
+    tokens = {level: sum(map(count, prompts)) for level, prompts in asked.items()}
+    lines = [
+        f"{len(prompts):8,} calls for {level.upper()} with {tokens[level]:,} prompt tokens{'' if level == 'e1' else _ESTIMATED}"
+        for level, prompts in asked.items()
+    ]
+    calls, prompt_tokens = sum(map(len, asked.values())), sum(tokens.values())
+    most = calls * MAX_TOKENS
+    cost = f", cost at most {price.of(prompt_tokens, most):.4f}" if price else ""
+    lines.append(f"{calls:8,} calls in all, {prompt_tokens:,} prompt + at most {most:,} completion tokens{cost}")
+    return [*lines, "         an answer that is no entry is asked for once more: at worst twice as much"]
+
+
+def _shown(asked: dict[str, list[str]], show: int) -> list[str]:
+    prompts = [(level, prompt) for level, of_level in asked.items() for prompt in of_level]
+    return [
+        f"\n--- prompt {i} of {len(prompts)} ({level.upper()}) ---\n{prompt}" for i, (level, prompt) in enumerate(prompts[:show], start=1)
+    ]

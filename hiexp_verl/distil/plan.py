@@ -1,0 +1,89 @@
+"""The searches of a success without its names: the part of experience that another question of its kind can follow word for word.
+
+A policy is told in general what to do ("find out the name first") and shown once how ("... shares a land border with").
+Computed, never written by a model, and so the same with every distiller.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+
+from hiexp_verl.distil.diagnose import Diagnosis
+from hiexp_verl.distil.draft import fit_with, most_common
+from hiexp_verl.masking import redact
+from hiexp_verl.scoring import normalise
+from hiexp_verl.text import content_words, same_query, sanitise
+from hiexp_verl.types import Entry
+
+GIVEN, FOUND = "...", "the name found"  # in the place of a name of the question, and of any other
+TAG = "plan:"
+MOST_SEARCHES = 3
+_MOST_CHARS = 80  # of a search
+_THEN = ", then "
+_LETTER = re.compile(r"\b(?:an? |the )?[XYZW]\b")
+_NAMES = re.compile(rf"{re.escape(GIVEN)}|{FOUND}")
+_QUOTES = re.compile('["\u201c\u201d]')
+
+
+def plan_of(d: Diagnosis) -> str:
+    """Return a sentence with the kind of question and the searches of a success, or "" where none is a plan for other questions.
+
+    Of several plans the one with the fewest searches; what was asked twice counts once. Searches are a plan when a later one goes
+    on from a name that an earlier one found, each says more than a name (but the first, which may look up the one given), and none
+    tells the answer, holds a number or is the question once more.
+    """
+    for queries in d.ways:
+        masked: list[str] = []
+        for query in (_masked(query, d) for query in queries):
+            if not any(query == earlier or same_query(query, earlier) for earlier in masked):
+                masked.append(query)
+        if len(masked) <= MOST_SEARCHES and any(FOUND in query for query in masked[1:]) and _say_more_than_a_name(masked):
+            kind = _LETTER.sub(GIVEN, _QUOTES.sub("", redact(d.kind_of_question, d.answers, d.question)))
+            return plan_sentence(sanitise(kind, 1000), masked)
+    return ""
+
+
+def plan_sentence(kind: str, searches: Sequence[str]) -> str:
+    """Say which searches worked for a kind of question; names in both are `GIVEN` or `FOUND`."""
+    steps = _THEN.join(f'"{search}"' for search in searches)
+    return f'For "{kind}" these searches worked: {steps}.'
+
+
+def hops(plan: str) -> int:
+    """Return how many searches a plan has."""
+    return plan.count(_THEN) + 1 if plan else 0
+
+
+def _say_more_than_a_name(masked: Sequence[str]) -> bool:
+    return all(content_words(_NAMES.sub("", query)) for query in masked[masked[0] == GIVEN :])
+
+
+def _masked(query: str, d: Diagnosis) -> str:
+    """Return the search without names, or "" when it fits no other question."""
+    text = _QUOTES.sub("", sanitise(query, 1000))
+    if redact(text, d.answers, d.question) != text or normalise(text) == normalise(d.question):
+        return ""
+    asked = f" {normalise(d.question)} "
+    names = {*d.masker.names(text), *d.masker.names(d.question)}  # those of the question in whatever case
+    for name in sorted((name for name in names if normalise(name)), key=len, reverse=True):
+        place = GIVEN if f" {normalise(name)} " in asked else FOUND
+        text = re.sub(rf"(?<!\w){re.escape(name)}(?!\w)", place, text, flags=re.IGNORECASE)
+    return "" if len(text) > _MOST_CHARS or re.search(r"\d", text) else text
+
+
+def with_plans(patterns: Sequence[Entry], cases: Sequence[Entry]) -> list[Entry]:
+    """Return the E2 with a plan of their cases at the end: of those for the kind of question in the title that most of them share.
+
+    Where none is for that kind, that which most share. An entry keeps its words where no case has a plan; they give way, sentence
+    by sentence, where there is no room for both.
+    """
+    by_id = {case.id: case for case in cases}
+    return [_with_plan(pattern, [by_id[child] for child in pattern.children]) for pattern in patterns]
+
+
+def _with_plan(pattern: Entry, cases: Sequence[Entry]) -> Entry:
+    quoted = sorted(cases, key=lambda case: case.title not in pattern.title)  # `most_common` is stable
+    plans = most_common(tag.removeprefix(TAG) for case in quoted for tag in case.tags if tag.startswith(TAG))
+    title = _LETTER.sub(GIVEN, pattern.title)
+    plans.sort(key=lambda plan: plan.split('"')[1] not in title)
+    return replace(pattern, description=fit_with(pattern.description, plans[0])) if plans else pattern

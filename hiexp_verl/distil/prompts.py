@@ -1,0 +1,145 @@
+"""The prompts of a distiller that asks a model, filled from prompts/*.txt.
+
+A diagnosis in words: what a model is told instead of two bare transcripts.
+
+Names are masked before the model reads it: small models repeat whatever name they see, and tell one case instead of
+advising for all (benchmarks/LOG.md). What to do instead is computed as well; the model fits it to the kind of question."""
+
+import hashlib
+import json
+import re
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from string import Template
+
+from hiexp_verl.distil.diagnose import Diagnosis, Finding
+from hiexp_verl.distil.draft import Draft
+from hiexp_verl.distil.rules import advice_for, advice_over
+from hiexp_verl.masking import Masker, redact, with_article
+from hiexp_verl.types import Entry, Level
+
+PROMPTS = Path(__file__).parents[1] / "prompts"
+_MOST_CHILDREN = 12  # shown to a model for one summary; more do not fit a small context
+
+
+def prompt_files() -> dict[str, str]:
+    """Return the prompt files, by name."""
+    names = ("distil_e1.txt", "distil_examples.jsonl", "summarise_e2.txt", "summarise_e3.txt", "confirm.txt")
+    return {name: (PROMPTS / name).read_text(encoding="utf-8") for name in names}
+
+
+def reflection_prompt(diagnosis: Diagnosis, attempt: int) -> str:
+    """Return what asks for an E1; a repetition shows other examples."""
+    shown = "\n".join(_show(example) for example in examples_for(diagnosis, attempt))
+    return _template("distil_e1.txt").substitute(examples=shown, diagnosis=describe(diagnosis))
+
+
+def summary_prompt(group: Sequence[Entry], level: Level, attempt: int) -> str:
+    """Return what asks for the entry above a group, most telling members first; a repetition shows them in another order."""
+    shown = list(group[:_MOST_CHILDREN])[:: -1 if attempt else 1]
+    children = "\n".join(f"- ({entry.title}) {entry.description}" for entry in shown)
+    return _template(f"summarise_{level}.txt").substitute(children=children, known=advice_over(group, level).description)
+
+
+def confirmation_prompt(draft: Draft, member: Entry) -> str:
+    """Return what asks whether a summary holds for one of its members."""
+    texts = {"title": draft.title, "description": draft.description}
+    return _template("confirm.txt").substitute(**texts, member_title=member.title, member_description=member.description)
+
+
+def examples_for(diagnosis: Diagnosis, attempt: int) -> list[dict[str, str]]:
+    """Draw two worked examples with other findings than the diagnosis, so that answers neither echo nor copy them."""
+    pool = [example for example in examples() if example["finding"] != diagnosis.finding]
+
+    def rank(example: dict[str, str]) -> str:
+        return hashlib.sha256(f"{diagnosis.question_id} {diagnosis.finding} {attempt} {example['title']}".encode()).hexdigest()
+
+    return sorted(pool, key=rank)[:2]
+
+
+@cache
+def examples() -> list[dict[str, str]]:
+    """Return the pool of worked examples."""
+    return [json.loads(line) for line in (PROMPTS / "distil_examples.jsonl").read_text(encoding="utf-8").splitlines()]
+
+
+def _show(example: dict[str, str]) -> str:
+    answer = {key: example[key] for key in ("title", "description", "kind")}
+    return f"{example['situation']}\n{json.dumps(answer)}"
+
+
+@cache
+def _template(name: str) -> Template:
+    return Template((PROMPTS / name).read_text(encoding="utf-8").strip())
+
+
+_MEANING: dict[Finding, str] = {
+    "no_answer": "it ended without giving an answer",
+    "answer_form": "it found the right thing but answered in another form, with more or with less than was asked",
+    "never_searched": "it never searched and answered from memory",
+    "two_in_one_query": "it put both things into one query instead of looking each up on its own",
+    "answer_retrieved_but_missed": "a passage with the answer was on its screen, but it took something else",
+    "wrong_entity": "it went on with the wrong intermediate thing",
+    "entity_never_resolved": "it never found out the name of the thing that the question only describes",
+    "repeated_query": "it sent the same query again and got the same passages",
+    "answer_repeats_question": "it answered with a name that the question already gives",
+    "misjudged": "it had looked up what was needed, and drew the wrong conclusion from it",
+    "stopped_early": "it stopped searching too early",
+    "dropped_condition": "its queries left out conditions of the question",
+    "whole_question_query": "it pasted the whole question into the search",
+    "answer_never_retrieved": "none of its searches brought a passage with the answer",
+}
+_MOST_CHARS = 160  # per query
+_SEPARATOR = " :: "  # ends in what starts a sentence, so that a capital after it is not yet a name
+_PLACEHOLDER = re.compile(r"(?:\b(?:an?|the) )?\b([XYZW])\b")
+_SPOKEN = ("the first one", "the second one", "the third one", "the fourth one")
+
+
+def describe(d: Diagnosis, max_tokens: int = 400) -> str:
+    """Return the diagnosis as some lines of text, without names and answers, in about `max_tokens` tokens (4 characters each).
+
+    The middle searches go when room is short; the kind of question, what went wrong and what to do instead always stay.
+    """
+    versions = ("\n".join(_lines(d, queries)) for queries in (6, 3, 2, 1))
+    *most, least = versions
+    return next((text for text in most if len(text) <= 4 * max_tokens), least)
+
+
+def _lines(d: Diagnosis, most: int) -> list[str]:
+    failed = d.failed.queries
+    succeeded = d.succeeded.queries if d.succeeded is not None else ()
+    kind, *queries = spoken(d.masker, [redact(text, d.answers, d.question) for text in (d.question, *failed, *succeeded)])
+    lines = [f"Kind of question: {kind}", f"The failed attempt made {_numbered(queries[: len(failed)], most)}."]
+    if d.succeeded is not None:
+        lines.append(f"The successful attempt made {_numbered(queries[len(failed) :], most)}.")
+        if d.part_at:
+            lines.append(f"The first {d.part_at} searches were alike.")
+    lines.append(f"What went wrong: {_MEANING[d.finding]}.")
+    if d.also:
+        lines.append("Also: " + "; ".join(_MEANING[finding] for finding in d.also[:2]) + ".")
+    if d.bridge_kind:
+        lines.append(f"The thing to be found first is {with_article(d.bridge_kind)}.")
+    lines.append(f"What to do instead: {advice_for(d).description}")
+    return lines
+
+
+def spoken(masker: Masker, texts: Sequence[str]) -> list[str]:
+    """Return the texts without names, the same name called the same in all: "a film", "another film", "the first one".
+
+    Letters for names of unknown kind ("X and Y") would come back in the advice, where they mean nothing.
+    """
+    masked = masker.mask(_SEPARATOR.join(text.replace("::", ":") for text in texts))
+    letters = sorted(set(_PLACEHOLDER.findall(masked)), key="XYZW".index)
+    names = dict(zip(letters, _SPOKEN if len(letters) > 1 else ("the named one",), strict=False))
+    parts = [_PLACEHOLDER.sub(lambda found: names[found[1]], part).strip() for part in masked.split("::")]
+    return [part[: part.rfind(" ", 0, _MOST_CHARS)] if len(part) > _MOST_CHARS else part for part in parts]
+
+
+def _numbered(queries: Sequence[str], most: int) -> str:
+    """Number the queries; of more than `most`, the first ones and the last."""
+    if not queries:
+        return "no search"
+    numbered = [f"{number}) {query}" for number, query in enumerate(queries, start=1)]
+    shown = numbered if len(numbered) <= most else [*numbered[: most - 1], *(["..."] if most > 1 else []), numbered[-1]]
+    return f"{len(queries)} search{'es' if len(queries) > 1 else ''}: {'; '.join(shown)}"

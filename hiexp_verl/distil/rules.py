@@ -1,0 +1,98 @@
+"""The distiller that needs no model: templates filled from the computed diagnosis (prompts/rules_*.jsonl).
+
+Useful as a baseline and a control, and the only honest choice where the policy is too small to reflect.
+"""
+
+import json
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from hiexp_verl.distil.diagnose import Diagnosis
+from hiexp_verl.distil.draft import Draft, fit, most_common
+from hiexp_verl.types import MAX_TITLE_CHARS, Entry, Level
+
+_TEMPLATES = Path(__file__).parents[1] / "prompts"
+# How a sentence speaks of what is asked for, where the noun alone would not do.
+_ASKED = {"answer": "what is asked", "yes or no": "the verdict"}
+
+
+class RulesDistiller:
+    """Writes entries by template: E1 from the finding, E2 from what a cluster shares, E3 from what its patterns share."""
+
+    name = "rules"
+
+    def prompts(self) -> dict[str, str]:
+        """Return the template files that were used, by name."""
+        return {name: (_TEMPLATES / name).read_text(encoding="utf-8") for name in ("rules_e1.jsonl", "rules_e2.jsonl", "rules_e3.jsonl")}
+
+    def reflect(self, diagnoses: Sequence[Diagnosis]) -> list[Draft | None]:
+        """Return one draft per diagnosis."""
+        return [advice_for(diagnosis) for diagnosis in diagnoses]
+
+    def summarise(self, groups: Sequence[Sequence[Entry]], level: Level) -> list[Draft | None]:
+        """Return one draft per group of entries, from their tags."""
+        return [fit(advice_over(group, level)) for group in groups]
+
+    def confirm(self, pairs: Sequence[tuple[Draft, Entry]]) -> list[bool]:
+        """Say yes: a template that was filled from its members holds for them."""
+        return [True] * len(pairs)
+
+
+def tags_of(d: Diagnosis) -> tuple[str, ...]:
+    """Return what clusters and people filter by: finding, shape, what is asked for, what must be found first."""
+    tags = [f"finding:{d.finding}", *(f"also:{finding}" for finding in d.also), f"shape:{d.shape}", f"asked:{d.asked_for}"]
+    return tuple(tags + ([f"bridge:{d.bridge_kind}"] if d.bridge_kind else []))
+
+
+def tag_values(entries: Sequence[Entry], name: str) -> list[str]:
+    """Return the values of a tag over entries, most frequent first."""
+    prefix = f"{name}:"
+    return most_common(tag.removeprefix(prefix) for entry in entries for tag in entry.tags if tag.startswith(prefix))
+
+
+def advice_for(d: Diagnosis) -> Draft:
+    """Return what the templates say about a diagnosis."""
+    wanted = d.succeeded.prediction if d.succeeded else d.answers[0]
+    longer = len(d.failed.prediction.split()) - len(wanted.split())
+    facts = {"form": "longer" if longer > 0 else "shorter" if longer < 0 else "other", "bridge_kind": bool(d.bridge_kind)}
+    for rule in _rules("rules_e1.jsonl"):
+        if (
+            rule["finding"] == d.finding
+            and d.shape in rule.get("shape", [d.shape])
+            and ("also" not in rule or set(rule["also"]) & set(d.also))
+            and all(rule[name] == fact for name, fact in facts.items() if name in rule)
+        ):
+            asked = _ASKED.get(d.asked_for, f"the {d.asked_for}")
+            return Draft(d.kind_of_question, rule["text"].format(asked=asked, bridge=d.bridge_kind), rule["kind"])
+    raise LookupError(f"prompts/rules_e1.jsonl has no rule for the finding {d.finding}")
+
+
+def advice_over(group: Sequence[Entry], level: Level) -> Draft:
+    """Say how the group's main shape is gone about, and add the advice for its two main findings."""
+    shape, *_ = tag_values(group, "shape") or ["direct"]
+    findings = tag_values(group, "finding")
+    rules = _rules(f"rules_{level}.jsonl")
+    main = next(rule for rule in rules if rule.get("shape") == shape)
+    advice = [rule["text"] for finding in findings[:2] for rule in rules if rule.get("finding") == finding]
+    kind = most_common(entry.kind for entry in group)[0]
+    room = MAX_TITLE_CHARS - len(main["title"].format(example=""))
+    alike = [entry for entry in group if f"shape:{shape}" in entry.tags] or group
+    title = main["title"].format(example=_most_typical([entry for entry in alike if len(entry.title) <= room] or alike))
+    asked, *_ = tag_values(group, "asked") or ["answer"]
+    shared = asked not in _ASKED and 2 * sum(f"asked:{asked}" in entry.tags for entry in group) > len(group)
+    text = main["text"].format(asked=f"the {asked}" if shared else "the fact that is asked for")
+    return Draft(title, " ".join([text, *advice]), "pitfall" if kind == "pitfall" else "guide")
+
+
+def _most_typical(group: Sequence[Entry]) -> str:
+    """Return the title that shares most words with the others."""
+    words = [frozenset(entry.title.lower().split()) for entry in group]
+    shared = [sum(len(mine & other) / len(mine | other) for other in words) for mine in words]
+    return group[shared.index(max(shared))].title
+
+
+@cache
+def _rules(name: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (_TEMPLATES / name).read_text(encoding="utf-8").splitlines() if line.strip()]

@@ -1,0 +1,1 @@
+"""Arms side by side: episodes, rows, tables with intervals."""

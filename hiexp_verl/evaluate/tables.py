@@ -1,0 +1,230 @@
+"""From episodes to rows, and from rows to means with intervals: pure functions.
+
+The table of an evaluation for people."""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+
+from hiexp_verl.evaluate.statistics import mean_interval, paired_difference
+from hiexp_verl.types import Trajectory
+
+BASE = "base"
+ALL = "all"  # the questions of every data set
+MEASURES = ("em", "f1", "cem")
+JUDGE = "judge"  # beside them where a model judged
+
+Row = Mapping[str, Any]
+
+
+def row_of(dataset: str, seed: int, arm: str, t: Trajectory) -> dict[str, Any]:
+    """Return what is kept of one episode: nothing that depends on when or where it was played."""
+    return {
+        "dataset": dataset,
+        "seed": seed,
+        "arm": arm,
+        "id": t.question_id,
+        "question": t.question,
+        "prediction": t.prediction,
+        **{name: t.extra[name] for name in (*MEASURES, "format")},
+        "searches": t.extra["searches"],
+        "failed_searches": t.extra["failed_searches"],
+        "lookup_failures": t.extra.get("lookup_failures", 0),  # episodes of verl's own agent have none
+        "tokens": t.extra["completion_tokens"],  # that the policy wrote
+        "experience_tokens": sum(row["tokens"] for row in t.extra["shown"]),
+        "shown": [row["entry"] for row in t.extra["shown"]],
+        "stop": t.extra["stop"],
+    }
+
+
+def table_of(rows: Sequence[Row]) -> list[dict[str, Any]]:
+    """Return a line for each data set and arm, and for all data sets where there are several.
+
+    A question is worth its mean over seeds: what is resampled and swapped are questions, for samples of one are not independent.
+
+    Raises:
+        HiExpError: two arms did not play the same questions.
+    """
+    return [line for dataset, by_arm in _parts(rows) for line in _lines(dataset, by_arm)]
+
+
+def pairs_of(rows: Sequence[Row], lines: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return every arm against every one before it, in every measure; `lines` are the table's, which know the base's.
+
+    Raises:
+        HiExpError: two arms did not play the same questions.
+    """
+    against_base = {(line["dataset"], line["arm"], name): line.get(f"{name}_minus_base") for line in lines for name in (*MEASURES, JUDGE)}
+    pairs = []
+    for dataset, by_arm in _parts(rows):
+        for against, arm in combinations(by_arm, 2):
+            for name in _measures(by_arm):
+                values, others = _by_question(by_arm[arm], name), _by_question(by_arm[against], name)
+                if len(values) > 1:
+                    known = against_base[dataset, arm, name] if against == BASE else None
+                    found = known or vars(paired_difference(values, others))
+                    pairs.append({"dataset": dataset, "arm": arm, "against": against, "measure": name, **found})
+    return pairs
+
+
+def _parts(rows: Sequence[Row]) -> Iterator[tuple[str, dict[str, list[Row]]]]:
+    """Yield each data set, and all of several, with its rows by arm."""
+    datasets = list(dict.fromkeys(row["dataset"] for row in rows))
+    for dataset in [*datasets, *([ALL] if len(datasets) > 1 else [])]:
+        by_arm: dict[str, list[Row]] = defaultdict(list)
+        for row in rows:
+            if dataset in (row["dataset"], ALL):
+                by_arm[row["arm"]].append(row)
+        yield dataset, by_arm
+
+
+def _measures(by_arm: Mapping[str, Sequence[Row]]) -> tuple[str, ...]:
+    judged = all(JUDGE in row for played in by_arm.values() for row in played)
+    return (*MEASURES, JUDGE) if judged else MEASURES
+
+
+def _lines(dataset: str, by_arm: Mapping[str, Sequence[Row]]) -> list[dict[str, Any]]:
+    lines = []
+    for arm, played in by_arm.items():
+        line: dict[str, Any] = {"dataset": dataset, "arm": arm, "episodes": len(played)}
+        for name in _measures(by_arm):
+            values = _by_question(played, name)
+            line[name] = float(np.mean(list(values.values())))
+            if len(values) > 1:  # one question has no spread
+                line[f"{name}_interval"] = list(mean_interval(values))
+                if BASE in by_arm and arm != BASE:
+                    line[f"{name}_minus_base"] = vars(paired_difference(values, _by_question(by_arm[BASE], name)))
+        for name in ("format", "searches", "failed_searches", "lookup_failures", "tokens", "experience_tokens"):
+            line[name] = float(np.mean([row.get(name, 0) for row in played]))
+        line["stops"] = {stop: count / len(played) for stop, count in Counter(row.get("stop", "") for row in played).most_common()}
+        line["with_experience"] = float(np.mean([bool(row["shown"]) for row in played]))
+        lines.append(line)
+    return lines
+
+
+def _by_question(rows: Sequence[Row], measure: str) -> dict[str, float]:
+    values: dict[str, list[float]] = defaultdict(list)
+    for row in rows:
+        values[f"{row['dataset']}/{row['id']}"].append(float(row[measure]))
+    return {question: float(np.mean(each)) for question, each in values.items()}
+
+
+_ANEW = (
+    "Episodes are kept as they were played, with --resume too: to play these anew, mend the cause, delete their folders "
+    "(DATA SET/seed-S/ARM) and add --resume."
+)
+_TESTS = (
+    "Each p is of its comparison alone, not corrected for how many there are. Where p is above 0.05 and the interval leaves out 0 all the "
+    "same (a bootstrap of few questions that differ is too narrow), take the difference for not shown."
+)
+Line = Mapping[str, Any]
+
+
+def as_markdown(table: Mapping[str, Any]) -> str:
+    """Return the measures with intervals and what an episode costs, arm against arm, what failed, how it was played."""
+    several = len({line["dataset"] for line in table["arms"]}) > 1
+    judged = any(JUDGE in line for line in table["arms"])
+    measures = ("em", "cem", *([JUDGE] if judged else []))
+    parts = [
+        _arms(table["arms"], measures, several),
+        _pairs(table["pairs"], measures[1:], several),
+        _failures(table["arms"], several),
+        _played(table),
+    ]
+    return "\n\n".join("\n".join(part) for part in parts if part) + "\n"
+
+
+def _arms(lines: Sequence[Line], measures: Sequence[str], several: bool) -> list[str]:
+    heads = [*(["data set"] if several else []), "arm", "episodes", *(f"{_name(n)} [95%]" for n in measures), "F1"]
+    heads += [f"{_name(measures[-1])} - base [95%], p", "format", "searches", "tokens", "with experience", "s / episode"]
+    rows = []
+    for line in lines:
+        gap = line.get(f"{measures[-1]}_minus_base")
+        cells = [*([line["dataset"]] if several else []), line["arm"], str(line["episodes"]), *(_mean(line, n) for n in measures)]
+        cells += [f"{line['f1']:.3f}", gap_as_text(gap) if gap else "", f"{line['format']:.2f}", f"{line['searches']:.2f}"]
+        tokens = f"{line['tokens']:.0f}" if line["tokens"] else "-"  # the server does not tell
+        rows.append([*cells, tokens, f"{line['with_experience']:.2f}", f"{line['seconds']:.1f}"])
+    return _table(heads, rows)
+
+
+def _pairs(pairs: Sequence[Line], measures: Sequence[str], several: bool) -> list[str]:
+    """Return the arms against each other: what they are against the base stands in the first table."""
+    by_arms: dict[tuple[str, str, str], dict[str, str]] = {}
+    for pair in pairs:
+        if pair["against"] != BASE and pair["measure"] in measures:
+            by_arms.setdefault((pair["dataset"], pair["arm"], pair["against"]), {})[pair["measure"]] = gap_as_text(pair)
+    heads = [*(["data set"] if several else []), "arm against arm", *(f"{_name(n)} [95%], p" for n in measures)]
+    rows = [
+        [*([dataset] if several else []), f"{arm} - {against}", *(gaps[n] for n in measures)]
+        for (dataset, arm, against), gaps in by_arms.items()
+    ]
+    several_tests = len({(pair["dataset"], pair["arm"], pair["against"]) for pair in pairs}) > 1
+    note = [_TESTS] if several_tests else []
+    return [*(_table(heads, rows) if rows else []), *([""] if rows and note else []), *note]
+
+
+def _failures(lines: Sequence[Line], several: bool) -> list[str]:
+    said = []
+    for line in lines:
+        searches, failed, lookups = (round(line[name] * line["episodes"]) for name in ("searches", "failed_searches", "lookup_failures"))
+        too_long = round(line.get("stops", {}).get("prompt_too_long", 0.0) * line["episodes"])
+        arm = f"in arm {line['arm']}" + (f" of {line['dataset']}" if several else "")
+        if line["dataset"] != ALL:
+            said += [f"{failed} of {searches} searches failed {arm}."] if failed else []
+            said += [f"{too_long} of {line['episodes']} episodes outgrew the model's context {arm} and have no answer."] if too_long else []
+            said += [f"{lookups} look-ups of experience failed {arm}: those episodes went on without."] if lookups else []
+    return [*said, _ANEW] if said else []
+
+
+def _played(table: Mapping[str, Any]) -> list[str]:
+    settings = table["settings"]
+    seeds = ", ".join(map(str, table["seeds"]))
+    lines = [f"{table['questions']} questions, {settings['model']}, temperature {settings['temperature']:g}, seeds {seeds}."]
+    lines += [f"{table['batch_size']} episodes at a time, {table['seconds']:.0f} seconds in all; an episode's are those among the others."]
+    if "start.top_k" in settings:
+        places = [f"{p}: top {settings[f'{p}.top_k']}, {settings[f'{p}.max_tokens']} tokens" for p in ("start", "step")]
+        lines += [f"Experience at most, {'; '.join(places)}."]
+    if JUDGE in table:
+        unreadable = f"{table['unreadable_verdicts']} of {table['verdicts']} verdicts were neither yes nor no, and count as wrong"
+        lines += [f"Judge: {table[JUDGE]}{f'; {unreadable}' if table['unreadable_verdicts'] else ''}."]
+    if "replayed" in table:
+        lines += [replayed_as_text(table)]
+    return lines
+
+
+def signed(value: float) -> str:
+    """Return a difference with three digits; what rounds to zero has no sign of its own."""
+    return f"{round(value, 3) + 0.0:+.3f}"
+
+
+def p_value(p: float) -> str:
+    """Return `p 0.012`, and of what three digits do not tell from 0 that it is less."""
+    return f"p {p:.3f}" if p >= 0.0005 else "p < 0.001"
+
+
+def replayed_as_text(table: Mapping[str, Any]) -> str:
+    """Return what the replay one at a time has shown; tables of before 2026-11-22 do not know about scores."""
+    differ = f"Played once more one at a time, {table['differ_alone']} of {table['replayed']} episodes differ"
+    scores = f", {table['scores_differ_alone']} of them in their scores" if table.get("scores_differ_alone") is not None else ""
+    return f"{differ}{scores}."
+
+
+def _name(measure: str) -> str:
+    return measure if measure == JUDGE else measure.upper()
+
+
+def _mean(line: Line, measure: str) -> str:
+    span = line.get(f"{measure}_interval")
+    return f"{line[measure]:.3f}" + (f" [{span[0]:.3f}, {span[1]:.3f}]" if span else "")
+
+
+def gap_as_text(gap: Line) -> str:
+    """Return a difference with its interval and p."""
+    return f"{signed(gap['mean'])} [{signed(gap['low'])}, {signed(gap['high'])}], {p_value(gap['p'])}"
+
+
+def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    return [f"| {' | '.join(cells)} |" for cells in (heads, ["---"] * len(heads), *rows)]

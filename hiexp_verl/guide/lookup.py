@@ -1,0 +1,149 @@
+"""Look experience up for concurrent episodes: one encoder call and one matrix product answer many of them."""
+
+import logging
+import re
+from dataclasses import dataclass
+
+import numpy as np
+
+from hiexp_verl.config import StartConfig, StepConfig
+from hiexp_verl.guide.arms import drawn, levels_at, shuffled
+from hiexp_verl.guide.guide import LEVELS_OF, Place
+from hiexp_verl.hek.retrieve import Retriever
+from hiexp_verl.io.datasets import without_instructions
+from hiexp_verl.masking import Masker, asked_for
+from hiexp_verl.models.batching import MicroBatcher
+from hiexp_verl.models.encoder import QueryVectors, Vectors
+from hiexp_verl.types import Hit
+
+logger = logging.getLogger(__name__)
+
+LOOKUP_SECONDS = 60.0  # for one batch: a thousand times what an encoder needs, so one that takes longer hangs
+_told: set[str] = set()  # reasons of failures
+
+
+@dataclass(frozen=True)
+class ExperienceRequest:
+    """One look-up in the HEK."""
+
+    place: Place
+    text: str  # the question (start), the search query (step)
+    exclude_question: str | None = None  # hide what was distilled from this question alone, known by its id
+    exclude_text: str = ""  # or by its text, where the row has no id that the HEK knows
+    beyond: int = 0  # hits wanted beyond the place's top k, to fall back on where the episode has seen the best
+
+
+class LookupFailed(Exception):
+    """A look-up that could not be made.
+
+    Not a `HiExpError`: it is no fault of the user, and one failed look-up must not end a run. The episode goes on without
+    experience and counts it.
+    """
+
+    def __init__(self, reason: str, detail: str = "") -> None:
+        super().__init__(reason, detail)  # both in args, so that it survives pickling between processes
+        self.reason = reason  # "encoder failed", "encoder hangs", "no direction in the vector", "retrieval died"
+        self.detail = detail
+
+    def tell(self) -> None:
+        """Log a warning, the first time for this reason in this process."""
+        if self.reason not in _told:
+            _told.add(self.reason)
+            logger.warning("a look-up of experience failed (%s: %s); from here on only counted", self.reason, self.detail)
+
+
+def way_of(question: str) -> str:
+    """Return the question without its names and without what it asks for: "What is the answer of the country whose capital is X?".
+
+    An encoder weighs both above how one gets to the answer, which is what patterns and strategies are about: asked for a currency,
+    it puts every other way to a currency before the same way to another fact.
+    """
+    text = without_instructions(question)
+    masked = Masker(text).mask(text)
+    return re.sub(rf"\b{re.escape(asked_for(masked))}\b", "answer", masked, count=1) or question
+
+
+class Lookup:
+    """What a HEK has to say at each place, within its limits; calls are micro-batched.
+
+    Without a minimum score for the step, the one that the HEK was calibrated to holds.
+    """
+
+    def __init__(
+        self, retriever: Retriever, start: StartConfig, step: StepConfig, control: str = "full", timeout: float = LOOKUP_SECONDS
+    ) -> None:
+        # A group's rollouts share their question, and a question is compared with those of the HEK too: once is enough.
+        encoder = QueryVectors(retriever.encoder)
+        self._retriever = Retriever(shuffled(retriever.hek) if control == "shuffled" else retriever.hek, encoder)
+        self._control = control
+        self._by_way = start.match == "way"
+        calibrated = retriever.hek.header.thresholds.get("step_min_score")
+        self.top_k: dict[Place, int] = {"start": start.top_k, "step": step.top_k}
+        self.min_score: dict[Place, float | None] = {
+            "start": start.min_score,
+            "step": step.min_score if step.min_score is not None else calibrated,
+        }
+        self._batched = MicroBatcher[ExperienceRequest, list[Hit] | LookupFailed](self._answer, timeout=timeout)
+
+    async def __call__(self, request: ExperienceRequest) -> list[Hit]:
+        """Return the entries found, best first.
+
+        Raises:
+            LookupFailed: the encoder raised, hung, or gave no direction.
+        """
+        try:
+            found = await self._batched(request)
+        except TimeoutError as error:
+            raise LookupFailed("encoder hangs", str(error)) from error
+        if isinstance(found, LookupFailed):
+            raise found
+        return found
+
+    def _answer(self, requests: list[ExperienceRequest]) -> list[list[Hit] | LookupFailed]:
+        try:
+            queries_N_D = self._retriever.encoder.encode_queries([self._text_of(r) for r in requests])
+            own = self._own(requests)
+        except Exception as error:  # whatever can ail a model; counted and told by who asked
+            if len(requests) > 1:  # one text that the encoder cannot digest must not fail those that share its batch
+                return [answer for request in requests for answer in self._answer([request])]
+            return [LookupFailed("encoder failed", f"{type(error).__name__}: {str(error)[:200]}")]
+        hits = self._find(requests, queries_N_D, own)
+        broken = LookupFailed("no direction in the vector", "NaN, infinity or nothing but zeros: the encoder is broken")
+        return [found if np.isfinite(query_D).all() and query_D.any() else broken for found, query_D in zip(hits, queries_N_D, strict=True)]
+
+    def _text_of(self, request: ExperienceRequest) -> str:
+        return way_of(request.text) if self._by_way and request.place == "start" else request.text
+
+    def _find(self, requests: list[ExperienceRequest], queries_N_D: Vectors, own: list[frozenset[str] | None]) -> list[list[Hit]]:
+        answers: list[list[Hit]] = [[] for _ in requests]
+        for place in LEVELS_OF:
+            rows = [i for i, r in enumerate(requests) if r.place == place]
+            levels = levels_at(self._control, place)
+            if not rows or not levels:
+                continue
+            hits = self._retriever.retrieve_vectors(
+                queries_N_D[rows],
+                levels=levels,
+                top_k=self.top_k[place] + max(requests[i].beyond for i in rows),
+                min_score=self.min_score[place],
+                exclude_questions=[own[i] for i in rows],
+            )
+            for i, found in zip(rows, hits, strict=True):
+                answers[i] = self._controlled(found[: self.top_k[place] + requests[i].beyond], requests[i], own[i])
+        return answers
+
+    def _controlled(self, hits: list[Hit], request: ExperienceRequest, own: frozenset[str] | None) -> list[Hit]:
+        if self._control != "random":
+            return hits
+        hidden = self._retriever.hidden_rows(own) if own is not None else set()
+        return drawn(hits, request.text, [entry for row, entry in enumerate(self._retriever.hek.entries) if row not in hidden])
+
+    def _own(self, requests: list[ExperienceRequest]) -> list[frozenset[str] | None]:
+        """Return the questions whose entries each is not to see; None: it may see all."""
+        own: list[frozenset[str] | None] = [None] * len(requests)
+        if self._control != "with-own-question":
+            guarded = [i for i, r in enumerate(requests) if r.exclude_question is not None or r.exclude_text]
+            asked = [(requests[i].exclude_question, requests[i].exclude_text) for i in guarded]
+            for i, known in zip(guarded, self._retriever.known_questions(asked), strict=True):
+                own[i] = known
+        return own

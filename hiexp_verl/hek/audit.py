@@ -1,0 +1,163 @@
+"""Does a HEK know the test set? Its questions, and answers of test questions inside its entries."""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from hiexp_verl.hek.same_question import NEAR_COSINE, NEAR_WORDS, SameQuestions
+from hiexp_verl.hek.store import HEK
+from hiexp_verl.models.encoder import Encoder
+from hiexp_verl.scoring import normalise
+from hiexp_verl.text import sanitise
+from hiexp_verl.types import Question
+
+MIN_ANSWER_CHARS = 4  # shorter ones ("yes", "two") are words of any text
+
+
+Found = Iterator[tuple[Question, str, str]]  # test question, id in the HEK, how
+
+
+@dataclass(frozen=True)
+class Overlap:
+    """A test question that the HEK was distilled from."""
+
+    question: str  # id in the test set
+    text: str
+    hek_question: str  # id in the HEK
+    hek_text: str  # "" where the HEK keeps only the id
+    how: str  # "same text", "same id", "same content words", "cosine 0.97", "words 0.83"
+    entries: tuple[str, ...]  # ids of the entries that rest on it
+
+
+@dataclass(frozen=True)
+class AnswerInEntry:
+    """An answer of test questions that stands in an entry's title or description."""
+
+    answer: str
+    entry: str
+    questions: tuple[str, ...]  # ids in the test set
+
+
+@dataclass(frozen=True)
+class Audit:
+    """What was compared and found."""
+
+    questions: int  # in the test set
+    exact: tuple[Overlap, ...]
+    near: tuple[Overlap, ...]
+    answers: tuple[AnswerInEntry, ...]
+    warnings: tuple[str, ...]
+    near_means: str  # how near-duplicates were sought
+    clean: bool  # no overlap; warnings do not count
+
+
+def audit(hek: HEK, questions: Sequence[Question], encoder: Encoder | None, near_cosine: float = NEAR_COSINE) -> Audit:
+    """Compare a HEK with a test set.
+
+    Exact: the same text after normalisation, or the same id where the HEK keeps no text. Near: as
+    `hek.same_question` says, with a cosine of at least `near_cosine`; without an encoder by words alone.
+    Answers: whole words, unless the question itself says them (then they give nothing away) or they are ordinary words.
+
+    Raises:
+        HiExpError: the encoder is not that of the HEK.
+    """
+    texts = {source.question_id: source.question for source in hek.sources}
+    entries_of: dict[str, list[str]] = defaultdict(list)
+    for entry in hek.entries:
+        for question in entry.questions:
+            entries_of[question].append(entry.id)
+
+    def overlap(question: Question, twin: str, how: str) -> Overlap:
+        return Overlap(question.id, question.question, twin, texts.get(twin, ""), how, tuple(entries_of.get(twin, ())))
+
+    textless = entries_of.keys() - texts.keys()
+    exact = [overlap(question, twin, how) for question, twin, how in _exact(questions, texts, textless)]
+    known = {each.question for each in exact}
+    rest = [question for question in questions if question.id not in known]
+    near = [overlap(question, twin, how) for question, twin, how in _near(rest, texts, hek, encoder, near_cosine)]
+    answers = tuple(_answers_in_entries(hek, questions, _is_telling))
+    ordinary = dict.fromkeys(each.answer for each in _answers_in_entries(hek, questions, _is_ordinary))
+    sought = f"cosine of {encoder.identity.name} >= {near_cosine:g}" if encoder else "no encoder"
+    return Audit(
+        questions=len(questions),
+        exact=tuple(exact),
+        near=tuple(near),
+        answers=answers,
+        warnings=tuple(_warnings(questions, texts, textless, tuple(ordinary))),
+        near_means=f"share of common words >= {NEAR_WORDS:g}, {'or ' if encoder else ''}{sought}",
+        clean=not (exact or near or answers),
+    )
+
+
+def _exact(questions: Sequence[Question], texts: Mapping[str, str], textless: set[str]) -> Found:
+    known: dict[str, list[str]] = defaultdict(list)
+    for question_id, text in texts.items():
+        known[normalise(text)].append(question_id)
+    for question in questions:
+        for question_id in known.get(normalise(question.question), ()):
+            yield question, question_id, "same text"
+        if question.id in textless:
+            yield question, question.id, "same id"
+
+
+def _near(questions: Sequence[Question], texts: Mapping[str, str], hek: HEK, encoder: Encoder | None, near_cosine: float) -> Found:
+    """Yield the closest question of the HEK for each test question that has one close enough."""
+    if not texts or not questions:
+        return
+    if encoder:
+        hek.check_encoder(encoder.identity)
+    found = SameQuestions(texts, encoder, near_cosine).find([question.question for question in questions])
+    for question, same in zip(questions, found, strict=True):
+        if same:
+            yield question, same[0].question_id, same[0].how
+
+
+def _is_ordinary(answer: str) -> bool:
+    """Whether it is one word in lower case ("film", "first"): such words stand in any advice and tell nothing."""
+    return answer.isalpha() and answer.islower()
+
+
+def _is_telling(answer: str) -> bool:
+    return not _is_ordinary(answer)
+
+
+def _answers_in_entries(hek: HEK, questions: Sequence[Question], wanted: Callable[[str], bool]) -> Iterator[AnswerInEntry]:
+    asked_by: dict[str, list[str]] = defaultdict(list)  # normalised answer -> ids of test questions
+    for question in questions:
+        said = f" {normalise(question.question)} "
+        for answer in dict.fromkeys(map(normalise, filter(wanted, question.answers))):
+            if len(answer) >= MIN_ANSWER_CHARS and f" {answer} " not in said:
+                asked_by[answer].append(question.id)
+    lengths = {len(answer.split()) for answer in asked_by}
+    for entry in hek.entries:
+        texts = [normalise(text).split() for text in (entry.title, entry.description)]
+        grams = (" ".join(words[i : i + n]) for words in texts for n in lengths for i in range(len(words) - n + 1))
+        for answer in dict.fromkeys(gram for gram in grams if gram in asked_by):
+            yield AnswerInEntry(answer, entry.id, tuple(asked_by[answer]))
+
+
+def _warnings(questions: Sequence[Question], texts: Mapping[str, str], textless: set[str], ordinary: tuple[str, ...]) -> Iterator[str]:
+    other = [q.id for q in questions if q.id in texts and normalise(texts[q.id]) != normalise(q.question)]
+    if other:
+        yield f"{len(other)} ids of the test set are other questions in the HEK (the first: {other[0]!r}); give the sets distinct ids"
+    if textless:
+        yield f"the HEK keeps no text of {len(textless)} of its questions; these were compared by id only"
+    if ordinary:
+        yield f"answers that are ordinary words stand in entries ({_some(ordinary)}); not counted"
+
+
+def audit_text(found: Audit) -> str:
+    """Return what overlaps, one thing a line, and what was compared."""
+    lines = [f"{'exact' if each in found.exact else 'near '}  {_overlap_line(each)}" for each in (*found.exact, *found.near)]
+    lines += [f"answer {each.answer!r} of {_some(each.questions)} in {each.entry}" for each in found.answers]
+    lines += [f"warning: {warning}" for warning in found.warnings]
+    counts = f"{len(found.exact)} exact, {len(found.near)} near ({found.near_means}), {len(found.answers)} answers in entries"
+    return "\n".join([*lines, f"{found.questions} questions, {'no overlap' if found.clean else 'overlap'}: {counts}"])
+
+
+def _overlap_line(each: Overlap) -> str:
+    return f"{each.question} = {each.hek_question} ({each.how}; {_some(each.entries)}): {sanitise(each.text, 200)}"
+
+
+def _some(ids: tuple[str, ...], most: int = 4) -> str:
+    return ", ".join(ids[:most]) + (f" and {len(ids) - most} more" if len(ids) > most else "")

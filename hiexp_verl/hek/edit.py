@@ -1,0 +1,97 @@
+"""Change or take out entries by hand: a new HEK with its parent and the reason, to be saved as the next version."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from hiexp_verl.errors import HiExpError
+from hiexp_verl.hek.store import HEK
+from hiexp_verl.models.encoder import Encoder
+from hiexp_verl.text import sanitise
+from hiexp_verl.types import MAX_DESCRIPTION_CHARS, MAX_TITLE_CHARS, Entry, Kind
+
+_MAX_REASON_CHARS = 500
+_LONG = 10_000  # beyond every cap: sanitise cleans, and what is too long is refused, not cut
+
+
+def edit(
+    hek: HEK,
+    entry_id: str,
+    reason: str,
+    title: str | None = None,
+    description: str | None = None,
+    kind: Kind | None = None,
+    encoder: Encoder | None = None,
+) -> HEK:
+    """Return the HEK with other words in one entry; a new title is encoded, for which the encoder is needed.
+
+    Raises:
+        HiExpError: no such entry, no reason, a text that is empty or too long, no change, or another encoder.
+    """
+    before = hek.entry(entry_id)
+    after = replace(
+        before,
+        title=before.title if title is None else _text(title, "title", MAX_TITLE_CHARS),
+        description=before.description if description is None else _text(description, "description", MAX_DESCRIPTION_CHARS),
+        kind=kind or before.kind,
+    )
+    if after == before:
+        raise HiExpError(f"nothing would change in {entry_id}; give another title, description or kind")
+    row = hek.entries.index(before)
+    vectors_E_D = hek.vectors_E_D.copy()
+    if after.title != before.title:
+        if encoder is None:
+            raise HiExpError(f"a new title of {entry_id} needs the encoder {hek.header.encoder.name!r} of the HEK; give it")
+        hek.check_encoder(encoder.identity)
+        vectors_E_D[row] = encoder.encode_passages([after.title])[0]
+    entries = (*hek.entries[:row], after, *hek.entries[row + 1 :])
+    return replace(_child(hek, f"edit {entry_id}", reason), entries=entries, vectors_E_D=vectors_E_D)
+
+
+def remove(hek: HEK, entry_ids: Sequence[str], reason: str, with_orphans: bool = False) -> HEK:
+    """Return the HEK without these entries, without links to them and without sources that nothing rests on any more.
+
+    What summarised them still says where it was distilled from, since its words do not change.
+
+    Args:
+        hek: the HEK.
+        entry_ids: what to take out.
+        reason: why.
+        with_orphans: also take out entries that would lose all their children (otherwise that is refused).
+
+    Raises:
+        HiExpError: no such entry, no reason, a parent without children would remain, or no entry at all.
+    """
+    gone = {hek.entry(entry_id).id for entry_id in entry_ids}
+    while orphans := {entry.id for entry in hek.entries if entry.id not in gone and entry.children and gone.issuperset(entry.children)}:
+        if not with_orphans:
+            raise HiExpError(f"{', '.join(sorted(orphans))} would lose all its children; remove it too, or give --with-orphans")
+        gone |= orphans
+    rows = [row for row, entry in enumerate(hek.entries) if entry.id not in gone]
+    if not rows:
+        raise HiExpError("no entry would be left; a HEK needs at least one")
+    child = _child(hek, f"remove {', '.join(sorted(gone))}", reason)
+    left = tuple(_without_children(hek.entries[row], gone) for row in rows)
+    used = {source for entry in left for source in (*entry.sources, *(evidence.trajectory for evidence in entry.evidence))}
+    sources = tuple(source for source in hek.sources if source.id in used)
+    return replace(child, entries=left, vectors_E_D=hek.vectors_E_D[rows], sources=sources)
+
+
+def _child(hek: HEK, what: str, reason: str) -> HEK:
+    why = sanitise(reason, _MAX_REASON_CHARS)
+    if not why:
+        raise HiExpError("the reason is empty; say in a few words why the HEK changes")
+    header = replace(hek.header, parents=(hek.content_hash(),), reason=f"{what}: {why}")
+    return replace(hek, header=header)
+
+
+def _text(text: str, what: str, max_chars: int) -> str:
+    cleaned = sanitise(text, _LONG)
+    if not cleaned:
+        raise HiExpError(f"the {what} is empty; write one, or remove the entry")
+    if len(cleaned) > max_chars:
+        raise HiExpError(f"the {what} has {len(cleaned)} characters; shorten it to {max_chars}")
+    return cleaned
+
+
+def _without_children(entry: Entry, gone: set[str]) -> Entry:
+    return replace(entry, children=tuple(child for child in entry.children if child not in gone))

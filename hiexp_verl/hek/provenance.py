@@ -1,0 +1,138 @@
+"""Where an entry comes from: its rollouts side by side, and the places in them that it rests on."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from hiexp_verl.errors import HiExpError
+from hiexp_verl.hek.store import HEK
+from hiexp_verl.io.datasets import read_trajectories
+from hiexp_verl.protocol import searches, text_of
+from hiexp_verl.scoring import normalise
+from hiexp_verl.text import alike_from_start
+from hiexp_verl.types import Entry, Evidence, Source, Trajectory
+
+Transcripts = Mapping[str, Trajectory]  # by id
+_CONTEXT = 600  # characters shown on each side of a span at most
+_TODO = "give the file that the HEK was built from"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A failure beside a success of the same question; None where the entry has no such source."""
+
+    failure: Source | None
+    success: Source | None
+    differ_at: int | None  # the first of their `steps` that differs, from 0; None without two sides or a difference
+
+
+@dataclass(frozen=True)
+class Excerpt:
+    """A span of a message with what stands around it on the same line: a document, where the message holds documents."""
+
+    before: str
+    span: str
+    after: str
+
+
+def steps(source: Source) -> list[tuple[str, str]]:
+    """Return what the rollout did in order: ("search", query) for each search, then ("answer", prediction)."""
+    return [*(("search", query) for query in source.queries), ("answer", source.prediction)]
+
+
+def comparisons(entry: Entry, sources: Mapping[str, Source]) -> list[Comparison]:
+    """Return the entry's known sources, question by question, each in one comparison at least.
+
+    A failure stands beside the success of its question that it went along with longest, of equal ones the first.
+    """
+    groups: dict[str, list[Source]] = {}
+    for source in (sources[id] for id in entry.sources if id in sources):
+        groups.setdefault(source.question_id, []).append(source)
+    return [comparison for group in groups.values() for comparison in _compare(group)]
+
+
+def parents_of(hek: HEK) -> dict[str, list[Entry]]:
+    """Return the entries that summarise each entry, by its id; entries without a parent are left out."""
+    parents: dict[str, list[Entry]] = {}
+    for entry in hek.entries:
+        for child in entry.children:
+            parents.setdefault(child, []).append(entry)
+    return parents
+
+
+def read_transcripts(files: Iterable[Path], entries: Iterable[Entry], sources: Mapping[str, Source]) -> dict[str, Trajectory]:
+    """Read the trajectories that the entries' evidence points into, as far as the files hold them.
+
+    Raises:
+        HiExpError: a file cannot be read; none of the evidence is in them, or under its id stands another rollout.
+    """
+    files, wanted = list(files), {evidence.trajectory for entry in entries for evidence in entry.evidence}
+    found: dict[str, Trajectory] = {}
+    others: set[str] = set()
+    for trajectory in read_trajectories(*files):
+        if trajectory.id in wanted:
+            if _is(trajectory, sources.get(trajectory.id)):
+                found[trajectory.id] = trajectory
+            else:
+                others.add(trajectory.id)
+    where = ", ".join(map(str, files))
+    if others - found.keys():
+        wrong = min(others - found.keys())
+        raise HiExpError(f"the trajectory {wrong!r} of {where} is not the one in the HEK (queries or answer differ); {_TODO}")
+    if wanted and not found:
+        raise HiExpError(f"{where} holds none of the {len(wanted)} trajectories that the evidence points into; {_TODO}")
+    return found
+
+
+def excerpt(evidence: Evidence, transcripts: Transcripts) -> Excerpt | None:
+    """Return the span of the evidence in its document, or None without the transcript.
+
+    Raises:
+        HiExpError: the transcript has no such message or span.
+    """
+    trajectory = transcripts.get(evidence.trajectory)
+    if trajectory is None:
+        return None
+    message = text_of(trajectory.messages[evidence.message]) if 0 <= evidence.message < len(trajectory.messages) else ""
+    if not 0 <= evidence.start <= evidence.end <= len(message):
+        place = f"characters {evidence.start} to {evidence.end} of message {evidence.message}"
+        raise HiExpError(f"the trajectory {evidence.trajectory!r} has no {place}, which an entry's evidence points at; {_TODO}")
+    before = message[: evidence.start].rpartition("\n")[2]
+    after = message[evidence.end :].partition("\n")[0]
+    return Excerpt(
+        before if len(before) <= _CONTEXT else "…" + before[-_CONTEXT:],
+        message[evidence.start : evidence.end],
+        after if len(after) <= _CONTEXT else after[:_CONTEXT] + "…",
+    )
+
+
+def _compare(group: Sequence[Source]) -> list[Comparison]:
+    successes = [source for source in group if source.correct]
+    pairs: list[tuple[Source | None, Source | None]] = []
+    for failure in (source for source in group if not source.correct):
+        pairs.append((failure, max(successes, key=partial(_alike, failure), default=None)))
+    shown = {success.id for _, success in pairs if success is not None}
+    pairs += [(None, success) for success in successes if success.id not in shown]
+    return [Comparison(failure, success, _differ_at(failure, success)) for failure, success in pairs]
+
+
+def _alike(one: Source, other: Source) -> int:
+    return alike_from_start(one.queries, other.queries)
+
+
+def _differ_at(failure: Source | None, success: Source | None) -> int | None:
+    if failure is None or success is None:
+        return None
+    alike = _alike(failure, success)
+    # Where one ends, its answer stands beside the other's next search; only where both end the answers decide.
+    both_end = alike == len(failure.queries) == len(success.queries)
+    return None if both_end and normalise(failure.prediction) == normalise(success.prediction) else alike
+
+
+def _is(trajectory: Trajectory, source: Source | None) -> bool:
+    """Whether a transcript is the rollout that the HEK remembers: ids such as "q1#0" recur from run to run."""
+    if source is None:
+        return True
+    queries = tuple(search.query for search in searches(trajectory.messages))
+    return (trajectory.prediction, queries) == (source.prediction, source.queries)

@@ -1,0 +1,50 @@
+"""OpenAI-style message lists: `{"messages": [...], "answer": ...}`."""
+
+from typing import Any
+
+from hiexp_verl.importers.outcome import judge, prediction_of, question_id_of
+from hiexp_verl.io import rows as fields
+from hiexp_verl.io.rows import BadRow
+from hiexp_verl.protocol import text_of
+from hiexp_verl.types import Message, Trajectory
+
+_KNOWN = {"messages", "question", "question_id", "answer", "answers", "prediction", "score", "correct", "model", "id"}
+
+
+def from_messages(row: dict[str, Any]) -> Trajectory:
+    """Return the trajectory of a row with `messages` and `answer` or `answers`; other fields go to `extra`.
+
+    Optional: `question` (else the first user message), `question_id`, `id`, `model`, `prediction` (else the last answer
+    in the messages), `score` and `correct` (else the prediction is scored).
+
+    Raises:
+        BadRow: it holds no episode, or a field is of the wrong type.
+    """
+    messages = fields.messages(row)
+    if not any(message["role"] == "assistant" for message in messages):
+        raise BadRow("no message of the assistant")
+    question = fields.text(row, "question") if row.get("question") is not None else _asked(messages)
+    answers = fields.answers(row)
+    prediction = fields.text(row, "prediction") if row.get("prediction") else prediction_of(messages)
+    reward = fields.number(row, "score") if row.get("score") is not None else None
+    correct = fields.flag(row, "correct") if row.get("correct") is not None else None
+    reward, correct = judge(prediction, answers, reward, correct)
+    return Trajectory(
+        question_id=str(row.get("question_id") or question_id_of(question)),
+        question=question,
+        answers=answers,
+        messages=messages,
+        prediction=prediction,
+        score=reward,
+        correct=correct,
+        model=str(row.get("model") or ""),
+        id=str(row.get("id") or ""),
+        extra={key: value for key, value in row.items() if key not in _KNOWN},
+    )
+
+
+def _asked(messages: tuple[Message, ...]) -> str:
+    question = next((text_of(message).strip() for message in messages if message["role"] == "user"), "")
+    if not question:
+        raise BadRow("no question", "give 'question', or a user message")
+    return question

@@ -1,0 +1,171 @@
+"""Raw transcripts with tags around queries, documents and answers, as R1-Searcher publishes them."""
+
+import re
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from hiexp_verl.errors import HiExpError
+from hiexp_verl.importers.outcome import judge, prediction_of, question_id_of
+from hiexp_verl.io import rows as fields
+from hiexp_verl.io.datasets import read_jsonl
+from hiexp_verl.io.rows import BadRow
+from hiexp_verl.text import printable
+from hiexp_verl.types import Message, Trajectory
+
+_SYSTEM = "Answer the question. Search as often as needed, then give a short answer."
+_KNOWN = {"dataset", "model", "question", "answer", "answers", "prediction", "correct", "text"}
+_NEXT_DOCUMENT = re.compile(r"^(?=\(\d+\)\S)", re.MULTILINE)
+# "(1)Title: Kabul Text: Kabul is ..." or, as the files for 2WikiMultihopQA have it, "(1)Kabul   Kabul is ..."
+_DOCUMENT = re.compile(r'\((\d+)\)("?Title: )?')
+_TAG_LIKE = re.compile(r"<[^<>\s]{1,40}>|\[/?[A-Za-z_]{1,20}\]")
+_TAGS_SHOWN, _EXTRACT_CHARS, _HEAD_CHARS = 8, 120, 5000  # of a transcript without the tags that were looked for
+
+
+@dataclass(frozen=True)
+class Tags:
+    """What stands before and after a query, the documents it brought, and the answer."""
+
+    query: tuple[str, str] = ("<|begin_of_query|>", "<|end_of_query|>")
+    documents: tuple[str, str] = ("<|begin_of_documents|>", "<|end_of_documents|>")
+    answer: tuple[str, str] = ("<answer>", "</answer>")
+
+    def __post_init__(self) -> None:
+        if not all(tag.strip() for pair in (self.query, self.documents, self.answer) for tag in pair):
+            raise HiExpError(f"a tag is empty, found {self}; give an opening and a closing text")
+
+
+class FromR1Searcher:
+    """Convert rows with `question`, `answer` and `text` (the transcript); single-use, for it numbers the questions.
+
+    Optional: `dataset`, `model`, `prediction` (else the text between the answer tags), `correct` (else the prediction is
+    scored). The n-th question of a data set has the id "<dataset>-<n>"; without a data set the id comes from the text.
+    """
+
+    def __init__(self, tags: Tags | None = None) -> None:
+        self._tags = tags or Tags()
+        self._ids: dict[str, str] = {}  # question id from the text and the data set -> our id
+        self._sizes: Counter[str] = Counter()
+        self._first = ""  # the start of the first transcript, as long as none had a tag
+        self._tagged = False
+
+    def __call__(self, row: dict[str, Any]) -> Trajectory:
+        """Return the trajectory of a row.
+
+        Raises:
+            BadRow: a field is missing or of the wrong type.
+        """
+        question, answers, text = fields.text(row, "question"), fields.answers(row), fields.text(row, "text")
+        messages = tuple(_messages(question, text, self._tags))
+        self._note_tags(text)
+        prediction = fields.text(row, "prediction") if str(row.get("prediction") or "").strip() else prediction_of(messages)
+        correct = fields.flag(row, "correct") if row.get("correct") is not None else None
+        reward, correct = judge(prediction, answers, correct=correct)
+        return Trajectory(
+            question_id=self._question_id(str(row.get("dataset") or ""), question),
+            question=question,
+            answers=answers,
+            messages=messages,
+            prediction=prediction,
+            score=reward,
+            correct=correct,
+            model=str(row.get("model") or ""),
+            extra={key: value for key, value in row.items() if key not in _KNOWN},
+        )
+
+    def check_tags(self) -> None:
+        """Refuse what was converted when no transcript had the tag of a search or of an answer: the tags are others.
+
+        Raises:
+            HiExpError: it says which tags were looked for, and what the first transcript holds.
+        """
+        if self._tagged or not self._first:
+            return
+        looked_for = " and ".join(f"{opening} ... {closing}" for opening, closing in (self._tags.query, self._tags.answer))
+        found = list(dict.fromkeys(_TAG_LIKE.findall(self._first)))[:_TAGS_SHOWN]
+        holds = f"holds {', '.join(found)}" if found else "begins"
+        extract = f"{holds}: {' '.join(printable(self._first[:_EXTRACT_CHARS]).split())!r}"
+        todo = "set --query-tags, --documents-tags and --answer-tags to those in the text"
+        raise HiExpError(
+            f"no transcript has the tag of a search or an answer; looked for {looked_for}, but the first one {extract}; {todo}"
+        )
+
+    def _note_tags(self, text: str) -> None:
+        if not self._tagged:
+            self._tagged = self._tags.query[0] in text or self._tags.answer[0] in text
+            self._first = self._first or text[:_HEAD_CHARS]
+
+    def _question_id(self, dataset: str, question: str) -> str:
+        by_text = question_id_of(question)
+        if not dataset:
+            return by_text
+        if (key := f"{dataset}/{by_text}") not in self._ids:
+            self._sizes[dataset] += 1
+            self._ids[key] = f"{dataset}-{self._sizes[dataset]}"
+        return self._ids[key]
+
+
+def read_r1_searcher(path: Path) -> Iterator[Trajectory]:
+    """Yield the trajectories of an R1-Searcher evaluation file; the n-th of a question has the id "<question id>#<n>".
+
+    Raises:
+        HiExpError: missing or empty file, malformed line.
+    """
+    convert = FromR1Searcher()
+    samples: Counter[str] = Counter()
+    for number, row in read_jsonl(path, "trajectory file"):
+        try:
+            trajectory = convert(row)
+        except BadRow as error:
+            raise HiExpError(f"{path}:{number}: {error}") from error
+        yield replace(trajectory, id=f"{trajectory.question_id}#{samples[trajectory.question_id]}")
+        samples[trajectory.question_id] += 1
+
+
+def _messages(question: str, text: str, tags: Tags) -> Iterator[Message]:
+    yield {"role": "system", "content": _SYSTEM}
+    yield {"role": "user", "content": question}
+    opening, closing = map(re.escape, tags.documents)
+    end = 0
+    for block in re.finditer(rf"{opening}(.*?)(?:{closing}|\Z)", text, re.DOTALL):  # not closed: the transcript was cut there
+        yield from _spoken(text[end : block.start()], tags)
+        yield {"role": "tool", "content": f"<information>\n{_documents(block[1])}\n</information>"}
+        end = block.end()
+    yield from _spoken(text[end:], tags)
+
+
+def _spoken(text: str, tags: Tags) -> Iterator[Message]:
+    """Yield a message per search call, so that the documents that follow belong to the last one, and one for the rest."""
+    opening, closing = tags.query
+    end = position = 0
+    while (stop := text.find(closing, position)) >= 0:
+        start = text.rfind(opening, position, stop)
+        position = stop + len(closing)
+        if start >= 0:
+            query = text[start + len(opening) : stop].strip()
+            yield _assistant(f"{text[end:start].strip()}\n{opening} {query} {closing}", tags)
+            end = position
+    if text[end:].strip():
+        yield _assistant(text[end:].strip(), tags)
+
+
+def _assistant(text: str, tags: Tags) -> Message:
+    for tag, ours in zip((*tags.query, *tags.answer), ("<search>", "</search>", "<answer>", "</answer>"), strict=True):
+        text = text.replace(tag, ours)
+    return {"role": "assistant", "content": text}
+
+
+def _documents(text: str) -> str:
+    return "\n".join(_document(part.strip()) for part in _NEXT_DOCUMENT.split(text.strip()) if part.strip())
+
+
+def _document(text: str) -> str:
+    """Return the document in our form, or as it is when it has another form than the two known ones."""
+    start = _DOCUMENT.match(text)
+    title, mark, body = text[start.end() :].partition(" Text:" if start[2] else "   ") if start else ("", "", "")
+    if not start or not mark:
+        return text
+    body = " ".join(body.split())
+    return f'Doc {start[1]}(Title: "{title}") {body.strip(chr(34)) if start[2] else body}'

@@ -1,0 +1,218 @@
+"""What an import has seen: duplicates, ids used twice, labels that contradict each other.
+
+Trajectory files in, one file of our trajectories out: line by line, whole or not at all."""
+
+import json
+import logging
+import tempfile
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TextIO
+
+from hiexp_verl.errors import HiExpError
+from hiexp_verl.importers import Converter, FromR1Searcher
+from hiexp_verl.io.files import atomic_writer, digest_of
+from hiexp_verl.io.rows import BadRow, read_rows
+from hiexp_verl.protocol import searches
+from hiexp_verl.types import Trajectory, to_json
+
+logger = logging.getLogger(__name__)
+
+Place = tuple[int, int]  # number of the file, line
+CONTRADICTORY = "contradictory labels"
+_PLACE_BITS = 40  # of the line, when a place is kept as one integer
+
+
+class Ledger:
+    """Remembers two 16-byte digests per trajectory, three where it has no id: 400 to 600 bytes in all; never the trajectory."""
+
+    def __init__(self) -> None:
+        self.contradicted: set[bytes] = set()  # contents with both labels: no copy of them may stay
+        self._labels: dict[bytes, tuple[int, bool]] = {}  # content -> where it was first, and its label
+        self._ids: dict[bytes, tuple[int, bytes]] = {}  # id -> where it was first, and the content
+        self._samples: Counter[str] = Counter()
+
+    def enter(self, trajectory: Trajectory, place: Place) -> tuple[Trajectory, bytes]:
+        """Return the trajectory with an id, and the digest of its content: question and messages.
+
+        Raises:
+            Seen: it is a duplicate, its id belongs to another trajectory, or its label contradicts a copy's.
+        """
+        content = digest_of(trajectory.question, trajectory.messages)
+        packed = place[0] << _PLACE_BITS | place[1]
+        first, label = self._labels.setdefault(content, (packed, trajectory.correct))
+        if label != trajectory.correct:
+            self.contradicted.add(content)
+            raise Seen(CONTRADICTORY, first)
+        # Without an id of its own, a trajectory is known by its content and its model.
+        key = digest_of("id", trajectory.id) if trajectory.id else digest_of("content", content.hex(), trajectory.model)
+        if key in self._ids:
+            first, other = self._ids[key]
+            raise Seen("duplicate" if other == content else "the id belongs to another trajectory", first)
+        self._ids[key] = packed, content
+        return (trajectory if trajectory.id else self._numbered(trajectory, packed, content)), content
+
+    def _numbered(self, trajectory: Trajectory, packed: int, content: bytes) -> Trajectory:
+        while True:
+            numbered = replace(trajectory, id=f"{trajectory.question_id}#{self._samples[trajectory.question_id]}")
+            self._samples[trajectory.question_id] += 1
+            key = digest_of("id", numbered.id)
+            if key not in self._ids:
+                self._ids[key] = packed, content
+                return numbered
+
+
+class Seen(BadRow):
+    """A trajectory that cannot stand beside an earlier one."""
+
+    def __init__(self, wrong: str, packed: int) -> None:
+        super().__init__(wrong)
+        self.first: Place = (packed >> _PLACE_BITS, packed & ((1 << _PLACE_BITS) - 1))
+
+
+TOLD = 20  # rejected lines that are named; the rest is counted
+
+
+@dataclass
+class ImportReport:
+    """What became of the lines: `read` is `written` plus `rejected`."""
+
+    read: int = 0
+    written: int = 0
+    reasons: Counter[str] = field(default_factory=Counter)  # why lines were rejected
+    without_search: int = 0  # of those written
+
+    @property
+    def rejected(self) -> int:
+        """Return how many lines were rejected."""
+        return self.reasons.total()
+
+    def summary(self) -> str:
+        """Return the counts, how many written trajectories have no search, then one line per reason."""
+        lines = [f"read {self.read}, written {self.written}, rejected {self.rejected}"]
+        searchless = [f"{self.without_search:6d} written without a search"] if self.without_search else []
+        return "\n".join(lines + searchless + [f"{count:6d} {reason}" for reason, count in self.reasons.most_common()])
+
+
+def import_trajectories(files: Sequence[Path], out: Path, convert: Converter, strict: bool = False) -> ImportReport:
+    """Convert the files into one, in their order; log the first rejected lines with their numbers, count all of them.
+
+    Left out are lines that cannot be read, exact duplicates, trajectories whose id another one had first, and every copy
+    of a trajectory whose copies differ in `correct`. A damaged gzip counts as one rejected line, where the damage is.
+    Memory holds one line, and for each trajectory what the `Ledger` remembers. `out` is replaced at the end or not at all.
+
+    Args:
+        files: JSON lines, plain or gzip.
+        out: written as JSON lines; must not be one of the files.
+        convert: of the format that all files have; see `FORMATS`.
+        strict: write nothing when any line is rejected.
+
+    Raises:
+        HiExpError: a file cannot be read, nothing in them can be used, no transcript has the tags that were looked for, a
+            line was rejected under `strict`, or `out` cannot be written.
+    """
+    _check_paths(files, out)
+    run = _Import(files, convert)
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        # Staged, because a later line may contradict one that is written.
+        with tempfile.TemporaryFile("w+", encoding="utf-8", dir=out.parent) as staged:
+            run.stage(staged)
+            if isinstance(convert, FromR1Searcher):
+                convert.check_tags()
+            staged.seek(0)
+            kept = run.kept(staged)
+            first = next(kept, None)
+            if first is None:
+                raise HiExpError(f"nothing to import: {_told(run.report)}; check --format and the files")
+            with atomic_writer(out) as file:
+                file.write(first)
+                file.writelines(kept)
+                if strict and run.report.rejected:
+                    raise HiExpError(f"{_told(run.report)}, so nothing was written; mend them, or leave --strict out")
+        run.warn_of_few_searches()
+    except OSError as error:
+        raise HiExpError(f"{out} cannot be written ({error.strerror or error}); nothing was changed, make room and repeat") from error
+    return run.report
+
+
+class _Import:
+    """One import; single-use."""
+
+    def __init__(self, files: Sequence[Path], convert: Converter) -> None:
+        self.report = ImportReport()
+        self._files, self._convert, self._ledger = files, convert, Ledger()
+
+    def stage(self, staged: TextIO) -> None:
+        """Write every usable trajectory, with its content's digest, its place and whether it searched before it."""
+        for number, path in enumerate(self._files):
+            for line, row in read_rows(path):
+                self.report.read += 1
+                try:
+                    if isinstance(row, BadRow):
+                        raise row
+                    trajectory = self._convert(row)
+                    _line(trajectory)  # what cannot be written must not enter the ledger, where good copies would meet it
+                    trajectory, content = self._ledger.enter(trajectory, (number, line))
+                    searched = int(bool(searches(trajectory.messages)))
+                    staged.write(f"{content.hex()} {number} {line} {searched} {_line(trajectory)}\n")
+                except Seen as error:
+                    self._reject((number, line), error.wrong, f"first in {self._where(error.first)}")
+                except BadRow as error:
+                    self._reject((number, line), error.wrong, error.found)
+                except RecursionError:
+                    self._reject((number, line), "nested too deeply")
+
+    def kept(self, staged: TextIO) -> Iterator[str]:
+        """Yield the staged lines that nothing contradicted later."""
+        for text in staged:
+            content, number, line, searched, row = text.split(" ", 4)
+            if bytes.fromhex(content) in self._ledger.contradicted:
+                self._reject((int(number), int(line)), CONTRADICTORY, "a later copy has the other")
+            else:
+                self.report.written += 1
+                self.report.without_search += searched == "0"
+                yield row
+
+    def warn_of_few_searches(self) -> None:
+        """Say when most trajectories have no search: perhaps they have, in a form that was not recognised."""
+        if 2 * self.report.without_search > self.report.written:
+            logger.warning(
+                "%d of %d trajectories have no search; if the agent did search, check --format and --query-tags",
+                self.report.without_search,
+                self.report.written,
+            )
+
+    def _reject(self, place: Place, wrong: str, found: str = "") -> None:
+        self.report.reasons[wrong] += 1
+        if self.report.rejected <= TOLD:
+            logger.warning("%s: %s%s", self._where(place), wrong, f" ({found})" if found else "")
+        elif self.report.rejected == TOLD + 1:
+            logger.warning("more than %d lines are rejected; from here on they are only counted", TOLD)
+
+    def _where(self, place: Place) -> str:
+        return f"{self._files[place[0]]}:{place[1]}"
+
+
+def _line(trajectory: Trajectory) -> str:
+    try:
+        return json.dumps(to_json(trajectory), ensure_ascii=False, allow_nan=False)
+    except ValueError as error:
+        raise BadRow("a number that is not finite") from error
+
+
+def _check_paths(files: Sequence[Path], out: Path) -> None:
+    for path in files:
+        if not path.is_file():
+            raise HiExpError(f"{path} is not a file; give JSON-lines files")
+        if out.exists() and out.samefile(path):
+            raise HiExpError(f"--out {out} is also an input, and rejected lines would be lost; give another path")
+    if (out.exists() and not out.is_file()) or out.suffix == ".gz":
+        raise HiExpError(f"--out {out} must be a plain file, for JSON lines; give a path such as trajectories.jsonl")
+
+
+def _told(report: ImportReport) -> str:
+    reasons = ", ".join(f"{count} {reason}" for reason, count in report.reasons.most_common(5))
+    return f"{report.rejected} of {report.read} lines rejected" + (f" ({reasons})" if reasons else "")

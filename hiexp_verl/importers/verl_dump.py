@@ -1,0 +1,141 @@
+"""verl's own dumps (`trainer.rollout_data_dir`, `trainer.validation_data_dir`): decoded text, cut into messages again.
+
+Rows of our reward carry the trajectory itself and need no cutting. In the others the chat template is ChatML (Qwen, SmolLM),
+its special tokens kept or, as verl writes them, dropped: then only the role's name is left, on a line of its own.
+"""
+
+import json
+import math
+import re
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+from hiexp_verl.importers.outcome import judge, prediction_of, question_id_of
+from hiexp_verl.io import rows as fields
+from hiexp_verl.io.datasets import trajectory_of
+from hiexp_verl.io.rows import BadRow
+from hiexp_verl.types import TRAJECTORY_KEY, Message, Trajectory
+
+_KNOWN = {"input", "output", "gts", "score"}
+_CHATML = re.compile(r"<\|im_start\|>(\w+)\n(.*?)(?:<\|im_end\|>|(?=<\|im_start\|>)|\Z)", re.DOTALL)
+_ROLE_LINE = re.compile(r"^(system|user|assistant|tool)\n", re.MULTILINE)
+_PADDING = "<|endoftext|>"
+# What the environment said inside a decoded response: all between its role line, right after a call or right before a
+# block, and the next one of the assistant; or, where there are no roles, a block. That counts as tool text wherever it
+# stands, as it does when answers are scored.
+_TOOL_TEXT = re.compile(
+    r"(?:(?:(?<=</search>)|(?<=</tool_call>))\n?(?:user|tool)\n|\b(?:user|tool)\n(?=<(?:information|tool_response)>))"
+    r"(?P<said>.*?)(?:\nassistant\n|\Z)"
+    r"|(?P<block>(?:<experience>(?:(?!</experience>).)*</experience>\s*(?=<(?:information|tool_response)>))?"
+    r"<(?P<tag>information|tool_response)>.*?(?:</(?P=tag)>|\Z)(?:\s*<experience>.*?(?:</experience>|\Z))?)",
+    re.DOTALL,
+)
+_RESULT = re.compile(r"<tool_response>(.*?)(?:</tool_response>|\Z)", re.DOTALL)
+_NEXT_RESULT = re.compile(r"\n(?:user|tool)\n")
+_SEARCH_R1_PROMPT = "Answer the given question."  # it puts its instructions before the question, into one user message
+
+
+def from_verl_dump(row: dict[str, Any]) -> Trajectory:
+    """Return the trajectory of a row with `input`, `output`, `gts` and `score`; what the reward added goes to `extra`.
+
+    A trajectory that our reward put there is exact; verl's step is added to its id, for the same question is played at
+    many steps. In other rows the question is the last user message and `correct` is scored.
+
+    Raises:
+        BadRow: a field is missing or of the wrong type, or there is no question or no answer.
+    """
+    if row.get(TRAJECTORY_KEY) is not None:
+        return _exact(row)
+    prompt = fields.text(row, "input").replace(_PADDING, "").lstrip() + "\n"  # it ends in "assistant\n"
+    has_tokens = prompt.startswith("<|im_start|>")  # further in, a document or question may hold what looks like one
+    messages = _prompt(prompt, has_tokens)
+    question = _question(messages)
+    begun = messages.pop()["content"] if messages[-1]["role"] == "assistant" else ""
+    messages += _response(begun + str(fields.required(row, "output")).replace(_PADDING, ""), has_tokens)
+    answers = _answers(row)
+    prediction = prediction_of(messages)
+    reward, correct = judge(prediction, answers, fields.number(row, "score"))
+    return Trajectory(
+        question_id=question_id_of(question),
+        question=question,
+        answers=answers,
+        messages=tuple(messages),
+        prediction=prediction,
+        score=reward,
+        correct=correct,
+        model="policy",
+        extra={key: value for key, value in row.items() if key not in _KNOWN and not _is_nan(value)},
+    )
+
+
+def _exact(row: dict[str, Any]) -> Trajectory:
+    try:
+        inner = json.loads(fields.text(row, TRAJECTORY_KEY))
+    except (ValueError, RecursionError) as error:
+        raise BadRow(f"{TRAJECTORY_KEY!r} is not JSON", str(error)) from error
+    if not isinstance(inner, dict):
+        raise BadRow(f"{TRAJECTORY_KEY!r} is not a JSON object", f"found {type(inner).__name__}")
+    trajectory = trajectory_of(inner)
+    step = row.get("step")
+    if step is None:
+        return trajectory
+    extra = {**trajectory.extra, "step": step}
+    return replace(trajectory, id=f"{trajectory.id}@{step}" if trajectory.id else "", extra=extra)
+
+
+def _prompt(text: str, has_tokens: bool) -> list[Message]:
+    """Return the messages of a decoded prompt; the last is the assistant's, with what the template began for it."""
+    if has_tokens:
+        turns: list[tuple[str, str]] = _CHATML.findall(text)
+    else:
+        before, *parts = _ROLE_LINE.split(text)
+        # No role to begin with: the prompt of a base model, without a template.
+        turns = [("user", text)] if before or not parts else list(zip(parts[::2], parts[1::2], strict=True))
+    return [{"role": role, "content": content if role == "assistant" else content.strip()} for role, content in turns]
+
+
+def _question(messages: list[Message]) -> str:
+    asked = [message["content"] for message in messages if message["role"] == "user"]
+    question = asked[-1] if asked else ""
+    if question.startswith(_SEARCH_R1_PROMPT):
+        question = question.rpartition("Question:")[2].strip()
+    if not question:
+        raise BadRow("no question", "'input' has no user message")
+    return question
+
+
+def _response(text: str, has_tokens: bool) -> list[Message]:
+    """Return the messages of a decoded response: at least one of the assistant."""
+    turns: list[tuple[str, str]] = _CHATML.findall(f"<|im_start|>assistant\n{text}") if has_tokens else [("assistant", text)]
+    messages = [m for role, content in turns for m in (_spoken(content) if role == "assistant" else _results(content))]
+    return messages or [{"role": "assistant", "content": ""}]
+
+
+def _spoken(text: str) -> Iterator[Message]:
+    end = 0
+    for match in _TOOL_TEXT.finditer(text):
+        yield from _message("assistant", text[end : match.start()])
+        yield from _results(match["said"] if match["block"] is None else match["block"])
+        end = match.end()
+    yield from _message("assistant", text[end:])
+
+
+def _results(text: str) -> Iterator[Message]:
+    """Yield a message for each result: Qwen's template puts all of them into one turn, others make a turn of each."""
+    for result in _RESULT.findall(text) or _NEXT_RESULT.split(text):
+        yield from _message("tool", result)
+
+
+def _message(role: str, text: str) -> Iterator[Message]:
+    if text.strip():
+        yield {"role": role, "content": text.strip()}
+
+
+def _answers(row: dict[str, Any]) -> tuple[str, ...]:
+    truth = row.get("gts")
+    return fields.answers({"answers": truth.get("target") if isinstance(truth, dict) else truth})  # Search-R1: {"target": [...]}
+
+
+def _is_nan(value: Any) -> bool:
+    return isinstance(value, float) and not math.isfinite(value)  # a metric that was not defined for this row

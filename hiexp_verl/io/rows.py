@@ -1,0 +1,193 @@
+"""Rows of a JSON-lines file, plain or gzip: what cannot be read is named and passed, memory holds one line.
+
+Fields of a row: each is taken out and checked, a fault is a `BadRow`."""
+
+import gzip
+import json
+import math
+import sys
+import zlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from reprlib import repr as brief
+from typing import IO, Any
+
+from hiexp_verl.errors import HiExpError
+from hiexp_verl.types import Message
+
+MAX_LINE_BYTES = 64 << 20  # far above any transcript; a file without line ends must not fill the memory
+_GZIP = b"\x1f\x8b"
+
+
+class BadRow(Exception):
+    """A row that cannot be used: `wrong` says why, in words that hold no data and so can be counted; `found` is the data."""
+
+    def __init__(self, wrong: str, found: str = "") -> None:
+        super().__init__(f"{wrong} ({found})" if found else wrong)
+        self.wrong, self.found = wrong, found
+
+
+def read_rows(path: Path, halves: bool = False) -> Iterator[tuple[int, dict[str, Any] | BadRow]]:
+    """Yield (line number, object) of each line that is not blank, or the fault of a line that cannot be read.
+
+    A damaged gzip file yields the lines before the damage, then one fault. Half a character (JSON can escape one; UTF-8
+    has no bytes for it) is a fault, unless `halves` are wanted as they are.
+
+    Raises:
+        HiExpError: the file does not open, or the disk fails.
+    """
+    try:
+        with _opened(path) as file:
+            for number, line in enumerate(_lines(file), start=1):
+                if isinstance(line, BadRow):
+                    yield number, line
+                elif line.strip():
+                    yield number, _parsed(line, number == 1, halves)
+    except OSError as error:
+        raise HiExpError(f"{path} cannot be read ({error.strerror or error}); check the path and its permissions") from error
+
+
+def _opened(path: Path) -> IO[bytes]:
+    file = path.open("rb")
+    start = file.peek(2)[:2]  # the content decides, not the name
+    file.close()
+    return gzip.open(path, "rb") if start == _GZIP else path.open("rb")  # type: ignore[return-value]
+
+
+def _lines(file: IO[bytes]) -> Iterator[bytes | BadRow]:
+    try:
+        while line := file.readline(MAX_LINE_BYTES + 1):
+            if len(line) <= MAX_LINE_BYTES:
+                yield line
+                continue
+            while line and not line.endswith(b"\n"):
+                line = file.readline(1 << 20)
+            yield BadRow(f"the line is longer than {MAX_LINE_BYTES >> 20} MiB")
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        yield BadRow("the file is damaged from here on", str(error))
+
+
+def _parsed(line: bytes, first: bool, halves: bool) -> dict[str, Any] | BadRow:
+    try:
+        row = json.loads(line.decode("utf-8-sig" if first else "utf-8"))
+    except UnicodeDecodeError as error:
+        return BadRow("not UTF-8", f"byte {error.start} is {line[error.start]:#04x}")
+    except RecursionError:
+        return BadRow("nested too deeply")
+    except ValueError as error:
+        return BadRow("not JSON", str(error))
+    if not halves and b"\\ud" in line.lower() and not _is_text(row):
+        return BadRow("half a character (a lone surrogate)")
+    return row if isinstance(row, dict) else BadRow("not a JSON object", f"found {type(row).__name__}")
+
+
+def _is_text(row: object) -> bool:
+    """Whether every string of the row can be written."""
+    try:
+        json.dumps(row, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+Row = Mapping[str, Any]
+
+
+def required(row: Row, key: str) -> Any:
+    """Return the value, which must be there."""
+    if row.get(key) is None:
+        raise BadRow(f"the field {key!r} is null" if key in row else f"no field {key!r}", f"found {brief(sorted(row))}")
+    return row[key]
+
+
+def text(row: Row, key: str) -> str:
+    """Return a text that is not blank, stripped."""
+    value = required(row, key)
+    if not isinstance(value, str):
+        raise BadRow(f"{key!r} must be a text", f"found {brief(value)}")
+    if not value.strip():
+        raise BadRow(f"the {key} is empty")
+    return value.strip()
+
+
+def number(row: Row, key: str) -> float:
+    """Return a finite number."""
+    value = required(row, key)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= sys.float_info.max:
+        raise BadRow(f"{key!r} must be a number", f"found {brief(value)}")
+    return float(value)
+
+
+def name(row: Row, key: str) -> str:
+    """Return an id as text: a text or a number that is not blank."""
+    value = required(row, key)
+    if isinstance(value, bool | dict | list) or not str(value).strip():
+        raise BadRow(f"{key!r} must be a text or a number", f"found {brief(value)}")
+    return str(value)
+
+
+def flag(row: Row, key: str) -> bool:
+    """Return true or false."""
+    value = required(row, key)
+    if not isinstance(value, bool):
+        raise BadRow(f"{key!r} must be true or false", f"found {brief(value)}")
+    return value
+
+
+def block(row: Row, key: str) -> dict[str, Any]:
+    """Return a copy of an object, an empty one when there is none."""
+    value = row.get(key) or {}
+    if not isinstance(value, dict):
+        raise BadRow(f"{key!r} must be an object", f"found {brief(value)}")
+    return dict(value)
+
+
+ANSWERS, ALIASES = ("answers", "golden_answers", "answer"), "answer_aliases"
+
+
+def answers(row: Row) -> tuple[str, ...]:
+    """Return the first of `ANSWERS` that is not blank, and the aliases, each a list or a single one; at least one that is not blank."""
+    values = [*next((found for key in ANSWERS if (found := filled(row.get(key)))), []), *filled(row.get(ALIASES))]
+    odd = [v for v in values if isinstance(v, bool | dict | list) or (isinstance(v, float) and not math.isfinite(v))]
+    if odd:
+        raise BadRow("an answer must be a text or a number", f"found {brief(odd[0])}")
+    # A column of numbers comes as floats: 1889.0 is the year that a policy writes as 1889.
+    whole = [int(v) if isinstance(v, float) and v.is_integer() else v for v in values]
+    if not whole:
+        raise BadRow("no answer", "give 'answer' (text) or 'answers' (a list)")
+    return tuple(dict.fromkeys(str(v).strip() for v in whole))
+
+
+def filled(value: Any) -> list[Any]:
+    """Return what is not blank of a list or a single value."""
+    return [one for one in (value if isinstance(value, list) else [value]) if one is not None and str(one).strip()]
+
+
+def messages(row: Row) -> tuple[Message, ...]:
+    """Return `messages`: objects with a role, whose content is a text, a list of parts, or nothing beside tool calls."""
+    value = required(row, "messages")
+    if not isinstance(value, list) or not all(_is_message(message) for message in value):
+        raise BadRow("'messages' must be a list of objects with 'role' and 'content'", f"found {brief(value)}")
+    return tuple(value)
+
+
+def _is_message(value: Any) -> bool:
+    return (
+        isinstance(value, dict)
+        and isinstance(value.get("role"), str)
+        and isinstance(value.get("content"), str | list | None)
+        and isinstance(value.get("tool_calls"), list | None)
+    )
+
+
+def finite(value: Any) -> float | None:
+    """Return a finite number as a float, None for anything else (verl's logger writes NaN and infinity as null)."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= sys.float_info.max:
+        return None
+    return float(value)
+
+
+def or_nan(value: Any) -> float:
+    """Return a finite number as a float, NaN for anything else."""
+    number = finite(value)
+    return math.nan if number is None else number

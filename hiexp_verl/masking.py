@@ -1,0 +1,296 @@
+"""Take the names and numbers out of a text, so that what is left fits other questions of the same kind.
+
+"Who directed the film Suicide Kings in 1997?" becomes "Who directed the film X in a given year?"; where a retrieved
+passage says what the name stands for ("Suicide Kings is a 1997 crime film"), the kind takes its place: "a film".
+
+What kind of question is it, and what does it ask for? Read off the wording, no model."""
+
+import re
+from collections.abc import Iterable, Sequence
+from typing import Literal
+
+from hiexp_verl.scoring import normalise
+from hiexp_verl.text import word_set
+
+_QUOTED = re.compile(r"[\"\u201c\u201d]([^\"\u201c\u201d]{1,120})[\"\u201c\u201d]")
+_CAPITAL = r"(?:(?=[^\W\d_a-z])[^\W\d_][\w'\u2019.&-]*)"
+_JOIN = r"(?:of the|of|the|de la|de|del|di|da|von|van|le|la|el|al|bin|ad|es|ash|ed|du|dos|v\.|vs\.|&|for the|for|on the|in the|to the)"
+_NAME = re.compile(rf"(?<![\w]){_CAPITAL}(?:,? (?:{_JOIN} )?(?:{_CAPITAL}|\d+\b))*")
+_MONTH = "(?:January|February|March|April|May|June|July|August|September|October|November|December)"
+_DATE = re.compile(rf"\b(?:{_MONTH} \d{{1,2}}(?:,? \d{{4}})?|\d{{1,2}} {_MONTH}(?: \d{{4}})?)\b")
+_YEAR = re.compile(r"\b(?:1[0-9]|20)\d\d(?:s|[-\u2013/]\d{2,4})?(?: and (?:1[0-9]|20)\d\ds?)?\b")
+_YEAR_ADJECTIVE = re.compile(rf"(^|\b(?:the|an?|what|which|is) ){_YEAR.pattern} (?!and|or)(?=[A-Za-z])", re.IGNORECASE)
+_NUMBER = re.compile(r"(?<!\w)\d[\d.,:]*(?:st|nd|rd|th)?(?!\w)")
+_PASSAGE = re.compile(r"Doc \d+\(Title: \"(.*?)\"\) *(.*)")
+# "Suicide Kings is a 1997 American mystery crime film based on ...": the noun phrase up to what follows it.
+_AFTER_KIND = (
+    r"(?= (?:of|in|by|from|who|that|which|and|or|based|located|directed|written|for|on|at|with|to|known|born|best|as|published"
+    r"|founded|released|made|set|created|produced|where|when|used|between|near|under|currently|formed)\b|[,.;:(])"
+)
+_IS_A = re.compile(r"\b(?:is|was|are|were) (?:a|an|the|one of the|the name of an?) ((?:[\w\u2019'-]+ ){0,7}?[\w-]+?)" + _AFTER_KIND)
+_SMALL = word_set(
+    """
+    a an the of in on at to for by from with and or is are was were be been do does did has have had can could which what who whom
+    whose when where why how that this these those it its he she they his her their there both between before after as if not than
+    then into out about over under most more first last same other name give find list main in-between also only still best known many
+    much long
+    """
+)
+# Adjectives of nationality and faith: capitalised, but no name.
+_NATIONS = "African German Korean European Roman Cuban French Greek Dutch Welsh Swiss Czech Thai British Islamic US"
+_NATION = rf"(?:[A-Z]\w+(?:ian|ish|ese|ican)|{'|'.join(_NATIONS.split())})"
+_ADJECTIVE = re.compile(rf"{_NATION}(?:-[A-Z]\w+)?$|\w+-American$")
+_NATIONAL = re.compile(rf"\b{_NATION}(?:-[A-Z]\w+)? (?=[a-z]{{4,}})")  # "American actor" is "actor"
+_NO_KIND = word_set("name term one number part member set kind type group person example series list")
+
+
+class Masker:
+    """Masks the names of one episode: those in the question, and the titles of the passages that were retrieved.
+
+    Args:
+        question: its capitalised names are known names, also where a query writes them in lower case.
+        documents: what the searches returned ("Doc 1(Title: ...) text" lines); they say what kind of thing a name is.
+        answers: kinds that are an answer to the question ("a singer") are not used; the name becomes a letter.
+    """
+
+    def __init__(self, question: str, documents: Iterable[str] = (), answers: Iterable[str] = ()) -> None:
+        self._answers = {normalise(answer) for answer in answers}
+        self._kinds: dict[str, str] = {}
+        self._lower_words: set[str] = set()
+        self._known: list[str] = []
+        titles: set[str] = set()
+        for text in documents:
+            self._lower_words.update(re.findall(r"\b[a-z]{3,}\b", text))
+            for title, body in _PASSAGE.findall(text):
+                self._learn(title, body)
+                titles |= {title, title.partition(" (")[0]}
+        # Titles first: they tell where a name ends that holds small words ("The Bears and I").
+        self._known = _longest_first(title for title in titles if len(title) > 3 and not title.islower())
+        self._known = _longest_first([*self._known, *self.names(question)])
+
+    def names(self, text: str) -> list[str]:
+        """Return the names in the text, in order, each once."""
+        return list(dict.fromkeys(name for _, _, name in self._spans(text)))
+
+    def kind_of(self, name: str) -> str:
+        """Return the noun that says what the name stands for ("film"), or an empty string when no passage says so."""
+        return self._kinds.get(normalise(name), "")
+
+    def mask_known(self, text: str) -> str:
+        """Return the text without the names of this episode; other words stay as they are (for prose that a model wrote)."""
+        for name in self._known:
+            # A title of one ordinary word ("Capital") is that word in prose.
+            if name.lower() not in self._lower_words:
+                kind = self.kind_of(name)
+                text = re.sub(rf"(?<!\w){re.escape(name)}(?!\w)", f"the {kind}" if kind else "X", text)
+        return _articles(text)
+
+    def mask(self, text: str) -> str:
+        """Return the text with names replaced by their kind or by X, Y, Z, and dates and numbers generalised."""
+        text = self._replace_names(_DATE.sub("a given date", " ".join(text.split())))
+        # "the 1997 crime film" loses the year, "in 1997" keeps its meaning.
+        text = _YEAR_ADJECTIVE.sub(r"\1", text)
+        text = _YEAR.sub("a given year", text)
+        text = _NUMBER.sub("some number", text)
+        return _tidy(text)
+
+    def _learn(self, title: str, body: str) -> None:
+        bare, _, note = title.partition(" (")
+        kind = _head(note.rstrip(")")) or _head_of_sentence(body)
+        for name in {normalise(title), normalise(bare)}:
+            if kind and name and kind not in self._answers:
+                self._kinds.setdefault(name, kind)
+
+    def _replace_names(self, text: str) -> str:
+        out, end, used = [], 0, dict[str, str]()
+        for start, stop, name in self._spans(text):
+            key = normalise(name)
+            if key not in used:
+                used[key] = self._placeholder(name, text[:start], list(used.values()))
+            out += [text[end:start], used[key]]
+            end = stop
+        return "".join([*out, text[end:]])
+
+    def _placeholder(self, name: str, before: str, used: Sequence[str]) -> str:
+        kind = self.kind_of(name)
+        said = before.rstrip().rsplit(" ", 1)[-1].lower() if before.strip() else ""
+        if kind and said != kind and said not in ("the", "a", "an", "this"):
+            return f"another {kind}" if f"a {kind}" in used else f"a {kind}"
+        if kind and said in ("the", "a", "an", "this"):
+            return kind
+        letters = [letter for letter in "XYZW" if letter not in used]
+        return letters[0] if letters else "X"
+
+    def _spans(self, text: str) -> list[tuple[int, int, str]]:
+        """Find (start, stop, name) without overlaps: known names, then quoted text and capitalised runs between them."""
+        chosen: list[tuple[int, int, str]] = []
+        for name in self._known:
+            start = text.find(name)
+            while start >= 0:
+                stop = start + len(name)
+                whole = not (text[start - 1 : start].isalnum() or text[stop : stop + 1].isalnum())
+                if whole and all(stop <= other[0] or start >= other[1] for other in chosen):
+                    chosen.append((start, stop, name))
+                start = text.find(name, stop)
+        gaps = zip([0, *(stop for _, stop, _ in sorted(chosen))], [*(start for start, _, _ in sorted(chosen)), len(text)], strict=True)
+        found = [span for start, stop in gaps for span in self._runs(text, start, stop)]
+        return sorted(chosen + found)
+
+    def _runs(self, text: str, start: int, stop: int) -> list[tuple[int, int, str]]:
+        spans = [(m.start(), m.end(), m[1]) for m in _QUOTED.finditer(text, start, stop)]
+        for match in _NAME.finditer(text, start, stop):
+            span = self._trim(text, match.start(), match.end())
+            if span is not None and all(span[1] <= other[0] or span[0] >= other[1] for other in spans):
+                spans.append(span)
+        return spans
+
+    def _trim(self, text: str, start: int, stop: int) -> tuple[int, int, str] | None:
+        """Cut function words and adjectives off a capitalised run; None when no name is left."""
+        while True:
+            words = text[start:stop].split(" ")
+            first = words[0].rstrip(".,'\u2019")
+            starts_sentence = start == 0 or text[:start].rstrip()[-1:] in ".?!:"
+            ordinary = first.lower() in _SMALL or (starts_sentence and self._is_ordinary(words, first))
+            before_noun = len(words) == 1 and text[stop : stop + 1] == " " and text[stop + 1 : stop + 2].islower()
+            adjective = before_noun and bool(_ADJECTIVE.match(first))
+            if not ordinary and not adjective and not first.isdecimal():
+                break
+            start += len(words[0]) + 1
+            if start >= stop:
+                return None
+        name = re.sub(r"[.,'\u2019]+$|['\u2019]s$", "", text[start:stop])
+        if len(name) < 2 and not name.isalpha():
+            return None
+        return start, start + len(name), name
+
+    def _is_ordinary(self, words: Sequence[str], first: str) -> bool:
+        return len(words) == 1 and first.lower() in self._lower_words and not first.isupper()
+
+
+def redact(text: str, answers: Sequence[str], question: str) -> str:
+    """Replace each answer in the text by "the answer", unless the question itself contains it (then it gives nothing away)."""
+    asked = f" {normalise(question)} "
+    for answer in sorted(answers, key=len, reverse=True):
+        words = normalise(answer).split()
+        if words and f" {' '.join(words)} " not in asked and words not in (["yes"], ["no"]):
+            text = pattern_of(answer).sub("the answer", text)
+    return text
+
+
+def pattern_of(text: str) -> re.Pattern[str]:
+    """Return what finds the text as whole words, whatever the case, punctuation and articles between them; nothing, if it has no words."""
+    words = normalise(text).split()
+    # `normalise` drops punctuation and "_": "oneil" must find "O'Neil", "us" "U.S.", "kabul" "_Kabul_".
+    spelt = (r"(?:[^\w\s]|_)*".join(map(re.escape, word)) for word in words)
+    between = r"[\W_]+(?:(?:the|a|an)[\W_]+)*".join(spelt)
+    return re.compile(rf"(?<![^\W_])(?:(?:the|a|an)\s+)?{between}(?![^\W_])" if words else r"(?!)", re.IGNORECASE)
+
+
+def with_article(noun: str) -> str:
+    """Return "a film", "an actor"."""
+    return _articles(f"a {noun}")
+
+
+def _head_of_sentence(body: str) -> str:
+    match = _IS_A.search(body[:300])
+    return _head(match[1]) if match else ""
+
+
+def _head(phrase: str) -> str:
+    words = phrase.split()
+    if not words or not re.fullmatch(r"[a-z]{3,}", words[-1]) or words[-1] in _NO_KIND or words[-1] in _SMALL:
+        return ""
+    word = words[-1]
+    return "" if word.endswith(("ed", "ing", "ous", "est")) else word
+
+
+def _tidy(text: str) -> str:
+    text = re.sub(r"[\"\u201c\u201d]", "", text)
+    # Adjectives that tell one country from another: "American actor" is "actor".
+    text = _NATIONAL.sub("", text)
+    text = _articles(re.sub(r"\b(X|Y|Z)(?: \1\b)+", r"\1", text))
+    return re.sub(r"\s+([?,.;:])", r"\1", re.sub(r"\s+", " ", text)).strip(" ,;")
+
+
+def _articles(text: str) -> str:
+    """Make one right article out of "the a film", "a the film", "an film"."""
+    text = re.sub(r"\b(?:an?|the) (an?|another|the) (?=\w)", r"\1 ", text, flags=re.IGNORECASE)
+    text = re.sub(r"\ban (?=[bcdfghjklmnpqrstvwxyz])", "a ", text)
+    return re.sub(r"\ba (?=(?!uni|use|eu|one\b)[aeiou])", "an ", text)
+
+
+def _longest_first(names: Iterable[str]) -> list[str]:
+    return sorted(dict.fromkeys(names), key=lambda name: (-len(name), name))
+
+
+# compare: which of two; common: what two share; verify: yes or no; indirect: the thing is described, not named.
+Shape = Literal["compare", "common", "verify", "indirect", "direct"]
+
+_VERIFY = re.compile(r"^(?:are|is|was|were|do|does|did|has|have|had|can|could)\b", re.IGNORECASE)
+_COMMON = re.compile(r"\bin common\b|\bshared?\b|\bboth\b.*\b(?:what|which)\b|\b(?:what|which)\b.*\bboth\b", re.IGNORECASE)
+_COMPARE = re.compile(
+    r"\b(?:which|who|whose|what|where)\b.*\b(?:\w{3,}er|first|more|less|longest|same|different|most|long|last|elder)\b.*\bor\b",
+    re.IGNORECASE,
+)
+# A relative clause, or a chain of two "of": the question goes through something that it does not name.
+_INDIRECT = re.compile(
+    r"\bwhose\b|\b\w+ (?:that|who|where|which) (?:\w+ )?\w+"
+    r"|\bof the \w+(?: \w+)?(?: \w+)? (?:of|in|by|based|located|born|where|published|founded)\b"
+    r"|\b(?:father|mother|wife|husband|spouse|director|author|founder|performer|composer|country|city|company|birthplace) of the \w+ ",
+    re.IGNORECASE,
+)
+_STOP = (
+    r"(?= (?:of|in|on|at|for|from|by|with|to|that|who|which|whose|where|did|does|do|is|was|are|were|has|have|had|can|could"
+    r"|between|the|a|an|this|both|X|Y)\b|[?,.]|$)"
+)
+_ASKED = re.compile(
+    r"(?:\b(?:what|which)|^whose)(?: (?:kind|type|sort) of)? (?:(?:is|was|are|were) )?(?:the |a |an )?(?:(?:name|title) of the |shared )?"
+    r"((?:[a-z][\w-]* ){0,3}?[a-z][\w-]*?)" + _STOP,
+    re.IGNORECASE,
+)
+_SIMPLE = (
+    (r"\bhow (?:many|much)\b", "number"),
+    (r"\bhow old\b", "age"),
+    (r"\bhow (?:long|far|tall|high|large|big)\b", "measure"),
+    (r"^(?:in |on |by )?(?:when|what year|what date)\b", "date"),
+    (r"^(?:from )?where\b", "place"),
+    (r"^(?:by |with |to |for )?(?:who|whom)\b|, who\b", "person"),
+    (r"\bwhy\b", "reason"),
+)
+_FILLERS = word_set("exact full original other very same")
+_VERB = re.compile(
+    r"represents?|\w{3,}ed|won|wins|wrote|made|sang|plays?|holds?|covers?|features?|comes?|serves?|along|lies|became|led"
+    r"|came|began|born|written|fought|built|about"
+)
+_NOT_ASKED = word_set(
+    """
+    of what which is was are were one be do does did the both it that formerly known referred have has had and or else common
+    """
+)
+
+
+def shape_of(question: str) -> Shape:
+    """Return the shape of a question (names already masked or not)."""
+    if _COMPARE.search(question):
+        return "compare"
+    if _COMMON.search(question):
+        return "common"
+    if _VERIFY.match(question.strip()):
+        return "verify"
+    return "indirect" if _INDIRECT.search(question) else "direct"
+
+
+def asked_for(masked_question: str) -> str:
+    """Return the noun that names what is asked for ("capital", "date", "person"), or "answer" when the wording hides it.
+
+    Give the question with its names masked, so that the noun cannot be one.
+    """
+    if _VERIFY.match(masked_question.strip()):
+        return "yes or no"
+    match = _ASKED.search(masked_question)
+    if match:
+        words = [word for word in match[1].lower().split() if word not in _FILLERS and len(word) > 1]
+        words = words[: next((i for i, word in enumerate(words) if i and _VERB.fullmatch(word)), len(words))]
+        if words and not _VERB.fullmatch(words[0]) and not _NOT_ASKED.intersection(words) and not words[-1].endswith(("ed", "ly", "s's")):
+            return " ".join(words[-2:])
+    return next((noun for pattern, noun in _SIMPLE if re.search(pattern, masked_question, re.IGNORECASE)), "answer")

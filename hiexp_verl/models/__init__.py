@@ -1,0 +1,1 @@
+"""Models: encoder, chat clients, vLLM processes."""

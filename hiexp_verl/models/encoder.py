@@ -1,0 +1,260 @@
+"""Port: texts in, unit vectors out. The identity of an encoder travels with every vector it made.
+
+A cosine means nothing without its encoder (e5 gives unrelated words 0.87, MiniLM 0.0 to 0.6), so whatever stores vectors or
+thresholds stores the `EncoderIdentity` beside them and refuses another.
+
+The vectors of queries, remembered: the rollouts of a group share their question, and often their first query."""
+
+import hashlib
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from pathlib import Path
+from threading import Lock
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hiexp_verl.errors import HiExpError, first_line
+from hiexp_verl.io.files import sha256_of
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
+
+Vectors = NDArray[np.float32]
+
+# Texts are encoded in pieces of so many, wherever that is done: the last bits of a vector depend on its companions.
+CHUNK = 256
+
+_OTHER_FRAMEWORKS = ["*.onnx", "*.h5", "*.msgpack", "openvino/*", "onnx/*"]
+_WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
+# A directory that holds none of these has never been a sentence encoder.
+_CONFIGS = ("modules.json", "config.json")
+
+
+@dataclass(frozen=True)
+class EncoderIdentity:
+    """What must be equal for two sets of vectors to be comparable (the name is only for people)."""
+
+    name: str
+    sha256: str  # of the weights file, or of the algorithm's description where there are no weights
+    query_prefix: str
+    passage_prefix: str
+    dimensions: int
+
+    def difference(self, other: "EncoderIdentity") -> str:
+        """Name the first property in which two encoders differ, or return an empty string."""
+        for key in ("dimensions", "sha256", "query_prefix", "passage_prefix"):
+            if getattr(self, key) != getattr(other, key):
+                return f"{key} {getattr(self, key)!r} against {getattr(other, key)!r}"
+        return ""
+
+
+class Encoder(Protocol):
+    """Turns texts into float32 vectors of length 1."""
+
+    @property
+    def identity(self) -> EncoderIdentity: ...
+
+    def encode_queries(self, texts: Sequence[str]) -> Vectors:
+        """Encode what is searched with; (N, D)."""
+        ...
+
+    def encode_passages(self, texts: Sequence[str]) -> Vectors:
+        """Encode what is searched; (N, D)."""
+        ...
+
+
+class HashEncoder:
+    """Bag of hashed character n-grams: needs no model, the same on every machine. For tests and dry runs."""
+
+    def __init__(self, dimensions: int = 256) -> None:
+        if dimensions < 8:
+            raise HiExpError(f"a hash encoder needs at least 8 dimensions, found {dimensions}; use hash:256")
+        sha256 = hashlib.sha256(f"char-ngrams 3-5 blake2b signed {dimensions}".encode()).hexdigest()
+        self.identity = EncoderIdentity(f"hash:{dimensions}", sha256, "", "", dimensions)
+
+    def encode_queries(self, texts: Sequence[str]) -> Vectors:
+        return self._encode(texts)
+
+    def encode_passages(self, texts: Sequence[str]) -> Vectors:
+        return self._encode(texts)
+
+    def _encode(self, texts: Sequence[str]) -> Vectors:
+        vectors_N_D = np.zeros((len(texts), self.identity.dimensions), dtype=np.float32)
+        for row, text in zip(vectors_N_D, texts, strict=True):
+            for gram in _ngrams(text):
+                bucket, sign = _bucket(gram)
+                row[bucket % self.identity.dimensions] += sign
+        return unit_rows(vectors_N_D)
+
+
+class SentenceEncoder:
+    """A sentence-transformers model from a local directory or the hub.
+
+    Models of the e5 family need the prefixes "query: " and "passage: "; they are recognised by name and can be given.
+
+    Raises:
+        HiExpError: the directory does not exist or holds no model, or sentence-transformers is not installed.
+    """
+
+    def __init__(
+        self,
+        path_or_name: str | Path,
+        device: str = "cpu",
+        query_prefix: str | None = None,
+        passage_prefix: str | None = None,
+        batch_size: int = 64,
+    ) -> None:
+        folder = _model_folder(str(path_or_name))
+        is_e5 = "e5" in Path(path_or_name).name.lower().replace("_", "-").split("-")
+        self._model = _load_sentence_transformer(folder, device)
+        self._batch_size = batch_size
+        self.identity = EncoderIdentity(
+            name=Path(path_or_name).name,
+            sha256=_sha256_of_weights(folder),
+            query_prefix=("query: " if is_e5 else "") if query_prefix is None else query_prefix,
+            passage_prefix=("passage: " if is_e5 else "") if passage_prefix is None else passage_prefix,
+            dimensions=len(self._encode(["probe"])[0]),
+        )
+
+    def encode_queries(self, texts: Sequence[str]) -> Vectors:
+        return self._encode([self.identity.query_prefix + text for text in texts])
+
+    def encode_passages(self, texts: Sequence[str]) -> Vectors:
+        return self._encode([self.identity.passage_prefix + text for text in texts])
+
+    def _encode(self, texts: list[str]) -> Vectors:
+        if not texts:
+            return np.zeros((0, self.identity.dimensions), dtype=np.float32)
+        chunks = [texts[start : start + CHUNK] for start in range(0, len(texts), CHUNK)]
+        encode = partial(self._model.encode, batch_size=self._batch_size, convert_to_numpy=True, show_progress_bar=False)
+        return unit_rows(np.concatenate([np.asarray(encode(chunk), dtype=np.float32) for chunk in chunks]))
+
+
+def load_encoder(spec: str, device: str = "cpu") -> Encoder:
+    """Open an encoder: `hash:256` (no model), a model directory, or a name on the hub.
+
+    Raises:
+        HiExpError: the specification names nothing usable.
+    """
+    if spec.startswith("hash:"):
+        size = spec.removeprefix("hash:")
+        if not size.isdecimal():
+            raise HiExpError(f"encoder {spec!r}: {size!r} is no number of dimensions; write for example hash:256")
+        return HashEncoder(int(size))
+    return SentenceEncoder(spec, device=device)
+
+
+def unit_rows(vectors_N_D: Vectors) -> Vectors:
+    """Scale each row to length 1; a row of zeros (an empty text) becomes the first axis, so that norms always hold."""
+    norms_N = np.linalg.norm(vectors_N_D, axis=1)
+    unit_N_D = (vectors_N_D / np.where(norms_N > 0, norms_N, 1.0)[:, None]).astype(np.float32)
+    unit_N_D[norms_N == 0, 0] = 1.0
+    return unit_N_D
+
+
+def _ngrams(text: str) -> list[str]:
+    padded = f" {' '.join(text.lower().split())} "
+    return [padded[i : i + n] for n in (3, 4, 5) for i in range(len(padded) - n + 1)]
+
+
+@lru_cache(maxsize=1 << 16)
+def _bucket(gram: str) -> tuple[int, float]:
+    # hashlib, since hash() differs from process to process.
+    digest = hashlib.blake2b(gram.encode(), digest_size=8).digest()
+    return int.from_bytes(digest[:7], "little"), 1.0 if digest[7] & 1 else -1.0
+
+
+def _model_folder(path_or_name: str) -> Path:
+    folder = Path(path_or_name).expanduser()
+    if folder.is_dir():
+        if not any((folder / name).is_file() for name in _CONFIGS):
+            wanted = " nor ".join(_CONFIGS)
+            raise HiExpError(f"encoder {folder} is no model directory: found neither {wanted}; give a sentence-transformers folder")
+        return folder
+    if folder.exists() or path_or_name.startswith(("/", ".", "~")) or path_or_name.count("/") > 1 or not path_or_name:
+        raise HiExpError(f"encoder {path_or_name!r} is no directory; give a sentence-transformers folder, a hub name, or hash:256")
+    return _download(path_or_name)
+
+
+def _download(name: str) -> Path:
+    try:
+        import huggingface_hub
+        from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+    except ImportError as error:
+        raise HiExpError(f"encoder {name!r} needs sentence-transformers; install hiexp-verl[encoders]") from error
+    try:
+        return Path(huggingface_hub.snapshot_download(name, ignore_patterns=_OTHER_FRAMEWORKS))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        raise HiExpError(
+            f"encoder {name!r} is no directory and the hub did not give it ({first_line(error)}); give a local folder"
+        ) from error
+
+
+def _load_sentence_transformer(folder: Path, device: str) -> "SentenceTransformer":
+    try:
+        from sentence_transformers import SentenceTransformer
+    except ImportError as error:
+        raise HiExpError(f"encoder {folder} needs sentence-transformers; install hiexp-verl[encoders]") from error
+    try:
+        return SentenceTransformer(str(folder), device=device, local_files_only=True)
+    except (OSError, ValueError, KeyError) as error:
+        raise HiExpError(
+            f"encoder {folder} could not be loaded ({first_line(error)}); give a complete sentence-transformers folder"
+        ) from error
+
+
+def _sha256_of_weights(folder: Path) -> str:
+    for pattern in _WEIGHTS:
+        files = sorted(folder.glob(pattern)) or sorted(folder.glob(f"*/{pattern}"))
+        if files:
+            return sha256_of(*files)
+    raise HiExpError(f"encoder {folder} has no weights: found neither {' nor '.join(_WEIGHTS)}; give a complete model folder")
+
+
+REMEMBERED = 4_096  # texts; 6 MiB at 384 dimensions
+
+
+class QueryVectors:
+    """An encoder that remembers the last query vectors it gave. Safe to call from several threads if the encoder is."""
+
+    def __init__(self, encoder: Encoder, size: int = REMEMBERED) -> None:
+        self.identity = encoder.identity
+        self._encoder = encoder
+        self._size = size
+        self._vectors: OrderedDict[str, Vectors] = OrderedDict()  # (D,) each, the last used at the end
+        self._lock = Lock()
+
+    def encode_passages(self, texts: Sequence[str]) -> Vectors:
+        """Ask the encoder; nothing is remembered."""
+        return self._encoder.encode_passages(texts)
+
+    def encode_queries(self, texts: Sequence[str]) -> Vectors:
+        """Return one vector for each text, (N, D); a text that occurs twice is encoded once.
+
+        Raises:
+            ValueError: the encoder gave another shape. Beside that, whatever the encoder raises.
+        """
+        with self._lock:
+            known = {text: self._vectors[text] for text in texts if text in self._vectors}
+        missing = [text for text in dict.fromkeys(texts) if text not in known]
+        if missing:
+            made_N_D = self._encoder.encode_queries(missing)
+            wanted = (len(missing), self.identity.dimensions)
+            if made_N_D.shape != wanted:
+                raise ValueError(f"vectors of the shape {made_N_D.shape}, not {wanted}")
+            known |= zip(missing, made_N_D, strict=True)
+        self._remember(known)
+        return np.stack([known[text] for text in texts])
+
+    def _remember(self, known: dict[str, Vectors]) -> None:
+        with self._lock:
+            for text, vector in known.items():
+                if np.isfinite(vector).all():  # what went wrong once may go right the next time
+                    self._vectors[text] = vector
+                    self._vectors.move_to_end(text)
+            while len(self._vectors) > self._size:
+                self._vectors.popitem(last=False)

@@ -1,0 +1,100 @@
+"""vLLM's offline generation on a model directory: no server, no HTTP.
+
+The engine runs in a process of its own (`vllm_worker`), so that its memory is free again afterwards and a broken engine is
+an error message, not our end.
+"""
+
+import json
+import logging
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+from tqdm import tqdm
+
+from hiexp_verl.errors import HiExpError
+from hiexp_verl.models.chat import Reply
+from hiexp_verl.models.vllm_process import engine_arguments, engine_process, tail
+from hiexp_verl.types import Message
+
+logger = logging.getLogger(__name__)
+
+
+class OfflineModel:
+    """A model in a worker process; answers like `llm.ChatClient`."""
+
+    def __init__(self, worker: "subprocess.Popen[str]", log: IO[bytes], model_dir: Path) -> None:
+        self.model = model_dir.resolve().name
+        self._worker = worker
+        self._log = log
+        self._asked = 0  # the worker numbers replies over all jobs
+
+    def complete(
+        self,
+        conversations: Sequence[Sequence[Message]],
+        *,
+        max_tokens: int,
+        temperature: float = 0.0,
+        seed: int | None = None,
+        schema: dict[str, Any] | None = None,
+        progress: str = "",
+        on_reply: Callable[[int, Reply], None] | None = None,
+    ) -> list[str]:
+        """Answer all conversations, in their order; `on_reply(index, reply)` is called as each answer arrives, in any order.
+
+        Raises:
+            HiExpError: the engine stops, for example at a prompt that is too long; the message quotes its log.
+        """
+        sampling = {"max_tokens": max_tokens, "temperature": temperature, "seed": seed}
+        self._send({"conversations": [list(messages) for messages in conversations], "sampling": sampling, "schema": schema})
+        texts = [""] * len(conversations)
+        with tqdm(total=len(conversations), desc=progress, disable=not progress) as bar:
+            while "done" not in (row := self.receive()):
+                index = row.pop("number") - self._asked
+                reply = Reply(**row)
+                texts[index] = reply.text
+                bar.update()
+                if on_reply is not None:
+                    on_reply(index, reply)
+        self._asked += len(conversations)
+        return texts
+
+    def receive(self) -> dict[str, Any]:
+        """Return what the worker says next.
+
+        Raises:
+            HiExpError: it has stopped; the message quotes its log.
+        """
+        assert self._worker.stdout is not None
+        line = self._worker.stdout.readline()
+        if not line.endswith("\n"):
+            raise HiExpError(f"vLLM stopped while it ran {self.model}; its log ends: {tail(self._log)}")
+        return json.loads(line)
+
+    def _send(self, row: dict[str, Any]) -> None:
+        assert self._worker.stdin is not None
+        try:
+            self._worker.stdin.write(json.dumps(row) + "\n")
+            self._worker.stdin.flush()
+        except BrokenPipeError as error:
+            raise HiExpError(f"vLLM stopped while it ran {self.model}; its log ends: {tail(self._log)}") from error
+
+
+@contextmanager
+def offline_vllm(model_dir: Path, max_model_len: int = 4096) -> Iterator[OfflineModel]:
+    """Load a model directory into vLLM, yield it, release its memory at the end.
+
+    Raises:
+        HiExpError: the directory holds no model, vLLM is not installed, or it does not load the model.
+    """
+    arguments = {"model": str(model_dir), **engine_arguments(model_dir, max_model_len)}
+    command = [sys.executable, "-m", "hiexp_verl.models.vllm_worker", json.dumps(arguments)]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "encoding": "utf-8"}
+    with engine_process(command, **pipes) as (worker, log):
+        model = OfflineModel(worker, log, model_dir)
+        logger.info("waiting for vLLM to load %s", model_dir)
+        model.receive()
+        yield model

@@ -1,0 +1,186 @@
+"""What it takes to run vLLM on a model directory in a process of its own, whether it serves or generates offline.
+
+Child processes that do not outlive this one, however it ends."""
+
+import ctypes
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+from hiexp_verl.errors import HiExpError
+from hiexp_verl.io.software import version_of
+
+# vLLM's CPU worker in a process of its own costs 14 s at the start, and the engine that waits for it spins on a core.
+SINGLE_PROCESS_ENGINE = {
+    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+    "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+    "OMP_NUM_THREADS": str(os.cpu_count() or 1),
+}
+_KV_CACHE_GIB = "1"  # on the CPU, where vLLM would take half of the memory; requests that find no room wait
+_PEFT_PREFIX = "base_model.model."
+_TAIL = 600  # characters of the log that an error quotes
+
+
+def is_cpu_build() -> bool:
+    """Whether the vLLM that is installed here is the CPU build."""
+    return version_of("vllm-cpu") is not None
+
+
+def context_length(model_dir: Path) -> int:
+    """Return the most tokens that the model was made for (max_position_embeddings), or no limit where it does not say.
+
+    Raises:
+        HiExpError: config.json is missing or not JSON.
+    """
+    try:
+        config = json.loads((model_dir / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise HiExpError(f"model {model_dir} is no model directory: config.json is missing or damaged ({error})") from error
+    length = config.get("max_position_embeddings") if isinstance(config, dict) else None
+    return length if isinstance(length, int) else sys.maxsize
+
+
+def check_model_dir(model_dir: Path) -> None:
+    """Check that a directory may hold a model.
+
+    Raises:
+        HiExpError: it has no config.json, holds adapters that were not merged (as verl saves a policy trained with LoRA), or is
+            damaged.
+    """
+    if not (model_dir / "config.json").is_file():
+        raise HiExpError(f"model {model_dir} is no model directory: found no config.json; give a Hugging Face model folder or a URL")
+    if any(name.startswith(_PEFT_PREFIX) for file in model_dir.glob("*.safetensors") for name in _tensor_names(file)):
+        raise HiExpError(
+            f"model {model_dir} keeps LoRA adapters beside the weights; merge them (python -m verl.model_merger merge --backend fsdp "
+            "--local_dir THE_ACTOR_FOLDER --target_dir DIR, then peft's merge_and_unload with DIR/lora_adapter)"
+        )
+
+
+def _tensor_names(file: Path) -> list[str]:
+    with file.open("rb") as opened:  # a header of JSON behind its length; the weights are left alone
+        length = int.from_bytes(opened.read(8), "little")
+        try:
+            return list(json.loads(opened.read(min(length, file.stat().st_size))))
+        except ValueError as error:
+            raise HiExpError(f"{file} is damaged ({error}); copy or save the model again") from error
+
+
+def engine_arguments(model_dir: Path, max_model_len: int) -> dict[str, Any]:
+    """Return the arguments of vLLM's engine for a model directory; a model that was made for less than `max_model_len` gets less.
+
+    On the CPU build graphs are not compiled: minutes of start-up for nothing on so few requests.
+
+    Raises:
+        HiExpError: the directory holds no model, or vLLM is not installed.
+    """
+    check_model_dir(model_dir)
+    if not is_cpu_build() and version_of("vllm") is None:
+        raise HiExpError(f"model {model_dir} needs vLLM, which is not installed; install it or give the URL of a server")
+    max_model_len = min(max_model_len, context_length(model_dir))
+    arguments: dict[str, Any] = {"max_model_len": max_model_len}
+    if is_cpu_build():
+        # Prompts are prefilled whole: of a prompt in chunks, a request with a seed rewinds its random generator, which
+        # a CPU's cannot do, and the engine dies ("CPU Generator does not use offset").
+        arguments |= {"enforce_eager": True, "enable_chunked_prefill": False, "max_num_batched_tokens": max(8192, max_model_len)}
+    return arguments
+
+
+@contextmanager
+def engine_process(command: Sequence[str], **options: Any) -> "Iterator[tuple[subprocess.Popen[Any], IO[bytes]]]":
+    """Run a command that imports vLLM; yield the process and its log, stop it at the end. `options` are those of Popen."""
+    environment = dict(os.environ)
+    if is_cpu_build():
+        environment.setdefault("VLLM_CPU_KVCACHE_SPACE", _KV_CACHE_GIB)
+        for name, value in SINGLE_PROCESS_ENGINE.items():
+            environment.setdefault(name, value)
+    with tempfile.TemporaryFile(prefix="hiexp-vllm-") as log, tempfile.TemporaryDirectory(prefix="hiexp-vllm-") as shim:
+        if is_cpu_build() and version_of("vllm") is None:
+            _answer_for_vllm(Path(shim), environment)
+        child = start_child(command, env=environment, **{"stdout": log, "stderr": log, **options})
+        try:
+            yield child, log
+        finally:
+            stop_child(child)
+
+
+def tail(log: IO[bytes]) -> str:
+    """Return what the end of a log says, on one line."""
+    log.seek(0)
+    lines = log.read().decode("utf-8", "replace").split("\n")
+    # The cause is the last line that names an error; the last lines of all are the shutdown of the workers.
+    errors = [line for line in lines if "Error" in line or "error:" in line]
+    return " ".join(" ".join((errors or lines)[-2:]).split())[-_TAIL:]
+
+
+def keep(log: IO[bytes]) -> str:
+    """Copy a log to where it can be read afterwards; return the path."""
+    log.seek(0)
+    with tempfile.NamedTemporaryFile("wb", prefix="hiexp-vllm-", suffix=".log", delete=False) as kept:
+        kept.write(log.read())
+    return kept.name
+
+
+def _answer_for_vllm(folder: Path, environment: dict[str, str]) -> None:
+    """Let the engine's processes, and no others, find a distribution named `vllm`.
+
+    The CPU build is named vllm-cpu, but its platform detection asks the metadata of `vllm` for a version with "cpu" in it.
+    """
+    version = version_of("vllm-cpu") or ""
+    version = version if "cpu" in version else f"{version}+cpu"
+    info = folder / f"vllm-{version}.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: vllm\nVersion: {version}\n", encoding="utf-8")
+    inherited = environment.get("PYTHONPATH")
+    environment["PYTHONPATH"] = str(folder) + (os.pathsep + inherited if inherited else "")
+
+
+_STOP_SECONDS = 20.0
+_PR_SET_PDEATHSIG = 1
+# Opened here, since nothing may be loaded between fork and exec.
+_libc = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
+
+
+def start_child(command: Sequence[str], **options: Any) -> "subprocess.Popen[Any]":
+    """Start a process in a group of its own, so that what it starts stops with it; `options` are those of Popen.
+
+    On Linux it is sent SIGTERM when this process ends, even when that was killed and could not clean up.
+    """
+    return subprocess.Popen(command, start_new_session=True, preexec_fn=_end_with_parent if _libc else None, **options)
+
+
+def stop_child(child: "subprocess.Popen[Any]") -> None:
+    """Stop the process and its group: politely, then not."""
+    for sign in (signal.SIGTERM, signal.SIGKILL):
+        try:
+            os.killpg(child.pid, sign)
+        except ProcessLookupError:
+            return
+        try:
+            child.wait(timeout=_STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            continue
+        if _group_is_gone(child.pid):
+            return
+
+
+def _end_with_parent() -> None:
+    assert _libc is not None
+    _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def _group_is_gone(group: int) -> bool:
+    for _ in range(20):
+        try:
+            os.killpg(group, 0)
+        except ProcessLookupError:
+            return True
+        time.sleep(0.1)
+    return False

@@ -1,0 +1,77 @@
+"""Serve a model directory with vLLM on this machine for as long as a `with` block lasts."""
+
+import logging
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+from hiexp_verl.errors import HiExpError
+from hiexp_verl.models.vllm_process import engine_arguments, engine_process, keep, tail
+
+logger = logging.getLogger(__name__)
+
+
+@contextmanager
+def serve_vllm(
+    model_dir: Path, name: str, max_model_len: int = 4096, startup_seconds: float = 600.0, options: tuple[str, ...] = ()
+) -> Iterator[str]:
+    """Start `vllm serve` on a free local port, wait until it is healthy, yield its base URL, stop it at the end.
+
+    Raises:
+        HiExpError: the directory holds no model, vLLM is not installed, or the server dies or does not become healthy.
+    """
+    arguments = engine_arguments(model_dir, max_model_len)
+    port = _free_port()
+    command = [sys.executable, "-m", "vllm.entrypoints.cli.main", "serve", str(model_dir), "--host", "127.0.0.1", "--port", str(port)]
+    command += ["--served-model-name", name]
+    for name, value in arguments.items():
+        flag = name.replace("_", "-")
+        command += [f"--{'' if value else 'no-'}{flag}"] if isinstance(value, bool) else [f"--{flag}", str(value)]
+    with engine_process([*command, *options]) as (server, log):
+        try:
+            _wait_until_healthy(server, port, model_dir, startup_seconds, log)
+            yield f"http://127.0.0.1:{port}/v1"
+        except HiExpError as error:
+            if "its log ends" in str(error) or _healthy(port):
+                raise
+            # What the client saw is only that nobody answers; the cause stands in the server's log.
+            raise HiExpError(f"vLLM stopped while it served {model_dir} ({keep(log)} is its log, which ends: {tail(log)})") from error
+
+
+def _wait_until_healthy(server: "subprocess.Popen[bytes]", port: int, model_dir: Path, startup_seconds: float, log: IO[bytes]) -> None:
+    start = time.monotonic()
+    next_message = 0.0
+    while not _healthy(port):
+        waited = time.monotonic() - start
+        if server.poll() is not None:
+            raise HiExpError(f"vLLM stopped with code {server.returncode} while loading {model_dir}; its log ends: {tail(log)}")
+        if waited > startup_seconds:
+            raise HiExpError(f"vLLM did not become healthy within {startup_seconds:.0f} s on {model_dir}; its log ends: {tail(log)}")
+        if waited >= next_message:
+            logger.info("waiting for vLLM to load %s (%.0f s)", model_dir, waited)
+            next_message = waited + 15
+        time.sleep(0.5)
+    logger.info("vLLM serves %s after %.0f s", model_dir, time.monotonic() - start)
+
+
+def _healthy(port: int) -> bool:
+    try:
+        # No proxy: the server is on this machine, whatever the environment says.
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        with opener.open(f"http://127.0.0.1:{port}/health", timeout=5) as response:
+            return response.status == 200
+    except (urllib.error.URLError, OSError):
+        return False
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]

@@ -1,0 +1,1 @@
+"""verl on a CPU: platform, training engine, vLLM replica."""

@@ -1,0 +1,287 @@
+"""The text of an episode: system prompt, search calls, documents, answers.
+
+verl training, rollouts without verl and the warm start all read and write this one format, in one of two dialects:
+
+* ``search_tags`` (Search-R1): ``<search>query</search>`` is answered by ``<information>...</information>``.
+* ``hermes`` (verl and Qwen tool calls): ``<tool_call>{"name": "search", "arguments": {"query": ...}}</tool_call>``.
+
+In both the answer is ``<answer>short</answer>``.
+
+Read an episode's messages: which searches were made, what came back, what was answered. Pure functions, never raise on odd text."""
+
+import json
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from hiexp_verl.errors import HiExpError
+from hiexp_verl.scoring import strip_tool_text
+from hiexp_verl.text import sanitise
+from hiexp_verl.types import Message, Passage
+
+Format = Literal["search_tags", "hermes"]
+FORMATS: tuple[Format, ...] = get_args(Format)
+
+THINK_OPEN, THINK_CLOSE = "<think>", "</think>"
+SEARCH_OPEN, SEARCH_CLOSE = "<search>", "</search>"
+CALL_OPEN, CALL_CLOSE = "<tool_call>", "</tool_call>"
+INFORMATION_OPEN, INFORMATION_CLOSE = "<information>", "</information>"
+ANSWER_OPEN, ANSWER_CLOSE = "<answer>", "</answer>"
+
+SEARCH_TOOL_NAME = "search"
+SEARCH_TOOL_SCHEMA: dict[str, Any] = {
+    "type": "function",
+    "function": {
+        "name": SEARCH_TOOL_NAME,
+        "description": "Search the document collection and return the passages that match best.",
+        "parameters": {
+            "type": "object",
+            "properties": {"query": {"type": "string", "description": "What to search for: one fact at a time."}},
+            "required": ["query"],
+        },
+    },
+}
+
+MAX_QUERY_CHARS = 512  # a model that loops inside a call must not send a book to the search engine
+MAX_TITLE_CHARS = 200
+_CHARS_PER_WORD = 40  # bounds the work on a passage without spaces; ordinary words are far shorter
+_NO_DOCUMENTS = "No documents found."
+
+
+def check_format(format: str) -> Format:
+    """Return the format if it is known.
+
+    Raises:
+        HiExpError: it is not.
+    """
+    for known in FORMATS:
+        if format == known:
+            return known
+    raise HiExpError(f"unknown episode format {format!r}; use one of {', '.join(FORMATS)}")
+
+
+@cache
+def system_prompt(format: Format) -> str:
+    """Return the system prompt of the format (prompts/system_<format>.txt)."""
+    path = Path(__file__).parent / "prompts" / f"system_{check_format(format)}.txt"
+    return path.read_text(encoding="utf-8").strip()
+
+
+def first_messages(question: str, format: Format, instructions: str = "") -> list[Message]:
+    """Return a fresh [system, user] pair; the user message is the bare question. `instructions` replace those of the dialect."""
+    return [{"role": "system", "content": instructions or system_prompt(format)}, {"role": "user", "content": question}]
+
+
+def call_tags(format: Format) -> tuple[str, str]:
+    """Return the opening and the closing tag of a search call."""
+    return (SEARCH_OPEN, SEARCH_CLOSE) if check_format(format) == "search_tags" else (CALL_OPEN, CALL_CLOSE)
+
+
+def write_call(query: str, format: Format) -> str:
+    """Return the text of a search call, as a well-trained model would write it."""
+    if check_format(format) == "search_tags":
+        return f"{SEARCH_OPEN} {query} {SEARCH_CLOSE}"
+    call = json.dumps({"name": SEARCH_TOOL_NAME, "arguments": {"query": query}}, ensure_ascii=False)
+    return f"{CALL_OPEN}\n{call}\n{CALL_CLOSE}"
+
+
+def write_answer(answer: str) -> str:
+    """Return the text of a final answer, as a well-trained model would write it."""
+    return f"{ANSWER_OPEN} {answer} {ANSWER_CLOSE}"
+
+
+def close_call(text: str, format: Format) -> str:
+    """Append the closing tag that a server cut off as a stop string, when a call is open at the end of the text."""
+    opening, closing = call_tags(format)
+    return text + closing if text.rfind(opening) > text.rfind(closing) else text
+
+
+def find_search(text: str, format: Format) -> str | None:
+    """Return the query of the first well-formed call, else None.
+
+    In ``search_tags`` a call after a complete answer is none: the answer has ended the episode. verl's parser of ``hermes``
+    runs calls wherever they stand, and so does this. Empty queries, calls that are not closed, calls of other tools and
+    broken JSON are not well-formed. Of nested openings the innermost counts. Never raises, whatever the text.
+    """
+    parse = _tag_query if check_format(format) == "search_tags" else _hermes_query
+    heard = _before_answer(text) if format == "search_tags" else text
+    for body in _call_bodies(heard, *call_tags(format)):
+        query = " ".join(parse(body).split())[:MAX_QUERY_CHARS].strip()
+        if query:
+            return query
+    return None
+
+
+def answering_text(turns: Sequence[str], format: str) -> str:
+    """Return the text in which an answer counts: the last turn's own words, none of them if that turn searches.
+
+    An answer beside a search is a guess before the evidence. Of a dialect that is not ours calls are not known.
+    """
+    if not turns or (format in FORMATS and find_search(turns[-1], check_format(format)) is not None):
+        return ""
+    return strip_tool_text(turns[-1])
+
+
+def render_documents(passages: Sequence[Passage], format: Format, max_words_per_passage: int, max_chars: int) -> str:
+    """Return the search result as the model reads it, at most `max_chars` long, wrapper included.
+
+    Documents are untrusted: every title and text is sanitised. What does not fit is cut at a word, last passage first.
+    """
+    room = max_chars - len(_wrap("", format))
+    lines: list[str] = []
+    for number, passage in enumerate(passages, start=1):
+        line = _cut(_document(number, passage, max_words_per_passage), room)
+        if line is None:
+            break
+        lines.append(line)
+        room -= len(line) + 1
+    return _wrap("\n".join(lines) or _NO_DOCUMENTS, format)
+
+
+def search_failed_message(reason: str, format: Format = "search_tags") -> str:
+    """Return what the model reads in place of documents when the search itself failed."""
+    reason = sanitise(reason, max_chars=120) or "unknown reason"
+    return _wrap(f"The search failed ({reason}). Search again or answer with what you know.", format)
+
+
+def _before_answer(text: str) -> str:
+    start = text.find(ANSWER_OPEN)
+    return text[:start] if start >= 0 and text.find(ANSWER_CLOSE, start) >= 0 else text
+
+
+def _call_bodies(text: str, opening: str, closing: str) -> Iterator[str]:
+    """Yield what stands between each closing tag and the nearest opening before it (str.find: linear on any text)."""
+    position = 0
+    while (end := text.find(closing, position)) >= 0:
+        start = text.rfind(opening, position, end)
+        if start >= 0:
+            yield text[start + len(opening) : end]
+        position = end + len(closing)
+
+
+def _tag_query(body: str) -> str:
+    return body
+
+
+def _hermes_query(body: str) -> str:
+    call = _load_json(body)
+    if not isinstance(call, dict) or call.get("name") != SEARCH_TOOL_NAME:
+        return ""
+    arguments = call.get("arguments")
+    if isinstance(arguments, str):  # some models quote the arguments, as the OpenAI wire format does
+        arguments = _load_json(arguments)
+    query = arguments.get("query") if isinstance(arguments, dict) else None
+    return query if isinstance(query, str) else ""
+
+
+def _load_json(text: str) -> object:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):  # RecursionError: "[[[[..." from a looping model
+        return None
+
+
+def _document(number: int, passage: Passage, max_words: int) -> str:
+    title = sanitise(passage.title, MAX_TITLE_CHARS).replace('"', "'")
+    words = sanitise(passage.text, max_words * _CHARS_PER_WORD).split()
+    text = " ".join(words[:max_words]) + (" ..." if len(words) > max_words else "")
+    return f'Doc {number}(Title: "{title}") {text}'.rstrip()
+
+
+def _cut(line: str, room: int) -> str | None:
+    """Return the line within the room, cut at a word; None when not even a quarter of it, or 40 characters, fits."""
+    if len(line) <= room:
+        return line
+    if room < min(40, len(line) // 4) or room <= 4:
+        return None
+    return line[: room - 4].rsplit(" ", 1)[0] + " ..."
+
+
+def _wrap(text: str, format: Format) -> str:
+    if check_format(format) == "search_tags":
+        return f"{INFORMATION_OPEN}\n{text}\n{INFORMATION_CLOSE}"
+    return text
+
+
+# Bounded, non-nested bodies: an opening tag inside restarts the match, so looping text stays linear.
+_CALL = re.compile(r"<search>(?P<query>[^<]{1,2000})</search>|<tool_call>(?P<json>[^<]{1,4000})</tool_call>")
+_ANSWER = re.compile(r"<answer>([^<]{0,2000})</answer>")
+_EXPERIENCE = re.compile(r"<experience>.*?(?:</experience>|\Z)", re.DOTALL)
+_WRAPPER = re.compile(r"</?(?:information|tool_response)>")
+
+
+@dataclass(frozen=True)
+class Search:
+    """One search call of the agent and what it got back."""
+
+    query: str
+    documents: str  # without tags and without experience shown beside it; "" when nothing came back
+    message_index: int  # of the assistant message that made the call
+    result_index: int | None = None  # of the tool message that answered it, as written; None when nothing came back
+
+
+def searches(messages: Sequence[Message]) -> list[Search]:
+    """Return the searches of an episode, in order; the k-th call of a message belongs to the k-th tool message after it."""
+    found: list[Search] = []
+    for index, message in enumerate(messages):
+        if message.get("role") != "assistant":
+            continue
+        results = list(_results_after(messages, index))
+        for number, query in enumerate(_queries(message)):
+            result, documents = results[number] if number < len(results) else (None, "")
+            found.append(Search(query, documents, index, result))
+    return found
+
+
+def answer_of(messages: Sequence[Message]) -> str:
+    """Return the last complete answer that the agent gave, or an empty string."""
+    answers = [match.strip() for message in messages if message.get("role") == "assistant" for match in _ANSWER.findall(text_of(message))]
+    return answers[-1] if answers else ""
+
+
+def text_of(message: Message) -> str:
+    """Return the text of a message, whether its content is a text or a list of parts."""
+    content = message.get("content")
+    if isinstance(content, list):
+        return "\n".join(str(part.get("text", "")) for part in content if isinstance(part, dict))
+    return content if isinstance(content, str) else ""
+
+
+def _queries(message: Message) -> Iterator[str]:
+    for match in _CALL.finditer(text_of(message)):
+        query = match["query"] if match["query"] is not None else _query_of(_loads(match["json"]))
+        if query.strip():
+            yield " ".join(query.split())
+    # Servers that parse tool calls themselves put them beside the text.
+    for call in message.get("tool_calls") or ():
+        query = _query_of(call.get("function")) if isinstance(call, dict) else ""
+        if query.strip():
+            yield " ".join(query.split())
+
+
+def _query_of(call: Any) -> str:
+    if not isinstance(call, dict):
+        return ""
+    arguments = call.get("arguments")
+    if isinstance(arguments, str):
+        arguments = _loads(arguments)
+    query = arguments.get("query") if isinstance(arguments, dict) else None
+    return query if isinstance(query, str) else ""
+
+
+def _loads(text: str) -> object:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _results_after(messages: Sequence[Message], index: int) -> Iterator[tuple[int, str]]:
+    for number, message in enumerate(messages[index + 1 :], start=index + 1):
+        if message.get("role") == "assistant":
+            return
+        if message.get("role") == "tool":
+            yield number, _WRAPPER.sub("", _EXPERIENCE.sub("", text_of(message))).strip()

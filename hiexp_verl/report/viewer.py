@@ -1,0 +1,117 @@
+"""The HEK as one HTML page with search, filters and links: opens without a network, holds tens of thousands of entries.
+
+The page is viewer.html with the program viewer.js; the data stand in it as JSON, and the program shows them as text only.
+Its content security policy admits this program and this style, by their hashes, and nothing else.
+"""
+
+import base64
+import hashlib
+import json
+from dataclasses import asdict
+from pathlib import Path
+from string import Template
+from typing import Any
+
+from hiexp_verl.hek.provenance import Transcripts, comparisons, excerpt
+from hiexp_verl.hek.store import HEK
+from hiexp_verl.io.files import atomic_writer
+from hiexp_verl.types import LEVELS, Entry, Source
+
+_FOLDER = Path(__file__).parent / "static"
+
+
+def write_viewer(hek: HEK, path: Path, transcripts: Transcripts | None = None) -> int:
+    """Write the page, atomically, and return its size in bytes; with transcripts, the documents around evidence are in it.
+
+    Raises:
+        HiExpError: the transcripts do not fit the evidence.
+    """
+    palette, layout, script = ((_FOLDER / name).read_text(encoding="utf-8") for name in ("palette.css", "viewer.css", "viewer.js"))
+    style = palette + layout
+    # "<" occurs in JSON only within strings: escaped, no text of an entry can end the script element.
+    data = json.dumps(_data(hek, transcripts or {}), ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
+    template = Template((_FOLDER / "viewer.html").read_text(encoding="utf-8"))
+    page = template.substitute(style=style, style_hash=_hash(style), script=script, script_hash=_hash(script), data=data)
+    content = page.encode("utf-8", "replace")
+    with atomic_writer(path) as file:
+        file.write(content.decode())
+    return len(content)
+
+
+def _hash(text: str) -> str:
+    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+
+
+def _data(hek: HEK, transcripts: Transcripts) -> dict[str, Any]:
+    """Return what the page shows. Texts that recur stand once; entries, sources, questions and tags refer by index."""
+    asked = {source.question_id: source.question for source in hek.sources}
+    questions = list(dict.fromkeys([*asked, *(question for entry in hek.entries for question in entry.questions)]))
+    tags = list(dict.fromkeys(tag for entry in hek.entries for tag in entry.tags))
+    models = list(dict.fromkeys(source.model for source in hek.sources))
+    rows = {
+        "entry": _numbers([entry.id for entry in hek.entries]),
+        "source": _numbers([source.id for source in hek.sources]),
+        "question": _numbers(questions),
+        "tag": _numbers(tags),
+        "model": _numbers(models),
+    }
+    by_id = {source.id: source for source in hek.sources}
+    return {
+        "facts": _facts(hek),
+        "questions": [[question, asked.get(question, "")] for question in questions],
+        "tags": tags,
+        "models": models,
+        "sources": [_source(source, rows) for source in hek.sources],
+        "entries": [_entry(entry, by_id, rows, transcripts) for entry in hek.entries],
+    }
+
+
+def _numbers(names: list[str]) -> dict[str, int]:
+    return {name: number for number, name in enumerate(names)}
+
+
+def _facts(hek: HEK) -> dict[str, str]:
+    header = hek.header
+    return {
+        "distiller": header.distiller or "unknown",
+        "policies": ", ".join(header.models) or "unknown",
+        "encoder": f"{header.encoder.name} ({header.encoder.dimensions} dimensions)",
+        "thresholds": ", ".join(f"{name} {value:g}" for name, value in sorted(header.thresholds.items())) or "none",
+        "content hash": header.content_hash[:16] or "not saved",
+    }
+
+
+def _source(source: Source, rows: dict[str, dict[str, int]]) -> list[Any]:
+    """Id, question, model, prediction, queries; whether it was right says its side of the comparison."""
+    return [source.id, rows["question"][source.question_id], rows["model"][source.model], source.prediction, source.queries]
+
+
+def _entry(entry: Entry, by_id: dict[str, Source], rows: dict[str, dict[str, int]], transcripts: Transcripts) -> dict[str, Any]:
+    """Fields as in `Entry`, empty ones left out; comparisons as [failure, success, differing step], -1 for none."""
+    compared = comparisons(entry, by_id)
+    fields = {
+        "id": entry.id,
+        "level": LEVELS.index(entry.level),
+        "title": entry.title,
+        "description": entry.description,
+        "kind": entry.kind,
+        "tags": [rows["tag"][tag] for tag in entry.tags],
+        "preconditions": entry.preconditions,
+        "counters": entry.counters,
+        "children": [rows["entry"][child] for child in entry.children],
+        "questions": [rows["question"][question] for question in entry.questions],
+        "comparisons": [
+            [
+                rows["source"][c.failure.id] if c.failure else -1,
+                rows["source"][c.success.id] if c.success else -1,
+                -1 if c.differ_at is None else c.differ_at,
+            ]
+            for c in compared
+        ],
+        "others": [source for source in entry.sources if source not in by_id],
+        "evidence": [
+            asdict(evidence) | ({"excerpt": asdict(found)} if (found := excerpt(evidence, transcripts)) else {})
+            for evidence in entry.evidence
+        ],
+    }
+    return {name: value for name, value in fields.items() if value or name == "level"}

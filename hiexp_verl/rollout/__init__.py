@@ -1,0 +1,1 @@
+"""Rollouts without verl: one episode, many episodes, the policy that plays them."""

@@ -1,0 +1,188 @@
+"""One episode of the search agent on one question, over the ports: model, search engine, experience."""
+
+import asyncio
+import hashlib
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Protocol
+
+from hiexp_verl.guide.experience import Experience
+from hiexp_verl.guide.guide import Shown
+from hiexp_verl.models.chat import PromptTooLong, Reply
+from hiexp_verl.protocol import (
+    Format,
+    answering_text,
+    call_tags,
+    close_call,
+    find_search,
+    first_messages,
+    render_documents,
+    search_failed_message,
+)
+from hiexp_verl.scoring import RewardKind, extract_answer, score
+from hiexp_verl.search import SearchEngine, SearchFailed
+from hiexp_verl.types import Message, Question, Trajectory
+
+logger = logging.getLogger(__name__)
+
+
+class Policy(Protocol):
+    """The model that plays; `llm.ChatClient` is one."""
+
+    model: str
+
+    async def chat(
+        self,
+        messages: Sequence[Message],
+        *,
+        max_tokens: int,
+        temperature: float = 1.0,
+        top_p: float | None = None,
+        seed: int | None = None,
+        stop: Sequence[str] | None = None,
+    ) -> Reply: ...
+
+
+@dataclass(frozen=True)
+class EpisodeSettings:
+    """How an episode is played; two runs with equal settings, model and corpus are comparable."""
+
+    format: Format = "search_tags"
+    instructions: str = ""  # the system prompt, where it is not the dialect's own
+    max_searches: int = 4  # a further call ends the episode
+    max_tokens: int = 128  # of one turn of the model
+    temperature: float = 1.0
+    top_p: float = 1.0
+    seed: int = 0
+    top_k: int = 3  # passages per search
+    max_words_per_passage: int = 60
+    max_chars: int = 3600  # of one tool message, experience not counted
+    reward: RewardKind = "default"
+
+
+@dataclass
+class _State:
+    """What has happened so far; one per episode."""
+
+    messages: list[Message]
+    shown: Shown = field(default_factory=Shown)
+    queries: list[str] = field(default_factory=list)
+    failed_searches: int = 0
+    completion_tokens: int = 0
+    stop: str = ""  # "answer", "no_answer", "length", "search_limit", "prompt_too_long"
+
+
+async def episode(
+    question: Question,
+    policy: Policy,
+    search: SearchEngine,
+    settings: EpisodeSettings,
+    experience: Experience | None = None,
+    sample: int = 0,
+) -> Trajectory:
+    """Play the question once; the sample number makes its seed.
+
+    Raises:
+        HiExpError: the model's server fails for good, or even the first prompt is too long for it. A failed search or a
+            prompt that grew too long does not raise: both are recorded in `extra`.
+    """
+    started = time.monotonic()
+    state = _State(first_messages(question.question, settings.format, settings.instructions))
+    if experience is not None:
+        state.messages, state.shown = await experience.at_start(state.messages, question)
+    while not state.stop:
+        query = await _model_turn(state, policy, settings, seed_of(settings.seed, question.id, sample, len(state.queries)))
+        if query is not None and len(state.queries) < settings.max_searches:
+            await _search_turn(state, query, question, search, settings, experience)
+        elif query is not None:
+            state.stop = "search_limit"
+    return _trajectory(question, policy.model, state, settings, sample, time.monotonic() - started)
+
+
+async def _model_turn(state: _State, policy: Policy, settings: EpisodeSettings, seed: int) -> str | None:
+    """Let the model speak; return the query it searches for, or None (then the reason to stop is set)."""
+    closing = call_tags(settings.format)[1]
+    try:
+        reply = await policy.chat(
+            state.messages,
+            max_tokens=settings.max_tokens,
+            temperature=settings.temperature,
+            top_p=settings.top_p,
+            seed=seed,
+            stop=[closing],
+        )
+    except PromptTooLong as error:
+        if not state.queries:  # nothing has grown: no episode with these settings fits this model
+            raise
+        logger.warning("an episode ends early: %s", error)
+        state.stop = "prompt_too_long"
+        return None
+    state.completion_tokens += reply.completion_tokens
+    before, closed, _ = reply.text.partition(closing)  # not every server stops at a stop string
+    text = (before + closed).encode("utf-8", "replace").decode()  # half a character cannot be written to a file
+    cut_short = reply.finish_reason == "length" and not closed
+    if not cut_short:
+        text = close_call(text, settings.format)
+    query = find_search(text, settings.format)
+    if query is None:
+        has_answer = extract_answer(answering_text([text], settings.format)) is not None
+        state.stop = "answer" if has_answer else "length" if cut_short else "no_answer"
+    state.messages.append({"role": "assistant", "content": text})
+    return query
+
+
+async def _search_turn(
+    state: _State, query: str, question: Question, search: SearchEngine, settings: EpisodeSettings, experience: Experience | None
+) -> None:
+    state.queries.append(query)
+    try:
+        (ranking,) = await asyncio.to_thread(search.search, [query], settings.top_k)
+    except SearchFailed as error:
+        logger.warning("search failed: %s", error.reason)
+        state.failed_searches += 1
+        state.messages.append({"role": "tool", "content": search_failed_message(error.reason, settings.format)})
+        return
+    passages = [passage for passage, _ in ranking]
+    text = render_documents(passages, settings.format, settings.max_words_per_passage, settings.max_chars)
+    if experience is not None:
+        text, shown = await experience.at_search(query, text, question, state.shown)
+        state.shown = state.shown.then(shown, search=len(state.queries))
+    state.messages.append({"role": "tool", "content": text})
+
+
+def _trajectory(question: Question, model: str, state: _State, settings: EpisodeSettings, sample: int, seconds: float) -> Trajectory:
+    turns = [m["content"] for m in state.messages if m["role"] == "assistant"]
+    prediction = extract_answer(answering_text(turns, settings.format))
+    result = score(prediction, question.answers, settings.reward)
+    extra: dict[str, Any] = {
+        "sample": sample,
+        "searches": len(state.queries),
+        "failed_searches": state.failed_searches,
+        "stop": state.stop,
+        "completion_tokens": state.completion_tokens,
+        "seconds": round(seconds, 3),
+        **state.shown.to_json(),
+        "lookup_failures": state.shown.lookup_failures,
+        **({"split": question.meta["split"]} if "split" in question.meta else {}),
+        **{name: value for name, value in asdict(result).items() if name != "reward"},
+    }
+    return Trajectory(
+        question_id=question.id,
+        question=question.question,
+        answers=question.answers,
+        messages=tuple(state.messages),
+        prediction=prediction or "",
+        score=result.reward,
+        correct=result.correct,
+        model=model,
+        id=f"{question.id}#{sample}",
+        extra=extra,
+    )
+
+
+def seed_of(*parts: int | str) -> int:
+    """Return a seed of its own for each turn, so that samples differ and a resumed run equals an uninterrupted one."""
+    digest = hashlib.sha256("/".join(map(str, parts)).encode("utf-8", "replace")).digest()
+    return int.from_bytes(digest[:4], "little") >> 1  # servers want it to fit a signed 32-bit number

@@ -1,0 +1,236 @@
+"""K episodes on every question, many at a time; what is finished survives an interruption, kill -9 included.
+
+What a set of episodes amounts to, in numbers."""
+
+import asyncio
+import json
+import time
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from reprlib import repr as brief
+from typing import Any, Protocol
+
+from hiexp_verl.config import UNNAMED
+from hiexp_verl.errors import HiExpError
+from hiexp_verl.guide.experience import Experience
+from hiexp_verl.io.datasets import read_trajectories
+from hiexp_verl.io.files import append_line, atomic_writer, drop_torn_line, make_folder, write_jsonl, writing
+from hiexp_verl.rollout.episode import EpisodeSettings, Policy, episode
+from hiexp_verl.search import SearchEngine
+from hiexp_verl.types import Question, Trajectory, to_json
+
+TRAJECTORIES, SUMMARY, SETTINGS = "trajectories.jsonl", "summary.json", "settings.json"
+_NUMBERS = ("em", "f1", "cem", "format", "searches", "completion_tokens", "seconds")  # of an episode, where it has them
+
+
+class Client(Policy, Protocol):
+    """A policy behind a server (`llm.ChatClient`)."""
+
+    async def find_model(self) -> str: ...
+    async def close(self) -> None: ...
+
+
+def rollout(
+    questions: Sequence[Question],
+    client: Client,
+    search: SearchEngine,
+    settings: EpisodeSettings,
+    k: int,
+    out_dir: Path,
+    resume: bool = False,
+    experience: Experience | None = None,
+    concurrency: int = 16,
+    progress: str = "rollout",
+    corpus: str = "",
+    policy: str = "",
+    same_policy: bool = False,
+) -> dict[str, Any]:
+    """Play every question `k` times; write `trajectories.jsonl` and `summary.json` to `out_dir`; return the summary.
+
+    Each finished episode is on disk before the next line is written. `resume` keeps what is there and plays the rest; a
+    last line that was cut off is dropped. `corpus` and `policy` say what is searched and which weights play, so that a resumed
+    run notices others; with `same_policy` the caller vouches for the weights (a server that has moved).
+    Must not be called from inside a running event loop.
+
+    Raises:
+        HiExpError: `out_dir` holds episodes and `resume` is off, or they were made with other settings, questions, corpus or
+            model; nothing to do; the server fails for good.
+    """
+    if not questions or k < 1:
+        raise HiExpError(f"nothing to roll out: {len(questions)} questions, k = {k}; give at least one question and k >= 1")
+    started = time.monotonic()
+    path = out_dir / TRAJECTORIES
+    check_output(out_dir, resume)
+    done = _finished(path, questions)
+    wanted = {**asdict(settings), "corpus": corpus, "policy": policy, **(experience.told() if experience is not None else {"hek": ""})}
+    vouched = ("policy",) if same_policy else ()
+    try:
+        asyncio.run(_play_all(questions, client, search, settings, k, out_dir, experience, concurrency, progress, done, wanted, vouched))
+    except HiExpError as error:
+        kept = len(_finished(path, questions))
+        raise HiExpError(f"{error}; {kept} episodes are kept in {out_dir}, --resume goes on" if kept > len(done) else str(error)) from error
+    order = {f"{q.id}#{sample}": (i, sample) for i, q in enumerate(questions) for sample in range(k)}
+    # Episodes of questions that are no longer asked for stay in the file, at its end, and out of the summary.
+    trajectories = sorted(read_trajectories(path), key=lambda t: (order.get(t.id, (len(order), 0)), t.id))
+    write_jsonl(path, trajectories)
+    summary = {**summarise(t for t in trajectories if t.id in order), "k": k, "model": client.model, "resumed": len(done)}
+    summary["seconds"] = round(time.monotonic() - started, 2)
+    with atomic_writer(out_dir / SUMMARY) as file:
+        file.write(json.dumps(summary, indent=1) + "\n")
+    return summary
+
+
+async def _play_all(
+    questions: Sequence[Question],
+    client: Client,
+    search: SearchEngine,
+    settings: EpisodeSettings,
+    k: int,
+    out_dir: Path,
+    experience: Experience | None,
+    concurrency: int,
+    progress: str,
+    done: set[str],
+    wanted: dict[str, Any],
+    vouched: Sequence[str],
+) -> None:
+    from tqdm import tqdm
+
+    todo = iter([(q, sample) for sample in range(k) for q in questions if f"{q.id}#{sample}" not in done])
+    total = len(questions) * k
+    try:
+        await client.find_model()  # an unreachable server is told before anything is written
+        _check_settings(out_dir / SETTINGS, {**wanted, "model": client.model}, bool(done), vouched)
+        path = out_dir / TRAJECTORIES
+        with writing(path), path.open("a", encoding="utf-8") as file, tqdm(total=total, desc=progress, disable=not progress) as bar:
+            bar.update(sum(f"{q.id}#{sample}" in done for q in questions for sample in range(k)))
+
+            async def worker() -> None:
+                for question, sample in todo:  # one iterator for all workers
+                    append_line(file, to_json(await episode(question, client, search, settings, experience, sample)))
+                    bar.update()
+
+            await _all_or_first_error([worker() for _ in range(min(concurrency, total))])
+    finally:
+        await client.close()
+
+
+async def _all_or_first_error(work: Sequence[Any]) -> None:
+    """Await all; the first error cancels the rest and is raised (asyncio.TaskGroup needs Python 3.11)."""
+    tasks = [asyncio.ensure_future(one) for one in work]
+    try:
+        await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def check_output(out_dir: Path, resume: bool) -> None:
+    """Refuse to add to episodes that are there already; cheap, so that it can be asked before a model is loaded.
+
+    Raises:
+        HiExpError: `out_dir` holds episodes and `resume` is off, or it is a file.
+    """
+    path = out_dir / TRAJECTORIES
+    if out_dir.exists() and not out_dir.is_dir():
+        raise HiExpError(f"{out_dir} is a file; give a directory for the episodes")
+    if not resume and path.is_file() and path.stat().st_size:
+        raise HiExpError(f"{path} exists already; add --resume to go on, or choose another output directory")
+
+
+def _finished(path: Path, questions: Sequence[Question]) -> set[str]:
+    """Return the ids of the episodes in the file, after cutting off a last line that was not written in full.
+
+    Raises:
+        HiExpError: a line other than the last is damaged, or a question has changed since.
+    """
+    make_folder(path.parent)
+    if not path.is_file():
+        return set()
+    drop_torn_line(path)
+    asked = {q.id: (q.question, q.answers) for q in questions}
+    done: set[str] = set()
+    for trajectory in read_trajectories(path) if path.stat().st_size else ():
+        played = (trajectory.question, trajectory.answers)
+        if asked.get(trajectory.question_id, played) != played:
+            raise HiExpError(
+                f"{path.parent} was made with another question {trajectory.question_id} ({trajectory.question[:60]!r}); "
+                "use the same questions or another output directory"
+            )
+        if odd := [name for name in _NUMBERS if not isinstance(trajectory.extra.get(name, 0), int | float)]:
+            told = f"{path}: {odd[0]} of episode {trajectory.id} is no number (found {brief(trajectory.extra[odd[0]])})"
+            raise HiExpError(f"{told}; remove {path.parent}, which is then played anew, or choose another output directory")
+        done.add(trajectory.id)
+    return done
+
+
+def _check_settings(path: Path, wanted: dict[str, Any], resuming: bool, vouched: Sequence[str]) -> None:
+    """Write the settings beside the episodes; when resuming, refuse others: a mixture would be worth nothing."""
+    if resuming and not path.is_file():
+        raise HiExpError(f"{path.parent} has episodes and no {path.name}, which says how they were played; choose another output directory")
+    if resuming:
+        try:
+            found = json.loads(path.read_text(encoding="utf-8"))
+        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+            raise HiExpError(f"{path} is damaged ({error}); choose another output directory") from error
+        found = {**UNNAMED, **found} if isinstance(found, dict) else {}
+        for key, value in wanted.items():
+            if found.get(key) != value and key not in vouched:
+                was = repr(found.get(key))[:80]
+                moved = ", --same-model if that is the same model elsewhere," if key == "policy" else ""
+                raise HiExpError(
+                    f"{path.parent} was made with {key} = {was}, now it is {value!r}; use the same{moved} or another output directory"
+                )
+        return
+    with atomic_writer(path) as file:
+        file.write(json.dumps(wanted, indent=1) + "\n")
+
+
+def summarise(trajectories: Iterable[Trajectory]) -> dict[str, Any]:
+    """Return counts, shares (0 to 1) and means over episodes; shares over nothing are 0."""
+    episodes = list(trajectories)
+    outcomes: dict[str, set[bool]] = defaultdict(set)
+    for t in episodes:
+        outcomes[t.question_id].add(t.correct)
+    searches = [int(t.extra.get("searches", 0)) for t in episodes]
+    failed = sum(int(t.extra.get("failed_searches", 0)) for t in episodes)
+    stops: dict[str, int] = defaultdict(int)
+    for t in episodes:
+        stops[str(t.extra.get("stop", ""))] += 1
+    return {
+        "questions": len(outcomes),
+        "episodes": len(episodes),
+        "valid_search": _mean(n > 0 for n in searches),  # share of episodes with at least one well-formed search
+        "answered": _mean(bool(t.prediction) for t in episodes),
+        "correct": _mean(t.correct for t in episodes),
+        **{name: _mean(float(t.extra.get(name, 0.0)) for t in episodes) for name in ("em", "f1", "cem")},
+        "reward": _mean(t.score for t in episodes),
+        "mean_searches": _mean(searches),
+        "mixed_groups": _mean(len(seen) == 2 for seen in outcomes.values()),  # questions with a success and a failure
+        "failed_searches": round(failed / sum(searches), 4) if sum(searches) else 0.0,
+        "completion_tokens": sum(int(t.extra.get("completion_tokens", 0)) for t in episodes),
+        "stops": dict(sorted(stops.items())),
+        **_experience(episodes, sum(searches) - failed),
+    }
+
+
+def _experience(episodes: list[Trajectory], answered_searches: int) -> dict[str, float]:
+    """Return how much experience was shown: silent absence is the classic failure."""
+    shown = [row for t in episodes for row in t.extra.get("shown", ())]
+    fired = len({(t.id, row.get("search")) for t in episodes for row in t.extra.get("shown", ()) if row["place"] == "step"})
+    return {
+        "start_hit_rate": _mean(any(row["place"] == "start" for row in t.extra.get("shown", ())) for t in episodes),
+        "e1_fire_rate": round(fired / answered_searches, 4) if answered_searches else 0.0,  # of the searches that were answered
+        "e1_repeats": sum(int(t.extra.get("e1_repeats", 0)) for t in episodes),  # E1 found again in an episode, and not shown again
+        "lookup_failures": sum(int(t.extra.get("lookup_failures", 0)) for t in episodes),
+        "dropped": sum(int(t.extra.get("dropped", 0)) for t in episodes),  # entries found that the token budgets had no room for
+        "experience_tokens": round(sum(row["tokens"] for row in shown) / len(episodes), 2) if episodes else 0.0,  # per episode
+    }
+
+
+def _mean(values: Iterable[float]) -> float:
+    numbers = list(values)
+    return round(sum(numbers) / len(numbers), 4) if numbers else 0.0

@@ -1,0 +1,1 @@
+"""Models, encoder, questions and passages of the demo and the benchmarks, from registry packages."""

@@ -1,0 +1,30 @@
+"""Fetch the demo's models, encoder and questions into the cache: `python -m recipes.demo_data NAME [NAME ...]`."""
+
+import argparse
+import logging
+import sys
+
+from hiexp_verl.errors import HiExpError
+from recipes.demo_data.assets import ASSETS, fetch
+
+
+def main() -> int:
+    """Fetch each asset and print its directory; without a name, list the assets with their licences."""
+    parser = argparse.ArgumentParser(prog="python -m recipes.demo_data", description="Fetch models, encoder and questions, once.")
+    parser.add_argument("names", nargs="*", metavar="NAME", help="what to fetch; without a name, list the assets and their licences")
+    names = parser.parse_args().names
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    if not names:
+        for name, asset in ASSETS.items():
+            print(f"{name:14} {asset.licence:28} {asset.packages[0][0]}")
+    try:
+        for name in names:
+            print(f"{name}: {fetch(name)}")
+    except HiExpError as error:
+        print(f"demo_data: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
