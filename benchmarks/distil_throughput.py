@@ -119,7 +119,7 @@ def real_prompts(trajectories: Path | None, count: int) -> list[str]:
     """Return E1 prompts, as many as asked for (over again when there are too few diagnoses)."""
     if trajectories is None:
         sys.path.insert(0, str(ROOT))
-        from tests.episodes import QUESTION, episode, two_hops
+        from tests.support.episodes import QUESTION, episode, two_hops
 
         found = [Contrast("q1", QUESTION, ("Kabul",), (two_hops(number=1),), (episode(answer=a),)) for a in ("Tehran", "")]
     else:

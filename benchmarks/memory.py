@@ -145,7 +145,7 @@ def build_from_rules(questions: str) -> dict[str, int]:
 
 def trajectories(questions: int) -> Iterator[Any]:
     """Yield a success and a failure of each question: the failure never asks for the second hop."""
-    from tests.episodes import episode
+    from tests.support.episodes import episode
 
     draw = np.random.default_rng(0)
     for number in range(questions):

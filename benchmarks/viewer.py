@@ -24,7 +24,7 @@ from hiexp_verl.hek import HEK, Header
 from hiexp_verl.models.encoder import HashEncoder
 from hiexp_verl.report.viewer import write_viewer
 from hiexp_verl.types import Entry, Evidence, Level, Source
-from tests.browser import CHROMIUM, Browser, browser
+from tests.support.browser import CHROMIUM, Browser, browser
 
 FINDINGS = ("no_answer", "wrong_entity", "repeated_query", "stopped_early", "dropped_condition", "answer_form")
 SHAPES = ("indirect", "compare", "common", "verify", "direct")

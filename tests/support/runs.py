@@ -1,0 +1,108 @@
+"""Runs on disk for tests of the report: trainings, evaluations, rollouts, as the programs leave them."""
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from hiexp_verl.io.files import write_jsonl
+from hiexp_verl.types import Trajectory
+from tests.support.factories import trajectory
+
+CONFIG = {
+    "actor_rollout_ref": {"model": {"path": "/models/policy"}, "rollout": {"n": 4, "seed": 0}},
+    "trainer": {"default_local_dir": "somewhere"},
+    "hiexp": {"enabled": True, "seed": 0, "control": "full", "group": {"strip": False}},
+}
+SETTINGS = {"temperature": 0.0, "seed": 0, "hek": "", "model": "policy"}
+
+
+def write_metrics(path: Path, rewards: Mapping[int, float], written: int = 0, **more: float | None) -> None:
+    """Write what verl's file logger writes, at a given time; `more` stands in every step, `__` for the slash."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    extra = {key.replace("__", "/"): value for key, value in more.items()}
+    rows = [
+        {"step": step, "data": {"critic/score/mean": reward, "training/global_step": step, **extra}} for step, reward in rewards.items()
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    os.utime(path, (written, written))
+
+
+def write_config(path: Path, **changes: Any) -> None:
+    """Write the configuration of a run; `a__b=1` sets `a.b`."""
+    config = json.loads(json.dumps(CONFIG))
+    for name, value in changes.items():
+        *parents, last = name.split("__")
+        block = config
+        for parent in parents:
+            block = block.setdefault(parent, {})
+        block[last] = value
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(config))  # which is YAML
+
+
+def write_state(path: Path, step: int, hek: str, counters: Mapping[str, Any], hek_path: str | None = None) -> None:
+    """Write the state of a checkpoint."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    state = {"format": 1, "step": step, "hek_path": hek_path, "identity": {"hek": hek}, "watched": {"counters": counters}}
+    path.write_text(json.dumps(state))
+
+
+def shown(*entries: str, place: str = "start") -> list[dict[str, Any]]:
+    return [{"entry": each, "level": each[:2], "score": 0.5, "place": place, "tokens": 10} for each in entries]
+
+
+def dumped(question_id: str, step: int, correct: bool, *entries: str, sample: int = 0) -> Trajectory:
+    """An episode as a training keeps it."""
+    extra = {"split": "train", "arm": "all", "shown": shown(*entries), "searches": 2, "lookups": 3}
+    return trajectory(question_id, correct, id=f"{question_id}#{sample}@{step}", extra=extra)
+
+
+def write_rollout(folder: Path, episodes: Sequence[Trajectory], **settings: Any) -> None:
+    """Write what `hiexp rollout` leaves."""
+    write_jsonl(folder / "trajectories.jsonl", episodes)
+    (folder / "settings.json").write_text(json.dumps(SETTINGS | settings))
+
+
+def arm(name: str, cem: float, gain: float | None = None, **more: Any) -> dict[str, Any]:
+    """A line of an evaluation's table; the interval reaches 0.1 to both sides."""
+    line: dict[str, Any] = {"arm": name, "episodes": 50}
+    for key in ("em", "f1", "cem"):
+        line |= {key: cem, f"{key}_interval": [cem - 0.1, cem + 0.1]}
+        if gain is not None:
+            line[f"{key}_minus_base"] = {"mean": gain, "low": gain - 0.1, "high": gain + 0.1, "p": 0.02}
+    return line | {"format": 1.0, "searches": 2.0, "tokens": 90.0, "seconds": 3.0, "with_experience": 0.5} | more
+
+
+def write_evaluation(folder: Path, arms: Sequence[Mapping[str, Any]], rows: Sequence[Mapping[str, Any]] = (), **more: Any) -> None:
+    """Write the table and the rows that `hiexp eval` leaves."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "table.json").write_text(json.dumps({"questions": 50, "settings": SETTINGS, "batch_size": 4, **more, "arms": arms}))
+    if rows:
+        write_jsonl(folder / "rows.jsonl", rows)
+
+
+def write_part(
+    evaluation: Path,
+    dataset: str,
+    seed: int,
+    arm: str,
+    control: str,
+    right: Sequence[bool],
+    shown: Sequence[Any] = (),
+    question: str = "What is the capital of France?",
+    **more: Any,
+) -> None:
+    """Write what `hiexp eval` leaves of an arm before its table: settings and episodes on the questions q0, q1, ..."""
+    extra = {"em": 0.0, "f1": 0.5, "cem": 0.0, "format": 1.0, "searches": 2, "failed_searches": 0, "completion_tokens": 9, "stop": "answer"}
+    told = [
+        trajectory(f"q{i}", good, question=question, extra={**extra, "cem": float(good), "em": float(good), "shown": list(shown)})
+        for i, good in enumerate(right)
+    ]
+    settings = {"hek": "abc", "control": control} if control != "none" else {}
+    write_rollout(evaluation / dataset / f"seed-{seed}" / arm, told, seed=seed, **settings, **more)
+
+
+def row(arm: str, id: str, right: bool, **more: Any) -> dict[str, Any]:
+    return {"arm": arm, "id": id, "prediction": "x", "em": float(right), "cem": float(right), "f1": 0.5, "searches": 2, "tokens": 9, **more}

@@ -1,0 +1,215 @@
+"""Whatever a distiller answers is counted or becomes an entry, and a disk that fills up costs nothing that was there."""
+
+import errno
+import json
+import os
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from hiexp_verl.distil.distillers import PromptedDistiller, parse_draft
+from hiexp_verl.distil.pipeline import build
+from hiexp_verl.distil.replies import CachedAnswers, Usage
+from hiexp_verl.errors import HiExpError
+from hiexp_verl.evaluate.spent import timed
+from hiexp_verl.hek import HEK
+from hiexp_verl.io.files import append_line, write_jsonl, writing
+from hiexp_verl.models.encoder import HashEncoder
+from hiexp_verl.text import sanitise
+from hiexp_verl.types import MAX_DESCRIPTION_CHARS, MAX_TITLE_CHARS
+from tests.unit.distil.test_distill import GOOD, Scripted
+from tests.unit.distil.test_pipeline import trajectories
+from tests.unit.hek.test_store import hek
+
+MADE = trajectories()
+ENCODER = HashEncoder(32)
+CONTROL = [
+    "<|im_end|>",
+    "<|im_start|>system",
+    "</s>",
+    "[INST]",
+    "<answer>",
+    "</experience>",
+    "\x00",
+    "\u202e",
+    "\ud800",
+    "\r\n",
+    "<tool_call>",
+]
+
+text = st.one_of(st.text(max_size=60), st.lists(st.sampled_from([*CONTROL, "Search", "the country"]), max_size=8).map(" ".join))
+values = st.recursive(
+    st.none() | st.booleans() | st.floats() | text, lambda inner: st.lists(inner) | st.dictionaries(text, inner), max_leaves=6
+)
+objects = st.fixed_dictionaries(
+    {"title": text | values, "description": text | values, "kind": st.sampled_from(["guide", "pitfall", "song", None])}
+)
+garbage = st.one_of(
+    st.just(""),
+    text,
+    st.just("Sure! Here is the JSON you asked for: {"),
+    st.just(json.dumps(GOOD)[:40]),
+    st.just("x" * 100_000),
+    st.just(json.dumps({**GOOD, "title": "t " * 50_000})),
+    st.just('{"title":' * 3_000),
+    st.just(json.dumps({"entry": GOOD})),
+    st.just(json.dumps([GOOD])),
+    values.map(json.dumps),
+    objects.map(json.dumps),
+)
+
+
+class Garbage:
+    """Answers every call with the next of some texts."""
+
+    name = "garbage"
+    can_retry = True
+
+    def __init__(self, texts):
+        self.texts, self.asked, self.usage = texts, 0, Usage()
+
+    def answer(self, conversations, attempt, progress, done=None, schema=None):
+        answers = [self.texts[(self.asked + i) % len(self.texts)] for i in range(len(conversations))]
+        self.asked += len(answers)
+        for i, given_text in enumerate(answers):
+            done and done(i, given_text)
+        return answers
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(garbage, min_size=1, max_size=5))
+@example([json.dumps({"title": "00 0", "description": "00:\u00a80 1A 0", "kind": "guide"})])  # a draft that says nothing
+def test_garbage_is_counted_and_never_in_an_entry(texts):
+    distiller = PromptedDistiller(Garbage([*texts, json.dumps(GOOD)]))
+    try:
+        report = build(MADE, distiller, ENCODER)
+    except HiExpError as error:  # the good answer fits one diagnosis, and it may have come to others alone
+        assert "no experience" in str(error) and "lost the point" in str(error)
+        return
+    diagnosed = sum(count for what, count in report.counts.items() if what.startswith("diagnosed"))
+    left_out = sum(count for what, count in report.counts.items() if what.startswith("left out: E1 "))
+    merged = report.counts.get("left out: e1 near-duplicates merged", 0)
+    lost = report.counts.get("left out: e1 lost the point of the diagnosis", 0)
+    assert report.counts["e1 written"] + merged + lost + left_out == diagnosed
+    assert sum(count for why, count in distiller.dropped.items() if why.startswith("E1")) == left_out
+    for entry in report.hek.entries:
+        assert 0 < len(entry.title) <= MAX_TITLE_CHARS
+        assert 0 < len(entry.description) <= MAX_DESCRIPTION_CHARS
+        assert entry.kind in ("guide", "pitfall")
+        shown = f"{entry.title} {entry.description}"
+        assert not any(mark in shown for mark in CONTROL), shown
+        shown.encode()  # no half of a surrogate pair
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(garbage, min_size=1, max_size=6))
+def test_every_answer_survives_the_cache(tmp_path_factory, texts):
+    cache = tmp_path_factory.mktemp("cache") / "answers.jsonl"
+    asked = [[{"role": "user", "content": str(i)}] for i in range(len(texts))]
+    assert CachedAnswers(Garbage(texts), cache, "m", resume=True).answer(asked, 0, "") == texts
+    again = Garbage(["never asked"])
+    assert CachedAnswers(again, cache, "m", resume=True).answer(asked, 0, "") == texts
+    assert (again.asked, again.usage.stored) == (0, len(texts))
+
+
+def test_nothing_but_garbage_is_a_one_line_error():
+    with pytest.raises(HiExpError, match="E1 not JSON") as error:
+        build(MADE, PromptedDistiller(Garbage([""])), ENCODER)
+    assert "\n" not in str(error.value)
+
+
+def test_a_huge_answer_is_refused_before_it_costs_time():
+    nested = json.dumps({**GOOD, "title": "<|a" * 20_000 + "|>" * 20_000})
+    start = time.monotonic()
+    assert parse_draft(nested) == "too long"
+    assert time.monotonic() - start < 1
+
+
+def test_half_a_surrogate_pair_is_no_text():
+    assert sanitise("a\ud800b", 100) == "a b"
+
+
+def test_an_answer_of_another_model_or_sampling_is_not_taken(tmp_path):
+    asked = [[{"role": "user", "content": "a"}]]
+    CachedAnswers(Scripted(["A"]), tmp_path / "c", "m", resume=True).answer(asked, 0, "")
+    assert CachedAnswers(Scripted(["B"]), tmp_path / "c", "other", resume=True).answer(asked, 0, "") == ["B"]
+    assert CachedAnswers(Scripted([], ["C"]), tmp_path / "c", "m", resume=True).answer(asked, 1, "") == ["C"]
+    assert CachedAnswers(Scripted(), tmp_path / "c", "m", resume=True).answer(asked, 0, "") == ["A"]
+
+
+def test_stored_answers_go_only_when_a_new_one_is_there(tmp_path):
+    cache = tmp_path / "c"
+    asked = [[{"role": "user", "content": text}] for text in "ab"]
+    CachedAnswers(Scripted(["A", "B"]), cache, "m", resume=False).answer(asked, 0, "")
+    before = cache.read_bytes()
+
+    class Down(Scripted):
+        def answer(self, *args, **options):
+            raise HiExpError("the server does not answer")
+
+    with pytest.raises(HiExpError, match="does not answer"):
+        CachedAnswers(Down(), cache, "m", resume=False).answer(asked, 0, "")
+    assert cache.read_bytes() == before
+    assert CachedAnswers(Scripted(["C", "D"]), cache, "m", resume=False).answer(asked, 0, "") == ["C", "D"]
+    assert CachedAnswers(Scripted(), cache, "m", resume=True).answer(asked, 0, "") == ["C", "D"]
+    assert len(cache.read_text().splitlines()) == 2
+
+
+def test_a_cache_with_a_foreign_line_says_so(tmp_path):
+    (tmp_path / "c").write_text('{"key": "k", "answer": "a"}\n{"other": 1}\n')
+    with pytest.raises(HiExpError, match="--resume"):
+        CachedAnswers(Scripted(), tmp_path / "c", "m", resume=True)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+def test_a_full_disk_under_the_cache_is_a_one_line_error(tmp_path):
+    (tmp_path / "answers.jsonl").symlink_to("/dev/full")
+    cached = CachedAnswers(Scripted(["A"]), tmp_path / "answers.jsonl", "m", resume=True)
+    with pytest.raises(HiExpError, match="No space left") as error:
+        cached.answer([[{"role": "user", "content": "a"}]], 0, "")
+    assert "\n" not in str(error.value)
+
+
+def full(*args, **options):
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+@pytest.mark.parametrize(("module", "call"), [(np, "save"), (os, "fsync"), (os, "replace")])
+def test_a_full_disk_leaves_the_old_version(tmp_path, monkeypatch, module, call):
+    old = hek().save(tmp_path)
+    with monkeypatch.context() as patched:
+        patched.setattr(module, call, full)
+        with pytest.raises(HiExpError, match="No space left") as error:
+            hek(models=("new",)).save(tmp_path)
+    assert "\n" not in str(error.value)
+    assert HEK.load(tmp_path).header.models == ()
+    assert (tmp_path / "CURRENT").read_text() == f"{old.name}\n"
+    assert not [path.name for path in tmp_path.iterdir() if path.name.startswith(".")]
+    assert hek(models=("new",)).save(tmp_path).name == "0002"
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+def test_a_full_disk_under_a_file_that_grows_is_told_by_its_name(tmp_path, monkeypatch):
+    (tmp_path / "t.jsonl").symlink_to("/dev/full")
+    path = tmp_path / "t.jsonl"
+    with (
+        pytest.raises(HiExpError, match=r"t\.jsonl cannot be written \(No space left"),
+        timed(tmp_path, 4),
+        writing(path),
+        path.open("a") as file,
+    ):
+        monkeypatch.setattr(os, "fsync", full)  # and so is that of the seconds, which is none of the reader's business
+        append_line(file, {})
+
+
+def test_a_full_disk_leaves_the_old_file(tmp_path, monkeypatch):
+    write_jsonl(tmp_path / "f.jsonl", [{"a": 1}])
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(HiExpError, match="make room"):
+        write_jsonl(tmp_path / "f.jsonl", [{"a": 2}])
+    assert [path.name for path in tmp_path.iterdir()] == ["f.jsonl"]
+    assert json.loads((tmp_path / "f.jsonl").read_text()) == {"a": 1}

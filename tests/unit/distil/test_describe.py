@@ -1,0 +1,37 @@
+"""What a model is told of a diagnosis."""
+
+from dataclasses import replace
+
+from hiexp_verl.distil.contrast import Contrast
+from hiexp_verl.distil.diagnose import diagnose
+from hiexp_verl.distil.prompts import describe, spoken
+from hiexp_verl.masking import Masker
+from tests.support.episodes import QUESTION, episode, two_hops
+
+
+def test_a_name_of_unknown_kind_is_spoken_of_alike_in_all_texts():
+    masker = Masker("Are Sleepwave and Underoath from the same state?")
+    assert spoken(masker, ["Are Sleepwave and Underoath from the same state?", "the Underoath band", "Sleepwave"]) == [
+        "Are the first one and the second one from the same state?",
+        "the second one band",
+        "the first one",
+    ]
+    assert spoken(masker, ["Sleepwave state"]) == ["the named one state"]
+
+
+def test_middle_searches_go_when_room_is_short_and_the_finding_stays():
+    queries = tuple(f"mountain number query {word}" for word in ["one", "two", "three", "four", "five", "six", "seven", "eight"])
+    (found,) = diagnose(
+        Contrast("q1", QUESTION, ("Kabul",), (two_hops(number=9),), (episode(*((q, "") for q in queries), answer="Tehran"),))
+    )
+    long, short = describe(found, 400), describe(found, 180)
+    assert "8 searches: 1) mountain number query one;" in long and "5) mountain number query five; ...; 8)" in long
+    assert len(short) < len(long) and "2) " in short and "5) " not in short
+    for text in (long, short, describe(replace(found, part_at=2), 1)):
+        assert "What went wrong: " in text and "What to do instead: " in text and "Kabul" not in text
+
+
+def test_an_answer_in_a_query_does_not_reach_the_model():
+    told = episode(("kabul highest point", "peak"), answer="Tehran")
+    (found,) = diagnose(Contrast("q1", QUESTION, ("Kabul",), (two_hops(number=9),), (told,)))
+    assert "kabul" not in describe(found).lower()

@@ -1,0 +1,67 @@
+"""A build takes every trajectory once, and a question id for one question."""
+
+from dataclasses import replace
+
+import pytest
+
+from hiexp_verl.distil.contrast import distinct
+from hiexp_verl.distil.pipeline import build
+from hiexp_verl.distil.rules import RulesDistiller
+from hiexp_verl.errors import HiExpError
+from hiexp_verl.io.datasets import read_trajectories
+from hiexp_verl.io.files import write_jsonl
+from hiexp_verl.models.encoder import HashEncoder
+from hiexp_verl.types import to_json
+from tests.support.episodes import episode, two_hops
+from tests.support.factories import trajectory
+from tests.unit.distil.test_pipeline import trajectories
+
+ENCODER = HashEncoder(128)
+
+
+def test_a_copy_is_left_out_whatever_its_id():
+    good, bad = two_hops(number=0), episode(answer="Rome", number=1)
+    kept, dropped = distinct([good, bad, good, replace(bad, id="other")])
+    assert (kept, dropped) == ([good, bad], {"duplicate trajectories": 2})
+
+
+def test_an_id_stays_with_the_trajectory_that_had_it_first():
+    good, other = two_hops(number=0), episode(answer="Rome", number=0)
+    assert distinct([good, other]) == ([good], {"trajectories whose id another one had first": 1})
+
+
+def test_a_copy_with_the_other_label_stays_for_its_contradiction_to_be_seen():
+    right, wrong = two_hops(number=0), two_hops(number=1, correct=False)
+    assert distinct([right, wrong, right])[0] == [right, wrong]
+
+
+def test_without_messages_a_trajectory_is_known_by_its_id():
+    assert len(distinct([trajectory(id="a"), trajectory(id="b"), trajectory(id="a")])[0]) == 2
+
+
+def test_one_id_for_two_questions_is_refused_with_both_texts():
+    one, same = trajectory("q7", question="Who wrote Emma?"), trajectory("q7", question=" Who wrote\nEmma?", id="b")
+    assert len(distinct([one, same])[0]) == 2
+    with pytest.raises(HiExpError, match=r"id 'q7' stands for two questions, 'Who wrote Emma\?' and 'Who wrote Ulysses\?'"):
+        distinct([one, trajectory("q7", question="Who wrote Ulysses?")])
+
+
+def test_episodes_of_validation_questions_are_left_out():
+    train, val, test = (replace(two_hops(number=i), extra={"split": split}) for i, split in enumerate(("train", "val", "test")))
+    assert distinct([val, train, test]) == ([train], {"trajectories of validation questions": 2})
+    with pytest.raises(HiExpError, match=r"the trajectories gave no experience.*2 trajectories of validation questions"):
+        build([val, test], RulesDistiller(), ENCODER)
+
+
+def test_copies_change_nothing_in_a_build_but_the_counts():
+    once, twice = (build(made, RulesDistiller(), ENCODER) for made in (trajectories(), trajectories() * 2))
+    assert twice.hek.entries == once.hek.entries and twice.hek.sources == once.hek.sources
+    assert twice.hek.header.thresholds == once.hek.header.thresholds
+    number = len(trajectories())
+    assert twice.counts == once.counts | {"trajectories": 2 * number, "left out: duplicate trajectories": number}
+
+
+def test_trajectories_without_ids_are_numbered_across_files(tmp_path):
+    for name, made in (("a", two_hops()), ("b", episode(answer="Rome"))):
+        write_jsonl(tmp_path / name, [to_json(made) | {"id": ""}])
+    assert [t.id for t in read_trajectories(tmp_path / "a", tmp_path / "b")] == ["q1#0", "q1#1"]

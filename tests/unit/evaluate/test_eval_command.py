@@ -1,0 +1,201 @@
+"""`hiexp eval` from end to end, against a server that is made up."""
+
+import json
+import shutil
+
+import pytest
+
+from hiexp_verl.cli import main
+from hiexp_verl.evaluate.evaluate import TABLE_JSON, TABLE_MD
+from hiexp_verl.rollout.policy import STATE
+from tests.support.verl_fixtures import write_corpus, write_hek
+from tests.unit.models.test_llm import completion, server
+from tests.unit.rollout.test_rollout_command import refusal
+
+pytest.importorskip("openai")
+
+
+def answering(request, number):
+    """Search once, then answer."""
+    searched = any(message["role"] == "tool" for message in request["messages"])
+    return 200, completion("<answer>Kabul</answer>" if searched else "<search>highest point of a country</search>")
+
+
+@pytest.fixture
+def command(tmp_path):
+    rows = [{"id": str(i), "question": f"Which capital, {i}?", "answer": "Kabul" if i else "Rome"} for i in range(3)]
+    (tmp_path / "val.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    write_corpus(tmp_path / "corpus.jsonl")
+    write_hek(tmp_path / "hek")
+    paths = {
+        "--questions": tmp_path / "val.jsonl",
+        "--corpus": tmp_path / "corpus.jsonl",
+        "--hek": tmp_path / "hek",
+        "--out": tmp_path / "out",
+    }
+    return ["eval", *(str(part) for pair in paths.items() for part in pair), "--arms", "base,hek", "--alone", "0"]
+
+
+def table(tmp_path, out="out"):
+    return json.loads((tmp_path / out / TABLE_JSON).read_text())
+
+
+def shown(tmp_path):
+    rows = [json.loads(line) for line in (tmp_path / "out" / "rows.jsonl").read_text().splitlines()]
+    return [row["shown"] for row in rows if row["arm"] == "hek"]
+
+
+def test_budgets_bound_what_is_shown_and_are_kept(command, tmp_path, capsys):
+    with server(answering) as (url, _):
+        command += ["--model", url]
+        assert main([*command, "--set", "start.top_k=1", "step.max_tokens=0"]) == 0
+        assert {len(each) for each in shown(tmp_path)} == {1}, "one of E2 and E3, no E1"
+        settings = table(tmp_path)["settings"]
+        assert (settings["start.top_k"], settings["start.max_tokens"], settings["step.max_tokens"]) == (1, 448, 0)
+        assert len(settings["hek"]) == 64 and "control" not in settings
+        assert "start: top 1, 448 tokens" in (tmp_path / "out" / TABLE_MD).read_text()
+        assert "made with start.top_k = 1, now it is 5" in refusal([*command, "--resume"], capsys)
+        assert main([*command, "--resume", "--set", "start.top_k=1", "--set", "hiexp.step.max_tokens=0"]) == 0
+        shutil.rmtree(tmp_path / "out")
+        assert "did you mean 'top_k'?" in refusal([*command, "--set", "start.topk=1"], capsys)
+        without = [part for part in command if part not in ("--hek", str(tmp_path / "hek"))]
+        assert "--set limits what is shown of a HEK" in refusal([*without, "--arms", "base", "--set", "start.top_k=1"], capsys)
+        assert not (tmp_path / "out").exists()
+
+
+def test_a_rollout_has_budgets_and_a_policy_too(command, tmp_path):
+    with server(answering) as (url, _):
+        play = ["rollout", *command[1 : command.index("--arms")], "--k", "1", "--model", url]
+        assert main([*play, "--set", "start.top_k=1", "step.max_tokens=0"]) == 0
+    settings = json.loads((tmp_path / "out" / "settings.json").read_text())
+    assert (settings["policy"], settings["start.top_k"]) == (url, 1)
+    episodes = [json.loads(line) for line in (tmp_path / "out" / "trajectories.jsonl").read_text().splitlines()]
+    assert {len(episode["extra"]["shown"]) for episode in episodes} == {1}
+
+
+def test_a_checkpoint_is_evaluated_with_the_budgets_of_its_training(command, tmp_path, capsys):
+    actor = tmp_path / "run" / "checkpoints" / "global_step_3" / "actor"
+    (actor / "huggingface").mkdir(parents=True)
+    (actor.parent / STATE).parent.mkdir()
+    (actor.parent / STATE).write_text(json.dumps({"identity": {"start": {"top_k": 3, "max_tokens": 160}}}))
+    assert "has no weights" in refusal([*command, "--model", str(actor.parent)], capsys)
+    from hiexp_verl.cli import build_parser
+    from hiexp_verl.cli.rollout import run_settings
+
+    run = run_settings(build_parser().parse_args([*command, "--model", str(actor.parent), "--set", "start.max_tokens=99"]))
+    assert (run.start.top_k, run.start.max_tokens, run.step.top_k) == (3, 99, 1)
+
+
+def test_two_servers_of_one_model_name_are_not_mixed(command, tmp_path, capsys):
+    with server(answering) as (one, _), server(answering) as (other, asked):
+        assert main([*command, "--model", one]) == 0
+        assert table(tmp_path)["settings"]["policy"] == one
+        said = refusal([*command, "--model", other, "--resume"], capsys)
+        assert f"made with policy = '{one}', now it is '{other}'" in said and "--same-model if that is the same model elsewhere" in said
+        assert not asked
+        assert main([*command, "--model", other, "--resume", "--same-model"]) == 0
+        for settings in (tmp_path / "out").rglob("settings.json"):
+            kept = json.loads(settings.read_text())
+            settings.write_text(json.dumps({k: v for k, v in kept.items() if k != "policy"}))
+        assert "was made with policy = None" in refusal([*command, "--model", other, "--resume"], capsys), "nobody knows which"
+
+
+def test_the_table_names_the_judge_and_another_one_is_asked_anew(command, tmp_path, capsys):
+    said = {"kind": "Yes", "strict": "no"}
+
+    def judging(request, number):
+        return (200, completion(said[request["model"]])) if request["model"] in said else answering(request, number)
+
+    with server(judging) as (url, asked):
+        for model, share in (("kind", 1.0), ("strict", 0.0), ("kind", 1.0)):
+            assert main([*command, "--model", url, "--resume", "--judge", f"{url}#{model}"]) == 0
+            found = table(tmp_path)
+            assert [line["judge"] for line in found["arms"]] == [share, share]
+            assert (found["judge"], found["verdicts"], found["unreadable_verdicts"]) == (f"{model} ({url})", 3, 0)
+            assert f"Judge: {model} ({url})." in (tmp_path / "out" / TABLE_MD).read_text()
+        assert [sum(request["model"] == model for request in asked) for model in said] == [3, 3]
+        shutil.rmtree(tmp_path / "out")
+        assert "is no model directory" in refusal([*command, "--model", url, "--judge", str(tmp_path)], capsys)
+        assert not list((tmp_path / "out").rglob("trajectories.jsonl")), "told before anything is played"
+
+
+def test_a_table_without_the_judge_says_so(command, tmp_path, caplog):
+    def judging(request, number):
+        return (200, completion("yes")) if request["model"] == "kind" else answering(request, number)
+
+    with server(judging) as (url, _):
+        assert main([*command, "--model", url, "--judge", f"{url}#kind"]) == 0
+        assert "keeps verdicts" not in caplog.text
+        assert main([*command, "--model", url, "--resume"]) == 0
+    assert "give --judge again" in caplog.text
+
+
+def test_a_server_that_dies_in_the_replay_leaves_a_table_and_takes_none_away(command, tmp_path, capsys):
+    alone = [part if part != "0" or command[i - 1] != "--alone" else "3" for i, part in enumerate(command)]
+
+    def dying(request, number):
+        return answering(request, number) if number <= limit else (401, {"error": "gone"})
+
+    limit = 0
+    with server(dying) as (url, asked):
+        limit = 10**6
+        assert main([*command, "--model", url]) == 0
+        episodes, limit = len(asked), len(asked) * 2 + 1
+        shutil.rmtree(tmp_path / "out")
+        told = refusal([*alone, "--model", url], capsys)
+        assert "all episodes are played, the replay (--alone 3) to come: --resume goes on there" in told
+        assert "replayed" not in table(tmp_path)
+        limit = 10**6
+        assert main([*alone, "--model", url, "--resume"]) == 0
+        assert table(tmp_path)["replayed"] == 3 and episodes
+        limit = 0
+        refusal([*alone, "--model", url, "--resume"], capsys)
+        assert table(tmp_path)["replayed"] == 3, "what was known stays"
+
+
+def test_a_judge_that_never_answered_has_left_no_verdicts(command, tmp_path, caplog):
+    with server(answering) as (url, _):
+        assert main([*command, "--model", url, "--judge", "http://127.0.0.1:9/v1#dead"]) == 2
+        assert (tmp_path / "out" / "verdicts.jsonl").exists()
+        assert main([*command, "--model", url, "--resume"]) == 0
+    assert "keeps verdicts" not in caplog.text
+
+
+@pytest.mark.parametrize("name", ["policy", "all", "rows.jsonl", "table.json"])
+def test_names_that_mean_something_else_are_no_data_sets(command, tmp_path, capsys, name):
+    questions = (tmp_path / "val.jsonl").rename(tmp_path / f"{name}.jsonl")
+    arguments = [str(questions) if part.endswith("val.jsonl") else part for part in command]
+    assert f"no data set can be called '{name}'" in refusal([*arguments, "--model", "http://127.0.0.1:9/v1"], capsys)
+
+
+@pytest.mark.parametrize("verb", ["eval", "rollout"])
+def test_a_directory_that_cannot_be_made_is_one_line(command, tmp_path, capsys, verb):
+    (tmp_path / "file").touch()
+    arguments = [verb, *command[1:]] if verb == "eval" else ["rollout", *command[1 : command.index("--arms")]]
+    for out in ("/proc/nowhere", str(tmp_path / "file" / "below")):
+        with server(answering) as (url, asked):
+            assert f"the directory {out} cannot be made" in refusal([*arguments, "--model", url, "--out", out], capsys)
+            assert not asked
+
+
+def test_a_judge_that_fails_leaves_the_table_without_it(command, tmp_path, capsys):
+    def judging(request, number):
+        return (200, completion("Well ...")) if request["model"] == "mute" else answering(request, number)
+
+    with server(judging) as (url, _):
+        assert "neither yes nor no" in refusal([*command, "--model", url, "--judge", f"{url}#mute"], capsys)
+    assert [line["arm"] for line in table(tmp_path)["arms"]] == ["base", "hek"]
+
+
+@pytest.mark.parametrize(("option", "value"), [("--temperature", "-1"), ("--temperature", "nan"), ("--top-p", "7"), ("--alone", "-1")])
+def test_numbers_out_of_range_are_refused(command, capsys, option, value):
+    assert f"{option} must be" in refusal([*command, "--model", "http://127.0.0.1:9/v1", option, value], capsys)
+
+
+def test_a_server_that_stops_says_what_is_kept(command, tmp_path, capsys):
+    def stopping(request, number):
+        return answering(request, number) if number < 5 else (401, {"error": {"message": "no more"}})
+
+    with server(stopping) as (url, _):
+        said = refusal([*command, "--model", url, "--batch-size", "1"], capsys)
+    assert "episodes are kept in" in said and "--resume goes on" in said

@@ -1,0 +1,475 @@
+"""Arms side by side: rows that depend on nothing but question, arm and seed; nothing half."""
+
+import asyncio
+import fcntl
+import json
+import os
+import random
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from hiexp_verl.cli import main
+from hiexp_verl.errors import HiExpError
+from hiexp_verl.evaluate import evaluate
+from hiexp_verl.evaluate.evaluate import ARMS, ROWS, TABLE_JSON, TABLE_MD, Plan, check_arms, only_one, read_datasets, write_tables
+from hiexp_verl.evaluate.judge import judge_key
+from hiexp_verl.evaluate.spent import SECONDS
+from hiexp_verl.evaluate.tables import as_markdown, pairs_of, row_of, table_of
+from hiexp_verl.models.chat import PromptTooLong, Reply
+from hiexp_verl.models.encoder import HashEncoder
+from hiexp_verl.rollout.episode import EpisodeSettings, episode
+from hiexp_verl.search import SearchFailed
+from hiexp_verl.search.bm25 import BM25Search
+from tests.support.factories import passage, question
+from tests.unit.rollout.test_rollout import experience
+
+SEARCH = BM25Search([passage(), passage("p2", "Rome", "Rome is the capital of Italy.")])
+QUESTIONS = [question(f"q{i}", f"What is the capital of France, {i}?", ("Paris",)) for i in range(6)]
+SETTINGS = EpisodeSettings(temperature=1.0)
+
+
+class Invariant:
+    """A batch-invariant engine: what it says depends on the messages and the seed alone. Slow now and then, so orders differ."""
+
+    model = "invariant"
+
+    def __init__(self, stop_after=None):
+        self.calls, self.stop_after = 0, stop_after
+
+    async def chat(self, messages, *, seed=None, stop=None, **_):
+        self.calls += 1
+        if self.stop_after is not None and self.calls > self.stop_after:
+            raise HiExpError("the server has stopped")
+        await asyncio.sleep(random.random() / 500)
+        if not any(m["role"] == "tool" for m in messages):
+            return Reply("<search>capital France</search>", "stop", 5)
+        guided = "<experience>" in messages[0]["content"]
+        right = random.Random(f"{seed}").random() < (0.9 if guided else 0.4)
+        return Reply(f"<answer>{'Paris' if right else 'Rome'}</answer>", "stop", 5)
+
+    async def find_model(self):
+        return self.model
+
+    async def close(self):
+        return None
+
+
+class Moody(Invariant):
+    """An engine whose words depend on how many it answers at once."""
+
+    def __init__(self):
+        super().__init__()
+        self.at_once = 0
+
+    async def chat(self, messages, **more):
+        self.at_once += 1
+        try:
+            reply = await super().chat(messages, **more)
+            return Reply(f"{reply.text} " if self.at_once > 1 else reply.text, reply.finish_reason, 5)
+        finally:
+            self.at_once -= 1
+
+
+def shown_in(control):
+    return experience() if control == "full" else None
+
+
+def play(
+    out, client=None, questions=QUESTIONS, judge=None, seeds=(0,), arms=("base", "hek"), search=SEARCH, shown=shown_in, alone=0, **more
+):
+    plan = Plan(questions if isinstance(questions, dict) else {"set": questions}, arms, seeds)
+    with only_one(out):
+        plan.check_output(out, more.get("resume", False))
+        client = client or Invariant()
+        told = evaluate.play(plan, client, search, SETTINGS, shown, out, **{"batch_size": 4, **more})
+        told |= evaluate.replay(plan, alone, client, search, SETTINGS, shown, out) if alone else {}
+        return write_tables(plan, told, out, judge)
+
+
+def rows(out):
+    return [json.loads(line) for line in (out / ROWS).read_text().splitlines()]
+
+
+def test_there_is_one_row_per_question_and_arm_and_a_table(tmp_path):
+    table = play(tmp_path / "eval")
+    found = rows(tmp_path / "eval")
+    assert [(row["arm"], row["id"]) for row in found] == [(arm, q.id) for arm in ("base", "hek") for q in QUESTIONS]
+    assert {"prediction", "em", "f1", "cem", "searches", "tokens"} <= set(found[0])
+    base, hek = table["arms"]
+    assert (base["with_experience"], hek["with_experience"]) == (0.0, 1.0)
+    assert base["cem"] == sum(row["cem"] for row in found[:6]) / 6
+    assert hek["cem_minus_base"]["mean"] == pytest.approx(hek["cem"] - base["cem"])
+    assert json.loads((tmp_path / "eval" / TABLE_JSON).read_text())["arms"][1]["arm"] == "hek"
+    lines = (tmp_path / "eval" / TABLE_MD).read_text().splitlines()
+    assert len({line.count("|") for line in lines[:4]}) == 1 and "p " in lines[3]
+
+
+def test_rows_do_not_depend_on_batch_size_order_or_interruption(tmp_path):
+    play(tmp_path / "one", batch_size=1)
+    play(tmp_path / "many", batch_size=16)
+    play(tmp_path / "back", questions=QUESTIONS[::-1])
+    with pytest.raises(HiExpError, match="stopped"):
+        play(tmp_path / "cut", Invariant(stop_after=15))
+    assert not (tmp_path / "cut" / TABLE_MD).exists() and not (tmp_path / "cut" / ROWS).exists(), "no half table"
+    play(tmp_path / "cut", resume=True)
+    one, many, cut = ((tmp_path / name / ROWS).read_bytes() for name in ("one", "many", "cut"))
+    assert one == many == cut, "bit for bit"
+    assert sorted(rows(tmp_path / "back"), key=lambda r: (r["arm"], r["id"])) == rows(tmp_path / "one")
+
+
+def test_an_engine_whose_words_depend_on_the_batch_is_found_out(tmp_path):
+    assert play(tmp_path / "good", alone=4)["differ_alone"] == 0
+    table = play(tmp_path / "moody", Moody(), batch_size=6, alone=4)
+    assert table["replayed"] == 4 and table["differ_alone"] > table["scores_differ_alone"] == 0, "a space scores the same"
+    told = f"{table['differ_alone']} of 4 episodes differ, 0 of them in their scores."
+    assert told in (tmp_path / "moody" / TABLE_MD).read_text()
+
+
+def test_every_arm_has_its_share_of_the_replay(tmp_path):
+    played = []
+
+    class Counting(Invariant):
+        async def chat(self, messages, **more):
+            played.append("<experience>" in str(messages))
+            return await super().chat(messages, **more)
+
+    play(tmp_path / "eval", Counting())
+    before = len(played)
+    assert play(tmp_path / "eval", Counting(), resume=True, alone=5)["replayed"] == 5
+    again = played[before:]
+    assert {True, False} == set(again), "the base and the HEK"
+    assert play(tmp_path / "eval", Counting(), resume=True, alone=99)["replayed"] == 12, "there are no more"
+
+
+def test_a_smaller_table_tells_what_it_leaves_out(tmp_path, caplog):
+    play(tmp_path / "eval")
+    assert "not asked for" not in caplog.text
+    table = play(tmp_path / "eval", questions=QUESTIONS[:4], arms=("base",), resume=True)
+    assert [line["episodes"] for line in table["arms"]] == [4]
+    assert "2 of set/seed-0/base, 6 of set/seed-0/hek" in caplog.text
+    with (tmp_path / "eval" / "set" / "seed-0" / "hek" / "trajectories.jsonl").open("a") as file:
+        file.write('{"question_id": "q')  # as a kill leaves it
+    play(tmp_path / "eval", arms=("base",), resume=True)
+    play(tmp_path / "eval", resume=True)
+    assert len(rows(tmp_path / "eval")) == 12, "all are still there"
+
+
+def test_a_second_evaluation_does_not_write_into_the_first(tmp_path):
+    play(tmp_path / "eval")
+    with pytest.raises(HiExpError, match="add --resume"):
+        play(tmp_path / "eval")
+    before = (tmp_path / "eval" / TABLE_JSON).read_bytes()
+    for other in ({"arms": ("hek-start",)}, {"seeds": (1,)}, {"questions": {"another": QUESTIONS}}):
+        with pytest.raises(HiExpError, match="holds an evaluation"):
+            play(tmp_path / "eval", **other)
+    assert (tmp_path / "eval" / TABLE_JSON).read_bytes() == before
+    handle = os.open(tmp_path / "eval", os.O_RDONLY)
+    fcntl.flock(handle, fcntl.LOCK_EX)
+    with pytest.raises(HiExpError, match="another evaluation is writing"):
+        play(tmp_path / "eval", resume=True)
+    os.close(handle)
+
+
+@pytest.mark.parametrize(
+    ("arms", "has_hek", "said"),
+    [
+        (["base", "hk"], True, "'hk'; known: base, hek, hek-start"),
+        ([""], True, "known:"),
+        (["hek", "hek"], True, "names one twice"),
+        (["base", "random"], False, "arm random shows experience; give a HEK"),
+    ],
+)
+def test_arms_that_mean_nothing_are_refused(arms, has_hek, said):
+    with pytest.raises(HiExpError, match=said):
+        check_arms(arms, has_hek)
+
+
+def test_the_base_is_played_first_and_every_arm_has_its_control():
+    assert check_arms(["random", "base"], True) == ["base", "random"]
+    assert ARMS["hek"] == "full" and ARMS["hek-start"] == "start-only" and ARMS["e2"] == "e2" and "none" not in ARMS
+
+
+def test_the_command_checks_before_a_model_is_served(tmp_path, capsys):
+    (tmp_path / "q.jsonl").write_text(json.dumps({"id": "1", "question": "Who?", "answers": ["me"]}) + "\n")
+    (tmp_path / "c.jsonl").write_text(json.dumps({"id": "1", "title": "T", "text": "text"}) + "\n")
+    files = ["--questions", str(tmp_path / "q.jsonl"), "--corpus", str(tmp_path / "c.jsonl"), "--model", str(tmp_path / "none")]
+    assert main(["eval", *files, "--out", str(tmp_path / "out"), "--arms", "base,hek"]) == 2
+    assert "give a HEK as --hek" in capsys.readouterr().err
+    assert main(["eval", *files, "--out", str(tmp_path / "out"), "--arms", "base", "--batch-size", "0"]) == 2
+    assert "--batch-size must be at least 1" in capsys.readouterr().err
+    assert main(["eval", *files, "--out", str(tmp_path / "out"), "--arms", "base", "--seed", "1", "2"]) == 2
+    assert "plays the same with every seed" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_several_data_sets_and_seeds_are_told_apart_and_taken_together(tmp_path):
+    other = [question(f"q{i}", f"What is the capital of Italy, {i}?", ("Rome",)) for i in range(4)]  # the same ids
+    table = play(tmp_path / "eval", questions={"one": QUESTIONS, "two": other}, seeds=(1, 2, 3))
+    found = rows(tmp_path / "eval")
+    assert len(found) == 2 * 3 * (6 + 4)
+    lines = {(line["dataset"], line["arm"]): line for line in table["arms"]}
+    assert list(lines) == [(d, arm) for d in ("one", "two", "all") for arm in ("base", "hek")]
+    assert lines["all", "hek"]["em"] == pytest.approx((18 * lines["one", "hek"]["em"] + 12 * lines["two", "hek"]["em"]) / 30)
+    drawn = {seed: [row["prediction"] for row in found if row["seed"] == seed and row["arm"] == "base"] for seed in (1, 2, 3)}
+    assert len({tuple(each) for each in drawn.values()}) == 3, "each seed plays its own episodes"
+    assert lines["one", "hek"]["em_minus_base"]["mean"] == pytest.approx(lines["one", "hek"]["em"] - lines["one", "base"]["em"])
+    assert "| two | hek |" in (tmp_path / "eval" / TABLE_MD).read_text()
+
+
+def test_two_files_of_one_name_are_refused_and_repeated_questions_told(tmp_path, caplog):
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        rows = [{"id": i, "question": "Who  WROTE it?" if i else "Who wrote it?", "answers": ["me", 3]} for i in range(2)]
+        (tmp_path / folder / "val.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert read_datasets([tmp_path / "a" / "val.jsonl"])["val"][1].answers == ("me", "3")
+    assert "asked more than once, and count so often: 1 (the first: ['0', '1'])" in caplog.text
+    with pytest.raises(HiExpError, match="a data set 'val' already"):
+        read_datasets([tmp_path / "a" / "val.jsonl", tmp_path / "b" / "val.jsonl"])
+
+
+def test_a_judge_s_verdicts_are_a_column_of_their_own(tmp_path):
+    asked = []
+
+    def judge(episodes):
+        asked.extend(episodes)
+        return {judge_key(t): t.prediction == "Rome" if t.question_id != "q0" else None for t in episodes}
+
+    table = play(tmp_path / "eval", judge=judge)
+    assert len(asked) == 12
+    found = rows(tmp_path / "eval")
+    assert [row["judge"] for row in found] == [float(row["prediction"] == "Rome" and row["id"] != "q0") for row in found]
+    unreadable = len({row["prediction"] for row in found if row["id"] == "q0"})
+    assert table["unreadable_verdicts"] == unreadable > 0 and table["verdicts"] == len({(row["id"], row["prediction"]) for row in found})
+    assert {pair["measure"] for pair in table["pairs"]} == {"em", "f1", "cem", "judge"}
+    told = f"Judge: one; {unreadable} of {table['verdicts']} verdicts were neither yes nor no, and count as wrong."
+    assert told in as_markdown({**table, "judge": "one"})
+    assert "judge - base" in (tmp_path / "eval" / TABLE_MD).read_text()
+
+
+def test_a_row_holds_what_the_episode_was():
+    searched = play_one([Reply("<search>capital France</search>", "stop", 7), Reply("<answer>Paris</answer>", "stop", 5)])
+    row = row_of("set", 3, "hek", searched)
+    assert (row["tokens"], row["searches"], row["failed_searches"], row["lookup_failures"]) == (12, 1, 0, 0)
+    assert (row["em"], row["cem"], row["format"], row["prediction"]) == (1.0, 1.0, 1.0, "Paris")
+    assert row["experience_tokens"] == sum(each["tokens"] for each in searched.extra["shown"]) > 0 and len(row["shown"]) == 3
+
+
+def play_one(replies):
+    class Reciting(Invariant):
+        async def chat(self, messages, **_):
+            return replies[sum(m["role"] == "assistant" for m in messages)]
+
+    return asyncio.run(episode(QUESTIONS[0], Reciting(), SEARCH, SETTINGS, experience()))
+
+
+def row(arm, id, em, **more):
+    values = {"searches": 1, "failed_searches": 0, "lookup_failures": 0, "tokens": 10, "experience_tokens": 0, "format": 1.0, "shown": []}
+    return {"dataset": "set", "seed": 0, "arm": arm, "id": id, "em": em, "f1": em, "cem": em, **values, **more}
+
+
+def test_what_episodes_cost_is_told_as_means():
+    (line,) = table_of([row("base", "a", 1.0, searches=3, tokens=30, format=0.0), row("base", "b", 0.0, searches=1, tokens=20)])
+    assert (line["searches"], line["tokens"], line["format"], line["experience_tokens"]) == (2.0, 25.0, 0.5, 0.0)
+
+
+def test_every_arm_is_compared_with_every_other(tmp_path):
+    # q0 to q3 are right in: base 1, hek 3, random 2 of 4; hek - random: q2 alone, so 2 of 2 signs are as far from 0.
+    right = {"base": [1, 0, 0, 0], "hek": [1, 1, 1, 0], "random": [1, 1, 0, 0]}
+    played = [row(arm, str(i), float(value)) for arm, values in right.items() for i, value in enumerate(values)]
+    lines = table_of(played)
+    pairs = {(pair["arm"], pair["against"]): pair for pair in pairs_of(played, lines) if pair["measure"] == "cem"}
+    assert list(pairs) == [("hek", "base"), ("random", "base"), ("random", "hek")]
+    assert (pairs["random", "hek"]["mean"], pairs["random", "hek"]["p"], pairs["random", "hek"]["high"]) == (-0.25, 1.0, 0.0)
+    assert pairs["hek", "base"]["mean"] == 0.5 and pairs["hek", "base"].items() >= lines[1]["cem_minus_base"].items()
+
+
+def test_arms_against_each_other_are_a_table_of_their_own(tmp_path):
+    table = play(tmp_path / "three", arms=["base", "hek", "random"])
+    assert {(p["dataset"], p["arm"], p["against"]) for p in table["pairs"]} == {
+        ("set", "hek", "base"),
+        ("set", "random", "base"),
+        ("set", "random", "hek"),
+    }
+    text = (tmp_path / "three" / TABLE_MD).read_text()
+    assert "| random - hek |" in text and "- base |" not in text and "not corrected for how many" in text
+    play(tmp_path / "two")
+    text = (tmp_path / "two" / TABLE_MD).read_text()
+    assert "arm against arm" not in text and "corrected" not in text
+    play(tmp_path / "without", arms=["hek", "random"])
+    assert "| random - hek |" in (tmp_path / "without" / TABLE_MD).read_text()
+
+
+def test_failed_searches_and_look_ups_stand_under_the_table(tmp_path):
+    class Failing(BM25Search):
+        def search(self, queries, top_k):
+            raise SearchFailed("time-out")
+
+    class Blind(HashEncoder):
+        def encode_queries(self, texts):
+            raise RuntimeError("out of memory")
+
+    def blind(control):
+        return experience(queries=Blind()) if control == "full" else None
+
+    passages = [passage(), passage("p2", "Rome", "Rome is the capital of Italy.")]
+    play(tmp_path / "eval", search=Failing(passages), shown=blind)
+    text = (tmp_path / "eval" / TABLE_MD).read_text()
+    assert "6 of 6 searches failed in arm base." in text and "6 look-ups of experience failed in arm hek" in text
+    assert "delete their folders" in text
+    play(tmp_path / "blind", shown=blind)
+    assert "12 look-ups of experience failed in arm hek" in (tmp_path / "blind" / TABLE_MD).read_text(), "at the start and at the search"
+    play(tmp_path / "good")
+    assert "failed" not in (tmp_path / "good" / TABLE_MD).read_text()
+
+
+def test_episodes_that_outgrow_the_context_are_told(tmp_path):
+    class Small(Invariant):
+        async def chat(self, messages, **more):
+            if "<experience>" in str(messages) and len(messages) > 3:
+                raise PromptTooLong("700 tokens and 512 are room for")
+            return await super().chat(messages, **more)
+
+    table = play(tmp_path / "eval", Small())
+    base, hek = table["arms"]
+    assert (base["stops"].get("prompt_too_long"), hek["stops"]["prompt_too_long"]) == (None, 1.0)
+    assert "6 of 6 episodes outgrew the model's context in arm hek" in (tmp_path / "eval" / TABLE_MD).read_text()
+
+
+def test_the_seconds_are_those_of_all_lives(tmp_path):
+    first = play(tmp_path / "eval", Slow())
+    again = play(tmp_path / "eval", resume=True)
+    assert again["seconds"] >= first["seconds"] >= 0.6
+    with pytest.raises(HiExpError, match="stopped"):
+        play(tmp_path / "cut", Slow(stop_after=2), batch_size=1)
+    assert play(tmp_path / "cut", resume=True)["seconds"] >= 0.4, "the life that was cut off counts"
+
+
+def test_how_many_played_at_a_time_is_told_of_all_lives(tmp_path):
+    out = tmp_path / "eval"
+    with pytest.raises(HiExpError, match="stopped"):
+        play(out, Invariant(stop_after=6), batch_size=2)
+    assert play(out, resume=True, batch_size=3)["batch_size"] == "2, then 3"
+    assert "2, then 3 episodes at a time" in (out / TABLE_MD).read_text()
+    assert play(out, resume=True, batch_size=16)["batch_size"] == "2, then 3", "nothing was left to play"
+    with pytest.raises(HiExpError, match="was made with policy"):
+        play(out, resume=True, batch_size=9, policy="another")
+    assert play(out, resume=True)["batch_size"] == "2, then 3", "a life that was refused played nothing"
+
+
+def test_time_and_batch_size_of_an_older_evaluation_are_told(tmp_path):
+    out = tmp_path / "eval"
+    play(out)
+    for path in out.rglob(SECONDS):
+        path.unlink()
+    (out / SECONDS).write_text('{"seconds": 7.5, "at_a_time": [2, 3]}')  # one for all parts, as it was until 2026-11-22
+    again = play(out, resume=True, batch_size=16)
+    assert (again["batch_size"], again["seconds"]) == ("2, then 3", 7.5)
+    (out / SECONDS).unlink()
+    again = play(out, resume=True, batch_size=16)
+    assert (again["batch_size"], again["seconds"]) == ("an unknown number of", 0.0)
+
+
+def test_a_life_that_was_killed_lasted_until_its_last_episode(tmp_path):
+    out = tmp_path / "eval"
+    before = play(out)["seconds"]
+    part = out / "set" / "seed-0" / "hek"
+    begun = (part / "trajectories.jsonl").stat().st_mtime - 30
+    (part / SECONDS).write_text(json.dumps({"seconds": 0.0, "lives": [[begun, 4]], "running": True}))
+    assert play(out, resume=True)["seconds"] == pytest.approx(before + 30, abs=2)
+
+
+def test_what_a_table_took_is_what_its_own_episodes_took(tmp_path):
+    out = tmp_path / "eval"
+    play(out, Slow(), batch_size=2, arms=["base"])
+    other = play(out, resume=True, batch_size=3, questions={"other": QUESTIONS}, arms=["base"])
+    assert (other["batch_size"], other["seconds"] < 0.6) == (3, True)
+    both = play(out, resume=True, questions={"other": QUESTIONS, "set": QUESTIONS}, arms=["base"])
+    assert both["batch_size"] == "2, then 3" and both["seconds"] >= 0.6
+    fewer = play(out, resume=True, batch_size=16, questions={"other": QUESTIONS[:3]}, arms=["base"])
+    assert fewer["batch_size"] == 3, "nothing was played at 16"
+    plenty = [*QUESTIONS, replace(QUESTIONS[0], id="new")]
+    assert play(out, resume=True, batch_size=16, questions={"other": plenty[-3:]}, arms=["base"])["batch_size"] == "3, then 16"
+
+
+@pytest.mark.parametrize(
+    "damaged",
+    [
+        "{",
+        "[]",
+        "7",
+        '{"seconds": null}',
+        '{"lives": [1]}',
+        '{"running": true}',
+        '{"seconds": Infinity}',
+        '{"lives": [[1, Infinity]]}',
+        "\udcff",
+    ],
+)
+def test_a_damaged_side_figure_stops_no_evaluation(tmp_path, caplog, damaged):
+    out = tmp_path / "eval"
+    play(out)
+    (out / "set" / "seed-0" / "hek" / SECONDS).write_bytes(damaged.encode(errors="surrogateescape"))
+    assert play(out, resume=True)["questions"] == len(QUESTIONS)
+    assert "seconds.json is damaged" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "damage", [('"em": ', '"me": '), ('"em": ', '"em": null, "x": '), ('"em": ', '"em": "x", "x": '), ('"seconds": ', '"s": ')]
+)
+def test_an_episode_that_no_evaluation_wrote_is_named(tmp_path, damage):
+    play(tmp_path / "eval")
+    path = tmp_path / "eval" / "set" / "seed-0" / "hek" / "trajectories.jsonl"
+    path.write_text(path.read_text().replace(*damage, 1))
+    with pytest.raises(HiExpError, match=r"seed-0/hek/trajectories\.jsonl: .* q0.*; remove"):
+        play(tmp_path / "eval", resume=True)
+
+
+class Slow(Invariant):
+    async def chat(self, messages, **more):
+        await asyncio.sleep(0.2)
+        return await super().chat(messages, **more)
+
+
+def test_one_question_has_no_interval(tmp_path):
+    table = play(tmp_path / "eval", questions={"one": QUESTIONS[:1], "more": QUESTIONS})
+    assert "em_interval" not in table["arms"][0] and "em_minus_base" not in table["arms"][1] and "em_minus_base" in table["arms"][3]
+    assert {pair["dataset"] for pair in table["pairs"]} == {"more", "all"}
+    assert "| one | hek | 1 |" in (tmp_path / "eval" / TABLE_MD).read_text()
+
+
+def test_tokens_that_no_server_tells_are_not_zero(tmp_path):
+    class Silent(Invariant):
+        async def chat(self, messages, **more):
+            return replace(await super().chat(messages, **more), completion_tokens=0)
+
+    play(tmp_path / "eval", Silent())
+    cells = (tmp_path / "eval" / TABLE_MD).read_text().splitlines()[2].split(" | ")
+    assert cells[-3] == "-"
+
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from hiexp_verl.evaluate.evaluate import only_one
+with only_one(Path(sys.argv[1])):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_two_evaluations_in_two_processes_do_not_share_a_directory(tmp_path):
+    root = Path(__file__).parents[3]
+    other = subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path / "eval")], cwd=root, stdout=subprocess.PIPE)
+    try:
+        assert other.stdout is not None and other.stdout.readline() == b"held\n"
+        with pytest.raises(HiExpError, match="another evaluation is writing"), only_one(tmp_path / "eval"):
+            pass
+    finally:
+        other.kill()
+        other.communicate()
+    with only_one(tmp_path / "eval"):
+        pass

@@ -1,0 +1,113 @@
+"""Controls change one respect of the experience and nothing else."""
+
+import asyncio
+
+import pytest
+
+from hiexp_verl.config import CONTROLS, StartConfig, StepConfig, parse_config
+from hiexp_verl.errors import HiExpError
+from hiexp_verl.guide.arms import drawn, levels_at, shows, shuffled
+from hiexp_verl.guide.lookup import ExperienceRequest, Lookup
+from hiexp_verl.hek.retrieve import Retriever
+from hiexp_verl.models.encoder import HashEncoder
+from tests.support.factories import entry, hek_of
+
+ENCODER = HashEncoder(64)
+WORDS = ["river", "mountain", "capital", "author", "film", "bridge"]
+HEK = hek_of(
+    [
+        entry(f"e1-{i}", "e1", title=f"length of the {word}", description=f"about {word}", questions=(f"q{i}",))
+        for i, word in enumerate(WORDS)
+    ]
+    + [entry(f"e2-{i}", "e2", title=f"questions on a {word}", description=f"pattern {word}") for i, word in enumerate(WORDS)]
+    + [entry("e3-0", "e3", title="any question", description="strategy")],
+    ENCODER,
+)
+
+
+def found(control, place="step", text="length of the film", question=None):
+    lookup = Lookup(Retriever(HEK, ENCODER), StartConfig(top_k=3), StepConfig(min_score=-1.0), control)
+    return asyncio.run(lookup(ExperienceRequest(place, text, question)))
+
+
+def ids(hits):
+    return [hit.entry.id for hit in hits]
+
+
+def test_full_is_the_method_as_it_is():
+    assert ids(found("full")) == ["e1-4"]
+    assert {hit.entry.level for hit in found("full", "start", "questions on a film")} == {"e2", "e3"} or len(found("full", "start")) == 3
+
+
+@pytest.mark.parametrize(
+    ("control", "start", "step"),
+    [
+        ("none", (), ()),
+        ("start-only", ("e3", "e2"), ()),
+        ("step-only", (), ("e1",)),
+        ("e1", (), ("e1",)),
+        ("e2", ("e2",), ()),
+        ("e3", ("e3",), ()),
+        ("random", ("e3", "e2"), ("e1",)),
+    ],
+)
+def test_levels_are_left_out_by_place(control, start, step):
+    assert (levels_at(control, "start"), levels_at(control, "step")) == (start, step)
+    assert {hit.entry.level for hit in found(control, "start", "questions on a film")} <= set(start)
+    assert [hit.entry.level for hit in found(control)] == list(step)
+
+
+def test_one_level_has_the_same_budget_of_entries():
+    assert ids(found("e3", "start")) == ["e3-0"]
+    assert len(found("e2", "start")) == 3
+
+
+def test_shuffled_shows_each_entry_for_the_title_of_another_one():
+    turned = shuffled(HEK)
+    assert turned.entries == HEK.entries
+    rows = [row for row, e in enumerate(HEK.entries) if e.level == "e1"]
+    assert not any((turned.vectors_E_D[row] == HEK.vectors_E_D[row]).all() for row in rows)
+    assert sorted(turned.vectors_E_D[rows].tolist()) == sorted(HEK.vectors_E_D[rows].tolist())
+    (hit,) = found("shuffled")
+    assert hit.entry.id != "e1-4" and hit.score == pytest.approx(found("full")[0].score)
+
+
+def test_a_hek_without_a_level_can_be_shuffled():
+    two = hek_of([entry("e1-0", title="rivers"), entry("e1-1", title="bridges")], ENCODER)
+    assert (shuffled(two).vectors_E_D == two.vectors_E_D[::-1]).all()
+
+
+def test_random_shows_as_many_drawn_by_the_text_alone():
+    texts = [f"length of the {word} {n}" for word in WORDS for n in range(5)]
+    drawn_ids = [ids(found("random", text=text)) for text in texts]
+    assert drawn_ids == [ids(found("random", text=text)) for text in texts]
+    assert all(len(one) == 1 for one in drawn_ids)
+    assert len({one[0] for one in drawn_ids}) == len(WORDS)
+
+
+def test_random_hides_what_leave_one_out_hides():
+    texts = [f"length {n}" for n in range(40)]
+    assert "e1-4" in {ids(found("random", text=text))[0] for text in texts}
+    assert "e1-4" not in {ids(found("random", text=text, question="q4"))[0] for text in texts}
+
+
+def test_a_level_that_runs_out_is_not_filled_from_another():
+    (hit,) = found("full", text="length of the film")
+    assert drawn([hit, hit], "text", [hit.entry]) == [hit]
+
+
+def test_the_own_question_is_hidden_except_to_measure_the_leak():
+    assert ids(found("full", question="q4")) != ["e1-4"]
+    assert ids(found("with-own-question", question="q4")) == ["e1-4"]
+
+
+def test_experience_in_one_kind_of_rollout_alone():
+    told = {control: (shows(control, validating=False), shows(control, validating=True)) for control in CONTROLS}
+    assert told["train-only"] == (True, False)
+    assert told["inference-only"] == (False, True)
+    assert all(told[c] == (True, True) for c in CONTROLS if c not in ("train-only", "inference-only"))
+
+
+def test_an_unknown_control_is_refused():
+    with pytest.raises(HiExpError, match=r"hiexp.control must be one of full, none, random"):
+        parse_config({"control": "placebo"})

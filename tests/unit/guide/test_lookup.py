@@ -1,0 +1,52 @@
+"""What is looked up at each place."""
+
+import asyncio
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hiexp_verl.config import StartConfig, StepConfig
+from hiexp_verl.guide.lookup import ExperienceRequest, Lookup, way_of
+from hiexp_verl.hek import Retriever
+from hiexp_verl.models.encoder import HashEncoder
+from tests.support.factories import entry, hek_of
+
+ENCODER = HashEncoder(256)
+NEIGHBOUR = "What is the capital of the only country that borders the country whose highest point is X?"
+PEAK = "What is the currency of the country whose highest point is X?"
+QUESTION = "What is the currency of the only country that borders the country whose highest point is Noshak?"
+HEK = hek_of([entry("e2-1", "e2", title=NEIGHBOUR), entry("e2-2", "e2", title=PEAK)], ENCODER)
+
+
+@pytest.mark.parametrize(
+    ("question", "way"),
+    [
+        (QUESTION, "What is the answer of the only country that borders the country whose highest point is X?"),
+        ("In what city is the company that made Noshak based?", "In what answer is the company that made X based?"),
+        ('When did the country whose anthem is "Ertra" become independent?', "When did the country whose anthem is X become independent?"),
+        ("Answer in tags. Question: What is the capital of Chad?", "What is the answer of X?"),
+        ("¿?", "¿?"),
+        ("", ""),
+    ],
+)
+def test_the_way_is_the_question_without_its_names_and_what_it_asks_for(question, way):
+    assert way_of(question) == way
+
+
+@given(st.text(max_size=200))
+def test_every_question_has_a_way(text):
+    assert isinstance(way_of(text), str) and bool(way_of(text)) == bool(text)
+
+
+def found(match: str, place: str) -> list[str]:
+    lookup = Lookup(Retriever(HEK, ENCODER), StartConfig(top_k=1, match=match), StepConfig())
+    return [hit.score for hit in asyncio.run(lookup(ExperienceRequest(place, QUESTION)))]
+
+
+def test_the_start_is_matched_by_the_way_unless_it_is_to_be_by_the_whole_question():
+    (by_way,), (by_question,) = found("way", "start"), found("question", "start")
+    retriever = Retriever(HEK, ENCODER)
+    (way,), (question,) = retriever.retrieve([way_of(QUESTION), QUESTION], ["e2", "e3"], 1)
+    assert (by_way, by_question) == pytest.approx((way.score, question.score), abs=1e-5)
+    assert by_way > by_question + 0.01

@@ -1,0 +1,303 @@
+"""The page is complete, harmless whatever a model wrote, and of a size that opens on a phone."""
+
+import json
+import re
+from html.parser import HTMLParser
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hiexp_verl.cli import main
+from hiexp_verl.io.files import write_jsonl
+from hiexp_verl.report import write_report
+from hiexp_verl.report.tree import MAX_ENTRIES
+from tests.support.browser import CHROMIUM, browser
+from tests.support.factories import trajectory
+from tests.support.heks import e, hek, tree
+from tests.support.runs import arm, dumped, row, shown, write_config, write_evaluation, write_metrics, write_rollout, write_state
+
+EVIL = '<script>alert(1)</script>"><img src=x onerror=alert(2)>'
+VOID = {"meta", "br", "img", "link", "path", "circle", "input", "polygon"}
+INJECTED = '<div class="exp">'
+
+
+class Tags(HTMLParser):
+    """Collect tags and attributes; fail on one that is closed out of order."""
+
+    def __init__(self, page):
+        super().__init__()
+        self.open, self.seen, self.attributes = [], [], []
+        self.feed(page)
+        assert self.open == []
+
+    def handle_starttag(self, tag, attrs):
+        self.seen.append(tag)
+        self.attributes += attrs
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.seen.append(tag)
+        self.attributes += attrs
+
+    def handle_endtag(self, tag):
+        if tag not in VOID:
+            assert self.open.pop() == tag
+
+
+def page(*runs, out=None):
+    path = out or runs[0].parent / "report.html"
+    write_report(runs, path)
+    text = path.read_text(encoding="utf-8")
+    Tags(text)
+    return text
+
+
+def headings(text):
+    return re.findall(r"<h2>(.*?)</h2>", text)
+
+
+def part(text, heading):
+    return text[text.index(f"<h2>{heading}</h2>") :].split("<section", 1)[0]
+
+
+def episode(text="plain", guided=True, **fields):
+    experience = f"\n\n<experience>\n- Look twice. {text}\n</experience>" if guided else ""
+    messages = (
+        {"role": "system", "content": f"Prompt {text}{experience}"},
+        {"role": "user", "content": text},
+        {"role": "assistant", "content": f"<think>{text}</think> <search>{text}</search>"},
+        {"role": "tool", "content": f'<information>\nDoc 1(Title: "{text}") {text}\n</information>{experience}'},
+        {"role": "assistant", "content": f"<answer>{text}</answer>", "tool_calls": [{"function": {"name": text}}]},
+    )
+    extra = {"shown": shown("e1-0001"), "searches": 1} if guided else {"searches": 1}
+    return trajectory(messages=messages, question=text, answers=(text,), prediction=text, extra=extra, **fields)
+
+
+def everything(folder, text="plain"):
+    """A directory with one of each kind, in which a model (or whoever named the arms) wrote this text wherever it can."""
+    entries = e(1, title=text, description=text, kind="pitfall"), e(1, "e2", text, text, children=("e1-0001",))
+    version = hek(*entries).save(folder / "hek")
+    content_hash = json.loads((version / "header.json").read_text())["content_hash"]
+    write_metrics(folder / "run" / "a.jsonl", {1: 0.1, 2: 0.4}, hiexp__alarm__entropy=1.0, timing_s__step=9.0, timing_s__gen=4.0)
+    write_config(folder / "run" / "config.yaml", hiexp__control=text)
+    write_state(folder / "run" / "state.json", 2, content_hash, {"e1-0001": {"episodes": 4, "reward": 1.0}})
+    (folder / "run" / "log.txt").write_text(f"alarm: {text}\n")
+    write_evaluation(folder / "eval", [arm("base", 0.5), arm(text, 0.7, 0.2)], [row("base", "q", False), row(text, "q", True)])
+    write_rollout(folder / "roll" / "without", [episode(text, guided=False, correct=False)])
+    write_rollout(folder / "roll" / "with", [episode(text)], hek=content_hash)
+    (folder / "summary.json").write_text(json.dumps({"seconds": {text: 1.5}, "facts": {text: text}}))
+    write_jsonl(folder / "other.jsonl", [{"a": 1}])
+    return folder
+
+
+def test_what_a_model_wrote_cannot_become_markup(tmp_path):
+    text = page(everything(tmp_path / "runs", EVIL))
+    tags = Tags(text)
+    assert not {"script", "img"} & set(tags.seen)
+    assert not [name for name, _ in tags.attributes if name.startswith("on")]
+    assert text.count("&lt;script&gt;") > 15
+
+
+@given(st.text())
+def test_any_text_stays_inside_its_place(tmp_path_factory, text):
+    folder = tmp_path_factory.mktemp("any") / "runs"
+    write_rollout(folder, [episode(text or "x")])
+    written = page(folder)
+    assert not re.search("[\x00-\x08\x0b\x0c\x0e-\x1f\u202a-\u202e]", written)
+
+
+def test_the_page_needs_nothing_from_outside(tmp_path):
+    text = page(everything(tmp_path / "runs"))
+    assert not re.search(r"src=|@import|url\(|https?:|<script", text)
+    assert all(target.startswith("#") for target in re.findall(r'href="(.*?)"', text))
+    assert "default-src 'none'" in text and "prefers-color-scheme: dark" in text and 'name="viewport"' in text
+
+
+def test_every_part_is_there_and_its_links_lead_to_it(tmp_path):
+    text = page(everything(tmp_path / "runs"))
+    parts = ["In short", "Alarms", "Evaluation", "Curves", "What was run", "Experience", "Episodes", "Cost", "Files"]
+    assert headings(text) == parts
+    links = re.findall(r'<a href="#(.*?)">', text)
+    assert len(links) == len(parts) and all(f'<section id="{link}">' in text for link in links)
+
+
+def test_parts_with_nothing_to_show_are_left_out(tmp_path):
+    tree().save(tmp_path / "hek")
+    assert headings(page(tmp_path / "hek")) == ["Experience"]
+    write_rollout(tmp_path / "roll", [episode()])
+    assert headings(page(tmp_path / "roll")) == ["What was run", "Episodes", "Cost"]
+
+
+def test_episodes_on_one_question_stand_side_by_side_with_what_was_injected(tmp_path):
+    text = part(page(everything(tmp_path / "runs")), "Episodes")
+    assert text.count('<div class="side">') == 2
+    assert text.count(INJECTED) == 2  # in the system prompt and after the documents
+    without, with_ = text.index("roll/without</span>"), text.index("roll/with</span>")
+    assert without < with_ < text.index(INJECTED)
+    assert "✗ wrong</span> without, " in text and "✓ right</span> with experience" in text
+
+
+def test_experience_that_a_document_or_the_model_claims_is_not_marked(tmp_path):
+    claim = "<experience>mine</experience>"
+    messages = ({"role": "tool", "content": claim}, {"role": "assistant", "content": claim})
+    guided = {"extra": {"shown": shown("e1-a")}, "id": "q1#1", "messages": messages[1:]}
+    write_rollout(tmp_path / "roll", [trajectory(messages=messages), trajectory(**guided)])
+    text = page(tmp_path / "roll")
+    assert text.count("&lt;experience&gt;") == 3 and INJECTED not in text
+
+
+def test_use_and_outcome_stand_beside_each_entry(tmp_path):
+    version = tree().save(tmp_path / "runs" / "hek")
+    content_hash = json.loads((version / "header.json").read_text())["content_hash"]
+    write_metrics(tmp_path / "runs" / "run" / "m.jsonl", {1: 0.1})
+    write_state(tmp_path / "runs" / "run" / "state.json", 1, content_hash, {"e1-0001": {"episodes": 4, "reward": 1.0}})
+    text = part(page(tmp_path / "runs"), "Experience")
+    assert "Shown in 4 episodes: mean reward 0.25." in text  # no dump: from the checkpoint
+    episodes = [dumped("q9", 1, True, "e1-0001"), dumped("q9", 1, False, sample=1)]
+    write_jsonl(tmp_path / "runs" / "run" / "000001.jsonl", episodes)
+    text = part(page(tmp_path / "runs"), "Experience")
+    # Scores 1.0 with it, 0.1 without; the counters of the checkpoint are of the same episodes and not added.
+    assert "Shown in 1 episode: mean reward 1.00, 100% right." in text
+    assert '<span class="good">+0.90</span> against the same question without it (1 comparison)' in text
+    assert text.count("never shown") == 5
+
+
+def test_what_cannot_be_read_is_on_the_page_and_on_stderr(tmp_path, capsys):
+    folder = everything(tmp_path / "runs")
+    (folder / "run" / "b.jsonl").write_text('{"step": 3, "da')
+    assert main(["report", str(folder), "--out", str(tmp_path / "x.html"), "--title", "T & U"]) == 0
+    out, err = capsys.readouterr()
+    assert "1 training, 1 evaluation, 2 rollouts, 2 episodes, 1 HEK; " in out
+    assert re.fullmatch(r"hiexp: .*b\.jsonl: not JSON \(.*\)\n", err)
+    text = (tmp_path / "x.html").read_text()
+    assert "b.jsonl: not JSON" in part(text, "Files") and "1 file of another kind passed over" in text
+    assert "<title>T &amp; U</title>" in text
+
+
+def test_ends_of_a_short_curve_do_not_overlap_and_a_validation_is_no_step(tmp_path):
+    validation = {0: 0.562, 5: 0.688, 10: 0.812}
+    steps = [{"step": step, "data": {"critic/score/mean": step / 10, "hiexp/acc": 0.5}} for step in range(1, 11)]
+    lines = [{"step": step, "data": {"val-core/x": value}} for step, value in validation.items()]
+    write_jsonl(tmp_path / "run" / "metrics.jsonl", sorted(lines + steps, key=lambda line: line["step"]))
+    cells = re.findall(r"<td>(.*?)</td>", part(page(tmp_path / "run"), "In short"))
+    # Rewards 0.1 to 1.0: means of the first five and of the last five.
+    assert cells[1:] == ["10", "0.300 &rarr; 0.800", "0.562 &rarr; 0.812"]
+
+
+def test_the_ends_of_a_curve_of_one_value_are_one_number(tmp_path):
+    write_jsonl(tmp_path / "run" / "m.jsonl", [{"step": s, "data": {"a": 1, **({"val-core/x": 0.5} if s == 2 else {})}} for s in (1, 2)])
+    assert re.findall(r"<td>(.*?)</td>", part(page(tmp_path / "run"), "In short"))[1:] == ["2", "0.500"]
+
+
+@pytest.mark.parametrize(
+    ("out", "expected"), [("there", "there/report.html"), ("new/er", "new/er/report.html"), ("d.html", "d.html/report.html")]
+)
+def test_out_may_be_a_directory_as_of_every_other_verb(tmp_path, capsys, out, expected):
+    write_metrics(tmp_path / "run" / "m.jsonl", {1: 0.1})
+    for folder in ("there", "d.html"):
+        (tmp_path / folder).mkdir()
+    assert main(["report", str(tmp_path / "run"), "--out", str(tmp_path / out)]) == 0
+    assert capsys.readouterr().out.startswith(f"{tmp_path / expected}: 1 training; ")
+    assert "</html>" in (tmp_path / expected).read_text()
+
+
+@pytest.mark.parametrize("out", ["file/report.html", "file", "taken", "x" * 300 + ".html"])
+def test_a_place_that_takes_no_page_is_one_line(tmp_path, capsys, out):
+    write_metrics(tmp_path / "run" / "m.jsonl", {1: 0.1})
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "taken" / "report.html").mkdir(parents=True)
+    assert main(["report", str(tmp_path / "run"), "--out", str(tmp_path / out)]) == 2
+    assert re.fullmatch(r"hiexp: \S+ cannot be written \(.*\); give another place for the page\n", capsys.readouterr().err)
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_a_directory_without_runs_is_one_line_and_leaves_no_page(tmp_path, capsys):
+    assert main(["report", str(tmp_path), "--out", str(tmp_path / "x.html")]) == 2
+    assert capsys.readouterr().err.startswith("hiexp: nothing to report in ")
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_same_runs_give_the_same_page(tmp_path):
+    folder = everything(tmp_path / "runs")
+    assert page(folder, out=tmp_path / "a.html") == page(folder, out=tmp_path / "b.html")
+
+
+def test_thousands_of_steps_episodes_and_entries_make_a_small_page(tmp_path):
+    folder = tmp_path / "runs"
+    write_metrics(folder / "run" / "m.jsonl", {step: step % 7 / 7 for step in range(5000)}, actor__entropy=0.1)
+    long = "word " * 20_000
+    episodes = [dumped(f"q{i % 500}", 1, i % 2 == 0, *([f"e1-{i % 900:04d}"] if i % 3 else [])) for i in range(3000)]
+    episodes[0] = trajectory("q0", False, id="q0#0@1", extra=episodes[0].extra, messages=({"role": "assistant", "content": long},) * 9)
+    write_jsonl(folder / "run" / "000001.jsonl", episodes)
+    hek(*(e(n) for n in range(1000))).save(folder / "hek")
+    text = page(folder)
+    assert len(text) < 1_000_000
+    assert f"The {MAX_ENTRIES} most used are below" in text
+    assert "each point the mean of 84 points" in text  # 5000 in 60
+    assert "more characters)" in text and "of 3,000 episodes in all" in text
+
+
+in_browser = pytest.mark.skipif(CHROMIUM is None, reason="needs chromium")
+
+
+@pytest.fixture(scope="module")
+def tab():
+    with browser() as running:
+        yield running
+
+
+@in_browser
+@pytest.mark.parametrize("width", [1280, 390])
+def test_the_page_fits_its_window_and_complains_of_nothing(tmp_path, tab, width):
+    page(everything(tmp_path / "runs", "Donaudampfschifffahrtsgesellschaftskapitän" * 3))
+    tab.open((tmp_path / "report.html").as_uri(), width)
+    tab.run("document.querySelectorAll('details').forEach(each => each.open = true)")
+    assert tab.run("document.documentElement.scrollWidth") == width
+    assert tab.faults() == []
+
+
+@in_browser
+@pytest.mark.parametrize("width", [1280, 390])
+def test_long_names_stay_in_their_column(tmp_path, tab, width):
+    name = "qwen_grpo_full_experience_" * 3
+    for seed in ("0", "1"):
+        write_metrics(tmp_path / f"{name}{seed}" / "m.jsonl", {1: 0.1, 2: 0.3}, timing_s__step=9.0)
+        write_config(tmp_path / f"{name}{seed}" / "c.yaml", hiexp__enabled=seed == "0")
+    page(*(tmp_path / f"{name}{seed}" for seed in "01"), out=tmp_path / "r.html")
+    tab.open((tmp_path / "r.html").as_uri(), width)
+    tab.run("document.querySelectorAll('details').forEach(each => each.open = true)")
+    text_of = "cell => { const range = document.createRange(); range.selectNodeContents(cell); return range.getBoundingClientRect() }"
+    assert tab.run("document.querySelectorAll('td:first-child, th').length") > 10
+    assert not tab.run(
+        f"[...document.querySelectorAll('td:first-child, th')].filter(cell => ({text_of})(cell).right > "
+        "cell.getBoundingClientRect().right + 1).map(cell => cell.textContent)"
+    )
+    assert tab.run("document.querySelector('#in-short td > div').getBoundingClientRect().width") < width / 2
+
+
+@in_browser
+@pytest.mark.parametrize("width", [1280, 390])
+def test_what_an_arm_gains_is_in_view_without_scrolling(tmp_path, tab, width):
+    arms = [arm("base", 0.4, dataset="a"), arm("hek-start", 0.6, -0.2, dataset="a"), arm("with-own-question", 0.9, 0.5, dataset="a")]
+    rows = [row(name, f"q{i}", i % 2 == 0, dataset="a") for name in ("base", "hek-start") for i in range(9)]
+    write_evaluation(tmp_path / "eval", arms, rows)
+    page(tmp_path / "eval")
+    tab.open((tmp_path / "report.html").as_uri(), width)
+    heads = "[...document.querySelector('#evaluation table').querySelectorAll('th')]"
+    assert tab.run(f"{heads}.slice(0, 4).map(head => head.textContent)") == ["arm", "CEM", "CEM against base", "won, lost"]
+    assert tab.run(f"{heads}[2].getBoundingClientRect().right") < width
+
+
+@in_browser
+def test_a_box_of_the_legend_hides_the_lines_of_its_run(tmp_path, tab):
+    for name, enabled in (("a", True), ("b", False)):
+        write_metrics(tmp_path / name / "m.jsonl", {1: 0.1, 2: 0.3})
+        write_config(tmp_path / name / "c.yaml", hiexp__enabled=enabled)
+    page(tmp_path / "a", tmp_path / "b", out=tmp_path / "r.html")
+    tab.open((tmp_path / "r.html").as_uri())
+    visible = "[0, 1].map(i => getComputedStyle(document.querySelector('.k' + i)).display)"
+    assert tab.run(visible) == ["inline", "inline"]
+    tab.run("document.querySelector('.legend .c1').click()")
+    assert tab.run(visible) == ["inline", "none"]

@@ -1,0 +1,359 @@
+"""Charts, tables and figures of the report, by hand-computed numbers."""
+
+import re
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hiexp_verl.evaluate.tables import signed
+from hiexp_verl.io.files import write_jsonl
+from hiexp_verl.report import policies
+from hiexp_verl.report.arms import evaluations, in_short
+from hiexp_verl.report.charts import MAX_POINTS, Line, chart, interval_bar, mean_and_band, thinned, ticks
+from hiexp_verl.report.curves import curves, grouped
+from hiexp_verl.report.episodes import pairs, read_again, read_played
+from hiexp_verl.report.evaluations import Evaluation
+from hiexp_verl.report.html import number, percent
+from hiexp_verl.report.settings import settings
+from hiexp_verl.report.training import Training, alarms, cost, parts_of, spans
+from hiexp_verl.report.tree import uses_of
+from tests.support.runs import arm, dumped
+from tests.unit.report.test_report import Tags
+
+# ---- charts ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "expected"),
+    [(0.0, 1.0, [0, 0.5, 1]), (0.11, 0.39, [0.1, 0.2, 0.3, 0.4]), (3, 3, None), (0, 0, None), (-1e9, 1e9, None), (1e-9, 2e-9, None)],
+)
+def test_ticks_are_few_round_and_span_the_data(low, high, expected):
+    found = ticks(low, high)
+    assert found[0] <= low <= high <= found[-1]
+    assert 2 <= len(found) <= 7
+    assert expected is None or found == pytest.approx(expected)
+
+
+@given(st.lists(st.tuples(st.integers(0, 10_000), st.floats(width=32)), max_size=200))
+def test_any_curve_can_be_drawn(points):
+    drawn = chart("reward", [Line("run", 0, points, band=[(x, y, y) for x, y in points], marks=[5.0], faint=[points])])
+    Tags(drawn)
+    assert "nan" not in drawn and "inf" not in drawn
+
+
+def test_nothing_finite_is_no_chart():
+    assert chart("reward", [Line("run", 0, [(1.0, float("nan"))])]) == chart("reward", []) == ""
+
+
+def test_long_curves_become_means_of_neighbours():
+    points = [(float(x), float(x % 2)) for x in range(2 * MAX_POINTS)]
+    thin = thinned(points)
+    assert len(thin) == MAX_POINTS and thin[0] == (0.5, 0.5) and {y for _, y in thin} == {0.5}
+    assert thinned(points[:MAX_POINTS]) == points[:MAX_POINTS]
+
+
+def test_mean_and_band_are_taken_where_all_runs_have_a_value():
+    mean, band = mean_and_band([[(1, 0.0), (2, 0.4), (3, 0.9)], [(1, 1.0), (2, 0.6)]])
+    assert mean == [(1, 0.5), (2, 0.5)] and band == [(1, 0.0, 1.0), (2, 0.4, 0.6)]
+
+
+def run(name, values=(0.1, 0.2), config=None, **more):
+    steps = {i: {"critic/score/mean": value, **more} for i, value in enumerate(values, start=1)}
+    return Training(name, steps, config=config or {})
+
+
+def test_runs_that_differ_in_seed_and_place_alone_are_one_line():
+    configs = [{"n": n, "hiexp.seed": s, "a.rollout.seed": s, "hiexp.dump_dir": f"{n}{s}"} for n in (4, 8) for s in (0, 1)]
+    groups = grouped([run(f"n{c['n']}-seed{c['hiexp.seed']}", config=c) for c in configs])
+    assert [(group.name, len(group.runs)) for group in groups] == [("n4-seed* (2 runs)", 2), ("n8-seed* (2 runs)", 2)]
+
+
+def test_a_run_of_a_version_without_a_setting_is_one_of_what_that_did():
+    old = {"hiexp.hek": "hek", "hiexp.start.match": "way"}
+    groups = grouped([run("seed0", config=old), run("seed1", config={**old, "hiexp.step.position": "after"})])
+    assert [group.name for group in groups] == ["seed* (2 runs)"]
+    assert len(grouped([run("a", config=old), run("b", config={**old, "hiexp.step.position": "before"})])) == 2
+
+
+def evaluated(name, right, training="", questions="abcdefgh", texts=None):
+    values = {("val", arm): {q: float(q in good) for q in questions} for arm, good in right.items()}
+    lines = [{"dataset": "val", "arm": arm, "episodes": len(questions)} for arm in right]
+    return Evaluation(name, lines, {}, {}, {}, values=values, texts=texts or {}, training=training)
+
+
+def seeds_of_policies(**right):
+    """Return the evaluations of runs `kind_seed`, each of its own training; those of `full` saw experience."""
+    names = list(right)
+    kinds = {name: name.partition("_")[0] for name in names}
+    shown = {"full": {"hiexp/with_experience": 1.0}}
+    trainings = [run(name, config={"kind": kinds[name], "seed": name[-1]}, **shown.get(kinds[name], {})) for name in names]
+    return [evaluated(f"{name}/eval", {"base": good, "hek": "abc"}, name) for name, good in right.items()], trainings
+
+
+def test_policies_are_compared_on_the_questions_that_all_were_asked():
+    found, trainings = seeds_of_policies(none_0="ab", none_1="abcd", full_0="abcdefgh", full_1="abcdef")
+    compared = policies.comparisons([*found, evaluated("foreign", {"base": "xy"}, questions="xyz")], trainings)
+    told = policies.between(compared)
+    assert "<b>none_* (2 runs)</b>, base" in told and "0.250, 0.500" in told, "each seed beside their mean"
+    assert "+0.500" in told, "of full, 0.875, against 0.375"
+    assert "<b>full_* (2 runs)</b>, hek" in told and "for other questions: foreign, base" in told
+    (said,) = policies.in_short(compared)
+    assert said.startswith(
+        "Against <b>none_* (2 runs)</b> without experience on val, CEM: better: <b>full_* (2 runs), base</b> (+0.500, p 0"
+    )
+    assert "not told apart: <b>none_* (2 runs), hek</b> (+0.000, p 1.000)" in said
+    assert policies.comparisons(found[:2], trainings) == [], "one policy, two seeds"
+    assert policies.comparisons([found[0]], []) == policies.comparisons([], []) == [] and policies.between([]) == ""
+
+
+def test_the_reference_is_trained_without_experience_where_one_is():
+    found, trainings = seeds_of_policies(full_0="abcdef", none_0="ab")
+    compared = policies.comparisons([evaluated("start", {"base": "abc"}), *found], trainings)
+    assert compared[0].reference.policy == "none_0" and compared[0].why == "the first one that was trained so"
+    assert policies.comparisons([evaluated("start", {"base": "abc"}), found[0]], trainings)[0].reference.policy == "start"
+
+
+def test_two_evaluations_of_one_training_are_not_its_seeds():
+    found, trainings = seeds_of_policies(none_0="ab", full_0="abcdef")
+    (compared,) = policies.comparisons([*found, evaluated("full_0/sampled", {"base": ""}, "full_0")], trainings)
+    worth = {played.policy: sum(played.worth.values()) for played, _ in compared.lines if played.arm == "base"}
+    assert worth == {"none_0": 2, "full_0 eval": 6, "full_0 sampled": 0}
+
+
+def test_questions_of_the_same_ids_and_other_words_are_others():
+    one, other, unknown = ({"val": {"a": text, "b": "who?"}} if text else {} for text in ("which river?", "which capital?", ""))
+    found = [
+        evaluated("one", {"base": "a"}, texts=one),
+        evaluated("two", {"base": "b"}, texts=other),
+        evaluated("old", {"base": ""}, texts=unknown),
+    ]
+    (compared,) = policies.comparisons(found, [])
+    (late,) = policies.comparisons([found[2], found[0], found[1]], [])
+    assert [played.policy for played, _ in late.lines] == ["old", "one"], "the reference knows no text, and one of two has to go"
+    assert [played.policy for played, _ in compared.lines] == ["one", "old"] and [played.policy for played in compared.other] == ["two"]
+
+
+def test_policies_that_a_table_has_no_room_for_are_named_and_the_reference_is_found_among_all():
+    found, trainings = seeds_of_policies(**{f"full{i:02}_0": "abc" for i in range(13)}, none_0="ab")
+    trainings = [replace(one, steps={1: {"hiexp/with_experience": 1.0}}) if one.name != "none_0" else one for one in trainings]
+    (compared,) = policies.comparisons(found, trainings)
+    assert compared.reference.policy == "none_0" and len({played.policy for played, _ in compared.lines}) == 13
+    assert "Not among them, for want of room: full12_0." in policies.between([compared])
+    assert "(1 more are named below the table)." in policies.in_short([compared])[0]
+
+
+def test_runs_of_which_no_configuration_is_known_stay_apart():
+    assert len(grouped([run("a"), run("b")])) == 2
+
+
+def test_a_resume_is_marked_and_a_constant_is_told_in_words():
+    drawn = curves([replace(run("a", **{"actor/entropy": 0.5}), resumed=(2,))])
+    assert "a resumed at step 2" in drawn and "A diamond marks" in drawn
+    assert "The same in all steps of all runs: entropy 0.5." in drawn
+    assert "<h3>entropy</h3>" not in drawn
+
+
+def test_validation_has_charts_of_its_own():
+    steps = {1: {"val-core/hotpot/acc/mean@1": 0.2, "val-aux/hotpot/f1/mean@1": 0.3}, 2: {"val-core/hotpot/acc/mean@1": 0.5}}
+    drawn = curves([Training("a", steps)])
+    assert "<h3>validation: hotpot/acc/mean@1</h3>" in drawn and "<h3>validation: hotpot/f1/mean@1</h3>" in drawn
+
+
+def test_an_axis_has_more_than_one_number():
+    drawn = curves([replace(run("a", values=(0.1, 0.2)), steps={7800: {"critic/score/mean": 0.1}, 92490: {"critic/score/mean": 0.2}})])
+    assert all(f">{tick}</text>" in drawn for tick in ("20k", "40k", "60k", "80k"))
+
+
+def test_equal_steps_are_not_equal_budgets():
+    one, other = run("a", **{"perf/total_num_tokens": 1000.0}), run("b", **{"perf/total_num_tokens": 5000.0})
+    drawn = curves([one, other])
+    points = re.search(r"<h3>reward by tokens spent</h3>.*?</figure>", drawn)[0]
+    assert "<title>a, 2000: 0.2</title>" in points and "<title>b, 10000: 0.2</title>" in points
+    assert "reward by tokens" not in curves([one])
+
+
+def test_validation_is_drawn_by_tokens_too_from_before_the_first_step():
+    def validated(name, tokens):
+        steps = {step: {"critic/score/mean": 0.1, "perf/total_num_tokens": tokens} for step in (1, 2)}
+        steps[2]["val-core/hotpot/acc/mean@1"] = 0.6
+        before = {"val-core/hotpot/acc/mean@1": 0.4, "val-aux/hotpot/f1/mean@1": 0.1, "perf/total_num_tokens": float("nan")}
+        return Training(name, {0: before, **steps})
+
+    drawn = curves([validated("a", 1000.0), validated("b", 5000.0), run("c")])  # of c no tokens are known
+    points = re.search(r"<h3>validation: hotpot/acc/mean@1 by tokens spent</h3>.*?</figure>", drawn)[0]
+    assert re.findall(r"<title>(.*?)</title>", points) == ["a, 0: 0.4", "a, 2000: 0.6", "b, 0: 0.4", "b, 10000: 0.6"]
+    rewards = re.search(r"<h3>reward by tokens spent</h3>.*?</figure>", drawn)[0]
+    assert "f1/mean@1 by tokens" not in drawn and "<title>c" not in rewards
+
+
+# ---- evaluation --------------------------------------------------------------------------------------------------------
+
+
+def evaluation(*arms, **fields):
+    return Evaluation("eval", arms, {}, {}, **({"won_lost": {}} | fields))
+
+
+def test_arms_are_sorted_by_what_their_interval_says():
+    arms = [arm("base", 0.4), arm("hek", 0.6, 0.2), arm("random", 0.45, 0.05), arm("shuffled", 0.1, -0.3)]
+    assert in_short([evaluation(*arms)]) == [
+        "eval, against base: better: <b>hek</b> (CEM +0.200 [+0.100, +0.300], p 0.020); worse: <b>shuffled</b> (CEM -0.300 [-0.400, -0.200], p 0.020); "
+        "not told apart: <b>random</b> (CEM +0.050 [-0.050, +0.150], p 0.020)."
+    ]
+
+
+def test_an_interval_alone_makes_no_verdict_when_the_test_sees_nothing():
+    sure, unsure = arm("hek", 0.6, 0.2), arm("shuffled", 0.1, -0.3)
+    sure["cem_minus_base"]["p"], unsure["cem_minus_base"]["p"] = 0.01, 0.25
+    assert in_short([evaluation(arm("base", 0.4), sure, unsure)]) == [
+        "eval, against base: better: <b>hek</b> (CEM +0.200 [+0.100, +0.300], p 0.010); "
+        "not told apart: <b>shuffled</b> (CEM -0.300 [-0.400, -0.200], p 0.250)."
+    ]
+    drawn = evaluations([evaluation(arm("base", 0.4), sure, unsure)])
+    assert re.findall(r'p (0\.010|0\.250)</span><svg class="interval (\w+)"', drawn) == [("0.010", "up"), ("0.250", "even")]
+
+
+def test_each_data_set_has_its_table():
+    arms = [arm(name, 0.5, gain, dataset=dataset) for dataset in ("hotpot", "2wiki") for name, gain in (("base", None), ("hek", 0.2))]
+    drawn = evaluations([evaluation(*arms, won_lost={("2wiki", "hek"): (5, 3)})])
+    assert drawn.index("<h4>hotpot</h4>") < drawn.index("<h4>2wiki</h4>") < drawn.index("5, 3")
+    assert drawn.count("+0.200") == 6  # three measures of two data sets
+
+
+def test_a_table_that_lacks_fields_is_shown_as_far_as_it_goes():
+    drawn = evaluations(
+        [evaluation({"arm": "base", "em": 0.5}, {"arm": "hek", "em": None, "em_minus_base": {"mean": 1}, "em_interval": [1]})]
+    )
+    Tags(drawn)
+    assert "0.500" in drawn and "against base" not in drawn
+
+
+def test_arms_against_each_other_are_folded_under_their_table():
+    gap = {"dataset": "", "arm": "hek", "against": "random", "mean": 0.25, "low": 0.1, "high": 0.4, "p": 0.013}
+    pairs = [gap | {"measure": "em", "mean": 0.5}, gap | {"measure": "cem"}, gap | {"measure": "cem", "against": "<b>"}]
+    drawn = evaluations([evaluation(arm("base", 0.4), pairs=pairs)])
+    Tags(drawn)
+    inside = re.search(r'<details class="fold"><summary class="soft">Arm against arm \(2\)</summary>.*?</details>', drawn)[0]
+    assert inside.index("<div>CEM</div>") < inside.index("<div>EM</div>") and "not corrected" in inside
+    assert "<b>hek</b></div></td><td>random</td><td>+0.250 " in inside and "+0.500" in inside and "p 0.013" in inside
+    assert "&lt;b&gt;" in inside
+    assert "Arm against arm" not in evaluations([evaluation(arm("base", 0.4))])
+
+
+def test_an_unfinished_evaluation_says_so_and_what_can_be_compared():
+    lines = [{"dataset": "a", "arm": name, "episodes": count, "em": 0.5, "cem": 0.5} for name, count in (("base", 3), ("hek", 2))]
+    uneven = evaluation(*lines, table="missing", won_lost={("a", "hek"): (1, 0)})
+    assert "not finished" in evaluations([uneven]) and "only won and lost compare" in evaluations([uneven])
+    begun = {"dataset": "a", "arm": "random", "episodes": 0}
+    even = replace(uneven, arms=[*(line | {"episodes": 3} for line in lines), begun], table="damaged")
+    assert "is damaged" in evaluations([even]) and "only won and lost compare" not in evaluations([even])
+    both = replace(uneven, arms=[*lines, lines[0] | {"dataset": "b"}])
+    assert in_short([both]) == ["eval: not finished (episodes played: base 6, hek 2)."]
+    assert in_short([even]) == ["eval: its table is damaged (episodes played: base 3, hek 3, random 0)."]
+    assert "not finished" not in evaluations([evaluation(arm("base", 0.4))])
+
+
+def test_what_rounds_to_zero_has_no_sign():
+    assert [signed(value) for value in (-0.0004, 0.0, 0.0004, -0.0006)] == ["+0.000", "+0.000", "+0.000", "-0.001"]
+
+
+def test_an_interval_is_drawn_to_scale_and_coloured_by_its_side():
+    drawn = interval_bar(0.0, -1.0, 1.0, (-1.0, 1.0), 0)
+    assert 'd="M4.0 8.0H116.0' in drawn and 'cx="60.0"' in drawn and 'class="interval even"' in drawn
+    assert 'class="interval up"' in interval_bar(0.5, 0.1, 1.0, (-1.0, 1.0), 1)
+    assert 'class="interval down"' in interval_bar(-0.5, -1.0, -0.1, (-1.0, 1.0), -1)
+
+
+# ---- episodes ----------------------------------------------------------------------------------------------------------
+
+
+def played(tmp_path, *episodes):
+    path = tmp_path / "000001.jsonl"
+    write_jsonl(path, episodes)
+    return read_played(path, "run", "run", {}, [])
+
+
+def test_pairs_are_of_one_step_and_question_and_those_that_differ_come_first(tmp_path):
+    found = played(
+        tmp_path,
+        *(dumped("same", 1, True, sample=0), dumped("same", 1, True, "e1-a", sample=1)),
+        *(dumped("won", 1, False, sample=0), dumped("won", 1, False, "e1-a", sample=1), dumped("won", 1, True, "e1-a", sample=2)),
+        *(dumped("lost", step, correct, *shown) for step in (1, 2) for correct, shown in ((True, ()), (False, ("e1-a",)))),
+        *(dumped("other steps", 1, True), dumped("other steps", 2, False, "e1-a")),
+    )
+    chosen = pairs(found, 10)
+    assert [(a.question[0], a.correct, b.correct) for a, b in chosen] == [("won", False, True), ("lost", True, False), ("same", True, True)]
+    assert chosen[1][0].step == 2  # of a question that came twice, the later one
+    assert pairs(found, 1) == chosen[:1]
+    texts = read_again([chosen[0][1]])
+    assert texts[chosen[0][1]].id == "won#2@1"
+
+
+def test_an_entry_is_compared_with_the_same_question_without_it(tmp_path):
+    found = played(
+        tmp_path,
+        *(dumped("q1", 1, True, "e1-a"), dumped("q1", 1, False, sample=1)),  # 1.0 - 0.1
+        *(dumped("q2", 1, False, "e1-a"), dumped("q2", 1, False, "e1-b", sample=1)),  # 0.1 - 0.1
+        dumped("q3", 1, True, "e1-a"),  # nothing to compare with
+    )
+    use = uses_of(found, [{"e1-a": {"episodes": 1, "reward": 0.3}, "e1-c": {"episodes": 2, "reward": 1.0}}])
+    assert (use["e1-a"].episodes, use["e1-a"].reward) == (4, pytest.approx((1.0 + 0.1 + 1.0 + 0.3) / 4))
+    assert (use["e1-a"].questions, use["e1-a"].gain) == (2, pytest.approx(0.45))
+    assert (use["e1-c"].episodes, use["e1-c"].reward, use["e1-c"].gain) == (2, 0.5, None)
+
+
+# ---- settings, alarms, cost --------------------------------------------------------------------------------------------
+
+
+def test_in_what_runs_differ_comes_before_what_they_share():
+    shared = {"actor_rollout_ref.model.path": "/somewhere/long/qwen", "trainer.experiment_name": "x"}
+    drawn = settings(
+        [run(str(n), config={**shared, "actor_rollout_ref.rollout.n": n, "a.b": n, "trainer.experiment_name": n}) for n in (4, 8)]
+    )
+    assert drawn.index("rollouts per question") < drawn.index("1 other setting in which they differ") < drawn.index("a.b")
+    assert drawn.index("a.b") < drawn.index("The same in all 2 runs") < drawn.index("long/qwen")
+    assert "experiment_name" not in drawn
+
+
+def test_alarms_are_told_with_their_steps():
+    steps = {step: {"hiexp/alarm/entropy": float(step in (3, 5, 6, 7)), "hiexp/alarm/reward": 0.0} for step in range(1, 9)}
+    assert alarms([Training("a", steps), Training("b", steps)]) == "<ul><li><b>alarm entropy</b> held at steps 3, 5 to 7 (a, b)</li></ul>"
+    assert "None rang in 1 run." in alarms([run("a")]) and alarms([]) == ""
+
+
+def test_stale_weights_are_told_but_not_of_a_run_that_strips():
+    stale = run("a", **{"training/rollout_actor_probs_pearson_corr": 0.96})
+    assert "Pearson below 0.99" in alarms([stale])
+    assert "None rang in 1 run." in alarms([replace(stale, config={"hiexp.group.strip": True})])
+
+
+def test_spans_of_steps_are_short():
+    assert spans([4]) == "step 4"
+    assert spans(range(1, 40, 2)) == "steps 1, 3, 5, 7, 9, 11, 13, 15 and 12 times more"
+
+
+def test_what_no_part_of_a_step_accounts_for_is_other():
+    steps = [{"timing_s/step": 10.0, "timing_s/gen": 4.0, "timing_s/agent_loop/slowest": 3.0}, {"timing_s/step": 20.0, "timing_s/gen": 8.0}]
+    assert parts_of(steps) == [("other", 9.0), ("gen", 6.0)]
+    assert parts_of([{}]) == []
+
+
+def test_validation_is_no_part_of_a_step_and_both_sums_are_told():
+    steps = {1: {"timing_s/step": 60.0, "timing_s/gen": 50.0}, 2: {"timing_s/step": 60.0, "timing_s/gen": 50.0, "timing_s/testing": 30.0}}
+    assert parts_of([*steps.values()]) == [("gen", 50.0), ("testing", 15.0), ("other", 10.0)]
+    drawn = cost([Training("a", steps)], [], {})
+    assert "In all 75.0 s.</p>" in drawn and "By the trainer's own clock of a step: 60.0 s." in drawn
+    assert "<div>seconds per step (trainer's clock)</div>" in drawn.replace("&#x27;", "'") and "leaves out the validation" in drawn
+    assert "<td>0.03</td><td>0.01</td>" in drawn  # 120 and 30 seconds in hours
+    untested = cost([Training("a", {1: steps[1]})], [], {})
+    assert "In all 60.0 s.</p>" in untested and "own clock" not in untested and "validation" not in untested
+
+
+def test_shares_near_the_ends_are_not_rounded_to_them():
+    assert [percent(v) for v in (0.0, 0.004, 0.414, 0.996, 1.0, float("nan"))] == ["0%", "0.4%", "41%", "99.6%", "100%", "n/a"]
+
+
+def test_numbers_are_short():
+    found = [number(v) for v in (0.123456, 3, 12.0, 0.0, 1e-5, 1e7, float("inf"), "x", 12345, True)]
+    assert found == ["0.123", "3", "12", "0", "1e-05", "1e+07", "n/a", "x", "12,345", "True"]

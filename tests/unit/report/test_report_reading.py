@@ -1,0 +1,328 @@
+"""Runs are known by what their files hold; damage is named, and the rest is read."""
+
+import gzip
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hiexp_verl.errors import HiExpError
+from hiexp_verl.io.files import write_jsonl
+from hiexp_verl.report.episodes import outcome, pairs
+from hiexp_verl.report.runs import gather
+from hiexp_verl.report.tree import uses_of
+from tests.support.factories import trajectory
+from tests.support.heks import tree
+from tests.support.runs import (
+    arm,
+    dumped,
+    row,
+    shown,
+    write_config,
+    write_evaluation,
+    write_metrics,
+    write_part,
+    write_rollout,
+    write_state,
+)
+
+# ---- trainings ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_training_is_found_whatever_its_files_are_called(tmp_path):
+    write_metrics(tmp_path / "x" / "numbers.jsonl", {1: 0.1, 2: 0.2})
+    write_config(tmp_path / "x" / "y" / "z.yml", hiexp__seed=3)
+    (run,) = gather([tmp_path]).trainings
+    assert run.curve("critic/score/mean") == [(1.0, 0.1), (2.0, 0.2)]
+    assert run.config["hiexp.seed"] == 3
+    assert run.resumed == ()
+
+
+def test_of_two_lives_the_later_one_counts_step_by_step(tmp_path):
+    write_metrics(tmp_path / "a.jsonl", {4: 0.9, 5: 0.95}, written=200)  # the later one by time, not by name
+    write_metrics(tmp_path / "b.jsonl", {1: 0.1, 2: 0.2, 3: 0.3, 4: 0.4}, written=100)
+    (run,) = gather([tmp_path]).trainings
+    assert [value for _, value in run.curve("critic/score/mean")] == [0.1, 0.2, 0.3, 0.9, 0.95]
+    assert run.resumed == (4,)
+
+
+def test_the_validation_before_a_resume_takes_nothing_from_its_step(tmp_path):
+    write_metrics(tmp_path / "a.jsonl", {1: 0.1, 2: 0.2}, written=100)
+    lines = [{"step": 2, "data": {"val-core/x/acc/mean@1": 0.7}}, {"step": 3, "data": {"critic/score/mean": 0.3}}]
+    write_jsonl(tmp_path / "b.jsonl", lines)
+    (run,) = gather([tmp_path]).trainings
+    assert run.steps[2] == {"critic/score/mean": 0.2, "training/global_step": 2.0, "val-core/x/acc/mean@1": 0.7}
+    assert run.resumed == (3,)
+
+
+def test_what_is_no_number_is_no_point(tmp_path):
+    write_metrics(tmp_path / "a.jsonl", {1: 0.1, 2: 0.2}, actor__grad_norm=None)  # NaN, as verl's logger writes it
+    (run,) = gather([tmp_path]).trainings
+    assert run.curve("actor/grad_norm") == []
+    assert len(run.curve("critic/score/mean")) == 2
+
+
+def test_trainings_below_one_directory_are_told_apart_with_what_is_theirs(tmp_path):
+    for name, seed in (("one", 1), ("two", 2)):
+        write_metrics(tmp_path / name / "log" / "metrics.jsonl", {1: seed / 10})
+        write_config(tmp_path / name / "hydra" / "config.yaml", hiexp__seed=seed)
+        write_jsonl(tmp_path / name / "dump" / "000001.jsonl", [dumped("q1", 1, True)])
+    found = gather([tmp_path])
+    assert [(run.name, run.config["hiexp.seed"]) for run in found.trainings] == [("one", 1), ("two", 2)]
+    assert [one.run for one in found.played] == ["one", "two"]
+
+
+def test_a_directory_given_twice_or_inside_another_counts_once(tmp_path):
+    write_metrics(tmp_path / "run" / "metrics.jsonl", {1: 0.1})
+    write_jsonl(tmp_path / "run" / "dump" / "000001.jsonl", [dumped("q1", 1, True)])
+    assert len(gather([tmp_path / "run", tmp_path / "." / "run"]).trainings) == 1
+    assert len(gather([tmp_path, tmp_path / "run" / "dump"]).played) == 1
+
+
+def test_names_are_the_shortest_that_differ(tmp_path):
+    for name in ("a/train", "b/train"):
+        write_metrics(tmp_path / name / "metrics.jsonl", {1: 0.1})
+    assert [run.name for run in gather([tmp_path / "a" / "train", tmp_path / "b" / "train"]).trainings] == ["a/train", "b/train"]
+
+
+def test_a_dump_that_lies_elsewhere_is_found_by_the_configuration(tmp_path):
+    write_metrics(tmp_path / "run" / "metrics.jsonl", {1: 0.1})
+    write_config(tmp_path / "run" / "config.yaml", hiexp__dump_dir=str(tmp_path / "dump"))
+    write_jsonl(tmp_path / "dump" / "000001.jsonl", [dumped("q1", 1, True)])
+    (one,) = gather([tmp_path / "run"]).played
+    assert (one.run, one.step) == ("run", 1)
+
+
+def test_the_last_state_says_which_hek_and_how_often_each_entry_was_seen(tmp_path):
+    version = tree().save(tmp_path / "hek")
+    content_hash = json.loads((version / "header.json").read_text())["content_hash"]
+    write_metrics(tmp_path / "run" / "metrics.jsonl", {1: 0.1})
+    write_state(tmp_path / "run" / "9" / "state.json", 9, content_hash, {"e1-0001": {"episodes": 5, "reward": 2.0}}, str(version))
+    write_state(tmp_path / "run" / "10" / "state.json", 10, content_hash, {"e1-0001": {"episodes": 7, "reward": 3.0}}, str(version))
+    found = gather([tmp_path / "run"])
+    assert found.trainings[0].counters == {"e1-0001": {"episodes": 7, "reward": 3.0}}
+    assert list(found.heks) == [content_hash]
+
+
+def test_what_the_log_says_of_alarms_is_kept_once_without_colours(tmp_path):
+    write_metrics(tmp_path / "metrics.jsonl", {1: 0.1})
+    line = "\x1b[36m(TaskRunner pid=7)\x1b[0m alarm: the reward collapsed: 0.1 over the last 10 steps\n"
+    (tmp_path / "out.log").write_text(f"fine\n{line}{line}hiexp_verl.errors.HiExpError: stopped\n")
+    assert gather([tmp_path]).trainings[0].said == (
+        "alarm: the reward collapsed: 0.1 over the last 10 steps",
+        "HiExpError: stopped",
+    )
+
+
+# ---- evaluations and rollouts -------------------------------------------------------------------------------------------
+
+
+def test_an_evaluation_counts_what_each_arm_won_and_lost(tmp_path):
+    rows = [row("base", f"q{i}", i < 2) for i in range(4)] + [row("hek", f"q{i}", i in (1, 2, 3)) for i in range(4)]
+    write_evaluation(tmp_path, [arm("base", 0.5), arm("hek", 0.75, 0.25)], rows)
+    (found,) = gather([tmp_path]).evaluations
+    assert found.won_lost == {("", "hek"): (2, 1)}
+    assert found.table == "whole"
+
+
+def test_rows_of_other_data_sets_and_seeds_are_not_mixed(tmp_path):
+    rows = [row("base", "q1", False, dataset="a", seed=0), row("base", "q1", True, dataset="a", seed=1)]
+    rows += [row("hek", "q1", True, dataset="a", seed=0), row("hek", "q1", True, dataset="a", seed=1), row("hek", "q1", True, dataset="b")]
+    write_evaluation(tmp_path, [arm("base", 0.5, dataset="a")], rows)
+    assert gather([tmp_path]).evaluations[0].won_lost == {("a", "hek"): (1, 0), ("all", "hek"): (1, 0)}
+
+
+def test_a_table_without_its_rows_has_no_others(tmp_path):
+    write_part(tmp_path, "a", 0, "base", "none", [False, False, False])
+    write_part(tmp_path, "a", 0, "hek", "full", [True, True, True])
+    write_evaluation(tmp_path, [arm("base", 0.0, dataset="a"), arm("hek", 1.0, 1.0, dataset="a")])
+    (tmp_path / "rows.jsonl").unlink(missing_ok=True)
+    (found,) = gather([tmp_path]).evaluations
+    assert found.table == "whole" and not found.values and not found.won_lost, "of the episodes some may not be asked for any more"
+
+
+def test_an_evaluation_without_its_table_is_unfinished_and_has_means(tmp_path):
+    write_jsonl(tmp_path / "rows.jsonl", [row("base", "q1", True), row("base", "q2", False)])
+    (found,) = gather([tmp_path]).evaluations
+    assert found.table == "missing"
+    assert found.arms[0]["em"] == 0.5 and found.arms[0]["episodes"] == 2
+
+
+def test_arms_that_were_played_without_a_table_are_an_unfinished_evaluation(tmp_path):
+    write_part(tmp_path, "hotpot", 0, "base", "none", [True, False, False])
+    write_part(tmp_path, "hotpot", 0, "hek", "full", [False, True], shown("e1-a"))
+    write_part(tmp_path, "hotpot", 0, "random", "random", [])  # begun: no episode yet
+    found = gather([tmp_path])
+    (one,) = found.evaluations
+    assert one.table == "missing" and not found.rollouts and not found.faults
+    assert [(line["dataset"], line["arm"], line["episodes"], line.get("cem")) for line in one.arms] == [
+        ("hotpot", "base", 3, pytest.approx(1 / 3)),
+        ("hotpot", "hek", 2, 0.5),
+        ("hotpot", "random", 0, None),
+    ]
+    assert one.won_lost == {("hotpot", "hek"): (1, 1)}
+    assert sorted((each.run, each.arm) for each in found.played) == [(tmp_path.name, "base")] * 3 + [(tmp_path.name, "hek")] * 2
+
+
+def test_a_line_that_a_kill_tore_is_named_once(tmp_path):
+    write_part(tmp_path, "hotpot", 0, "base", "none", [True, False])
+    path = tmp_path / "hotpot" / "seed-0" / "base" / "trajectories.jsonl"
+    path.write_bytes(path.read_bytes()[:-20])
+    found = gather([tmp_path])
+    assert found.evaluations[0].arms[0]["episodes"] == 1
+    assert len(found.faults) == 1 and "1 of 2 episodes cannot be read (line 2: not JSON" in found.faults[0]
+
+
+def test_an_episode_without_measures_is_named(tmp_path):
+    write_rollout(tmp_path / "hotpot" / "seed-0" / "base", [trajectory()])
+    found = gather([tmp_path])
+    assert found.evaluations[0].arms[0]["episodes"] == 0 and "1 of 1 episodes cannot be read (line 1: 'em')" in found.faults[0]
+
+
+@pytest.mark.parametrize("place", ["hotpot/seed-1/base", "hotpot/seed-0/mine", "hotpot/seed-0/hek", "seed-0/base", "base"])
+def test_rollouts_in_other_places_are_no_evaluation(tmp_path, place):
+    root = tmp_path / "runs"
+    write_rollout(root / place, [trajectory()])  # of seed 0, without experience
+    found = gather([root])
+    assert not found.evaluations and len(found.rollouts) == 1
+
+
+@pytest.mark.parametrize("content", ["", '{"questions": 2, "arms": [', "{}", '{"arms": []}', "\x00"])
+@pytest.mark.parametrize("with_rows", [True, False])
+def test_a_damaged_table_is_damaged_and_not_missing(tmp_path, content, with_rows):
+    write_part(tmp_path, "hotpot", 0, "base", "none", [True, False])
+    if with_rows:
+        write_jsonl(tmp_path / "rows.jsonl", [row("base", "q0", True, dataset="hotpot"), row("base", "q1", False, dataset="hotpot")])
+    (tmp_path / "table.json").write_text(content)
+    found = gather([tmp_path])
+    (one,) = found.evaluations
+    assert one.table == "damaged" and [line["cem"] for line in one.arms] == [0.5]
+    assert len(found.faults) == 1 and "table.json: no" in found.faults[0]
+
+
+def test_all_seeds_and_budgets_of_an_evaluation_are_told(tmp_path):
+    write_evaluation(tmp_path / "a", [arm("base", 0.5)], seeds=[0, 7], settings={"seed": 0, "start": {"top_k": 3}}, judge="qwen")
+    write_part(tmp_path / "b", "hotpot", 1, "base", "none", [True])
+    write_part(tmp_path / "b", "hotpot", 1, "hek", "full", [True])
+    write_part(tmp_path / "b", "wiki", 2, "base", "none", [True])  # without a HEK, and read last
+    whole, unfinished = gather([tmp_path]).evaluations
+    assert whole.settings == {"seed": "0, 7", "start.top_k": 3} and whole.facts["judge"] == "qwen"
+    assert (unfinished.settings["seed"], unfinished.settings["hek"]) == ("1, 2", "abc") and "control" not in unfinished.settings
+
+
+def test_pairs_without_the_base_are_kept_and_broken_ones_dropped(tmp_path):
+    good = {"dataset": "a", "arm": "hek", "against": "random", "measure": "cem", "mean": 0.1, "low": 0.0, "high": 0.2, "p": 0.04}
+    bad = [good | {"against": "base"}, good | {"mean": None}, {"arm": "hek"}, 3]
+    write_evaluation(tmp_path / "a", [arm("base", 0.5)], pairs=[good, *bad])
+    write_evaluation(tmp_path / "b", [arm("base", 0.5)], pairs="none")
+    assert [one.pairs for one in gather([tmp_path]).evaluations] == [[good], []]
+
+
+def test_episodes_of_an_evaluation_are_those_of_its_arms(tmp_path):
+    write_evaluation(tmp_path, [arm("base", 0.5), arm("hek", 0.6, 0.1)])
+    for name in ("base", "hek"):
+        write_rollout(tmp_path / "hotpot" / "seed-0" / name, [trajectory(extra={"searches": 1})])
+    assert sorted((one.run, one.arm) for one in gather([tmp_path]).played) == [(tmp_path.name, "base"), (tmp_path.name, "hek")]
+
+
+def test_episodes_of_two_data_sets_with_the_same_ids_are_of_different_questions(tmp_path):
+    for dataset, question in (("a", "Which river?"), ("b", "Which capital?")):
+        write_part(tmp_path, dataset, 0, "base", "none", [False, False], question=question)
+        write_part(tmp_path, dataset, 0, "hek", "full", [True, True], shown("e1-a"), question=question)
+    found = gather([tmp_path])
+    chosen = pairs(found.played, 10)
+    assert len(chosen) == 4 and all(a.question == b.question for a, b in chosen)
+    assert outcome(found.played)["questions"] == "4"
+    assert uses_of(found.played)["e1-a"].questions == 4
+    texts = {"a": dict.fromkeys(("q0", "q1"), "Which river?"), "b": dict.fromkeys(("q0", "q1"), "Which capital?")}
+    assert found.evaluations[0].texts == texts
+    write_jsonl(tmp_path / "rows.jsonl", [row("base", "q0", False, dataset="a")])  # as it was before rows had the text
+    assert gather([tmp_path]).evaluations[0].texts == texts
+
+
+def test_rollouts_compare_where_they_differ_in_experience_alone(tmp_path):
+    guided = trajectory(extra={"shown": shown("e1-a")})
+    write_rollout(tmp_path / "without", [trajectory()])
+    write_rollout(tmp_path / "with", [guided], hek="abc", control="full", **{"start.top_k": 3, "step": {"max_tokens": 80}})
+    write_rollout(tmp_path / "hot", [guided], hek="abc", control="full", temperature=1.0)
+    scopes = {one.run: one.scope for one in gather([tmp_path]).played}
+    assert scopes["without"] == scopes["with"] != scopes["hot"]
+
+
+# ---- damage ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_torn_last_line_is_named_and_the_rest_is_read(tmp_path):
+    write_metrics(tmp_path / "metrics.jsonl", {1: 0.1, 2: 0.2})
+    write_jsonl(tmp_path / "dump" / "000001.jsonl", [dumped("q1", 1, True), dumped("q2", 1, True)])
+    for path in (tmp_path / "metrics.jsonl", tmp_path / "dump" / "000001.jsonl"):
+        path.write_bytes(path.read_bytes()[:-20])
+    found = gather([tmp_path])
+    assert list(found.trainings[0].steps) == [1] and len(found.played) == 1
+    assert len(found.faults) == 2 and all("line 2: not JSON" in fault for fault in found.faults)
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "b.json", "c.yaml", "d.log", "e.jsonl.gz"])
+@given(content=st.binary(max_size=200))
+def test_no_foreign_file_stops_the_reading(tmp_path_factory, name, content):
+    folder = tmp_path_factory.mktemp("run")
+    write_metrics(folder / "metrics.jsonl", {1: 0.1})
+    (folder / name).write_bytes(content)
+    assert len(gather([folder]).trainings) == 1
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"step": 1, "data": 3},
+        {"step": True, "data": {}},
+        {"step": "one", "data": {"a": "b"}},
+        {"step": None, "data": {}},
+        {"messages": [], "question_id": "q", "score": "x"},
+        {"messages": [], "question_id": "q", "score": 1, "question": "?", "answers": ["a"], "correct": True, "extra": {"shown": [3]}},
+        {"arm": "base", "id": 1, "em": "high"},
+    ],
+    ids=str,
+)
+def test_a_row_of_wrong_types_is_a_fault_and_no_crash(tmp_path, row):
+    write_metrics(tmp_path / "run" / "metrics.jsonl", {1: 0.1})
+    write_jsonl(tmp_path / "x" / "x.jsonl", [row])
+    found = gather([tmp_path])
+    assert found.faults or found.passed_over
+
+
+def test_a_damaged_hek_is_a_fault(tmp_path):
+    version = tree().save(tmp_path / "hek")
+    (version / "vectors.npy").write_bytes(b"")
+    write_metrics(tmp_path / "metrics.jsonl", {1: 0.1})
+    found = gather([tmp_path])
+    assert found.heks == {} and len(found.faults) == 1
+
+
+def test_what_is_of_another_kind_is_passed_over(tmp_path):
+    write_metrics(tmp_path / "metrics.jsonl", {1: 0.1})
+    write_jsonl(tmp_path / "corpus.jsonl", [{"id": "p1", "title": "t", "text": "x"}])
+    found = gather([tmp_path])
+    assert [path.name for path in found.passed_over] == ["corpus.jsonl"] and not found.faults
+
+
+def test_a_packed_file_is_read(tmp_path):
+    write_metrics(tmp_path / "metrics.jsonl", {1: 0.1})
+    (tmp_path / "m.jsonl.gz").write_bytes(gzip.compress((tmp_path / "metrics.jsonl").read_bytes()))
+    (tmp_path / "metrics.jsonl").unlink()
+    assert list(gather([tmp_path]).trainings[0].steps) == [1]
+
+
+def test_a_directory_in_which_nothing_is_known_is_refused(tmp_path):
+    (tmp_path / "notes.txt").write_text("nothing")
+    with pytest.raises(HiExpError, match=r"nothing to report in .*no metrics, episodes, evaluation or HEK; give"):
+        gather([tmp_path])
+    with pytest.raises(HiExpError, match="gone does not exist"):
+        gather([tmp_path / "gone"])
+
+
+def test_where_all_is_damaged_the_refusal_says_what(tmp_path):
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1, "da')
+    with pytest.raises(HiExpError, match=r"metrics.jsonl: not JSON"):
+        gather([tmp_path])

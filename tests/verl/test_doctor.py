@@ -1,0 +1,62 @@
+"""`hiexp doctor` finds what is broken, says what to do, and tells by its exit code."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+pytestmark = pytest.mark.verl
+pytest.importorskip("verl")
+
+from tests.support.verl_fixtures import write_hek
+
+
+def doctor(*arguments, env=None):
+    command = [sys.executable, "-m", "hiexp_verl.cli", "doctor", "--json", *map(str, arguments)]
+    result = subprocess.run(command, capture_output=True, text=True, env=env)
+    return result.returncode, {f["name"]: f for f in json.loads(result.stdout)}
+
+
+def test_all_is_well_here(tmp_path):
+    code, findings = doctor("--hek", write_hek(tmp_path / "hek"))
+    assert code == 0, [f for f in findings.values() if not f["ok"]]
+    assert findings["HEK"]["found"] == "1 E1, 1 E2, 1 E3; encoder hash:256"
+    assert findings["config group"]["found"] == "+hiexp=grpo|gspo"
+    assert {f["todo"] for f in findings.values()} == {""}, "nothing is to be done where all is well"
+
+
+def test_a_broken_hek_and_a_wrong_encoder_are_found(tmp_path):
+    root = write_hek(tmp_path / "hek")
+    code, findings = doctor("--hek", root, "--encoder", "hash:64")
+    assert code == 1 and findings["HEK"]["ok"] and not findings["encoder of the HEK"]["ok"]
+    (root / "0001" / "entries.jsonl").write_text("{}\n")
+    code, findings = doctor("--hek", root)
+    assert code == 1 and not findings["HEK"]["ok"]
+    assert [name for name, finding in findings.items() if not finding["ok"]] == ["HEK"], "one fault is told once"
+    assert "encoder of the HEK" not in findings
+    assert "hiexp rollback" in findings["HEK"]["todo"]
+
+
+@pytest.mark.parametrize(("spec", "works"), [("hash:64", True), ("/nowhere/encoder", False)])
+def test_an_encoder_is_checked_without_a_hek(spec, works):
+    code, findings = doctor("--encoder", spec)
+    assert code == (0 if works else 1)
+    assert (findings["encoder"]["found"] == "hash:64: vectors of 64 numbers") is works
+    assert ("sentence-transformers loads" in findings["encoder"]["todo"]) is not works
+
+
+def test_a_registration_that_fails_is_visible_and_found(tmp_path):
+    """A module of ours that cannot be imported stands for any fault that verl would swallow."""
+    package = tmp_path / "hiexp_fault"
+    package.mkdir()
+    (package / "sitecustomize.py").write_text("import sys\nsys.modules['hiexp_verl.plugin.trainer'] = None\n")
+    import os
+
+    env = {**os.environ, "PYTHONPATH": f"{package}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"}
+    code, findings = doctor(env=env)
+    assert code == 1
+    assert "trainers hiexp_sync and hiexp_colocate_async: ModuleNotFoundError" in findings["registrations"]["found"]
+    result = subprocess.run([sys.executable, "-c", "import verl.trainer.ppo.v1"], capture_output=True, text=True, env=env)
+    assert result.returncode == 0
+    assert "hiexp_verl could not register the trainers hiexp_sync and hiexp_colocate_async" in result.stderr

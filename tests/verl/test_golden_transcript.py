@@ -1,0 +1,74 @@
+"""One golden transcript for both: training and evaluation play the same episode, message by message."""
+
+import asyncio
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.verl
+pytest.importorskip("verl")
+
+from hiexp_verl.config import StartConfig, StepConfig
+from hiexp_verl.guide.experience import Experience
+from hiexp_verl.hek.retrieve import Retriever
+from hiexp_verl.hek.store import HEK
+from hiexp_verl.io.datasets import read_corpus
+from hiexp_verl.models.encoder import load_encoder
+from hiexp_verl.plugin.agent_loop import HiExpAgentLoop, settings_of
+from hiexp_verl.protocol import first_messages
+from hiexp_verl.rollout.episode import EpisodeSettings, episode
+from hiexp_verl.search.bm25 import BM25Search
+from hiexp_verl.types import Question
+from tests.support.verl_fixtures import RecitingServer, agent_loop, play, tiny_tokenizer, write_corpus, write_hek
+from tests.verl.test_agent_loop import QUESTION, TURNS, Reciting, config_of
+
+GOLDEN = Path(__file__).parents[1] / "golden" / "transcripts"
+
+
+@pytest.mark.parametrize("position", ["after", "before"])
+@pytest.mark.parametrize("control", ["full", "none", "start-only", "step-only", "shuffled"])
+@pytest.mark.parametrize("dialect", ["search_tags", "hermes"])
+def test_an_episode_in_training_and_one_in_evaluation_have_the_same_messages(tmp_path, dialect, control, position):
+    paths = {"corpus": write_corpus(tmp_path / "corpus.jsonl"), "hek": write_hek(tmp_path / "hek", "Look for the country first.")}
+    trained, shown_in_training = in_training(paths, dialect, control, position)
+    evaluated, shown_in_evaluation = in_evaluation(paths, dialect, control, position)
+    assert trained == evaluated
+    assert shown_in_training == shown_in_evaluation
+    if (control, position) == ("full", "before"):
+        file = GOLDEN / f"{dialect}.json"
+        if os.environ.get("HIEXP_WRITE_GOLDEN"):
+            file.parent.mkdir(exist_ok=True)
+            file.write_text(json.dumps(trained, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        assert trained == json.loads(file.read_text(encoding="utf-8"))
+        assert sum("Search for the mountain first" in m["content"] for m in trained) == 1, "the case is shown, once"
+
+
+def in_training(paths, dialect, control, position):
+    tokenizer = tiny_tokenizer()
+    config = config_of(paths, dialect, f"hiexp.control={control}", f"hiexp.step.position={position}")
+    loop = agent_loop(HiExpAgentLoop, config, RecitingServer(tokenizer, TURNS[dialect]), tokenizer)
+    row = {"raw_prompt": first_messages(QUESTION, dialect), "extra_info": {"question_id": "q", "question": QUESTION}}
+    record = play(loop, **row, session_id=0, global_steps=1).extra_fields["hiexp"]
+    return record["messages"], record["shown"]
+
+
+def in_evaluation(paths, dialect, control, position):
+    tokenizer = tiny_tokenizer()
+    trained_with = settings_of(config_of(paths, dialect))
+    search = trained_with.search
+    settings = EpisodeSettings(
+        format=dialect, top_k=search.top_k, max_words_per_passage=search.max_words_per_passage, max_chars=search.max_chars
+    )
+
+    def count(text):
+        return len(tokenizer.encode(text, add_special_tokens=False))
+
+    experience = None
+    if control != "none":
+        retriever = Retriever(HEK.load(paths["hek"]), load_encoder("hash:256"))
+        experience = Experience(retriever, StartConfig(), StepConfig(position=position), control=control, count_tokens=count)
+    asked = Question("q", QUESTION, ("Kabul",))
+    played = asyncio.run(episode(asked, Reciting(TURNS[dialect]), BM25Search(read_corpus(paths["corpus"])), settings, experience))
+    return list(played.messages), played.extra["shown"]

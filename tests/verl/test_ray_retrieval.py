@@ -1,0 +1,95 @@
+"""Under Ray every episode of a node shares one retrieval actor, and a failed search crosses it intact."""
+
+import asyncio
+import os
+import shutil
+import time
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.verl
+ray = pytest.importorskip("ray")
+pytest.importorskip("verl")
+
+from hiexp_verl.config import HiExpConfig, SearchConfig
+from hiexp_verl.guide.lookup import ExperienceRequest, LookupFailed
+from hiexp_verl.plugin.retrieval import ActorRetrieval, _retrieval, retrieval_for
+from hiexp_verl.search import SearchFailed
+from tests.support.verl_fixtures import write_corpus, write_hek
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False, configure_logging=False)
+    _retrieval.cache_clear()
+    yield
+    _retrieval.cache_clear()
+    ray.shutdown()
+
+
+def test_one_actor_serves_the_node(cluster, tmp_path):
+    settings = HiExpConfig(hek=str(write_hek(tmp_path / "hek")), search=SearchConfig(corpus=str(write_corpus(tmp_path / "c.jsonl"))))
+    first = retrieval_for(settings)
+    _retrieval.cache_clear()  # as another worker process would see it
+    second = retrieval_for(settings)
+    assert isinstance(first, ActorRetrieval) and isinstance(second, ActorRetrieval)
+    assert first._actor._actor_id == second._actor._actor_id
+
+    async def ask():
+        searches = [first.search("capital of Afghanistan", 1) for _ in range(20)]
+        lookups = [second.experience(ExperienceRequest("step", "highest point of a country")) for _ in range(20)]
+        return await asyncio.gather(*searches, *lookups)
+
+    answers = asyncio.run(ask())
+    assert all(found[0].title == "Kabul" for found in answers[:20])
+    assert all(found[0].entry.id == "e1-1" for found in answers[20:])
+
+
+def test_a_look_up_that_fails_in_the_actor_is_raised_to_who_asked(cluster, tmp_path):
+    retrieval = retrieval_for(SearchConfig(corpus=str(write_corpus(tmp_path / "c.jsonl"))))  # and no HEK
+
+    async def ask():
+        return await asyncio.gather(*(retrieval.experience(ExperienceRequest("step", text)) for text in "ab"), return_exceptions=True)
+
+    assert ["no HEK is loaded" in str(error) for error in asyncio.run(ask())] == [True, True]
+
+
+def test_a_failed_search_keeps_its_reason_across_the_actor(cluster):
+    retrieval = retrieval_for(SearchConfig(engine="http", url="http://127.0.0.1:9/retrieve", retries=0, timeout=1.0))
+
+    async def ask():
+        await retrieval.search("x", 1)
+
+    with pytest.raises(SearchFailed) as error:
+        asyncio.run(ask())
+    assert error.value.reason == "unreachable"
+
+
+def test_an_actor_that_is_started_again_holds_the_same_hek_or_fails(cluster, tmp_path):
+    root = write_hek(tmp_path / "hek")
+    retrieval = retrieval_for(HiExpConfig(hek=str(root), search=SearchConfig(corpus=str(write_corpus(tmp_path / "c.jsonl")))))
+
+    def ids():
+        async def ask():
+            return await retrieval.experience(ExperienceRequest("step", "the country of a point"))
+
+        return [hit.entry.id for hit in asyncio.run(ask())]
+
+    def die():
+        pid = ray.get(retrieval._actor.__ray_call__.remote(lambda self: os.getpid()))
+        ray.kill(retrieval._actor, no_restart=False)
+        while Path(f"/proc/{pid}").exists():  # a killed actor may still answer what it has been asked
+            time.sleep(0.05)
+
+    assert ids() == ["e1-1"]
+    write_hek(root, "Name the country.")  # its e1-2 would be found first
+    die()
+    assert ids() == ["e1-1"]
+    shutil.rmtree(root)
+    die()
+    with pytest.raises(LookupFailed) as error:
+        ids()
+    assert error.value.reason == "retrieval died"
+    with pytest.raises(SearchFailed, match="unreachable"):
+        asyncio.run(retrieval.search("x", 1))

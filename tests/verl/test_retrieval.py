@@ -1,0 +1,62 @@
+"""Shared retrieval: concurrent queries are answered in batches, faults reach every caller."""
+
+import asyncio
+
+import pytest
+
+pytestmark = pytest.mark.verl
+pytest.importorskip("verl")
+
+from hiexp_verl.config import HiExpConfig, SearchConfig
+from hiexp_verl.guide.lookup import ExperienceRequest
+from hiexp_verl.hek.opening import open_encoders, open_hek
+from hiexp_verl.plugin.retrieval import LocalRetrieval
+from hiexp_verl.search import SearchFailed
+from tests.support.verl_fixtures import write_corpus, write_hek
+
+
+def test_search_and_experience_come_from_one_place(tmp_path):
+    settings = HiExpConfig(hek=str(write_hek(tmp_path / "hek")), search=SearchConfig(corpus=str(write_corpus(tmp_path / "c.jsonl"))))
+
+    async def ask():
+        retrieval = LocalRetrieval(settings)
+        passages = await retrieval.search("capital of Afghanistan", 1)
+        step = await retrieval.experience(ExperienceRequest("step", "highest point of a country"))
+        hidden = await retrieval.experience(ExperienceRequest("step", "highest point of a country", "train-1"))
+        start = await retrieval.experience(ExperienceRequest("start", "questions in two steps"))
+        return passages, step, hidden, start
+
+    passages, step, hidden, start = asyncio.run(ask())
+    assert [p.title for p in passages] == ["Kabul"]
+    assert [h.entry.id for h in step] == ["e1-1"] and hidden == []
+    assert {h.entry.level for h in start} == {"e2", "e3"}
+
+
+def test_the_step_threshold_is_the_one_the_hek_was_calibrated_to(tmp_path):
+    settings = HiExpConfig(hek=str(write_hek(tmp_path / "hek")), search=SearchConfig(corpus=str(write_corpus(tmp_path / "c.jsonl"))))
+    assert LocalRetrieval(settings)._lookup.min_score["step"] == 0.05
+
+
+def test_dense_search_takes_the_same_encoder_with_and_without_experience(tmp_path):
+    search = SearchConfig(engine="dense", encoder="hash:64", corpus=str(write_corpus(tmp_path / "c.jsonl")))
+    with_hek = HiExpConfig(hek=str(write_hek(tmp_path / "hek")), search=search)
+    without = HiExpConfig(enabled=False, search=search)
+    identities = [open_encoders(settings, open_hek(settings))[1].identity for settings in (with_hek, without)]
+    assert identities[0] == identities[1] and identities[0].dimensions == 64
+
+
+def test_one_query_that_fails_does_not_fail_those_that_share_its_batch(tmp_path):
+    class Picky:
+        def search(self, queries, top_k):
+            if "poison" in queries:
+                raise SearchFailed("server error 500")
+            return [[] for _ in queries]
+
+    retrieval = LocalRetrieval(HiExpConfig(enabled=False, search=SearchConfig(corpus=str(write_corpus(tmp_path / "c.jsonl")))))
+    retrieval._engine = Picky()
+
+    async def ask():
+        return await asyncio.gather(*(retrieval.search(q, 1) for q in ("a", "poison", "b")), return_exceptions=True)
+
+    first, second, third = asyncio.run(ask())
+    assert first == [] and third == [] and isinstance(second, SearchFailed)

@@ -1,0 +1,91 @@
+"""What our trainers add around verl's own methods, without a device: those are stood in for."""
+
+import numpy as np
+import pytest
+
+pytestmark = pytest.mark.verl
+pytest.importorskip("verl")
+
+from verl.trainer.ppo.v1.trainer_base import PPOTrainer, get_trainer_cls
+
+from hiexp_verl.errors import HiExpError
+from hiexp_verl.hek.opening import remember_encoder
+from hiexp_verl.plugin import trainer as plugin_trainer
+from hiexp_verl.plugin.advantage import _ARMS
+from hiexp_verl.plugin.checkpoint import MARKER, STATE
+from tests.support.verl_fixtures import compose, write_corpus, write_hek
+
+
+@pytest.fixture
+def make(tmp_path, monkeypatch):
+    hek = write_hek(tmp_path / "hek")
+    remember_encoder(hek, "hash:256")
+    paths = [
+        f"hiexp.hek={hek}",
+        f"hiexp.search.corpus={write_corpus(tmp_path / 'c.jsonl')}",
+        f"trainer.default_local_dir={tmp_path / 'ck'}",
+    ]
+    monkeypatch.setattr(PPOTrainer, "__init__", lambda self, config: setattr(self, "config", config))
+    monkeypatch.setattr(plugin_trainer, "retrieval_for", lambda settings: None)
+
+    def trainer(*overrides, name="hiexp_sync"):
+        return get_trainer_cls(name)(compose("+hiexp=grpo", "actor_rollout_ref.rollout.name=vllm", *paths, *overrides))
+
+    return trainer
+
+
+@pytest.mark.parametrize(("name", "mode"), [("hiexp_sync", "sync"), ("hiexp_colocate_async", "colocate_async")])
+def test_verl_sees_its_own_mode_and_every_node_the_same_hek(make, name, mode):
+    trainer = make(name=name)
+    assert trainer.config.trainer.v1.trainer_mode == mode
+    assert trainer.config.hiexp.hek.endswith("0001") and len(trainer.config.hiexp.hek_hash) == 64
+    assert trainer.config.algorithm.rollout_correction.rollout_is is None
+
+
+def test_stripping_turns_verl_s_correction_on_unless_it_is(make):
+    assert make("hiexp.group.strip=true").config.algorithm.rollout_correction.rollout_is == "token"
+    own = make("hiexp.group.strip=true", "algorithm.rollout_correction.rollout_is=sequence")
+    assert own.config.algorithm.rollout_correction.rollout_is == "sequence"
+
+
+def test_arms_come_from_the_sessions_in_the_keys(make, monkeypatch):
+    seen = []
+    monkeypatch.setattr(PPOTrainer, "_compute_advantage", lambda self, batch, metrics: seen.append(_ARMS.get()))
+    batch = type("Batch", (), {"keys": ["u_x_0_0", "u_x_3_0", "u_x_1_0", "u_x_2_0"]})
+    four = ["hiexp.group.stratified=true", "actor_rollout_ref.rollout.n=4"]
+    make(*four, "hiexp.group.baseline=within-arm")._compute_advantage(batch, {})
+    make(*four)._compute_advantage(batch, {})
+    assert list(seen[0].names) == ["none", "all", "start", "step"]
+    assert seen[1] is None and _ARMS.get() is None
+
+
+def test_the_state_is_there_before_verl_names_the_checkpoint_and_comes_back(make, tmp_path, monkeypatch):
+    folder = tmp_path / "ck" / "global_step_3"
+
+    def save(self):
+        assert (folder / STATE).is_file()
+        (folder / "actor").mkdir()
+        (folder.parent / MARKER).write_text("3")
+
+    monkeypatch.setattr(PPOTrainer, "_save_checkpoint", save)
+    monkeypatch.setattr(PPOTrainer, "_load_checkpoint", lambda self: setattr(self, "global_steps", 3))
+    first = make()
+    first.global_steps = 3
+    first.watch.counters = {"e1-1": {"episodes": 2, "reward": 1.5}}
+    first._save_checkpoint()
+    second = make()
+    second._load_checkpoint()
+    assert second.watch.counters == first.watch.counters
+    with pytest.raises(HiExpError, match=r"hiexp\.seed=None, this run has 1"):
+        make("hiexp.seed=1")._load_checkpoint()
+
+
+def test_what_ends_a_run_is_logged_first(make, monkeypatch):
+    trainer = make()
+    logged = []
+    trainer.logger = type("Logger", (), {"log": staticmethod(lambda data, step: logged.append((step, dict(data))))})
+    trainer.global_steps, trainer.stop = 7, HiExpError("the reward collapsed")
+    monkeypatch.setattr(PPOTrainer, "_compute_metrics", lambda self, batch, metrics: metrics.update(x=np.float32(1)))
+    with pytest.raises(HiExpError, match="the reward collapsed"):
+        trainer._compute_metrics(None, {"y": 2.0})
+    assert logged == [(7, {"x": 1.0, "y": 2.0})]
