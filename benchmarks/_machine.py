@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from hiexp_verl.io.files import atomic_writer
-from hiexp_verl.io.software import software
+from hiexp_verl.io.manifest import software
 
 # What is changed but for what the benchmarks themselves write.
 _NOT_WRITTEN_BY_US = ("--untracked-files=no", "--", ":(top)", ":(top,exclude)benchmarks/results", ":(top,exclude)README.md")

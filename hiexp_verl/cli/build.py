@@ -3,7 +3,7 @@
 What `hiexp build` does with its arguments."""
 
 import argparse
-import json
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
@@ -20,7 +20,8 @@ from hiexp_verl.errors import HiExpError
 from hiexp_verl.hek.opening import remember_encoder
 from hiexp_verl.hek.store import HEK
 from hiexp_verl.io.datasets import read_trajectories
-from hiexp_verl.io.files import atomic_writer, locked
+from hiexp_verl.io.files import locked
+from hiexp_verl.io.manifest import Manifest, now
 from hiexp_verl.models.encoder import Encoder, load_encoder
 from hiexp_verl.types import LEVELS, Level
 
@@ -37,7 +38,7 @@ def add_build(verbs: Any) -> None:
         "before paying for answers, see what would be asked (the encoder runs, for the clusters):\n"
         "         hiexp build ... --distiller openai:https://HOST/v1#MODEL --dry-run --show 1 --price 0.15 0.60\n\n"
         "Killed, the same command with --resume goes on where it was and gives the same HEK; without it, the build refuses to\n"
-        "throw the stored answers away: delete OUT/answers.jsonl to start anew. OUT/build.json tells what the last build used,\n"
+        "throw the stored answers away: delete OUT/answers.jsonl to start anew. OUT/run.json tells what the last build used,\n"
         "left out, and took in calls, tokens and seconds."
     )
     parser = add_verb(verbs, "build", run_build, "Distil trajectories into a three-level HEK.", epilog)
@@ -77,6 +78,7 @@ def build_command(arguments: argparse.Namespace) -> str:
             or no experience came out.
     """
     out: Path = arguments.out
+    begun, started = now(), time.monotonic()
     if out.exists() and not out.is_dir():
         raise HiExpError(f"--out {out} is a file; give a directory for the HEK")
     if arguments.concurrency is not None and arguments.concurrency < 1:
@@ -98,7 +100,11 @@ def build_command(arguments: argparse.Namespace) -> str:
     usage = distiller.usage if isinstance(distiller, PromptedDistiller) else None
     version = report.hek.save(out)
     remember_encoder(out, arguments.encoder)
-    _write_report(out, version, report, usage, price, count_answers(cache) if asks else finished_answers(out))
+    spec = {name: value for name, value in vars(arguments).items() if name not in ("verb", "overrides")}
+    manifest = Manifest(kind="build", spec=spec, begun=begun, seconds=round(time.monotonic() - started, 3), results={"hek": [version.name]})
+    answers = count_answers(cache) if asks else finished_answers(out)
+    with locked(out):
+        manifest.finish(out, **_outcome(report, usage, price), answers=answers)  # stored answers: see `check_leftover`
     levels = ", ".join(f"{count} {level.upper()}" for level, count in report.hek.levels.items())
     asked = f"\ndistiller: {usage.summary(price)}" if usage else ""
     return f"{report.summary()}{asked}\n{levels} in {version}"
@@ -161,16 +167,12 @@ def _where(arguments: argparse.Namespace) -> Iterator[tuple[Encoder, Map]]:
         encoder.close()
 
 
-def _write_report(out: Path, version: Path, report: BuildReport, usage: Usage | None, price: Price | None, answers: int) -> None:
-    """Write OUT/build.json. It tells of this run, not of the HEK: a build that was resumed took less than one that was not."""
-    row = {
-        "version": version.name,
+def _outcome(report: BuildReport, usage: Usage | None, price: Price | None) -> dict[str, Any]:
+    """Return what this run counted. It describes the run, not the HEK: a build that was resumed took less than one that was not."""
+    return {
         "levels": report.hek.levels,
         "counts": report.counts,
         "step_fire_rate": report.step_fire_rate,
         "usage": asdict(usage) if usage else None,
-        "answers": answers,  # in answers.jsonl; see `leftover`
         "cost": price.of(usage.prompt_tokens, usage.completion_tokens) if usage and price else None,
     }
-    with locked(out), atomic_writer(out / "build.json") as file:
-        file.write(json.dumps(row, ensure_ascii=False, indent=1) + "\n")

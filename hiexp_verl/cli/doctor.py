@@ -16,7 +16,7 @@ from typing import Any
 
 from hiexp_verl.cli.options import add_verb, print_result
 from hiexp_verl.errors import HiExpError
-from hiexp_verl.io.software import version_of
+from hiexp_verl.io.manifest import version_of
 
 
 def add_doctor(verbs: Any) -> None:

@@ -4,7 +4,7 @@ Where a prompted distiller's answers come from: a model, files written beforehan
 
 Answers that an interrupted build left: they may have been paid for, and are not thrown away unasked.
 
-OUT/build.json tells how many answers OUT/answers.jsonl held when the last build was finished. Another number means that a
+OUT/run.json tells how many answers OUT/answers.jsonl held when the last build was finished. Another number means that a
 build was interrupted since."""
 
 import hashlib
@@ -19,6 +19,7 @@ from typing import Any, Protocol
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.io.datasets import read_jsonl
 from hiexp_verl.io.files import write_jsonl, writing
+from hiexp_verl.io.manifest import read_manifest
 from hiexp_verl.models.chat import Reply
 from hiexp_verl.types import Message
 
@@ -292,8 +293,7 @@ def count_answers(cache: Path) -> int:
 def finished_answers(out: Path) -> int:
     """Return how many answers there were when the last build was finished, 0 when none was or its record is damaged."""
     try:
-        row = json.loads((out / "build.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        stored = read_manifest(out).outcome.get("answers")
+    except HiExpError:
         return 0
-    stored = row.get("answers") if isinstance(row, dict) else 0
     return stored if isinstance(stored, int) else 0

@@ -11,8 +11,9 @@ import logging
 import os
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from itertools import groupby
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -20,15 +21,15 @@ from typing import Any
 from hiexp_verl.config import CONTROLS
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.evaluate.judge import judge_key
-from hiexp_verl.evaluate.spent import spent_in_words, timed
 from hiexp_verl.evaluate.tables import ALL, BASE, JUDGE, MEASURES, as_markdown, pairs_of, row_of, table_of
 from hiexp_verl.guide.experience import Experience
 from hiexp_verl.io.datasets import asked_twice, read_question_file, read_trajectories
 from hiexp_verl.io.files import atomic_writer, make_folder, write_jsonl
+from hiexp_verl.io.manifest import Manifest, read_manifest
 from hiexp_verl.io.rows import BadRow, read_rows
 from hiexp_verl.rollout.episode import EpisodeSettings, episode
 from hiexp_verl.rollout.policy import MERGED
-from hiexp_verl.rollout.rollout import SETTINGS, TRAJECTORIES, Client, check_output, rollout
+from hiexp_verl.rollout.rollout import TRAJECTORIES, Client, check_output, rollout
 from hiexp_verl.search import SearchEngine
 from hiexp_verl.types import Question, Trajectory
 
@@ -40,6 +41,11 @@ ROWS, TABLE_JSON, TABLE_MD, VERDICTS = "rows.jsonl", "table.json", "table.md", "
 _TAKEN = (ALL, MERGED, ROWS, TABLE_JSON, TABLE_MD, VERDICTS)  # in the table, in the output directory
 Datasets = Mapping[str, Sequence[Question]]
 Judge = Callable[[Sequence[Trajectory]], Mapping[str, bool | None]]  # by judge_key; None: it said neither yes nor no
+
+
+def part_folder(out_dir: Path, dataset: str, seed: int, arm: str) -> Path:
+    """Return where the episodes of an arm lie."""
+    return out_dir / dataset / f"seed-{seed}" / arm
 
 
 @dataclass(frozen=True)
@@ -55,7 +61,7 @@ class Plan:
         for dataset in self.datasets:
             for seed in self.seeds:
                 for arm in self.arms:
-                    yield dataset, seed, arm, out_dir / dataset / f"seed-{seed}" / arm
+                    yield dataset, seed, arm, part_folder(out_dir, dataset, seed, arm)
 
     def left_out(self, out_dir: Path) -> dict[str, int]:
         """Return how many episodes on disk are not of this plan, by their directory."""
@@ -143,26 +149,45 @@ def play(
     if others := plan.left_out(out_dir):
         told_of = ", ".join(f"{count} of {name}" for name, count in others.items())
         logger.warning("episodes that were not asked for stay in %s and are in no row and table: %s", out_dir, told_of)
+    _manifest(plan, batch_size, out_dir).write(out_dir)
     for dataset, seed, arm, folder in plan.parts(out_dir):
         shown = experience_of(ARMS[arm])
         seeded = replace(settings, seed=seed)
         questions = plan.datasets[dataset]
         name = f"{dataset} {arm} {seed}"
         known = {"corpus": corpus, "policy": policy, "same_policy": same_policy}
-        with timed(folder, batch_size):
-            rollout(questions, client, search, seeded, 1, folder, resume, shown, batch_size, progress=name, **known)
+        rollout(questions, client, search, seeded, 1, folder, resume, shown, batch_size, progress=name, **known)
     return {
         "questions": sum(map(len, plan.datasets.values())),
         "seeds": list(plan.seeds),
         "settings": settings_of(plan, out_dir),
-        **spent_in_words([out_dir, *(folder for *_, folder in plan.parts(out_dir))]),
+        **_spent([folder for *_, folder in plan.parts(out_dir)]),
+    }
+
+
+def _manifest(plan: Plan, batch_size: int, out_dir: Path) -> Manifest:
+    spec = {"datasets": list(plan.datasets), "seeds": list(plan.seeds), "arms": list(plan.arms)}
+    results = {"rows": [ROWS], "table": [TABLE_JSON, TABLE_MD]}
+    manifest = Manifest(kind="evaluation", spec=spec, batch_sizes=[batch_size], results=results)
+    with suppress(HiExpError):
+        manifest.begun = read_manifest(out_dir).begun
+    return manifest
+
+
+def _spent(folders: Sequence[Path]) -> dict[str, Any]:
+    """Return seconds and batch size of these parts as the table has them."""
+    parts = sorted(map(read_manifest, folders), key=lambda part: part.begun)
+    sizes = [size for size, _ in groupby(size for part in parts for size in part.batch_sizes)]
+    return {
+        "seconds": round(sum(part.seconds for part in parts), 1),
+        "batch_size": sizes[0] if len(sizes) == 1 else ", then ".join(map(str, sizes)),
     }
 
 
 def settings_of(plan: Plan, out_dir: Path) -> dict[str, Any]:
     """Return how episodes were played, with the HEK and the budgets of the arms that show experience."""
     folders = [folder for *_, folder in plan.parts(out_dir)]
-    first, last = (json.loads((folder / SETTINGS).read_text(encoding="utf-8")) for folder in (folders[0], folders[-1]))
+    first, last = (read_manifest(folder).spec for folder in (folders[0], folders[-1]))
     shown = {name: value for name, value in last.items() if name == "hek" or name.startswith(("start.", "step."))}
     return {name: value for name, value in {**first, **shown}.items() if name != "control"}  # each arm has its own
 
@@ -194,6 +219,9 @@ def write_tables(plan: Plan, told: dict[str, Any], out_dir: Path, judge: Judge |
         file.write(json.dumps(table, ensure_ascii=False, indent=1) + "\n")
     with atomic_writer(out_dir / TABLE_MD) as file:
         file.write(as_markdown(table))
+    manifest = read_manifest(out_dir)
+    manifest.seconds = told["seconds"]
+    manifest.finish(out_dir)
     return table
 
 

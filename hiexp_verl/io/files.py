@@ -162,7 +162,7 @@ def digest_of(*parts: Any) -> bytes:
     return hashlib.blake2b(json.dumps(parts, sort_keys=True).encode(), digest_size=16).digest()
 
 
-BESIDE = ("CURRENT", "ENCODER", "build.json")  # files beside the versions, written only by who holds the lock
+BESIDE = ("CURRENT", "ENCODER", "run.json")  # files beside the versions, written only by who holds the lock
 
 
 @contextmanager

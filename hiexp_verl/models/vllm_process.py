@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from hiexp_verl.errors import HiExpError
-from hiexp_verl.io.software import version_of
+from hiexp_verl.io.manifest import version_of
 
 # vLLM's CPU worker in a process of its own costs 14 s at the start, and the engine that waits for it spins on a core.
 SINGLE_PROCESS_ENGINE = {

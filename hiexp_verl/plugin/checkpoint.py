@@ -17,7 +17,7 @@ from hiexp_verl.config import HiExpConfig, with_unnamed
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.hek.store import HEK
 from hiexp_verl.io.files import atomic_writer, fingerprint
-from hiexp_verl.io.software import software
+from hiexp_verl.io.manifest import software
 from hiexp_verl.plugin.dataset import paths_of
 from hiexp_verl.rollout.policy import MARKER, STATE
 

@@ -17,7 +17,12 @@ def common() -> dict[str, Any]:
     return {
         "hiexp": asdict(HiExpConfig()),
         # Refuses a bad corpus, HEK, encoder or setting in the driver, before Ray or a device is touched.
-        "hydra": {"callbacks": {"hiexp": {"_target_": "hiexp_verl.plugin.preflight.Preflight"}}},
+        "hydra": {
+            "callbacks": {
+                "hiexp": {"_target_": "hiexp_verl.plugin.preflight.Preflight"},
+                "hiexp_record": {"_target_": "hiexp_verl.plugin.record.Record"},
+            }
+        },
         "data": {
             "custom_cls": {"path": "pkg://hiexp_verl.plugin.dataset", "name": "QuestionDataset"},
             "search_format": "${actor_rollout_ref.rollout.multi_turn.format}",

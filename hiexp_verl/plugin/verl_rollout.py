@@ -13,8 +13,9 @@ from hiexp_verl.config import HiExpConfig
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.io.datasets import read_jsonl, read_trajectories
 from hiexp_verl.io.files import atomic_writer, make_folder, write_jsonl
+from hiexp_verl.io.manifest import Manifest, timed
 from hiexp_verl.models.vllm_process import check_model_dir, is_cpu_build
-from hiexp_verl.rollout.rollout import summarise
+from hiexp_verl.rollout.rollout import SUMMARY, TRAJECTORIES, summarise
 from hiexp_verl.types import TRAJECTORY_KEY, Question
 
 
@@ -35,7 +36,9 @@ def rollout_by_verl(questions: Sequence[Question], arguments: argparse.Namespace
         raise HiExpError(f"--by verl needs a model directory, found {arguments.model!r}")
     check_model_dir(Path(arguments.model))
     make_folder(arguments.out)
-    with tempfile.TemporaryDirectory(dir=arguments.out, prefix=".verl-") as work:
+    spec = {name: value for name, value in vars(arguments).items() if name not in ("verb", "overrides")}
+    manifest = Manifest(kind="rollout", spec=spec, results={"episodes": [TRAJECTORIES], "summary": [SUMMARY]})
+    with timed(arguments.out, manifest), tempfile.TemporaryDirectory(dir=arguments.out, prefix=".verl-") as work:
         asked = Path(work) / "questions.jsonl"
         write_jsonl(asked, questions)
         command, environment = trainer_command(_overrides(arguments, run, asked, Path(work) / "dump"), cpu=is_cpu_build())
@@ -50,11 +53,12 @@ def rollout_by_verl(questions: Sequence[Question], arguments: argparse.Namespace
         del row["extra"]["split"]  # "val" for verl alone: it is the caller who knows what the questions are for
     if not rows:
         raise HiExpError(f"verl left no trajectories; the end of {log} says why")
-    path = arguments.out / "trajectories.jsonl"
+    path = arguments.out / TRAJECTORIES
     write_jsonl(path, rows)
     summary = summarise(read_trajectories(path))
-    with atomic_writer(arguments.out / "summary.json") as file:
+    with atomic_writer(arguments.out / SUMMARY) as file:
         json.dump(summary, file, indent=1)
+    manifest.finish(arguments.out)
     return summary
 
 

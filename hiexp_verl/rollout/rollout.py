@@ -12,16 +12,16 @@ from pathlib import Path
 from reprlib import repr as brief
 from typing import Any, Protocol
 
-from hiexp_verl.config import UNNAMED
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.guide.experience import Experience
 from hiexp_verl.io.datasets import read_trajectories
 from hiexp_verl.io.files import append_line, atomic_writer, drop_torn_line, make_folder, write_jsonl, writing
+from hiexp_verl.io.manifest import Manifest, read_manifest, timed
 from hiexp_verl.rollout.episode import EpisodeSettings, Policy, episode
 from hiexp_verl.search import SearchEngine
 from hiexp_verl.types import Question, Trajectory, to_json
 
-TRAJECTORIES, SUMMARY, SETTINGS = "trajectories.jsonl", "summary.json", "settings.json"
+TRAJECTORIES, SUMMARY = "trajectories.jsonl", "summary.json"
 _NUMBERS = ("em", "f1", "cem", "format", "searches", "completion_tokens", "seconds")  # of an episode, where it has them
 
 
@@ -67,7 +67,8 @@ def rollout(
     wanted = {**asdict(settings), "corpus": corpus, "policy": policy, **(experience.told() if experience is not None else {"hek": ""})}
     vouched = ("policy",) if same_policy else ()
     try:
-        asyncio.run(_play_all(questions, client, search, settings, k, out_dir, experience, concurrency, progress, done, wanted, vouched))
+        playing = _play_all(questions, client, search, settings, k, out_dir, experience, concurrency, progress, done, wanted, vouched)
+        manifest = asyncio.run(playing)
     except HiExpError as error:
         kept = len(_finished(path, questions))
         raise HiExpError(f"{error}; {kept} episodes are kept in {out_dir}, --resume goes on" if kept > len(done) else str(error)) from error
@@ -79,6 +80,7 @@ def rollout(
     summary["seconds"] = round(time.monotonic() - started, 2)
     with atomic_writer(out_dir / SUMMARY) as file:
         file.write(json.dumps(summary, indent=1) + "\n")
+    manifest.finish(out_dir)
     return summary
 
 
@@ -95,17 +97,26 @@ async def _play_all(
     done: set[str],
     wanted: dict[str, Any],
     vouched: Sequence[str],
-) -> None:
+) -> Manifest:
     from tqdm import tqdm
 
     todo = iter([(q, sample) for sample in range(k) for q in questions if f"{q.id}#{sample}" not in done])
     total = len(questions) * k
     try:
         await client.find_model()  # an unreachable server is told before anything is written
-        _check_settings(out_dir / SETTINGS, {**wanted, "model": client.model}, bool(done), vouched)
+        manifest = _manifest(out_dir, {**wanted, "model": client.model}, bool(done), vouched)
+        finished = sum(f"{q.id}#{sample}" in done for q in questions for sample in range(k))
+        if finished == total:
+            return manifest
+        manifest.at_a_time(concurrency)
         path = out_dir / TRAJECTORIES
-        with writing(path), path.open("a", encoding="utf-8") as file, tqdm(total=total, desc=progress, disable=not progress) as bar:
-            bar.update(sum(f"{q.id}#{sample}" in done for q in questions for sample in range(k)))
+        with (
+            timed(out_dir, manifest),
+            writing(path),
+            path.open("a", encoding="utf-8") as file,
+            tqdm(total=total, desc=progress, disable=not progress) as bar,
+        ):
+            bar.update(finished)
 
             async def worker() -> None:
                 for question, sample in todo:  # one iterator for all workers
@@ -113,6 +124,7 @@ async def _play_all(
                     bar.update()
 
             await _all_or_first_error([worker() for _ in range(min(concurrency, total))])
+        return manifest
     finally:
         await client.close()
 
@@ -167,26 +179,17 @@ def _finished(path: Path, questions: Sequence[Question]) -> set[str]:
     return done
 
 
-def _check_settings(path: Path, wanted: dict[str, Any], resuming: bool, vouched: Sequence[str]) -> None:
-    """Write the settings beside the episodes; when resuming, refuse others: a mixture would be worth nothing."""
-    if resuming and not path.is_file():
-        raise HiExpError(f"{path.parent} has episodes and no {path.name}, which says how they were played; choose another output directory")
-    if resuming:
-        try:
-            found = json.loads(path.read_text(encoding="utf-8"))
-        except (json.JSONDecodeError, UnicodeDecodeError) as error:
-            raise HiExpError(f"{path} is damaged ({error}); choose another output directory") from error
-        found = {**UNNAMED, **found} if isinstance(found, dict) else {}
-        for key, value in wanted.items():
-            if found.get(key) != value and key not in vouched:
-                was = repr(found.get(key))[:80]
-                moved = ", --same-model if that is the same model elsewhere," if key == "policy" else ""
-                raise HiExpError(
-                    f"{path.parent} was made with {key} = {was}, now it is {value!r}; use the same{moved} or another output directory"
-                )
-        return
-    with atomic_writer(path) as file:
-        file.write(json.dumps(wanted, indent=1) + "\n")
+def _manifest(out_dir: Path, wanted: dict[str, Any], resuming: bool, vouched: Sequence[str]) -> Manifest:
+    """Return a new manifest, or that of the episodes to go on with, after checking that they were played alike."""
+    if not resuming:
+        return Manifest(kind="rollout", spec=wanted, results={"episodes": [TRAJECTORIES], "summary": [SUMMARY]})
+    manifest = read_manifest(out_dir)
+    for key, value in wanted.items():
+        if manifest.spec.get(key) != value and key not in vouched:
+            was = repr(manifest.spec.get(key))[:80]
+            moved = ", --same-model if that is the same model elsewhere," if key == "policy" else ""
+            raise HiExpError(f"{out_dir} was made with {key} = {was}, now it is {value!r}; use the same{moved} or another output directory")
+    return manifest
 
 
 def summarise(trajectories: Iterable[Trajectory]) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 import argparse
 import sys
 
-from hiexp_verl.io.software import software
+from hiexp_verl.io.manifest import software
 
 
 def facts(arguments: argparse.Namespace) -> dict[str, str]:

@@ -1,6 +1,6 @@
 """The whole loop on a CPU: warm start, rollouts, HEK, GRPO and GSPO with experience, validation with and without, report.
 
-Each stage leaves its result in outputs/demo/<stage>/done.json; a second run reuses what is done.
+The result of each finished stage is kept in outputs/demo/run.json; a second run reuses it.
 """
 
 import argparse
@@ -8,16 +8,18 @@ import json
 import shutil
 import signal
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from hiexp_verl.errors import HiExpError
+from hiexp_verl.io.manifest import MANIFEST, Manifest, read_manifest, timed
 from hiexp_verl.report import write_report
 from recipes.cpu_demo.facts import facts
 from recipes.cpu_demo.stages import Demo
 from recipes.cpu_demo.training import MIN_PEARSON, lowest, weights_in_sync
-from recipes.cpu_demo.watch import MemoryWatch, Stopwatch
+from recipes.cpu_demo.watch import MemoryWatch
 
 
 def main() -> int:
@@ -50,16 +52,15 @@ def run(arguments: argparse.Namespace) -> int:
     """Run every stage in order, then write summary.json."""
     out: Path = arguments.out
     settings = {key: str(value) for key, value in vars(arguments).items() if key not in ("out", "fresh")}
-    prepare(out, settings, arguments.fresh)
+    manifest = prepare(out, settings, arguments.fresh)
     demo = Demo(arguments)
-    watch = Stopwatch()
-    with MemoryWatch() as memory:
+    with MemoryWatch() as memory, timed(out, manifest):
         for name, what, stage in demo.stages():
-            one_stage(out, name, what, stage, demo.results, watch)
-        results = demo.results
+            demo.results[name] = one_stage(out, name, what, stage, manifest)
+        results, seconds = demo.results, manifest.outcome["seconds"]
         summary = {
-            "seconds": watch.seconds,
-            "seconds_in_all": round(sum(watch.seconds.values()), 1),
+            "seconds": seconds,
+            "seconds_in_all": round(sum(seconds.values()), 1),
             "pearson_min": lowest([results["grpo"]["pearson_min"], results["gspo"]["pearson_min"]]),
             "valid_search_before": results["before"]["shares"]["valid_search"],
             "valid_search_after": results["rollouts"]["validation"]["valid_search"],
@@ -79,7 +80,9 @@ def run(arguments: argparse.Namespace) -> int:
     report = out / "report.html"
     summary |= {"peak_memory_gib": memory.peak_gib(out), "report": str(report), "facts": facts(arguments)}
     (out / "summary.json").write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
-    write_report([out], report, "HiExp on a CPU: the demo")  # finds the summary, too
+    manifest.results["summary"] = ["summary.json"]
+    manifest.finish(out, facts=summary["facts"])
+    write_report([out], report, "HiExp on a CPU: the demo")
     print_summary(summary)
     return verdict(summary["pearson_min"])
 
@@ -92,35 +95,34 @@ def verdict(pearson_min: float) -> int:
     return 1
 
 
-def prepare(out: Path, settings: dict[str, str], fresh: bool) -> None:
-    """Start over when asked to, or when an earlier run had other settings."""
-    path = out / "settings.json"
-    known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
-    if fresh or (known is not None and known != settings):
-        print(f"starting over in {out} ({'as asked' if fresh else 'the settings differ from the last run'})")
+def prepare(out: Path, settings: dict[str, str], fresh: bool) -> Manifest:
+    """Return the manifest with the results of an earlier run; start over when asked to, or when that run had other settings."""
+    if (out / MANIFEST).is_file():
+        manifest = read_manifest(out)
+        if manifest.kind == "recipe" and manifest.spec == settings and not fresh:
+            return manifest
+        print(f"starting over in {out} ({'--fresh' if fresh else 'the settings differ from those of the last run'})")
         shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
+    return Manifest(kind="recipe", spec=settings, outcome={"seconds": {}, "stages": {}})
 
 
-def one_stage(out: Path, name: str, what: str, stage: Callable[[Path], dict[str, Any]], results: dict[str, Any], watch: Stopwatch) -> None:
+def one_stage(out: Path, name: str, what: str, stage: Callable[[Path], dict[str, Any]], manifest: Manifest) -> dict[str, Any]:
     """Run a stage, or take its result from an earlier run; print what it did and how long it took."""
-    folder = out / name
-    done = folder / "done.json"
     print(f"\n== {name}: {what}", flush=True)
-    if done.is_file():
-        record = json.loads(done.read_text(encoding="utf-8"))
-        print(f"   done earlier in {record['seconds']:.0f} s")
-    else:
-        shutil.rmtree(folder, ignore_errors=True)  # half a stage is no stage
-        folder.mkdir(parents=True)
-        with watch.measure(name):
-            result = stage(folder)
-        record = {"seconds": watch.seconds[name], "result": result}
-        done.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-        print(f"   {record['seconds']:.0f} s", flush=True)
-    watch.seconds[name] = record["seconds"]
-    results[name] = record["result"]
+    seconds, results = manifest.outcome["seconds"], manifest.outcome["stages"]
+    if name in results:
+        print(f"   done earlier in {seconds[name]:.0f} s")
+        return results[name]
+    folder = out / name
+    shutil.rmtree(folder, ignore_errors=True)  # a stage that was interrupted starts again
+    folder.mkdir(parents=True)
+    started = time.monotonic()
+    result = stage(folder)
+    seconds[name], results[name] = round(time.monotonic() - started, 1), result
+    manifest.write(out)
+    print(f"   {seconds[name]:.0f} s", flush=True)
+    return result
 
 
 def print_summary(summary: dict[str, Any]) -> None:

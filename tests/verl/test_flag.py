@@ -14,12 +14,15 @@ pytest.importorskip("verl")
 import datasets
 import huggingface_hub
 import hydra
+from hydra.core.utils import JobReturn, JobStatus
 
+from hiexp_verl.io.manifest import read_manifest
 from hiexp_verl.models.tokenizer import PolicyTokenizer
 from hiexp_verl.plugin import presets as settings_module
 from hiexp_verl.plugin.agent_loop import HiExpAgentLoop, settings_of
 from hiexp_verl.plugin.launch import CPU_ENVIRONMENT
 from hiexp_verl.plugin.preflight import Preflight, check_model, check_response_length
+from hiexp_verl.plugin.record import Record
 from hiexp_verl.protocol import SEARCH_TOOL_SCHEMA, first_messages
 from tests.support.chat_families import tokenizer_of
 from tests.support.verl_fixtures import compose, tiny_tokenizer, write_corpus, write_hek
@@ -121,6 +124,23 @@ def refusal(settings):
     text = str(stop.value)
     assert text.startswith("hiexp: ") and "\n" not in text
     return text
+
+
+def test_a_run_records_its_configuration_and_its_files(good, tmp_path, monkeypatch):
+    good |= {"trainer.default_local_dir": tmp_path / "run", "hiexp.dump_dir": tmp_path / "episodes", "trainer.logger": "[file]"}
+    config = compose("+hiexp=grpo", ENGINE, *(f"{key}={value}" for key, value in good.items()))
+    monkeypatch.setenv("VERL_FILE_LOGGER_PATH", str(tmp_path / "run" / "metrics.jsonl"))
+    for outcome, error in ((None, ""), (RuntimeError("actor died\nHiExpError: nothing was shown"), "HiExpError: nothing was shown")):
+        record, result = Record(), JobReturn(status=JobStatus.FAILED if outcome else JobStatus.COMPLETED)
+        result.return_value = outcome
+        record.on_run_start(config)
+        manifest = read_manifest(tmp_path / "run")
+        assert (manifest.kind, manifest.finished, manifest.spec["data"]["max_prompt_length"]) == ("training", None, 2048)
+        record.on_run_end(config, result)
+        manifest = read_manifest(tmp_path / "run")
+        assert (manifest.finished is None, manifest.error) == (bool(error), error)
+    assert manifest.results == {"checkpoints": ["."], "metrics": ["metrics.jsonl"], "episodes": ["../episodes"]}
+    assert Path(manifest.outcome["hek_path"]).parent == tmp_path / "hek" and len(manifest.outcome["hek"]) == 64
 
 
 def test_a_good_run_passes(good):

@@ -15,9 +15,9 @@ from hiexp_verl.distil.distillers import PromptedDistiller, parse_draft
 from hiexp_verl.distil.pipeline import build
 from hiexp_verl.distil.replies import CachedAnswers, Usage
 from hiexp_verl.errors import HiExpError
-from hiexp_verl.evaluate.spent import timed
 from hiexp_verl.hek import HEK
 from hiexp_verl.io.files import append_line, write_jsonl, writing
+from hiexp_verl.io.manifest import Manifest, timed
 from hiexp_verl.models.encoder import HashEncoder
 from hiexp_verl.text import sanitise
 from hiexp_verl.types import MAX_DESCRIPTION_CHARS, MAX_TITLE_CHARS
@@ -198,11 +198,11 @@ def test_a_full_disk_under_a_file_that_grows_is_told_by_its_name(tmp_path, monke
     path = tmp_path / "t.jsonl"
     with (
         pytest.raises(HiExpError, match=r"t\.jsonl cannot be written \(No space left"),
-        timed(tmp_path, 4),
+        timed(tmp_path, Manifest(kind="rollout", spec={})),
         writing(path),
         path.open("a") as file,
     ):
-        monkeypatch.setattr(os, "fsync", full)  # and so is that of the seconds, which is none of the reader's business
+        monkeypatch.setattr(os, "fsync", full)  # and so is that of the manifest, which is none of the reader's business
         append_line(file, {})
 
 

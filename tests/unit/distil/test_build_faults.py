@@ -30,7 +30,7 @@ def run(tmp_path, content):
 
 
 def counts_of(tmp_path):
-    return json.loads((tmp_path / "hek" / "build.json").read_text())["counts"]
+    return json.loads((tmp_path / "hek" / "run.json").read_text())["outcome"]["counts"]
 
 
 GOOD = lines(*trajectories())

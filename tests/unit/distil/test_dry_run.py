@@ -11,6 +11,7 @@ from hiexp_verl.distil.pipeline import build
 from hiexp_verl.distil.replies import ENTRY_SCHEMA, ModelAnswers, Price, Usage
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.io.files import write_jsonl
+from hiexp_verl.io.manifest import read_manifest
 from hiexp_verl.models.chat import Reply
 from hiexp_verl.models.encoder import HashEncoder
 from tests.unit.distil.test_distill import GOOD
@@ -89,10 +90,10 @@ def test_a_build_leaves_a_report_beside_the_versions(tmp_path):
     write_jsonl(tmp_path / "t.jsonl", trajectories())
     options = ["--encoder", "hash:64", "--out", str(tmp_path / "hek"), "--distiller", "rules"]
     assert main(["build", "--trajectories", str(tmp_path / "t.jsonl"), *options]) == 0
-    report = json.loads((tmp_path / "hek" / "build.json").read_text())
-    assert report["version"] == "0001"
-    assert report["levels"]["e1"] == report["counts"]["e1 written"]
-    assert (report["usage"], report["cost"]) == (None, None)
+    manifest = read_manifest(tmp_path / "hek")
+    assert (manifest.kind, manifest.results, manifest.spec["distiller"]) == ("build", {"hek": ["0001"]}, "rules")
+    assert manifest.outcome["levels"]["e1"] == manifest.outcome["counts"]["e1 written"]
+    assert (manifest.outcome["usage"], manifest.outcome["cost"]) == (None, None)
 
 
 def test_a_dry_run_of_nothing_is_a_one_line_error():

@@ -22,7 +22,7 @@ from tests.unit.models.test_llm import completion, server
 
 pytest.importorskip("openai")
 ROOT = Path(__file__).parents[3]
-OF_THIS_RUN = {"answers.jsonl", "build.json"}  # what was paid when: not part of the HEK
+OF_THIS_RUN = {"answers.jsonl", "run.json"}  # what was paid when: not part of the HEK
 
 
 def answer(request, number):
@@ -77,7 +77,7 @@ def test_stored_answers_alone_give_the_same_bytes(tmp_path):
         assert main(arguments(tmp_path / "stored", url, "--resume")) == 0
         assert len(requests) == calls
     assert contents(tmp_path / "stored") == contents(tmp_path / "asked")
-    usage = json.loads((tmp_path / "stored" / "build.json").read_text())["usage"]
+    usage = json.loads((tmp_path / "stored" / "run.json").read_text())["outcome"]["usage"]
     assert (usage["calls"], usage["stored"]) == (0, calls)
 
 

@@ -7,6 +7,7 @@ import pytest
 
 from hiexp_verl.cli import main
 from hiexp_verl.evaluate.evaluate import TABLE_JSON, TABLE_MD
+from hiexp_verl.io.manifest import MANIFEST, read_manifest
 from hiexp_verl.rollout.policy import STATE
 from tests.support.verl_fixtures import write_corpus, write_hek
 from tests.unit.models.test_llm import completion, server
@@ -67,7 +68,7 @@ def test_a_rollout_has_budgets_and_a_policy_too(command, tmp_path):
     with server(answering) as (url, _):
         play = ["rollout", *command[1 : command.index("--arms")], "--k", "1", "--model", url]
         assert main([*play, "--set", "start.top_k=1", "step.max_tokens=0"]) == 0
-    settings = json.loads((tmp_path / "out" / "settings.json").read_text())
+    settings = read_manifest(tmp_path / "out").spec
     assert (settings["policy"], settings["start.top_k"]) == (url, 1)
     episodes = [json.loads(line) for line in (tmp_path / "out" / "trajectories.jsonl").read_text().splitlines()]
     assert {len(episode["extra"]["shown"]) for episode in episodes} == {1}
@@ -94,9 +95,10 @@ def test_two_servers_of_one_model_name_are_not_mixed(command, tmp_path, capsys):
         assert f"made with policy = '{one}', now it is '{other}'" in said and "--same-model if that is the same model elsewhere" in said
         assert not asked
         assert main([*command, "--model", other, "--resume", "--same-model"]) == 0
-        for settings in (tmp_path / "out").rglob("settings.json"):
-            kept = json.loads(settings.read_text())
-            settings.write_text(json.dumps({k: v for k, v in kept.items() if k != "policy"}))
+        for path in (tmp_path / "out").rglob(MANIFEST):
+            manifest = read_manifest(path.parent)
+            manifest.spec.pop("policy", None)
+            manifest.write(path.parent)
         assert "was made with policy = None" in refusal([*command, "--model", other, "--resume"], capsys), "nobody knows which"
 
 

@@ -15,10 +15,21 @@ import pytest
 from hiexp_verl.cli import main
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.evaluate import evaluate
-from hiexp_verl.evaluate.evaluate import ARMS, ROWS, TABLE_JSON, TABLE_MD, Plan, check_arms, only_one, read_datasets, write_tables
+from hiexp_verl.evaluate.evaluate import (
+    ARMS,
+    ROWS,
+    TABLE_JSON,
+    TABLE_MD,
+    Plan,
+    check_arms,
+    only_one,
+    part_folder,
+    read_datasets,
+    write_tables,
+)
 from hiexp_verl.evaluate.judge import judge_key
-from hiexp_verl.evaluate.spent import SECONDS
 from hiexp_verl.evaluate.tables import as_markdown, pairs_of, row_of, table_of
+from hiexp_verl.io.manifest import MANIFEST, read_manifest
 from hiexp_verl.models.chat import PromptTooLong, Reply
 from hiexp_verl.models.encoder import HashEncoder
 from hiexp_verl.rollout.episode import EpisodeSettings, episode
@@ -360,28 +371,6 @@ def test_how_many_played_at_a_time_is_told_of_all_lives(tmp_path):
     assert play(out, resume=True)["batch_size"] == "2, then 3", "a life that was refused played nothing"
 
 
-def test_time_and_batch_size_of_an_older_evaluation_are_told(tmp_path):
-    out = tmp_path / "eval"
-    play(out)
-    for path in out.rglob(SECONDS):
-        path.unlink()
-    (out / SECONDS).write_text('{"seconds": 7.5, "at_a_time": [2, 3]}')  # one for all parts, as it was until 2026-11-22
-    again = play(out, resume=True, batch_size=16)
-    assert (again["batch_size"], again["seconds"]) == ("2, then 3", 7.5)
-    (out / SECONDS).unlink()
-    again = play(out, resume=True, batch_size=16)
-    assert (again["batch_size"], again["seconds"]) == ("an unknown number of", 0.0)
-
-
-def test_a_life_that_was_killed_lasted_until_its_last_episode(tmp_path):
-    out = tmp_path / "eval"
-    before = play(out)["seconds"]
-    part = out / "set" / "seed-0" / "hek"
-    begun = (part / "trajectories.jsonl").stat().st_mtime - 30
-    (part / SECONDS).write_text(json.dumps({"seconds": 0.0, "lives": [[begun, 4]], "running": True}))
-    assert play(out, resume=True)["seconds"] == pytest.approx(before + 30, abs=2)
-
-
 def test_what_a_table_took_is_what_its_own_episodes_took(tmp_path):
     out = tmp_path / "eval"
     play(out, Slow(), batch_size=2, arms=["base"])
@@ -395,26 +384,24 @@ def test_what_a_table_took_is_what_its_own_episodes_took(tmp_path):
     assert play(out, resume=True, batch_size=16, questions={"other": plenty[-3:]}, arms=["base"])["batch_size"] == "3, then 16"
 
 
-@pytest.mark.parametrize(
-    "damaged",
-    [
-        "{",
-        "[]",
-        "7",
-        '{"seconds": null}',
-        '{"lives": [1]}',
-        '{"running": true}',
-        '{"seconds": Infinity}',
-        '{"lives": [[1, Infinity]]}',
-        "\udcff",
-    ],
-)
-def test_a_damaged_side_figure_stops_no_evaluation(tmp_path, caplog, damaged):
-    out = tmp_path / "eval"
-    play(out)
-    (out / "set" / "seed-0" / "hek" / SECONDS).write_bytes(damaged.encode(errors="surrogateescape"))
-    assert play(out, resume=True)["questions"] == len(QUESTIONS)
-    assert "seconds.json is damaged" in caplog.text
+def test_a_damaged_manifest_of_a_part_is_named(tmp_path):
+    play(tmp_path / "eval")
+    (tmp_path / "eval" / "set" / "seed-0" / "hek" / MANIFEST).write_text("{")
+    with pytest.raises(HiExpError, match=r"seed-0/hek/run\.json is damaged"):
+        play(tmp_path / "eval", resume=True)
+
+
+def test_an_evaluation_leaves_a_manifest_that_names_its_parts(tmp_path):
+    play(tmp_path / "eval", batch_size=2)
+    manifest = read_manifest(tmp_path / "eval")
+    assert (manifest.kind, manifest.spec) == ("evaluation", {"datasets": ["set"], "seeds": [0], "arms": ["base", "hek"]})
+    assert manifest.finished and manifest.results == {"rows": ["rows.jsonl"], "table": ["table.json", "table.md"]}
+    part = read_manifest(part_folder(tmp_path / "eval", "set", 0, "hek"))
+    assert (part.kind, part.batch_sizes, part.results["episodes"]) == ("rollout", [2], ["trajectories.jsonl"])
+    with pytest.raises(HiExpError, match="stopped"):
+        play(tmp_path / "cut", Invariant(stop_after=2))
+    assert read_manifest(tmp_path / "cut").finished is None
+    assert read_manifest(part_folder(tmp_path / "cut", "set", 0, "base")).error.startswith("HiExpError: ")
 
 
 @pytest.mark.parametrize(

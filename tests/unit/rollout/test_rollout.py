@@ -266,11 +266,11 @@ def test_a_rollout_refuses_to_mix_or_overwrite(tmp_path):
         check_output(tmp_path / "trajectories.jsonl", resume=True)
     with pytest.raises(HiExpError, match="nothing to roll out"):
         rollout([], Scripted("x"), SEARCH, EpisodeSettings(), 3, tmp_path / "new", progress="")
-    (tmp_path / "settings.json").write_text("{")
+    (tmp_path / "run.json").write_text("{")
     with pytest.raises(HiExpError, match="damaged"):
         run(tmp_path, resume=True)
-    (tmp_path / "settings.json").unlink()
-    with pytest.raises(HiExpError, match=r"has episodes and no settings\.json"):
+    (tmp_path / "run.json").unlink()
+    with pytest.raises(HiExpError, match=r"has no run\.json, which describes a run"):
         run(tmp_path, resume=True)
 
 

