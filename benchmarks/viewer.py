@@ -101,8 +101,9 @@ def _entry(level: Level, number: int, draw: random.Random, **fields: Any) -> Ent
         f"What {asked} is the {relation} of {thing} [Y], when {draw.choice(THINGS)} of the same name is known, too?",
         draw.choice(ADVICE).format(relation=relation, asked=asked, thing=thing),
         kind=draw.choice(("guide", "guide", "pitfall")),
-        tags=(f"finding:{draw.choice(FINDINGS)}", f"shape:{draw.choice(SHAPES)}", f"asked:{asked}"),
-        preconditions=(f"The question names {thing}.",),
+        findings=(draw.choice(FINDINGS),),
+        shapes=(draw.choice(SHAPES),),
+        asked_for=(asked,),
         counters={"merged": number % 5},
         **fields,
     )

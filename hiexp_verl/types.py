@@ -78,21 +78,49 @@ class Source:
 
 
 @dataclass(frozen=True)
+class Plan:
+    """The searches of a success without its names, for other questions of its kind to follow word for word."""
+
+    question: str  # the kind of question it answers
+    searches: tuple[str, ...]
+
+    @property
+    def sentence(self) -> str:
+        """The plan as an entry says it."""
+        searches = ", then ".join(f'"{search}"' for search in self.searches)
+        return f'For "{self.question}" these searches worked: {searches}.'
+
+
+@dataclass(frozen=True)
 class Entry:
-    """One piece of experience. The title is matched (child), the description is shown (parent)."""
+    """One piece of experience. The title is matched (child), the description is shown (parent).
+
+    An entry made of several rollouts may have several findings, shapes and so on: the first is the main one.
+    """
 
     id: str
     level: Level
     title: str  # when does this apply
     description: str  # what to do or avoid: imperative, short, no names, no answers
     kind: Kind = "guide"
-    tags: tuple[str, ...] = ()
-    preconditions: tuple[str, ...] = ()  # what must hold of a question for the advice to apply
+    findings: tuple[str, ...] = ()  # what went wrong, see `distil.diagnose.Finding`
+    shapes: tuple[str, ...] = ()  # of the questions, see `masking.Shape`
+    asked_for: tuple[str, ...] = ()  # what the questions ask for: "capital", "date"
+    bridges: tuple[str, ...] = ()  # what must be found first: "country"
+    hops: tuple[int, ...] = ()  # number of searches of the plans
+    plans: tuple[Plan, ...] = ()  # of an E1; an E2 ends with one of those of its children
+    tags: tuple[str, ...] = ()  # free text for people; no code reads it
     children: tuple[str, ...] = ()  # ids of the entries of the level below that it summarises
     questions: tuple[str, ...] = ()  # ids of the questions it was distilled from (for leave-one-out)
     sources: tuple[str, ...] = ()  # ids of the trajectories it was distilled from
     evidence: tuple[Evidence, ...] = ()  # the places in them that it points at
     counters: dict[str, int] = field(default_factory=dict)  # e.g. {"merged": 3}: near-duplicates united in it
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The computed fields and tags as short texts to show and filter by, such as "finding:no_answer"."""
+        fields = {"finding": self.findings, "shape": self.shapes, "asked": self.asked_for, "bridge": self.bridges, "hops": self.hops}
+        return (*(f"{name}:{value}" for name, values in fields.items() for value in values), *self.tags)
 
 
 @dataclass(frozen=True)

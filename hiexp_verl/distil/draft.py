@@ -1,11 +1,15 @@
 """What a distiller hands in, before it becomes an entry: cleaned here, whoever wrote it."""
 
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from hiexp_verl.masking import Masker, redact
 from hiexp_verl.text import sanitise
 from hiexp_verl.types import MAX_DESCRIPTION_CHARS, MAX_TITLE_CHARS, Kind
+
+Value = TypeVar("Value", bound=Hashable)
 
 
 @dataclass(frozen=True)
@@ -15,6 +19,9 @@ class Draft:
     title: str
     description: str
     kind: Kind
+
+
+Value = TypeVar("Value", bound=Hashable)
 
 
 def clean(draft: Draft, masker: Masker, answers: Sequence[str], question: str) -> Draft | None:
@@ -44,12 +51,9 @@ def fit_with(description: str, sentence: str) -> str:
     return f"{kept} {sentence}".strip()
 
 
-def most_common(values: Iterable[str]) -> list[str]:
+def most_common(values: Iterable[Value]) -> list[Value]:
     """Return the distinct values, most frequent first, ties in the order of appearance."""
-    counts: dict[str, int] = {}
-    for value in values:
-        counts[value] = counts.get(value, 0) + 1
-    return sorted(counts, key=lambda value: -counts[value])
+    return [value for value, _ in Counter(values).most_common()]
 
 
 def _fit(text: str, max_chars: int) -> str:

@@ -1,6 +1,5 @@
 """Drafts become entries: numbered, linked to where they come from, near-duplicates merged."""
 
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
@@ -8,12 +7,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hiexp_verl.distil.diagnose import Diagnosis
-from hiexp_verl.distil.draft import Draft
-from hiexp_verl.distil.plan import TAG, hops, plan_of
-from hiexp_verl.distil.rules import tag_values, tags_of
-from hiexp_verl.masking import with_article
+from hiexp_verl.distil.draft import Draft, Value, most_common
+from hiexp_verl.distil.plan import plan_of
 from hiexp_verl.models.encoder import Encoder
 from hiexp_verl.types import Entry, Level
+
+# Fields that two near-duplicates bring together.
+_UNITED = ("findings", "shapes", "asked_for", "bridges", "hops", "plans", "tags", "children", "questions", "sources", "evidence")
 
 
 def case(draft: Draft, d: Diagnosis) -> Entry:
@@ -26,26 +26,17 @@ def case(draft: Draft, d: Diagnosis) -> Entry:
         title=draft.title,
         description=draft.description,
         kind=draft.kind,
-        tags=(*tags_of(d), *([f"hops:{hops(plan)}", TAG + plan] if plan else [])),
-        preconditions=preconditions_of(d),
+        findings=(d.finding,),
+        shapes=(d.shape,),
+        asked_for=(d.asked_for,),
+        bridges=(d.bridge_kind,) if d.bridge_kind else (),
+        hops=(len(plan.searches),) if plan else (),
+        plans=(plan,) if plan else (),
+        tags=tuple(f"also:{finding}" for finding in d.also),
         questions=(d.question_id,),
         sources=tuple(sources),
         evidence=d.evidence,
     )
-
-
-_SHAPE_IS = {
-    "compare": "the question compares things",
-    "common": "the question asks what things share",
-    "verify": "the question is answered with yes or no",
-    "indirect": "the question describes something without naming it",
-    "direct": "the question asks for one fact about something named",
-}
-
-
-def preconditions_of(d: Diagnosis) -> tuple[str, ...]:
-    """Return what must hold of a question for advice from this diagnosis to apply."""
-    return (_SHAPE_IS[d.shape], *([f"{with_article(d.bridge_kind)} must be found first"] if d.bridge_kind else []))
 
 
 def parent(draft: Draft, level: Level, children: Sequence[Entry]) -> Entry:
@@ -56,26 +47,22 @@ def parent(draft: Draft, level: Level, children: Sequence[Entry]) -> Entry:
         title=draft.title,
         description=draft.description,
         kind=draft.kind,
-        tags=tuple(
-            f"{name}:{value}" for name in ("finding", "shape", "asked", "bridge", "hops") for value in tag_values(children, name)[:2]
-        ),
-        preconditions=_held_by_most(children),
+        findings=_two_most_common(child.findings for child in children),
+        shapes=_two_most_common(child.shapes for child in children),
+        asked_for=_two_most_common(child.asked_for for child in children),
+        bridges=_two_most_common(child.bridges for child in children),
+        hops=_two_most_common(child.hops for child in children),
         children=tuple(child.id for child in children),
         questions=_union(child.questions for child in children),
         sources=_union(child.sources for child in children),
     )
 
 
-def _held_by_most(children: Sequence[Entry]) -> tuple[str, ...]:
-    counts = Counter(precondition for child in children for precondition in child.preconditions)
-    return tuple(precondition for precondition, count in counts.items() if 2 * count > len(children))
-
-
 def merge(entries: Sequence[Entry], encoder: Encoder, title_cosine: float, description_cosine: float) -> list[Entry]:
     """Merge each entry into the first one before it of as many hops whose title and description are at least that similar.
 
     An encoder barely tells "the currency of the country whose capital is X" from "... that borders the country whose capital is X".
-    The first keeps its words and preconditions; children, questions, rollouts, evidence and tags are united, and counted as merged.
+    The first keeps its words; what it was made from is united, and counted as merged.
     """
     if not entries:
         return []
@@ -102,7 +89,7 @@ def merge(entries: Sequence[Entry], encoder: Encoder, title_cosine: float, descr
 
 def hops_of(entries: Sequence[Entry]) -> NDArray[np.int64]:
     """Return how many searches the plan of each entry has, (E,); 0 where it has none."""
-    return np.array([int((tag_values([entry], "hops") or ["0"])[0]) for entry in entries], dtype=np.int64)
+    return np.array([(*entry.hops, 0)[0] for entry in entries], dtype=np.int64)
 
 
 def number(entries: Sequence[Entry], level: Level) -> list[Entry]:
@@ -115,14 +102,14 @@ def united(a: Entry, b: Entry) -> Entry:
     """Return `a` with what `b` rests on; its words stay."""
     return replace(
         a,
-        tags=_union((a.tags, b.tags)),
-        children=_union((a.children, b.children)),
-        questions=_union((a.questions, b.questions)),
-        sources=_union((a.sources, b.sources)),
-        evidence=tuple(dict.fromkeys((*a.evidence, *b.evidence))),
+        **{name: _union((getattr(a, name), getattr(b, name))) for name in _UNITED},
         counters={**a.counters, "merged": a.counters.get("merged", 0) + b.counters.get("merged", 0) + 1},
     )
 
 
-def _union(groups: Iterable[Sequence[str]]) -> tuple[str, ...]:
+def _two_most_common(groups: Iterable[tuple[Value, ...]]) -> tuple[Value, ...]:
+    return tuple(most_common(value for group in groups for value in group)[:2])
+
+
+def _union(groups: Iterable[tuple[Value, ...]]) -> tuple[Value, ...]:
     return tuple(dict.fromkeys(item for group in groups for item in group))

@@ -13,20 +13,18 @@ from hiexp_verl.distil.draft import fit_with, most_common
 from hiexp_verl.masking import redact
 from hiexp_verl.scoring import normalise
 from hiexp_verl.text import content_words, same_query, sanitise
-from hiexp_verl.types import Entry
+from hiexp_verl.types import Entry, Plan
 
 GIVEN, FOUND = "...", "the name found"  # in the place of a name of the question, and of any other
-TAG = "plan:"
 MOST_SEARCHES = 3
 _MOST_CHARS = 80  # of a search
-_THEN = ", then "
 _LETTER = re.compile(r"\b(?:an? |the )?[XYZW]\b")
 _NAMES = re.compile(rf"{re.escape(GIVEN)}|{FOUND}")
 _QUOTES = re.compile('["\u201c\u201d]')
 
 
-def plan_of(d: Diagnosis) -> str:
-    """Return a sentence with the kind of question and the searches of a success, or "" where none is a plan for other questions.
+def plan_of(d: Diagnosis) -> Plan | None:
+    """Return the kind of question with the searches of a success, or None where none is a plan for other questions.
 
     Of several plans the one with the fewest searches; what was asked twice counts once. Searches are a plan when a later one goes
     on from a name that an earlier one found, each says more than a name (but the first, which may look up the one given), and none
@@ -39,19 +37,8 @@ def plan_of(d: Diagnosis) -> str:
                 masked.append(query)
         if len(masked) <= MOST_SEARCHES and any(FOUND in query for query in masked[1:]) and _say_more_than_a_name(masked):
             kind = _LETTER.sub(GIVEN, _QUOTES.sub("", redact(d.kind_of_question, d.answers, d.question)))
-            return plan_sentence(sanitise(kind, 1000), masked)
-    return ""
-
-
-def plan_sentence(kind: str, searches: Sequence[str]) -> str:
-    """Say which searches worked for a kind of question; names in both are `GIVEN` or `FOUND`."""
-    steps = _THEN.join(f'"{search}"' for search in searches)
-    return f'For "{kind}" these searches worked: {steps}.'
-
-
-def hops(plan: str) -> int:
-    """Return how many searches a plan has."""
-    return plan.count(_THEN) + 1 if plan else 0
+            return Plan(sanitise(kind, 1000), tuple(masked))
+    return None
 
 
 def _say_more_than_a_name(masked: Sequence[str]) -> bool:
@@ -83,7 +70,7 @@ def with_plans(patterns: Sequence[Entry], cases: Sequence[Entry]) -> list[Entry]
 
 def _with_plan(pattern: Entry, cases: Sequence[Entry]) -> Entry:
     quoted = sorted(cases, key=lambda case: case.title not in pattern.title)  # `most_common` is stable
-    plans = most_common(tag.removeprefix(TAG) for case in quoted for tag in case.tags if tag.startswith(TAG))
+    plans = most_common(plan for case in quoted for plan in case.plans)
     title = _LETTER.sub(GIVEN, pattern.title)
-    plans.sort(key=lambda plan: plan.split('"')[1] not in title)
-    return replace(pattern, description=fit_with(pattern.description, plans[0])) if plans else pattern
+    plans.sort(key=lambda plan: plan.question not in title)
+    return replace(pattern, description=fit_with(pattern.description, plans[0].sentence)) if plans else pattern

@@ -32,24 +32,12 @@ class RulesDistiller:
         return [advice_for(diagnosis) for diagnosis in diagnoses]
 
     def summarise(self, groups: Sequence[Sequence[Entry]], level: Level) -> list[Draft | None]:
-        """Return one draft per group of entries, from their tags."""
+        """Return one draft per group of entries."""
         return [fit(advice_over(group, level)) for group in groups]
 
     def confirm(self, pairs: Sequence[tuple[Draft, Entry]]) -> list[bool]:
         """Say yes: a template that was filled from its members holds for them."""
         return [True] * len(pairs)
-
-
-def tags_of(d: Diagnosis) -> tuple[str, ...]:
-    """Return what clusters and people filter by: finding, shape, what is asked for, what must be found first."""
-    tags = [f"finding:{d.finding}", *(f"also:{finding}" for finding in d.also), f"shape:{d.shape}", f"asked:{d.asked_for}"]
-    return tuple(tags + ([f"bridge:{d.bridge_kind}"] if d.bridge_kind else []))
-
-
-def tag_values(entries: Sequence[Entry], name: str) -> list[str]:
-    """Return the values of a tag over entries, most frequent first."""
-    prefix = f"{name}:"
-    return most_common(tag.removeprefix(prefix) for entry in entries for tag in entry.tags if tag.startswith(prefix))
 
 
 def advice_for(d: Diagnosis) -> Draft:
@@ -71,17 +59,17 @@ def advice_for(d: Diagnosis) -> Draft:
 
 def advice_over(group: Sequence[Entry], level: Level) -> Draft:
     """Say how the group's main shape is gone about, and add the advice for its two main findings."""
-    shape, *_ = tag_values(group, "shape") or ["direct"]
-    findings = tag_values(group, "finding")
+    shape, *_ = most_common(shape for entry in group for shape in entry.shapes) or ["direct"]
+    findings = most_common(finding for entry in group for finding in entry.findings)
     rules = _rules(f"rules_{level}.jsonl")
     main = next(rule for rule in rules if rule.get("shape") == shape)
     advice = [rule["text"] for finding in findings[:2] for rule in rules if rule.get("finding") == finding]
     kind = most_common(entry.kind for entry in group)[0]
     room = MAX_TITLE_CHARS - len(main["title"].format(example=""))
-    alike = [entry for entry in group if f"shape:{shape}" in entry.tags] or group
+    alike = [entry for entry in group if shape in entry.shapes] or group
     title = main["title"].format(example=_most_typical([entry for entry in alike if len(entry.title) <= room] or alike))
-    asked, *_ = tag_values(group, "asked") or ["answer"]
-    shared = asked not in _ASKED and 2 * sum(f"asked:{asked}" in entry.tags for entry in group) > len(group)
+    asked, *_ = most_common(asked for entry in group for asked in entry.asked_for) or ["answer"]
+    shared = asked not in _ASKED and 2 * sum(asked in entry.asked_for for entry in group) > len(group)
     text = main["text"].format(asked=f"the {asked}" if shared else "the fact that is asked for")
     return Draft(title, " ".join([text, *advice]), "pitfall" if kind == "pitfall" else "guide")
 

@@ -13,7 +13,7 @@ from hiexp_verl.distil.cluster import Linkage, Tree, height_for, height_of_cosin
 from hiexp_verl.distil.distillers import Distiller
 from hiexp_verl.distil.draft import Draft
 from hiexp_verl.distil.entries import merge, number, parent
-from hiexp_verl.distil.rules import advice_over, tag_values
+from hiexp_verl.distil.rules import advice_over
 from hiexp_verl.distil.validate import admit_summary, chance, evenly, fitting, is_advice, is_part_of
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.models.encoder import Encoder, Vectors
@@ -40,7 +40,7 @@ def of_other_kind(members: Sequence[Entry]) -> set[str]:
 
     Titles alike in topic bring them together, but the advice for the one kind contradicts that for the other.
     """
-    shapes_of = {member.id: set(tag_values([member], "shape")) for member in members}
+    shapes_of = {member.id: set(member.shapes) for member in members}
     about_two = {member for member, shapes in shapes_of.items() if shapes and 2 * len(shapes & _OF_TWO) >= len(shapes)}
     about_one = {member for member, shapes in shapes_of.items() if shapes} - about_two
     return about_one if len(about_two) >= len(about_one) else about_two
@@ -218,8 +218,8 @@ def _over_supporters(
 
 
 def main_shape(entry: Entry) -> tuple[str, ...]:
-    """Return what tells how a question is gone about: the first shape among an entry's tags, and the hops of its plan if it has one."""
-    return (*tag_values([entry], "shape")[:1], *tag_values([entry], "hops")[:1])
+    """Return the main shape of an entry's questions, and the number of searches of its plan if it has one."""
+    return (*entry.shapes[:1], *map(str, entry.hops[:1]))
 
 
 def with_shape(vectors_E_D: Vectors, entries: Sequence[Entry]) -> Vectors:

@@ -88,8 +88,7 @@ def admit_summary(draft: Draft, members: Sequence[Entry], level: Level) -> Draft
     if len(fitted.title) <= 3 or len(fitted.description) <= 10:
         return _NOTHING_LEFT
     told = "\n".join(f"{member.title}\n{member.description}" for member in members)
-    findings = Counter(tag for member in members for tag in member.tags if tag.startswith("finding:"))
-    joined = 2 * findings["finding:two_in_one_query"] > len(members)
+    joined = 2 * sum("two_in_one_query" in member.findings for member in members) > len(members)
     if any(repeats(fitted.description, member.description) for member in members):
         return "copies one of its members"
     reason = _too_short(fitted) or _one_case(fitted) or _against_parts(fitted, joined) or _other_script(fitted, told)

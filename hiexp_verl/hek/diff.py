@@ -4,7 +4,7 @@ A difference of two HEKs, as a person reads it."""
 
 from collections import defaultdict
 from collections.abc import Hashable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from operator import attrgetter
 from typing import Any
 
@@ -12,7 +12,7 @@ import numpy as np
 
 from hiexp_verl.hek.store import HEK
 from hiexp_verl.text import sanitise
-from hiexp_verl.types import LEVELS, Entry, Evidence
+from hiexp_verl.types import LEVELS, Entry, Evidence, Plan
 
 # Ids are positions and shift from build to build, so words and origin come first. Each entry of A is paired with the first
 # unpaired one of B that is equal in all of these; what the first line leaves goes to the second, and so on.
@@ -24,7 +24,7 @@ _SAME_ENTRY = (
     attrgetter("level", "questions", "id"),  # both texts were rewritten
     attrgetter("level", "title"),
 )
-_COMPARED = ("title", "description", "kind", "tags", "preconditions", "children", "questions", "sources", "evidence", "counters")
+_COMPARED = tuple(each.name for each in fields(Entry) if each.name not in ("id", "level"))
 _BOOKKEEPING = ("content_hash",)  # differs with anything else
 
 
@@ -180,6 +180,8 @@ def _shown(value: Any) -> str:
         return "none"
     if isinstance(value, Evidence):
         value = f"{value.what} in {value.trajectory}: {value.quote}"
+    if isinstance(value, Plan):
+        value = value.sentence
     if isinstance(value, tuple):
         value = ", ".join(map(_shown, value))
     # A HEK from elsewhere may hold anything, and this goes to a terminal.

@@ -15,7 +15,7 @@ from hiexp_verl.errors import HiExpError
 from hiexp_verl.models.encoder import EncoderIdentity, Vectors
 from hiexp_verl.types import KINDS, LEVELS, Entry
 
-FORMAT = 2
+FORMAT = 3
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ def read_header(folder: Path) -> Header:
         raise HiExpError(f"{path} is damaged ({error}); restore it or build the HEK again") from error
     found = values.get("format") if isinstance(values, dict) else None
     if found != FORMAT:
-        raise HiExpError(f"{path} has the format version {found!r}, this program reads {FORMAT}; build the HEK again with this program")
+        raise HiExpError(f"{path}: HEK format {found!r} was found, this version reads {FORMAT}; build it again")
     try:
         return _header_from(values)
     except (TypeError, KeyError, AttributeError) as error:

@@ -78,8 +78,8 @@ def _tree(entry: Entry, by_id: Mapping[str, Entry], lines: list[str]) -> None:
 
 def _fields(hek: HEK, entry: Entry) -> list[str]:
     lines = [f"{entry.id} ({entry.level.upper()}, {entry.kind})", f"title:       {entry.title}", f"description: {entry.description}"]
-    lines += [f"applies if:  {precondition}" for precondition in entry.preconditions]
-    lines += [f"tags:        {', '.join(entry.tags) or 'none'}"]
+    lines += [f"tags:        {', '.join(entry.labels) or 'none'}"]
+    lines += [f"plan:        {plan.sentence}" for plan in entry.plans]
     lines += [f"counter:     {name} {count}" for name, count in sorted(entry.counters.items())]
     lines += [f"parent:      {parent.id} {parent.title}" for parent in parents_of(hek).get(entry.id, ())]
     lines += [f"child:       {child} {hek.entry(child).title}" for child in entry.children]

@@ -46,7 +46,7 @@ def _data(hek: HEK, transcripts: Transcripts) -> dict[str, Any]:
     """Return what the page shows. Texts that recur stand once; entries, sources, questions and tags refer by index."""
     asked = {source.question_id: source.question for source in hek.sources}
     questions = list(dict.fromkeys([*asked, *(question for entry in hek.entries for question in entry.questions)]))
-    tags = list(dict.fromkeys(tag for entry in hek.entries for tag in entry.tags))
+    tags = list(dict.fromkeys(tag for entry in hek.entries for tag in _labels(entry)))
     models = list(dict.fromkeys(source.model for source in hek.sources))
     rows = {
         "entry": _numbers([entry.id for entry in hek.entries]),
@@ -64,6 +64,10 @@ def _data(hek: HEK, transcripts: Transcripts) -> dict[str, Any]:
         "sources": [_source(source, rows) for source in hek.sources],
         "entries": [_entry(entry, by_id, rows, transcripts) for entry in hek.entries],
     }
+
+
+def _labels(entry: Entry) -> tuple[str, ...]:
+    return (*entry.labels, *(f"plan:{plan.sentence}" for plan in entry.plans))
 
 
 def _numbers(names: list[str]) -> dict[str, int]:
@@ -95,8 +99,7 @@ def _entry(entry: Entry, by_id: dict[str, Source], rows: dict[str, dict[str, int
         "title": entry.title,
         "description": entry.description,
         "kind": entry.kind,
-        "tags": [rows["tag"][tag] for tag in entry.tags],
-        "preconditions": entry.preconditions,
+        "tags": [rows["tag"][tag] for tag in _labels(entry)],
         "counters": entry.counters,
         "children": [rows["entry"][child] for child in entry.children],
         "questions": [rows["question"][question] for question in entry.questions],

@@ -11,11 +11,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from hiexp_verl.config import StartConfig, StepConfig
-from hiexp_verl.distil.plan import FOUND, GIVEN, plan_sentence
+from hiexp_verl.distil.plan import FOUND, GIVEN
 from hiexp_verl.guide.guide import Guide, rough_tokens
 from hiexp_verl.protocol import THINK_CLOSE, THINK_OPEN, Format, first_messages, render_documents, write_answer, write_call
 from hiexp_verl.search import SearchEngine
-from hiexp_verl.types import Entry, Hit, Level, Message, Passage, Question
+from hiexp_verl.types import Entry, Hit, Level, Message, Passage, Plan, Question
 
 FORMAT: Format = "search_tags"
 WITH_RIGHT_PLAN = 0.8  # of the blocks, which two of three transcripts have
@@ -190,7 +190,7 @@ def _at_start(plans: Sequence[str], others: Sequence[_Known], draw: random.Rando
 def _pattern(one: _Known, words: Sequence[str], draw: random.Random) -> str:
     """Return an E2 as a build writes it: advice, and the searches that worked for such a question."""
     searches = [each.format(GIVEN if number == 0 else FOUND) for number, each in enumerate(words)]
-    return f"{draw.choice(_PATTERNS).format(goal=one.goal)} {plan_sentence(one.kind, searches)}"
+    return f"{draw.choice(_PATTERNS).format(goal=one.goal)} {Plan(one.kind, tuple(searches)).sentence}"
 
 
 def _entries(level: Level, texts: Sequence[str]) -> list[Hit]:

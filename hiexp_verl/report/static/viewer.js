@@ -245,7 +245,6 @@ function show(i) {
       make("span", {className: "tag " + entry.kind}, entry.kind)),
     make("h2", {tabIndex: -1}, entry.title),
     make("p", {className: "advice"}, entry.description),
-    ...part("Applies if", entry.preconditions, condition => make("li", {}, condition), items()),
     facts(entry),
     ...part("Parents", parents[i], write, items()),
     ...part("Children", entry.children, write, items()),

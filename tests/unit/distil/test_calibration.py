@@ -195,7 +195,7 @@ def test_as_many_clusters_as_groups_were_put_in_say_nothing():
 
 def test_members_about_one_thing_are_strange_to_advice_about_two():
     def of(number, *shapes):
-        return entry(f"e1-{number}", tags=tuple(f"shape:{shape}" for shape in shapes))
+        return entry(f"e1-{number}", shapes=shapes)
 
     assert of_other_kind([of(1, "compare"), of(2, "verify"), of(3, "direct")]) == {"e1-3"}
     assert of_other_kind([of(1, "indirect"), of(2, "direct"), of(3, "common")]) == {"e1-3"}

@@ -199,7 +199,7 @@ def test_a_member_that_the_distiller_denies_is_detached():
         def confirm(self, pairs):
             return [member.title != "case c" for _, member in pairs]
 
-    entries = [entry(f"e1-{i}", title=f"case {name}", tags=("shape:direct", "finding:no_answer")) for i, name in enumerate("abcd")]
+    entries = [entry(f"e1-{i}", title=f"case {name}", shapes=("direct",), findings=("no_answer",)) for i, name in enumerate("abcd")]
     dropped = Counter()
     config = LevelConfig(max_height=9.0)
     (all_of_them,), _ = summarise(entries, "e2", RulesDistiller(), HashEncoder(64), config, dropped)

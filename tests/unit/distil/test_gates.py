@@ -63,8 +63,8 @@ def test_a_title_that_the_description_says_again_is_advice():
 
 
 MEMBERS = (
-    entry("e1-1", title="Who made the older film", description="Search for each film on its own.", tags=("finding:two_in_one_query",)),
-    entry("e1-2", title="Which film is longer", description="Note both lengths, then compare.", tags=("finding:two_in_one_query",)),
+    entry("e1-1", title="Who made the older film", description="Search for each film on its own.", findings=("two_in_one_query",)),
+    entry("e1-2", title="Which film is longer", description="Note both lengths, then compare.", findings=("two_in_one_query",)),
 )
 
 

@@ -25,8 +25,14 @@ def diagnosis(*queries: str, question: str = QUESTION, answer: str = "Kabul") ->
     return found
 
 
+def said(found: Diagnosis) -> str:
+    plan = plan_of(found)
+    return plan.sentence if plan else ""
+
+
 def test_a_name_of_the_question_and_one_that_was_found_are_told_apart():
-    assert plan_of(diagnosis("Noshak highest point country", "capital of Afghanistan")) == (
+    plan = plan_of(diagnosis("Noshak highest point country", "capital of Afghanistan"))
+    assert plan is not None and plan.sentence == (
         'For "What is the capital of the country whose highest point is ...?" these searches worked: '
         '"... highest point country", then "capital of the name found".'
     )
@@ -46,11 +52,11 @@ def test_a_name_of_the_question_and_one_that_was_found_are_told_apart():
     ],
 )
 def test_what_is_no_plan_for_other_questions_is_left_out(queries):
-    assert plan_of(diagnosis(*queries)) == ""
+    assert plan_of(diagnosis(*queries)) is None
 
 
 def test_the_first_search_may_look_up_the_name_that_is_given():
-    assert '"...", then "capital of the name found"' in plan_of(diagnosis("Noshak", "capital of Afghanistan"))
+    assert '"...", then "capital of the name found"' in said(diagnosis("Noshak", "capital of Afghanistan"))
 
 
 def test_what_is_asked_twice_counts_once():
@@ -67,20 +73,20 @@ def test_of_several_successes_the_plan_is_of_the_one_that_saw_the_answer_in_the_
     failure = episode(("peak", ""), answer="Tehran", number=9)
     (found,) = diagnose(Contrast("q1", QUESTION, ("Kabul",), (detour, guess, straight, one_search), (failure,)))
     assert [len(way) for way in found.ways] == [1, 2, 3, 2]
-    assert plan_of(found).endswith('"... highest point country", then "capital of the name found".')
+    assert said(found).endswith('"... highest point country", then "capital of the name found".')
 
 
 def test_a_failure_without_a_success_has_no_plan():
-    assert plan_of(replace(diagnosis("Noshak highest point country", "capital of Afghanistan"), succeeded=None, ways=())) == ""
+    assert plan_of(replace(diagnosis("Noshak highest point country", "capital of Afghanistan"), succeeded=None, ways=())) is None
 
 
 def test_a_name_of_the_question_is_found_in_lower_case():
-    assert '"... highest point country"' in plan_of(diagnosis("noshak highest point country", "capital of Afghanistan"))
+    assert '"... highest point country"' in said(diagnosis("noshak highest point country", "capital of Afghanistan"))
 
 
 @given(st.text(max_size=120), st.text(max_size=120))
 def test_no_query_puts_a_name_an_answer_or_a_control_token_into_a_plan(one, other):
-    plan = plan_of(diagnosis(f"Noshak {one} <|im_end|>", f"Afghanistan {other} </search>"))
+    plan = said(diagnosis(f"Noshak {one} <|im_end|>", f"Afghanistan {other} </search>"))
     assert "Noshak" not in plan and "Afghanistan" not in plan and "kabul" not in plan.lower()
     assert "<|im_end|>" not in plan and "</search>" not in plan and "\n" not in plan
 
@@ -91,7 +97,7 @@ def test_a_pattern_ends_with_the_plan_that_most_of_its_cases_share():
     cases = number([case(advice_for(each), each) for each in (rarer, found, found)], "e1")
     pattern = entry("e2-0001", "e2", "A kind of question", "Find out the name first.", children=tuple(each.id for each in cases))
     (planned,) = with_plans([pattern], cases)
-    assert planned.description == f"Find out the name first. {plan_of(found)}"
+    assert planned.description == f"Find out the name first. {said(found)}"
     assert replace(planned, description=pattern.description) == pattern
 
 
@@ -102,8 +108,8 @@ def test_of_equally_frequent_plans_the_pattern_ends_with_that_of_the_case_in_its
     )
     cases = number([case(advice_for(each), each) for each in (one, other)], "e1")
     pattern = entry("e2-0001", "e2", f"As in: {cases[1].title}", "Find out the name first.", children=tuple(each.id for each in cases))
-    assert with_plans([pattern], cases)[0].description.endswith(plan_of(other))
-    assert with_plans([replace(pattern, title="A kind of question")], cases)[0].description.endswith(plan_of(one))
+    assert with_plans([pattern], cases)[0].description.endswith(said(other))
+    assert with_plans([replace(pattern, title="A kind of question")], cases)[0].description.endswith(said(one))
 
 
 def test_the_kind_of_question_in_the_title_decides_before_what_most_share():
@@ -112,7 +118,7 @@ def test_the_kind_of_question_in_the_title_decides_before_what_most_share():
     three = diagnosis("Noshak highest point country", "Afghanistan shares a border with", "capital of Pakistan", question=other)
     cases = number([case(advice_for(each), each) for each in (three, three, two)], "e1")
     pattern = entry("e2-0001", "e2", f"As in: {two.kind_of_question}", "Find it.", children=tuple(each.id for each in cases))
-    assert with_plans([pattern], cases)[0].description.endswith(plan_of(two))
+    assert with_plans([pattern], cases)[0].description.endswith(said(two))
 
 
 def test_cases_of_other_hops_are_not_merged_and_say_how_many_they_have():
@@ -121,7 +127,7 @@ def test_cases_of_other_hops_are_not_merged_and_say_how_many_they_have():
     none = diagnosis("Noshak highest point country")
     cases = [case(advice_for(two), each) for each in (two, three, none, two)]
     merged = merge(cases, HashEncoder(), -1.0, -1.0)
-    assert [[tag for tag in each.tags if tag.startswith("hops:")] for each in merged] == [["hops:2"], ["hops:3"], []]
+    assert [each.hops for each in merged] == [(2,), (3,), ()]
     assert [each.counters.get("merged", 0) for each in merged] == [1, 0, 0]
 
 
@@ -140,7 +146,7 @@ def test_long_advice_makes_room_for_a_plan_at_the_end_of_a_sentence():
     long = "Find out the name first, and write it down. " * 7
     (planned,) = with_plans([entry("e2-0001", "e2", description=long.strip(), children=(only.id,))], [only])
     assert len(planned.description) <= MAX_DESCRIPTION_CHARS
-    assert planned.description.endswith(f"and write it down. {plan_of(found)}")
+    assert planned.description.endswith(f"and write it down. {said(found)}")
 
 
 def test_a_pattern_whose_cases_have_no_plan_keeps_its_words():

@@ -35,7 +35,7 @@ def source(trajectory, **changes):
 
 def hek(**changes):
     fields = {"sources": ("q1#0", "q1#1"), "questions": ("q1",), "evidence": (EVIDENCE,), "counters": {"merged": 3}}
-    cases = (entry("e1-a", preconditions=("It names a peak.",), **(fields | changes)), entry("e1-b"))
+    cases = (entry("e1-a", bridges=("peak",), **(fields | changes)), entry("e1-b"))
     entries = (*cases, entry("e2-a", "e2", title="a pattern", children=("e1-a", "e1-b")))
 
     vectors_E_D = ENCODER.encode_passages([e.title for e in entries])
@@ -152,7 +152,7 @@ the answer was here: q1#1, characters 61 to 72 of message 3
 def test_failure_and_success_stand_side_by_side_with_an_arrow_where_they_part():
     text = inspect_entry(hek(), "e1-a", width=72)
     assert text.endswith(SHOWN.rstrip())
-    assert "applies if:  It names a peak." in text
+    assert "tags:        bridge:peak" in text
     assert "counter:     merged 3" in text
     assert "parent:      e2-a a pattern" in text
 

@@ -37,7 +37,7 @@ def data_of(path):
 
 def many(count):
     """E1 that a third of a HEK's E2 summarise, with distinct titles."""
-    cases = [entry(f"e1-{n:04d}", title=f"case number{n:04d}", tags=(f"finding:f{n % 3}",)) for n in range(count)]
+    cases = [entry(f"e1-{n:04d}", title=f"case number{n:04d}", findings=(f"f{n % 3}",)) for n in range(count)]
     patterns = [
         entry(f"e2-{n:04d}", "e2", title=f"pattern {n}", kind="pitfall", children=tuple(c.id for c in cases[3 * n : 3 * n + 3]))
         for n in range(count // 3)
@@ -56,7 +56,7 @@ def test_the_page_needs_nothing_from_outside(tmp_path):
 
 
 def test_no_text_can_end_the_data(tmp_path):
-    content = bank(entry(title=EVIL, description=EVIL, tags=(EVIL,), preconditions=(EVIL,)))
+    content = bank(entry(title=EVIL, description=EVIL, tags=(EVIL,), bridges=(EVIL,)))
     path = page(tmp_path, content)
     tags = Tags(path.read_text(encoding="utf-8"))
     assert tags.seen.count("script") == 2
@@ -122,8 +122,8 @@ def choose(tab: Browser, filter: str, label: str) -> None:
 def test_an_entry_is_shown_with_everything_about_it(tmp_path, tab):
     tab.open(page(tmp_path, hek(), {"q1#1": FAILURE}).as_uri() + "#e1-a")
     assert texts(tab, "#entry h2") == ["capital of a country"]
-    assert texts(tab, "#entry h3") == ["Applies if (1)", "Parents (1)", "Sources side by side (1)", "Evidence (1)"]
-    assert texts(tab, "#entry dd") == ["merged 3", "1: q1"]
+    assert texts(tab, "#entry h3") == ["Parents (1)", "Sources side by side (1)", "Evidence (1)"]
+    assert texts(tab, "#entry dd") == ["bridge:peak", "merged 3", "1: q1"]
     assert texts(tab, "thead th") == ["", "✗ failure\nq1#1, test", "✓ success\nq1#0, test"]
     assert texts(tab, "tr.differs > *") == ["▶ 2", "answer\nParis", "search\ncapital of Afghanistan"]
     assert texts(tab, "tbody tr:last-child > *") == ["3", "", "answer\nKabul"]
@@ -147,7 +147,7 @@ def test_links_lead_to_parents_and_children_and_back(tmp_path, tab):
 
 @in_browser
 def test_what_a_model_wrote_stays_text(tmp_path, tab):
-    evil = replace(entry(title=EVIL, description=EVIL, tags=(f"finding:{EVIL}",), preconditions=(EVIL,), counters={EVIL: 1}))
+    evil = replace(entry(title=EVIL, description=EVIL, findings=(EVIL,), bridges=(EVIL,), counters={EVIL: 1}))
     evil = replace(evil, id=EVIL, evidence=(Evidence(EVIL, 0, 0, 1, EVIL, EVIL),), sources=(EVIL,), questions=(EVIL,))
     tab.open(page(tmp_path, bank(evil)).as_uri())
     tab.run("document.querySelector('.row').click()")
@@ -237,7 +237,7 @@ def test_a_long_part_is_written_in_steps(tmp_path, tab):
 @in_browser
 @pytest.mark.parametrize(("width", "beside"), [(1280, True), (390, False)])
 def test_the_page_fits_a_screen_and_a_phone(tmp_path, tab, width, beside):
-    long = bank(entry(title="word" * 60, description="x" * 500, tags=("finding:" + "y" * 80,)), *many(30).entries[1:3])
+    long = bank(entry(title="word" * 60, description="x" * 500, findings=("y" * 80,)), *many(30).entries[1:3])
     tab.open(page(tmp_path, long).as_uri() + "#e1-a", width=width)
     assert tab.run("document.documentElement.scrollWidth") <= width
     assert tab.run("entry.getBoundingClientRect().left > list.getBoundingClientRect().right") is beside
