@@ -3,7 +3,7 @@
     python -m benchmarks [--size smoke|bench|long] [--out DIR] [NAME...]
 
 Writes what each of them writes, and DIR/README.md with the claims of all. In the size `bench`, at most 15 minutes on 2 cores,
-that table also goes into the README of the project. A benchmark that fails, or hangs, is named at the end and the exit code
+that table also goes into docs/results.md. A benchmark that fails, or hangs, is named at the end and the exit code
 is 1; the others run, and the table keeps what is there of it from before, with that date and commit.
 """
 
@@ -41,7 +41,7 @@ def main() -> None:
         file.write("\n".join(["# Benchmarks", "", *lines, *others(folder), ""]))
     print("\n".join(lines), flush=True)
     if folder == RESULTS:
-        replace_between(ROOT / "README.md", summary(folder, "benchmarks/results/"))
+        replace_between(ROOT / "docs" / "results.md", summary(folder, "../benchmarks/results/"))
     sys.exit(f"failed: {', '.join(f'{name} ({why})' for name, why in failed.items())}" if failed else 0)
 
 

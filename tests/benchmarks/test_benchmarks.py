@@ -110,8 +110,8 @@ def test_the_table_goes_between_the_marks_and_nothing_else_changes(tmp_path):
     assert page.read_text() == "no marks\n"
 
 
-def test_the_readme_has_a_place_for_the_table():
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
+def test_the_page_of_results_has_a_place_for_the_table():
+    text = (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
     assert text.count(BEGIN) == text.count(END) == 1
 
 
