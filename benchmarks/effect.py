@@ -25,8 +25,8 @@ from hiexp_verl.io.datasets import read_jsonl
 from hiexp_verl.io.files import atomic_writer, cache_dir, write_jsonl
 
 INSTRUCTIONS = Path(__file__).with_name("effect_instructions.txt")  # a model that was not trained to search needs an example
-ARMS = "base,hek,random,shuffled,hek-step,hek-start"
-AFTER, BEFORE = "step.position=after", "step.position=before"  # after: as the results were made, and as the paper says it
+ARMS = "none,full,random,shuffled,tool,prompt"
+AFTER, BEFORE = "tool.position=after", "tool.position=before"  # after: as the results were made, and as the paper says it
 FURTHER = {"E1 before": "eval-before", "of another set": "eval-other"}  # what their arms are called, where they lie
 LEARNT_FROM, EVALUATED = slice(0, 150), slice(150, 300)
 
@@ -41,7 +41,7 @@ def main() -> None:
     parser.add_argument("--k", type=int, default=4, help="rollouts per question (default 4)")
     parser.add_argument("--temperature", default="0.7", help="of the rollouts (default 0.7; the evaluation is greedy)")
     parser.add_argument("--arms", default=ARMS, help=f"(default {ARMS})")
-    parser.add_argument("--before", action="store_true", help="hek and hek-step also with E1 before the documents")
+    parser.add_argument("--before", action="store_true", help="hek and tool also with E1 before the documents")
     parser.add_argument("--other-set", help="play with the HEK of this set, too: is it these questions' experience, or any?")
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--out", type=Path, default=Path("outputs/effect"))
@@ -63,10 +63,10 @@ def main() -> None:
     played = ["--questions", str(questions[1]), *common, "--batch-size", str(arguments.batch_size)]
     hiexp("eval", *played, "--hek", str(hek), "--arms", arguments.arms, "--set", AFTER, "--out", str(out / "eval"))
     if arguments.before:
-        hiexp("eval", *played, "--hek", str(hek), "--arms", "hek,hek-step", "--set", BEFORE, "--out", str(out / FURTHER["E1 before"]))
+        hiexp("eval", *played, "--hek", str(hek), "--arms", "full,tool", "--set", BEFORE, "--out", str(out / FURTHER["E1 before"]))
     if arguments.other_set:
         others = arguments.out / f"{arguments.other_set}_{Path(model).name}" / "hek"
-        hiexp("eval", *played, "--hek", str(others), "--arms", "hek", "--set", AFTER, "--out", str(out / FURTHER["of another set"]))
+        hiexp("eval", *played, "--hek", str(others), "--arms", "full", "--set", AFTER, "--out", str(out / FURTHER["of another set"]))
     write(machine, f"{arguments.set}_{Path(model).name}", distiller.partition(":")[0], out)
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from benchmarks import _machine
 from benchmarks._results import RESULTS, table
-from hiexp_verl.config import StartConfig, StepConfig
+from hiexp_verl.config import PromptConfig, ToolConfig
 from hiexp_verl.guide.lookup import ExperienceRequest, Lookup
 from hiexp_verl.hek.opening import open_encoder
 from hiexp_verl.hek.retrieve import Retriever
@@ -63,8 +63,8 @@ def way(question: Question) -> str:
 
 async def look_up(retriever: Retriever, questions: Sequence[Question], match: str) -> list[list[Hit]]:
     """Return what each question would be shown at its start, were there room for all."""
-    lookup = Lookup(retriever, StartConfig(top_k=max(TOP), match=match), StepConfig())
-    return await asyncio.gather(*(lookup(ExperienceRequest("start", q.question)) for q in questions))
+    lookup = Lookup(retriever, PromptConfig(top_k=max(TOP), match=match), ToolConfig())
+    return await asyncio.gather(*(lookup(ExperienceRequest("prompt", q.question)) for q in questions))
 
 
 def count(questions: Sequence[Question], hits: Sequence[Sequence[Hit]], ways: Mapping[str, str]) -> dict[str, dict[str, int]]:

@@ -5,7 +5,7 @@
 SmolLM2-135M is warm-started on questions about countries named by their capital, their highest point, or as the only neighbour of
 one named by its capital; in two of three transcripts it reads plans. Anthems, internet codes and other questions about neighbours
 (three of four of the training questions) it has to discover. A HEK is built by rules from its rollouts of them. Then every
-algorithm is run with `hiexp.control=none` and `full` (`--controls mixed`: in half of each group): the same start, questions, order,
+algorithm is run with `hiexp.arm=none` and `full` (`--trained mixed`: in half of each group): the same start, questions, order,
 seeds and number of episodes. Validation is on countries that occur in no training question, during training as each run plays, and
 at its end without experience, with it, and with shuffled entries (`hiexp eval`); the policy that all start from is evaluated in all
 arms. Every run is kept where it is done; an interrupted benchmark goes on. About 15 minutes a run on 2 cores.
@@ -30,7 +30,7 @@ import numpy as np
 
 from benchmarks import _machine, effect
 from benchmarks._results import RESULTS, same_settings, table
-from hiexp_verl.config import CHOICES, StepConfig
+from hiexp_verl.config import ToolConfig
 from hiexp_verl.evaluate.evaluate import TABLE_JSON
 from hiexp_verl.evaluate.tables import ALL, BASE, gap_as_text, table_of
 from hiexp_verl.hek.store import HEK
@@ -50,10 +50,10 @@ _GOALS = ("capital", "highest point", "currency", "independence")
 KNOWN = {f"{key} > {goal}" for key in ("capital", "highest point", "capital > only neighbour") for goal in _GOALS} - {  # of the warm start
     f"{goal} > {goal}" for goal in _GOALS
 }
-CONTROLS = {  # of a run: `hiexp.control` and what else is set; "none" is what the others are compared with
+TRAINED = {  # of a run: `hiexp.arm` and what else is set; "none" is what the others are compared with
     "none": ("none",),
     "full": ("full",),
-    "mixed": ("full", "hiexp.group.with_experience=0.5"),  # half of each group explores without
+    "mixed": ("full", "hiexp.group.arms=[full,none]"),  # half of each group explores without
 }
 VALIDATION = "val-core/hiexp/acc/mean@1"
 CURVES = {
@@ -73,18 +73,18 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=8, help="(default 8)")
     parser.add_argument("--lr", type=float, default=3e-5, help="(default 3e-5: so few steps of 1e-6 would change nothing)")
     parser.add_argument("--algorithms", nargs="+", default=["grpo", "gspo"], choices=("grpo", "gspo"))
-    parser.add_argument("--controls", nargs="+", default=["none", "full"], choices=tuple(CONTROLS), help="(default none full)")
+    parser.add_argument("--trained", nargs="+", default=["none", "full"], choices=tuple(TRAINED), help="(default none full)")
     parser.add_argument("--warm-start", type=int, default=160, help="transcripts (default 160: enough to learn to read experience)")
     parser.add_argument("--questions", type=int, default=80, help="for rollouts and training (default 80)")
     parser.add_argument("--validation", type=int, default=64, help="questions about other countries (default 64)")
     parser.add_argument(
-        "--position", default=StepConfig().position, choices=CHOICES["position"], help="of E1; the published runs have `after`"
+        "--position", default=ToolConfig().position, choices=("before", "after"), help="of E1; the published runs have `after`"
     )
     parser.add_argument("--add", action="store_true", help="keep the runs that benchmarks/results has and this folder does not")
     parser.add_argument("--out", type=Path, default=Path("outputs/effect_rl"))
     arguments = parser.parse_args()
     machine, out = _machine.facts(), arguments.out.resolve()
-    settings = {key: value for key, value in vars(arguments).items() if key not in ("out", "add", "seeds", "algorithms", "controls")}
+    settings = {key: value for key, value in vars(arguments).items() if key not in ("out", "add", "seeds", "algorithms", "trained")}
     same_settings(out, settings)
     runs = published(settings) if arguments.add else {}
     data = write_data(out / "data", arguments)
@@ -96,11 +96,11 @@ def main() -> None:
     made |= {key: machine[key] for key in ("commit", "date", "cpu")}
     for seed in arguments.seeds:
         for algorithm in arguments.algorithms:
-            for control in arguments.controls:
-                folder = out / f"{algorithm}-{control}-{seed}"
-                what = {"algorithm": algorithm, "control": control, "seed": seed}
+            for trained in arguments.trained:
+                folder = out / f"{algorithm}-{trained}-{seed}"
+                what = {"algorithm": algorithm, "trained": trained, "seed": seed}
                 one_run(folder, {**what, **made}, data, policy, hek)
-                runs[algorithm, control, seed] = read_run(folder)
+                runs[algorithm, trained, seed] = read_run(folder)
                 write(machine, settings, [runs[key] for key in sorted(runs)], families)
 
 
@@ -160,7 +160,7 @@ def build(out: Path, data: Path, policy: Path) -> Path:
 
 def shown(position: str) -> list[str]:
     """Return what is shown at most, and where E1 stand: half the tokens of the defaults, and as many right answers before RL."""
-    return ["start.top_k=3", "start.max_tokens=288", f"step.position={position}"]
+    return ["prompt.top_k=3", "prompt.max_tokens=288", f"tool.position={position}"]
 
 
 EPISODES = ("--max-tokens", "96", "--max-searches", "3", "--top-k", "2", "--max-words", "32")
@@ -171,13 +171,13 @@ def one_run(folder: Path, what: Mapping[str, Any], data: Path, policy: Path, hek
     done = folder / "done.json"
     if done.is_file():
         return
-    (control, *more), seed, steps = CONTROLS[what["control"]], what["seed"], what["steps"]
+    (trained, *more), seed, steps = TRAINED[what["trained"]], what["seed"], what["steps"]
     print(f"\n== {folder.name}: {steps} steps", flush=True)
     shutil.rmtree(folder, ignore_errors=True)  # half a run is none
     folder.mkdir(parents=True)
     questions = (data / "learn.jsonl", data / "check.jsonl")
     overrides = [
-        *run_overrides(folder, control, hek, data / "corpus.jsonl", questions, policy, seed, steps),
+        *run_overrides(folder, trained, hek, data / "corpus.jsonl", questions, policy, seed, steps),
         *more,
         *(f"hiexp.{each}" for each in shown(what["position"])),
         "data.max_prompt_length=640",  # with room for it
@@ -193,7 +193,7 @@ def one_run(folder: Path, what: Mapping[str, Any], data: Path, policy: Path, hek
     ]
     train(RECIPE, what["algorithm"], overrides, folder, steps)
     played = ["--questions", str(data / "check.jsonl"), "--corpus", str(data / "corpus.jsonl"), "--hek", str(hek), *EPISODES]
-    evaluated = ["--model", str(folder / "checkpoints"), "--arms", "base,hek,shuffled", "--out", str(folder / "eval")]
+    evaluated = ["--model", str(folder / "checkpoints"), "--arms", "none,full,shuffled", "--out", str(folder / "eval")]
     run("-m", "hiexp_verl.cli", "eval", *played, *evaluated, "--set", *shown(what["position"]))
     for weights in (folder / "checkpoints").glob("global_step_*/actor"):
         shutil.rmtree(weights)  # half a GiB each; our state stays, for the report
@@ -206,18 +206,18 @@ def evaluate_start(machine: dict[str, Any], out: Path, data: Path, policy: Path,
     folder = out / "eval"
     if not (folder / TABLE_JSON).is_file():
         played = ["--questions", str(data / "check.jsonl"), "--corpus", str(data / "corpus.jsonl"), "--hek", str(hek), *EPISODES]
-        arms = ["--arms", effect.ARMS, "--set", *shown(position)]
+        arms = ["--arms", effect.TRAINED, "--set", *shown(position)]
         run("-m", "hiexp_verl.cli", "eval", *played, *arms, "--model", str(policy), "--resume", "--out", str(folder))
         effect.write(machine, "factbook_smollm2", "rules", out)
 
 
 def published(settings: Mapping[str, Any]) -> dict[tuple[str, str, int], dict[str, Any]]:
-    """Return the runs with these settings that the results hold, by algorithm, control and seed."""
+    """Return the runs with these settings that the results hold, by algorithm, arm of training and seed."""
     kept = json.loads((RESULTS / "effect_rl.json").read_text(encoding="utf-8"))["runs"]
-    runs = {(r["algorithm"], r["control"], r["seed"]): r | {"rows": []} for r in kept if settings.items() <= r.items()}
+    runs = {(r["algorithm"], r["trained"], r["seed"]): r | {"rows": []} for r in kept if settings.items() <= r.items()}
     with gzip.open(RESULTS / "effect_rl.rows.jsonl.gz", "rt", encoding="utf-8") as file:
         for row in map(json.loads, file):
-            if (key := (row.pop("algorithm"), row.pop("control"), row["seed"])) in runs:
+            if (key := (row.pop("algorithm"), row.pop("trained"), row["seed"])) in runs:
                 runs[key]["rows"].append(row)
     return runs
 
@@ -239,16 +239,16 @@ def write(machine: dict[str, Any], settings: dict[str, Any], runs: Sequence[dict
     """Write the curves, their plot, the rows, and two tables: how training went, and what it led to."""
     arms: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for r in runs:
-        arms.setdefault((r["algorithm"], r["control"]), []).append(r)
+        arms.setdefault((r["algorithm"], r["trained"]), []).append(r)
     outcome = outcomes(runs, families)
     with atomic_writer(RESULTS / "effect_rl.json") as file:
         kept = [{key: value for key, value in r.items() if key != "rows"} for r in runs]
         file.write(json.dumps({"machine": machine, "settings": settings, "outcome": outcome, "runs": kept}, indent=1) + "\n")
     with gzip.GzipFile(RESULTS / "effect_rl.rows.jsonl.gz", "wb", mtime=0) as file:
         for r in runs:
-            named = {key: r[key] for key in ("algorithm", "control")}
+            named = {key: r[key] for key in ("algorithm", "trained")}
             file.writelines(f"{json.dumps({**named, **row, 'seed': r['seed']})}\n".encode() for row in r["rows"])
-    plot({f"{algorithm} {control}": of for (algorithm, control), of in arms.items()}, RESULTS / "effect_rl.svg")
+    plot({f"{algorithm} {trained}": of for (algorithm, trained), of in arms.items()}, RESULTS / "effect_rl.svg")
     lines = [
         "# Experience while a policy is trained",
         "",
@@ -283,7 +283,7 @@ def made_at(runs: Sequence[Mapping[str, Any]]) -> list[str]:
     groups: dict[tuple[str, ...], list[str]] = {}
     for r in runs:
         made = (r["commit"], r["date"], r["cpu"], r["policy"][:12], r["hek"][:12])
-        groups.setdefault(made, []).append(f"{r['algorithm']} {r['control']} {r['seed']}")
+        groups.setdefault(made, []).append(f"{r['algorithm']} {r['trained']} {r['seed']}")
     return [
         f"- {', '.join(names)}: commit {commit}, {date}, {cpu}; policy {policy}, HEK {hek}"
         for (commit, date, cpu, policy, hek), names in groups.items()
@@ -291,14 +291,14 @@ def made_at(runs: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def training_table(arms: dict[tuple[str, str], list[dict[str, Any]]]) -> list[str]:
-    """Return a line for each algorithm and control: how training went."""
+    """Return a line for each algorithm and arm of training: how training went."""
     budget = min(sum(tokens for _, tokens in r["curves"]["tokens"]) for of in arms.values() for r in of)
     heads = ["run", "seeds", "tokens", "reward, first 3 steps", "last 3", "same tokens", "its variance", "gradient norm"]
     rows = []
-    for (algorithm, control), of in arms.items():
+    for (algorithm, trained), of in arms.items():
         rewards = [r["curves"]["reward"] for r in of]
         within = [reward[: steps_within(r["curves"]["tokens"], budget)] for r, reward in zip(of, rewards, strict=True)]
-        cells = [f"{algorithm} {control}", str(len(of)), f"{_mean([(0, sum(t for _, t in r['curves']['tokens'])) for r in of]):,.0f}"]
+        cells = [f"{algorithm} {trained}", str(len(of)), f"{_mean([(0, sum(t for _, t in r['curves']['tokens'])) for r in of]):,.0f}"]
         cells += [_spread([_mean(part) for part in parts]) for parts in ([r[:3] for r in rewards], [r[-3:] for r in rewards])]
         cells += [_spread([_mean(reward[-3:]) for reward in within])]
         cells += [_spread([_mean(r["curves"][name]) for r in of]) for name in ("reward's variance", "gradient norm")]
@@ -322,22 +322,22 @@ def validation_within(curves: Mapping[str, Sequence[Sequence[float]]], budget: f
 def outcomes(runs: Sequence[dict[str, Any]], families: Mapping[str, str]) -> list[dict[str, Any]]:
     """Return `hiexp eval`'s lines for each algorithm, for all questions and by what the warm start knew: all arms against neither.
 
-    Every control with the seeds that were run without experience as well; half a pair compares with nothing.
+    Every arm of training with the seeds that were run without experience as well; half a pair compares with nothing.
     """
     lines: list[dict[str, Any]] = []
     for algorithm in dict.fromkeys(r["algorithm"] for r in runs):
-        of = {(r["control"], r["seed"]): r for r in runs if r["algorithm"] == algorithm}
-        seeds_of = {control: {seed for each, seed in of if each == control and ("none", seed) in of} for control in CONTROLS}
-        seeds_of["none"] = set[int]().union(*(seeds for control, seeds in seeds_of.items() if control != "none"))
-        for control, seeds in seeds_of.items():
-            both = [r for (each, seed), r in of.items() if each in (control, "none") and seed in seeds]
-            lines += [line for line in _outcome(both, families) if line["arm"].startswith((BASE, "none")) == (control == "none")]
+        of = {(r["trained"], r["seed"]): r for r in runs if r["algorithm"] == algorithm}
+        seeds_of = {trained: {seed for each, seed in of if each == trained and ("none", seed) in of} for trained in TRAINED}
+        seeds_of["none"] = set[int]().union(*(seeds for trained, seeds in seeds_of.items() if trained != "none"))
+        for trained, seeds in seeds_of.items():
+            both = [r for (each, seed), r in of.items() if each in (trained, "none") and seed in seeds]
+            lines += [line for line in _outcome(both, families) if line["arm"].startswith((BASE, "none")) == (trained == "none")]
     return sorted(lines, key=lambda line: line["dataset"])
 
 
 def _outcome(runs: Sequence[dict[str, Any]], families: Mapping[str, str]) -> list[dict[str, Any]]:
     rows = [
-        row | {"dataset": f"{r['algorithm']}, {part}", "seed": r["seed"], "arm": _arm(r["control"], row["arm"])}
+        row | {"dataset": f"{r['algorithm']}, {part}", "seed": r["seed"], "arm": _arm(r["trained"], row["arm"])}
         for r in runs
         for row in r["rows"]
         for part in ("all", "of the warm start" if families[row["id"]] in KNOWN else "to be discovered")
@@ -351,8 +351,8 @@ def _outcome(runs: Sequence[dict[str, Any]], families: Mapping[str, str]) -> lis
     return lines
 
 
-def _arm(control: str, arm: str) -> str:
-    return BASE if (control, arm) == ("none", BASE) else f"{control}, {arm}"
+def _arm(trained: str, arm: str) -> str:
+    return BASE if (trained, arm) == ("none", BASE) else f"{trained}, {arm}"
 
 
 def outcome_table(outcome: Sequence[dict[str, Any]]) -> list[str]:
@@ -360,12 +360,12 @@ def outcome_table(outcome: Sequence[dict[str, Any]]) -> list[str]:
     rows = []
     for line in outcome:
         trained, played = ("none", BASE) if line["arm"] == BASE else line["arm"].split(", ")
-        gap = line.get("cem_minus_base")
+        gap = line.get("cem_minus_none")
         told = gap_as_text(gap) if gap else ""
         low, high = line["cem_interval"]
         cells = [line["dataset"], trained, played, line["episodes"], f"{line['cem']:.3f} [{low:.3f}, {high:.3f}]", told]
         rows.append([*cells, ", ".join(f"{cem:.2f}" for cem in line["by_seed"]), f"{line['searches']:.2f}"])
-    heads = ["questions", "trained with", "played with", "episodes", "CEM [95%]", "against none, base", "CEM of each seed", "searches"]
+    heads = ["questions", "trained with", "played with", "episodes", "CEM [95%]", "against none, none", "CEM of each seed", "searches"]
     return table(heads, rows, numbers=set())
 
 

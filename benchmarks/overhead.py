@@ -88,7 +88,7 @@ def measure(folder: Path, size: Size) -> list[Row]:
     settings, questions = write_inputs(folder, load_encoder(encoder_spec), encoder_spec, size.entries)
     corpus = settings.search.corpus
     titles = [passage.title for passage in read_corpus(Path(corpus))]
-    common = (f"hiexp.search.corpus={corpus}", f"hiexp.hek={settings.hek}", f"hiexp.encoder={encoder_spec}", "hiexp.step.min_score=-1.0")
+    common = (f"hiexp.search.corpus={corpus}", f"hiexp.hek={settings.hek}", f"hiexp.encoder={encoder_spec}", "hiexp.tool.min_score=-1.0")
     configs = {"with": compose(*common), "without": compose(*common, "hiexp.enabled=false")}
     root = str(Path(__file__).resolve().parents[1])
     ray.init(include_dashboard=False, log_to_driver=False, configure_logging=False, runtime_env={"env_vars": {"PYTHONPATH": root}})

@@ -92,7 +92,7 @@ def lookups(encoder_spec: str, size: Size) -> dict[int, Measured]:
         retrieval = LocalRetrieval(settings)
         encoder.encode_queries(queries(BATCH, seed=10_000))
         # A known question is encoded when one first comes near it, once in a run.
-        asyncio.run(all_callers(retrieval, [request("start", q.question, q) for q in questions[:WARM_UP]], BATCH))
+        asyncio.run(all_callers(retrieval, [request("prompt", q.question, q) for q in questions[:WARM_UP]], BATCH))
         played = cycle(questions[WARM_UP:])
         found: dict[int, Measured] = {}
         for callers in size.callers:
@@ -131,7 +131,7 @@ def write_inputs(folder: Path, encoder: Encoder, encoder_spec: str, count: int) 
         for i, (level, title) in enumerate(zip(levels, titles, strict=True))
     )
     sources = tuple(Source(f"{q.id}#0", q.id, q.question, "", "", False, ()) for q in known)
-    header = Header(encoder.identity, thresholds={"step_min_score": 0.5})
+    header = Header(encoder.identity, thresholds={"tool_min_score": 0.5})
     HEK(header, entries, encoder.encode_passages(titles), sources).save(folder / "hek")
     corpus = str(folder / "factbook" / "corpus.jsonl")
     return HiExpConfig(hek=str(folder / "hek"), encoder=encoder_spec, search=SearchConfig(corpus=corpus)), new
@@ -142,7 +142,7 @@ def requests_of(questions: Iterator[Question], asked: Sequence[str]) -> list[Exp
     found: list[ExperienceRequest] = []
     for start in range(0, len(asked), LOOKUPS):
         own = next(questions)
-        found += [request("start", own.question, own), *(request("step", text, own) for text in asked[start + 1 : start + LOOKUPS])]
+        found += [request("prompt", own.question, own), *(request("tool", text, own) for text in asked[start + 1 : start + LOOKUPS])]
     return found
 
 

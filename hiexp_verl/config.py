@@ -1,183 +1,191 @@
-"""The `hiexp:` block: every setting of ours, with its default, checked when it is read."""
+"""The `hiexp:` block: every setting with its default, its bounds and its meaning; checked when it is read.
+
+The classes are pydantic dataclasses: `HiExpConfig(...)` and `parse_config(block)` both check values. `docs/config.md` is
+generated from them.
+"""
 
 import difflib
-import math
 import os
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, is_dataclass
-from typing import Any, TypeVar, get_args, get_type_hints
+from dataclasses import fields, is_dataclass
+from functools import cache
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_type_hints
+
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
+from pydantic_core import ErrorDetails
 
 from hiexp_verl.errors import HiExpError
 
 Config = TypeVar("Config")
+Place = Literal["prompt", "tool"]  # the system prompt; the response of the search tool
+Arm = Literal["full", "none", "prompt", "tool", "e1", "e2", "e3", "random", "shuffled", "own-question"]
+ARMS: tuple[Arm, ...] = get_args(Arm)
+# What each arm shows; one list of names for training, groups and evaluation.
+MEANING_OF: dict[Arm, str] = {
+    "full": "the method: E2 and E3 in the system prompt, E1 in tool responses",
+    "none": "no experience; all else stays",
+    "prompt": "E2 and E3 in the system prompt alone",
+    "tool": "E1 in tool responses alone",
+    "e1": "E1 alone",
+    "e2": "E2 alone",
+    "e3": "E3 alone",
+    "random": "as many entries of the same levels, drawn at random",
+    "shuffled": "titles permuted within each level: every query retrieves a wrong entry",
+    "own-question": "without leave-one-out: measures what leaks through a question's own entries",
+}
+
+_Count = Annotated[int, Field(ge=1, strict=True)]
+_Natural = Annotated[int, Field(ge=0, strict=True)]
+_Flag = Annotated[bool, Field(strict=True)]
+_Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
+_Path = Annotated[str, AfterValidator(os.path.expanduser)]  # `~` is the home directory
+# YAML 1.1 reads a bare `off` as false.
+_Alarm = Annotated[Literal["off", "warn", "stop"], BeforeValidator(lambda value: "off" if value is False else value)]
+_CHECKED = ConfigDict(extra="forbid")
 
 
-# What versions without a setting did: files of theirs do not name it, and their runs are the same as with this.
-UNNAMED = {"start.match": "question", "step.position": "after"}
+@dataclass(frozen=True, config=_CHECKED)
+class PromptConfig:
+    """E2 and E3 in the system prompt, once, matched to the question."""
+
+    top_k: _Count = Field(default=5, description="Entries shown, the best ones (paper: 5).")
+    match: Literal["way", "question"] = Field(
+        default="way", description="way: match the question without its names and without what it asks for; question: all of it (paper)."
+    )
+    min_score: _Number | None = Field(default=None, description="Minimum cosine; null: no threshold (paper).")
+    max_tokens: _Natural = Field(
+        default=448, description="Budget of the whole block; the lowest scores are dropped first. 0: nothing is shown."
+    )
 
 
-def with_unnamed(blocks: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the blocks of `hiexp:` that there are, `start` and the like, with what their version did not name."""
-    found = dict(blocks)
-    for name, value in UNNAMED.items():
-        place, _, setting = name.partition(".")
-        if isinstance(found.get(place), dict):
-            found[place] = {setting: value, **found[place]}
-    return found
+@dataclass(frozen=True, config=_CHECKED)
+class ToolConfig:
+    """E1 in the response of the search tool, matched to the query."""
+
+    top_k: _Count = Field(default=1, description="Entries shown per search (paper: 1).")
+    min_score: _Number | None = Field(
+        default=None, description="Minimum cosine; null: the HEK's calibrated value (the paper's 0.8 holds for its encoder alone)."
+    )
+    max_tokens: _Natural = Field(default=96, description="Budget of the block. 0: nothing is shown.")
+    position: Literal["before", "after"] = Field(
+        default="before", description="Side of the documents. An untrained policy takes what it reads last for its task."
+    )
 
 
-@dataclass(frozen=True)
-class StartConfig:
-    """E2 and E3 in the system prompt, once, matched to the question (paper: the top 5)."""
-
-    top_k: int = 5
-    match: str = "way"  # way: to the question without its names and what it asks for (run.lookup) | question: to all of it, as in the paper
-    min_score: float | None = None  # None: no threshold, as in the paper
-    max_tokens: int = 448  # of the whole block; the lowest scores are dropped first
-
-
-@dataclass(frozen=True)
-class StepConfig:
-    """E1 with the documents of a search call, matched to the query (paper: the top 1 at cosine 0.8 or more)."""
-
-    top_k: int = 1
-    min_score: float | None = None  # None: what the HEK was calibrated to, since 0.8 means nothing without the encoder
-    max_tokens: int = 96
-    position: str = "before"  # before | after the documents: a policy that was not trained on E1 takes what it reads last for its task
-
-
-@dataclass(frozen=True)
-class Budgets:
-    """The blocks `hiexp.start` and `hiexp.step`."""
-
-    start: StartConfig = field(default_factory=StartConfig)
-    step: StepConfig = field(default_factory=StepConfig)
-
-    def told(self) -> dict[str, Any]:
-        """Return every setting by its dotted name."""
-        return {f"{place}.{name}": value for place, block in asdict(self).items() for name, value in block.items()}
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=_CHECKED)
 class SearchConfig:
     """The search tool: where passages come from and how much of them the model reads."""
 
-    engine: str = "bm25"  # bm25 | dense | http
-    corpus: str | None = None  # JSONL or .jsonl.gz with id, title, text (bm25, dense)
-    url: str | None = None  # of a Search-R1 retrieval server (http)
-    encoder: str | None = None  # directory or name (dense); None: the HEK's
-    top_k: int = 5
-    max_words_per_passage: int = 100
-    max_chars: int = 3600  # of one tool response; keep below verl's max_tool_response_length
-    timeout: float = 30.0  # seconds per request (http) or batch of queries (bm25, dense); then the search has failed
-    retries: int = 3
-    cache_size: int = 10_000  # queries
+    engine: Literal["bm25", "dense", "http"] = Field(default="bm25", description="bm25 and dense search a file; http asks a server.")
+    corpus: _Path | None = Field(default=None, description="JSONL or .jsonl.gz with id, title, text (bm25, dense).")
+    url: str | None = Field(default=None, description="Address of a Search-R1 retrieval server (http).")
+    encoder: str | None = Field(default=None, description="Directory or name (dense); null: the HEK's encoder.")
+    top_k: _Count = Field(default=5, description="Passages per search.")
+    max_words_per_passage: _Count = Field(default=100, description="Words of each passage that the model reads.")
+    max_chars: _Count = Field(default=3600, description="Characters of one tool response; keep below verl's max_tool_response_length.")
+    timeout: Annotated[_Number, Field(ge=0.001)] = Field(
+        default=30.0, description="Seconds per request (http) or batch of queries (bm25, dense); the search has failed after that."
+    )
+    retries: _Natural = Field(default=3, description="Retries of a request (http).")
+    cache_size: _Natural = Field(default=10_000, description="Queries whose passages are remembered (http).")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=_CHECKED)
 class RewardConfig:
-    """The terminal reward (see hiexp_verl.scoring)."""
+    """The terminal reward (hiexp_verl.scoring)."""
 
-    kind: str = "default"  # default | em | f1 | cem
+    kind: Literal["default", "em", "f1", "cem"] = Field(default="default", description="The measure of a well-formed answer.")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=_CHECKED)
 class GroupConfig:
-    """Mixed groups: rollouts of one question with and without experience side by side (`run.arm`); training only."""
+    """Mixed groups: rollouts of one question with different experience side by side; training only."""
 
-    with_experience: float = 1.0  # share of each group's rollouts that sees experience
-    stratified: bool = False  # by session: none, E2 + E3, E1, all, none, ...
-    baseline: str = "shared"  # shared: the group's mean, as in GRPO | within-arm: the mean of those that saw the same
-    shrinkage: float = 1.0  # within-arm: what the group's mean weighs against the arm's, in rollouts
-    strip: bool = False  # train guided rollouts without the experience in their context, so that the policy learns to do without
+    arms: tuple[Arm, ...] = Field(default=(), description="Rollout i of a group gets arms[i % len]; empty: every rollout gets hiexp.arm.")
+    baseline: Literal["shared", "within-arm"] = Field(
+        default="shared", description="shared: the group's mean, as in GRPO; within-arm: the mean of the rollouts of the same arm."
+    )
+    shrinkage: Annotated[_Number, Field(ge=0)] = Field(
+        default=1.0, description="within-arm: weight of the group's mean against the arm's, in rollouts."
+    )
+    strip: _Flag = Field(default=False, description="Train guided rollouts without the experience in their context.")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=_CHECKED)
 class AlarmsConfig:
-    """What is said of a run that goes wrong (`plugin.alarms`): each off, warn or stop."""
+    """Training-collapse alarms: off, warn or stop."""
 
-    reward: str = "warn"
-    length: str = "warn"  # of responses
-    entropy: str = "warn"
-    searches: str = "warn"  # none at all, or always as many as there may be
-    repeats: str = "warn"  # queries asked again in their episode
-    gradient: str = "warn"
-    window: int = 10  # steps that are judged together, and that `hiexp/window/*` spans
+    reward: _Alarm = Field(default="warn", description="The reward collapses.")
+    length: _Alarm = Field(default="warn", description="The length of responses collapses or explodes.")
+    entropy: _Alarm = Field(default="warn", description="The policy's entropy collapses.")
+    searches: _Alarm = Field(default="warn", description="No searches, or always as many as are allowed.")
+    repeats: _Alarm = Field(default="warn", description="Queries are repeated within their episode.")
+    gradient: _Alarm = Field(default="warn", description="The gradient norm spikes.")
+    window: Annotated[int, Field(ge=2, strict=True)] = Field(default=10, description="Steps judged together; the span of hiexp/window/*.")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=_CHECKED)
 class ExpectConfig:
-    """A training run stops when a place has shown no experience at all in its first steps, though the HEK has some.
+    """A run stops when a place has shown no experience in its first steps though the HEK has some, or when look-ups fail."""
 
-    Later it stops when look-ups of experience fail, since verl only logs what goes wrong in an episode.
-    """
+    prompt: _Flag = Field(default=True, description="Expect E2 or E3 in system prompts.")
+    tool: _Flag = Field(default=True, description="Expect E1 in tool responses.")
+    after: _Count = Field(default=5, description="Steps without experience after which the run stops.")
+    lookup_failures: Annotated[_Number, Field(ge=0, le=1)] = Field(
+        default=0.5, description="Share of a step's look-ups that may fail before the run stops."
+    )
 
-    start: bool = True
-    step: bool = True
-    after: int = 5  # steps
-    lookup_failures: float = 0.5  # share of a step's look-ups; beyond it the encoder is dead and not just unwell
 
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=_CHECKED)
 class HiExpConfig:
     """The whole block. `enabled=false` is the vanilla search agent: same tool, same reward, no experience."""
 
-    enabled: bool = True
-    hek: str | None = None  # directory of a HEK, or of one version in it
-    hek_hash: str | None = None  # the content hash that it must have; None: that which it has when the run starts
-    encoder: str | None = None  # directory or name; None: the one named in the HEK
-    control: str = "full"  # what is shown instead, to see what an effect rests on (hiexp_verl.guide.arms)
-    leave_one_out: bool = True  # a question never sees experience distilled from itself alone
-    # None: verl's own limit, which is the whole response budget; with enabled=false it is always that, as in verl's tool agent.
-    max_tokens_per_turn: int | None = None
-    dump_dir: str | None = None  # trajectories with the experience shown, one JSONL per step
-    # Every turn of training is sampled with a seed of its own made of this, so that a run can be repeated; None: as vLLM likes.
-    seed: int | None = None
-    allow_mismatch: bool = False  # resume a checkpoint that was made with another HEK, control, group or seed
-    start: StartConfig = field(default_factory=StartConfig)
-    step: StepConfig = field(default_factory=StepConfig)
-    search: SearchConfig = field(default_factory=SearchConfig)
-    reward: RewardConfig = field(default_factory=RewardConfig)
-    group: GroupConfig = field(default_factory=GroupConfig)
-    expect: ExpectConfig = field(default_factory=ExpectConfig)
-    alarms: AlarmsConfig = field(default_factory=AlarmsConfig)
+    enabled: _Flag = Field(default=True, description="false: verl's own tool agent, token for token.")
+    hek: _Path | None = Field(default=None, description="Directory of a HEK, or of one version in it.")
+    hek_hash: str | None = Field(default=None, description="Content hash that the HEK must have; null: its hash when the run starts.")
+    encoder: str | None = Field(default=None, description="Directory or name; null: the one named in the HEK.")
+    arm: Arm = Field(default="full", description="Which experience rollouts see.")
+    val_arm: Arm | None = Field(default=None, description="Which experience validation sees; null: as hiexp.arm.")
+    leave_one_out: _Flag = Field(default=True, description="A question never sees experience distilled from itself alone.")
+    max_tokens_per_turn: _Count | None = Field(
+        default=None, description="Limit of one turn; null: the response budget. With enabled=false it does not count."
+    )
+    dump_dir: _Path | None = Field(default=None, description="Directory for trajectories with the experience shown, one JSONL per step.")
+    seed: _Natural | None = Field(default=None, description="Makes training repeatable: every turn gets its own seed; null: vLLM chooses.")
+    allow_mismatch: _Flag = Field(default=False, description="Resume a checkpoint made with another HEK, arm, group or seed.")
+    prompt: PromptConfig = Field(default_factory=PromptConfig)
+    tool: ToolConfig = Field(default_factory=ToolConfig)
+    search: SearchConfig = Field(default_factory=SearchConfig)
+    reward: RewardConfig = Field(default_factory=RewardConfig)
+    group: GroupConfig = Field(default_factory=GroupConfig)
+    expect: ExpectConfig = Field(default_factory=ExpectConfig)
+    alarms: AlarmsConfig = Field(default_factory=AlarmsConfig)
 
 
-CONTROLS = (
-    *("full", "none", "random", "shuffled", "e1", "e2", "e3", "start-only", "step-only"),
-    *("train-only", "inference-only", "with-own-question"),
-)
-CHOICES = {
-    "control": CONTROLS,
-    "engine": ("bm25", "dense", "http"),
-    "kind": ("default", "em", "f1", "cem"),
-    "baseline": ("shared", "within-arm"),
-    "match": ("way", "question"),
-    "position": ("before", "after"),
-    **dict.fromkeys(("reward", "length", "entropy", "searches", "repeats", "gradient"), ("off", "warn", "stop")),
+@dataclass(frozen=True, config=_CHECKED)
+class Budgets:
+    """The blocks `hiexp.prompt` and `hiexp.tool`: how much experience is shown at each place."""
+
+    prompt: PromptConfig = Field(default_factory=PromptConfig)
+    tool: ToolConfig = Field(default_factory=ToolConfig)
+
+    def flat(self) -> dict[str, Any]:
+        """Return every setting by its dotted name."""
+        return {f"{place}.{name}": value for place in get_args(Place) for name, value in block_of(getattr(self, place)).items()}
+
+
+# Settings that had another name; the error names the new one.
+_RENAMED = {
+    "start": "prompt",
+    "step": "tool",
+    "control": "arm (hiexp.val_arm for validation)",
+    "with_experience": "arms, e.g. hiexp.group.arms=[full,none]",
+    "stratified": "arms, e.g. hiexp.group.arms=[none,prompt,tool,full]",
 }
-AT_LEAST: dict[str, float] = {
-    "top_k": 1,
-    "max_words_per_passage": 1,
-    "max_chars": 1,
-    "max_tokens_per_turn": 1,
-    "max_tokens": 0,  # 0: none of this place's experience
-    "after": 1,
-    "window": 2,
-    "with_experience": 0,
-    "shrinkage": 0,
-    "seed": 0,
-    "retries": 0,
-    "cache_size": 0,
-    "timeout": 0.001,
-    "lookup_failures": 0.0,
-}
-AT_MOST: dict[str, float] = {"with_experience": 1, "lookup_failures": 1}
-PATHS = ("hek", "corpus", "dump_dir")
 
 
 def parse_config(block: dict[str, Any]) -> HiExpConfig:
-    """Turn the `hiexp:` block into a config; `~` in a path is the home directory.
+    """Return the settings that a `hiexp:` block holds.
 
     Raises:
         HiExpError: an unknown key (names the nearest known one), a value of the wrong type or out of range, an unknown choice.
@@ -186,49 +194,66 @@ def parse_config(block: dict[str, Any]) -> HiExpConfig:
 
 
 def parse_block(cls: type[Config], block: Any, path: str) -> Config:
-    """Turn a block of settings into a dataclass of this module; `path` is its name in errors. Raises as `parse_config`."""
+    """Return the dataclass of this module that a block of settings holds; `path` is its name in errors. Raises as `parse_config`."""
     if not isinstance(block, dict):
         raise HiExpError(f"{path} must be a block of settings, found {block!r}")
-    hints = get_type_hints(cls)
-    known = [f.name for f in fields(cls)]  # type: ignore[arg-type]
-    values: dict[str, Any] = {}
-    for key, value in block.items():
-        if key not in known:
-            raise HiExpError(f"unknown setting {path}.{key}; {_suggest(str(key), known)}")
-        hint = hints[key]
-        where = f"{path}.{key}"
-        values[key] = parse_block(hint, value, where) if isinstance(hint, type) and is_dataclass(hint) else _check(value, hint, where)
-    return cls(**values)
+    try:
+        return _adapter(cls).validate_python(block)
+    except ValidationError as error:
+        raise HiExpError(_in_words(error.errors()[0], cls, path)) from error
+
+
+def block_of(settings: Any) -> dict[str, Any]:
+    """Return settings as the JSON object that they are written as."""
+    return _adapter(type(settings)).dump_python(settings, mode="json")
+
+
+@cache
+def _adapter(cls: type[Config]) -> "TypeAdapter[Config]":
+    return TypeAdapter(cls)
+
+
+def _in_words(error: ErrorDetails, cls: Any, path: str) -> str:
+    """Return one line: what is wrong, what was found, what to do."""
+    keys = [key for key in error["loc"] if key in _keys_of(cls)] if error["type"] != "unexpected_keyword_argument" else [*error["loc"]]
+    owner: Any = cls
+    for key in keys[:-1]:
+        owner = get_type_hints(owner)[str(key)]
+    where = ".".join([path, *map(str, keys)])
+    limits, found = error.get("ctx", {}), f"found {error['input']!r}"
+    kind = error["type"]
+    if kind == "unexpected_keyword_argument":
+        return f"unknown setting {where}; {_suggest(str(keys[-1]), [f.name for f in fields(owner)])}"
+    if kind == "literal_error":
+        return f"{where} must be one of {limits['expected'].replace(chr(39), '').replace(' or ', ', ')}, {found}"
+    if kind == "greater_than_equal":
+        return f"{where} must be at least {limits['ge']:g}, {found}"
+    if kind == "less_than_equal":
+        return f"{where} must be at most {limits['le']:g}, {found}"
+    return f"{where} must be {_EXPECTED.get(kind, error['msg'])}, {found}"
+
+
+_EXPECTED = {
+    "int_type": "a whole number",
+    "float_type": "a number",
+    "finite_number": "finite",
+    "bool_type": "true or false",
+    "string_type": "a text",
+    "tuple_type": "a list",
+    "dataclass_type": "a block of settings",
+}
+
+
+def _keys_of(cls: Any) -> set[str]:
+    """Return the names of all settings below a class: what else pydantic puts into a location is its own."""
+    found = set()
+    for name, hint in get_type_hints(cls).items():
+        found |= {name} | (_keys_of(hint) if is_dataclass(hint) else set())
+    return found
 
 
 def _suggest(key: str, known: list[str]) -> str:
+    if key in _RENAMED:
+        return f"it is called {_RENAMED[key]} now"
     nearest = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
     return f"did you mean {nearest[0]!r}?" if nearest else f"known here: {', '.join(known)}"
-
-
-def _check(value: Any, hint: Any, where: str) -> Any:
-    allowed = get_args(hint) or (hint,)
-    if value is None and type(None) in allowed:
-        return None
-    name = where.rsplit(".", 1)[-1]
-    if value is False and "off" in CHOICES.get(name, ()):
-        value = "off"  # what a bare `off` is in a YAML 1.1 file
-    if isinstance(value, bool) and bool not in allowed:
-        raise HiExpError(f"{where} must be {_names(allowed)}, found {value!r}")
-    if isinstance(value, int) and not isinstance(value, bool) and float in allowed:
-        value = float(value)
-    if not any(isinstance(value, kind) for kind in allowed):
-        raise HiExpError(f"{where} must be {_names(allowed)}, found {value!r}")
-    if name in CHOICES and value not in CHOICES[name]:
-        raise HiExpError(f"{where} must be one of {', '.join(CHOICES[name])}, found {value!r}")
-    if name in AT_LEAST and not value >= AT_LEAST[name]:  # also when it is not a number
-        raise HiExpError(f"{where} must be at least {AT_LEAST[name]:g}, found {value}")
-    if name in AT_MOST and not value <= AT_MOST[name]:
-        raise HiExpError(f"{where} must be at most {AT_MOST[name]:g}, found {value}")
-    if isinstance(value, float) and not math.isfinite(value):
-        raise HiExpError(f"{where} must be finite, found {value}")
-    return os.path.expanduser(str(value)) if name in PATHS else value
-
-
-def _names(kinds: tuple[Any, ...]) -> str:
-    return " or ".join("null" if k is type(None) else k.__name__ for k in kinds)

@@ -172,7 +172,7 @@ def _outcome(report: BuildReport, usage: Usage | None, price: Price | None) -> d
     return {
         "levels": report.hek.levels,
         "counts": report.counts,
-        "step_fire_rate": report.step_fire_rate,
+        "tool_fire_rate": report.tool_fire_rate,
         "usage": asdict(usage) if usage else None,
         "cost": price.of(usage.prompt_tokens, usage.completion_tokens) if usage and price else None,
     }

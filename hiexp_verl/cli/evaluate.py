@@ -20,6 +20,7 @@ from hiexp_verl.cli.rollout import (
     open_search,
     run_settings,
 )
+from hiexp_verl.config import MEANING_OF, Arm, Budgets
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.evaluate.evaluate import TABLE_JSON, VERDICTS, Plan, check_arms, only_one, play, read_datasets, replay, write_tables
 from hiexp_verl.evaluate.judge import judge
@@ -36,22 +37,22 @@ logger = logging.getLogger(__name__)
 
 def add_eval(verbs: Any) -> None:
     """Add the verb."""
+    arms = "".join(f"  {arm:14} {meaning}\n" for arm, meaning in MEANING_OF.items())
     epilog = (
-        "arms: base (no experience), hek (all of it), hek-start (E2, E3), hek-step (E1), and the controls random, shuffled, e1, e2, e3,\n"
-        "      with-own-question (`hiexp.control`)\n"
+        f"arms:\n{arms}"
         "table: EM (exact match), F1 (of words), CEM (a right answer is in the answer), each with a 95% interval over questions; the\n"
-        "      difference to base on the same questions, with the p of a sign-flip test (0.05: such a difference comes by chance 1 in 20)\n"
+        "      difference to none on the same questions, with the p of a sign-flip test (0.05: such a difference comes by chance 1 in 20)\n"
         "model: a directory, a verl checkpoint (global_step_N, or the directory that holds them), URL or URL#MODEL\n"
-        "example: hiexp eval --questions val.jsonl --corpus corpus.jsonl --model DIR --hek hek --arms base,hek,random --out outputs/eval"
+        "example: hiexp eval --questions val.jsonl --corpus corpus.jsonl --model DIR --hek hek --arms none,full,random --out outputs/eval"
     )
-    help = "Compare arms (with and without experience, controls) on the same questions: rows, intervals, a table."
+    help = "Compare arms (with and without experience) on the same questions: rows, intervals, a table."
     parser = add_verb(verbs, "eval", run_eval, help, epilog)
     several = "; several files are several data sets"
     parser.add_argument("--questions", type=Path, nargs="+", required=True, metavar="FILE", help=QUESTIONS_HELP + several)
     parser.add_argument("--limit", type=int, help="only the first N questions of each file")
     add_episode_arguments(parser, temperature=0.0)
     parser.add_argument("--seed", type=int, nargs="+", default=[0], metavar="S", help=SEED_HELP + "; several play every question again")
-    parser.add_argument("--arms", default="base,hek", help="comma-separated (default base,hek)")
+    parser.add_argument("--arms", default="none,full", help="comma-separated (default none,full)")
     parser.add_argument("--batch-size", type=int, default=16, help="episodes at a time (default 16)")
     parser.add_argument("--out", type=Path, required=True, help="directory for rows.jsonl, table.json, table.md and the episodes")
     parser.add_argument("--judge", metavar="DIR_or_URL", help="a model that says whether an answer means the same as a right one")
@@ -95,10 +96,10 @@ def eval_command(arguments: argparse.Namespace) -> str:
         encoder, search_encoder = open_encoders(run, hek)
         search = open_search(run.search, search_encoder)
 
-        def experience_of(control: str) -> Experience | None:
-            if hek is None or encoder is None or control == "none":
+        def experience_of(arm: Arm) -> Experience | None:
+            if hek is None or encoder is None or arm == "none":
                 return None
-            return open_experience(hek, encoder, tokenizer, run.start, control, run.step)
+            return open_experience(hek, encoder, tokenizer, Budgets(run.prompt, run.tool), arm)
 
         with open_model(arguments.model, arguments.batch_size, arguments.max_model_len, name) as client:
             settings = replace(episode_settings(arguments), seed=arguments.seed[0])

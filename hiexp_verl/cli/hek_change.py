@@ -160,11 +160,11 @@ def run_calibrate(arguments: argparse.Namespace) -> int:
         value = {
             "thresholds": thresholds,
             "encoder": hek.header.encoder.name,
-            "step_fire_rate": done.step_fire_rate,
+            "tool_fire_rate": done.tool_fire_rate,
             "version": str(version),
         }
         stored = "\n".join(f"{name:>22} {number:g}" for name, number in sorted(thresholds.items()))
-        text = f"{stored}\n{done.step_fire_rate:.0%} of its own searches would get an E1 of another question\nsaved as {version}"
+        text = f"{stored}\n{done.tool_fire_rate:.0%} of its own searches would get an E1 of another question\nsaved as {version}"
     tables = [f"{name}\n{table(calibration)}\n" for name, calibration in calibrations.items()]
     value["levels"] = {name: asdict(calibration) for name, calibration in calibrations.items()}
     print_result(arguments.json, value, "\n".join([*tables, text]).rstrip())

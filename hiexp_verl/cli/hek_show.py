@@ -92,7 +92,7 @@ def run_retrieve(arguments: argparse.Namespace) -> int:
     hek = HEK.load(arguments.hek)
     retriever = Retriever(hek, open_encoder(hek, arguments.hek, arguments.encoder))
     hits = []
-    for text, levels in ((arguments.text, LEVELS_OF["step"]), (way_of(arguments.text), LEVELS_OF["start"])):
+    for text, levels in ((arguments.text, LEVELS_OF["tool"]), (way_of(arguments.text), LEVELS_OF["prompt"])):
         wanted: list[Level] = [level for level in levels if arguments.level in (level, None)]
         hits += retriever.retrieve([text], levels=wanted, top_k=arguments.top_k)[0]
     hits = sorted(hits, key=lambda hit: -hit.score)[: arguments.top_k]

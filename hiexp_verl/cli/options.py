@@ -10,7 +10,7 @@ QUESTIONS_HELP = "JSONL with id, question, answer or answers, or parquet as verl
 SEED_HELP = "of the sampling; every turn of every question has one of its own (default 0)"
 Verb = Callable[[argparse.Namespace], int]
 SET_HELP = (
-    "budgets of experience by their names in training: start.top_k=3 start.max_tokens=160 step.min_score=0.5 "
+    "budgets of experience by their names in training: prompt.top_k=3 prompt.max_tokens=160 tool.min_score=0.5 "
     "(default: those that the checkpoint was trained with, or training's defaults)"
 )
 MAX_MODEL_LEN_HELP = "tokens of prompt and answer for a model directory (default 4096, or what the model was made for)"

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from hiexp_verl.cli.options import QUESTIONS_HELP, SEED_HELP, add_episode_arguments, add_verb
-from hiexp_verl.config import CONTROLS, HiExpConfig, SearchConfig, StartConfig, StepConfig
+from hiexp_verl.config import ARMS, Arm, Budgets, HiExpConfig, SearchConfig
 from hiexp_verl.errors import HiExpError, first_line
 from hiexp_verl.guide.experience import Experience
 from hiexp_verl.guide.guide import rough_tokens
@@ -49,7 +49,7 @@ def add_rollout(verbs: Any) -> None:
     parser.add_argument("--seed", type=int, default=0, help=SEED_HELP)
     parser.add_argument("--k", type=int, default=4, help="episodes per question (default 4; the paper's builds use about 8)")
     parser.add_argument("--out", type=Path, required=True, help="directory for trajectories.jsonl and summary.json")
-    parser.add_argument("--control", default="full", choices=CONTROLS, help="what to show instead of the best entries (default full)")
+    parser.add_argument("--arm", default="full", choices=ARMS, help="which experience is shown (default full)")
     parser.add_argument(
         "--by",
         choices=("server", "verl"),
@@ -79,7 +79,7 @@ def rollout_command(arguments: argparse.Namespace) -> str:
     check_sampling(arguments.temperature, arguments.top_p)
     check_output(arguments.out, arguments.resume)
     questions = read_question_file(arguments.questions)[: arguments.limit]
-    run = run_settings(arguments, arguments.control)
+    run = run_settings(arguments, arguments.arm)
     arguments.model, name, policy = find_policy(arguments.model, arguments.out)
     if arguments.by == "verl":
         return _text(rollout_by_verl(questions, arguments, run), arguments.out)
@@ -89,7 +89,7 @@ def rollout_command(arguments: argparse.Namespace) -> str:
     search = open_search(run.search, search_encoder)
     experience = None
     if hek is not None and encoder is not None:
-        experience = open_experience(hek, encoder, tokenizer, run.start, run.control, run.step)
+        experience = open_experience(hek, encoder, tokenizer, Budgets(run.prompt, run.tool), run.arm)
     settings = episode_settings(arguments)
     make_folder(arguments.out)
     with open_model(arguments.model, max_model_len=arguments.max_model_len, name=name) as client:
@@ -182,7 +182,7 @@ def episode_settings(arguments: argparse.Namespace) -> EpisodeSettings:
     )
 
 
-def run_settings(arguments: argparse.Namespace, control: str = "full") -> HiExpConfig:
+def run_settings(arguments: argparse.Namespace, arm: Arm = "full") -> HiExpConfig:
     """Return what training calls `hiexp:` for the HEK, its budgets and the search of these arguments.
 
     Raises:
@@ -201,14 +201,12 @@ def run_settings(arguments: argparse.Namespace, control: str = "full") -> HiExpC
     if search.engine == "dense" and not (search.encoder or arguments.encoder or arguments.hek):
         raise HiExpError("--search dense needs an encoder; give --search-encoder, a directory or a name")
     hek = str(arguments.hek) if arguments.hek else None
-    if control != "full" and hek is None:
-        raise HiExpError(f"--control {control} changes what is shown of a HEK; give one as --hek")
+    if arm not in ("full", "none") and hek is None:
+        raise HiExpError(f"--arm {arm} shows experience; give a HEK as --hek")
     if arguments.set and hek is None:
         raise HiExpError("--set limits what is shown of a HEK; give one as --hek")
     budgets = read_budgets(arguments.set, state_of(arguments.model) if hek else None)
-    # A rollout of one's own is inference: what is for training alone shows nothing.
-    control = "none" if control == "train-only" else control
-    block = HiExpConfig(hek=hek, encoder=arguments.encoder, search=search, control=control, start=budgets.start, step=budgets.step)
+    block = HiExpConfig(hek=hek, encoder=arguments.encoder, search=search, arm=arm, prompt=budgets.prompt, tool=budgets.tool)
     return replace(block, enabled=hek is not None)
 
 
@@ -246,14 +244,13 @@ def check_prompts(questions: Sequence[Question], tokenizer: PolicyTokenizer, set
 def open_experience(
     hek: HEK,
     encoder: Encoder,
-    tokenizer: PolicyTokenizer | None = None,
-    start: StartConfig | None = None,
-    control: str = "full",
-    step: StepConfig | None = None,
+    tokenizer: PolicyTokenizer | None,
+    budgets: Budgets,
+    arm: Arm,
 ) -> Experience:
     """Make a HEK ready for episodes; without the policy's tokenizer, budgets are kept by estimate."""
-    retriever = Retriever(hek, encoder)
-    return Experience(retriever, start, step, control=control, count_tokens=tokenizer.count if tokenizer is not None else rough_tokens)
+    count_tokens = tokenizer.count if tokenizer is not None else rough_tokens
+    return Experience(Retriever(hek, encoder), budgets.prompt, budgets.tool, arm=arm, count_tokens=count_tokens)
 
 
 def _text(summary: dict[str, Any], out: Path) -> str:

@@ -241,7 +241,7 @@ class Recalibrated:
 
     hek: HEK
     heights: dict[str, Calibration]
-    step_fire_rate: float
+    tool_fire_rate: float
 
 
 def recalibrate(

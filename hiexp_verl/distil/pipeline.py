@@ -55,12 +55,12 @@ class BuildReport:
 
     hek: HEK
     counts: dict[str, int]  # what was used, made, and left out with its reason
-    step_fire_rate: float  # expected share of searches with an E1, leave-one-out, on the trajectories it was built from
+    tool_fire_rate: float  # expected share of searches with an E1, leave-one-out, on the trajectories it was built from
 
     def summary(self) -> str:
         """Return the counts and the expected fire rate, one a line."""
         lines = [f"{count:6d} {what}" for what, count in self.counts.items() if count]
-        return "\n".join([*lines, f"{self.step_fire_rate:6.0%} of these searches would get an E1 of another question"])
+        return "\n".join([*lines, f"{self.tool_fire_rate:6.0%} of these searches would get an E1 of another question"])
 
 
 class Map(Protocol):

@@ -5,7 +5,7 @@ the titles that were distilled from *other* questions: what lies above it is clo
 
 The minimum score of the step for the encoder in use, from the searches that the HEK was built from.
 
-The start has none, as in the paper: a question always gets the top k of E2 and E3 (`hiexp.start.min_score` sets one by hand)."""
+The start has none, as in the paper: a question always gets the top k of E2 and E3 (`hiexp.prompt.min_score` sets one by hand)."""
 
 import math
 from collections import defaultdict
@@ -87,7 +87,7 @@ def thresholds(
 ) -> tuple[dict[str, float], float]:
     """Return the thresholds, and the share of these searches that would get an E1 of another question under them.
 
-    `step_min_score` is a percentile of the cosines with titles of E1 of other questions, absent where no such pair exists.
+    `tool_min_score` is a percentile of the cosines with titles of E1 of other questions, absent where no such pair exists.
     That is of pairs, and a search gets the best of all E1: of many, one passes by chance. It is raised until no more than
     `max_fire_rate` of the searches get one. Where all questions are alike, "other" is not "unrelated", and the percentile
     would silence E1: it is then lowered until `min_fire_rate` of the searches get one.
@@ -99,14 +99,14 @@ def thresholds(
     sources = [hek.entries[row].questions for row in rows]
     if any(question not in own for question, _ in queries for own in sources):
         vectors_N_D = encoder.encode_queries([query for _, query in queries])
-        found["step_min_score"] = calibrate(vectors_N_D, [q for q, _ in queries], hek.vectors_E_D[rows], sources, percentile)
+        found["tool_min_score"] = calibrate(vectors_N_D, [q for q, _ in queries], hek.vectors_E_D[rows], sources, percentile)
     best_N = _best_scores(hek, encoder, queries)
-    if "step_min_score" in found and len(best_N):
+    if "tool_min_score" in found and len(best_N):
         at_most = float(np.quantile(best_N, 1 - max_fire_rate, method="higher"))
-        found["step_min_score"] = max(found["step_min_score"], math.floor(at_most * 1e4) / 1e4)
+        found["tool_min_score"] = max(found["tool_min_score"], math.floor(at_most * 1e4) / 1e4)
         at_least = float(np.quantile(best_N, 1 - min_fire_rate, method="lower"))
-        found["step_min_score"] = min(found["step_min_score"], math.floor(at_least * 1e4) / 1e4)
-    return found, float((best_N >= found.get("step_min_score", -1.0)).mean()) if len(best_N) else 0.0
+        found["tool_min_score"] = min(found["tool_min_score"], math.floor(at_least * 1e4) / 1e4)
+    return found, float((best_N >= found.get("tool_min_score", -1.0)).mean()) if len(best_N) else 0.0
 
 
 def _best_scores(hek: HEK, encoder: Encoder, queries: Sequence[tuple[str, str]]) -> np.ndarray:

@@ -18,7 +18,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from hiexp_verl.config import CONTROLS
+from hiexp_verl.config import ARMS, Arm
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.evaluate.judge import judge_key
 from hiexp_verl.evaluate.tables import ALL, BASE, JUDGE, MEASURES, as_markdown, pairs_of, row_of, table_of
@@ -35,8 +35,6 @@ from hiexp_verl.types import Question, Trajectory
 
 logger = logging.getLogger(__name__)
 
-_NAMED = {BASE: "none", "hek": "full", "hek-start": "start-only", "hek-step": "step-only"}
-ARMS: dict[str, str] = {**_NAMED, **{c: c for c in CONTROLS if c not in (*_NAMED.values(), "train-only", "inference-only")}}  # to controls
 ROWS, TABLE_JSON, TABLE_MD, VERDICTS = "rows.jsonl", "table.json", "table.md", "verdicts.jsonl"
 _TAKEN = (ALL, MERGED, ROWS, TABLE_JSON, TABLE_MD, VERDICTS)  # in the table, in the output directory
 Datasets = Mapping[str, Sequence[Question]]
@@ -53,10 +51,10 @@ class Plan:
     """What is played: every question of every data set, once with every seed in every arm."""
 
     datasets: Datasets
-    arms: Sequence[str]
+    arms: Sequence[Arm]
     seeds: Sequence[int]
 
-    def parts(self, out_dir: Path) -> Iterator[tuple[str, int, str, Path]]:
+    def parts(self, out_dir: Path) -> Iterator[tuple[str, int, Arm, Path]]:
         """Yield data set, seed, arm and the directory of its episodes."""
         for dataset in self.datasets:
             for seed in self.seeds:
@@ -106,21 +104,21 @@ def read_datasets(paths: Sequence[Path], limit: int | None = None) -> dict[str, 
     return datasets
 
 
-def check_arms(arms: Sequence[str], has_hek: bool) -> list[str]:
-    """Return the arms, the base first where it is among them.
+def check_arms(names: Sequence[str], has_hek: bool) -> list[Arm]:
+    """Return the arms, `none` first where it is among them.
 
     Raises:
-        HiExpError: none, an unknown or repeated one, or one that needs a HEK and there is none.
+        HiExpError: one is unknown or named twice, or shows experience where there is no HEK.
     """
-    unknown = [arm for arm in arms if arm not in ARMS]
-    if unknown or not arms:
-        raise HiExpError(f"--arms has {unknown[0] if unknown else 'nothing'!r}; known: {', '.join(ARMS)}")
+    arms = [arm for name in names for arm in ARMS if arm == name]
+    if unknown := [name for name in names if name not in ARMS]:
+        raise HiExpError(f"--arms has {unknown[0]!r}; known: {', '.join(ARMS)}")
     if len(set(arms)) < len(arms):
-        raise HiExpError(f"--arms names one twice: {', '.join(arms)}")
+        raise HiExpError(f"--arms names one twice: {','.join(arms)}")
     guided = [arm for arm in arms if arm != BASE]
     if guided and not has_hek:
-        raise HiExpError(f"arm {guided[0]} shows experience; give a HEK as --hek, or --arms base")
-    return sorted(arms, key=lambda arm: arm != BASE)
+        raise HiExpError(f"arm {guided[0]} shows experience; give a HEK as --hek, or --arms none")
+    return arms if len(guided) == len(arms) else [BASE, *guided]
 
 
 def play(
@@ -128,7 +126,7 @@ def play(
     client: Client,
     search: SearchEngine,
     settings: EpisodeSettings,
-    experience_of: Callable[[str], Experience | None],
+    experience_of: Callable[[Arm], Experience | None],
     out_dir: Path,
     resume: bool = False,
     batch_size: int = 16,
@@ -139,7 +137,7 @@ def play(
     """Play all episodes; return what the table says of how they were played.
 
     Args:
-        experience_of: what is shown in an arm, by the name of its control.
+        experience_of: what is shown in an arm.
         batch_size: episodes at a time. Each has seeds of its own, so this changes speed, and rows only where the engine's
             arithmetic depends on what it computes together.
 
@@ -151,7 +149,7 @@ def play(
         logger.warning("episodes that were not asked for stay in %s and are in no row and table: %s", out_dir, told_of)
     _manifest(plan, batch_size, out_dir).write(out_dir)
     for dataset, seed, arm, folder in plan.parts(out_dir):
-        shown = experience_of(ARMS[arm])
+        shown = experience_of(arm)
         seeded = replace(settings, seed=seed)
         questions = plan.datasets[dataset]
         name = f"{dataset} {arm} {seed}"
@@ -188,8 +186,8 @@ def settings_of(plan: Plan, out_dir: Path) -> dict[str, Any]:
     """Return how episodes were played, with the HEK and the budgets of the arms that show experience."""
     folders = [folder for *_, folder in plan.parts(out_dir)]
     first, last = (read_manifest(folder).spec for folder in (folders[0], folders[-1]))
-    shown = {name: value for name, value in last.items() if name == "hek" or name.startswith(("start.", "step."))}
-    return {name: value for name, value in {**first, **shown}.items() if name != "control"}  # each arm has its own
+    shown = {name: value for name, value in last.items() if name == "hek" or name.startswith(("prompt.", "tool."))}
+    return {name: value for name, value in {**first, **shown}.items() if name != "arm"}  # each arm has its own
 
 
 def write_tables(plan: Plan, told: dict[str, Any], out_dir: Path, judge: Judge | None = None) -> dict[str, Any]:
@@ -237,7 +235,7 @@ def replay(
     client: Client,
     search: SearchEngine,
     settings: EpisodeSettings,
-    experience_of: Callable[[str], Experience | None],
+    experience_of: Callable[[Arm], Experience | None],
     out_dir: Path,
 ) -> dict[str, int]:
     """Play so many episodes of all arms in turn once more, one at a time; count those that are not the same, and those with other scores.
@@ -254,7 +252,7 @@ async def _replay(
     client: Client,
     search: SearchEngine,
     settings: EpisodeSettings,
-    experience_of: Callable[[str], Experience | None],
+    experience_of: Callable[[Arm], Experience | None],
     out_dir: Path,
 ) -> dict[str, int]:
     parts = list(plan.parts(out_dir))
@@ -265,7 +263,7 @@ async def _replay(
             questions = plan.datasets[dataset]
             evenly = sorted({turn * len(questions) // turns for turn in range(turns) if turn * len(parts) + place < count})
             chosen = [questions[i] for i in evenly]
-            shown = experience_of(ARMS[arm]) if chosen else None
+            shown = experience_of(arm) if chosen else None
             for question, before in zip(chosen, _played(folder, chosen), strict=True):
                 again = await episode(question, client, search, replace(settings, seed=seed), shown)
                 replayed += 1

@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 
+from hiexp_verl.config import Arm
 from hiexp_verl.evaluate.statistics import mean_interval, paired_difference
 from hiexp_verl.types import Trajectory
 
-BASE = "base"
+BASE: Arm = "none"
 ALL = "all"  # the questions of every data set
 MEASURES = ("em", "f1", "cem")
 JUDGE = "judge"  # beside them where a model judged
@@ -52,12 +53,12 @@ def table_of(rows: Sequence[Row]) -> list[dict[str, Any]]:
 
 
 def pairs_of(rows: Sequence[Row], lines: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Return every arm against every one before it, in every measure; `lines` are the table's, which know the base's.
+    """Return every arm against every one before it, in every measure; `lines` are the table's, which know `none`'s.
 
     Raises:
         HiExpError: two arms did not play the same questions.
     """
-    against_base = {(line["dataset"], line["arm"], name): line.get(f"{name}_minus_base") for line in lines for name in (*MEASURES, JUDGE)}
+    against_base = {(line["dataset"], line["arm"], name): line.get(f"{name}_minus_none") for line in lines for name in (*MEASURES, JUDGE)}
     pairs = []
     for dataset, by_arm in _parts(rows):
         for against, arm in combinations(by_arm, 2):
@@ -96,7 +97,7 @@ def _lines(dataset: str, by_arm: Mapping[str, Sequence[Row]]) -> list[dict[str, 
             if len(values) > 1:  # one question has no spread
                 line[f"{name}_interval"] = list(mean_interval(values))
                 if BASE in by_arm and arm != BASE:
-                    line[f"{name}_minus_base"] = vars(paired_difference(values, _by_question(by_arm[BASE], name)))
+                    line[f"{name}_minus_none"] = vars(paired_difference(values, _by_question(by_arm[BASE], name)))
         for name in ("format", "searches", "failed_searches", "lookup_failures", "tokens", "experience_tokens"):
             line[name] = float(np.mean([row.get(name, 0) for row in played]))
         line["stops"] = {stop: count / len(played) for stop, count in Counter(row.get("stop", "") for row in played).most_common()}
@@ -139,10 +140,10 @@ def as_markdown(table: Mapping[str, Any]) -> str:
 
 def _arms(lines: Sequence[Line], measures: Sequence[str], several: bool) -> list[str]:
     heads = [*(["data set"] if several else []), "arm", "episodes", *(f"{_name(n)} [95%]" for n in measures), "F1"]
-    heads += [f"{_name(measures[-1])} - base [95%], p", "format", "searches", "tokens", "with experience", "s / episode"]
+    heads += [f"{_name(measures[-1])} - none [95%], p", "format", "searches", "tokens", "with experience", "s / episode"]
     rows = []
     for line in lines:
-        gap = line.get(f"{measures[-1]}_minus_base")
+        gap = line.get(f"{measures[-1]}_minus_none")
         cells = [*([line["dataset"]] if several else []), line["arm"], str(line["episodes"]), *(_mean(line, n) for n in measures)]
         cells += [f"{line['f1']:.3f}", gap_as_text(gap) if gap else "", f"{line['format']:.2f}", f"{line['searches']:.2f}"]
         tokens = f"{line['tokens']:.0f}" if line["tokens"] else "-"  # the server does not tell
@@ -151,7 +152,7 @@ def _arms(lines: Sequence[Line], measures: Sequence[str], several: bool) -> list
 
 
 def _pairs(pairs: Sequence[Line], measures: Sequence[str], several: bool) -> list[str]:
-    """Return the arms against each other: what they are against the base stands in the first table."""
+    """Return the arms against each other: what they are against `none` stands in the first table."""
     by_arms: dict[tuple[str, str, str], dict[str, str]] = {}
     for pair in pairs:
         if pair["against"] != BASE and pair["measure"] in measures:
@@ -184,8 +185,8 @@ def _played(table: Mapping[str, Any]) -> list[str]:
     seeds = ", ".join(map(str, table["seeds"]))
     lines = [f"{table['questions']} questions, {settings['model']}, temperature {settings['temperature']:g}, seeds {seeds}."]
     lines += [f"{table['batch_size']} episodes at a time, {table['seconds']:.0f} seconds in all; an episode's are those among the others."]
-    if "start.top_k" in settings:
-        places = [f"{p}: top {settings[f'{p}.top_k']}, {settings[f'{p}.max_tokens']} tokens" for p in ("start", "step")]
+    if "prompt.top_k" in settings:
+        places = [f"{p}: top {settings[f'{p}.top_k']}, {settings[f'{p}.max_tokens']} tokens" for p in ("prompt", "tool")]
         lines += [f"Experience at most, {'; '.join(places)}."]
     if JUDGE in table:
         unreadable = f"{table['unreadable_verdicts']} of {table['verdicts']} verdicts were neither yes nor no, and count as wrong"

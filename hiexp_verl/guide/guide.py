@@ -1,7 +1,7 @@
 """What experience is shown, where, and within which budget. Text in, text out; retrieval happens elsewhere.
 
-Start: E3, then E2, once, at the end of the system message. Step: E1, before the documents of a search or after them
-(the paper's place, which a policy that was not trained on E1 takes for its task).
+Prompt: E3, then E2, once, at the end of the system message. Tool: E1, before the documents of a search or after them (the
+paper's place; a policy that was not trained on E1 takes it for its task).
 No entry is shown twice in an episode: a second search that finds the same E1 gets the next best.
 """
 
@@ -12,20 +12,20 @@ import sys
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any, Literal, Protocol
+from typing import Any
 
+from hiexp_verl.config import Place, PromptConfig, ToolConfig
 from hiexp_verl.text import sanitise
 from hiexp_verl.types import Hit, Level, Message
 
 logger = logging.getLogger(__name__)
 
-Place = Literal["start", "step"]
 # The most general first: it frames what follows.
-LEVELS_OF: dict[Place, tuple[Level, ...]] = {"start": ("e3", "e2"), "step": ("e1",)}
+LEVELS_OF: dict[Place, tuple[Level, ...]] = {"prompt": ("e3", "e2"), "tool": ("e1",)}
 
 EXPERIENCE_OPEN, EXPERIENCE_CLOSE = "<experience>", "</experience>"
-_BETWEEN: dict[Place, str] = {"start": "\n\n", "step": "\n"}  # what parts a block from the text that it is added to
-START_INTRODUCTION = "Lessons from earlier questions:"
+_BETWEEN: dict[Place, str] = {"prompt": "\n\n", "tool": "\n"}  # what parts a block from the text that it is added to
+PROMPT_INTRODUCTION = "Lessons from earlier questions:"
 
 
 @dataclass(frozen=True)
@@ -59,24 +59,6 @@ class Shown:
         return {"shown": list(self.entries), "dropped": self.dropped, "e1_repeats": self.repeats}
 
 
-class PlaceLimits(Protocol):
-    """How much is shown at a place (`config.StartConfig`, `config.StepConfig`)."""
-
-    @property
-    def top_k(self) -> int: ...
-    @property
-    def min_score(self) -> float | None: ...
-    @property
-    def max_tokens(self) -> int: ...
-
-
-class StepLimits(PlaceLimits, Protocol):
-    """And on which side of the documents."""
-
-    @property
-    def position(self) -> str: ...
-
-
 class Guide:
     """Turns hits into the text that the policy reads. Stateless: one may serve any number of episodes.
 
@@ -85,25 +67,25 @@ class Guide:
     level first, then the higher id.
     """
 
-    def __init__(self, start: PlaceLimits, step: StepLimits, count_tokens: Callable[[str], int]) -> None:
-        self._limits: dict[Place, PlaceLimits] = {"start": start, "step": step}
-        self._after_documents = step.position == "after"
+    def __init__(self, prompt: PromptConfig, tool: ToolConfig, count_tokens: Callable[[str], int]) -> None:
+        self._limits: dict[Place, PromptConfig | ToolConfig] = {"prompt": prompt, "tool": tool}
+        self._after_documents = tool.position == "after"
         self._count_tokens = count_tokens
 
-    def at_start(self, messages: Sequence[Message], hits: Sequence[Hit], max_tokens: int | None = None) -> tuple[list[Message], Shown]:
+    def at_prompt(self, messages: Sequence[Message], hits: Sequence[Hit], max_tokens: int | None = None) -> tuple[list[Message], Shown]:
         """Return a deep copy of the messages with E3 and E2 in the system message (made if there is none), and what was shown.
 
         `max_tokens` lowers the budget of the place, for a prompt that has less room.
         """
         guided = copy.deepcopy(list(messages))
-        block, shown = self._block("start", hits, max_tokens)
+        block, shown = self._block("prompt", hits, max_tokens)
         if block:
             if not guided or guided[0].get("role") != "system":
                 guided.insert(0, {"role": "system", "content": ""})
             guided[0]["content"] = _append(guided[0].get("content") or "", block)
         return guided, shown
 
-    def at_search(self, hits: Sequence[Hit], seen: Collection[str] = (), max_tokens: int | None = None) -> tuple[str, Shown]:
+    def at_tool(self, hits: Sequence[Hit], seen: Collection[str] = (), max_tokens: int | None = None) -> tuple[str, Shown]:
         """Return the text that `beside` adds to the documents ("" when nothing fits), and what was shown.
 
         `max_tokens` lowers the budget of the place, for a response that has less room.
@@ -111,15 +93,15 @@ class Guide:
         are those of them that would have been shown again; the hits have to reach that far beyond the top k for others to
         take their place.
         """
-        repeats = sum(hit.entry.id in seen for hit in _ranked("step", hits, self._limits["step"]))
+        repeats = sum(hit.entry.id in seen for hit in _ranked("tool", hits, self._limits["tool"]))
         told = {_line(hit) for hit in hits if hit.entry.id in seen}
-        block, shown = self._block("step", [hit for hit in hits if _line(hit) not in told], max_tokens)
+        block, shown = self._block("tool", [hit for hit in hits if _line(hit) not in told], max_tokens)
         if block:
-            block = _BETWEEN["step"] + block if self._after_documents else block + _BETWEEN["step"]
+            block = _BETWEEN["tool"] + block if self._after_documents else block + _BETWEEN["tool"]
         return block, replace(shown, repeats=repeats)
 
     def beside(self, documents: str, text: str) -> str:
-        """Return the documents of a search with what `at_search` returned."""
+        """Return the documents of a search with what `at_tool` returned."""
         return documents + text if self._after_documents else text + documents
 
     def _block(self, place: Place, hits: Sequence[Hit], max_tokens: int | None = None) -> tuple[str, Shown]:
@@ -146,7 +128,7 @@ def rough_tokens(text: str) -> int:
     return math.ceil(len(text) / 3.5)
 
 
-def _ranked(place: Place, hits: Sequence[Hit], limits: PlaceLimits) -> list[Hit]:
+def _ranked(place: Place, hits: Sequence[Hit], limits: PromptConfig | ToolConfig) -> list[Hit]:
     """Return what may be shown, best first; an entry without text or with the text of a better one is left out."""
     levels = LEVELS_OF[place]
     allowed = [hit for hit in hits if hit.entry.level in levels and (limits.min_score is None or hit.score >= limits.min_score)]
@@ -163,7 +145,7 @@ def _displayed(place: Place, hits: Sequence[Hit]) -> list[Hit]:
 
 
 def _render(place: Place, hits: Sequence[Hit]) -> str:
-    introduction = [START_INTRODUCTION] if place == "start" else []
+    introduction = [PROMPT_INTRODUCTION] if place == "prompt" else []
     return "\n".join([EXPERIENCE_OPEN, *introduction, *(_line(hit) for hit in _displayed(place, hits)), EXPERIENCE_CLOSE])
 
 
@@ -180,4 +162,4 @@ def _line_of(description: str) -> str:
 def _append(content: Any, block: str) -> Any:
     if isinstance(content, list):  # OpenAI style parts
         return [*content, {"type": "text", "text": block}]
-    return f"{content}{_BETWEEN['start']}{block}" if content else block
+    return f"{content}{_BETWEEN['prompt']}{block}" if content else block

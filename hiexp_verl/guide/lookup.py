@@ -3,12 +3,12 @@
 import logging
 import re
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
-from hiexp_verl.config import StartConfig, StepConfig
+from hiexp_verl.config import Arm, Place, PromptConfig, ToolConfig
 from hiexp_verl.guide.arms import drawn, levels_at, shuffled
-from hiexp_verl.guide.guide import LEVELS_OF, Place
 from hiexp_verl.hek.retrieve import Retriever
 from hiexp_verl.io.datasets import without_instructions
 from hiexp_verl.masking import Masker, asked_for
@@ -27,9 +27,10 @@ class ExperienceRequest:
     """One look-up in the HEK."""
 
     place: Place
-    text: str  # the question (start), the search query (step)
+    text: str  # the question (prompt), the search query (tool)
     exclude_question: str | None = None  # hide what was distilled from this question alone, known by its id
     exclude_text: str = ""  # or by its text, where the row has no id that the HEK knows
+    arm: Arm = "full"  # which experience is wanted
     beyond: int = 0  # hits wanted beyond the place's top k, to fall back on where the episode has seen the best
 
 
@@ -66,24 +67,25 @@ def way_of(question: str) -> str:
 class Lookup:
     """What a HEK has to say at each place, within its limits; calls are micro-batched.
 
-    Without a minimum score for the step, the one that the HEK was calibrated to holds.
+    Without a minimum score for tool responses, the one that the HEK was calibrated to holds.
     """
 
-    def __init__(
-        self, retriever: Retriever, start: StartConfig, step: StepConfig, control: str = "full", timeout: float = LOOKUP_SECONDS
-    ) -> None:
+    def __init__(self, retriever: Retriever, prompt: PromptConfig, tool: ToolConfig, timeout: float = LOOKUP_SECONDS) -> None:
         # A group's rollouts share their question, and a question is compared with those of the HEK too: once is enough.
         encoder = QueryVectors(retriever.encoder)
-        self._retriever = Retriever(shuffled(retriever.hek) if control == "shuffled" else retriever.hek, encoder)
-        self._control = control
-        self._by_way = start.match == "way"
-        calibrated = retriever.hek.header.thresholds.get("step_min_score")
-        self.top_k: dict[Place, int] = {"start": start.top_k, "step": step.top_k}
+        self._retriever = Retriever(retriever.hek, encoder)
+        self._by_way = prompt.match == "way"
+        calibrated = retriever.hek.header.thresholds.get("tool_min_score")
+        self.top_k: dict[Place, int] = {"prompt": prompt.top_k, "tool": tool.top_k}
         self.min_score: dict[Place, float | None] = {
-            "start": start.min_score,
-            "step": step.min_score if step.min_score is not None else calibrated,
+            "prompt": prompt.min_score,
+            "tool": tool.min_score if tool.min_score is not None else calibrated,
         }
         self._batched = MicroBatcher[ExperienceRequest, list[Hit] | LookupFailed](self._answer, timeout=timeout)
+
+    @cached_property
+    def _shuffled(self) -> Retriever:
+        return Retriever(shuffled(self._retriever.hek), self._retriever.encoder)
 
     async def __call__(self, request: ExperienceRequest) -> list[Hit]:
         """Return the entries found, best first.
@@ -112,16 +114,18 @@ class Lookup:
         return [found if np.isfinite(query_D).all() and query_D.any() else broken for found, query_D in zip(hits, queries_N_D, strict=True)]
 
     def _text_of(self, request: ExperienceRequest) -> str:
-        return way_of(request.text) if self._by_way and request.place == "start" else request.text
+        return way_of(request.text) if self._by_way and request.place == "prompt" else request.text
 
     def _find(self, requests: list[ExperienceRequest], queries_N_D: Vectors, own: list[frozenset[str] | None]) -> list[list[Hit]]:
         answers: list[list[Hit]] = [[] for _ in requests]
-        for place in LEVELS_OF:
-            rows = [i for i, r in enumerate(requests) if r.place == place]
-            levels = levels_at(self._control, place)
-            if not rows or not levels:
+        asked: set[tuple[Place, Arm]] = {(r.place, r.arm) for r in requests}
+        for place, arm in asked:
+            rows = [i for i, r in enumerate(requests) if (r.place, r.arm) == (place, arm)]
+            levels = levels_at(arm, place)
+            if not levels:
                 continue
-            hits = self._retriever.retrieve_vectors(
+            retriever = self._shuffled if arm == "shuffled" else self._retriever
+            hits = retriever.retrieve_vectors(
                 queries_N_D[rows],
                 levels=levels,
                 top_k=self.top_k[place] + max(requests[i].beyond for i in rows),
@@ -129,11 +133,11 @@ class Lookup:
                 exclude_questions=[own[i] for i in rows],
             )
             for i, found in zip(rows, hits, strict=True):
-                answers[i] = self._controlled(found[: self.top_k[place] + requests[i].beyond], requests[i], own[i])
+                answers[i] = self._of_the_arm(found[: self.top_k[place] + requests[i].beyond], requests[i], own[i])
         return answers
 
-    def _controlled(self, hits: list[Hit], request: ExperienceRequest, own: frozenset[str] | None) -> list[Hit]:
-        if self._control != "random":
+    def _of_the_arm(self, hits: list[Hit], request: ExperienceRequest, own: frozenset[str] | None) -> list[Hit]:
+        if request.arm != "random":
             return hits
         hidden = self._retriever.hidden_rows(own) if own is not None else set()
         return drawn(hits, request.text, [entry for row, entry in enumerate(self._retriever.hek.entries) if row not in hidden])
@@ -141,9 +145,8 @@ class Lookup:
     def _own(self, requests: list[ExperienceRequest]) -> list[frozenset[str] | None]:
         """Return the questions whose entries each is not to see; None: it may see all."""
         own: list[frozenset[str] | None] = [None] * len(requests)
-        if self._control != "with-own-question":
-            guarded = [i for i, r in enumerate(requests) if r.exclude_question is not None or r.exclude_text]
-            asked = [(requests[i].exclude_question, requests[i].exclude_text) for i in guarded]
-            for i, known in zip(guarded, self._retriever.known_questions(asked), strict=True):
-                own[i] = known
+        guarded = [i for i, r in enumerate(requests) if r.arm != "own-question" and (r.exclude_question is not None or r.exclude_text)]
+        asked = [(requests[i].exclude_question, requests[i].exclude_text) for i in guarded]
+        for i, known in zip(guarded, self._retriever.known_questions(asked), strict=True):
+            own[i] = known
         return own

@@ -49,7 +49,7 @@ class Diff:
     renumbered: dict[str, str]  # id in A -> other id of the same entry in B
     encoded_anew: tuple[str, ...]  # ids in B of entries whose title is the same and whose vector is not
     sources: dict[str, tuple[str, ...]]  # "added", "removed", "changed" -> ids of trajectories
-    header: dict[str, tuple[Any, Any]]  # "thresholds.step_min_score" -> (before, after); None: absent
+    header: dict[str, tuple[Any, Any]]  # "thresholds.tool_min_score" -> (before, after); None: absent
 
 
 def diff(a: HEK, b: HEK) -> Diff:

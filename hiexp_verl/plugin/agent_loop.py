@@ -15,9 +15,9 @@ from verl.experimental.agent_loop.tool_agent_loop import AgentData, AgentState, 
 from verl.experimental.agent_loop.tool_parser import FunctionCall
 from verl.tools.schemas import ToolResponse
 
-from hiexp_verl.config import HiExpConfig, parse_config
-from hiexp_verl.guide.arms import PLACES_OF, arm_of, levels_at, shows
-from hiexp_verl.guide.guide import Guide, Place, Shown
+from hiexp_verl.config import Arm, HiExpConfig, Place, parse_config
+from hiexp_verl.guide.arms import arm_of, places_of, val_arm_of
+from hiexp_verl.guide.guide import Guide, Shown
 from hiexp_verl.guide.lookup import ExperienceRequest, LookupFailed
 from hiexp_verl.importers.outcome import question_id_of
 from hiexp_verl.plugin.retrieval import Retrieval, retrieval_for
@@ -51,7 +51,7 @@ class HiExpAgentLoop(ToolAgentLoop):
         for tool in self.tools.values():
             if isinstance(tool, SearchTool) and not tool.bound:
                 tool.bind(self.settings.search, self.tool_parser_name, self.retrieval)
-        self.guide = Guide(self.settings.start, self.settings.step, self._count_tokens)
+        self.guide = Guide(self.settings.prompt, self.settings.tool, self._count_tokens)
         self.messages: list[Message] = []  # what the policy saw and wrote, for the dump
         self.places: tuple[Place, ...] = ()  # where this episode is shown experience
         self.shown = Shown()
@@ -75,10 +75,9 @@ class HiExpAgentLoop(ToolAgentLoop):
         self.question_id = str(extra_info.get("question_id") or question_id_of(self.question))
         self.split = str(extra_info.get("split") or TRAIN)
         self.training = self.split == TRAIN
-        # Groups are mixed in training alone: validation says what the policy does with all that it may be shown.
-        self.arm = arm_of(self.sample, self.rollout_config.n, self.settings.group) if self.training else "all"
-        if self.settings.enabled and shows(self.settings.control, validating=not self.training):
-            self.places = tuple(place for place in PLACES_OF[self.arm] if levels_at(self.settings.control, place))
+        # Groups are mixed in training alone.
+        self.arm: Arm = arm_of(self.sample, self.settings) if self.training else val_arm_of(self.settings)
+        self.places = places_of(self.arm) if self.settings.enabled else ()
         # As verl does it: a row may name the tools that it is for.
         selection = extra_info.get("tool_selection")
         self.schemas = self.tool_schemas
@@ -86,8 +85,8 @@ class HiExpAgentLoop(ToolAgentLoop):
             selected = [self.tools[name] for name in selection if name in self.tools]
             self.schemas = [tool.tool_schema.model_dump(exclude_unset=True, exclude_none=True) for tool in selected]
         unguided = self.messages
-        if "start" in self.places:
-            self.messages = await self._guided_start(unguided)
+        if "prompt" in self.places:
+            self.messages = await self._guided_prompt(unguided)
         output = await super().run(sampling_params, **{**kwargs, "raw_prompt": copy.deepcopy(self.messages)})
         record = self._record(output)
         if self.training and self.settings.group.strip and self.shown.entries:
@@ -117,15 +116,15 @@ class HiExpAgentLoop(ToolAgentLoop):
         output.response_ids = ids
         return True
 
-    async def _guided_start(self, messages: list[Message]) -> list[Message]:
-        hits = await self._look_up(self._request("start", self.question))
-        guided, self.shown = self.guide.at_start(messages, hits)
+    async def _guided_prompt(self, messages: list[Message]) -> list[Message]:
+        hits = await self._look_up(self._request("prompt", self.question))
+        guided, self.shown = self.guide.at_prompt(messages, hits)
         excess = self._prompt_tokens(guided) - self.prompt_length
         if excess <= 0:  # nearly always: a template costs a millisecond or two
             return guided
         room = self.prompt_length - self._prompt_tokens(messages)
         while self.shown.entries and excess > 0:
-            guided, self.shown = self.guide.at_start(messages, hits, max_tokens=max(0, room))
+            guided, self.shown = self.guide.at_prompt(messages, hits, max_tokens=max(0, room))
             excess = self._prompt_tokens(guided) - self.prompt_length
             room -= excess  # the template may add a token or two around the block, and verl would cut them off the system prompt
         return guided
@@ -174,7 +173,7 @@ class HiExpAgentLoop(ToolAgentLoop):
             return await super()._call_tool(tool_call, tools_kwargs, agent_data)  # a tool of the user's: no search, no experience
         self.queries.append("")  # now, in the order of the calls: parallel ones come back in any
         search = len(self.queries)
-        looking = self._look_ahead(tool_call) if tool is not None and "step" in self.places else None
+        looking = self._look_ahead(tool_call) if tool is not None and "tool" in self.places else None
         response, reward, info = await super()._call_tool(tool_call, tools_kwargs, agent_data)
         failed = info.get("search_failed", 1)
         if self.settings.enabled and not info:  # verl answers a broken call itself, in words of the call
@@ -195,17 +194,17 @@ class HiExpAgentLoop(ToolAgentLoop):
         query = _query_of(tool_call)
         if query is None:
             return None
-        by_then = len(self.shown.entries) + (self.max_parallel_calls - 1) * self.settings.step.top_k  # shown at most
-        return asyncio.create_task(self._look_up(self._request("step", query, by_then)))
+        by_then = len(self.shown.entries) + (self.max_parallel_calls - 1) * self.settings.tool.top_k  # shown at most
+        return asyncio.create_task(self._look_up(self._request("tool", query, by_then)))
 
     def _room_after(self, documents: str, agent_data: AgentData) -> int:
         """Return the tokens that experience may take: verl ends the episode on a tool response that does not fit."""
         others = self.max_parallel_calls - 1  # their documents are taken to be as long, and their experience as its budget
-        answers = (others + 1) * self._count_tokens(documents) + others * self.settings.step.max_tokens
+        answers = (others + 1) * self._count_tokens(documents) + others * self.settings.tool.max_tokens
         return max(0, self.response_length - len(agent_data.response_mask) - answers - WRAPPER_TOKENS)
 
     def _lessons(self, hits: Sequence[Hit], search: int, max_tokens: int) -> str:
-        text, shown = self.guide.at_search(hits, self.shown.ids, max_tokens)
+        text, shown = self.guide.at_tool(hits, self.shown.ids, max_tokens)
         self.shown = self.shown.then(shown, search)
         self.lessons += [(search, text)] if text else []
         return text
@@ -221,7 +220,7 @@ class HiExpAgentLoop(ToolAgentLoop):
 
     def _request(self, place: Place, text: str, beyond: int = 0) -> ExperienceRequest:
         own = (self.question_id, self.question) if self.settings.leave_one_out else (None, "")
-        return ExperienceRequest(place, text, *own, beyond=beyond)
+        return ExperienceRequest(place, text, *own, self.arm, beyond)
 
     def _count_tokens(self, text: str) -> int:
         return _tokens_of(self.tokenizer, text)

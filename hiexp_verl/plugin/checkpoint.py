@@ -7,13 +7,12 @@ written before, so a checkpoint that it names has it.
 import json
 import logging
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from hiexp_verl.config import HiExpConfig, with_unnamed
+from hiexp_verl.config import HiExpConfig, block_of
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.hek.store import HEK
 from hiexp_verl.io.files import atomic_writer, fingerprint
@@ -23,7 +22,7 @@ from hiexp_verl.rollout.policy import MARKER, STATE
 
 logger = logging.getLogger(__name__)
 
-FORMAT = 3
+FORMAT = 4
 WATCHED = ("counters", "history", "expectation", "ringing")  # of `Watch.state`
 _ROLLOUT = "actor_rollout_ref.rollout"
 _TURNS = ("format", "max_assistant_turns", "max_parallel_calls", "max_tool_response_length")
@@ -46,12 +45,12 @@ def identity_of(settings: HiExpConfig, hek: HEK | None, config: DictConfig) -> d
         "search.corpus": _content_of(settings.search.corpus) if settings.search.corpus else None,
         "enabled": True,
         "hek": hek.header.content_hash if hek is not None else None,
-        "control": settings.control,
+        "arm": settings.arm,
         "leave_one_out": settings.leave_one_out,
-        "start": asdict(settings.start),
-        "step": asdict(settings.step),
-        "group": asdict(settings.group),
-        "reward": asdict(settings.reward),
+        "prompt": block_of(settings.prompt),
+        "tool": block_of(settings.tool),
+        "group": block_of(settings.group),
+        "reward": block_of(settings.reward),
         "seed": settings.seed,
     }
 
@@ -95,7 +94,7 @@ def load_state(folder: Path, identity: Mapping[str, Any], allow_mismatch: bool) 
         raise HiExpError(f"the checkpoint {folder} was made without HiExp: it has no {STATE}; {way_out}")
     try:
         state = json.loads(path.read_text(encoding="utf-8"))
-        found, watched = with_unnamed(state["identity"]), {name: state["watched"][name] for name in WATCHED}
+        found, watched = state["identity"], {name: state["watched"][name] for name in WATCHED}
         if state["format"] != FORMAT:
             raise HiExpError(f"{path} has format {state['format']}, this version reads {FORMAT}; resume with the version that wrote it")
     except (ValueError, KeyError, TypeError) as error:

@@ -33,7 +33,7 @@ def episode_metrics(episodes: Sequence[EpisodeOutcome], max_searches: int = 0) -
     made = [int(r["searches"]) for r in records]
     searches, lookups = sum(made), sum(r["lookups"] for r in records)
     shown = [row for r in records for row in r["shown"]]
-    fired = sum(len({row["search"] for row in r["shown"] if row["place"] == "step"}) for r in records)
+    fired = sum(len({row["search"] for row in r["shown"] if row["place"] == "tool"}) for r in records)
     levels = [{row["level"] for row in r["shown"]} for r in records]
     metrics = {f"hiexp/{key}": _mean([e.scores[key] for e in episodes]) for key in AVERAGED if all(key in e.scores for e in episodes)}
     metrics |= {
@@ -57,7 +57,7 @@ def episode_metrics(episodes: Sequence[EpisodeOutcome], max_searches: int = 0) -
         metrics["hiexp/at_search_cap"] = _mean([n >= max_searches for n in made])
     if any("stripped" in r for r in records):
         metrics["hiexp/strip_failed"] = _mean([not r["stripped"] for r in records if "stripped" in r])
-    for place in ("start", "step"):
+    for place in ("prompt", "tool"):
         scores = [row["score"] for row in shown if row["place"] == place]
         if scores:
             metrics |= {f"hiexp/{place}_score/p{q}": float(np.percentile(scores, q)) for q in QUANTILES}

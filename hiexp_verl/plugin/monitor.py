@@ -16,7 +16,7 @@ import numpy as np
 
 from hiexp_verl.config import AlarmsConfig, HiExpConfig
 from hiexp_verl.errors import HiExpError
-from hiexp_verl.guide.arms import PLACES_OF, arm_of, levels_at, shows
+from hiexp_verl.guide.arms import arm_of, levels_at
 from hiexp_verl.guide.guide import Place
 from hiexp_verl.hek.store import HEK
 from hiexp_verl.plugin.metrics import EpisodeOutcome, episode_metrics
@@ -79,18 +79,17 @@ class History:
 
 
 # What tells that a place showed something, and what a user looks at when it did not.
-_METRIC: dict[Place, str] = {"start": "hiexp/e2_e3_hit_rate", "step": "hiexp/e1_fire_rate"}
+_METRIC: dict[Place, str] = {"prompt": "hiexp/e2_e3_hit_rate", "tool": "hiexp/e1_fire_rate"}
 _HINT: dict[Place, str] = {
-    "start": "no episode was shown E2 or E3; look at hiexp.start.min_score and max_tokens, and at data.max_prompt_length",
-    "step": "no search call got an E1; look at hiexp.step.min_score and max_tokens, and at whether the policy searches at all",
+    "prompt": "no episode was shown E2 or E3; look at hiexp.prompt.min_score and max_tokens, and at data.max_prompt_length",
+    "tool": "no search call got an E1; look at hiexp.tool.min_score and max_tokens, and at whether the policy searches at all",
 }
 
 
 class Expectation:
     """Fails the run when a place that should show experience has shown none in its first steps.
 
-    Nothing is expected of a place for which the HEK has no entries, whose budget is 0, or that the control or the arms of a group
-    of `n` leave empty.
+    Nothing is expected of a place for which the HEK has no entries, whose budget is 0, or that no arm of a group of `n` fills.
     """
 
     def __init__(self, settings: HiExpConfig, hek: HEK | None, n: int) -> None:
@@ -98,15 +97,15 @@ class Expectation:
         self._lookup_failures = settings.expect.lookup_failures
         self._steps = 0
         self._silent: set[Place] = set()
-        if hek is None or not shows(settings.control, validating=False):
+        if hek is None:
             return
-        places = {place for session in range(n) for place in PLACES_OF[arm_of(session, n, settings.group)]}
+        arms = {arm_of(session, settings) for session in range(n)}
         budgets: dict[Place, tuple[bool, int]] = {
-            "start": (settings.expect.start, settings.start.max_tokens),
-            "step": (settings.expect.step, settings.step.max_tokens),
+            "prompt": (settings.expect.prompt, settings.prompt.max_tokens),
+            "tool": (settings.expect.tool, settings.tool.max_tokens),
         }
         for place, (wanted, max_tokens) in budgets.items():
-            if wanted and max_tokens and place in places and any(hek.levels[level] for level in levels_at(settings.control, place)):
+            if wanted and max_tokens and any(hek.levels[level] for arm in arms for level in levels_at(arm, place)):
                 self._silent.add(place)
 
     def check(self, metrics: Mapping[str, float], last: bool = False) -> None:

@@ -24,7 +24,7 @@ from verl.utils.tokenizer.continuous_token_wiring import create_continuous_token
 
 from hiexp_verl.config import HiExpConfig
 from hiexp_verl.errors import HiExpError, first_line
-from hiexp_verl.guide.arms import STRATA, levels_at
+from hiexp_verl.guide.arms import arms_of, places_of
 from hiexp_verl.hek.opening import open_encoders, open_hek
 from hiexp_verl.hek.store import HEK
 from hiexp_verl.io.datasets import read_corpus
@@ -226,19 +226,19 @@ def check_run(config: DictConfig) -> None:
 def check_group(settings: HiExpConfig, config: DictConfig) -> None:
     """Check that mixed groups can be mixed, and that what they need of verl is on."""
     group, n = settings.group, int(config.actor_rollout_ref.rollout.n)
-    share = group.with_experience
-    if group.stratified and share != 1:
-        raise HiExpError("hiexp.group.stratified has rollouts without experience already; leave hiexp.group.with_experience at 1")
-    if n < 2 and (group.stratified or 0 < share < 1):
-        raise HiExpError(f"hiexp.group mixes rollouts of one question, and actor_rollout_ref.rollout.n={n}; raise it to 2 or more")
+    count = len(group.arms)
+    if count and settings.arm != "full":
+        raise HiExpError(f"hiexp.group.arms names the arm of each rollout, and so does hiexp.arm={settings.arm}; leave one of them out")
+    if n < count:
+        raise HiExpError(f"hiexp.group.arms has {count} arms, and actor_rollout_ref.rollout.n={n}; raise it to {count} or more")
     if group.baseline == "within-arm" and config.algorithm.adv_estimator != "hiexp_grpo":
         raise HiExpError(
             f"hiexp.group.baseline=within-arm is known to algorithm.adv_estimator=hiexp_grpo alone, found {config.algorithm.adv_estimator}"
         )
-    if group.baseline == "within-arm" and group.stratified and n < 2 * len(STRATA):
+    if group.baseline == "within-arm" and n < 2 * count:
         logger.warning(
-            f"hiexp.group.stratified has {len(STRATA)} arms, and an arm of one rollout has the group's mean as its baseline, not its own; "
-            f"within-arm wants actor_rollout_ref.rollout.n={2 * len(STRATA)} or more, found {n}"
+            f"hiexp.group.arms has {count} arms, and an arm of one rollout has the group's mean as its baseline, not its own; "
+            f"within-arm wants actor_rollout_ref.rollout.n={2 * count} or more, found {n}"
         )
     if group.strip:
         if not config.actor_rollout_ref.rollout.calculate_log_probs:
@@ -309,7 +309,7 @@ def check_response_length(settings: HiExpConfig, limit: int) -> None:
     """Check that two searches and an answer fit into the response, by estimate: 4 characters or 1 / 1.35 words a token."""
     search = settings.search
     documents = min(search.max_chars / 4, search.top_k * search.max_words_per_passage * 1.35)
-    experience = settings.step.max_tokens if settings.enabled and levels_at(settings.control, "step") else 0
+    experience = settings.tool.max_tokens if settings.enabled and any("tool" in places_of(arm) for arm in arms_of(settings)) else 0
     turn = min(TURN_TOKENS, settings.max_tokens_per_turn or TURN_TOKENS)
     wanted = math.ceil(2 * (documents + experience) + 3 * turn)
     if limit < wanted:

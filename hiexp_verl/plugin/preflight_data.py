@@ -9,7 +9,7 @@ from pyarrow import ArrowException
 from pyarrow.parquet import read_schema, read_table
 
 from hiexp_verl.errors import HiExpError
-from hiexp_verl.guide.arms import levels_at
+from hiexp_verl.guide.arms import arms_of, places_of
 from hiexp_verl.hek.same_question import SameQuestions
 from hiexp_verl.hek.store import HEK
 from hiexp_verl.io.datasets import answers_of, read_questions, without_instructions
@@ -126,7 +126,7 @@ def check_prompt_lengths(config: DictConfig, file: str, prompts: dict[str, list[
     name, length = longest_prompt(PolicyTokenizer(path), prompts, template_kwargs)
     limit = config.data.max_prompt_length
     settings = settings_of(config)
-    experience = settings.start.max_tokens if settings.enabled and levels_at(settings.control, "start") else 0
+    experience = settings.prompt.max_tokens if settings.enabled and any("prompt" in places_of(arm) for arm in arms_of(settings)) else 0
     if length > limit:
         raise HiExpError(
             f"the prompt of question {name} in {file} has {length} tokens, over data.max_prompt_length={limit}, "
@@ -135,7 +135,7 @@ def check_prompt_lengths(config: DictConfig, file: str, prompts: dict[str, list[
     if length + experience > limit:
         raise HiExpError(
             f"the prompt of question {name} in {file} has {length} tokens, and data.max_prompt_length={limit} leaves no room for "
-            f"hiexp.start.max_tokens={experience}; raise the first to {length + experience}, or lower the second to {limit - length}"
+            f"hiexp.prompt.max_tokens={experience}; raise the first to {length + experience}, or lower the second to {limit - length}"
         )
 
 

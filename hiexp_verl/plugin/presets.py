@@ -1,13 +1,12 @@
 """What `+hiexp=grpo` and `+hiexp=gspo` set: a hydra config group that the plugin brings (anatomy: no path needed)."""
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
 
-from hiexp_verl.config import HiExpConfig
+from hiexp_verl.config import HiExpConfig, block_of
 
 TOOLS = str(Path(__file__).with_name("tools.yaml"))
 
@@ -15,7 +14,7 @@ TOOLS = str(Path(__file__).with_name("tools.yaml"))
 def common() -> dict[str, Any]:
     """Return what both algorithms share."""
     return {
-        "hiexp": asdict(HiExpConfig()),
+        "hiexp": block_of(HiExpConfig()),
         # Refuses a bad corpus, HEK, encoder or setting in the driver, before Ray or a device is touched.
         "hydra": {
             "callbacks": {

@@ -7,14 +7,13 @@ import asyncio
 import hashlib
 import json
 import os
-from dataclasses import asdict
 from functools import cache
 from typing import Any, Protocol
 
 import torch
 from ray.exceptions import RayActorError
 
-from hiexp_verl.config import HiExpConfig, SearchConfig
+from hiexp_verl.config import HiExpConfig, SearchConfig, block_of
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.guide.lookup import ExperienceRequest, Lookup, LookupFailed
 from hiexp_verl.hek.opening import open_encoders, open_hek, pinned
@@ -49,7 +48,7 @@ class LocalRetrieval:
         encoder, search_encoder = open_encoders(settings, hek)
         self._lookup: Lookup | None = None
         if hek is not None and encoder is not None:
-            self._lookup = Lookup(Retriever(hek, encoder), settings.start, settings.step, settings.control)
+            self._lookup = Lookup(Retriever(hek, encoder), settings.prompt, settings.tool)
         self._engine: SearchEngine = open_engine(settings.search, search_encoder)
         # A remote server is waited for, so several requests are in flight; an engine of ours uses the cores itself.
         remote = settings.search.engine == "http"
@@ -140,7 +139,7 @@ def _retrieval(settings: HiExpConfig) -> Retrieval:
     if not ray.is_initialized():
         return LocalRetrieval(settings)
     node = ray.get_runtime_context().get_node_id()
-    key = hashlib.sha256(json.dumps(asdict(settings), sort_keys=True).encode()).hexdigest()[:12]
+    key = hashlib.sha256(json.dumps(block_of(settings), sort_keys=True).encode()).hexdigest()[:12]
     strategy = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(node_id=node, soft=False)
     actor = (
         ray.remote(_Actor)

@@ -61,10 +61,10 @@ class HiExpTrainer(PPOTrainer):
         super()._save_checkpoint()
 
     def _compute_advantage(self, batch: Any, metrics: dict[str, Any]) -> Any:
-        group, n = self.settings.group, self.config.actor_rollout_ref.rollout.n
+        group = self.settings.group
         arms = None
         if group.baseline == "within-arm":
-            arms = Arms([arm_of(_session(key), n, group) for key in batch.keys], group.shrinkage)
+            arms = Arms([arm_of(_session(key), self.settings) for key in batch.keys], group.shrinkage)
         with baseline_within(arms):
             return super()._compute_advantage(batch, metrics)
 

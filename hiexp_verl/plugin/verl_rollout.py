@@ -5,11 +5,10 @@ import json
 import subprocess
 import tempfile
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from hiexp_verl.config import HiExpConfig
+from hiexp_verl.config import HiExpConfig, block_of
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.io.datasets import read_jsonl, read_trajectories
 from hiexp_verl.io.files import atomic_writer, make_folder, write_jsonl
@@ -72,9 +71,9 @@ def _overrides(arguments: argparse.Namespace, run: HiExpConfig, questions: Path,
     search = run.search
     where = {"engine": search.engine, "corpus": search.corpus, "url": search.url, "encoder": search.encoder}
     # Without a HEK it is verl's own tool agent, which knows no limit of a single turn.
-    shown = [f"hiexp.hek={arguments.hek}", f"hiexp.control={run.control}"]
-    for place, block in (("start", run.start), ("step", run.step)):
-        shown += [f"hiexp.{place}.{name}={'null' if value is None else value}" for name, value in asdict(block).items()]
+    shown = [f"hiexp.hek={arguments.hek}", f"hiexp.arm={run.arm}"]
+    for place, block in (("prompt", run.prompt), ("tool", run.tool)):
+        shown += [f"hiexp.{place}.{name}={'null' if value is None else value}" for name, value in block_of(block).items()]
     hek = [*shown, f"hiexp.max_tokens_per_turn={arguments.max_tokens}"] if arguments.hek else ["hiexp.enabled=false"]
     rollout = "actor_rollout_ref.rollout"
     return [

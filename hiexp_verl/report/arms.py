@@ -1,4 +1,4 @@
-"""The tables of evaluations: each arm with its intervals, drawn on one scale, and what it gains over the base."""
+"""The tables of evaluations: each arm with its intervals, drawn on one scale, and what it gains over none."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -53,7 +53,7 @@ def _evaluation(one: Evaluation, alone: bool) -> str:
     if any(_interval(line, key) for line in one.arms for key in _NAMES):
         told.append("Brackets and bars are 95% bootstrap intervals over questions; differences are paired by question, p by sign flips.")
     if one.won_lost:
-        told.append("Won and lost: episodes that are right in this arm and not in the base, and the other way round.")
+        told.append("Won and lost: episodes that are right in this arm and not in none, and the other way round.")
     return f'{heading}{fault}{"".join(parts)}<p class="soft">{" ".join(told)}</p>{folded("How it was played", facts(settings))}'
 
 
@@ -79,14 +79,14 @@ def _scores(one: Evaluation, dataset: str, lines: Sequence[Mapping[str, Any]]) -
             row[_NAMES[key]] = score_bar(finite(line.get(key)), intervals[key][i], scale)
             gap = _difference(line, key)
             if key == main and any(gaps):  # what one came for stands where a phone shows it
-                row[f"{_NAMES[key]} against base"] = gap_bar(*gap, reach) if gap else ""
+                row[f"{_NAMES[key]} against none"] = gap_bar(*gap, reach) if gap else ""
             elif gap:
-                rest[f"{_NAMES[key]} against base"] = gap_bar(*gap, reach)
+                rest[f"{_NAMES[key]} against none"] = gap_bar(*gap, reach)
             if key == main and one.won_lost:
                 row["won, lost"] = ", ".join(map(str, one.won_lost.get((dataset, str(line["arm"])), ())))
         rows.append(row | {"episodes": number(line.get("episodes", ""))})
         more += [rest] if len(rest) > 1 else []
-    return table(rows) + folded("Other measures against the base", table(more))
+    return table(rows) + folded("Other measures against none", table(more))
 
 
 def _pairs(one: Evaluation, dataset: str) -> str:
@@ -141,7 +141,7 @@ def _interval(line: Mapping[str, Any], key: str) -> tuple[float, float] | None:
 
 
 def _difference(line: Mapping[str, Any], key: str) -> tuple[float, float, float, float | None] | None:
-    found = line.get(f"{key}_minus_base")
+    found = line.get(f"{key}_minus_none")
     if not isinstance(found, Mapping):
         return None
     mean, low, high = (finite(found.get(name)) for name in ("mean", "low", "high"))
@@ -160,7 +160,7 @@ def _rates(lines: Sequence[Mapping[str, Any]]) -> str:
 
 
 def in_short(found: Sequence[Evaluation]) -> list[str]:
-    """Return for each evaluation and data set one sentence (HTML): which arms differ from the base."""
+    """Return for each evaluation and data set one sentence (HTML): which arms differ from none."""
     said = []
     for one in found:
         if one.table != "whole":
@@ -179,5 +179,5 @@ def in_short(found: Sequence[Evaluation]) -> list[str]:
                 told = f"[{signed(low)}, {signed(high)}]" + (f", {e(p_value(p))}" if p is not None else "")
                 verdicts.append((side_of(low, high, p), f"<b>{e(line['arm'])}</b> ({_NAMES[measure]} {signed(mean)} {told})"))
             where = ", ".join(filter(None, (e(one.name), e(dataset))))
-            said += [f"{where}, against base: {by_verdict(verdicts)}."] if verdicts else []
+            said += [f"{where}, against none: {by_verdict(verdicts)}."] if verdicts else []
     return said

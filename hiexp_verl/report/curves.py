@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from hiexp_verl.config import UNNAMED
 from hiexp_verl.report.charts import Line, Point, chart, mean_and_band
 from hiexp_verl.report.html import e, number
 from hiexp_verl.report.training import Training
@@ -97,7 +96,6 @@ def is_place(key: str) -> bool:
 
 
 def _identity(config: Mapping[str, Any]) -> str:
-    config = {**({f"hiexp.{name}": value for name, value in UNNAMED.items()} if "hiexp.hek" in config else {}), **config}
     kept = {key: value for key, value in config.items() if not is_place(key) and not _SEED.search(key)}
     return json.dumps(kept, sort_keys=True, default=str)
 

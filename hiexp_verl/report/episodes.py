@@ -20,8 +20,8 @@ from hiexp_verl.types import Trajectory
 
 _STEP = re.compile(r"@(\d+)$")  # our trainer ends the ids of its dump so
 # What may differ between two sets of episodes that are compared: it is what they are compared for.
-_ARM_SETTINGS = re.compile(r"hek|control|(start|step)\..+")
-MISPLACED = ("random", "shuffled")  # controls that show entries where they do not belong
+_ARM_SETTINGS = re.compile(r"hek|arm|(prompt|tool)\..+")
+MISPLACED = ("random", "shuffled")  # arms that show entries where they do not belong
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Played:
     step: int | None  # of a training
     scope: str  # episodes on one question and of one scope differ in the experience alone, and may be compared
     hek: str | None  # content hash; None where it is not known
-    control: str  # "" where it is not known
+    shown_as: str  # the arm by its settings; "" where it is not known
     correct: bool
     score: float
     shown: frozenset[str]  # ids of entries
@@ -67,14 +67,14 @@ def read_played(
         hek: what they were shown of, where the settings do not say it.
     """
     played, bad = [], []
-    hek, control = settings.get("hek", hek), str(settings.get("control", ""))
+    hek, shown_as = settings.get("hek", hek), str(settings.get("arm", ""))
     hek = hek if isinstance(hek, str) else None
     common = json.dumps([family, {key: value for key, value in flat(settings).items() if not _ARM_SETTINGS.fullmatch(key)}], sort_keys=True)
     for line, row in read_rows(path, halves=True):
         try:
             if isinstance(row, BadRow):
                 raise row
-            played.append(_brief(trajectory_of(row), path, line, run, arm, common, hek, control))
+            played.append(_brief(trajectory_of(row), path, line, run, arm, common, hek, shown_as))
         except (BadRow, ValueError, TypeError, KeyError) as error:
             bad.append(f"line {line}: {error}")
     if bad:
@@ -87,7 +87,7 @@ def unreadable(path: Path | None, bad: Sequence[str], good: int) -> str:
     return f"{path}: {len(bad)} of {len(bad) + good} episodes cannot be read ({bad[0]})"
 
 
-def _brief(t: Trajectory, path: Path, line: int, run: str, arm: str, common: str, hek: str | None, control: str) -> Played:
+def _brief(t: Trajectory, path: Path, line: int, run: str, arm: str, common: str, hek: str | None, shown_as: str) -> Played:
     found = _STEP.search(t.id) if "arm" in t.extra else None
     step = int(found[1]) if found else None
     shown: Sequence[Row] = t.extra.get("shown") or ()
@@ -101,7 +101,7 @@ def _brief(t: Trajectory, path: Path, line: int, run: str, arm: str, common: str
         step,
         common if step is None else f"{common} {step}",
         hek,
-        control,
+        shown_as,
         t.correct,
         t.score,
         frozenset(str(row["entry"]) for row in shown),

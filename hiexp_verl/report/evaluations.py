@@ -7,7 +7,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any, Literal
 
-from hiexp_verl.evaluate.evaluate import ARMS, TABLE_JSON
+from hiexp_verl.evaluate.evaluate import TABLE_JSON
 from hiexp_verl.evaluate.tables import ALL, BASE, JUDGE, MEASURES, row_of
 from hiexp_verl.io.datasets import trajectory_of
 from hiexp_verl.io.rows import BadRow, finite, or_nan, read_rows
@@ -31,9 +31,9 @@ def parts_below(root: Path, found: Found) -> list[Part]:
     parts = []
     for file, settings in found.settings.items():
         folder, above = file.parent, file.parent.parent
-        control = settings.get("control") or ARMS[BASE]
+        shown = settings.get("arm") or BASE
         evaluation = above.parent.parent
-        if above.name == f"seed-{settings['seed']}" and ARMS.get(folder.name) == control and evaluation.is_relative_to(root):
+        if above.name == f"seed-{settings['seed']}" and folder.name == shown and evaluation.is_relative_to(root):
             episodes = next((path for path in found.episodes if path.parent == folder), None)
             parts.append(Part(evaluation, above.parent.name, folder.name, settings, episodes))
     return sorted(parts, key=lambda part: (part.dataset, part.arm != BASE))
@@ -94,7 +94,7 @@ def read_evaluation(name: str, folder: Path, rows: Sequence[Path], parts: Sequen
     lines = _means(played)
     begun = {(line["dataset"], line["arm"]) for line in lines}
     lines += [{"dataset": d, "arm": a, "episodes": 0} for d, a in dict.fromkeys((p.dataset, p.arm) for p in parts) if (d, a) not in begun]
-    settings = {key: value for part in parts for key, value in part.settings.items() if value != "" and key != "control"}
+    settings = {key: value for part in parts for key, value in part.settings.items() if value != "" and key != "arm"}
     told = _told({}, settings, list(dict.fromkeys(str(part.settings["seed"]) for part in parts)))
     return Evaluation(name, lines, *told, _won_lost(played), table="damaged" if damaged.exists() else "missing", **of_rows)
 

@@ -117,7 +117,7 @@ def _brief(settings: Mapping[str, Any]) -> dict[str, str]:
 
 def _heks(found: Gathered) -> str:
     parts = []
-    placed = [one for one in found.played if one.control not in MISPLACED and one.arm not in MISPLACED]
+    placed = [one for one in found.played if one.shown_as not in MISPLACED and one.arm not in MISPLACED]
     dumped = {one.run for one in found.played if one.step is not None}
     for content_hash, hek in list(found.heks.items())[:MAX_HEKS]:
         own = [one for one in placed if one.hek in (content_hash, "", None) or not one.shown]
@@ -138,7 +138,7 @@ def _episodes(played: Sequence[Played]) -> str:
     for one in played:
         by_run.setdefault(f"{one.run} {one.arm}".strip(), []).append(one)
     outcomes = table([{"episodes of": e(name), **outcome(group)} for name, group in by_run.items()])
-    placed = [one for one in played if one.control not in MISPLACED and one.arm not in MISPLACED]
+    placed = [one for one in played if one.shown_as not in MISPLACED and one.arm not in MISPLACED]
     chosen = pairs(placed, MAX_PAIRS)
     alone = [] if chosen else [one for group in by_run.values() for one in samples(group, MAX_SINGLE)][: 4 * MAX_SINGLE]
     texts = read_again([*(one for both in chosen for one in both), *alone])

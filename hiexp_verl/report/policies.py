@@ -90,7 +90,7 @@ def in_short(compared: Sequence[Comparison]) -> list[str]:
         verdicts = [
             (side_of(gap.low, gap.high, gap.p), f"<b>{e(played.policy)}, {e(played.arm)}</b> ({signed(gap.mean)}, {e(p_value(gap.p))})")
             for played, gap in one.lines
-            if gap is not None and played.arm in (BASE, "hek")
+            if gap is not None and played.arm in (BASE, "full")
         ]
         where = " on ".join(filter(None, (f"Against <b>{e(one.reference.policy)}</b> without experience", e(one.dataset))))
         more = f" ({len(one.left_out)} more are named below the table)" if one.left_out else ""

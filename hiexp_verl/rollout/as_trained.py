@@ -5,13 +5,13 @@ How much experience is shown when a policy is evaluated: as much as in its train
 import argparse
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, fields
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, get_args
 
 import yaml
 
-from hiexp_verl.config import Budgets, HiExpConfig, parse_block, with_unnamed
+from hiexp_verl.config import Budgets, HiExpConfig, Place, block_of, parse_block
 from hiexp_verl.errors import HiExpError, first_line
 from hiexp_verl.hek.schema import read_header
 from hiexp_verl.hek.store import version_folder
@@ -60,7 +60,7 @@ def play_as_trained(arguments: argparse.Namespace) -> None:
     corpus, trained_on = arguments.corpus, identity.get("search.corpus")
     if corpus and trained_on and Path(corpus).is_file() and fingerprint(Path(corpus)) != trained_on:
         logger.warning("%s was trained with another corpus than %s", arguments.model, corpus)
-    shown = identity.get("hek") if identity.get("control") != "none" else None
+    shown = identity.get("hek") if identity.get("arm") != "none" else None
     if arguments.hek and shown and shown != read_header(version_folder(arguments.hek)).content_hash:
         logger.warning("%s was trained with another HEK (%s) than %s", arguments.model, str(shown)[:12], arguments.hek)
 
@@ -86,28 +86,25 @@ def _told(options: Mapping[str, Any]) -> str:
     return ", ".join(f"--{option.replace('_', '-')} {value}" for option, value in options.items())
 
 
-_PLACES = tuple(each.name for each in fields(Budgets))
-
-
 def read_budgets(assignments: Sequence[str], state: Path | None = None) -> Budgets:
-    """Return the budgets of a training (its `state.json`), the defaults where there is none, changed by `start.top_k=3` and the like.
+    """Return the budgets of a training (its `state.json`), the defaults where there is none, changed by `prompt.top_k=3` and the like.
 
     Raises:
-        HiExpError: an assignment is none, or not for `start` and `step`; a setting is unknown or out of range; the state is damaged.
+        HiExpError: an assignment is none, or not for `prompt` and `tool`; a setting is unknown or out of range; the state is damaged.
     """
     trained = _trained(state) if state is not None else Budgets()
     if state is not None and trained != Budgets():
-        usual = Budgets().told()
-        told = ", ".join(f"{name}={value}" for name, value in trained.told().items() if value != usual[name])
+        usual = Budgets().flat()
+        told = ", ".join(f"{name}={value}" for name, value in trained.flat().items() if value != usual[name])
         logger.info("budgets of experience as in the training of %s: %s", state.parent.parent, told)
-    blocks = asdict(trained)
+    blocks = block_of(trained)
     for assignment in assignments:
         key, equals, text = assignment.partition("=")
         place, dot, name = key.removeprefix("hiexp.").partition(".")
         if not (equals and dot and name):
-            raise HiExpError(f"--set takes KEY=VALUE, as start.top_k=3, found {assignment!r}")
-        if place not in _PLACES and place in {each.name for each in fields(HiExpConfig)}:
-            raise HiExpError(f"--set is for hiexp.start and hiexp.step, found {key}; the other options say the rest (see --help)")
+            raise HiExpError(f"--set takes KEY=VALUE, as prompt.top_k=3, found {assignment!r}")
+        if place not in get_args(Place) and place in {each.name for each in fields(HiExpConfig)}:
+            raise HiExpError(f"--set is for hiexp.prompt and hiexp.tool, found {key}; the other options say the rest (see --help)")
         blocks.setdefault(place, {})[name] = _value(assignment, text)
     return parse_block(Budgets, blocks, "hiexp")
 
@@ -121,5 +118,5 @@ def _value(assignment: str, text: str) -> Any:
 
 def _trained(state: Path) -> Budgets:
     identity = identity_in(state)
-    kept = {place: identity[place] for place in _PLACES if place in identity}  # none of a run without experience
-    return parse_block(Budgets, with_unnamed(kept), f"{state}: hiexp")
+    kept = {place: identity[place] for place in get_args(Place) if place in identity}  # none of a run without experience
+    return parse_block(Budgets, kept, f"{state}: hiexp")

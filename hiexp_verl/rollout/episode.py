@@ -91,7 +91,7 @@ async def episode(
     started = time.monotonic()
     state = _State(first_messages(question.question, settings.format, settings.instructions))
     if experience is not None:
-        state.messages, state.shown = await experience.at_start(state.messages, question)
+        state.messages, state.shown = await experience.at_prompt(state.messages, question)
     while not state.stop:
         query = await _model_turn(state, policy, settings, seed_of(settings.seed, question.id, sample, len(state.queries)))
         if query is not None and len(state.queries) < settings.max_searches:
@@ -147,7 +147,7 @@ async def _search_turn(
     passages = [passage for passage, _ in ranking]
     text = render_documents(passages, settings.format, settings.max_words_per_passage, settings.max_chars)
     if experience is not None:
-        text, shown = await experience.at_search(query, text, question, state.shown)
+        text, shown = await experience.at_tool(query, text, question, state.shown)
         state.shown = state.shown.then(shown, search=len(state.queries))
     state.messages.append({"role": "tool", "content": text})
 

@@ -223,9 +223,9 @@ def summarise(trajectories: Iterable[Trajectory]) -> dict[str, Any]:
 def _experience(episodes: list[Trajectory], answered_searches: int) -> dict[str, float]:
     """Return how much experience was shown: silent absence is the classic failure."""
     shown = [row for t in episodes for row in t.extra.get("shown", ())]
-    fired = len({(t.id, row.get("search")) for t in episodes for row in t.extra.get("shown", ()) if row["place"] == "step"})
+    fired = len({(t.id, row.get("search")) for t in episodes for row in t.extra.get("shown", ()) if row["place"] == "tool"})
     return {
-        "start_hit_rate": _mean(any(row["place"] == "start" for row in t.extra.get("shown", ())) for t in episodes),
+        "prompt_hit_rate": _mean(any(row["place"] == "prompt" for row in t.extra.get("shown", ())) for t in episodes),
         "e1_fire_rate": round(fired / answered_searches, 4) if answered_searches else 0.0,  # of the searches that were answered
         "e1_repeats": sum(int(t.extra.get("e1_repeats", 0)) for t in episodes),  # E1 found again in an episode, and not shown again
         "lookup_failures": sum(int(t.extra.get("lookup_failures", 0)) for t in episodes),

@@ -33,8 +33,6 @@ def open_engine(settings: SearchConfig, encoder: Encoder | None = None, cache: P
         if encoder is None:
             raise HiExpError("dense search needs an encoder; set hiexp.search.encoder to a directory or a name")
         return DenseSearch(read_corpus(Path(settings.corpus)), encoder, cache)
-    if settings.engine == "bm25":
-        from hiexp_verl.search.bm25 import BM25Search
+    from hiexp_verl.search.bm25 import BM25Search
 
-        return BM25Search(read_corpus(Path(settings.corpus)))
-    raise HiExpError(f"unknown search engine {settings.engine!r}; use bm25, dense or http")
+    return BM25Search(read_corpus(Path(settings.corpus)))

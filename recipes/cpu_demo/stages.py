@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from hiexp_verl.cli.rollout import open_experience
-from hiexp_verl.config import SearchConfig, StartConfig
+from hiexp_verl.config import Budgets, PromptConfig, SearchConfig
 from hiexp_verl.distil.distillers import open_distiller
 from hiexp_verl.distil.pipeline import build
 from hiexp_verl.errors import HiExpError
@@ -131,9 +131,9 @@ class Demo:
     def validation(self, folder: Path) -> dict[str, Any]:
         """Compare the trained policy with and without the HEK on questions about countries it has not seen."""
         model = Path(self.results["grpo"]["model"])
-        start = StartConfig(**TRAIN["hiexp"]["start"])
+        budgets = Budgets(prompt=PromptConfig(**TRAIN["hiexp"]["prompt"]))
         encoder = load_encoder(self.results["assets"]["paths"]["minilm"])
-        experience = open_experience(HEK.load(Path(self.results["build"]["hek"])), encoder, PolicyTokenizer(model), start)
+        experience = open_experience(HEK.load(Path(self.results["build"]["hek"])), encoder, PolicyTokenizer(model), budgets, "full")
         with open_model(str(model)) as client:
             without = self._validate(client, folder / "without_hek")["shares"]
             with_hek = self._validate(client, folder / "with_hek", experience)["shares"]

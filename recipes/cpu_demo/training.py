@@ -55,7 +55,7 @@ def train(recipe: Path, algorithm: str, overrides: list[str], folder: Path, step
 
 
 def run_overrides(
-    folder: Path, control: str, hek: Path, corpus: Path, questions: tuple[Path, Path], policy: Path, seed: int, steps: int
+    folder: Path, arm: str, hek: Path, corpus: Path, questions: tuple[Path, Path], policy: Path, seed: int, steps: int
 ) -> list[str]:
     """Return the overrides of one run among several that are compared; `questions` are those of training and of validation.
 
@@ -63,7 +63,7 @@ def run_overrides(
     """
     train_file, val_file = questions
     return [
-        f"hiexp.control={control}",
+        f"hiexp.arm={arm}",
         f"hiexp.hek={hek.resolve()}",
         f"hiexp.search.corpus={corpus.resolve()}",
         f"hiexp.dump_dir={folder / 'episodes'}",

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from hiexp_verl.config import StartConfig, StepConfig
+from hiexp_verl.config import PromptConfig, ToolConfig
 from hiexp_verl.distil.plan import FOUND, GIVEN
 from hiexp_verl.guide.guide import Guide, rough_tokens
 from hiexp_verl.protocol import THINK_CLOSE, THINK_OPEN, Format, first_messages, render_documents, write_answer, write_call
@@ -109,13 +109,13 @@ def transcripts_of(
     top_k: int,
     max_words: int,
     max_chars: int,
-    step: StepConfig | None = None,
+    tool: ToolConfig | None = None,
 ) -> list[list[Message]]:
     """Return at most `limit` transcripts, of the first questions whose hops find every country and the answer.
 
-    `step`: where the E1 stand, as in the episodes that follow.
+    `tool`: where the E1 stand, as in the episodes that follow.
     """
-    draw, guide = random.Random(seed), Guide(StartConfig(), step or StepConfig(), rough_tokens)
+    draw, guide = random.Random(seed), Guide(PromptConfig(), tool or ToolConfig(), rough_tokens)
     known = list(_known(questions))
     found: list[list[Message]] = []
     for one in known:
@@ -160,7 +160,7 @@ def _transcript(
     wanted = [*((bridge,) for bridge in bridges), answers]
     plans = [_pattern(one, words, draw)] if with_plan else []
     start = [] if others is None else _at_start(plans, others, draw)
-    messages, _ = guide.at_start(first_messages(one.question.question, FORMAT), start)
+    messages, _ = guide.at_prompt(first_messages(one.question.question, FORMAT), start)
     for number, (query, ranking) in enumerate(zip(queries, rankings, strict=True)):
         passages = [passage for passage, _ in ranking]
         if not _mentions(passages, wanted[number]):
@@ -171,7 +171,7 @@ def _transcript(
         messages.append(_assistant(thought, write_call(query, FORMAT)))
         # After some searches only, as in an episode: a case is shown where the query is like its title.
         case = _entries("e1", [draw.choice(_CASES).format(goal=one.goal)]) if others is not None and draw.random() < 0.5 else []
-        block, _ = guide.at_search(case)
+        block, _ = guide.at_tool(case)
         documents = render_documents(passages, FORMAT, max_words, max_chars)
         messages.append({"role": "tool", "content": guide.beside(documents, block)})
     answer = next(answer for answer in answers if _mentions([p for p, _ in rankings[-1]], (answer,)))

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hiexp_verl.config import CHOICES, StepConfig
+from hiexp_verl.config import ToolConfig
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.io.datasets import read_corpus, read_questions
 from hiexp_verl.io.files import write_jsonl
@@ -52,7 +52,7 @@ def main() -> int:
     parser.add_argument("--max-words", type=int, default=45, help="words per document")
     parser.add_argument("--max-chars", type=int, default=1200, help="characters per tool message")
     parser.add_argument(
-        "--position", choices=CHOICES["position"], default=StepConfig().position, help="of E1; as hiexp.step.position in what follows"
+        "--position", choices=("before", "after"), default=ToolConfig().position, help="of E1; as hiexp.tool.position in what follows"
     )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument(
@@ -79,7 +79,7 @@ def warm_start(arguments: argparse.Namespace) -> None:
         questions = [q for q in questions if q.meta.get("family") in arguments.families]
     search = BM25Search(read_corpus(arguments.corpus))
     options = (arguments.limit, arguments.seed, arguments.top_k, arguments.max_words, arguments.max_chars)
-    transcripts = transcripts_of(questions, search, *options, StepConfig(position=arguments.position))
+    transcripts = transcripts_of(questions, search, *options, ToolConfig(position=arguments.position))
     if not transcripts:
         raise HiExpError(
             f"no transcript can be written from {arguments.questions}; its questions need meta.hops (and the families asked for)"

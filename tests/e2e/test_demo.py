@@ -43,7 +43,7 @@ def test_before_the_update_the_ratio_is_one(demo, algorithm):
 def test_each_step_says_what_experience_and_search_did(demo):
     for step in steps_of(demo, "grpo"):
         assert step["hiexp/with_experience"] == step["hiexp/e2_hit_rate"] == 1.0
-        assert 0 < step["hiexp/start_score/p10"] <= step["hiexp/start_score/p90"] <= 1
+        assert 0 < step["hiexp/prompt_score/p10"] <= step["hiexp/prompt_score/p90"] <= 1
         assert step["hiexp/experience_tokens"] > 10 and step["hiexp/reward_mean"] == pytest.approx(step["critic/score/mean"], abs=1e-6)
         assert {"hiexp/window/reward_variance", "hiexp/window/gradient_variance", "hiexp/alarm/reward"} <= set(step)
 

@@ -13,13 +13,13 @@ from hiexp_verl.plugin.checkpoint import STATE
 
 def test_a_run_killed_after_a_checkpoint_goes_on_from_it_and_no_other_does(demo, tmp_path):
     run = Run(demo, tmp_path / "run", steps=2)
-    group = ["hiexp.group.with_experience=0.5", "hiexp.group.baseline=within-arm", "hiexp.group.strip=true"]
+    group = ["hiexp.group.arms=[full,none]", "hiexp.group.baseline=within-arm", "hiexp.group.strip=true"]
     assert run.live(lambda seconds: 1 in run.metrics(), *group) is None, run.log_end()  # verl saves a step, then logs it
     assert run.saved == 1
     first = run.episodes()[1]
     seen_by_then = seen(run, 1)
-    assert run.live(lambda seconds: False, *group, "hiexp.control=random") == 1
-    assert "was made with hiexp.control=full, this run has random" in run.log_end()
+    assert run.live(lambda seconds: False, *group, "hiexp.arm=random") == 1
+    assert "was made with hiexp.arm=full, this run has random" in run.log_end()
     assert run.live(lambda seconds: False, *group) == 0, run.log_end()
     steps = run.metrics()
     assert sorted(steps) == [1, 2]

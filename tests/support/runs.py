@@ -13,7 +13,7 @@ from tests.support.factories import trajectory
 CONFIG = {
     "actor_rollout_ref": {"model": {"path": "/models/policy"}, "rollout": {"n": 4, "seed": 0}},
     "trainer": {"default_local_dir": "somewhere"},
-    "hiexp": {"enabled": True, "seed": 0, "control": "full", "group": {"strip": False}},
+    "hiexp": {"enabled": True, "seed": 0, "arm": "full", "group": {"strip": False}},
 }
 SETTINGS = {"temperature": 0.0, "seed": 0, "hek": "", "model": "policy"}
 
@@ -49,13 +49,13 @@ def write_state(path: Path, step: int, hek: str, counters: Mapping[str, Any], he
     path.write_text(json.dumps(state))
 
 
-def shown(*entries: str, place: str = "start") -> list[dict[str, Any]]:
+def shown(*entries: str, place: str = "prompt") -> list[dict[str, Any]]:
     return [{"entry": each, "level": each[:2], "score": 0.5, "place": place, "tokens": 10} for each in entries]
 
 
 def dumped(question_id: str, step: int, correct: bool, *entries: str, sample: int = 0) -> Trajectory:
     """An episode as a training keeps it."""
-    extra = {"split": "train", "arm": "all", "shown": shown(*entries), "searches": 2, "lookups": 3}
+    extra = {"split": "train", "arm": "full", "shown": shown(*entries), "searches": 2, "lookups": 3}
     return trajectory(question_id, correct, id=f"{question_id}#{sample}@{step}", extra=extra)
 
 
@@ -71,7 +71,7 @@ def arm(name: str, cem: float, gain: float | None = None, **more: Any) -> dict[s
     for key in ("em", "f1", "cem"):
         line |= {key: cem, f"{key}_interval": [cem - 0.1, cem + 0.1]}
         if gain is not None:
-            line[f"{key}_minus_base"] = {"mean": gain, "low": gain - 0.1, "high": gain + 0.1, "p": 0.02}
+            line[f"{key}_minus_none"] = {"mean": gain, "low": gain - 0.1, "high": gain + 0.1, "p": 0.02}
     return line | {"format": 1.0, "searches": 2.0, "tokens": 90.0, "seconds": 3.0, "with_experience": 0.5} | more
 
 
@@ -88,7 +88,7 @@ def write_part(
     dataset: str,
     seed: int,
     arm: str,
-    control: str,
+    shown_as: str,
     right: Sequence[bool],
     shown: Sequence[Any] = (),
     question: str = "What is the capital of France?",
@@ -100,7 +100,7 @@ def write_part(
         trajectory(f"q{i}", good, question=question, extra={**extra, "cem": float(good), "em": float(good), "shown": list(shown)})
         for i, good in enumerate(right)
     ]
-    settings = {"hek": "abc", "control": control} if control != "none" else {}
+    settings = {"hek": "abc", "arm": shown_as} if shown_as != "none" else {}
     write_rollout(evaluation / dataset / f"seed-{seed}" / arm, told, seed=seed, **settings, **more)
 
 

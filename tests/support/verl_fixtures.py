@@ -62,7 +62,7 @@ def write_hek(root: Path, *more: str) -> Path:
         *(Entry(f"e1-{i}", "e1", "the country of a point", text, questions=("train-2",)) for i, text in enumerate(more, 2)),
     )
     encoder = load_encoder("hash:256")
-    header = Header(encoder=encoder.identity, thresholds={"step_min_score": 0.05}, distiller="rules")
+    header = Header(encoder=encoder.identity, thresholds={"tool_min_score": 0.05}, distiller="rules")
     sources = (Source("train-1#0", "train-1", "Which country has Noshak as its highest point?", "m", "x", False, ("Noshak",)),)
     HEK(header, entries, encoder.encode_passages([e.title for e in entries]), sources).save(root)
     return root

@@ -2,7 +2,7 @@
 
 import pytest
 
-from hiexp_verl.config import HiExpConfig, parse_config
+from hiexp_verl.config import ARMS, HiExpConfig, parse_config
 from hiexp_verl.errors import HiExpError
 
 
@@ -12,31 +12,38 @@ def test_an_empty_block_is_the_defaults():
 
 def test_the_paper_s_retrieval_counts_are_the_defaults():
     config = parse_config({})
-    assert (config.start.top_k, config.step.top_k) == (5, 1)
+    assert (config.prompt.top_k, config.tool.top_k) == (5, 1)
 
 
 @pytest.mark.parametrize(
     ("block", "message"),
     [
         ({"hekk": "x"}, "unknown setting hiexp.hekk; did you mean 'hek'?"),
-        ({"step": {"min_scor": 0.5}}, "unknown setting hiexp.step.min_scor; did you mean 'min_score'?"),
+        ({"tool": {"min_scor": 0.5}}, "unknown setting hiexp.tool.min_scor; did you mean 'min_score'?"),
         ({"search": {"engin": "bm25"}}, "unknown setting hiexp.search.engin; did you mean 'engine'?"),
         ({"search": {"engine": "bm52"}}, "hiexp.search.engine must be one of bm25, dense, http, found 'bm52'"),
         ({"reward": {"kind": "bleu"}}, "hiexp.reward.kind must be one of default, em, f1, cem, found 'bleu'"),
-        ({"enabled": "yes"}, "hiexp.enabled must be bool, found 'yes'"),
-        ({"start": {"top_k": True}}, "hiexp.start.top_k must be int, found True"),
-        ({"start": {"top_k": 0}}, "hiexp.start.top_k must be at least 1, found 0"),
-        ({"start": {"max_tokens": -1}}, "hiexp.start.max_tokens must be at least 0, found -1"),
+        ({"enabled": "yes"}, "hiexp.enabled must be true or false, found 'yes'"),
+        ({"prompt": {"top_k": True}}, "hiexp.prompt.top_k must be a whole number, found True"),
+        ({"prompt": {"top_k": 0}}, "hiexp.prompt.top_k must be at least 1, found 0"),
+        ({"prompt": {"max_tokens": -1}}, "hiexp.prompt.max_tokens must be at least 0, found -1"),
         ({"search": {"retries": -1}}, "hiexp.search.retries must be at least 0, found -1"),
-        ({"search": {"timeout": float("nan")}}, "hiexp.search.timeout must be at least 0.001, found nan"),
-        ({"start": {"min_score": float("nan")}}, "hiexp.start.min_score must be finite, found nan"),
-        ({"step": {"min_score": float("inf")}}, "hiexp.step.min_score must be finite, found inf"),
-        ({"expect": {"lookup_failures": 2}}, "hiexp.expect.lookup_failures must be at most 1, found 2.0"),
-        ({"alarms": {"reward": True}}, "hiexp.alarms.reward must be str, found True"),
-        ({"reward": {"kind": False}}, "hiexp.reward.kind must be str, found False"),
+        ({"search": {"timeout": float("nan")}}, "hiexp.search.timeout must be finite, found nan"),
+        ({"prompt": {"min_score": float("nan")}}, "hiexp.prompt.min_score must be finite, found nan"),
+        ({"tool": {"min_score": float("inf")}}, "hiexp.tool.min_score must be finite, found inf"),
+        ({"expect": {"lookup_failures": 2}}, "hiexp.expect.lookup_failures must be at most 1, found 2"),
+        ({"alarms": {"reward": True}}, "hiexp.alarms.reward must be one of off, warn, stop, found True"),
+        ({"reward": {"kind": False}}, "hiexp.reward.kind must be one of default, em, f1, cem, found False"),
         ({"max_tokens_per_turn": 0}, "hiexp.max_tokens_per_turn must be at least 1, found 0"),
-        ({"step": {"min_score": "high"}}, "hiexp.step.min_score must be float or null, found 'high'"),
-        ({"step": 3}, "hiexp.step must be a block of settings, found 3"),
+        ({"tool": {"min_score": "high"}}, "hiexp.tool.min_score must be a number, found 'high'"),
+        ({"start": {"top_k": 3}}, "unknown setting hiexp.start; it is called prompt now"),
+        ({"expect": {"step": False}}, "unknown setting hiexp.expect.step; it is called tool now"),
+        (
+            {"group": {"stratified": True}},
+            "unknown setting hiexp.group.stratified; it is called arms, e.g. hiexp.group.arms=[none,prompt,tool,full] now",
+        ),
+        ({"group": {"arms": ["full", "half"]}}, f"hiexp.group.arms must be one of {', '.join(ARMS)}, found 'half'"),
+        ({"tool": 3}, "hiexp.tool must be a block of settings, found 3"),
     ],
 )
 def test_a_wrong_setting_is_one_line_that_says_what_to_do(block, message):
@@ -51,7 +58,7 @@ def test_a_key_unlike_any_other_lists_the_known_ones():
 
 
 def test_an_integer_is_accepted_where_a_float_is_meant():
-    assert parse_config({"step": {"min_score": 1}}).step.min_score == 1.0
+    assert parse_config({"tool": {"min_score": 1}}).tool.min_score == 1.0
 
 
 def test_a_bare_off_of_a_yaml_file_is_off():

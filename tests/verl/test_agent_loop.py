@@ -129,7 +129,7 @@ def test_strategies_enter_the_system_prompt_and_cases_the_tool_response(paths, t
 def test_documents_are_cut_never_experience(paths, tokenizer, position):
     turns = ["<search> Paris capital of France highest point </search>", "<answer> Paris </answer>"]
     limit = "actor_rollout_ref.rollout.multi_turn.max_tool_response_length=60"
-    output, _ = run(HiExpAgentLoop, config_of(paths, "search_tags", limit, f"hiexp.step.position={position}"), tokenizer, turns)
+    output, _ = run(HiExpAgentLoop, config_of(paths, "search_tags", limit, f"hiexp.tool.position={position}"), tokenizer, turns)
     text = tokenizer.decode(output.response_ids)
     assert "...(truncated)" in text
     block = "<experience>\n- Search for the mountain first, then for its country.\n</experience>"
@@ -138,46 +138,46 @@ def test_documents_are_cut_never_experience(paths, tokenizer, position):
 
 def test_no_entry_is_shown_twice_in_an_episode(paths, tokenizer):
     again = "<search> highest point of a country </search>"
-    always = "hiexp.step.min_score=-1.0"
+    always = "hiexp.tool.min_score=-1.0"
     paths["hek"] = write_hek(paths["root"] / "two", "Name the country.")
     output, _ = run(HiExpAgentLoop, config_of(paths, "search_tags", always), tokenizer, [again, again, again, "<answer> Kabul </answer>"])
     record = output.extra_fields["hiexp"]
-    assert [(row["entry"], row["search"]) for row in record["shown"] if row["place"] == "step"] == [("e1-1", 1), ("e1-2", 2)]
+    assert [(row["entry"], row["search"]) for row in record["shown"] if row["place"] == "tool"] == [("e1-1", 1), ("e1-2", 2)]
     assert [m["content"].count("<experience>") for m in record["messages"] if m["role"] == "tool"] == [1, 1, 0]
     assert record["e1_repeats"] == 2
-    assert [row["entry"] for row in record["shown"] if row["place"] == "start"] == ["e3-1", "e2-1"]
+    assert [row["entry"] for row in record["shown"] if row["place"] == "prompt"] == ["e3-1", "e2-1"]
 
 
 def test_parallel_calls_are_not_shown_the_same_entry(paths, tokenizer):
     call = TURNS["hermes"][0]
-    several = ["hiexp.step.min_score=-1.0", "actor_rollout_ref.rollout.multi_turn.max_parallel_calls=2"]
+    several = ["hiexp.tool.min_score=-1.0", "actor_rollout_ref.rollout.multi_turn.max_parallel_calls=2"]
     output, _ = run(HiExpAgentLoop, config_of(paths, "hermes", *several), tokenizer, [f"{call}\n{call}", "<answer> Kabul </answer>"])
     record = output.extra_fields["hiexp"]
     assert (record["searches"], record["e1_repeats"]) == (2, 1)
-    assert [row["entry"] for row in record["shown"] if row["place"] == "step"] == ["e1-1"]
+    assert [row["entry"] for row in record["shown"] if row["place"] == "tool"] == ["e1-1"]
     assert [m["role"] for m in record["messages"]] == ["system", "user", "assistant", "tool", "tool", "assistant"]
 
 
 def test_parallel_responses_that_the_budget_has_no_room_for_were_not_shown(paths, tokenizer):
-    several = ["hiexp.step.min_score=-1.0", "actor_rollout_ref.rollout.multi_turn.max_parallel_calls=2"]
+    several = ["hiexp.tool.min_score=-1.0", "actor_rollout_ref.rollout.multi_turn.max_parallel_calls=2"]
     turns = [f"{TURNS['hermes'][0]}\n{TURNS['hermes'][1]}", "<answer> Kabul </answer>"]
     limit = f"data.max_response_length={len(tokenizer.encode(turns[0])) + 20}"
     output, _ = run(HiExpAgentLoop, config_of(paths, "hermes", *several, limit), tokenizer, turns)
     record = output.extra_fields["hiexp"]
-    assert (record["searches"], {row["place"] for row in record["shown"]}) == (2, {"start"})
+    assert (record["searches"], {row["place"] for row in record["shown"]}) == (2, {"prompt"})
     assert [m["role"] for m in record["messages"]] == ["system", "user", "assistant"]
 
 
 def test_a_tool_response_that_the_budget_has_no_room_for_was_not_shown(paths, tokenizer):
-    always = "hiexp.step.min_score=-1.0"
+    always = "hiexp.tool.min_score=-1.0"
     paths["hek"] = write_hek(paths["root"] / "two", "Name the country.")
     whole, _ = run(HiExpAgentLoop, config_of(paths, "search_tags", always), tokenizer, TURNS["search_tags"])
     starts = [i for i in range(1, len(whole.response_mask)) if whole.response_mask[i - 1] > whole.response_mask[i]]
     limit = f"data.max_response_length={starts[1] + 20}"  # the first response fits, the second does not
     cut, _ = run(HiExpAgentLoop, config_of(paths, "search_tags", always, limit), tokenizer, TURNS["search_tags"])
-    assert {row["search"] for row in whole.extra_fields["hiexp"]["shown"] if row["place"] == "step"} == {1, 2}
+    assert {row["search"] for row in whole.extra_fields["hiexp"]["shown"] if row["place"] == "tool"} == {1, 2}
     record = cut.extra_fields["hiexp"]
-    assert {row["search"] for row in record["shown"] if row["place"] == "step"} == {1}
+    assert {row["search"] for row in record["shown"] if row["place"] == "tool"} == {1}
     assert [m["role"] for m in record["messages"]] == ["system", "user", "assistant", "tool", "assistant"]
 
 
@@ -197,7 +197,7 @@ def test_experience_is_looked_up_while_the_search_runs(paths, tokenizer, monkeyp
 
     monkeypatch.setattr(agent_loop_module, "retrieval_for", lambda _: Slow())
     run(HiExpAgentLoop, config_of(paths, "search_tags"), tokenizer, TURNS["search_tags"][1:])
-    assert order[0] == "start" and order[-1] == "search ends" and sorted(order[1:3]) == ["search starts", "step"]
+    assert order[0] == "prompt" and order[-1] == "search ends" and sorted(order[1:3]) == ["search starts", "tool"]
 
 
 def test_the_prompt_never_outgrows_verls_limit(paths, tokenizer):
@@ -272,7 +272,7 @@ def test_a_dead_retrieval_server_is_a_message_and_a_counter(paths, tokenizer):
 
 def test_an_unknown_setting_stops_the_loop_with_the_nearest_name(paths, tokenizer):
     with pytest.raises(HiExpError, match="did you mean 'min_score'"):
-        run(HiExpAgentLoop, config_of(paths, "search_tags", "+hiexp.step.min_scor=0.5"), tokenizer, TURNS["search_tags"])
+        run(HiExpAgentLoop, config_of(paths, "search_tags", "+hiexp.tool.min_scor=0.5"), tokenizer, TURNS["search_tags"])
 
 
 def test_the_shipped_tool_list_is_where_the_config_says():
@@ -336,21 +336,21 @@ def both_predict(paths, tokenizer, dialect, turns):
 
 
 @pytest.mark.parametrize(
-    ("control", "split", "levels"),
+    ("arm", "split", "levels"),
     [
         ("full", "train", {"e1", "e2", "e3"}),
         ("none", "train", set()),
-        ("start-only", "train", {"e2", "e3"}),
-        ("step-only", "train", {"e1"}),
+        ("prompt", "train", {"e2", "e3"}),
+        ("tool", "train", {"e1"}),
         ("e2", "train", {"e2"}),
-        ("train-only", "train", {"e1", "e2", "e3"}),
-        ("train-only", "val", set()),
-        ("inference-only", "train", set()),
-        ("inference-only", "val", {"e1", "e2", "e3"}),
+        ("full hiexp.val_arm=none", "train", {"e1", "e2", "e3"}),
+        ("full hiexp.val_arm=none", "val", set()),
+        ("none hiexp.val_arm=full", "train", set()),
+        ("none hiexp.val_arm=full", "val", {"e1", "e2", "e3"}),
     ],
 )
-def test_a_control_takes_away_what_it_names_and_nothing_else(paths, tokenizer, control, split, levels):
-    config = config_of(paths, "search_tags", f"hiexp.control={control}", "hiexp.step.min_score=-1.0")
+def test_an_arm_takes_away_what_it_names_and_nothing_else(paths, tokenizer, arm, split, levels):
+    config = config_of(paths, "search_tags", *f"hiexp.arm={arm}".split(), "hiexp.tool.min_score=-1.0")
     extra_info = {"question_id": "val-1", "question": QUESTION, "split": split}
     output, _ = run(HiExpAgentLoop, config, tokenizer, TURNS["search_tags"], extra_info=extra_info)
     record = output.extra_fields["hiexp"]
@@ -382,22 +382,24 @@ def test_rows_say_which_of_the_runs_files_they_come_from_whatever_the_file_says(
 
 @pytest.mark.parametrize(("session", "levels"), [(0, set()), (1, {"e2", "e3"}), (2, {"e1"}), (3, {"e1", "e2", "e3"})])
 def test_sessions_of_a_stratified_group_see_different_levels_in_training_alone(paths, tokenizer, session, levels):
-    config = config_of(paths, "search_tags", "hiexp.group.stratified=true", "hiexp.step.min_score=-1.0", "actor_rollout_ref.rollout.n=4")
+    config = config_of(
+        paths, "search_tags", "hiexp.group.arms=[none,prompt,tool,full]", "hiexp.tool.min_score=-1.0", "actor_rollout_ref.rollout.n=4"
+    )
     for split, seen in (("train", levels), ("val", {"e1", "e2", "e3"})):
         row = {"question_id": "val-1", "question": QUESTION, "split": split}
         output, _ = run(HiExpAgentLoop, config, tokenizer, TURNS["search_tags"], extra_info=row, session=session)
         record = output.extra_fields["hiexp"]
         assert {row["level"] for row in record["shown"]} == seen
-        assert record["arm"] == (["none", "start", "step", "all"][session] if split == "train" else "all")
+        assert record["arm"] == (["none", "prompt", "tool", "full"][session] if split == "train" else "full")
 
 
 @pytest.mark.parametrize("position", ["after", "before"])
 @pytest.mark.parametrize("dialect", ["search_tags", "hermes"])
 def test_a_stripped_rollout_is_the_one_without_experience_token_for_token(paths, tokenizer, dialect, position):
-    always = ["hiexp.step.min_score=-1.0", "hiexp.group.strip=true", f"hiexp.step.position={position}"]
+    always = ["hiexp.tool.min_score=-1.0", "hiexp.group.strip=true", f"hiexp.tool.position={position}"]
     paths["hek"] = write_hek(paths["root"] / "two", "Name the country.")
     guided, server = run(HiExpAgentLoop, config_of(paths, dialect, *always), tokenizer, TURNS[dialect])
-    plain, plain_server = run(HiExpAgentLoop, config_of(paths, dialect, "hiexp.control=none"), tokenizer, TURNS[dialect])
+    plain, plain_server = run(HiExpAgentLoop, config_of(paths, dialect, "hiexp.arm=none"), tokenizer, TURNS[dialect])
     assert len(server.prompts[-1]) > len(plain_server.prompts[-1]), "it was sampled with experience"
     record = guided.extra_fields["hiexp"]
     assert record["stripped"] and {row["level"] for row in record["shown"]} == {"e1", "e2", "e3"}
@@ -411,7 +413,7 @@ def test_a_stripped_rollout_is_the_one_without_experience_token_for_token(paths,
 def test_a_row_s_own_tools_are_those_of_its_stripped_prompt(paths):
     tokenizer = tokenizer_of("qwen3")  # whose template names the tools
     row = {"question_id": "q", "question": QUESTION, "tool_selection": ["no such tool"]}
-    strip, none = ("hiexp.group.strip=true", "hiexp.control=none")
+    strip, none = ("hiexp.group.strip=true", "hiexp.arm=none")
     guided, plain = (
         run(HiExpAgentLoop, config_of(paths, "hermes", each), tokenizer, [TURNS["hermes"][2]], extra_info=row)[0] for each in (strip, none)
     )
@@ -434,7 +436,7 @@ def test_every_turn_has_a_seed_of_its_own_that_comes_back(paths, tokenizer):
 
 
 def test_what_the_budget_had_no_room_for_is_counted(paths, tokenizer):
-    config = config_of(paths, "hermes", "hiexp.start.max_tokens=0", "hiexp.step.max_tokens=0", "hiexp.step.min_score=-1.0")
+    config = config_of(paths, "hermes", "hiexp.prompt.max_tokens=0", "hiexp.tool.max_tokens=0", "hiexp.tool.min_score=-1.0")
     output, _ = run(HiExpAgentLoop, config, tokenizer, TURNS["hermes"])
     record = output.extra_fields["hiexp"]
     assert (record["shown"], record["dropped"]) == ([], 4)  # E3 and E2 at the start, an E1 at each of two searches
@@ -443,27 +445,27 @@ def test_what_the_budget_had_no_room_for_is_counted(paths, tokenizer):
 @pytest.mark.parametrize("dialect", ["search_tags", "hermes"])
 def test_experience_never_ends_an_episode_that_would_have_gone_on(paths, tokenizer, dialect):
     turns = [TURNS[dialect][0], TURNS[dialect][2]]
-    always = "hiexp.step.min_score=-1.0"
-    plain, _ = run(HiExpAgentLoop, config_of(paths, dialect, "hiexp.control=none"), tokenizer, turns)
+    always = "hiexp.tool.min_score=-1.0"
+    plain, _ = run(HiExpAgentLoop, config_of(paths, dialect, "hiexp.arm=none"), tokenizer, turns)
     for spare in (1, 20, 60, 150, 400):  # tokens that are left when it has answered
         limit = f"data.max_response_length={len(plain.response_ids) + spare}"
         output, _ = run(HiExpAgentLoop, config_of(paths, dialect, always, limit), tokenizer, turns)
         record = output.extra_fields["hiexp"]
         assert "Kabul" in record["answer_text"], spare
-        assert record["dropped"] + sum(row["place"] == "step" for row in record["shown"]) == 1
+        assert record["dropped"] + sum(row["place"] == "tool" for row in record["shown"]) == 1
     assert record["dropped"] == 0, "there is room for it in the end"
 
 
 def test_experience_of_parallel_calls_never_ends_an_episode(paths, tokenizer):
-    several = ["actor_rollout_ref.rollout.multi_turn.max_parallel_calls=2", "hiexp.step.min_score=-1.0", "hiexp.step.max_tokens=150"]
+    several = ["actor_rollout_ref.rollout.multi_turn.max_parallel_calls=2", "hiexp.tool.min_score=-1.0", "hiexp.tool.max_tokens=150"]
     paths["hek"] = write_hek(paths["root"] / "two", "Name the country.")
     turns = ["\n".join(TURNS["hermes"][:2]), TURNS["hermes"][2]]
-    plain, _ = run(HiExpAgentLoop, config_of(paths, "hermes", *several, "hiexp.control=none"), tokenizer, turns)
+    plain, _ = run(HiExpAgentLoop, config_of(paths, "hermes", *several, "hiexp.arm=none"), tokenizer, turns)
     for spare in range(1, 600, 40):
         limit = f"data.max_response_length={len(plain.response_ids) + spare}"
         output, _ = run(HiExpAgentLoop, config_of(paths, "hermes", *several, limit), tokenizer, turns)
         assert "Kabul" in output.extra_fields["hiexp"]["answer_text"], spare
-    assert len([row for row in output.extra_fields["hiexp"]["shown"] if row["place"] == "step"]) == 2, "there is room for both in the end"
+    assert len([row for row in output.extra_fields["hiexp"]["shown"] if row["place"] == "tool"]) == 2, "there is room for both in the end"
 
 
 def test_parallel_searches_are_numbered_in_the_order_of_their_calls(paths, tokenizer, monkeypatch):
@@ -482,5 +484,5 @@ def test_parallel_searches_are_numbered_in_the_order_of_their_calls(paths, token
 
 
 def test_an_arm_that_the_control_leaves_nothing_is_without_experience(paths, tokenizer):
-    output, _ = run(HiExpAgentLoop, config_of(paths, "hermes", "hiexp.control=none"), tokenizer, TURNS["hermes"])
+    output, _ = run(HiExpAgentLoop, config_of(paths, "hermes", "hiexp.arm=none"), tokenizer, TURNS["hermes"])
     assert output.extra_fields["hiexp"]["arm"] == "none"

@@ -43,29 +43,29 @@ def saved(tmp_path, hek=None, **block):
 
 
 def test_the_same_run_goes_on(tmp_path):
-    identity, folder = saved(tmp_path, control="random", seed=3)
+    identity, folder = saved(tmp_path, arm="random", seed=3)
     assert load_state(folder, identity, allow_mismatch=False) == SEEN
     state = json.loads((folder / STATE).read_text())
-    assert state["step"] == 2 and len(state["identity"]["hek"]) == 64
+    assert state["tool"] == 2 and len(state["identity"]["hek"]) == 64
 
 
 def test_a_state_of_a_version_without_a_setting_is_one_of_what_that_did(tmp_path):
     identity, folder = saved(tmp_path, start={"match": "question"}, step={"position": "after"})
     state = json.loads((folder / STATE).read_text())
-    del state["identity"]["step"]["position"], state["identity"]["start"]["match"]
+    del state["identity"]["tool"]["position"], state["identity"]["prompt"]["match"]
     (folder / STATE).write_text(json.dumps(state))
     assert load_state(folder, identity, allow_mismatch=False) == SEEN
     with pytest.raises(HiExpError, match=r"hiexp\.step="):
-        load_state(folder, identity | {"step": {**identity["step"], "position": "before"}}, allow_mismatch=False)
+        load_state(folder, identity | {"tool": {**identity["tool"], "position": "before"}}, allow_mismatch=False)
 
 
 @pytest.mark.parametrize(
     ("other", "said"),
     [
-        ({"control": "none"}, "hiexp.control=full, this run has none"),
+        ({"arm": "none"}, "hiexp.arm=full, this run has none"),
         ({"seed": 4}, "hiexp.seed=None, this run has 4"),
-        ({"group": {"with_experience": 0.5}}, "hiexp.group="),
-        ({"step": {"min_score": 0.4}}, "hiexp.step="),
+        ({"group": {"arms": ["full", "none"]}}, "hiexp.group="),
+        ({"tool": {"min_score": 0.4}}, "hiexp.tool="),
         ({"search": {"top_k": 1}}, "hiexp.search="),
         ({"reward": {"kind": "em"}}, "hiexp.reward="),
         ({"enabled": False}, "hiexp.enabled=True, this run has False"),
@@ -179,12 +179,12 @@ def test_a_marker_without_its_checkpoint_is_told_where_verl_would_start_over(tmp
 
 def test_a_watch_goes_on_where_its_state_was_taken(tmp_path):
     hek, settings = hek_of(ENTRIES, HashEncoder(32)), parse_config({"alarms": {"window": 2}})
-    row = {"entry": "e1-1", "level": "e1", "score": 0.5, "place": "step", "tokens": 3, "search": 1}
+    row = {"entry": "e1-1", "level": "e1", "score": 0.5, "place": "tool", "tokens": 3, "search": 1}
     record = {
         "searches": 1,
         "failed_searches": 0,
         "shown": [row, {**row, "search": 2}],
-        "arm": "all",
+        "arm": "full",
         "repeated_queries": 0,
         "e1_repeats": 0,
         "lookups": 2,

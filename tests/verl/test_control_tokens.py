@@ -34,7 +34,7 @@ HOSTILE = (
 BENIGN = "Stop where the passage says so, and name the source."
 QUESTION = "Who stops?"
 # Enough for the tokenizers made here, which have a token for every letter.
-ROOM = ["hiexp.start.max_tokens=4000", "hiexp.step.max_tokens=4000", "data.max_prompt_length=9999", "data.max_response_length=19999"]
+ROOM = ["hiexp.prompt.max_tokens=4000", "hiexp.tool.max_tokens=4000", "data.max_prompt_length=9999", "data.max_response_length=19999"]
 
 
 def all_families():
@@ -88,7 +88,7 @@ def test_every_reserved_token_is_neutral_when_it_stands_alone(family):
 
 @pytest.fixture(scope="module")
 def flag():
-    config = compose("+hiexp=grpo", "hiexp.search.top_k=2", "hiexp.step.min_score=-1.0", *ROOM)
+    config = compose("+hiexp=grpo", "hiexp.search.top_k=2", "hiexp.tool.min_score=-1.0", *ROOM)
     OmegaConf.set_struct(config, False)
     return config
 

@@ -23,7 +23,7 @@ def play(expected, steps, hit=0.0, fire=0.0):
 def test_silence_in_the_first_steps_stops_the_run():
     expected = expectation()
     play(expected, 4)
-    with pytest.raises(HiExpError, match=r"in 5 steps no episode was shown E2 or E3.*hiexp.expect.start=false"):
+    with pytest.raises(HiExpError, match=r"in 5 steps no episode was shown E2 or E3.*hiexp.expect.prompt=false"):
         play(expected, 1)
 
 
@@ -40,11 +40,11 @@ def test_each_place_must_speak_once():
 @pytest.mark.parametrize(
     "block",
     [
-        {"group": {"with_experience": 0.0}},
-        {"control": "none"},
-        {"control": "inference-only"},
-        {"expect": {"start": False, "step": False}},
-        {"start": {"max_tokens": 0}, "step": {"max_tokens": 0}},
+        {"group": {"arms": ["none"]}},
+        {"arm": "none"},
+        {"arm": "none", "val_arm": "full"},
+        {"expect": {"prompt": False, "tool": False}},
+        {"prompt": {"max_tokens": 0}, "tool": {"max_tokens": 0}},
     ],
 )
 def test_nothing_is_expected_where_nothing_can_be_shown(block):
@@ -58,7 +58,9 @@ def test_a_level_that_the_hek_lacks_is_not_expected():
 
 
 def test_an_arm_that_no_session_has_expects_nothing():
-    expected = Expectation(parse_config({"group": {"stratified": True}}), hek_of(ENTRIES, HashEncoder(32)), n=2)  # none, start
+    expected = Expectation(
+        parse_config({"group": {"arms": ["none", "prompt", "tool", "full"]}}), hek_of(ENTRIES, HashEncoder(32)), n=2
+    )  # none, prompt
     play(expected, 9, hit=1.0)
 
 

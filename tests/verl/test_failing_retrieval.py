@@ -26,7 +26,7 @@ from hiexp_verl.search.http import longest_answer
 from tests.support.verl_fixtures import tiny_tokenizer, write_corpus, write_hek
 from tests.verl.test_agent_loop import TURNS, config_of, run
 
-STEP = ExperienceRequest("step", "highest point of a country")
+STEP = ExperienceRequest("tool", "highest point of a country")
 
 
 @pytest.fixture
@@ -81,7 +81,7 @@ def test_an_episode_goes_on_when_the_search_hangs(paths, monkeypatch):
     released.set()
     record = output.extra_fields["hiexp"]
     assert (record["searches"], record["failed_searches"], record["lookup_failures"]) == (2, 2, 0)
-    assert {row["place"] for row in record["shown"]} == {"start"}  # what was looked up for a search that failed is not shown
+    assert {row["place"] for row in record["shown"]} == {"prompt"}  # what was looked up for a search that failed is not shown
     assert next(m["content"] for m in record["messages"] if m["role"] == "tool").count("time-out") == 1
     assert record["messages"][-1]["content"].startswith("<answer> Kabul")
 
@@ -163,7 +163,7 @@ def test_a_job_goes_on_with_the_hek_that_it_loaded(paths, swap):
 
     before = asyncio.run(ask())
     swap(paths["hek"])
-    again = ExperienceRequest("step", "highest point of another country")  # not one whose answer could be remembered
+    again = ExperienceRequest("tool", "highest point of another country")  # not one whose answer could be remembered
 
     async def ask_again():
         return await asyncio.gather(retrieval.experience(STEP), retrieval.experience(again))

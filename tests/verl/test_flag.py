@@ -54,7 +54,7 @@ def test_grpo_sets_everything_hiexp_needs():
     assert config.algorithm.adv_estimator == "hiexp_grpo"
     assert (actor.policy_loss.loss_mode, actor.loss_agg_mode) == ("vanilla", "token-mean")
     assert (actor.clip_ratio_low, actor.clip_ratio_high, actor.use_kl_loss) == (0.2, 0.2, True)
-    assert config.hiexp.start.top_k == 5
+    assert config.hiexp.prompt.top_k == 5
     assert (config.data.max_prompt_length, config.data.max_response_length) == (2048, 4096)
 
 
@@ -66,11 +66,11 @@ def test_gspo_sets_its_loss_aggregation_and_clips_explicitly():
 
 def test_every_value_can_be_overridden():
     config = compose(
-        *("+hiexp=grpo", ENGINE, "hiexp.step.min_score=0.5", "actor_rollout_ref.actor.clip_ratio_high=0.28"),
+        *("+hiexp=grpo", ENGINE, "hiexp.tool.min_score=0.5", "actor_rollout_ref.actor.clip_ratio_high=0.28"),
         *("algorithm.adv_estimator=grpo", "data.max_response_length=3000"),
     )
     assert config.data.max_response_length == 3000
-    assert config.hiexp.step.min_score == 0.5
+    assert config.hiexp.tool.min_score == 0.5
     assert config.actor_rollout_ref.actor.clip_ratio_high == 0.28
     assert config.algorithm.adv_estimator == "grpo"
 
@@ -366,7 +366,7 @@ def room_for_experience(good, tmp_path, **change):
 
 def test_a_prompt_that_leaves_no_room_for_experience_is_refused(good, tmp_path):
     settings, prompt = room_for_experience(good, tmp_path)
-    text = refusal({**settings, "hiexp.start.max_tokens": 100})
+    text = refusal({**settings, "hiexp.prompt.max_tokens": 100})
     assert (
         f"question 1 in {good['data.train_files']} has {prompt} tokens" in text
         and f"raise the first to {prompt + 100}, or lower the second to 99" in text
@@ -375,7 +375,7 @@ def test_a_prompt_that_leaves_no_room_for_experience_is_refused(good, tmp_path):
 
 @pytest.mark.parametrize(
     "change",
-    [{"hiexp.start.max_tokens": 99}, {"hiexp.start.max_tokens": 0}, {"hiexp.enabled": "false"}, {"hiexp.control": "step-only"}],
+    [{"hiexp.prompt.max_tokens": 99}, {"hiexp.prompt.max_tokens": 0}, {"hiexp.enabled": "false"}, {"hiexp.arm": "tool"}],
 )
 def test_a_prompt_with_just_enough_room_passes(good, tmp_path, change):
     settings, _ = room_for_experience(good, tmp_path, **change)
@@ -393,7 +393,7 @@ FEW_WORDS = {"hiexp.search.top_k": 2, "hiexp.search.max_words_per_passage": 32}
         (FEW_WORDS, 557),  # 2 x (86.4 + 96) + 192 = 556.8
         ({**FEW_WORDS, "hiexp.max_tokens_per_turn": 10}, 395),  # 364.8 + 30
         ({**FEW_WORDS, "hiexp.search.max_chars": 200}, 484),  # 2 x (50 + 96) + 192
-        ({**FEW_WORDS, "hiexp.control": "start-only"}, 365),  # 172.8 + 192
+        ({**FEW_WORDS, "hiexp.arm": "prompt"}, 365),  # 172.8 + 192
         ({**FEW_WORDS, "hiexp.enabled": "false"}, 365),
     ],
 )

@@ -10,7 +10,7 @@ import pytest
 pytestmark = pytest.mark.verl
 pytest.importorskip("verl")
 
-from hiexp_verl.config import StartConfig, StepConfig
+from hiexp_verl.config import PromptConfig, ToolConfig
 from hiexp_verl.guide.experience import Experience
 from hiexp_verl.hek.retrieve import Retriever
 from hiexp_verl.hek.store import HEK
@@ -28,15 +28,15 @@ GOLDEN = Path(__file__).parents[1] / "golden" / "transcripts"
 
 
 @pytest.mark.parametrize("position", ["after", "before"])
-@pytest.mark.parametrize("control", ["full", "none", "start-only", "step-only", "shuffled"])
+@pytest.mark.parametrize("arm", ["full", "none", "prompt", "tool", "shuffled"])
 @pytest.mark.parametrize("dialect", ["search_tags", "hermes"])
-def test_an_episode_in_training_and_one_in_evaluation_have_the_same_messages(tmp_path, dialect, control, position):
+def test_an_episode_in_training_and_one_in_evaluation_have_the_same_messages(tmp_path, dialect, arm, position):
     paths = {"corpus": write_corpus(tmp_path / "corpus.jsonl"), "hek": write_hek(tmp_path / "hek", "Look for the country first.")}
-    trained, shown_in_training = in_training(paths, dialect, control, position)
-    evaluated, shown_in_evaluation = in_evaluation(paths, dialect, control, position)
+    trained, shown_in_training = in_training(paths, dialect, arm, position)
+    evaluated, shown_in_evaluation = in_evaluation(paths, dialect, arm, position)
     assert trained == evaluated
     assert shown_in_training == shown_in_evaluation
-    if (control, position) == ("full", "before"):
+    if (arm, position) == ("full", "before"):
         file = GOLDEN / f"{dialect}.json"
         if os.environ.get("HIEXP_WRITE_GOLDEN"):
             file.parent.mkdir(exist_ok=True)
@@ -45,16 +45,16 @@ def test_an_episode_in_training_and_one_in_evaluation_have_the_same_messages(tmp
         assert sum("Search for the mountain first" in m["content"] for m in trained) == 1, "the case is shown, once"
 
 
-def in_training(paths, dialect, control, position):
+def in_training(paths, dialect, arm, position):
     tokenizer = tiny_tokenizer()
-    config = config_of(paths, dialect, f"hiexp.control={control}", f"hiexp.step.position={position}")
+    config = config_of(paths, dialect, f"hiexp.arm={arm}", f"hiexp.tool.position={position}")
     loop = agent_loop(HiExpAgentLoop, config, RecitingServer(tokenizer, TURNS[dialect]), tokenizer)
     row = {"raw_prompt": first_messages(QUESTION, dialect), "extra_info": {"question_id": "q", "question": QUESTION}}
     record = play(loop, **row, session_id=0, global_steps=1).extra_fields["hiexp"]
     return record["messages"], record["shown"]
 
 
-def in_evaluation(paths, dialect, control, position):
+def in_evaluation(paths, dialect, arm, position):
     tokenizer = tiny_tokenizer()
     trained_with = settings_of(config_of(paths, dialect))
     search = trained_with.search
@@ -66,9 +66,9 @@ def in_evaluation(paths, dialect, control, position):
         return len(tokenizer.encode(text, add_special_tokens=False))
 
     experience = None
-    if control != "none":
+    if arm != "none":
         retriever = Retriever(HEK.load(paths["hek"]), load_encoder("hash:256"))
-        experience = Experience(retriever, StartConfig(), StepConfig(position=position), control=control, count_tokens=count)
+        experience = Experience(retriever, PromptConfig(), ToolConfig(position=position), arm=arm, count_tokens=count)
     asked = Question("q", QUESTION, ("Kabul",))
     played = asyncio.run(episode(asked, Reciting(TURNS[dialect]), BM25Search(read_corpus(paths["corpus"])), settings, experience))
     return list(played.messages), played.extra["shown"]

@@ -25,9 +25,9 @@ def config_of(*overrides):
 @pytest.mark.parametrize(
     ("overrides", "said"),
     [
-        (["hiexp.group.with_experience=0.5", f"{N}=1"], f"{N}=1; raise it to 2"),
-        (["hiexp.group.stratified=true", f"{N}=1"], "raise it to 2"),
-        (["hiexp.group.stratified=true", "hiexp.group.with_experience=0.5"], "leave hiexp.group.with_experience at 1"),
+        (["hiexp.group.arms=[full,none]", f"{N}=1"], f"{N}=1; raise it to 2"),
+        (["hiexp.group.arms=[none,prompt,tool,full]", f"{N}=1"], "raise it to 4"),
+        (["hiexp.group.arms=[none,prompt,tool,full]", "hiexp.arm=random"], "leave one of them out"),
         (["hiexp.group.baseline=within-arm", "algorithm.adv_estimator=grpo"], "adv_estimator=hiexp_grpo alone, found grpo"),
         (
             ["hiexp.group.strip=true", "actor_rollout_ref.rollout.calculate_log_probs=false"],
@@ -43,7 +43,7 @@ def test_groups_that_cannot_be_mixed_are_refused(overrides, said):
 
 
 @pytest.mark.parametrize(
-    "overrides", [[], ["hiexp.group.stratified=true"], ["hiexp.group.strip=true", "hiexp.group.with_experience=0.5"], [f"{N}=1"]]
+    "overrides", [[], ["hiexp.group.arms=[none,prompt,tool,full]"], ["hiexp.group.strip=true", "hiexp.group.arms=[full,none]"], [f"{N}=1"]]
 )
 def test_groups_that_can_be_are_not(overrides):
     config = config_of(*overrides)
@@ -83,7 +83,7 @@ def test_one_kept_checkpoint_is_warned_of(caplog, override, warned):
 
 @pytest.mark.parametrize(("baseline", "n", "warned"), [("within-arm", 7, True), ("within-arm", 8, False), ("shared", 7, False)])
 def test_arms_of_one_rollout_are_warned_of(caplog, baseline, n, warned):
-    config = config_of("hiexp.group.stratified=true", f"hiexp.group.baseline={baseline}", f"{N}={n}")
+    config = config_of("hiexp.group.arms=[none,prompt,tool,full]", f"hiexp.group.baseline={baseline}", f"{N}={n}")
     with caplog.at_level(logging.WARNING):
         check_group(settings_of(config), config)
     assert ("n=8 or more, found 7" in caplog.text) == warned

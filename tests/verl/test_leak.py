@@ -59,7 +59,7 @@ def run_files(tmp_path):
             number = f"{level}-{len(entries):04d}"
             entries.append(Entry(number, level, f"harbour code of {town}", f"The harbour code of {town} is {code}.", questions=(asked,)))
     encoder = load_encoder("hash:256")
-    header = Header(encoder.identity, near_duplicates=near_duplicates(questions), thresholds={"step_min_score": -1.0})
+    header = Header(encoder.identity, near_duplicates=near_duplicates(questions), thresholds={"tool_min_score": -1.0})
     sources = tuple(Source(f"{q}#0", q, text, "m", "x", False, ()) for q, text in questions.items())
     HEK(header, tuple(entries), encoder.encode_passages([e.title for e in entries]), sources).save(tmp_path / "hek")
     rows = [
@@ -86,8 +86,8 @@ def play(folder, tokenizer, *overrides, file="train.jsonl"):
         "actor_rollout_ref.rollout.multi_turn.format=search_tags",
         f"hiexp.search.corpus={folder / 'corpus.jsonl'}",
         f"hiexp.hek={folder / 'hek'}",
-        "hiexp.start.max_tokens=2000",  # the tokenizer of these tests has a token a byte
-        "hiexp.step.max_tokens=2000",
+        "hiexp.prompt.max_tokens=2000",  # the tokenizer of these tests has a token a byte
+        "hiexp.tool.max_tokens=2000",
         "data.max_prompt_length=8000",
         "data.max_response_length=8000",
         f"data.train_files=[{folder / 'train.jsonl'},{folder / 'train.parquet'}]",
@@ -115,23 +115,23 @@ FILES = pytest.mark.parametrize("file", ["train.jsonl", "train.parquet"])
 
 
 @FILES
-@pytest.mark.parametrize("control", ["full", "random", "shuffled"])
-def test_in_training_no_question_is_told_its_own_answer_under_whatever_id(run_files, tokenizer, control, file):
-    rewards = play(run_files, tokenizer, f"hiexp.control={control}", file=file)
+@pytest.mark.parametrize("arm", ["full", "random", "shuffled"])
+def test_in_training_no_question_is_told_its_own_answer_under_whatever_id(run_files, tokenizer, arm, file):
+    rewards = play(run_files, tokenizer, f"hiexp.arm={arm}", file=file)
     assert set(scores(rewards)) == {0.0}
     assert all(reward["e1_fired"] and reward["e2_e3_shown"] for reward in rewards), "of other questions it is shown experience"
 
 
 @FILES
-@pytest.mark.parametrize("without_guard", ["hiexp.control=with-own-question", "hiexp.leave_one_out=false"])
+@pytest.mark.parametrize("without_guard", ["hiexp.arm=own-question", "hiexp.leave_one_out=false"])
 def test_without_the_guard_every_answer_leaks(run_files, tokenizer, without_guard, file):
     """What the test above would see."""
-    assert set(scores(play(run_files, tokenizer, without_guard, "hiexp.start.top_k=9", "hiexp.step.top_k=9", file=file))) == {1.0}
+    assert set(scores(play(run_files, tokenizer, without_guard, "hiexp.prompt.top_k=9", "hiexp.tool.top_k=9", file=file))) == {1.0}
 
 
-@pytest.mark.parametrize(("place", "other"), [("start", "step"), ("step", "start")])
+@pytest.mark.parametrize(("place", "other"), [("prompt", "tool"), ("tool", "prompt")])
 def test_either_place_alone_would_leak(run_files, tokenizer, place, other):
-    only = ("hiexp.control=with-own-question", f"hiexp.{place}.top_k=9", f"hiexp.{other}.max_tokens=0")
+    only = ("hiexp.arm=own-question", f"hiexp.{place}.top_k=9", f"hiexp.{other}.max_tokens=0")
     assert set(scores(play(run_files, tokenizer, *only))) == {1.0}
 
 

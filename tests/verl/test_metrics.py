@@ -9,7 +9,7 @@ def shown(*entries):
     """Return rows of (entry, score) or (entry, score, search)."""
     rows = []
     for entry, score, *search in entries:
-        place = {"place": "step", "search": search[0]} if search else {"place": "start"}
+        place = {"place": "tool", "search": search[0]} if search else {"place": "prompt"}
         rows.append({"entry": entry, "level": entry[:2], "score": score, "tokens": 10, **place})
     return rows
 
@@ -59,8 +59,8 @@ def test_rates_are_shares_of_what_they_name():
     assert metrics["hiexp/e2_e3_hit_rate"] == metrics["hiexp/with_experience"] == 0.75
     assert (metrics["hiexp/e1_hit_rate"], metrics["hiexp/e2_hit_rate"], metrics["hiexp/e3_hit_rate"]) == (0.25, 0.75, 0.25)
     assert metrics["hiexp/experience_tokens"] == 12.5  # 50 over 4 episodes
-    assert (metrics["hiexp/start_score/p10"], metrics["hiexp/start_score/p50"]) == (pytest.approx(0.23), pytest.approx(0.35))
-    assert metrics["hiexp/step_score/p90"] == 0.9
+    assert (metrics["hiexp/prompt_score/p10"], metrics["hiexp/prompt_score/p50"]) == (pytest.approx(0.23), pytest.approx(0.35))
+    assert metrics["hiexp/tool_score/p90"] == 0.9
     assert metrics["hiexp/zero_variance_groups"] == 0.5  # group b
     assert metrics["hiexp/reward_mean"] == pytest.approx(0.3)
     assert metrics["hiexp/reward_variance"] == pytest.approx((0.49 + 0.09 + 0.04 + 0.04) / 4)
@@ -71,7 +71,7 @@ def test_no_searches_is_no_division_by_zero():
     metrics = episode_metrics([outcome(lookups=(0, 0))])
     assert metrics["hiexp/failed_search_rate"] == metrics["hiexp/e1_fire_rate"] == metrics["hiexp/lookup_failures"] == 0.0
     assert metrics["hiexp/groups_of_one"] == 1.0
-    assert "hiexp/at_search_cap" not in metrics and "hiexp/step_score/p50" not in metrics
+    assert "hiexp/at_search_cap" not in metrics and "hiexp/tool_score/p50" not in metrics
     assert episode_metrics([]) == {}
 
 

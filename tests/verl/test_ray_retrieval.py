@@ -38,7 +38,7 @@ def test_one_actor_serves_the_node(cluster, tmp_path):
 
     async def ask():
         searches = [first.search("capital of Afghanistan", 1) for _ in range(20)]
-        lookups = [second.experience(ExperienceRequest("step", "highest point of a country")) for _ in range(20)]
+        lookups = [second.experience(ExperienceRequest("tool", "highest point of a country")) for _ in range(20)]
         return await asyncio.gather(*searches, *lookups)
 
     answers = asyncio.run(ask())
@@ -50,7 +50,7 @@ def test_a_look_up_that_fails_in_the_actor_is_raised_to_who_asked(cluster, tmp_p
     retrieval = retrieval_for(SearchConfig(corpus=str(write_corpus(tmp_path / "c.jsonl"))))  # and no HEK
 
     async def ask():
-        return await asyncio.gather(*(retrieval.experience(ExperienceRequest("step", text)) for text in "ab"), return_exceptions=True)
+        return await asyncio.gather(*(retrieval.experience(ExperienceRequest("tool", text)) for text in "ab"), return_exceptions=True)
 
     assert ["no HEK is loaded" in str(error) for error in asyncio.run(ask())] == [True, True]
 
@@ -72,7 +72,7 @@ def test_an_actor_that_is_started_again_holds_the_same_hek_or_fails(cluster, tmp
 
     def ids():
         async def ask():
-            return await retrieval.experience(ExperienceRequest("step", "the country of a point"))
+            return await retrieval.experience(ExperienceRequest("tool", "the country of a point"))
 
         return [hit.entry.id for hit in asyncio.run(ask())]
 

@@ -21,9 +21,9 @@ def test_search_and_experience_come_from_one_place(tmp_path):
     async def ask():
         retrieval = LocalRetrieval(settings)
         passages = await retrieval.search("capital of Afghanistan", 1)
-        step = await retrieval.experience(ExperienceRequest("step", "highest point of a country"))
-        hidden = await retrieval.experience(ExperienceRequest("step", "highest point of a country", "train-1"))
-        start = await retrieval.experience(ExperienceRequest("start", "questions in two steps"))
+        step = await retrieval.experience(ExperienceRequest("tool", "highest point of a country"))
+        hidden = await retrieval.experience(ExperienceRequest("tool", "highest point of a country", "train-1"))
+        start = await retrieval.experience(ExperienceRequest("prompt", "questions in two steps"))
         return passages, step, hidden, start
 
     passages, step, hidden, start = asyncio.run(ask())
@@ -34,7 +34,7 @@ def test_search_and_experience_come_from_one_place(tmp_path):
 
 def test_the_step_threshold_is_the_one_the_hek_was_calibrated_to(tmp_path):
     settings = HiExpConfig(hek=str(write_hek(tmp_path / "hek")), search=SearchConfig(corpus=str(write_corpus(tmp_path / "c.jsonl"))))
-    assert LocalRetrieval(settings)._lookup.min_score["step"] == 0.05
+    assert LocalRetrieval(settings)._lookup.min_score["tool"] == 0.05
 
 
 def test_dense_search_takes_the_same_encoder_with_and_without_experience(tmp_path):

@@ -15,8 +15,8 @@ RECORD = {
     "messages": [{"role": "user", "content": "Capital?"}, {"role": "assistant", "content": "<answer> Kabul </answer>"}],
     "answer_text": "<answer> Kabul </answer>",
     "shown": [
-        {"entry": "a", "level": "e1", "score": 0.9, "place": "step", "tokens": 7, "search": 1},
-        {"entry": "b", "level": "e2", "score": 0.5, "place": "start", "tokens": 5},
+        {"entry": "a", "level": "e1", "score": 0.9, "place": "tool", "tokens": 7, "search": 1},
+        {"entry": "b", "level": "e2", "score": 0.5, "place": "prompt", "tokens": 5},
     ],
     "queries": ["x", "y"],
     "searches": 2,
@@ -24,7 +24,7 @@ RECORD = {
     "e1_repeats": 1,
     "dropped": 2,
     "repeated_queries": 1,
-    "arm": "all",
+    "arm": "full",
     "lookups": 3,
     "lookup_failures": 1,
 }
@@ -36,7 +36,7 @@ def test_numbers_are_reported_and_the_trajectory_rides_along():
     assert (result["searches"], result["failed_searches"], result["e1_fired"], result["experience_tokens"]) == (2.0, 1.0, 1.0, 12.0)
     assert (result["e1_repeats"], result["lookups"], result["lookup_failures"]) == (1.0, 3.0, 1.0)
     trajectory = json.loads(result["hiexp_trajectory"])
-    assert (trajectory["extra"]["arm"], trajectory["extra"]["dropped"], trajectory["extra"]["repeated_queries"]) == ("all", 2, 1)
+    assert (trajectory["extra"]["arm"], trajectory["extra"]["dropped"], trajectory["extra"]["repeated_queries"]) == ("full", 2, 1)
     assert trajectory["id"] == "q1#2" and trajectory["prediction"] == "Kabul" and trajectory["correct"] is True
 
 

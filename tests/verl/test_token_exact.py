@@ -30,7 +30,7 @@ GOLDEN = Path(__file__).parents[1] / "golden" / "tokens"
 QUESTION = "What is the capital of the country whose highest point is Noshak?"
 NOSHAK, KABUL = "Noshak highest point country", "capital of Afghanistan"
 ANSWER = "<answer> Kabul </answer>"
-FIRES = "hiexp.step.min_score=-1.0"
+FIRES = "hiexp.tool.min_score=-1.0"
 ROLLOUT = "actor_rollout_ref.rollout.multi_turn"
 
 
@@ -50,8 +50,8 @@ def script(case, dialect, tokenizer):
     long_second = "So, what next? " * 40 + second
     return {
         "several turns": ([thought("Which country?", first), thought("Afghanistan.", second), ANSWER], [FIRES]),
-        "no E1 passes": ([first, second, ANSWER], ["hiexp.step.min_score=1.1"]),
-        "nothing shown": ([first, ANSWER], ["hiexp.control=none"]),
+        "no E1 passes": ([first, second, ANSWER], ["hiexp.tool.min_score=1.1"]),
+        "nothing shown": ([first, ANSWER], ["hiexp.arm=none"]),
         "parallel calls": ([f"{first}\n{second}", first, ANSWER], [FIRES, f"{ROLLOUT}.max_parallel_calls=2"]),
         "malformed calls": (
             [

@@ -52,7 +52,7 @@ def test_arms_come_from_the_sessions_in_the_keys(make, monkeypatch):
     seen = []
     monkeypatch.setattr(PPOTrainer, "_compute_advantage", lambda self, batch, metrics: seen.append(_ARMS.get()))
     batch = type("Batch", (), {"keys": ["u_x_0_0", "u_x_3_0", "u_x_1_0", "u_x_2_0"]})
-    four = ["hiexp.group.stratified=true", "actor_rollout_ref.rollout.n=4"]
+    four = ["hiexp.group.arms=[none,prompt,tool,full]", "actor_rollout_ref.rollout.n=4"]
     make(*four, "hiexp.group.baseline=within-arm")._compute_advantage(batch, {})
     make(*four)._compute_advantage(batch, {})
     assert list(seen[0].names) == ["none", "all", "start", "step"]

@@ -79,7 +79,7 @@ def test_a_calibrated_hek_is_a_new_version_with_the_same_entries():
     after = recalibrate(before, encoder, by="size", cluster_size=2.0)
     assert after.hek.entries == before.entries and after.hek.header.parents == (before.content_hash(),)
     assert after.hek.header.thresholds["e1_ward_max_height"] == after.heights["e1_ward_max_height"].height < 9.0
-    assert 0 < after.hek.header.thresholds["step_min_score"] < 1
+    assert 0 < after.hek.header.thresholds["tool_min_score"] < 1
     assert after.hek.header.reason == "calibrated by size with ward linkage, percentile 95"
     with pytest.raises(HiExpError, match="encoder"):
         recalibrate(before, HashEncoder(32))

@@ -50,16 +50,16 @@ def test_each_entry_keeps_its_vector():
 
 
 def test_the_header_says_where_it_comes_from_and_takes_the_stricter_thresholds():
-    one = {"step_min_score": 0.25, "percentile": 95.0, "e1_ward_max_height": 1.0}
-    two = {"step_min_score": 0.3, "percentile": 95.0, "e1_ward_max_height": 1.5, "e2_ward_max_height": 2.0}
+    one = {"tool_min_score": 0.25, "percentile": 95.0, "e1_ward_max_height": 1.0}
+    two = {"tool_min_score": 0.3, "percentile": 95.0, "e1_ward_max_height": 1.5, "e2_ward_max_height": 2.0}
     a = hek(e(1), thresholds=one, distiller="rules", models=("m2",), prompts={"p": "a" * 64, "q": "c" * 64})
     b = hek(e(2), thresholds=two, distiller="teacher", models=("m1", "m2"), prompts={"p": "b" * 64, "q": "c" * 64})
     header = merge_heks(a, b, ENCODER).header
     assert header.parents == (a.content_hash(), b.content_hash())
-    assert header.thresholds == {"step_min_score": 0.3, "percentile": 95.0, "e1_ward_max_height": 1.0, "e2_ward_max_height": 2.0}
+    assert header.thresholds == {"tool_min_score": 0.3, "percentile": 95.0, "e1_ward_max_height": 1.0, "e2_ward_max_height": 2.0}
     assert header.reason == (
         f"merge of {a.content_hash()[:12]} and {b.content_hash()[:12]}; "
-        "of thresholds that differed, the stricter: e1_ward_max_height 1, e2_ward_max_height 2, step_min_score 0.3"
+        "of thresholds that differed, the stricter: e1_ward_max_height 1, e2_ward_max_height 2, tool_min_score 0.3"
     )
     assert (header.distiller, header.models) == ("rules, teacher", ("m1", "m2"))
     assert header.prompts == {"p": "a" * 64, "p bbbbbbbbbbbb": "b" * 64, "q": "c" * 64}

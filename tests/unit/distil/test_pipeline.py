@@ -63,9 +63,9 @@ def test_a_build_gives_linked_levels():
     sources = {t.id for t in trajectories()}
     assert all(e.sources and set(e.sources) <= sources for e in hek.entries)
     assert hek.levels["e3"] >= 1
-    assert report.step_fire_rate >= 0.3  # lowered for it: these questions are all alike
+    assert report.tool_fire_rate >= 0.3  # lowered for it: these questions are all alike
     # No minimum score for the start: nothing reads one, as the paper has none there.
-    assert set(hek.header.thresholds) == {"step_min_score", "percentile", "e1_ward_max_height", "e2_ward_max_height"}
+    assert set(hek.header.thresholds) == {"tool_min_score", "percentile", "e1_ward_max_height", "e2_ward_max_height"}
     assert set(hek.header.prompts) == {"rules_e1.jsonl", "rules_e2.jsonl", "rules_e3.jsonl"}
 
 

@@ -34,7 +34,7 @@ def command(tmp_path):
         "--hek": tmp_path / "hek",
         "--out": tmp_path / "out",
     }
-    return ["eval", *(str(part) for pair in paths.items() for part in pair), "--arms", "base,hek", "--alone", "0"]
+    return ["eval", *(str(part) for pair in paths.items() for part in pair), "--arms", "none,full", "--alone", "0"]
 
 
 def table(tmp_path, out="out"):
@@ -43,33 +43,33 @@ def table(tmp_path, out="out"):
 
 def shown(tmp_path):
     rows = [json.loads(line) for line in (tmp_path / "out" / "rows.jsonl").read_text().splitlines()]
-    return [row["shown"] for row in rows if row["arm"] == "hek"]
+    return [row["shown"] for row in rows if row["arm"] == "full"]
 
 
 def test_budgets_bound_what_is_shown_and_are_kept(command, tmp_path, capsys):
     with server(answering) as (url, _):
         command += ["--model", url]
-        assert main([*command, "--set", "start.top_k=1", "step.max_tokens=0"]) == 0
+        assert main([*command, "--set", "prompt.top_k=1", "tool.max_tokens=0"]) == 0
         assert {len(each) for each in shown(tmp_path)} == {1}, "one of E2 and E3, no E1"
         settings = table(tmp_path)["settings"]
-        assert (settings["start.top_k"], settings["start.max_tokens"], settings["step.max_tokens"]) == (1, 448, 0)
-        assert len(settings["hek"]) == 64 and "control" not in settings
-        assert "start: top 1, 448 tokens" in (tmp_path / "out" / TABLE_MD).read_text()
-        assert "made with start.top_k = 1, now it is 5" in refusal([*command, "--resume"], capsys)
-        assert main([*command, "--resume", "--set", "start.top_k=1", "--set", "hiexp.step.max_tokens=0"]) == 0
+        assert (settings["prompt.top_k"], settings["prompt.max_tokens"], settings["tool.max_tokens"]) == (1, 448, 0)
+        assert len(settings["hek"]) == 64 and "arm" not in settings
+        assert "prompt: top 1, 448 tokens" in (tmp_path / "out" / TABLE_MD).read_text()
+        assert "made with prompt.top_k = 1, now it is 5" in refusal([*command, "--resume"], capsys)
+        assert main([*command, "--resume", "--set", "prompt.top_k=1", "--set", "hiexp.tool.max_tokens=0"]) == 0
         shutil.rmtree(tmp_path / "out")
-        assert "did you mean 'top_k'?" in refusal([*command, "--set", "start.topk=1"], capsys)
+        assert "did you mean 'top_k'?" in refusal([*command, "--set", "prompt.topk=1"], capsys)
         without = [part for part in command if part not in ("--hek", str(tmp_path / "hek"))]
-        assert "--set limits what is shown of a HEK" in refusal([*without, "--arms", "base", "--set", "start.top_k=1"], capsys)
+        assert "--set limits what is shown of a HEK" in refusal([*without, "--arms", "none", "--set", "prompt.top_k=1"], capsys)
         assert not (tmp_path / "out").exists()
 
 
 def test_a_rollout_has_budgets_and_a_policy_too(command, tmp_path):
     with server(answering) as (url, _):
         play = ["rollout", *command[1 : command.index("--arms")], "--k", "1", "--model", url]
-        assert main([*play, "--set", "start.top_k=1", "step.max_tokens=0"]) == 0
+        assert main([*play, "--set", "prompt.top_k=1", "tool.max_tokens=0"]) == 0
     settings = read_manifest(tmp_path / "out").spec
-    assert (settings["policy"], settings["start.top_k"]) == (url, 1)
+    assert (settings["policy"], settings["prompt.top_k"]) == (url, 1)
     episodes = [json.loads(line) for line in (tmp_path / "out" / "trajectories.jsonl").read_text().splitlines()]
     assert {len(episode["extra"]["shown"]) for episode in episodes} == {1}
 
@@ -78,13 +78,13 @@ def test_a_checkpoint_is_evaluated_with_the_budgets_of_its_training(command, tmp
     actor = tmp_path / "run" / "checkpoints" / "global_step_3" / "actor"
     (actor / "huggingface").mkdir(parents=True)
     (actor.parent / STATE).parent.mkdir()
-    (actor.parent / STATE).write_text(json.dumps({"identity": {"start": {"top_k": 3, "max_tokens": 160}}}))
+    (actor.parent / STATE).write_text(json.dumps({"identity": {"prompt": {"top_k": 3, "max_tokens": 160}}}))
     assert "has no weights" in refusal([*command, "--model", str(actor.parent)], capsys)
     from hiexp_verl.cli import build_parser
     from hiexp_verl.cli.rollout import run_settings
 
-    run = run_settings(build_parser().parse_args([*command, "--model", str(actor.parent), "--set", "start.max_tokens=99"]))
-    assert (run.start.top_k, run.start.max_tokens, run.step.top_k) == (3, 99, 1)
+    run = run_settings(build_parser().parse_args([*command, "--model", str(actor.parent), "--set", "prompt.max_tokens=99"]))
+    assert (run.prompt.top_k, run.prompt.max_tokens, run.tool.top_k) == (3, 99, 1)
 
 
 def test_two_servers_of_one_model_name_are_not_mixed(command, tmp_path, capsys):
@@ -186,7 +186,7 @@ def test_a_judge_that_fails_leaves_the_table_without_it(command, tmp_path, capsy
 
     with server(judging) as (url, _):
         assert "neither yes nor no" in refusal([*command, "--model", url, "--judge", f"{url}#mute"], capsys)
-    assert [line["arm"] for line in table(tmp_path)["arms"]] == ["base", "hek"]
+    assert [line["arm"] for line in table(tmp_path)["arms"]] == ["none", "full"]
 
 
 @pytest.mark.parametrize(("option", "value"), [("--temperature", "-1"), ("--temperature", "nan"), ("--top-p", "7"), ("--alone", "-1")])

@@ -16,7 +16,6 @@ from hiexp_verl.cli import main
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.evaluate import evaluate
 from hiexp_verl.evaluate.evaluate import (
-    ARMS,
     ROWS,
     TABLE_JSON,
     TABLE_MD,
@@ -90,7 +89,7 @@ def shown_in(control):
 
 
 def play(
-    out, client=None, questions=QUESTIONS, judge=None, seeds=(0,), arms=("base", "hek"), search=SEARCH, shown=shown_in, alone=0, **more
+    out, client=None, questions=QUESTIONS, judge=None, seeds=(0,), arms=("none", "full"), search=SEARCH, shown=shown_in, alone=0, **more
 ):
     plan = Plan(questions if isinstance(questions, dict) else {"set": questions}, arms, seeds)
     with only_one(out):
@@ -108,13 +107,13 @@ def rows(out):
 def test_there_is_one_row_per_question_and_arm_and_a_table(tmp_path):
     table = play(tmp_path / "eval")
     found = rows(tmp_path / "eval")
-    assert [(row["arm"], row["id"]) for row in found] == [(arm, q.id) for arm in ("base", "hek") for q in QUESTIONS]
+    assert [(row["arm"], row["id"]) for row in found] == [(arm, q.id) for arm in ("none", "full") for q in QUESTIONS]
     assert {"prediction", "em", "f1", "cem", "searches", "tokens"} <= set(found[0])
     base, hek = table["arms"]
     assert (base["with_experience"], hek["with_experience"]) == (0.0, 1.0)
     assert base["cem"] == sum(row["cem"] for row in found[:6]) / 6
-    assert hek["cem_minus_base"]["mean"] == pytest.approx(hek["cem"] - base["cem"])
-    assert json.loads((tmp_path / "eval" / TABLE_JSON).read_text())["arms"][1]["arm"] == "hek"
+    assert hek["cem_minus_none"]["mean"] == pytest.approx(hek["cem"] - base["cem"])
+    assert json.loads((tmp_path / "eval" / TABLE_JSON).read_text())["arms"][1]["arm"] == "full"
     lines = (tmp_path / "eval" / TABLE_MD).read_text().splitlines()
     assert len({line.count("|") for line in lines[:4]}) == 1 and "p " in lines[3]
 
@@ -129,7 +128,7 @@ def test_rows_do_not_depend_on_batch_size_order_or_interruption(tmp_path):
     play(tmp_path / "cut", resume=True)
     one, many, cut = ((tmp_path / name / ROWS).read_bytes() for name in ("one", "many", "cut"))
     assert one == many == cut, "bit for bit"
-    assert sorted(rows(tmp_path / "back"), key=lambda r: (r["arm"], r["id"])) == rows(tmp_path / "one")
+    assert sorted(rows(tmp_path / "back"), key=lambda r: (r["arm"] != "none", r["id"])) == rows(tmp_path / "one")
 
 
 def test_an_engine_whose_words_depend_on_the_batch_is_found_out(tmp_path):
@@ -159,12 +158,12 @@ def test_every_arm_has_its_share_of_the_replay(tmp_path):
 def test_a_smaller_table_tells_what_it_leaves_out(tmp_path, caplog):
     play(tmp_path / "eval")
     assert "not asked for" not in caplog.text
-    table = play(tmp_path / "eval", questions=QUESTIONS[:4], arms=("base",), resume=True)
+    table = play(tmp_path / "eval", questions=QUESTIONS[:4], arms=("none",), resume=True)
     assert [line["episodes"] for line in table["arms"]] == [4]
-    assert "2 of set/seed-0/base, 6 of set/seed-0/hek" in caplog.text
-    with (tmp_path / "eval" / "set" / "seed-0" / "hek" / "trajectories.jsonl").open("a") as file:
+    assert "6 of set/seed-0/full, 2 of set/seed-0/none" in caplog.text
+    with (tmp_path / "eval" / "set" / "seed-0" / "full" / "trajectories.jsonl").open("a") as file:
         file.write('{"question_id": "q')  # as a kill leaves it
-    play(tmp_path / "eval", arms=("base",), resume=True)
+    play(tmp_path / "eval", arms=("none",), resume=True)
     play(tmp_path / "eval", resume=True)
     assert len(rows(tmp_path / "eval")) == 12, "all are still there"
 
@@ -174,7 +173,7 @@ def test_a_second_evaluation_does_not_write_into_the_first(tmp_path):
     with pytest.raises(HiExpError, match="add --resume"):
         play(tmp_path / "eval")
     before = (tmp_path / "eval" / TABLE_JSON).read_bytes()
-    for other in ({"arms": ("hek-start",)}, {"seeds": (1,)}, {"questions": {"another": QUESTIONS}}):
+    for other in ({"arms": ("prompt",)}, {"seeds": (1,)}, {"questions": {"another": QUESTIONS}}):
         with pytest.raises(HiExpError, match="holds an evaluation"):
             play(tmp_path / "eval", **other)
     assert (tmp_path / "eval" / TABLE_JSON).read_bytes() == before
@@ -188,10 +187,10 @@ def test_a_second_evaluation_does_not_write_into_the_first(tmp_path):
 @pytest.mark.parametrize(
     ("arms", "has_hek", "said"),
     [
-        (["base", "hk"], True, "'hk'; known: base, hek, hek-start"),
+        (["none", "hk"], True, "'hk'; known: full, none, prompt"),
         ([""], True, "known:"),
-        (["hek", "hek"], True, "names one twice"),
-        (["base", "random"], False, "arm random shows experience; give a HEK"),
+        (["full", "full"], True, "names one twice"),
+        (["none", "random"], False, "arm random shows experience; give a HEK"),
     ],
 )
 def test_arms_that_mean_nothing_are_refused(arms, has_hek, said):
@@ -200,19 +199,18 @@ def test_arms_that_mean_nothing_are_refused(arms, has_hek, said):
 
 
 def test_the_base_is_played_first_and_every_arm_has_its_control():
-    assert check_arms(["random", "base"], True) == ["base", "random"]
-    assert ARMS["hek"] == "full" and ARMS["hek-start"] == "start-only" and ARMS["e2"] == "e2" and "none" not in ARMS
+    assert check_arms(["random", "none"], True) == ["none", "random"]
 
 
 def test_the_command_checks_before_a_model_is_served(tmp_path, capsys):
     (tmp_path / "q.jsonl").write_text(json.dumps({"id": "1", "question": "Who?", "answers": ["me"]}) + "\n")
     (tmp_path / "c.jsonl").write_text(json.dumps({"id": "1", "title": "T", "text": "text"}) + "\n")
     files = ["--questions", str(tmp_path / "q.jsonl"), "--corpus", str(tmp_path / "c.jsonl"), "--model", str(tmp_path / "none")]
-    assert main(["eval", *files, "--out", str(tmp_path / "out"), "--arms", "base,hek"]) == 2
+    assert main(["eval", *files, "--out", str(tmp_path / "out"), "--arms", "none,full"]) == 2
     assert "give a HEK as --hek" in capsys.readouterr().err
-    assert main(["eval", *files, "--out", str(tmp_path / "out"), "--arms", "base", "--batch-size", "0"]) == 2
+    assert main(["eval", *files, "--out", str(tmp_path / "out"), "--arms", "none", "--batch-size", "0"]) == 2
     assert "--batch-size must be at least 1" in capsys.readouterr().err
-    assert main(["eval", *files, "--out", str(tmp_path / "out"), "--arms", "base", "--seed", "1", "2"]) == 2
+    assert main(["eval", *files, "--out", str(tmp_path / "out"), "--arms", "none", "--seed", "1", "2"]) == 2
     assert "plays the same with every seed" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
@@ -223,12 +221,12 @@ def test_several_data_sets_and_seeds_are_told_apart_and_taken_together(tmp_path)
     found = rows(tmp_path / "eval")
     assert len(found) == 2 * 3 * (6 + 4)
     lines = {(line["dataset"], line["arm"]): line for line in table["arms"]}
-    assert list(lines) == [(d, arm) for d in ("one", "two", "all") for arm in ("base", "hek")]
-    assert lines["all", "hek"]["em"] == pytest.approx((18 * lines["one", "hek"]["em"] + 12 * lines["two", "hek"]["em"]) / 30)
-    drawn = {seed: [row["prediction"] for row in found if row["seed"] == seed and row["arm"] == "base"] for seed in (1, 2, 3)}
+    assert list(lines) == [(d, arm) for d in ("one", "two", "all") for arm in ("none", "full")]
+    assert lines["all", "full"]["em"] == pytest.approx((18 * lines["one", "full"]["em"] + 12 * lines["two", "full"]["em"]) / 30)
+    drawn = {seed: [row["prediction"] for row in found if row["seed"] == seed and row["arm"] == "none"] for seed in (1, 2, 3)}
     assert len({tuple(each) for each in drawn.values()}) == 3, "each seed plays its own episodes"
-    assert lines["one", "hek"]["em_minus_base"]["mean"] == pytest.approx(lines["one", "hek"]["em"] - lines["one", "base"]["em"])
-    assert "| two | hek |" in (tmp_path / "eval" / TABLE_MD).read_text()
+    assert lines["one", "full"]["em_minus_none"]["mean"] == pytest.approx(lines["one", "full"]["em"] - lines["one", "none"]["em"])
+    assert "| two | full |" in (tmp_path / "eval" / TABLE_MD).read_text()
 
 
 def test_two_files_of_one_name_are_refused_and_repeated_questions_told(tmp_path, caplog):
@@ -258,12 +256,12 @@ def test_a_judge_s_verdicts_are_a_column_of_their_own(tmp_path):
     assert {pair["measure"] for pair in table["pairs"]} == {"em", "f1", "cem", "judge"}
     told = f"Judge: one; {unreadable} of {table['verdicts']} verdicts were neither yes nor no, and count as wrong."
     assert told in as_markdown({**table, "judge": "one"})
-    assert "judge - base" in (tmp_path / "eval" / TABLE_MD).read_text()
+    assert "judge - none" in (tmp_path / "eval" / TABLE_MD).read_text()
 
 
 def test_a_row_holds_what_the_episode_was():
     searched = play_one([Reply("<search>capital France</search>", "stop", 7), Reply("<answer>Paris</answer>", "stop", 5)])
-    row = row_of("set", 3, "hek", searched)
+    row = row_of("set", 3, "full", searched)
     assert (row["tokens"], row["searches"], row["failed_searches"], row["lookup_failures"]) == (12, 1, 0, 0)
     assert (row["em"], row["cem"], row["format"], row["prediction"]) == (1.0, 1.0, 1.0, "Paris")
     assert row["experience_tokens"] == sum(each["tokens"] for each in searched.extra["shown"]) > 0 and len(row["shown"]) == 3
@@ -283,35 +281,35 @@ def row(arm, id, em, **more):
 
 
 def test_what_episodes_cost_is_told_as_means():
-    (line,) = table_of([row("base", "a", 1.0, searches=3, tokens=30, format=0.0), row("base", "b", 0.0, searches=1, tokens=20)])
+    (line,) = table_of([row("none", "a", 1.0, searches=3, tokens=30, format=0.0), row("none", "b", 0.0, searches=1, tokens=20)])
     assert (line["searches"], line["tokens"], line["format"], line["experience_tokens"]) == (2.0, 25.0, 0.5, 0.0)
 
 
 def test_every_arm_is_compared_with_every_other(tmp_path):
-    # q0 to q3 are right in: base 1, hek 3, random 2 of 4; hek - random: q2 alone, so 2 of 2 signs are as far from 0.
-    right = {"base": [1, 0, 0, 0], "hek": [1, 1, 1, 0], "random": [1, 1, 0, 0]}
+    # q0 to q3 are right in: base 1, hek 3, random 2 of 4; full - random: q2 alone, so 2 of 2 signs are as far from 0.
+    right = {"none": [1, 0, 0, 0], "full": [1, 1, 1, 0], "random": [1, 1, 0, 0]}
     played = [row(arm, str(i), float(value)) for arm, values in right.items() for i, value in enumerate(values)]
     lines = table_of(played)
     pairs = {(pair["arm"], pair["against"]): pair for pair in pairs_of(played, lines) if pair["measure"] == "cem"}
-    assert list(pairs) == [("hek", "base"), ("random", "base"), ("random", "hek")]
-    assert (pairs["random", "hek"]["mean"], pairs["random", "hek"]["p"], pairs["random", "hek"]["high"]) == (-0.25, 1.0, 0.0)
-    assert pairs["hek", "base"]["mean"] == 0.5 and pairs["hek", "base"].items() >= lines[1]["cem_minus_base"].items()
+    assert list(pairs) == [("full", "none"), ("random", "none"), ("random", "full")]
+    assert (pairs["random", "full"]["mean"], pairs["random", "full"]["p"], pairs["random", "full"]["high"]) == (-0.25, 1.0, 0.0)
+    assert pairs["full", "none"]["mean"] == 0.5 and pairs["full", "none"].items() >= lines[1]["cem_minus_none"].items()
 
 
 def test_arms_against_each_other_are_a_table_of_their_own(tmp_path):
-    table = play(tmp_path / "three", arms=["base", "hek", "random"])
+    table = play(tmp_path / "three", arms=["none", "full", "random"])
     assert {(p["dataset"], p["arm"], p["against"]) for p in table["pairs"]} == {
-        ("set", "hek", "base"),
-        ("set", "random", "base"),
-        ("set", "random", "hek"),
+        ("set", "full", "none"),
+        ("set", "random", "none"),
+        ("set", "random", "full"),
     }
     text = (tmp_path / "three" / TABLE_MD).read_text()
-    assert "| random - hek |" in text and "- base |" not in text and "not corrected for how many" in text
+    assert "| random - full |" in text and "- none |" not in text and "not corrected for how many" in text
     play(tmp_path / "two")
     text = (tmp_path / "two" / TABLE_MD).read_text()
     assert "arm against arm" not in text and "corrected" not in text
-    play(tmp_path / "without", arms=["hek", "random"])
-    assert "| random - hek |" in (tmp_path / "without" / TABLE_MD).read_text()
+    play(tmp_path / "without", arms=["full", "random"])
+    assert "| random - full |" in (tmp_path / "without" / TABLE_MD).read_text()
 
 
 def test_failed_searches_and_look_ups_stand_under_the_table(tmp_path):
@@ -329,10 +327,10 @@ def test_failed_searches_and_look_ups_stand_under_the_table(tmp_path):
     passages = [passage(), passage("p2", "Rome", "Rome is the capital of Italy.")]
     play(tmp_path / "eval", search=Failing(passages), shown=blind)
     text = (tmp_path / "eval" / TABLE_MD).read_text()
-    assert "6 of 6 searches failed in arm base." in text and "6 look-ups of experience failed in arm hek" in text
+    assert "6 of 6 searches failed in arm none." in text and "6 look-ups of experience failed in arm full" in text
     assert "delete their folders" in text
     play(tmp_path / "blind", shown=blind)
-    assert "12 look-ups of experience failed in arm hek" in (tmp_path / "blind" / TABLE_MD).read_text(), "at the start and at the search"
+    assert "12 look-ups of experience failed in arm full" in (tmp_path / "blind" / TABLE_MD).read_text(), "at the start and at the search"
     play(tmp_path / "good")
     assert "failed" not in (tmp_path / "good" / TABLE_MD).read_text()
 
@@ -347,7 +345,7 @@ def test_episodes_that_outgrow_the_context_are_told(tmp_path):
     table = play(tmp_path / "eval", Small())
     base, hek = table["arms"]
     assert (base["stops"].get("prompt_too_long"), hek["stops"]["prompt_too_long"]) == (None, 1.0)
-    assert "6 of 6 episodes outgrew the model's context in arm hek" in (tmp_path / "eval" / TABLE_MD).read_text()
+    assert "6 of 6 episodes outgrew the model's context in arm full" in (tmp_path / "eval" / TABLE_MD).read_text()
 
 
 def test_the_seconds_are_those_of_all_lives(tmp_path):
@@ -373,35 +371,35 @@ def test_how_many_played_at_a_time_is_told_of_all_lives(tmp_path):
 
 def test_what_a_table_took_is_what_its_own_episodes_took(tmp_path):
     out = tmp_path / "eval"
-    play(out, Slow(), batch_size=2, arms=["base"])
-    other = play(out, resume=True, batch_size=3, questions={"other": QUESTIONS}, arms=["base"])
+    play(out, Slow(), batch_size=2, arms=["none"])
+    other = play(out, resume=True, batch_size=3, questions={"other": QUESTIONS}, arms=["none"])
     assert (other["batch_size"], other["seconds"] < 0.6) == (3, True)
-    both = play(out, resume=True, questions={"other": QUESTIONS, "set": QUESTIONS}, arms=["base"])
+    both = play(out, resume=True, questions={"other": QUESTIONS, "set": QUESTIONS}, arms=["none"])
     assert both["batch_size"] == "2, then 3" and both["seconds"] >= 0.6
-    fewer = play(out, resume=True, batch_size=16, questions={"other": QUESTIONS[:3]}, arms=["base"])
+    fewer = play(out, resume=True, batch_size=16, questions={"other": QUESTIONS[:3]}, arms=["none"])
     assert fewer["batch_size"] == 3, "nothing was played at 16"
     plenty = [*QUESTIONS, replace(QUESTIONS[0], id="new")]
-    assert play(out, resume=True, batch_size=16, questions={"other": plenty[-3:]}, arms=["base"])["batch_size"] == "3, then 16"
+    assert play(out, resume=True, batch_size=16, questions={"other": plenty[-3:]}, arms=["none"])["batch_size"] == "3, then 16"
 
 
 def test_a_damaged_manifest_of_a_part_is_named(tmp_path):
     play(tmp_path / "eval")
-    (tmp_path / "eval" / "set" / "seed-0" / "hek" / MANIFEST).write_text("{")
-    with pytest.raises(HiExpError, match=r"seed-0/hek/run\.json is damaged"):
+    (tmp_path / "eval" / "set" / "seed-0" / "full" / MANIFEST).write_text("{")
+    with pytest.raises(HiExpError, match=r"seed-0/full/run\.json is damaged"):
         play(tmp_path / "eval", resume=True)
 
 
 def test_an_evaluation_leaves_a_manifest_that_names_its_parts(tmp_path):
     play(tmp_path / "eval", batch_size=2)
     manifest = read_manifest(tmp_path / "eval")
-    assert (manifest.kind, manifest.spec) == ("evaluation", {"datasets": ["set"], "seeds": [0], "arms": ["base", "hek"]})
+    assert (manifest.kind, manifest.spec) == ("evaluation", {"datasets": ["set"], "seeds": [0], "arms": ["none", "full"]})
     assert manifest.finished and manifest.results == {"rows": ["rows.jsonl"], "table": ["table.json", "table.md"]}
-    part = read_manifest(part_folder(tmp_path / "eval", "set", 0, "hek"))
+    part = read_manifest(part_folder(tmp_path / "eval", "set", 0, "full"))
     assert (part.kind, part.batch_sizes, part.results["episodes"]) == ("rollout", [2], ["trajectories.jsonl"])
     with pytest.raises(HiExpError, match="stopped"):
         play(tmp_path / "cut", Invariant(stop_after=2))
     assert read_manifest(tmp_path / "cut").finished is None
-    assert read_manifest(part_folder(tmp_path / "cut", "set", 0, "base")).error.startswith("HiExpError: ")
+    assert read_manifest(part_folder(tmp_path / "cut", "set", 0, "none")).error.startswith("HiExpError: ")
 
 
 @pytest.mark.parametrize(
@@ -409,9 +407,9 @@ def test_an_evaluation_leaves_a_manifest_that_names_its_parts(tmp_path):
 )
 def test_an_episode_that_no_evaluation_wrote_is_named(tmp_path, damage):
     play(tmp_path / "eval")
-    path = tmp_path / "eval" / "set" / "seed-0" / "hek" / "trajectories.jsonl"
+    path = tmp_path / "eval" / "set" / "seed-0" / "full" / "trajectories.jsonl"
     path.write_text(path.read_text().replace(*damage, 1))
-    with pytest.raises(HiExpError, match=r"seed-0/hek/trajectories\.jsonl: .* q0.*; remove"):
+    with pytest.raises(HiExpError, match=r"seed-0/full/trajectories\.jsonl: .* q0.*; remove"):
         play(tmp_path / "eval", resume=True)
 
 
@@ -423,9 +421,9 @@ class Slow(Invariant):
 
 def test_one_question_has_no_interval(tmp_path):
     table = play(tmp_path / "eval", questions={"one": QUESTIONS[:1], "more": QUESTIONS})
-    assert "em_interval" not in table["arms"][0] and "em_minus_base" not in table["arms"][1] and "em_minus_base" in table["arms"][3]
+    assert "em_interval" not in table["arms"][0] and "em_minus_none" not in table["arms"][1] and "em_minus_none" in table["arms"][3]
     assert {pair["dataset"] for pair in table["pairs"]} == {"more", "all"}
-    assert "| one | hek | 1 |" in (tmp_path / "eval" / TABLE_MD).read_text()
+    assert "| one | full | 1 |" in (tmp_path / "eval" / TABLE_MD).read_text()
 
 
 def test_tokens_that_no_server_tells_are_not_zero(tmp_path):

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hiexp_verl.config import StartConfig, StepConfig
+from hiexp_verl.config import PromptConfig, ToolConfig
 from hiexp_verl.guide.lookup import ExperienceRequest, Lookup, way_of
 from hiexp_verl.hek import Retriever
 from hiexp_verl.models.encoder import HashEncoder
@@ -40,12 +40,12 @@ def test_every_question_has_a_way(text):
 
 
 def found(match: str, place: str) -> list[str]:
-    lookup = Lookup(Retriever(HEK, ENCODER), StartConfig(top_k=1, match=match), StepConfig())
+    lookup = Lookup(Retriever(HEK, ENCODER), PromptConfig(top_k=1, match=match), ToolConfig())
     return [hit.score for hit in asyncio.run(lookup(ExperienceRequest(place, QUESTION)))]
 
 
 def test_the_start_is_matched_by_the_way_unless_it_is_to_be_by_the_whole_question():
-    (by_way,), (by_question,) = found("way", "start"), found("question", "start")
+    (by_way,), (by_question,) = found("way", "prompt"), found("question", "prompt")
     retriever = Retriever(HEK, ENCODER)
     (way,), (question,) = retriever.retrieve([way_of(QUESTION), QUESTION], ["e2", "e3"], 1)
     assert (by_way, by_question) == pytest.approx((way.score, question.score), abs=1e-5)

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from hiexp_verl.config import StartConfig, StepConfig
+from hiexp_verl.config import PromptConfig, ToolConfig
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.guide import lookup as lookup_module
 from hiexp_verl.guide.experience import MAX_FAILURES_IN_A_ROW, Experience
@@ -55,8 +55,8 @@ def ask(texts, timeout=60.0, encoder=None):
     encoder = encoder or Ailing()
 
     async def ask_all():
-        lookup = Lookup(Retriever(HEK, encoder), StartConfig(), StepConfig(min_score=-1.0), timeout=timeout)
-        found = await asyncio.gather(*(lookup(ExperienceRequest("step", text)) for text in texts), return_exceptions=True)
+        lookup = Lookup(Retriever(HEK, encoder), PromptConfig(), ToolConfig(min_score=-1.0), timeout=timeout)
+        found = await asyncio.gather(*(lookup(ExperienceRequest("tool", text)) for text in texts), return_exceptions=True)
         encoder.released.set()
         return found
 
@@ -106,10 +106,10 @@ def test_what_cannot_be_compared_with_the_questions_of_the_hek_is_shown_nothing_
     encoder = Ailing()
 
     async def play():
-        lookup = Lookup(Retriever(hek, encoder), StartConfig(), StepConfig(min_score=-1.0))
-        request = ExperienceRequest("step", "capital of France", "another-id", asked)
+        lookup = Lookup(Retriever(hek, encoder), PromptConfig(), ToolConfig(min_score=-1.0))
+        request = ExperienceRequest("tool", "capital of France", "another-id", asked)
         encoder.says[asked] = ail
-        first, beside = await asyncio.gather(lookup(request), lookup(ExperienceRequest("step", "good")), return_exceptions=True)
+        first, beside = await asyncio.gather(lookup(request), lookup(ExperienceRequest("tool", "good")), return_exceptions=True)
         encoder.says[asked] = known
         return first, beside, await lookup(request)
 
@@ -121,17 +121,17 @@ def test_what_cannot_be_compared_with_the_questions_of_the_hek_is_shown_nothing_
 
 def test_a_rollout_goes_on_without_counts_warns_once_and_gives_up_after_a_row(caplog, monkeypatch):
     monkeypatch.setattr(lookup_module, "_told", set())
-    experience = Experience(Retriever(HEK, Ailing()), StartConfig(), StepConfig(min_score=-1.0))
+    experience = Experience(Retriever(HEK, Ailing()), PromptConfig(), ToolConfig(min_score=-1.0))
 
     async def play():
         for _ in range(MAX_FAILURES_IN_A_ROW - 1):
-            assert await experience.at_search("dies", "Documents.", question(), Shown()) == ("Documents.", Shown(lookup_failures=1))
-        text, _ = await experience.at_search("good", "", question(), Shown())
+            assert await experience.at_tool("dies", "Documents.", question(), Shown()) == ("Documents.", Shown(lookup_failures=1))
+        text, _ = await experience.at_tool("good", "", question(), Shown())
         assert "Search the country first." in text
         for _ in range(MAX_FAILURES_IN_A_ROW - 1):
-            _, shown = await experience.at_start([], question(question="dies"))
+            _, shown = await experience.at_prompt([], question(question="dies"))
             assert shown == Shown(lookup_failures=1)
-        await experience.at_search("nan", "", question(), Shown())
+        await experience.at_tool("nan", "", question(), Shown())
 
     with caplog.at_level(logging.WARNING), pytest.raises(HiExpError, match=r"20 look-ups of experience failed in a row \(no direction"):
         asyncio.run(play())

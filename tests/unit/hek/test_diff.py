@@ -81,10 +81,10 @@ def test_another_entry_under_the_same_id_is_not_a_change_of_the_first():
 
 
 def test_header_vectors_evidence_and_order_are_seen():
-    a = hek(e(1), e(2), thresholds={"step_min_score": 0.25, "percentile": 95.0})
-    b = hek(e(1), e(2), thresholds={"step_min_score": 0.5, "percentile": 95.0})
-    assert diff(a, b).header == {"thresholds.step_min_score": (0.25, 0.5)}
-    assert "thresholds.step_min_score: 0.25 -> 0.5" in diff_text(diff(a, b))
+    a = hek(e(1), e(2), thresholds={"tool_min_score": 0.25, "percentile": 95.0})
+    b = hek(e(1), e(2), thresholds={"tool_min_score": 0.5, "percentile": 95.0})
+    assert diff(a, b).header == {"thresholds.tool_min_score": (0.25, 0.5)}
+    assert "thresholds.tool_min_score: 0.25 -> 0.5" in diff_text(diff(a, b))
     turned = replace(a, vectors_E_D=np.roll(a.vectors_E_D, 1, axis=1))
     assert diff(a, turned).encoded_anew == ("e1-0001", "e1-0002")
     found = diff(hek(e(1)), hek(e(1, evidence=(evidence(1),))))

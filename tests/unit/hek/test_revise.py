@@ -13,7 +13,7 @@ from tests.support.heks import ENCODER, e, evidence, hek, source, tree
 
 
 def test_an_edit_keeps_everything_but_the_words():
-    before = tree(thresholds={"step_min_score": 0.25})
+    before = tree(thresholds={"tool_min_score": 0.25})
     after = edit(before, "e1-0002", "clearer", description="Do it now.", kind="pitfall")
     assert (after.entry("e1-0002").description, after.entry("e1-0002").kind) == ("Do it now.", "pitfall")
     assert [x.id for x in after.entries] == [x.id for x in before.entries]

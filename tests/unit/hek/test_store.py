@@ -33,7 +33,7 @@ def hek(*entries: Entry, **header) -> HEK:
 
 
 def test_what_is_saved_is_what_is_loaded(tmp_path):
-    saved = hek(thresholds={"step_min_score": 0.25}, near_duplicates={"q1": ("q9",)}, models=("m",))
+    saved = hek(thresholds={"tool_min_score": 0.25}, near_duplicates={"q1": ("q9",)}, models=("m",))
     version = saved.save(tmp_path / "hek")
     assert version.name == "0001"
     loaded = HEK.load(tmp_path / "hek")

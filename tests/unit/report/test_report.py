@@ -84,7 +84,7 @@ def everything(folder, text="plain"):
     write_config(folder / "run" / "config.yaml", hiexp__control=text)
     write_state(folder / "run" / "state.json", 2, content_hash, {"e1-0001": {"episodes": 4, "reward": 1.0}})
     (folder / "run" / "log.txt").write_text(f"alarm: {text}\n")
-    write_evaluation(folder / "eval", [arm("base", 0.5), arm(text, 0.7, 0.2)], [row("base", "q", False), row(text, "q", True)])
+    write_evaluation(folder / "eval", [arm("none", 0.5), arm(text, 0.7, 0.2)], [row("none", "q", False), row(text, "q", True)])
     write_rollout(folder / "roll" / "without", [episode(text, guided=False, correct=False)])
     write_rollout(folder / "roll" / "with", [episode(text)], hek=content_hash)
     (folder / "summary.json").write_text(json.dumps({"seconds": {text: 1.5}, "facts": {text: text}}))
@@ -280,13 +280,13 @@ def test_long_names_stay_in_their_column(tmp_path, tab, width):
 @in_browser
 @pytest.mark.parametrize("width", [1280, 390])
 def test_what_an_arm_gains_is_in_view_without_scrolling(tmp_path, tab, width):
-    arms = [arm("base", 0.4, dataset="a"), arm("hek-start", 0.6, -0.2, dataset="a"), arm("with-own-question", 0.9, 0.5, dataset="a")]
-    rows = [row(name, f"q{i}", i % 2 == 0, dataset="a") for name in ("base", "hek-start") for i in range(9)]
+    arms = [arm("none", 0.4, dataset="a"), arm("prompt", 0.6, -0.2, dataset="a"), arm("own-question", 0.9, 0.5, dataset="a")]
+    rows = [row(name, f"q{i}", i % 2 == 0, dataset="a") for name in ("none", "prompt") for i in range(9)]
     write_evaluation(tmp_path / "eval", arms, rows)
     page(tmp_path / "eval")
     tab.open((tmp_path / "report.html").as_uri(), width)
     heads = "[...document.querySelector('#evaluation table').querySelectorAll('th')]"
-    assert tab.run(f"{heads}.slice(0, 4).map(head => head.textContent)") == ["arm", "CEM", "CEM against base", "won, lost"]
+    assert tab.run(f"{heads}.slice(0, 4).map(head => head.textContent)") == ["arm", "CEM", "CEM against none", "won, lost"]
     assert tab.run(f"{heads}[2].getBoundingClientRect().right") < width
 
 

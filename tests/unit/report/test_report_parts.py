@@ -70,13 +70,6 @@ def test_runs_that_differ_in_seed_and_place_alone_are_one_line():
     assert [(group.name, len(group.runs)) for group in groups] == [("n4-seed* (2 runs)", 2), ("n8-seed* (2 runs)", 2)]
 
 
-def test_a_run_of_a_version_without_a_setting_is_one_of_what_that_did():
-    old = {"hiexp.hek": "hek", "hiexp.start.match": "way"}
-    groups = grouped([run("seed0", config=old), run("seed1", config={**old, "hiexp.step.position": "after"})])
-    assert [group.name for group in groups] == ["seed* (2 runs)"]
-    assert len(grouped([run("a", config=old), run("b", config={**old, "hiexp.step.position": "before"})])) == 2
-
-
 def evaluated(name, right, training="", questions="abcdefgh", texts=None):
     values = {("val", arm): {q: float(q in good) for q in questions} for arm, good in right.items()}
     lines = [{"dataset": "val", "arm": arm, "episodes": len(questions)} for arm in right]
@@ -89,45 +82,45 @@ def seeds_of_policies(**right):
     kinds = {name: name.partition("_")[0] for name in names}
     shown = {"full": {"hiexp/with_experience": 1.0}}
     trainings = [run(name, config={"kind": kinds[name], "seed": name[-1]}, **shown.get(kinds[name], {})) for name in names]
-    return [evaluated(f"{name}/eval", {"base": good, "hek": "abc"}, name) for name, good in right.items()], trainings
+    return [evaluated(f"{name}/eval", {"none": good, "full": "abc"}, name) for name, good in right.items()], trainings
 
 
 def test_policies_are_compared_on_the_questions_that_all_were_asked():
     found, trainings = seeds_of_policies(none_0="ab", none_1="abcd", full_0="abcdefgh", full_1="abcdef")
-    compared = policies.comparisons([*found, evaluated("foreign", {"base": "xy"}, questions="xyz")], trainings)
+    compared = policies.comparisons([*found, evaluated("foreign", {"none": "xy"}, questions="xyz")], trainings)
     told = policies.between(compared)
-    assert "<b>none_* (2 runs)</b>, base" in told and "0.250, 0.500" in told, "each seed beside their mean"
+    assert "<b>none_* (2 runs)</b>, none" in told and "0.250, 0.500" in told, "each seed beside their mean"
     assert "+0.500" in told, "of full, 0.875, against 0.375"
-    assert "<b>full_* (2 runs)</b>, hek" in told and "for other questions: foreign, base" in told
+    assert "<b>full_* (2 runs)</b>, full" in told and "for other questions: foreign, none" in told
     (said,) = policies.in_short(compared)
     assert said.startswith(
-        "Against <b>none_* (2 runs)</b> without experience on val, CEM: better: <b>full_* (2 runs), base</b> (+0.500, p 0"
+        "Against <b>none_* (2 runs)</b> without experience on val, CEM: better: <b>full_* (2 runs), none</b> (+0.500, p 0"
     )
-    assert "not told apart: <b>none_* (2 runs), hek</b> (+0.000, p 1.000)" in said
+    assert "not told apart: <b>none_* (2 runs), full</b> (+0.000, p 1.000)" in said
     assert policies.comparisons(found[:2], trainings) == [], "one policy, two seeds"
     assert policies.comparisons([found[0]], []) == policies.comparisons([], []) == [] and policies.between([]) == ""
 
 
 def test_the_reference_is_trained_without_experience_where_one_is():
     found, trainings = seeds_of_policies(full_0="abcdef", none_0="ab")
-    compared = policies.comparisons([evaluated("start", {"base": "abc"}), *found], trainings)
+    compared = policies.comparisons([evaluated("start", {"none": "abc"}), *found], trainings)
     assert compared[0].reference.policy == "none_0" and compared[0].why == "the first one that was trained so"
-    assert policies.comparisons([evaluated("start", {"base": "abc"}), found[0]], trainings)[0].reference.policy == "start"
+    assert policies.comparisons([evaluated("start", {"none": "abc"}), found[0]], trainings)[0].reference.policy == "start"
 
 
 def test_two_evaluations_of_one_training_are_not_its_seeds():
     found, trainings = seeds_of_policies(none_0="ab", full_0="abcdef")
-    (compared,) = policies.comparisons([*found, evaluated("full_0/sampled", {"base": ""}, "full_0")], trainings)
-    worth = {played.policy: sum(played.worth.values()) for played, _ in compared.lines if played.arm == "base"}
+    (compared,) = policies.comparisons([*found, evaluated("full_0/sampled", {"none": ""}, "full_0")], trainings)
+    worth = {played.policy: sum(played.worth.values()) for played, _ in compared.lines if played.arm == "none"}
     assert worth == {"none_0": 2, "full_0 eval": 6, "full_0 sampled": 0}
 
 
 def test_questions_of_the_same_ids_and_other_words_are_others():
     one, other, unknown = ({"val": {"a": text, "b": "who?"}} if text else {} for text in ("which river?", "which capital?", ""))
     found = [
-        evaluated("one", {"base": "a"}, texts=one),
-        evaluated("two", {"base": "b"}, texts=other),
-        evaluated("old", {"base": ""}, texts=unknown),
+        evaluated("one", {"none": "a"}, texts=one),
+        evaluated("two", {"none": "b"}, texts=other),
+        evaluated("old", {"none": ""}, texts=unknown),
     ]
     (compared,) = policies.comparisons(found, [])
     (late,) = policies.comparisons([found[2], found[0], found[1]], [])
@@ -196,62 +189,62 @@ def evaluation(*arms, **fields):
 
 
 def test_arms_are_sorted_by_what_their_interval_says():
-    arms = [arm("base", 0.4), arm("hek", 0.6, 0.2), arm("random", 0.45, 0.05), arm("shuffled", 0.1, -0.3)]
+    arms = [arm("none", 0.4), arm("full", 0.6, 0.2), arm("random", 0.45, 0.05), arm("shuffled", 0.1, -0.3)]
     assert in_short([evaluation(*arms)]) == [
-        "eval, against base: better: <b>hek</b> (CEM +0.200 [+0.100, +0.300], p 0.020); worse: <b>shuffled</b> (CEM -0.300 [-0.400, -0.200], p 0.020); "
+        "eval, against none: better: <b>full</b> (CEM +0.200 [+0.100, +0.300], p 0.020); worse: <b>shuffled</b> (CEM -0.300 [-0.400, -0.200], p 0.020); "
         "not told apart: <b>random</b> (CEM +0.050 [-0.050, +0.150], p 0.020)."
     ]
 
 
 def test_an_interval_alone_makes_no_verdict_when_the_test_sees_nothing():
-    sure, unsure = arm("hek", 0.6, 0.2), arm("shuffled", 0.1, -0.3)
-    sure["cem_minus_base"]["p"], unsure["cem_minus_base"]["p"] = 0.01, 0.25
-    assert in_short([evaluation(arm("base", 0.4), sure, unsure)]) == [
-        "eval, against base: better: <b>hek</b> (CEM +0.200 [+0.100, +0.300], p 0.010); "
+    sure, unsure = arm("full", 0.6, 0.2), arm("shuffled", 0.1, -0.3)
+    sure["cem_minus_none"]["p"], unsure["cem_minus_none"]["p"] = 0.01, 0.25
+    assert in_short([evaluation(arm("none", 0.4), sure, unsure)]) == [
+        "eval, against none: better: <b>full</b> (CEM +0.200 [+0.100, +0.300], p 0.010); "
         "not told apart: <b>shuffled</b> (CEM -0.300 [-0.400, -0.200], p 0.250)."
     ]
-    drawn = evaluations([evaluation(arm("base", 0.4), sure, unsure)])
+    drawn = evaluations([evaluation(arm("none", 0.4), sure, unsure)])
     assert re.findall(r'p (0\.010|0\.250)</span><svg class="interval (\w+)"', drawn) == [("0.010", "up"), ("0.250", "even")]
 
 
 def test_each_data_set_has_its_table():
-    arms = [arm(name, 0.5, gain, dataset=dataset) for dataset in ("hotpot", "2wiki") for name, gain in (("base", None), ("hek", 0.2))]
-    drawn = evaluations([evaluation(*arms, won_lost={("2wiki", "hek"): (5, 3)})])
+    arms = [arm(name, 0.5, gain, dataset=dataset) for dataset in ("hotpot", "2wiki") for name, gain in (("none", None), ("full", 0.2))]
+    drawn = evaluations([evaluation(*arms, won_lost={("2wiki", "full"): (5, 3)})])
     assert drawn.index("<h4>hotpot</h4>") < drawn.index("<h4>2wiki</h4>") < drawn.index("5, 3")
     assert drawn.count("+0.200") == 6  # three measures of two data sets
 
 
 def test_a_table_that_lacks_fields_is_shown_as_far_as_it_goes():
     drawn = evaluations(
-        [evaluation({"arm": "base", "em": 0.5}, {"arm": "hek", "em": None, "em_minus_base": {"mean": 1}, "em_interval": [1]})]
+        [evaluation({"arm": "none", "em": 0.5}, {"arm": "full", "em": None, "em_minus_none": {"mean": 1}, "em_interval": [1]})]
     )
     Tags(drawn)
-    assert "0.500" in drawn and "against base" not in drawn
+    assert "0.500" in drawn and "against none" not in drawn
 
 
 def test_arms_against_each_other_are_folded_under_their_table():
-    gap = {"dataset": "", "arm": "hek", "against": "random", "mean": 0.25, "low": 0.1, "high": 0.4, "p": 0.013}
+    gap = {"dataset": "", "arm": "full", "against": "random", "mean": 0.25, "low": 0.1, "high": 0.4, "p": 0.013}
     pairs = [gap | {"measure": "em", "mean": 0.5}, gap | {"measure": "cem"}, gap | {"measure": "cem", "against": "<b>"}]
-    drawn = evaluations([evaluation(arm("base", 0.4), pairs=pairs)])
+    drawn = evaluations([evaluation(arm("none", 0.4), pairs=pairs)])
     Tags(drawn)
     inside = re.search(r'<details class="fold"><summary class="soft">Arm against arm \(2\)</summary>.*?</details>', drawn)[0]
     assert inside.index("<div>CEM</div>") < inside.index("<div>EM</div>") and "not corrected" in inside
-    assert "<b>hek</b></div></td><td>random</td><td>+0.250 " in inside and "+0.500" in inside and "p 0.013" in inside
+    assert "<b>full</b></div></td><td>random</td><td>+0.250 " in inside and "+0.500" in inside and "p 0.013" in inside
     assert "&lt;b&gt;" in inside
-    assert "Arm against arm" not in evaluations([evaluation(arm("base", 0.4))])
+    assert "Arm against arm" not in evaluations([evaluation(arm("none", 0.4))])
 
 
 def test_an_unfinished_evaluation_says_so_and_what_can_be_compared():
-    lines = [{"dataset": "a", "arm": name, "episodes": count, "em": 0.5, "cem": 0.5} for name, count in (("base", 3), ("hek", 2))]
-    uneven = evaluation(*lines, table="missing", won_lost={("a", "hek"): (1, 0)})
+    lines = [{"dataset": "a", "arm": name, "episodes": count, "em": 0.5, "cem": 0.5} for name, count in (("none", 3), ("full", 2))]
+    uneven = evaluation(*lines, table="missing", won_lost={("a", "full"): (1, 0)})
     assert "not finished" in evaluations([uneven]) and "only won and lost compare" in evaluations([uneven])
     begun = {"dataset": "a", "arm": "random", "episodes": 0}
     even = replace(uneven, arms=[*(line | {"episodes": 3} for line in lines), begun], table="damaged")
     assert "is damaged" in evaluations([even]) and "only won and lost compare" not in evaluations([even])
     both = replace(uneven, arms=[*lines, lines[0] | {"dataset": "b"}])
-    assert in_short([both]) == ["eval: not finished (episodes played: base 6, hek 2)."]
-    assert in_short([even]) == ["eval: its table is damaged (episodes played: base 3, hek 3, random 0)."]
-    assert "not finished" not in evaluations([evaluation(arm("base", 0.4))])
+    assert in_short([both]) == ["eval: not finished (episodes played: none 6, full 2)."]
+    assert in_short([even]) == ["eval: its table is damaged (episodes played: none 3, full 3, random 0)."]
+    assert "not finished" not in evaluations([evaluation(arm("none", 0.4))])
 
 
 def test_what_rounds_to_zero_has_no_sign():

@@ -119,55 +119,59 @@ def test_what_the_log_says_of_alarms_is_kept_once_without_colours(tmp_path):
 
 
 def test_an_evaluation_counts_what_each_arm_won_and_lost(tmp_path):
-    rows = [row("base", f"q{i}", i < 2) for i in range(4)] + [row("hek", f"q{i}", i in (1, 2, 3)) for i in range(4)]
-    write_evaluation(tmp_path, [arm("base", 0.5), arm("hek", 0.75, 0.25)], rows)
+    rows = [row("none", f"q{i}", i < 2) for i in range(4)] + [row("full", f"q{i}", i in (1, 2, 3)) for i in range(4)]
+    write_evaluation(tmp_path, [arm("none", 0.5), arm("full", 0.75, 0.25)], rows)
     (found,) = gather([tmp_path]).evaluations
-    assert found.won_lost == {("", "hek"): (2, 1)}
+    assert found.won_lost == {("", "full"): (2, 1)}
     assert found.table == "whole"
 
 
 def test_rows_of_other_data_sets_and_seeds_are_not_mixed(tmp_path):
-    rows = [row("base", "q1", False, dataset="a", seed=0), row("base", "q1", True, dataset="a", seed=1)]
-    rows += [row("hek", "q1", True, dataset="a", seed=0), row("hek", "q1", True, dataset="a", seed=1), row("hek", "q1", True, dataset="b")]
-    write_evaluation(tmp_path, [arm("base", 0.5, dataset="a")], rows)
-    assert gather([tmp_path]).evaluations[0].won_lost == {("a", "hek"): (1, 0), ("all", "hek"): (1, 0)}
+    rows = [row("none", "q1", False, dataset="a", seed=0), row("none", "q1", True, dataset="a", seed=1)]
+    rows += [
+        row("full", "q1", True, dataset="a", seed=0),
+        row("full", "q1", True, dataset="a", seed=1),
+        row("full", "q1", True, dataset="b"),
+    ]
+    write_evaluation(tmp_path, [arm("none", 0.5, dataset="a")], rows)
+    assert gather([tmp_path]).evaluations[0].won_lost == {("a", "full"): (1, 0), ("all", "full"): (1, 0)}
 
 
 def test_a_table_without_its_rows_has_no_others(tmp_path):
-    write_part(tmp_path, "a", 0, "base", "none", [False, False, False])
-    write_part(tmp_path, "a", 0, "hek", "full", [True, True, True])
-    write_evaluation(tmp_path, [arm("base", 0.0, dataset="a"), arm("hek", 1.0, 1.0, dataset="a")])
+    write_part(tmp_path, "a", 0, "none", "none", [False, False, False])
+    write_part(tmp_path, "a", 0, "full", "full", [True, True, True])
+    write_evaluation(tmp_path, [arm("none", 0.0, dataset="a"), arm("full", 1.0, 1.0, dataset="a")])
     (tmp_path / "rows.jsonl").unlink(missing_ok=True)
     (found,) = gather([tmp_path]).evaluations
     assert found.table == "whole" and not found.values and not found.won_lost, "of the episodes some may not be asked for any more"
 
 
 def test_an_evaluation_without_its_table_is_unfinished_and_has_means(tmp_path):
-    write_jsonl(tmp_path / "rows.jsonl", [row("base", "q1", True), row("base", "q2", False)])
+    write_jsonl(tmp_path / "rows.jsonl", [row("none", "q1", True), row("none", "q2", False)])
     (found,) = gather([tmp_path]).evaluations
     assert found.table == "missing"
     assert found.arms[0]["em"] == 0.5 and found.arms[0]["episodes"] == 2
 
 
 def test_arms_that_were_played_without_a_table_are_an_unfinished_evaluation(tmp_path):
-    write_part(tmp_path, "hotpot", 0, "base", "none", [True, False, False])
-    write_part(tmp_path, "hotpot", 0, "hek", "full", [False, True], shown("e1-a"))
+    write_part(tmp_path, "hotpot", 0, "none", "none", [True, False, False])
+    write_part(tmp_path, "hotpot", 0, "full", "full", [False, True], shown("e1-a"))
     write_part(tmp_path, "hotpot", 0, "random", "random", [])  # begun: no episode yet
     found = gather([tmp_path])
     (one,) = found.evaluations
     assert one.table == "missing" and not found.rollouts and not found.faults
     assert [(line["dataset"], line["arm"], line["episodes"], line.get("cem")) for line in one.arms] == [
-        ("hotpot", "base", 3, pytest.approx(1 / 3)),
-        ("hotpot", "hek", 2, 0.5),
+        ("hotpot", "none", 3, pytest.approx(1 / 3)),
+        ("hotpot", "full", 2, 0.5),
         ("hotpot", "random", 0, None),
     ]
-    assert one.won_lost == {("hotpot", "hek"): (1, 1)}
-    assert sorted((each.run, each.arm) for each in found.played) == [(tmp_path.name, "base")] * 3 + [(tmp_path.name, "hek")] * 2
+    assert one.won_lost == {("hotpot", "full"): (1, 1)}
+    assert sorted((each.run, each.arm) for each in found.played) == [(tmp_path.name, "full")] * 2 + [(tmp_path.name, "none")] * 3
 
 
 def test_a_line_that_a_kill_tore_is_named_once(tmp_path):
-    write_part(tmp_path, "hotpot", 0, "base", "none", [True, False])
-    path = tmp_path / "hotpot" / "seed-0" / "base" / "trajectories.jsonl"
+    write_part(tmp_path, "hotpot", 0, "none", "none", [True, False])
+    path = tmp_path / "hotpot" / "seed-0" / "none" / "trajectories.jsonl"
     path.write_bytes(path.read_bytes()[:-20])
     found = gather([tmp_path])
     assert found.evaluations[0].arms[0]["episodes"] == 1
@@ -175,12 +179,12 @@ def test_a_line_that_a_kill_tore_is_named_once(tmp_path):
 
 
 def test_an_episode_without_measures_is_named(tmp_path):
-    write_rollout(tmp_path / "hotpot" / "seed-0" / "base", [trajectory()])
+    write_rollout(tmp_path / "hotpot" / "seed-0" / "none", [trajectory()])
     found = gather([tmp_path])
     assert found.evaluations[0].arms[0]["episodes"] == 0 and "1 of 1 episodes cannot be read (line 1: 'em')" in found.faults[0]
 
 
-@pytest.mark.parametrize("place", ["hotpot/seed-1/base", "hotpot/seed-0/mine", "hotpot/seed-0/hek", "seed-0/base", "base"])
+@pytest.mark.parametrize("place", ["hotpot/seed-1/none", "hotpot/seed-0/mine", "hotpot/seed-0/full", "seed-0/none", "none"])
 def test_rollouts_in_other_places_are_no_evaluation(tmp_path, place):
     root = tmp_path / "runs"
     write_rollout(root / place, [trajectory()])  # of seed 0, without experience
@@ -191,9 +195,9 @@ def test_rollouts_in_other_places_are_no_evaluation(tmp_path, place):
 @pytest.mark.parametrize("content", ["", '{"questions": 2, "arms": [', "{}", '{"arms": []}', "\x00"])
 @pytest.mark.parametrize("with_rows", [True, False])
 def test_a_damaged_table_is_damaged_and_not_missing(tmp_path, content, with_rows):
-    write_part(tmp_path, "hotpot", 0, "base", "none", [True, False])
+    write_part(tmp_path, "hotpot", 0, "none", "none", [True, False])
     if with_rows:
-        write_jsonl(tmp_path / "rows.jsonl", [row("base", "q0", True, dataset="hotpot"), row("base", "q1", False, dataset="hotpot")])
+        write_jsonl(tmp_path / "rows.jsonl", [row("none", "q0", True, dataset="hotpot"), row("none", "q1", False, dataset="hotpot")])
     (tmp_path / "table.json").write_text(content)
     found = gather([tmp_path])
     (one,) = found.evaluations
@@ -202,34 +206,34 @@ def test_a_damaged_table_is_damaged_and_not_missing(tmp_path, content, with_rows
 
 
 def test_all_seeds_and_budgets_of_an_evaluation_are_told(tmp_path):
-    write_evaluation(tmp_path / "a", [arm("base", 0.5)], seeds=[0, 7], settings={"seed": 0, "start": {"top_k": 3}}, judge="qwen")
-    write_part(tmp_path / "b", "hotpot", 1, "base", "none", [True])
-    write_part(tmp_path / "b", "hotpot", 1, "hek", "full", [True])
-    write_part(tmp_path / "b", "wiki", 2, "base", "none", [True])  # without a HEK, and read last
+    write_evaluation(tmp_path / "a", [arm("none", 0.5)], seeds=[0, 7], settings={"seed": 0, "prompt": {"top_k": 3}}, judge="qwen")
+    write_part(tmp_path / "b", "hotpot", 1, "none", "none", [True])
+    write_part(tmp_path / "b", "hotpot", 1, "full", "full", [True])
+    write_part(tmp_path / "b", "wiki", 2, "none", "none", [True])  # without a HEK, and read last
     whole, unfinished = gather([tmp_path]).evaluations
-    assert whole.settings == {"seed": "0, 7", "start.top_k": 3} and whole.facts["judge"] == "qwen"
-    assert (unfinished.settings["seed"], unfinished.settings["hek"]) == ("1, 2", "abc") and "control" not in unfinished.settings
+    assert whole.settings == {"seed": "0, 7", "prompt.top_k": 3} and whole.facts["judge"] == "qwen"
+    assert (unfinished.settings["seed"], unfinished.settings["hek"]) == ("1, 2", "abc") and "arm" not in unfinished.settings
 
 
 def test_pairs_without_the_base_are_kept_and_broken_ones_dropped(tmp_path):
-    good = {"dataset": "a", "arm": "hek", "against": "random", "measure": "cem", "mean": 0.1, "low": 0.0, "high": 0.2, "p": 0.04}
-    bad = [good | {"against": "base"}, good | {"mean": None}, {"arm": "hek"}, 3]
-    write_evaluation(tmp_path / "a", [arm("base", 0.5)], pairs=[good, *bad])
-    write_evaluation(tmp_path / "b", [arm("base", 0.5)], pairs="none")
+    good = {"dataset": "a", "arm": "full", "against": "random", "measure": "cem", "mean": 0.1, "low": 0.0, "high": 0.2, "p": 0.04}
+    bad = [good | {"against": "none"}, good | {"mean": None}, {"arm": "full"}, 3]
+    write_evaluation(tmp_path / "a", [arm("none", 0.5)], pairs=[good, *bad])
+    write_evaluation(tmp_path / "b", [arm("none", 0.5)], pairs="none")
     assert [one.pairs for one in gather([tmp_path]).evaluations] == [[good], []]
 
 
 def test_episodes_of_an_evaluation_are_those_of_its_arms(tmp_path):
-    write_evaluation(tmp_path, [arm("base", 0.5), arm("hek", 0.6, 0.1)])
-    for name in ("base", "hek"):
+    write_evaluation(tmp_path, [arm("none", 0.5), arm("full", 0.6, 0.1)])
+    for name in ("none", "full"):
         write_rollout(tmp_path / "hotpot" / "seed-0" / name, [trajectory(extra={"searches": 1})])
-    assert sorted((one.run, one.arm) for one in gather([tmp_path]).played) == [(tmp_path.name, "base"), (tmp_path.name, "hek")]
+    assert sorted((one.run, one.arm) for one in gather([tmp_path]).played) == [(tmp_path.name, "full"), (tmp_path.name, "none")]
 
 
 def test_episodes_of_two_data_sets_with_the_same_ids_are_of_different_questions(tmp_path):
     for dataset, question in (("a", "Which river?"), ("b", "Which capital?")):
-        write_part(tmp_path, dataset, 0, "base", "none", [False, False], question=question)
-        write_part(tmp_path, dataset, 0, "hek", "full", [True, True], shown("e1-a"), question=question)
+        write_part(tmp_path, dataset, 0, "none", "none", [False, False], question=question)
+        write_part(tmp_path, dataset, 0, "full", "full", [True, True], shown("e1-a"), question=question)
     found = gather([tmp_path])
     chosen = pairs(found.played, 10)
     assert len(chosen) == 4 and all(a.question == b.question for a, b in chosen)
@@ -237,15 +241,15 @@ def test_episodes_of_two_data_sets_with_the_same_ids_are_of_different_questions(
     assert uses_of(found.played)["e1-a"].questions == 4
     texts = {"a": dict.fromkeys(("q0", "q1"), "Which river?"), "b": dict.fromkeys(("q0", "q1"), "Which capital?")}
     assert found.evaluations[0].texts == texts
-    write_jsonl(tmp_path / "rows.jsonl", [row("base", "q0", False, dataset="a")])  # as it was before rows had the text
+    write_jsonl(tmp_path / "rows.jsonl", [row("none", "q0", False, dataset="a")])  # as it was before rows had the text
     assert gather([tmp_path]).evaluations[0].texts == texts
 
 
 def test_rollouts_compare_where_they_differ_in_experience_alone(tmp_path):
     guided = trajectory(extra={"shown": shown("e1-a")})
     write_rollout(tmp_path / "without", [trajectory()])
-    write_rollout(tmp_path / "with", [guided], hek="abc", control="full", **{"start.top_k": 3, "step": {"max_tokens": 80}})
-    write_rollout(tmp_path / "hot", [guided], hek="abc", control="full", temperature=1.0)
+    write_rollout(tmp_path / "with", [guided], hek="abc", arm="full", **{"prompt.top_k": 3, "tool": {"max_tokens": 80}})
+    write_rollout(tmp_path / "hot", [guided], hek="abc", arm="full", temperature=1.0)
     scopes = {one.run: one.scope for one in gather([tmp_path]).played}
     assert scopes["without"] == scopes["with"] != scopes["hot"]
 
@@ -276,12 +280,12 @@ def test_no_foreign_file_stops_the_reading(tmp_path_factory, name, content):
     "row",
     [
         {"step": 1, "data": 3},
-        {"step": True, "data": {}},
-        {"step": "one", "data": {"a": "b"}},
-        {"step": None, "data": {}},
+        {"tool": True, "data": {}},
+        {"tool": "one", "data": {"a": "b"}},
+        {"tool": None, "data": {}},
         {"messages": [], "question_id": "q", "score": "x"},
         {"messages": [], "question_id": "q", "score": 1, "question": "?", "answers": ["a"], "correct": True, "extra": {"shown": [3]}},
-        {"arm": "base", "id": 1, "em": "high"},
+        {"arm": "none", "id": 1, "em": "high"},
     ],
     ids=str,
 )

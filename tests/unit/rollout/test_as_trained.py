@@ -70,9 +70,9 @@ def test_another_corpus_or_hek_is_told(tmp_path, caplog):
     told = ["--corpus", str(corpus), "--hek", str(tmp_path / "hek")]
     parsed(checkpoint(tmp_path, same), *told)
     assert "trained with another" not in caplog.text
-    parsed(checkpoint(tmp_path, {**same, "hek": "0" * 64, "control": "none"}), *told)
+    parsed(checkpoint(tmp_path, {**same, "hek": "0" * 64, "arm": "none"}), *told)
     assert "trained with another" not in caplog.text, "it was shown nothing"
-    parsed(checkpoint(tmp_path, {**same, "search.corpus": "1234", "hek": "0" * 64, "control": "full"}), *told)
+    parsed(checkpoint(tmp_path, {**same, "search.corpus": "1234", "hek": "0" * 64, "arm": "full"}), *told)
     parsed(checkpoint(tmp_path, {"search": {"engine": "dense"}}))
     assert "was trained with --search dense, and is played with bm25" in caplog.text
     assert f"another corpus than {corpus}" in caplog.text and "another HEK (000000000000)" in caplog.text

@@ -130,7 +130,7 @@ def experience(leave_one_out=True, queries=None):
         entry("e3-a", "e3", "questions", "Search before you answer.", children=("e2-a",), questions=("q1", "q2")),
     )
     encoder = HashEncoder()
-    header = Header(encoder.identity, thresholds={"step_min_score": 0.5})
+    header = Header(encoder.identity, thresholds={"tool_min_score": 0.5})
     vectors = encoder.encode_passages([e.title for e in entries])
     return Experience(Retriever(HEK(header, entries, vectors), queries or encoder), leave_one_out=leave_one_out)
 
@@ -143,7 +143,7 @@ def test_experience_is_shown_at_the_start_and_after_a_search():
     assert "<experience>" not in tool_without  # below the calibrated threshold
     assert [(row["entry"], row.get("search")) for row in t.extra["shown"]] == [("e3-a", None), ("e2-a", None), ("e1-other", 1)]
     summary = summarise([t])
-    assert (summary["start_hit_rate"], summary["e1_fire_rate"]) == (1.0, 0.5)
+    assert (summary["prompt_hit_rate"], summary["e1_fire_rate"]) == (1.0, 0.5)
     own = play(Scripted("<search>capital France</search>", "<answer>Paris</answer>"), experience=experience(leave_one_out=False))
     assert "Own lesson." in own.messages[3]["content"]
 

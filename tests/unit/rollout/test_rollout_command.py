@@ -157,10 +157,10 @@ def test_verl_is_told_to_search_in_the_same_way():
 
 
 def test_verl_is_told_the_budgets(tmp_path):
-    options = ["--questions", "q", "--model", "m", "--out", "o", "--corpus", "c", "--hek", "h", "--set", "start.top_k=3"]
+    options = ["--questions", "q", "--model", "m", "--out", "o", "--corpus", "c", "--hek", "h", "--set", "prompt.top_k=3"]
     arguments = build_parser().parse_args(["rollout", *options])
     play_as_trained(arguments)
     overrides = verl_rollout._overrides(arguments, run_settings(arguments), Path("q"), Path("d"))
-    assert {"hiexp.start.top_k=3", "hiexp.start.max_tokens=448", "hiexp.step.min_score=null", "hiexp.search.max_chars=3600"} <= set(
+    assert {"hiexp.prompt.top_k=3", "hiexp.prompt.max_tokens=448", "hiexp.tool.min_score=null", "hiexp.search.max_chars=3600"} <= set(
         overrides
     )

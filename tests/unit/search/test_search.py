@@ -252,7 +252,6 @@ def test_open_engine_says_what_is_missing(tmp_path):
         (SearchConfig(engine="http"), "hiexp.search.url"),
         (SearchConfig(engine="dense", corpus="c"), "hiexp.search.encoder"),
         (SearchConfig(corpus=str(tmp_path / "none.jsonl")), "does not exist"),
-        (SearchConfig(engine="elastic", corpus="c"), "unknown search engine"),
     ]:
         with pytest.raises(HiExpError, match=message):
             open_engine(settings)

@@ -1,12 +1,12 @@
-"""Controls change one respect of the experience and nothing else."""
+"""Arms change one respect of the experience and nothing else."""
 
 import asyncio
 
 import pytest
 
-from hiexp_verl.config import CONTROLS, StartConfig, StepConfig, parse_config
+from hiexp_verl.config import ARMS, MEANING_OF, PromptConfig, ToolConfig, parse_config
 from hiexp_verl.errors import HiExpError
-from hiexp_verl.guide.arms import drawn, levels_at, shows, shuffled
+from hiexp_verl.guide.arms import drawn, levels_at, shuffled
 from hiexp_verl.guide.lookup import ExperienceRequest, Lookup
 from hiexp_verl.hek.retrieve import Retriever
 from hiexp_verl.models.encoder import HashEncoder
@@ -25,9 +25,9 @@ HEK = hek_of(
 )
 
 
-def found(control, place="step", text="length of the film", question=None):
-    lookup = Lookup(Retriever(HEK, ENCODER), StartConfig(top_k=3), StepConfig(min_score=-1.0), control)
-    return asyncio.run(lookup(ExperienceRequest(place, text, question)))
+def found(arm, place="tool", text="length of the film", question=None):
+    lookup = Lookup(Retriever(HEK, ENCODER), PromptConfig(top_k=3), ToolConfig(min_score=-1.0))
+    return asyncio.run(lookup(ExperienceRequest(place, text, question, arm=arm)))
 
 
 def ids(hits):
@@ -36,30 +36,30 @@ def ids(hits):
 
 def test_full_is_the_method_as_it_is():
     assert ids(found("full")) == ["e1-4"]
-    assert {hit.entry.level for hit in found("full", "start", "questions on a film")} == {"e2", "e3"} or len(found("full", "start")) == 3
+    assert {hit.entry.level for hit in found("full", "prompt", "questions on a film")} == {"e2", "e3"} or len(found("full", "prompt")) == 3
 
 
 @pytest.mark.parametrize(
-    ("control", "start", "step"),
+    ("arm", "prompt", "tool"),
     [
         ("none", (), ()),
-        ("start-only", ("e3", "e2"), ()),
-        ("step-only", (), ("e1",)),
+        ("prompt", ("e3", "e2"), ()),
+        ("tool", (), ("e1",)),
         ("e1", (), ("e1",)),
         ("e2", ("e2",), ()),
         ("e3", ("e3",), ()),
         ("random", ("e3", "e2"), ("e1",)),
     ],
 )
-def test_levels_are_left_out_by_place(control, start, step):
-    assert (levels_at(control, "start"), levels_at(control, "step")) == (start, step)
-    assert {hit.entry.level for hit in found(control, "start", "questions on a film")} <= set(start)
-    assert [hit.entry.level for hit in found(control)] == list(step)
+def test_levels_are_left_out_by_place(arm, prompt, tool):
+    assert (levels_at(arm, "prompt"), levels_at(arm, "tool")) == (prompt, tool)
+    assert {hit.entry.level for hit in found(arm, "prompt", "questions on a film")} <= set(prompt)
+    assert [hit.entry.level for hit in found(arm)] == list(tool)
 
 
 def test_one_level_has_the_same_budget_of_entries():
-    assert ids(found("e3", "start")) == ["e3-0"]
-    assert len(found("e2", "start")) == 3
+    assert ids(found("e3", "prompt")) == ["e3-0"]
+    assert len(found("e2", "prompt")) == 3
 
 
 def test_shuffled_shows_each_entry_for_the_title_of_another_one():
@@ -98,16 +98,24 @@ def test_a_level_that_runs_out_is_not_filled_from_another():
 
 def test_the_own_question_is_hidden_except_to_measure_the_leak():
     assert ids(found("full", question="q4")) != ["e1-4"]
-    assert ids(found("with-own-question", question="q4")) == ["e1-4"]
+    assert ids(found("own-question", question="q4")) == ["e1-4"]
 
 
-def test_experience_in_one_kind_of_rollout_alone():
-    told = {control: (shows(control, validating=False), shows(control, validating=True)) for control in CONTROLS}
-    assert told["train-only"] == (True, False)
-    assert told["inference-only"] == (False, True)
-    assert all(told[c] == (True, True) for c in CONTROLS if c not in ("train-only", "inference-only"))
+def test_one_lookup_serves_requests_of_several_arms_in_one_batch():
+    lookup = Lookup(Retriever(HEK, ENCODER), PromptConfig(top_k=3), ToolConfig(min_score=-1.0))
+
+    async def together():
+        return await asyncio.gather(*(lookup(ExperienceRequest("tool", "length of the film", arm=arm)) for arm in ARMS))
+
+    assert [ids(hits) for hits in asyncio.run(together())] == [ids(found(arm)) for arm in ARMS]
 
 
-def test_an_unknown_control_is_refused():
-    with pytest.raises(HiExpError, match=r"hiexp.control must be one of full, none, random"):
-        parse_config({"control": "placebo"})
+def test_every_arm_has_a_meaning_for_people():
+    assert set(MEANING_OF) == set(ARMS)
+
+
+def test_an_unknown_arm_is_refused_and_the_old_name_of_the_setting_names_the_new_one():
+    with pytest.raises(HiExpError, match=r"hiexp.arm must be one of full, none, prompt"):
+        parse_config({"arm": "placebo"})
+    with pytest.raises(HiExpError, match=r"unknown setting hiexp.control; it is called arm"):
+        parse_config({"control": "random"})
