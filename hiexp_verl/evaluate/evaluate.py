@@ -118,7 +118,7 @@ def check_arms(names: Sequence[str], has_hek: bool) -> list[Arm]:
     guided = [arm for arm in arms if arm != BASE]
     if guided and not has_hek:
         raise HiExpError(f"arm {guided[0]} shows experience; give a HEK as --hek, or --arms none")
-    return arms if len(guided) == len(arms) else [BASE, *guided]
+    return guided if BASE not in arms else [BASE, *guided]
 
 
 def play(
