@@ -110,15 +110,14 @@ def check_arms(names: Sequence[str], has_hek: bool) -> list[Arm]:
     Raises:
         HiExpError: one is unknown or named twice, or shows experience where there is no HEK.
     """
-    arms = [arm for name in names for arm in ARMS if arm == name]
     if unknown := [name for name in names if name not in ARMS]:
         raise HiExpError(f"--arms has {unknown[0]!r}; known: {', '.join(ARMS)}")
-    if len(set(arms)) < len(arms):
-        raise HiExpError(f"--arms names one twice: {','.join(arms)}")
-    guided = [arm for arm in arms if arm != BASE]
-    if guided and not has_hek:
-        raise HiExpError(f"arm {guided[0]} shows experience; give a HEK as --hek, or --arms none")
-    return guided if BASE not in arms else [BASE, *guided]
+    if len(set(names)) < len(names):
+        raise HiExpError(f"--arms names one twice: {','.join(names)}")
+    arms: list[Arm] = [arm for arm in ARMS if arm in names]
+    if not has_hek and list(names) != [BASE]:
+        raise HiExpError(f"arm {next(name for name in names if name != BASE)} shows experience; give a HEK as --hek, or --arms none")
+    return sorted(arms, key=lambda arm: (arm != BASE, names.index(arm)))
 
 
 def play(
