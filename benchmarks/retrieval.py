@@ -24,8 +24,7 @@ import numpy as np
 
 from benchmarks import _machine
 from benchmarks._results import Claim, Panel, Result, command_line, figure, folder_of, publish, table
-from hiexp_verl.config import HiExpConfig, SearchConfig
-from hiexp_verl.guide.guide import Place
+from hiexp_verl.config import HiExpConfig, Place, SearchConfig
 from hiexp_verl.guide.lookup import ExperienceRequest
 from hiexp_verl.hek import HEK, Header, Retriever
 from hiexp_verl.io.datasets import read_questions

@@ -16,7 +16,7 @@ from hiexp_verl.cli.rollout import (
     check_sampling,
     episode_settings,
     identify_search,
-    open_experience,
+    open_guide,
     open_search,
     run_settings,
 )
@@ -25,7 +25,7 @@ from hiexp_verl.errors import HiExpError
 from hiexp_verl.evaluate.evaluate import TABLE_JSON, VERDICTS, Plan, check_arms, only_one, play, read_datasets, replay, write_tables
 from hiexp_verl.evaluate.judge import judge
 from hiexp_verl.evaluate.tables import JUDGE, as_markdown
-from hiexp_verl.guide.experience import Experience
+from hiexp_verl.guide.guide import Guide
 from hiexp_verl.hek.opening import open_encoders, open_hek
 from hiexp_verl.models.chat import open_model
 from hiexp_verl.models.vllm_process import check_model_dir
@@ -96,10 +96,10 @@ def eval_command(arguments: argparse.Namespace) -> str:
         encoder, search_encoder = open_encoders(run, hek)
         search = open_search(run.search, search_encoder)
 
-        def experience_of(arm: Arm) -> Experience | None:
+        def guide_of(arm: Arm) -> Guide | None:
             if hek is None or encoder is None or arm == "none":
                 return None
-            return open_experience(hek, encoder, tokenizer, Budgets(run.prompt, run.tool), arm)
+            return open_guide(hek, encoder, tokenizer, Budgets(run.prompt, run.tool), arm)
 
         with open_model(arguments.model, arguments.batch_size, arguments.max_model_len, name) as client:
             settings = replace(episode_settings(arguments), seed=arguments.seed[0])
@@ -108,7 +108,7 @@ def eval_command(arguments: argparse.Namespace) -> str:
                 client,
                 search,
                 settings,
-                experience_of,
+                guide_of,
                 out,
                 arguments.resume,
                 arguments.batch_size,
@@ -118,7 +118,7 @@ def eval_command(arguments: argparse.Namespace) -> str:
             )
             if arguments.alone:
                 try:
-                    told |= replay(plan, arguments.alone, client, search, settings, experience_of, out)
+                    told |= replay(plan, arguments.alone, client, search, settings, guide_of, out)
                 except HiExpError as error:
                     if not (out / TABLE_JSON).exists():  # one of before knows more than one without the replay
                         write_tables(plan, told, out)

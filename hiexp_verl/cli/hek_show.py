@@ -78,8 +78,8 @@ def add_retrieve(verbs: Any) -> None:
 
 def run_retrieve(arguments: argparse.Namespace) -> int:
     """Print the hits, best first."""
-    from hiexp_verl.guide.guide import LEVELS_OF
-    from hiexp_verl.guide.lookup import way_of
+    from hiexp_verl.guide.blocks import LEVELS_OF
+    from hiexp_verl.guide.lookup import masked_question
     from hiexp_verl.hek.opening import open_encoder
     from hiexp_verl.hek.retrieve import Retriever
     from hiexp_verl.hek.store import HEK
@@ -92,7 +92,7 @@ def run_retrieve(arguments: argparse.Namespace) -> int:
     hek = HEK.load(arguments.hek)
     retriever = Retriever(hek, open_encoder(hek, arguments.hek, arguments.encoder))
     hits = []
-    for text, levels in ((arguments.text, LEVELS_OF["tool"]), (way_of(arguments.text), LEVELS_OF["prompt"])):
+    for text, levels in ((arguments.text, LEVELS_OF["tool"]), (masked_question(arguments.text), LEVELS_OF["prompt"])):
         wanted: list[Level] = [level for level in levels if arguments.level in (level, None)]
         hits += retriever.retrieve([text], levels=wanted, top_k=arguments.top_k)[0]
     hits = sorted(hits, key=lambda hit: -hit.score)[: arguments.top_k]

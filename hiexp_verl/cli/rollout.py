@@ -13,8 +13,8 @@ from typing import Any
 from hiexp_verl.cli.options import QUESTIONS_HELP, SEED_HELP, add_episode_arguments, add_verb
 from hiexp_verl.config import ARMS, Arm, Budgets, HiExpConfig, SearchConfig
 from hiexp_verl.errors import HiExpError, first_line
-from hiexp_verl.guide.experience import Experience
-from hiexp_verl.guide.guide import rough_tokens
+from hiexp_verl.guide.blocks import rough_tokens
+from hiexp_verl.guide.guide import Guide
 from hiexp_verl.hek.opening import open_encoders, open_hek
 from hiexp_verl.hek.retrieve import Retriever
 from hiexp_verl.hek.store import HEK
@@ -87,9 +87,9 @@ def rollout_command(arguments: argparse.Namespace) -> str:
     hek = open_hek(run)
     encoder, search_encoder = open_encoders(run, hek)
     search = open_search(run.search, search_encoder)
-    experience = None
+    guide = None
     if hek is not None and encoder is not None:
-        experience = open_experience(hek, encoder, tokenizer, Budgets(run.prompt, run.tool), run.arm)
+        guide = open_guide(hek, encoder, tokenizer, Budgets(run.prompt, run.tool), run.arm)
     settings = episode_settings(arguments)
     make_folder(arguments.out)
     with open_model(arguments.model, max_model_len=arguments.max_model_len, name=name) as client:
@@ -101,7 +101,7 @@ def rollout_command(arguments: argparse.Namespace) -> str:
             arguments.k,
             arguments.out,
             arguments.resume,
-            experience,
+            guide,
             corpus=identify_search(run.search, search_encoder),
             policy=policy,
             same_policy=arguments.same_model,
@@ -241,16 +241,16 @@ def check_prompts(questions: Sequence[Question], tokenizer: PolicyTokenizer, set
         )
 
 
-def open_experience(
+def open_guide(
     hek: HEK,
     encoder: Encoder,
     tokenizer: PolicyTokenizer | None,
     budgets: Budgets,
     arm: Arm,
-) -> Experience:
+) -> Guide:
     """Make a HEK ready for episodes; without the policy's tokenizer, budgets are kept by estimate."""
     count_tokens = tokenizer.count if tokenizer is not None else rough_tokens
-    return Experience(Retriever(hek, encoder), budgets.prompt, budgets.tool, arm=arm, count_tokens=count_tokens)
+    return Guide(Retriever(hek, encoder), budgets.prompt, budgets.tool, arm=arm, count_tokens=count_tokens)
 
 
 def _text(summary: dict[str, Any], out: Path) -> str:

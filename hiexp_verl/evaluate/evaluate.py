@@ -22,7 +22,7 @@ from hiexp_verl.config import ARMS, Arm
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.evaluate.judge import judge_key
 from hiexp_verl.evaluate.tables import ALL, BASE, JUDGE, MEASURES, as_markdown, pairs_of, row_of, table_of
-from hiexp_verl.guide.experience import Experience
+from hiexp_verl.guide.guide import Guide
 from hiexp_verl.io.datasets import asked_twice, read_question_file, read_trajectories
 from hiexp_verl.io.files import atomic_writer, make_folder, write_jsonl
 from hiexp_verl.io.manifest import Manifest, read_manifest
@@ -125,7 +125,7 @@ def play(
     client: Client,
     search: SearchEngine,
     settings: EpisodeSettings,
-    experience_of: Callable[[Arm], Experience | None],
+    guide_of: Callable[[Arm], Guide | None],
     out_dir: Path,
     resume: bool = False,
     batch_size: int = 16,
@@ -136,7 +136,7 @@ def play(
     """Play all episodes; return what the table says of how they were played.
 
     Args:
-        experience_of: what is shown in an arm.
+        guide_of: what is shown in an arm.
         batch_size: episodes at a time. Each has seeds of its own, so this changes speed, and rows only where the engine's
             arithmetic depends on what it computes together.
 
@@ -148,7 +148,7 @@ def play(
         logger.warning("episodes that were not asked for stay in %s and are in no row and table: %s", out_dir, told_of)
     _manifest(plan, batch_size, out_dir).write(out_dir)
     for dataset, seed, arm, folder in plan.parts(out_dir):
-        shown = experience_of(arm)
+        shown = guide_of(arm)
         seeded = replace(settings, seed=seed)
         questions = plan.datasets[dataset]
         name = f"{dataset} {arm} {seed}"
@@ -234,7 +234,7 @@ def replay(
     client: Client,
     search: SearchEngine,
     settings: EpisodeSettings,
-    experience_of: Callable[[Arm], Experience | None],
+    guide_of: Callable[[Arm], Guide | None],
     out_dir: Path,
 ) -> dict[str, int]:
     """Play so many episodes of all arms in turn once more, one at a time; count those that are not the same, and those with other scores.
@@ -242,7 +242,7 @@ def replay(
     Raises:
         HiExpError: the server fails for good.
     """
-    return asyncio.run(_replay(plan, count, client, search, settings, experience_of, out_dir))
+    return asyncio.run(_replay(plan, count, client, search, settings, guide_of, out_dir))
 
 
 async def _replay(
@@ -251,7 +251,7 @@ async def _replay(
     client: Client,
     search: SearchEngine,
     settings: EpisodeSettings,
-    experience_of: Callable[[Arm], Experience | None],
+    guide_of: Callable[[Arm], Guide | None],
     out_dir: Path,
 ) -> dict[str, int]:
     parts = list(plan.parts(out_dir))
@@ -262,7 +262,7 @@ async def _replay(
             questions = plan.datasets[dataset]
             evenly = sorted({turn * len(questions) // turns for turn in range(turns) if turn * len(parts) + place < count})
             chosen = [questions[i] for i in evenly]
-            shown = experience_of(arm) if chosen else None
+            shown = guide_of(arm) if chosen else None
             for question, before in zip(chosen, _played(folder, chosen), strict=True):
                 again = await episode(question, client, search, replace(settings, seed=seed), shown)
                 replayed += 1

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from hiexp_verl.config import Arm, HiExpConfig, Place
-from hiexp_verl.guide.guide import LEVELS_OF
+from hiexp_verl.guide.blocks import LEVELS_OF
 from hiexp_verl.hek.store import HEK
 from hiexp_verl.types import Entry, Hit, Level
 
@@ -64,9 +64,9 @@ def shuffled(hek: HEK) -> HEK:
     return replace(hek, vectors_E_D=vectors_E_D)
 
 
-def drawn(hits: Sequence[Hit], text: str, pool: Sequence[Entry]) -> list[Hit]:
-    """Return as many entries of the same levels, drawn from the pool by the text alone; the scores stay with the places."""
-    chance = random.Random(hashlib.sha256(text.encode("utf-8", "replace")).digest())
-    order = chance.sample(list(pool), len(pool))
+def random_entries(hits: Sequence[Hit], text: str, pool: Sequence[Entry]) -> list[Hit]:
+    """Return as many entries of the same levels from the pool, seeded by the text alone; the scores stay in order."""
+    generator = random.Random(hashlib.sha256(text.encode("utf-8", "replace")).digest())
+    order = generator.sample(list(pool), len(pool))
     left = {hit.entry.level: [entry for entry in order if entry.level == hit.entry.level] for hit in hits}
     return [Hit(left[hit.entry.level].pop(), hit.score) for hit in hits if left[hit.entry.level]]

@@ -8,7 +8,7 @@ from functools import cached_property
 import numpy as np
 
 from hiexp_verl.config import Arm, Place, PromptConfig, ToolConfig
-from hiexp_verl.guide.arms import drawn, levels_at, shuffled
+from hiexp_verl.guide.arms import levels_at, random_entries, shuffled
 from hiexp_verl.hek.retrieve import Retriever
 from hiexp_verl.io.datasets import without_instructions
 from hiexp_verl.masking import Masker, asked_for
@@ -19,7 +19,7 @@ from hiexp_verl.types import Hit
 logger = logging.getLogger(__name__)
 
 LOOKUP_SECONDS = 60.0  # for one batch: a thousand times what an encoder needs, so one that takes longer hangs
-_told: set[str] = set()  # reasons of failures
+_warned: set[str] = set()  # reasons of failures
 
 
 @dataclass(frozen=True)
@@ -35,10 +35,10 @@ class ExperienceRequest:
 
 
 class LookupFailed(Exception):
-    """A look-up that could not be made.
+    """A look-up failed.
 
-    Not a `HiExpError`: it is no fault of the user, and one failed look-up must not end a run. The episode goes on without
-    experience and counts it.
+    Not a `HiExpError`: the user did nothing wrong, and one failed look-up must not end a run. The episode goes on without
+    experience and counts the failure.
     """
 
     def __init__(self, reason: str, detail: str = "") -> None:
@@ -46,14 +46,14 @@ class LookupFailed(Exception):
         self.reason = reason  # "encoder failed", "encoder hangs", "no direction in the vector", "retrieval died"
         self.detail = detail
 
-    def tell(self) -> None:
+    def warn_once(self) -> None:
         """Log a warning, the first time for this reason in this process."""
-        if self.reason not in _told:
-            _told.add(self.reason)
+        if self.reason not in _warned:
+            _warned.add(self.reason)
             logger.warning("a look-up of experience failed (%s: %s); from here on only counted", self.reason, self.detail)
 
 
-def way_of(question: str) -> str:
+def masked_question(question: str) -> str:
     """Return the question without its names and without what it asks for: "What is the answer of the country whose capital is X?".
 
     An encoder weighs both above how one gets to the answer, which is what patterns and strategies are about: asked for a currency,
@@ -65,9 +65,9 @@ def way_of(question: str) -> str:
 
 
 class Lookup:
-    """What a HEK has to say at each place, within its limits; calls are micro-batched.
+    """Finds entries for a place: its levels, at least its minimum score, its top k. Concurrent calls are micro-batched.
 
-    Without a minimum score for tool responses, the one that the HEK was calibrated to holds.
+    Without a minimum score for tool responses, the HEK's calibrated one applies.
     """
 
     def __init__(self, retriever: Retriever, prompt: PromptConfig, tool: ToolConfig, timeout: float = LOOKUP_SECONDS) -> None:
@@ -97,15 +97,17 @@ class Lookup:
             found = await self._batched(request)
         except TimeoutError as error:
             raise LookupFailed("encoder hangs", str(error)) from error
-        if isinstance(found, LookupFailed):
-            raise found
-        return found
+        return _raised(found)
+
+    def now(self, request: ExperienceRequest) -> list[Hit]:
+        """Return the same for synchronous code: without batches and without a time limit."""
+        return _raised(self._answer([request])[0])
 
     def _answer(self, requests: list[ExperienceRequest]) -> list[list[Hit] | LookupFailed]:
         try:
             queries_N_D = self._retriever.encoder.encode_queries([self._text_of(r) for r in requests])
             own = self._own(requests)
-        except Exception as error:  # whatever can ail a model; counted and told by who asked
+        except Exception as error:  # an encoder may raise anything; the caller counts and reports it
             if len(requests) > 1:  # one text that the encoder cannot digest must not fail those that share its batch
                 return [answer for request in requests for answer in self._answer([request])]
             return [LookupFailed("encoder failed", f"{type(error).__name__}: {str(error)[:200]}")]
@@ -114,7 +116,7 @@ class Lookup:
         return [found if np.isfinite(query_D).all() and query_D.any() else broken for found, query_D in zip(hits, queries_N_D, strict=True)]
 
     def _text_of(self, request: ExperienceRequest) -> str:
-        return way_of(request.text) if self._by_way and request.place == "prompt" else request.text
+        return masked_question(request.text) if self._by_way and request.place == "prompt" else request.text
 
     def _find(self, requests: list[ExperienceRequest], queries_N_D: Vectors, own: list[frozenset[str] | None]) -> list[list[Hit]]:
         answers: list[list[Hit]] = [[] for _ in requests]
@@ -133,20 +135,26 @@ class Lookup:
                 exclude_questions=[own[i] for i in rows],
             )
             for i, found in zip(rows, hits, strict=True):
-                answers[i] = self._of_the_arm(found[: self.top_k[place] + requests[i].beyond], requests[i], own[i])
+                answers[i] = self._for_arm(found[: self.top_k[place] + requests[i].beyond], requests[i], own[i])
         return answers
 
-    def _of_the_arm(self, hits: list[Hit], request: ExperienceRequest, own: frozenset[str] | None) -> list[Hit]:
+    def _for_arm(self, hits: list[Hit], request: ExperienceRequest, own: frozenset[str] | None) -> list[Hit]:
         if request.arm != "random":
             return hits
         hidden = self._retriever.hidden_rows(own) if own is not None else set()
-        return drawn(hits, request.text, [entry for row, entry in enumerate(self._retriever.hek.entries) if row not in hidden])
+        return random_entries(hits, request.text, [entry for row, entry in enumerate(self._retriever.hek.entries) if row not in hidden])
 
     def _own(self, requests: list[ExperienceRequest]) -> list[frozenset[str] | None]:
-        """Return the questions whose entries each is not to see; None: it may see all."""
+        """Return the questions whose entries are hidden from each request; None: nothing is hidden."""
         own: list[frozenset[str] | None] = [None] * len(requests)
         guarded = [i for i, r in enumerate(requests) if r.arm != "own-question" and (r.exclude_question is not None or r.exclude_text)]
         asked = [(requests[i].exclude_question, requests[i].exclude_text) for i in guarded]
         for i, known in zip(guarded, self._retriever.known_questions(asked), strict=True):
             own[i] = known
         return own
+
+
+def _raised(found: list[Hit] | LookupFailed) -> list[Hit]:
+    if isinstance(found, LookupFailed):
+        raise found
+    return found

@@ -1,10 +1,8 @@
-"""verl's tool loop, guided at two places: the system prompt at the start, the response of a search call."""
+"""verl's tool agent loop with experience at two places: the system prompt and the responses of the search tool."""
 
-import asyncio
 import copy
 import json
 import logging
-from collections.abc import Sequence
 from functools import cached_property, lru_cache
 from itertools import zip_longest
 from typing import Any
@@ -15,10 +13,9 @@ from verl.experimental.agent_loop.tool_agent_loop import AgentData, AgentState, 
 from verl.experimental.agent_loop.tool_parser import FunctionCall
 from verl.tools.schemas import ToolResponse
 
-from hiexp_verl.config import Arm, HiExpConfig, Place, parse_config
-from hiexp_verl.guide.arms import arm_of, places_of, val_arm_of
-from hiexp_verl.guide.guide import Guide, Shown
-from hiexp_verl.guide.lookup import ExperienceRequest, LookupFailed
+from hiexp_verl.config import Arm, Budgets, HiExpConfig, parse_config
+from hiexp_verl.guide.arms import arm_of, val_arm_of
+from hiexp_verl.guide.episode import AsyncGuidedEpisode, Guidance
 from hiexp_verl.importers.outcome import question_id_of
 from hiexp_verl.plugin.retrieval import Retrieval, retrieval_for
 from hiexp_verl.plugin.search_tool import SearchTool
@@ -26,7 +23,7 @@ from hiexp_verl.plugin.tokens import closing_ids, kept_tokens, missing_ids
 from hiexp_verl.protocol import FORMATS, answering_text
 from hiexp_verl.rollout.episode import seed_of
 from hiexp_verl.text import repeated, sanitise
-from hiexp_verl.types import TRAIN, Hit, Message
+from hiexp_verl.types import TRAIN, Message
 
 logger = logging.getLogger(__name__)
 
@@ -51,16 +48,9 @@ class HiExpAgentLoop(ToolAgentLoop):
         for tool in self.tools.values():
             if isinstance(tool, SearchTool) and not tool.bound:
                 tool.bind(self.settings.search, self.tool_parser_name, self.retrieval)
-        self.guide = Guide(self.settings.prompt, self.settings.tool, self._count_tokens)
-        self.messages: list[Message] = []  # what the policy saw and wrote, for the dump
-        self.places: tuple[Place, ...] = ()  # where this episode is shown experience
-        self.shown = Shown()
-        self.lessons: list[tuple[int, str]] = []  # the search, from 1, and the text beside its documents
-        self.tool_messages: list[list[Message]] = []  # of each turn that the policy read the answers to
-        self.queries: list[str] = []
-        self.failed_searches = 0
-        self.lookups = 0
-        self.lookup_failures = 0
+        self.episode: AsyncGuidedEpisode  # made by `run`
+        self.messages: list[Message] = []  # what the policy read and wrote, for the dump
+        self.tool_messages: list[list[Message]] = []  # of each turn whose responses the policy read
 
     async def run(self, sampling_params: dict[str, Any], **kwargs: Any) -> AgentLoopOutput:
         """Run one episode (see verl); `extra_fields["hiexp"]` of the output records what was shown."""
@@ -70,14 +60,12 @@ class HiExpAgentLoop(ToolAgentLoop):
         # The rollouts of a group share these objects: copy before anything is added.
         self.messages = copy.deepcopy(list(kwargs["raw_prompt"]))
         extra_info = kwargs.get("extra_info") or {}
-        # Rows of other preprocessors have neither: then by text, as the importers know a question.
-        self.question = extra_info.get("question") or last_user(self.messages)
-        self.question_id = str(extra_info.get("question_id") or question_id_of(self.question))
+        # Rows of other preprocessors have neither: then the id follows from the text, as in the importers.
+        question = extra_info.get("question") or last_user(self.messages)
+        question_id = str(extra_info.get("question_id") or question_id_of(question))
         self.split = str(extra_info.get("split") or TRAIN)
         self.training = self.split == TRAIN
-        # Groups are mixed in training alone.
-        self.arm: Arm = arm_of(self.sample, self.settings) if self.training else val_arm_of(self.settings)
-        self.places = places_of(self.arm) if self.settings.enabled else ()
+        self.episode = AsyncGuidedEpisode(self._guidance(), self.retrieval.experience, question, question_id)
         # As verl does it: a row may name the tools that it is for.
         selection = extra_info.get("tool_selection")
         self.schemas = self.tool_schemas
@@ -85,25 +73,30 @@ class HiExpAgentLoop(ToolAgentLoop):
             selected = [self.tools[name] for name in selection if name in self.tools]
             self.schemas = [tool.tool_schema.model_dump(exclude_unset=True, exclude_none=True) for tool in selected]
         unguided = self.messages
-        if "prompt" in self.places:
-            self.messages = await self._guided_prompt(unguided)
+        self.messages = await self.episode.system(unguided, self._excess)
         output = await super().run(sampling_params, **{**kwargs, "raw_prompt": copy.deepcopy(self.messages)})
         record = self._record(output)
-        if self.training and self.settings.group.strip and self.shown.entries:
+        if self.training and self.settings.group.strip and self.episode.shown:
             record["stripped"] = self._strip(output, unguided)
         output.extra_fields["hiexp"] = record
         return output
 
+    def _guidance(self) -> Guidance:
+        # Groups are mixed in training alone.
+        arm: Arm = arm_of(self.sample, self.settings) if self.training else val_arm_of(self.settings)
+        budgets = Budgets(self.settings.prompt, self.settings.tool)
+        return Guidance(budgets, arm if self.settings.enabled else "none", self.settings.leave_one_out, self._count_tokens)
+
     async def _handle_generating_state(self, agent_data: AgentData, sampling_params: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
         if self.settings.seed is not None:
-            seed = seed_of(self.settings.seed, self.step, self.question_id, self.sample, agent_data.assistant_turns)
+            seed = seed_of(self.settings.seed, self.step, self.episode.question_id or "", self.sample, agent_data.assistant_turns)
             sampling_params = {**sampling_params, "seed": seed}
         return await super()._handle_generating_state(agent_data, sampling_params, *args, **kwargs)
 
     def _strip(self, output: AgentLoopOutput, unguided: list[Message]) -> bool:
         """Take the experience out of what is trained on; return whether that could be done exactly (else nothing is changed)."""
         logprobs = output.response_logprobs
-        blocks = [text for _, text in self.lessons]
+        blocks = [text for _, text in self.episode.blocks]
         kept = kept_tokens(output.response_ids, output.response_mask, blocks, self.tokenizer)
         if kept is None or getattr(output, "routed_experts", None) is not None:  # these are by position
             logger.warning("experience could not be taken out of an episode token for token: it is trained on as it was sampled")
@@ -116,29 +109,18 @@ class HiExpAgentLoop(ToolAgentLoop):
         output.response_ids = ids
         return True
 
-    async def _guided_prompt(self, messages: list[Message]) -> list[Message]:
-        hits = await self._look_up(self._request("prompt", self.question))
-        guided, self.shown = self.guide.at_prompt(messages, hits)
-        excess = self._prompt_tokens(guided) - self.prompt_length
-        if excess <= 0:  # nearly always: a template costs a millisecond or two
-            return guided
-        room = self.prompt_length - self._prompt_tokens(messages)
-        while self.shown.entries and excess > 0:
-            guided, self.shown = self.guide.at_prompt(messages, hits, max_tokens=max(0, room))
-            excess = self._prompt_tokens(guided) - self.prompt_length
-            room -= excess  # the template may add a token or two around the block, and verl would cut them off the system prompt
-        return guided
+    def _excess(self, messages: list[Message]) -> int:
+        return len(self._prompt_ids(messages)) - self.prompt_length  # a template costs a millisecond or two
 
     async def _handle_processing_tools_state(self, agent_data: AgentData) -> AgentState:
-        messages, searches = len(agent_data.messages), len(self.queries)
+        messages, searches = len(agent_data.messages), len(self.episode.queries)
         written = agent_data.prompt_ids, agent_data.response_mask, agent_data.response_logprobs
         if self.settings.enabled:
             self._close_turn(agent_data)
         state = await super()._handle_processing_tools_state(agent_data)
         if state == AgentState.TERMINATED:  # the budget has no room for the responses: the policy never saw them
             agent_data.prompt_ids, agent_data.response_mask, agent_data.response_logprobs = written
-            self.shown = self.shown.up_to(searches)
-            self.lessons = [(search, text) for search, text in self.lessons if search <= searches]
+            self.episode.forget_after(searches)
         else:
             self.tool_messages.append([{"role": "tool", "content": m["content"]} for m in agent_data.messages[messages:]])
         return state
@@ -171,31 +153,18 @@ class HiExpAgentLoop(ToolAgentLoop):
         tool = self.tools.get(tool_call.name)
         if tool is not None and not isinstance(tool, SearchTool):
             return await super()._call_tool(tool_call, tools_kwargs, agent_data)  # a tool of the user's: no search, no experience
-        self.queries.append("")  # now, in the order of the calls: parallel ones come back in any
-        search = len(self.queries)
-        looking = self._look_ahead(tool_call) if tool is not None and "tool" in self.places else None
+        search = self.episode.begin_search(_query_of(tool_call) if tool is not None else None, self.max_parallel_calls)
         response, reward, info = await super()._call_tool(tool_call, tools_kwargs, agent_data)
-        failed = info.get("search_failed", 1)
+        search.ran(info.get("query", ""))
         if self.settings.enabled and not info:  # verl answers a broken call itself, in words of the call
             response.text = sanitise(response.text or "", MAX_COMPLAINT_CHARS)
-        self.failed_searches += failed
-        self.queries[search - 1] = info.get("query", "")
-        if looking is not None and failed:
-            looking.cancel()
-        elif looking is not None:
+        if info.get("search_failed", 1):
+            search.failed()
+        else:
             # After super(), so that verl's length limit cuts documents, never experience.
             documents = response.text or ""
-            lessons = self._lessons(await looking, search, self._room_after(documents, agent_data))
-            response.text = self.guide.beside(documents, lessons)
+            response.text = await search.documents_with_experience(documents, self._room_after(documents, agent_data))
         return response, reward, info
-
-    def _look_ahead(self, tool_call: FunctionCall) -> "asyncio.Task[list[Hit]] | None":
-        """Start to look experience up for a search, which takes about as long and does not wait for it."""
-        query = _query_of(tool_call)
-        if query is None:
-            return None
-        by_then = len(self.shown.entries) + (self.max_parallel_calls - 1) * self.settings.tool.top_k  # shown at most
-        return asyncio.create_task(self._look_up(self._request("tool", query, by_then)))
 
     def _room_after(self, documents: str, agent_data: AgentData) -> int:
         """Return the tokens that experience may take: verl ends the episode on a tool response that does not fit."""
@@ -203,30 +172,8 @@ class HiExpAgentLoop(ToolAgentLoop):
         answers = (others + 1) * self._count_tokens(documents) + others * self.settings.tool.max_tokens
         return max(0, self.response_length - len(agent_data.response_mask) - answers - WRAPPER_TOKENS)
 
-    def _lessons(self, hits: Sequence[Hit], search: int, max_tokens: int) -> str:
-        text, shown = self.guide.at_tool(hits, self.shown.ids, max_tokens)
-        self.shown = self.shown.then(shown, search)
-        self.lessons += [(search, text)] if text else []
-        return text
-
-    async def _look_up(self, request: ExperienceRequest) -> list[Hit]:
-        self.lookups += 1
-        try:
-            return await self.retrieval.experience(request)
-        except LookupFailed as error:  # the episode goes on without; the trainer stops a run in which that is the rule
-            self.lookup_failures += 1
-            error.tell()
-            return []
-
-    def _request(self, place: Place, text: str, beyond: int = 0) -> ExperienceRequest:
-        own = (self.question_id, self.question) if self.settings.leave_one_out else (None, "")
-        return ExperienceRequest(place, text, *own, self.arm, beyond)
-
     def _count_tokens(self, text: str) -> int:
         return _tokens_of(self.tokenizer, text)
-
-    def _prompt_tokens(self, messages: list[Message]) -> int:
-        return len(self._prompt_ids(messages))
 
     def _prompt_ids(self, messages: list[Message]) -> list[int]:
         encoding = self.tokenizer.apply_chat_template(
@@ -245,21 +192,24 @@ class HiExpAgentLoop(ToolAgentLoop):
         episode = list(self.messages)
         for turn, answers in zip_longest(turns, self.tool_messages, fillvalue=()):
             episode += [{"role": "assistant", "content": turn}, *answers]
+        guided = self.episode
         return {
-            "question_id": self.question_id,
-            "question": self.question,
+            "question_id": guided.question_id,
+            "question": guided.question,
             "sample": self.sample,
-            "arm": self.arm if self.places else "none",
+            "arm": guided.arm,
             "split": self.split,
             "messages": episode,
             "answer_text": answering_text(turns, self.tool_parser_name),
-            **self.shown.to_json(),
-            "queries": self.queries,
-            "repeated_queries": repeated(self.queries),
-            "searches": len(self.queries),
-            "failed_searches": self.failed_searches,
-            "lookups": self.lookups,
-            "lookup_failures": self.lookup_failures,
+            "shown": guided.shown,
+            "dropped": guided.dropped,
+            "e1_repeats": guided.repeats,
+            "queries": guided.queries,
+            "repeated_queries": repeated(guided.queries),
+            "searches": len(guided.queries),
+            "failed_searches": guided.failed_searches,
+            "lookups": guided.lookups,
+            "lookup_failures": guided.lookup_failures,
         }
 
     def _assistant_turns(self, output: AgentLoopOutput) -> list[str]:

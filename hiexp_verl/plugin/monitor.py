@@ -14,10 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from hiexp_verl.config import AlarmsConfig, HiExpConfig
+from hiexp_verl.config import AlarmsConfig, HiExpConfig, Place
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.guide.arms import arm_of, levels_at
-from hiexp_verl.guide.guide import Place
 from hiexp_verl.hek.store import HEK
 from hiexp_verl.plugin.metrics import EpisodeOutcome, episode_metrics
 

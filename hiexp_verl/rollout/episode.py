@@ -5,11 +5,12 @@ import hashlib
 import logging
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
-from hiexp_verl.guide.experience import Experience
-from hiexp_verl.guide.guide import Shown
+from hiexp_verl.guide.episode import AsyncGuidedEpisode, Guidance
+from hiexp_verl.guide.guide import Guide
+from hiexp_verl.guide.lookup import ExperienceRequest
 from hiexp_verl.models.chat import PromptTooLong, Reply
 from hiexp_verl.protocol import (
     Format,
@@ -23,7 +24,7 @@ from hiexp_verl.protocol import (
 )
 from hiexp_verl.scoring import RewardKind, extract_answer, score
 from hiexp_verl.search import SearchEngine, SearchFailed
-from hiexp_verl.types import Message, Question, Trajectory
+from hiexp_verl.types import Hit, Message, Question, Trajectory
 
 logger = logging.getLogger(__name__)
 
@@ -67,9 +68,7 @@ class _State:
     """What has happened so far; one per episode."""
 
     messages: list[Message]
-    shown: Shown = field(default_factory=Shown)
-    queries: list[str] = field(default_factory=list)
-    failed_searches: int = 0
+    guided: AsyncGuidedEpisode
     completion_tokens: int = 0
     stop: str = ""  # "answer", "no_answer", "length", "search_limit", "prompt_too_long"
 
@@ -79,7 +78,7 @@ async def episode(
     policy: Policy,
     search: SearchEngine,
     settings: EpisodeSettings,
-    experience: Experience | None = None,
+    guide: Guide | None = None,
     sample: int = 0,
 ) -> Trajectory:
     """Play the question once; the sample number makes its seed.
@@ -89,13 +88,13 @@ async def episode(
             prompt that grew too long does not raise: both are recorded in `extra`.
     """
     started = time.monotonic()
-    state = _State(first_messages(question.question, settings.format, settings.instructions))
-    if experience is not None:
-        state.messages, state.shown = await experience.at_prompt(state.messages, question)
+    begin = guide.abegin if guide is not None else _unguided
+    guided = await begin(question.question, question.id)
+    state = _State(await guided.system(first_messages(question.question, settings.format, settings.instructions)), guided)
     while not state.stop:
-        query = await _model_turn(state, policy, settings, seed_of(settings.seed, question.id, sample, len(state.queries)))
-        if query is not None and len(state.queries) < settings.max_searches:
-            await _search_turn(state, query, question, search, settings, experience)
+        query = await _model_turn(state, policy, settings, seed_of(settings.seed, question.id, sample, len(guided.queries)))
+        if query is not None and len(guided.queries) < settings.max_searches:
+            await _search_turn(state, query, search, settings)
         elif query is not None:
             state.stop = "search_limit"
     return _trajectory(question, policy.model, state, settings, sample, time.monotonic() - started)
@@ -114,7 +113,7 @@ async def _model_turn(state: _State, policy: Policy, settings: EpisodeSettings, 
             stop=[closing],
         )
     except PromptTooLong as error:
-        if not state.queries:  # nothing has grown: no episode with these settings fits this model
+        if not state.guided.queries:  # nothing has grown: no episode with these settings fits this model
             raise
         logger.warning("an episode ends early: %s", error)
         state.stop = "prompt_too_long"
@@ -133,23 +132,26 @@ async def _model_turn(state: _State, policy: Policy, settings: EpisodeSettings, 
     return query
 
 
-async def _search_turn(
-    state: _State, query: str, question: Question, search: SearchEngine, settings: EpisodeSettings, experience: Experience | None
-) -> None:
-    state.queries.append(query)
+async def _search_turn(state: _State, query: str, search: SearchEngine, settings: EpisodeSettings) -> None:
     try:
         (ranking,) = await asyncio.to_thread(search.search, [query], settings.top_k)
     except SearchFailed as error:
         logger.warning("search failed: %s", error.reason)
-        state.failed_searches += 1
-        state.messages.append({"role": "tool", "content": search_failed_message(error.reason, settings.format)})
-        return
-    passages = [passage for passage, _ in ranking]
-    text = render_documents(passages, settings.format, settings.max_words_per_passage, settings.max_chars)
-    if experience is not None:
-        text, shown = await experience.at_tool(query, text, question, state.shown)
-        state.shown = state.shown.then(shown, search=len(state.queries))
+        state.guided.search_failed(query)
+        text = search_failed_message(error.reason, settings.format)
+    else:
+        passages = [passage for passage, _ in ranking]
+        documents = render_documents(passages, settings.format, settings.max_words_per_passage, settings.max_chars)
+        text = await state.guided.tool(query, documents)
     state.messages.append({"role": "tool", "content": text})
+
+
+async def _unguided(question: str, id: str) -> AsyncGuidedEpisode:
+    return AsyncGuidedEpisode(Guidance(arm="none"), _no_entries, question, id)
+
+
+async def _no_entries(_: ExperienceRequest) -> list[Hit]:
+    return []
 
 
 def _trajectory(question: Question, model: str, state: _State, settings: EpisodeSettings, sample: int, seconds: float) -> Trajectory:
@@ -158,13 +160,15 @@ def _trajectory(question: Question, model: str, state: _State, settings: Episode
     result = score(prediction, question.answers, settings.reward)
     extra: dict[str, Any] = {
         "sample": sample,
-        "searches": len(state.queries),
-        "failed_searches": state.failed_searches,
+        "searches": len(state.guided.queries),
+        "failed_searches": state.guided.failed_searches,
         "stop": state.stop,
         "completion_tokens": state.completion_tokens,
         "seconds": round(seconds, 3),
-        **state.shown.to_json(),
-        "lookup_failures": state.shown.lookup_failures,
+        "shown": state.guided.shown,
+        "dropped": state.guided.dropped,
+        "e1_repeats": state.guided.repeats,
+        "lookup_failures": state.guided.lookup_failures,
         **({"split": question.meta["split"]} if "split" in question.meta else {}),
         **{name: value for name, value in asdict(result).items() if name != "reward"},
     }

@@ -13,7 +13,7 @@ from reprlib import repr as brief
 from typing import Any, Protocol
 
 from hiexp_verl.errors import HiExpError
-from hiexp_verl.guide.experience import Experience
+from hiexp_verl.guide.guide import Guide
 from hiexp_verl.io.datasets import read_trajectories
 from hiexp_verl.io.files import append_line, atomic_writer, drop_torn_line, make_folder, write_jsonl, writing
 from hiexp_verl.io.manifest import Manifest, read_manifest, timed
@@ -40,7 +40,7 @@ def rollout(
     k: int,
     out_dir: Path,
     resume: bool = False,
-    experience: Experience | None = None,
+    guide: Guide | None = None,
     concurrency: int = 16,
     progress: str = "rollout",
     corpus: str = "",
@@ -64,10 +64,10 @@ def rollout(
     path = out_dir / TRAJECTORIES
     check_output(out_dir, resume)
     done = _finished(path, questions)
-    wanted = {**asdict(settings), "corpus": corpus, "policy": policy, **(experience.told() if experience is not None else {"hek": ""})}
+    wanted = {**asdict(settings), "corpus": corpus, "policy": policy, **(guide.settings() if guide is not None else {"hek": ""})}
     vouched = ("policy",) if same_policy else ()
     try:
-        playing = _play_all(questions, client, search, settings, k, out_dir, experience, concurrency, progress, done, wanted, vouched)
+        playing = _play_all(questions, client, search, settings, k, out_dir, guide, concurrency, progress, done, wanted, vouched)
         manifest = asyncio.run(playing)
     except HiExpError as error:
         kept = len(_finished(path, questions))
@@ -91,7 +91,7 @@ async def _play_all(
     settings: EpisodeSettings,
     k: int,
     out_dir: Path,
-    experience: Experience | None,
+    guide: Guide | None,
     concurrency: int,
     progress: str,
     done: set[str],
@@ -120,7 +120,7 @@ async def _play_all(
 
             async def worker() -> None:
                 for question, sample in todo:  # one iterator for all workers
-                    append_line(file, to_json(await episode(question, client, search, settings, experience, sample)))
+                    append_line(file, to_json(await episode(question, client, search, settings, guide, sample)))
                     bar.update()
 
             await _all_or_first_error([worker() for _ in range(min(concurrency, total))])

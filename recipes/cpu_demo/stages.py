@@ -10,12 +10,12 @@ from typing import Any
 
 import yaml
 
-from hiexp_verl.cli.rollout import open_experience
+from hiexp_verl.cli.rollout import open_guide
 from hiexp_verl.config import Budgets, PromptConfig, SearchConfig
 from hiexp_verl.distil.distillers import open_distiller
 from hiexp_verl.distil.pipeline import build
 from hiexp_verl.errors import HiExpError
-from hiexp_verl.guide.experience import Experience
+from hiexp_verl.guide.guide import Guide
 from hiexp_verl.hek.opening import remember_encoder
 from hiexp_verl.hek.store import HEK
 from hiexp_verl.io.datasets import read_questions, read_trajectories
@@ -133,10 +133,10 @@ class Demo:
         model = Path(self.results["grpo"]["model"])
         budgets = Budgets(prompt=PromptConfig(**TRAIN["hiexp"]["prompt"]))
         encoder = load_encoder(self.results["assets"]["paths"]["minilm"])
-        experience = open_experience(HEK.load(Path(self.results["build"]["hek"])), encoder, PolicyTokenizer(model), budgets, "full")
+        guide = open_guide(HEK.load(Path(self.results["build"]["hek"])), encoder, PolicyTokenizer(model), budgets, "full")
         with open_model(str(model)) as client:
             without = self._validate(client, folder / "without_hek")["shares"]
-            with_hek = self._validate(client, folder / "with_hek", experience)["shares"]
+            with_hek = self._validate(client, folder / "with_hek", guide)["shares"]
         return {"without HEK": without, "with HEK": with_hek}
 
     def _train(self, algorithm: str, folder: Path, steps: int, save: bool) -> dict[str, Any]:
@@ -156,9 +156,9 @@ class Demo:
             result["model"] = str(folder / "checkpoints" / f"global_step_{steps}" / "actor" / "huggingface")
         return result
 
-    def _validate(self, client: ChatClient, folder: Path, experience: Experience | None = None) -> dict[str, Any]:
+    def _validate(self, client: ChatClient, folder: Path, guide: Guide | None = None) -> dict[str, Any]:
         questions = read_questions(self._data("val"))
-        summary = rollout(questions, client, self._search(), episode_settings(0.0, self.arguments.seed), 1, folder, experience=experience)
+        summary = rollout(questions, client, self._search(), episode_settings(0.0, self.arguments.seed), 1, folder, guide=guide)
         shares = _shares(summary)
         print(f"   {_line(shares)}")
         return {"shares": shares}

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from hiexp_verl.config import PromptConfig, ToolConfig
 from hiexp_verl.distil.plan import FOUND, GIVEN
-from hiexp_verl.guide.guide import Guide, rough_tokens
+from hiexp_verl.guide.blocks import add_to_system, beside_documents, fit_block, rough_tokens
 from hiexp_verl.protocol import THINK_CLOSE, THINK_OPEN, Format, first_messages, render_documents, write_answer, write_call
 from hiexp_verl.search import SearchEngine
 from hiexp_verl.types import Entry, Hit, Level, Message, Passage, Plan, Question
@@ -115,7 +115,7 @@ def transcripts_of(
 
     `tool`: where the E1 stand, as in the episodes that follow.
     """
-    draw, guide = random.Random(seed), Guide(PromptConfig(), tool or ToolConfig(), rough_tokens)
+    draw, tool = random.Random(seed), tool or ToolConfig()
     known = list(_known(questions))
     found: list[list[Message]] = []
     for one in known:
@@ -123,7 +123,7 @@ def transcripts_of(
             break
         others = [other for other in known if other.question.meta["family"] != one.question.meta["family"]]
         for _ in range(_DRAWS):
-            messages = _transcript(one, others if len(found) % 3 else None, search, guide, draw, top_k, max_words, max_chars)
+            messages = _transcript(one, others if len(found) % 3 else None, search, tool, draw, top_k, max_words, max_chars)
             if messages is not None:
                 found.append(messages)
                 break
@@ -145,7 +145,7 @@ def _transcript(
     one: _Known,
     others: Sequence[_Known] | None,
     search: SearchEngine,
-    guide: Guide,
+    tool: ToolConfig,
     draw: random.Random,
     top_k: int,
     max_words: int,
@@ -160,7 +160,8 @@ def _transcript(
     wanted = [*((bridge,) for bridge in bridges), answers]
     plans = [_pattern(one, words, draw)] if with_plan else []
     start = [] if others is None else _at_start(plans, others, draw)
-    messages, _ = guide.at_prompt(first_messages(one.question.question, FORMAT), start)
+    block = fit_block("prompt", start, PromptConfig().max_tokens, rough_tokens)
+    messages = add_to_system(first_messages(one.question.question, FORMAT), block)
     for number, (query, ranking) in enumerate(zip(queries, rankings, strict=True)):
         passages = [passage for passage, _ in ranking]
         if not _mentions(passages, wanted[number]):
@@ -171,9 +172,10 @@ def _transcript(
         messages.append(_assistant(thought, write_call(query, FORMAT)))
         # After some searches only, as in an episode: a case is shown where the query is like its title.
         case = _entries("e1", [draw.choice(_CASES).format(goal=one.goal)]) if others is not None and draw.random() < 0.5 else []
-        block, _ = guide.at_tool(case)
+        block = fit_block("tool", case[: tool.top_k], tool.max_tokens, rough_tokens)
         documents = render_documents(passages, FORMAT, max_words, max_chars)
-        messages.append({"role": "tool", "content": guide.beside(documents, block)})
+        before, after = beside_documents(block, tool.position)
+        messages.append({"role": "tool", "content": before + documents + after})
     answer = next(answer for answer in answers if _mentions([p for p, _ in rankings[-1]], (answer,)))
     messages.append(_assistant(draw.choice(_LAST).format(goal=one.goal, answer=answer, bridge=bridges[-1]), write_answer(answer)))
     return messages

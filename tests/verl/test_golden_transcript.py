@@ -11,7 +11,7 @@ pytestmark = pytest.mark.verl
 pytest.importorskip("verl")
 
 from hiexp_verl.config import PromptConfig, ToolConfig
-from hiexp_verl.guide.experience import Experience
+from hiexp_verl.guide.guide import Guide
 from hiexp_verl.hek.retrieve import Retriever
 from hiexp_verl.hek.store import HEK
 from hiexp_verl.io.datasets import read_corpus
@@ -65,10 +65,10 @@ def in_evaluation(paths, dialect, arm, position):
     def count(text):
         return len(tokenizer.encode(text, add_special_tokens=False))
 
-    experience = None
+    guide = None
     if arm != "none":
         retriever = Retriever(HEK.load(paths["hek"]), load_encoder("hash:256"))
-        experience = Experience(retriever, PromptConfig(), ToolConfig(position=position), arm=arm, count_tokens=count)
+        guide = Guide(retriever, PromptConfig(), ToolConfig(position=position), arm=arm, count_tokens=count)
     asked = Question("q", QUESTION, ("Kabul",))
-    played = asyncio.run(episode(asked, Reciting(TURNS[dialect]), BM25Search(read_corpus(paths["corpus"])), settings, experience))
+    played = asyncio.run(episode(asked, Reciting(TURNS[dialect]), BM25Search(read_corpus(paths["corpus"])), settings, guide))
     return list(played.messages), played.extra["shown"]

@@ -35,7 +35,7 @@ from hiexp_verl.rollout.episode import EpisodeSettings, episode
 from hiexp_verl.search import SearchFailed
 from hiexp_verl.search.bm25 import BM25Search
 from tests.support.factories import passage, question
-from tests.unit.rollout.test_rollout import experience
+from tests.unit.rollout.test_rollout import guide
 
 SEARCH = BM25Search([passage(), passage("p2", "Rome", "Rome is the capital of Italy.")])
 QUESTIONS = [question(f"q{i}", f"What is the capital of France, {i}?", ("Paris",)) for i in range(6)]
@@ -85,7 +85,7 @@ class Moody(Invariant):
 
 
 def shown_in(control):
-    return experience() if control == "full" else None
+    return guide() if control == "full" else None
 
 
 def play(
@@ -272,7 +272,7 @@ def play_one(replies):
         async def chat(self, messages, **_):
             return replies[sum(m["role"] == "assistant" for m in messages)]
 
-    return asyncio.run(episode(QUESTIONS[0], Reciting(), SEARCH, SETTINGS, experience()))
+    return asyncio.run(episode(QUESTIONS[0], Reciting(), SEARCH, SETTINGS, guide()))
 
 
 def row(arm, id, em, **more):
@@ -322,7 +322,7 @@ def test_failed_searches_and_look_ups_stand_under_the_table(tmp_path):
             raise RuntimeError("out of memory")
 
     def blind(control):
-        return experience(queries=Blind()) if control == "full" else None
+        return guide(queries=Blind()) if control == "full" else None
 
     passages = [passage(), passage("p2", "Rome", "Rome is the capital of Italy.")]
     play(tmp_path / "eval", search=Failing(passages), shown=blind)

@@ -6,7 +6,7 @@ import pytest
 
 from hiexp_verl.config import ARMS, MEANING_OF, PromptConfig, ToolConfig, parse_config
 from hiexp_verl.errors import HiExpError
-from hiexp_verl.guide.arms import drawn, levels_at, shuffled
+from hiexp_verl.guide.arms import levels_at, random_entries, shuffled
 from hiexp_verl.guide.lookup import ExperienceRequest, Lookup
 from hiexp_verl.hek.retrieve import Retriever
 from hiexp_verl.models.encoder import HashEncoder
@@ -93,7 +93,7 @@ def test_random_hides_what_leave_one_out_hides():
 
 def test_a_level_that_runs_out_is_not_filled_from_another():
     (hit,) = found("full", text="length of the film")
-    assert drawn([hit, hit], "text", [hit.entry]) == [hit]
+    assert random_entries([hit, hit], "text", [hit.entry]) == [hit]
 
 
 def test_the_own_question_is_hidden_except_to_measure_the_leak():

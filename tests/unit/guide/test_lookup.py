@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hiexp_verl.config import PromptConfig, ToolConfig
-from hiexp_verl.guide.lookup import ExperienceRequest, Lookup, way_of
+from hiexp_verl.guide.lookup import ExperienceRequest, Lookup, masked_question
 from hiexp_verl.hek import Retriever
 from hiexp_verl.models.encoder import HashEncoder
 from tests.support.factories import entry, hek_of
@@ -31,12 +31,12 @@ HEK = hek_of([entry("e2-1", "e2", title=NEIGHBOUR), entry("e2-2", "e2", title=PE
     ],
 )
 def test_the_way_is_the_question_without_its_names_and_what_it_asks_for(question, way):
-    assert way_of(question) == way
+    assert masked_question(question) == way
 
 
 @given(st.text(max_size=200))
 def test_every_question_has_a_way(text):
-    assert isinstance(way_of(text), str) and bool(way_of(text)) == bool(text)
+    assert isinstance(masked_question(text), str) and bool(masked_question(text)) == bool(text)
 
 
 def found(match: str, place: str) -> list[str]:
@@ -47,6 +47,21 @@ def found(match: str, place: str) -> list[str]:
 def test_the_start_is_matched_by_the_way_unless_it_is_to_be_by_the_whole_question():
     (by_way,), (by_question,) = found("way", "prompt"), found("question", "prompt")
     retriever = Retriever(HEK, ENCODER)
-    (way,), (question,) = retriever.retrieve([way_of(QUESTION), QUESTION], ["e2", "e3"], 1)
+    (way,), (question,) = retriever.retrieve([masked_question(QUESTION), QUESTION], ["e2", "e3"], 1)
     assert (by_way, by_question) == pytest.approx((way.score, question.score), abs=1e-5)
     assert by_way > by_question + 0.01
+
+
+def test_the_score_and_the_count_of_a_place_are_applied():
+    hek = hek_of([entry("e1-a", title="capital of France"), entry("e1-b", title="capital of Chad"), entry("e1-c", title="zzz")], ENCODER)
+
+    def ids(query: str = "capital of France", beyond: int = 0, **tool) -> list[str]:
+        lookup = Lookup(Retriever(hek, ENCODER), PromptConfig(), ToolConfig(**tool))
+        found = lookup.now(ExperienceRequest("tool", query, beyond=beyond))
+        assert found == asyncio.run(lookup(ExperienceRequest("tool", query, beyond=beyond)))
+        return [hit.entry.id for hit in found]
+
+    assert ids(top_k=5, min_score=0.3) == ["e1-a", "e1-b"]
+    assert ids(min_score=0.3) == ["e1-a"]  # top 1, as in the paper
+    assert ids(min_score=0.3, beyond=1) == ["e1-a", "e1-b"]
+    assert ids(top_k=5, min_score=0.99) == ["e1-a"]

@@ -11,13 +11,12 @@ import pytest
 from hiexp_verl.config import PromptConfig, ToolConfig
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.guide import lookup as lookup_module
-from hiexp_verl.guide.experience import MAX_FAILURES_IN_A_ROW, Experience
-from hiexp_verl.guide.guide import Shown
+from hiexp_verl.guide.guide import MAX_FAILURES_IN_A_ROW, Guide
 from hiexp_verl.guide.lookup import ExperienceRequest, Lookup, LookupFailed
 from hiexp_verl.hek import Retriever
 from hiexp_verl.models.encoder import HashEncoder, QueryVectors
 from hiexp_verl.types import Source
-from tests.support.factories import entry, hek_of, question
+from tests.support.factories import entry, hek_of
 
 ENCODER = HashEncoder(32)
 HEK = hek_of([entry("e1-a", title="capital"), entry("e2-a", "e2", title="capital")], ENCODER)
@@ -120,23 +119,25 @@ def test_what_cannot_be_compared_with_the_questions_of_the_hek_is_shown_nothing_
 
 
 def test_a_rollout_goes_on_without_counts_warns_once_and_gives_up_after_a_row(caplog, monkeypatch):
-    monkeypatch.setattr(lookup_module, "_told", set())
-    experience = Experience(Retriever(HEK, Ailing()), PromptConfig(), ToolConfig(min_score=-1.0))
+    monkeypatch.setattr(lookup_module, "_warned", set())
+    guide = Guide(Retriever(HEK, Ailing()), PromptConfig(), ToolConfig(min_score=-1.0))
 
     async def play():
         for _ in range(MAX_FAILURES_IN_A_ROW - 1):
-            assert await experience.at_tool("dies", "Documents.", question(), Shown()) == ("Documents.", Shown(lookup_failures=1))
-        text, _ = await experience.at_tool("good", "", question(), Shown())
-        assert "Search the country first." in text
+            episode = await guide.abegin("?")
+            assert await episode.tool("dies", "Documents.") == "Documents."
+            assert (episode.shown, episode.lookup_failures) == ([], 1)
+        assert "Search the country first." in await (await guide.abegin("?")).tool("good", "")
         for _ in range(MAX_FAILURES_IN_A_ROW - 1):
-            _, shown = await experience.at_prompt([], question(question="dies"))
-            assert shown == Shown(lookup_failures=1)
-        await experience.at_tool("nan", "", question(), Shown())
+            episode = guide.begin("dies")
+            assert episode.system([]) == []
+            assert (episode.shown, episode.lookup_failures) == ([], 1)
+        await (await guide.abegin("?")).tool("nan", "")
 
-    with caplog.at_level(logging.WARNING), pytest.raises(HiExpError, match=r"20 look-ups of experience failed in a row \(no direction"):
+    with caplog.at_level(logging.WARNING), pytest.raises(HiExpError, match=r"20 look-ups .* in a row \(no direction .* NaN"):
         asyncio.run(play())
     told = [record.getMessage() for record in caplog.records]
-    assert len(told) == 2 and "RuntimeError: out of memory" in told[0] and "NaN" in told[1]
+    assert len(told) == 1 and "RuntimeError: out of memory" in told[0]
 
 
 def test_a_hek_with_nan_in_it_is_refused():

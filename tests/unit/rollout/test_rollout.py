@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from hiexp_verl.errors import HiExpError
-from hiexp_verl.guide.experience import Experience
+from hiexp_verl.guide.guide import Guide
 from hiexp_verl.hek import HEK, Header, Retriever
 from hiexp_verl.io.datasets import read_trajectories
 from hiexp_verl.models.chat import PromptTooLong, Reply
@@ -122,7 +122,7 @@ def test_a_first_prompt_that_does_not_fit_is_the_user_s_to_mend():
         play(Scripted(too_long))
 
 
-def experience(leave_one_out=True, queries=None):
+def guide(leave_one_out=True, queries=None):
     entries = (
         entry("e1-own", "e1", "capital France", "Own lesson.", questions=("q1",)),
         entry("e1-other", "e1", "capital of France", "Other lesson.", questions=("q2",)),
@@ -132,11 +132,11 @@ def experience(leave_one_out=True, queries=None):
     encoder = HashEncoder()
     header = Header(encoder.identity, thresholds={"tool_min_score": 0.5})
     vectors = encoder.encode_passages([e.title for e in entries])
-    return Experience(Retriever(HEK(header, entries, vectors), queries or encoder), leave_one_out=leave_one_out)
+    return Guide(Retriever(HEK(header, entries, vectors), queries or encoder), leave_one_out=leave_one_out)
 
 
 def test_experience_is_shown_at_the_start_and_after_a_search():
-    t = play(Scripted("<search>capital France</search>", "<search>zzz</search>", "<answer>Paris</answer>"), experience=experience())
+    t = play(Scripted("<search>capital France</search>", "<search>zzz</search>", "<answer>Paris</answer>"), guide=guide())
     system, tool, tool_without = t.messages[0]["content"], t.messages[3]["content"], t.messages[5]["content"]
     assert system.endswith("- Search before you answer.\n- Name the country first.\n</experience>")
     assert tool.startswith("<experience>\n- Other lesson.\n</experience>\n<information>\n")  # its own is left out
@@ -144,13 +144,13 @@ def test_experience_is_shown_at_the_start_and_after_a_search():
     assert [(row["entry"], row.get("search")) for row in t.extra["shown"]] == [("e3-a", None), ("e2-a", None), ("e1-other", 1)]
     summary = summarise([t])
     assert (summary["prompt_hit_rate"], summary["e1_fire_rate"]) == (1.0, 0.5)
-    own = play(Scripted("<search>capital France</search>", "<answer>Paris</answer>"), experience=experience(leave_one_out=False))
+    own = play(Scripted("<search>capital France</search>", "<answer>Paris</answer>"), guide=guide(leave_one_out=False))
     assert "Own lesson." in own.messages[3]["content"]
 
 
 def test_no_entry_is_shown_twice_in_an_episode():
     again = "<search>capital France</search>"
-    t = play(Scripted(again, again, again, "<answer>Paris</answer>"), experience=experience(leave_one_out=False))
+    t = play(Scripted(again, again, again, "<answer>Paris</answer>"), guide=guide(leave_one_out=False))
     shown = [(row["entry"], row.get("search")) for row in t.extra["shown"]]
     assert shown == [("e3-a", None), ("e2-a", None), ("e1-own", 1), ("e1-other", 2)]  # the third time both were there before
     assert [m["content"].count("<experience>") for m in t.messages if m["role"] == "tool"] == [1, 1, 0]

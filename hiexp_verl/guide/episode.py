@@ -1,0 +1,186 @@
+"""One guided episode: what it has been shown, what it searched for, and what failed.
+
+No entry is shown twice in an episode: a second search that finds the same E1 gets the next best. An episode whose look-up
+fails goes on without experience and counts the failure.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from hiexp_verl.config import Arm, Budgets, Place
+from hiexp_verl.guide.arms import places_of
+from hiexp_verl.guide.blocks import Block, CountTokens, add_to_system, beside_documents, distinct, fit_block, line_of, rough_tokens
+from hiexp_verl.guide.lookup import ExperienceRequest, LookupFailed
+from hiexp_verl.types import Hit, Message
+
+LookUp = Callable[[ExperienceRequest], Awaitable[list[Hit]]]  # raises LookupFailed
+LookUpNow = Callable[[ExperienceRequest], list[Hit]]  # the same without waiting
+Excess = Callable[[list[Message]], int]  # by how many tokens a prompt exceeds its room
+
+
+@dataclass(frozen=True)
+class Guidance:
+    """How experience is shown; the same for every episode of a run."""
+
+    budgets: Budgets = field(default_factory=Budgets)
+    arm: Arm = "full"
+    leave_one_out: bool = True  # hide from a question what was distilled from it alone
+    count_tokens: CountTokens = rough_tokens
+
+
+class Episode:
+    """The state of one guided episode. Single use; `GuidedEpisode` and `AsyncGuidedEpisode` add the look-ups."""
+
+    def __init__(self, guidance: Guidance, question: str, question_id: str | None = None) -> None:
+        self.question, self.question_id = question, question_id
+        self.places: tuple[Place, ...] = places_of(guidance.arm)
+        self.arm: Arm = guidance.arm
+        self.shown: list[dict[str, Any]] = []  # rows of `Block.entries`, those beside documents with "search", counted from 1
+        self.blocks: list[tuple[int, str]] = []  # the search and the text that was added to its documents
+        self.dropped = 0  # entries found that the budgets had no room for
+        self.repeats = 0  # E1 found again, and not shown again
+        self.queries: list[str] = []
+        self.failed_searches = 0
+        self.lookups = 0
+        self.lookup_failures = 0
+        self._guidance = guidance
+
+    def search_failed(self, query: str) -> None:
+        """Count a search that returned no documents."""
+        self.queries.append(query)
+        self.failed_searches += 1
+
+    def forget_after(self, searches: int) -> None:
+        """Remove what was shown at later searches: the policy did not read it."""
+        self.shown = [row for row in self.shown if row.get("search", 0) <= searches]
+        self.blocks = [(search, text) for search, text in self.blocks if search <= searches]
+
+    def _request(self, place: Place, text: str, parallel: int = 1) -> ExperienceRequest | None:
+        """Return the look-up to make, None where the arm shows nothing; `parallel` searches may each be shown entries meanwhile."""
+        if place not in self.places:
+            return None
+        self.lookups += 1
+        own = (self.question_id, self.question) if self._guidance.leave_one_out else (None, "")
+        beyond = len(self.shown) + (parallel - 1) * self._guidance.budgets.tool.top_k if place == "tool" else 0
+        return ExperienceRequest(place, text, *own, self.arm, beyond)
+
+    def _failed(self, failure: LookupFailed) -> list[Hit]:
+        self.lookup_failures += 1
+        failure.warn_once()
+        return []
+
+    def _show_prompt(self, messages: Sequence[Message], hits: Sequence[Hit], excess: Excess | None = None) -> list[Message]:
+        budget, count_tokens = self._guidance.budgets.prompt.max_tokens, self._guidance.count_tokens
+        block = fit_block("prompt", hits, budget, count_tokens)
+        guided = add_to_system(messages, block)
+        over = excess(guided) if excess is not None and block.entries else 0
+        room = -excess(list(messages)) if excess is not None and over > 0 else 0
+        while excess is not None and block.entries and over > 0:
+            block = fit_block("prompt", hits, min(budget, max(0, room)), count_tokens)
+            guided = add_to_system(messages, block)
+            over = excess(guided)
+            room -= over  # a chat template may add tokens around the block
+        self._note(block)
+        return guided
+
+    def show_tool(self, documents: str, hits: Sequence[Hit], search: int, max_tokens: int | None = None) -> str:
+        """Return the documents with what is shown of these hits, and note it."""
+        tool = self._guidance.budgets.tool
+        seen = {row["entry"] for row in self.shown}
+        self.repeats += sum(hit.entry.id in seen for hit in distinct("tool", hits)[: tool.top_k])
+        read = {line_of(hit) for hit in hits if hit.entry.id in seen}
+        fresh = distinct("tool", [hit for hit in hits if line_of(hit) not in read])[: tool.top_k]
+        budget = tool.max_tokens if max_tokens is None else min(tool.max_tokens, max_tokens)
+        block = fit_block("tool", fresh, budget, self._guidance.count_tokens)
+        before, after = beside_documents(block, tool.position)
+        self._note(block, search)
+        if block.text:
+            self.blocks.append((search, before or after))
+        return before + documents + after
+
+    def _note(self, block: Block, search: int | None = None) -> None:
+        self.shown += [row if search is None else {**row, "search": search} for row in block.entries]
+        self.dropped += block.dropped
+
+
+class GuidedEpisode(Episode):
+    """An episode of a synchronous agent (`Guide.begin`)."""
+
+    def __init__(self, guidance: Guidance, look_up: LookUpNow, question: str, question_id: str | None = None) -> None:
+        super().__init__(guidance, question, question_id)
+        self._look_up = look_up
+
+    def system(self, messages: Sequence[Message]) -> list[Message]:
+        """Return the first messages with E3 and E2 in the system prompt; the given ones are not changed."""
+        return self._show_prompt(messages, self._find(self._request("prompt", self.question)))
+
+    def tool(self, query: str, documents: str) -> str:
+        """Return the documents of a search with E1 beside them."""
+        hits = self._find(self._request("tool", query))
+        self.queries.append(query)
+        return self.show_tool(documents, hits, len(self.queries))
+
+    def _find(self, request: ExperienceRequest | None) -> list[Hit]:
+        try:
+            return self._look_up(request) if request is not None else []
+        except LookupFailed as failure:
+            return self._failed(failure)
+
+
+class AsyncGuidedEpisode(Episode):
+    """An episode of an asynchronous agent (`Guide.abegin`), of our rollouts and of verl's agent loop."""
+
+    def __init__(self, guidance: Guidance, look_up: LookUp, question: str, question_id: str | None = None) -> None:
+        super().__init__(guidance, question, question_id)
+        self._look_up = look_up
+
+    async def system(self, messages: Sequence[Message], excess: Excess | None = None) -> list[Message]:
+        """Return the first messages with E3 and E2 in the system prompt; the given ones are not changed.
+
+        With `excess`, entries are dropped until the prompt fits.
+        """
+        return self._show_prompt(messages, await self._find(self._request("prompt", self.question)), excess)
+
+    async def tool(self, query: str, documents: str) -> str:
+        """Return the documents of a search with E1 beside them."""
+        return await self.begin_search(query).documents_with_experience(documents)
+
+    def begin_search(self, query: str | None, parallel: int = 1) -> "GuidedSearch":
+        """Number a search and start its look-up, which takes about as long as the search and does not wait for it.
+
+        `query` is None for a call without one; `parallel` is how many calls may be under way at a time.
+        """
+        self.queries.append(query or "")  # now, in the order of the calls: parallel ones return in any order
+        request = self._request("tool", query, parallel) if query else None
+        return GuidedSearch(self, len(self.queries), asyncio.ensure_future(self._find(request)) if request is not None else None)
+
+    async def _find(self, request: ExperienceRequest | None) -> list[Hit]:
+        try:
+            return await self._look_up(request) if request is not None else []
+        except LookupFailed as failure:
+            return self._failed(failure)
+
+
+class GuidedSearch:
+    """One search under way, with its look-up."""
+
+    def __init__(self, episode: AsyncGuidedEpisode, number: int, hits: "asyncio.Future[list[Hit]] | None") -> None:
+        self._episode, self._number, self._hits = episode, number, hits
+
+    def ran(self, query: str) -> None:
+        """Note the query that was searched for, where it is not the one of the call."""
+        self._episode.queries[self._number - 1] = query
+
+    def failed(self) -> None:
+        """Count the search as failed: it gets no experience."""
+        self._episode.failed_searches += 1
+        if self._hits is not None:
+            self._hits.cancel()
+
+    async def documents_with_experience(self, documents: str, max_tokens: int | None = None) -> str:
+        """Return the documents with E1 beside them; `max_tokens` lowers the budget, for a response that has less room."""
+        if self._hits is None:
+            return documents
+        return self._episode.show_tool(documents, await self._hits, self._number, max_tokens)
