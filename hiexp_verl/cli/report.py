@@ -12,8 +12,8 @@ from hiexp_verl.cli.options import add_verb
 def add_report(verbs: Any) -> None:
     """Add the verb."""
     epilog = (
-        "RUN: the directory of a training (metrics of verl's file logger, hiexp.dump_dir, checkpoints), of `hiexp eval`, `rollout` or\n"
-        "     `build`, or one that holds several of them; known by content, so names do not matter\n"
+        "RUN: the output directory of a training (trainer.default_local_dir), of `hiexp eval`, `rollout` or `build`, or one that holds\n"
+        "     several of them; each has a run.json that names its files, and other files are not read. Curves need trainer.logger=[file].\n"
         "example: hiexp report outputs/grpo outputs/grpo-hiexp outputs/eval --out report.html"
     )
     parser = add_verb(verbs, "report", run_report, "One HTML page about runs: tables, curves, the HEK, episodes, alarms, cost.", epilog)
@@ -22,7 +22,7 @@ def add_report(verbs: Any) -> None:
         type=Path,
         nargs="+",
         metavar="RUN",
-        help="directory of a training, an evaluation, rollouts or a HEK, or one that holds several",
+        help="output directory of a training, an evaluation, rollouts or a HEK, or one that holds several",
     )
     parser.add_argument(
         "--out", type=Path, default=Path("report.html"), help="page (.html), or directory for report.html (default report.html)"
@@ -31,7 +31,7 @@ def add_report(verbs: Any) -> None:
 
 
 def run_report(arguments: argparse.Namespace) -> int:
-    """Write the page; what could not be read goes to stderr, too."""
+    """Write the page and print what is on it; what cannot be read goes to stderr, too."""
     from hiexp_verl.report import write_report
     from hiexp_verl.report.html import plural
 
@@ -46,12 +46,12 @@ def run_report(arguments: argparse.Namespace) -> int:
         "episode": len(found.played),
         "HEK": len(found.heks),
     }
-    told = ", ".join(plural(count, noun) for noun, count in counts.items() if count)
-    print(f"{out}: {told}; {out.stat().st_size / 1e6:.1f} MB; open it in a browser")
+    contents = ", ".join(plural(count, noun) for noun, count in counts.items() if count)
+    print(f"{out}: {contents}; {out.stat().st_size / 1e6:.1f} MB; open it in a browser")
     return 0
 
 
 def page_at(out: Path) -> Path:
-    """Return the file for what was given as --out: a page, or a directory, which need not exist yet."""
+    """Return the file that --out means: a page, or report.html in a directory, which need not exist yet."""
     is_page = out.suffix.lower() in (".html", ".htm") and not os.path.isdir(out)  # Path.is_dir raises where a name is too long
     return out if is_page else out / "report.html"

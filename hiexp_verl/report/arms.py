@@ -1,4 +1,4 @@
-"""The tables of evaluations: each arm with its intervals, drawn on one scale, and what it gains over none."""
+"""Tables of evaluations: scores of each arm with intervals on one scale, and differences to `none`."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -21,17 +21,16 @@ _RATES = {
 }
 _SHARES = ("format", "with_experience")
 SIGNIFICANT = 0.05  # of the paired test
-_STATES = {"missing": "not finished", "damaged": "its table is damaged"}
+_STATES = {"unfinished": "not finished", "damaged": "its table is damaged"}
 _NO_TABLE = {
-    "missing": "This evaluation is not finished (it has no table). Below are means of what was played so far; "
-    "<code>hiexp eval --resume</code> plays the rest.",
-    "damaged": "The table of this evaluation is damaged. Below are means of what was played; "
-    "<code>hiexp eval --resume</code> writes it anew.",
+    "unfinished": "This evaluation is not finished. Below are means over the episodes so far; "
+    "<code>hiexp eval --resume</code> continues it.",
+    "damaged": "The table of this evaluation is damaged. Below are means over its episodes; <code>hiexp eval --resume</code> rewrites it.",
 }
 
 
 def evaluations(found: Sequence[Evaluation]) -> str:
-    """Return all evaluations."""
+    """Return the tables of all evaluations."""
     return "".join(_evaluation(one, alone=len(found) == 1) for one in found)
 
 
@@ -44,23 +43,23 @@ def _evaluation(one: Evaluation, alone: bool) -> str:
         title = f"<h4>{e(dataset)}</h4>" if dataset else ""
         parts.append(
             f"{title}{_scores(one, dataset, lines)}{_pairs(one, dataset)}"
-            f"{folded('What it took: format, searches, tokens, time per episode', _rates(lines))}"
+            f"{folded('Format, searches, tokens, time per episode', _rates(lines))}"
         )
     settings = {key.replace("_", " "): found for key, found in {**one.facts, **one.settings}.items() if found not in (None, "")}
-    told = []
+    notes = []
     if one.facts.get("replayed") is not None and one.facts.get("differ_alone") is not None:
-        told.append(e(replayed_as_text(one.facts)))
+        notes.append(e(replayed_as_text(one.facts)))
     if any(_interval(line, key) for line in one.arms for key in _NAMES):
-        told.append("Brackets and bars are 95% bootstrap intervals over questions; differences are paired by question, p by sign flips.")
+        notes.append("Brackets and bars are 95% bootstrap intervals over questions; differences are paired by question, p by sign flips.")
     if one.won_lost:
-        told.append("Won and lost: episodes that are right in this arm and not in none, and the other way round.")
-    return f'{heading}{fault}{"".join(parts)}<p class="soft">{" ".join(told)}</p>{folded("How it was played", facts(settings))}'
+        notes.append("Won: episodes right in this arm and wrong without experience; lost: the opposite.")
+    return f'{heading}{fault}{"".join(parts)}<p class="soft">{" ".join(notes)}</p>{folded("Settings", facts(settings))}'
 
 
 def _uneven(one: Evaluation) -> str:
     counts = [{line["episodes"] for line in one.arms if str(line["dataset"]) == dataset} - {0} for dataset in one.datasets()]
-    told = " The arms have not played the same questions so far: only won and lost compare like with like."
-    return told if any(len(count) > 1 for count in counts) else ""
+    note = " The arms have not played the same questions so far: only won and lost compare the same questions."
+    return note if any(len(count) > 1 for count in counts) else ""
 
 
 def _scores(one: Evaluation, dataset: str, lines: Sequence[Mapping[str, Any]]) -> str:
@@ -78,7 +77,7 @@ def _scores(one: Evaluation, dataset: str, lines: Sequence[Mapping[str, Any]]) -
         for key in sorted(measures, key=lambda key: key != main):
             row[_NAMES[key]] = score_bar(finite(line.get(key)), intervals[key][i], scale)
             gap = _difference(line, key)
-            if key == main and any(gaps):  # what one came for stands where a phone shows it
+            if key == main and any(gaps):
                 row[f"{_NAMES[key]} against none"] = gap_bar(*gap, reach) if gap else ""
             elif gap:
                 rest[f"{_NAMES[key]} against none"] = gap_bar(*gap, reach)
@@ -90,7 +89,7 @@ def _scores(one: Evaluation, dataset: str, lines: Sequence[Mapping[str, Any]]) -
 
 
 def _pairs(one: Evaluation, dataset: str) -> str:
-    """Return the arms against each other, a row for each two of them."""
+    """Return the differences of arms, a row for each pair."""
     found = [pair for pair in one.pairs if str(pair.get("dataset", "")) == dataset]
     reach = max((abs(pair[bound]) for pair in found for bound in ("low", "high")), default=1.0)
     rows: dict[tuple[str, str], dict[str, str]] = {}
@@ -103,7 +102,7 @@ def _pairs(one: Evaluation, dataset: str) -> str:
 
 
 def score_bar(mean: float | None, span: tuple[float, float] | None, scale: tuple[float, float]) -> str:
-    """Return a mean with its interval, in figures and drawn."""
+    """Return a mean with its interval, as numbers and as a drawing."""
     if mean is None:
         return ""
     if span is None:
@@ -112,23 +111,23 @@ def score_bar(mean: float | None, span: tuple[float, float] | None, scale: tuple
 
 
 def gap_bar(mean: float, low: float, high: float, p: float | None, reach: float) -> str:
-    """Return a difference with its interval and p, in figures and drawn."""
-    told = f'{signed(mean)} <span class="soft">[{signed(low)}, {signed(high)}]{"" if p is None else ","}</span>'
-    told += "" if p is None else f' <span class="soft">{e(p_value(p))}</span>'
-    return told + interval_bar(mean, low, high, (-reach, reach), side_of(low, high, p))
+    """Return a difference with its interval and p, as numbers and as a drawing."""
+    text = f'{signed(mean)} <span class="soft">[{signed(low)}, {signed(high)}]{"" if p is None else ","}</span>'
+    text += "" if p is None else f' <span class="soft">{e(p_value(p))}</span>'
+    return text + interval_bar(mean, low, high, (-reach, reach), side_of(low, high, p))
 
 
-_VERDICTS = {1: "better", -1: "worse", 0: "not told apart"}  # by the side of zero
+_VERDICTS = {1: "better", -1: "worse", 0: "no significant difference"}  # by the side of zero
 
 
 def side_of(low: float, high: float, p: float | None) -> int:
-    """Return on which side of zero a difference lies for sure, 0 on neither: of few questions a percentile interval is too narrow alone."""
+    """Return 1 or -1 for a significant difference, else 0. The test decides too: with few questions a percentile interval is too narrow."""
     sure = p is None or p < SIGNIFICANT
     return (low > 0 and sure) - (high < 0 and sure)
 
 
 def by_verdict(found: Sequence[tuple[int, str]]) -> str:
-    """Return what was found (HTML), each with its side of zero, by verdict: `better: A, B; worse: C`."""
+    """Return texts (HTML), given with their side of zero, by verdict: `better: A, B; worse: C`."""
     names = {verdict: [text for side, text in found if side == of] for of, verdict in _VERDICTS.items()}
     return "; ".join(f"{verdict}: {', '.join(texts)}" for verdict, texts in names.items() if texts)
 
@@ -160,15 +159,15 @@ def _rates(lines: Sequence[Mapping[str, Any]]) -> str:
 
 
 def in_short(found: Sequence[Evaluation]) -> list[str]:
-    """Return for each evaluation and data set one sentence (HTML): which arms differ from none."""
-    said = []
+    """Return one sentence (HTML) for each evaluation and data set: which arms differ from `none`."""
+    sentences = []
     for one in found:
         if one.table != "whole":
             played = Counter[str]()
             for line in one.arms:
                 played[line["arm"]] += line["episodes"]
             counts = ", ".join(f"{e(arm)} {number(count)}" for arm, count in played.items())
-            said.append(f"{e(one.name)}: {_STATES[one.table]} (episodes played: {counts}).")
+            sentences.append(f"{e(one.name)}: {_STATES[one.table]} (episodes played: {counts}).")
         for dataset in one.datasets():
             verdicts: list[tuple[int, str]] = []
             for line in one.arms:
@@ -176,8 +175,8 @@ def in_short(found: Sequence[Evaluation]) -> list[str]:
                 if str(line.get("dataset", "")) != dataset or not (gap := _difference(line, measure)):
                     continue
                 mean, low, high, p = gap
-                told = f"[{signed(low)}, {signed(high)}]" + (f", {e(p_value(p))}" if p is not None else "")
-                verdicts.append((side_of(low, high, p), f"<b>{e(line['arm'])}</b> ({_NAMES[measure]} {signed(mean)} {told})"))
+                interval = f"[{signed(low)}, {signed(high)}]" + (f", {e(p_value(p))}" if p is not None else "")
+                verdicts.append((side_of(low, high, p), f"<b>{e(line['arm'])}</b> ({_NAMES[measure]} {signed(mean)} {interval})"))
             where = ", ".join(filter(None, (e(one.name), e(dataset))))
-            said += [f"{where}, against none: {by_verdict(verdicts)}."] if verdicts else []
-    return said
+            sentences += [f"{where}, against none: {by_verdict(verdicts)}."] if verdicts else []
+    return sentences

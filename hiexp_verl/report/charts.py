@@ -1,6 +1,4 @@
-"""Line charts as SVG: several runs over each other, with bands and marks.
-
-Small drawings beside numbers: intervals, and times as stacked bars."""
+"""Drawings as SVG: curves of several runs over each other, intervals beside numbers, bars of seconds."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -23,7 +21,7 @@ class Line:
     """One run, or the mean of runs, in a chart."""
 
     name: str
-    style: int  # of the colours and dashes in report.html
+    style: int  # of the colours and dashes in report.css
     points: Sequence[Point]
     band: Sequence[Span] = ()
     marks: Sequence[float] = ()  # steps at which a run was resumed
@@ -38,8 +36,8 @@ def chart(title: str, lines: Sequence[Line], by: str = "step") -> str:
         return ""
     heights = [y for _, y in everything] + [y for line in lines for _, *span in line.band for y in span]
     frame = _Frame(min(x for x, _ in everything), max(x for x, _ in everything), ticks(min(heights), max(heights)))
-    told = ", ".join(f"{line.name} from {line.points[0][1]:.3g} to {line.points[-1][1]:.3g}" for line in lines if line.points)
-    label = e(f"{title} by {by}: {told}")
+    ends = ", ".join(f"{line.name} from {line.points[0][1]:.3g} to {line.points[-1][1]:.3g}" for line in lines if line.points)
+    label = e(f"{title} by {by}: {ends}")
     drawn = "".join(_line(line, frame) for line in lines)
     drawing = f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{label}">{frame.grid()}{drawn}</svg>'
     window = max(_window(points) for line in lines for points in (line.points, *line.faint))
@@ -159,12 +157,19 @@ def interval_bar(mean: float, low: float, high: float, scale: tuple[float, float
         return 4 + (_BAR_WIDTH - 8) * min(1.0, max(0.0, (value - left) / span))
 
     colour = ("even", "up", "down")[side or 0]
-    line = "" if side is None else f'<path class="zero" d="M{x(0):.1f} 0V{_HEIGHT}"/>'
+    line = "" if side is None else f'<path class="zero" d="M{x(0):.1f} 0V{_BAR_HEIGHT}"/>'
     middle = _BAR_HEIGHT / 2
     return (
-        f'<svg class="interval {colour}" viewBox="0 0 {_WIDTH} {_HEIGHT}" aria-hidden="true">{line}'
+        f'<svg class="interval {colour}" viewBox="0 0 {_BAR_WIDTH} {_BAR_HEIGHT}" aria-hidden="true">{line}'
         f'<path d="M{x(low):.1f} {middle}H{x(high):.1f}M{x(low):.1f} {middle - 4}v8M{x(high):.1f} {middle - 4}v8"/>'
         f'<circle cx="{x(mean):.1f}" cy="{middle}" r="3.5"/></svg>'
+    )
+
+
+def _bar(share: float) -> str:
+    return (
+        '<svg viewBox="0 0 100 10" preserveAspectRatio="none" aria-hidden="true">'
+        f'<rect width="{max(0.5, 100 * share):.1f}" height="10"/></svg>'
     )
 
 
@@ -174,9 +179,8 @@ def stages(parts: Sequence[tuple[str, float]]) -> str:
         return ""
     longest = max(seconds for _, seconds in parts) or 1.0
     rows = [
-        f'<div class="stage"><span>{e(name)}</span><i style="width:{100 * seconds / longest:.1f}%"></i><span>{seconds:.1f} s</span></div>'
-        for name, seconds in parts
+        f'<div class="stage"><span>{e(name)}</span>{_bar(seconds / longest)}<span>{seconds:.1f} s</span></div>' for name, seconds in parts
     ]
     total = sum(seconds for _, seconds in parts)
-    told = f"{total:.1f} s" if total < 120 else f"{total / 60:.1f} minutes" if total < 7200 else f"{total / 3600:.1f} hours"
-    return f'{"".join(rows)}<p class="soft">In all {told}.</p>'
+    text = f"{total:.1f} s" if total < 120 else f"{total / 60:.1f} minutes" if total < 7200 else f"{total / 3600:.1f} hours"
+    return f'{"".join(rows)}<p class="soft">In all {text}.</p>'

@@ -12,8 +12,8 @@ from hiexp_verl.report.charts import Line, Point, chart, mean_and_band
 from hiexp_verl.report.html import e, number
 from hiexp_verl.report.training import Training
 
-STYLES = 10  # in report.html; more runs share them
-# What a run may write where, and the seeds of what it draws: none of it makes it another experiment.
+STYLES = 10  # in report.css; more runs share them
+# Settings that say where a run writes. Runs that differ in them and in seeds alone are one experiment.
 _PLACES = {
     "trainer.default_local_dir",
     "trainer.experiment_name",
@@ -91,7 +91,7 @@ def grouped(trainings: Sequence[Training]) -> list[Group]:
 
 
 def is_place(key: str) -> bool:
-    """Whether a setting says only where a run writes, and so makes it no other experiment."""
+    """Whether a setting only says where a run writes."""
     return key in _PLACES
 
 
@@ -126,7 +126,7 @@ def curves(trainings: Sequence[Training]) -> str:
             charts[1:1] = [*_validations(groups), *_by_tokens(groups)]
         if any(charts):
             parts.append(f'<h3 class="part">{heading}</h3><div class="grid">{"".join(charts)}</div>')
-    same = f'<p class="soft">The same in all steps of all runs: {", ".join(constant)}.</p>' if constant else ""
+    same = f'<p class="soft">Constant in all steps of all runs: {", ".join(constant)}.</p>' if constant else ""
     return f'<div class="curves">{_legend(groups)}{"".join(parts)}{same}</div>' if parts or same else ""
 
 
@@ -184,7 +184,7 @@ def _legend(groups: Sequence[Group]) -> str:
     ]
     notes = []
     if any(len(group.runs) > 1 for group in groups):
-        notes.append("Runs that differ in their seeds alone are one line: their mean, in a band from the lowest to the highest.")
+        notes.append("Runs that differ in seeds alone are one line: their mean, in a band from the lowest to the highest.")
     if any(run.resumed for group in groups for run in group.runs):
         notes.append("A diamond marks where a run was resumed.")
     if len(groups) > STYLES:

@@ -1,6 +1,4 @@
-"""Episodes in brief: of thousands, only what is counted is kept in memory; the few that are shown are read again.
-
-Episodes in full, alone or side by side; what was injected is marked, documents are folded."""
+"""Episodes: of thousands only what is counted is kept in memory, the few that are shown in full are read again."""
 
 import json
 import re
@@ -21,12 +19,12 @@ from hiexp_verl.types import Trajectory
 _STEP = re.compile(r"@(\d+)$")  # our trainer ends the ids of its dump so
 # What may differ between two sets of episodes that are compared: it is what they are compared for.
 _ARM_SETTINGS = re.compile(r"hek|arm|(prompt|tool)\..+")
-MISPLACED = ("random", "shuffled")  # arms that show entries where they do not belong
+MISPLACED = ("random", "shuffled")  # arms whose entries do not fit the question
 
 
 @dataclass(frozen=True)
 class Played:
-    """What is kept of an episode."""
+    """An episode in brief."""
 
     path: Path
     line: int
@@ -47,13 +45,6 @@ class Played:
     seconds: float | None
     answered: bool
     model: str
-
-
-def is_dump(path: Path) -> bool:
-    """Whether the file holds episodes of a training."""
-    row = next((row for _, row in read_rows(path, halves=True) if not isinstance(row, BadRow)), {})
-    extra = row.get("extra")
-    return isinstance(extra, dict) and "arm" in extra and bool(_STEP.search(str(row.get("id") or "")))
 
 
 def read_played(
@@ -131,10 +122,7 @@ def read_again(chosen: Iterable[Played]) -> dict[Played, Trajectory]:
 
 
 def pairs(played: Iterable[Played], at_most: int) -> list[tuple[Played, Played]]:
-    """Return (without, with experience) of the same question and scope, a pair for each question; those whose outcomes differ first.
-
-    Won and lost ones alternate, so that a page shows both.
-    """
+    """Return (without, with experience) of the same question and scope, one pair a question: won and lost in turn, then the rest."""
     groups: dict[tuple[str, tuple[str, str]], list[Played]] = defaultdict(list)
     for one in played:
         groups[one.scope, one.question].append(one)
@@ -159,7 +147,7 @@ def samples(played: Sequence[Played], each: int) -> list[Played]:
 
 
 def outcome(played: Sequence[Played]) -> dict[str, str]:
-    """Return what a set of episodes amounts to."""
+    """Return counts, shares and means over episodes, for a table."""
     outcomes: dict[tuple[str, tuple[str, str]], set[bool]] = defaultdict(set)
     for one in played:
         outcomes[one.scope, one.question].add(one.correct)
@@ -175,9 +163,9 @@ def outcome(played: Sequence[Played]) -> dict[str, str]:
     }
 
 
-MAX_CHARS = 6000  # of a message; a policy that has gone astray writes until it is stopped
+MAX_CHARS = 6000  # of a message
 _EXPERIENCE = re.compile(r"(<experience>.*?</experience>)", re.DOTALL)
-_SPOKEN = [  # on escaped text
+_MARKUP = [  # on escaped text
     (re.compile(r"&lt;(search|tool_call)&gt;.*?&lt;/\1&gt;", re.DOTALL), "call"),
     (re.compile(r"&lt;answer&gt;.*?&lt;/answer&gt;", re.DOTALL), "answer"),
     (re.compile(r"&lt;think&gt;.*?&lt;/think&gt;", re.DOTALL), "think"),
@@ -216,8 +204,8 @@ def _result(t: Trajectory) -> str:
 
 def _body(t: Trajectory) -> str:
     shown = t.extra.get("shown") or ()
-    told = ", ".join(f"{e(str(row.get('level', '')).upper())} {e(row.get('entry'))} (cosine {e(row.get('score'))})" for row in shown)
-    used = f'<p class="soft">Experience shown: {told}</p>' if told else ""
+    entries = ", ".join(f"{e(str(row.get('level', '')).upper())} {e(row.get('entry'))} (cosine {e(row.get('score'))})" for row in shown)
+    used = f'<p class="soft">Experience shown: {entries}</p>' if entries else ""
     return used + "".join(_turn(message, bool(shown)) for message in t.messages)
 
 
@@ -227,14 +215,14 @@ def _turn(message: Mapping[str, Any], shown: bool) -> str:
     calls = json.dumps(message["tool_calls"], ensure_ascii=False) if message.get("tool_calls") else ""
     if role in ("system", "tool"):
         # Only what was injected is marked: a document may have such tags, too.
-        body = "".join(_told(part, role, shown) for part in _EXPERIENCE.split(text) if part.strip())
+        body = "".join(_piece(part, role, shown) for part in _EXPERIENCE.split(text) if part.strip())
     else:
-        body = f'<p class="text" dir="auto">{_spoken(_cut(text))}</p>' if text else ""
+        body = f'<p class="text" dir="auto">{_marked(_cut(text))}</p>' if text else ""
     body += f'<p class="text call">{e(_cut(calls))}</p>' if calls else ""
     return f'<div class="turn {e(role)}"><div class="who">{e(role)}</div>{body}</div>'
 
 
-def _told(part: str, role: str, shown: bool) -> str:
+def _piece(part: str, role: str, shown: bool) -> str:
     """Return a piece of a system or tool message: experience in view, the rest folded."""
     if shown and _EXPERIENCE.fullmatch(part):
         return f'<div class="exp"><div class="who">injected experience</div><p class="text" dir="auto">{e(_cut(part))}</p></div>'
@@ -248,8 +236,8 @@ def _cut(text: str) -> str:
     return text if len(text) <= MAX_CHARS else f"{text[:MAX_CHARS]} … (and {plural(len(text) - MAX_CHARS, 'more character')})"
 
 
-def _spoken(text: str) -> str:
+def _marked(text: str) -> str:
     escaped = e(text)
-    for pattern, css in _SPOKEN:
+    for pattern, css in _MARKUP:
         escaped = pattern.sub(lambda match, css=css: f'<span class="{css}">{match.group()}</span>', escaped)
     return escaped

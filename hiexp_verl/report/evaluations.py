@@ -1,4 +1,4 @@
-"""An evaluation as `hiexp eval` left it: its parts, its table, and what each arm won and lost against the base."""
+"""An evaluation as its manifest describes it: parts, table, and the questions that each arm won and lost against `none`."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -7,50 +7,46 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any, Literal
 
-from hiexp_verl.evaluate.evaluate import TABLE_JSON
+from hiexp_verl.evaluate.evaluate import TABLE_JSON, part_folder
 from hiexp_verl.evaluate.tables import ALL, BASE, JUDGE, MEASURES, row_of
 from hiexp_verl.io.datasets import trajectory_of
+from hiexp_verl.io.manifest import Manifest
 from hiexp_verl.io.rows import BadRow, finite, or_nan, read_rows
 from hiexp_verl.report.episodes import unreadable
-from hiexp_verl.report.find import Found, flat
+from hiexp_verl.report.find import Found, files_of, flat, read_object
 
 
 @dataclass(frozen=True)
 class Part:
     """One arm on one data set with one seed, begun or played to its end."""
 
-    evaluation: Path
     dataset: str
+    seed: int
     arm: str
-    settings: Mapping[str, Any]
-    episodes: Path | None  # None as long as the first one is played
+    folder: Path
+    manifest: Manifest
 
 
-def parts_below(root: Path, found: Found) -> list[Part]:
-    """Return the parts of evaluations that lie below a directory: place and settings of each agree."""
-    parts = []
-    for file, settings in found.settings.items():
-        folder, above = file.parent, file.parent.parent
-        shown = settings.get("arm") or BASE
-        evaluation = above.parent.parent
-        if above.name == f"seed-{settings['seed']}" and folder.name == shown and evaluation.is_relative_to(root):
-            episodes = next((path for path in found.episodes if path.parent == folder), None)
-            parts.append(Part(evaluation, above.parent.name, folder.name, settings, episodes))
-    return sorted(parts, key=lambda part: (part.dataset, part.arm != BASE))
+def parts_of(folder: Path, manifest: Manifest, found: Found) -> list[Part]:
+    """Return the parts of an evaluation's plan that were begun."""
+    datasets, seeds, arms = (one if isinstance(one := manifest.spec.get(name), list) else [] for name in ("datasets", "seeds", "arms"))
+    plan = [(str(d), s, str(a), part_folder(folder, str(d), s, str(a))) for d in datasets for a in arms for s in seeds]
+    return [Part(*part, found.manifests[part[-1]]) for part in plan if part[-1] in found.manifests]
 
 
-def rows_of(part: Part, found: Found) -> list[dict[str, Any]]:
+def _rows_of(part: Part, found: Found) -> list[dict[str, Any]]:
     """Return a row for each episode; what cannot be read is added to `found.faults`."""
     good, bad = [], []
-    for line, row in read_rows(part.episodes, halves=True) if part.episodes else ():
-        try:
-            if isinstance(row, BadRow):
-                raise row
-            good.append(row_of(part.dataset, part.settings["seed"], part.arm, trajectory_of(row)))
-        except (BadRow, ValueError, TypeError, KeyError) as error:
-            bad.append(f"line {line}: {error}")
-    if bad:
-        found.faults.append(unreadable(part.episodes, bad, len(good)))
+    for path in files_of(part.folder, part.manifest, "episodes", found):
+        for line, row in read_rows(path, halves=True):
+            try:
+                if isinstance(row, BadRow):
+                    raise row
+                good.append(row_of(part.dataset, part.seed, part.arm, trajectory_of(row)))
+            except (BadRow, ValueError, TypeError, KeyError) as error:
+                bad.append(f"line {line}: {error}")
+        if bad:
+            found.faults.append(unreadable(path, bad, len(good)))
     return good
 
 
@@ -61,10 +57,10 @@ class Evaluation:
     name: str
     arms: Sequence[Mapping[str, Any]]  # lines of the table
     settings: Mapping[str, Any]
-    facts: Mapping[str, Any]  # the rest of the table: questions, batch size, what a replay showed
-    won_lost: Mapping[tuple[str, str], tuple[int, int]]  # (data set, arm) -> questions right in it alone, in the base alone
-    pairs: Sequence[Mapping[str, Any]] = ()  # differences of arms of which none is the base
-    table: Literal["whole", "missing", "damaged"] = "whole"
+    facts: Mapping[str, Any]  # the rest of the table: questions, batch size, outcome of the replay
+    won_lost: Mapping[tuple[str, str], tuple[int, int]]  # (data set, arm) -> questions right in it alone, in `none` alone
+    pairs: Sequence[Mapping[str, Any]] = ()  # differences of arms other than `none`
+    table: Literal["whole", "unfinished", "damaged"] = "whole"
     values: Mapping[tuple[str, str], Mapping[str, float]] = field(default_factory=dict)  # (data set, arm) -> question -> CEM over seeds
     texts: Mapping[str, Mapping[str, str]] = field(default_factory=dict)  # data set -> question's id -> its text
     training: str = ""  # name of the training whose policy it is, where it lies in its folder
@@ -74,39 +70,38 @@ class Evaluation:
         return list(dict.fromkeys(str(line.get("dataset", "")) for line in self.arms))
 
 
-def read_evaluation(name: str, folder: Path, rows: Sequence[Path], parts: Sequence[Part], found: Found) -> Evaluation:
+def read_evaluation(name: str, folder: Path, manifest: Manifest, parts: Sequence[Part], found: Found) -> Evaluation:
     """Read an evaluation; without its table the means are taken from the rows, and without rows from the episodes."""
-    table = {path.parent: table for path, table in found.tables.items()}.get(folder)
-    played = [row for path in rows for row in _rows(path, found)]
-    worded = played
-    if not played or any("question" not in row for row in played):  # as rows of before 2026-11-22
-        worded = [row for part in parts for row in rows_of(part, found)]
-    if table is None and not rows:
-        played = worded
-    of_rows = {"values": _values(played), "texts": _texts(worded)}
-    if table is not None:
+    rows, table = [], {}
+    if manifest.finished:  # else rows and table are of an earlier plan
+        rows = [row for path in files_of(folder, manifest, "rows", found) for row in _rows(path, found)]
+        table = read_object(folder / TABLE_JSON, found.faults)
+    arms = table.get("arms")
+    if isinstance(arms, list) and arms and all(isinstance(line, dict) and "arm" in line for line in arms):
         pairs = [one for one in table["pairs"] if _is_pair(one)] if isinstance(table.get("pairs"), list) else []
         settings = table["settings"] if isinstance(table.get("settings"), Mapping) else {}
-        return Evaluation(name, table["arms"], *_told(table, settings, table.get("seeds")), _won_lost(played), pairs, **of_rows)
-    damaged = folder / TABLE_JSON
-    if damaged.exists() and not any(fault.startswith(str(damaged)) for fault in found.faults):
-        found.faults.append(f"{damaged}: no table of an evaluation")
-    lines = _means(played)
+        both = _settings_and_facts(table, settings, table.get("seeds"))
+        return Evaluation(name, arms, *both, _won_lost(rows), pairs, values=_values(rows), texts=_texts(rows))
+    if table:
+        found.faults.append(f"{folder / TABLE_JSON} is damaged (no arms)")
+    rows = rows or [row for part in parts for row in _rows_of(part, found)]
+    lines = _means(rows)
     begun = {(line["dataset"], line["arm"]) for line in lines}
     lines += [{"dataset": d, "arm": a, "episodes": 0} for d, a in dict.fromkeys((p.dataset, p.arm) for p in parts) if (d, a) not in begun]
-    settings = {key: value for part in parts for key, value in part.settings.items() if value != "" and key != "arm"}
-    told = _told({}, settings, list(dict.fromkeys(str(part.settings["seed"]) for part in parts)))
-    return Evaluation(name, lines, *told, _won_lost(played), table="damaged" if damaged.exists() else "missing", **of_rows)
+    settings = {key: value for part in parts for key, value in part.manifest.spec.items() if value != "" and key != "arm"}
+    both = _settings_and_facts({}, settings, list(dict.fromkeys(str(part.seed) for part in parts)))
+    state = "damaged" if manifest.finished else "unfinished"
+    return Evaluation(name, lines, *both, _won_lost(rows), table=state, values=_values(rows), texts=_texts(rows))
 
 
-def _told(table: Mapping[str, Any], settings: Mapping[str, Any], seeds: Any) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return settings and facts; the settings are of some episodes, so their seed is one of several."""
+def _settings_and_facts(table: Mapping[str, Any], settings: Mapping[str, Any], seeds: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return settings, with all seeds, and facts: the other values of the table."""
     rest = flat({key: value for key, value in table.items() if key not in ("arms", "settings")})
     facts = {key: value for key, value in rest.items() if isinstance(value, int | float | str)}
-    told = flat(settings)
+    played = flat(settings)
     if isinstance(seeds, list) and seeds:
-        told["seed"] = ", ".join(map(str, seeds))
-    return told, facts
+        played["seed"] = ", ".join(map(str, seeds))
+    return played, facts
 
 
 def _is_pair(one: Any) -> bool:
@@ -150,7 +145,8 @@ def _won_lost(rows: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str], tuple[
 def _texts(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, str]]:
     texts: dict[str, dict[str, str]] = defaultdict(dict)
     for row in rows:
-        texts[str(row.get("dataset", ""))][str(row["id"])] = str(row["question"])
+        if "question" in row:
+            texts[str(row.get("dataset", ""))][str(row["id"])] = str(row["question"])
     return dict(texts)
 
 

@@ -1,10 +1,18 @@
-"""Pieces of HTML. Every text goes through `e`: models wrote it."""
+"""Pages and pieces of HTML, for the report and the viewer. Every text goes through `e`: models wrote it."""
 
+import base64
+import hashlib
 import html
 import math
 import re
 from collections.abc import Mapping, Sequence
+from pathlib import Path
+from string import Template
 from typing import Any
+
+_STATIC = Path(__file__).parent / "static"
+_COLUMNS = 9  # that fit a page; a wider table becomes several
+_SHORT, _LONG_WORD, _LONG = 16, 16, 24  # characters: of a cell that does not wrap, of a word that does, of a cell with text
 
 # Control characters and what turns the direction of text: they would act on the page around them.
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
@@ -13,6 +21,31 @@ _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u20
 def e(value: Any) -> str:
     """Return any value as text that is safe between tags and in quoted attributes."""
     return html.escape(_CONTROL.sub("\ufffd", str(value)))
+
+
+def static(name: str, **values: str) -> str:
+    """Return a file of this folder with its values put in."""
+    text = (_STATIC / name).read_text(encoding="utf-8")
+    return Template(text).substitute(values) if values else text
+
+
+def document(title: str, body: str, css: str, script: str = "", data: str = "") -> str:
+    """Return a page that needs no network, light and dark. Its policy admits its own style and script, by their hashes, and nothing else.
+
+    Args:
+        css: file with the style of this page, beside what all pages share.
+        script: file with its program; `data` is JSON in which "<" is escaped.
+    """
+    style, program = static("base.css") + static(css), static(script) if script else ""
+    policy = f"style-src '{_hash(style)}'"
+    if program:
+        policy += f"; script-src '{_hash(program)}'"
+        body += f'\n<script type="application/json" id="data">{data}</script>\n<script>{program}</script>'
+    return static("page.html", title=e(title), policy=policy, style=style, body=body)
+
+
+def _hash(text: str) -> str:
+    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
 
 
 def section(title: str, content: str) -> str:
@@ -46,18 +79,35 @@ def facts(rows: Mapping[str, Any]) -> str:
 
 
 def table(rows: Sequence[Mapping[str, str]]) -> str:
-    """Return a table of cells that are HTML already; the first column stays in view while the others scroll."""
+    """Return a table of cells that are HTML already; one of many columns is cut into several that repeat the first column."""
     columns = list(dict.fromkeys(column for row in rows for column in row))
-    if not columns:
-        return ""
-    head = "".join(f'<th scope="col"><div>{e(column)}</div></th>' for column in columns)
-    body = "".join(f"<tr>{''.join(_cells([row.get(column, '') for column in columns]))}</tr>" for row in rows)
-    return f'<div class="card scroll" tabindex="0"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+    first, rest = columns[:1], columns[1:]
+    pieces = [rest[i : i + _COLUMNS - 1] for i in range(0, len(rest), _COLUMNS - 1)] or [[]]
+    return "".join(_table([*first, *piece], rows) for piece in pieces) if first else ""
 
 
-def _cells(cells: Sequence[str]) -> list[str]:
-    """Return the cells; the name in the first one has a box, which can be bounded (a cell grows as its longest word)."""
-    return [f"<td><div>{cells[0]}</div></td>", *(f"<td>{cell}</td>" for cell in cells[1:])]
+def _table(columns: Sequence[str], rows: Sequence[Mapping[str, str]]) -> str:
+    head = "".join(f'<th scope="col"{_LONG_HEAD * _has_long_word(column)}>{e(column)}</th>' for column in columns)
+    body = "".join(f"<tr>{''.join(_cell(column, row.get(column, '')) for column in columns)}</tr>" for row in rows)
+    texts = any(len(_plain(row.get(column, ""))) > _LONG and "<svg" not in row[column] for row in rows for column in columns[1:])
+    style = ' class="texts"' if texts else ""
+    return f'<div class="card scroll" tabindex="0"><table{style}><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+
+
+_LONG_HEAD = ' class="long"'
+
+
+def _has_long_word(text: str) -> bool:
+    return any(len(word) > _LONG_WORD for word in text.split())
+
+
+def _cell(column: str, content: str) -> str:
+    style = ' class="short"' if len(_plain(content)) <= _SHORT else ""
+    return f'<td{style} data-name="{e(column)}">{content}</td>'
+
+
+def _plain(content: str) -> str:
+    return html.unescape(re.sub("<[^>]*>", "", content))
 
 
 def listed(items: Sequence[str]) -> str:

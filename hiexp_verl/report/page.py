@@ -1,37 +1,30 @@
-"""The page: every part in order, those with nothing to show left out.
+"""The page of the report: its parts in order, empty ones left out."""
 
-Self-contained (no script, no external resource), light and dark, readable on a phone. All text is escaped: models wrote it.
-"""
-
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
-from string import Template
-from typing import Any
 
 from hiexp_verl import __version__
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.io.files import atomic_writer
-from hiexp_verl.report import arms, policies
+from hiexp_verl.report import arms, policies, sections
 from hiexp_verl.report.curves import REWARD, curves, first_curve, grouped, validations
 from hiexp_verl.report.episodes import MISPLACED, Played, outcome, pair, pairs, read_again, samples, single
-from hiexp_verl.report.find import flat
-from hiexp_verl.report.html import e, facts, folded, listed, percent, plural, section, table
+from hiexp_verl.report.html import document, e, facts, folded, listed, percent, plural, section, table
 from hiexp_verl.report.runs import Gathered, gather
-from hiexp_verl.report.settings import settings
-from hiexp_verl.report.training import Training, alarms, cost
+from hiexp_verl.report.training import Training
 from hiexp_verl.report.tree import tree, uses_of
 
 MAX_PAIRS, MAX_SINGLE, MAX_HEKS = 16, 4, 4
-_LONG = 60  # characters that stand on one line
-_FEW = 5  # steps at the beginning and the end, for a sentence
+_MAX_NAMES = 50  # of files that were not read
+_FEW = 5  # steps at the beginning and at the end
 
 
 def write_report(runs: Sequence[Path], out: Path, title: str = "") -> Gathered:
-    """Write one HTML page about everything that is known in these directories, atomically; return what was found.
+    """Write one HTML page about the runs in these directories, atomically; return the runs.
 
     Raises:
-        HiExpError: a directory does not exist, nothing is known in it, or `out` cannot be written.
+        HiExpError: a directory does not exist or holds no run, or `out` cannot be written.
     """
     found = gather(runs)
     names = [run.resolve().name for run in runs]
@@ -52,29 +45,24 @@ def page(found: Gathered, title: str) -> str:
         "In short": _in_short(found.trainings)
         + listed(policies.in_short(compared))
         + (folded(f"Each of {plural(len(found.evaluations), 'evaluation')} alone", each) if compared else each),
-        "Alarms": alarms(found.trainings),
+        "Triggered alarms": sections.alarms(found.trainings),
         "Evaluation": policies.between(compared) + arms.evaluations(found.evaluations),
         "Curves": curves(found.trainings),
         "What was run": _what_was_run(found),
         "Experience": _heks(found),
         "Episodes": _episodes(found.played),
-        "Cost": cost(found.trainings, found.played, found.stages),
+        "Cost": sections.cost(found.trainings, found.played, found.recipes),
         "Files": _files(found),
     }
     parts = {heading: content for heading, content in parts.items() if content}
     links = "".join(f'<a href="#{heading.lower().replace(" ", "-")}">{heading}</a>' for heading in parts)
-    folder = Path(__file__).parent / "static"
-    return Template((folder / "report.html").read_text(encoding="utf-8")).substitute(
-        palette=(folder / "palette.css").read_text(encoding="utf-8"),
-        title=e(title),
-        links=links,
-        body="\n".join(section(heading, content) for heading, content in parts.items()),
-        version=e(__version__),
-    )
+    body = "\n".join(section(heading, content) for heading, content in parts.items())
+    footer = f'<footer class="soft">Made by hiexp-verl {e(__version__)}. This page needs no network.</footer>'
+    return document(title, f'<h1>{e(title)}</h1>\n<nav aria-label="Parts">{links}</nav>\n{body}\n{footer}', "report.css")
 
 
 def _in_short(trainings: Sequence[Training]) -> str:
-    """Return where reward and validation began and ended; of runs that differ in their seeds alone, the means."""
+    """Return reward and validation at the beginning and at the end; of runs that differ in seeds alone, the means."""
     rows = []
     for group in grouped(trainings):
         row = {"training": f"<b>{e(group.name)}</b>", "steps": e(max(len(run.trained) for run in group.runs))}
@@ -87,8 +75,8 @@ def _in_short(trainings: Sequence[Training]) -> str:
         if shown:
             row["with experience"] = percent(fmean(shown))
         rows.append(row)
-    told = f"Of a training: mean of the first and of the last {_FEW} values, of fewer where the two would overlap."
-    return table(rows) + (f'<p class="soft">{told}</p>' if rows else "")
+    note = f"Mean of the first and of the last {_FEW} values, of fewer where the two would overlap."
+    return table(rows) + (f'<p class="soft">{note}</p>' if rows else "")
 
 
 def _ends(values: Sequence[float]) -> tuple[float, float]:
@@ -97,22 +85,10 @@ def _ends(values: Sequence[float]) -> tuple[float, float]:
 
 
 def _what_was_run(found: Gathered) -> str:
-    noted = [
-        f"<h3>{e(name)}</h3>{facts(recipe['facts'])}" for name, recipe in found.stages.items() if isinstance(recipe.get("facts"), dict)
-    ]
-    played = [{"rollout": e(name), **_brief(one)} for name, one in found.rollouts.items() if one]
-    return "".join(
-        [
-            *noted,
-            settings(found.trainings) if found.trainings else "",
-            folded(f"How rollouts were played ({len(played)})", table(played)),
-        ]
-    )
-
-
-def _brief(settings: Mapping[str, Any]) -> dict[str, str]:
-    told = {key.replace("_", " "): str(value)[:12] if key in ("hek", "corpus") else str(value) for key, value in flat(settings).items()}
-    return {key: f'<div class="long">{e(value)}</div>' if len(value) > _LONG else e(value) for key, value in told.items()}
+    recipes = {name: outcome["facts"] for name, outcome in found.recipes.items() if isinstance(outcome.get("facts"), dict)}
+    noted = [f"<h3>{e(name)}</h3>{facts(of)}" for name, of in recipes.items()]
+    trained = sections.settings(found.trainings) if found.trainings else ""
+    return "".join(noted) + trained + (sections.rollouts(found.rollouts) if found.rollouts else "")
 
 
 def _heks(found: Gathered) -> str:
@@ -127,8 +103,8 @@ def _heks(found: Gathered) -> str:
         return ""
     more = len(found.heks) - len(parts)
     note = (
-        '<p class="soft">Which entry an episode sees depends on what it asks, so the outcome beside an entry is no measure of its worth: '
-        "arms and mixed groups are.</p>"
+        '<p class="soft">Which entry an episode sees depends on its question, so the outcome beside an entry does not measure its effect: '
+        "arms and mixed groups do.</p>"
     )
     return note + "".join(parts) + (f'<p class="soft">and {plural(more, "HEK")} more</p>' if more > 0 else "")
 
@@ -144,12 +120,12 @@ def _episodes(played: Sequence[Played]) -> str:
     texts = read_again([*(one for both in chosen for one in both), *alone])
     side_by_side = "".join(pair(texts[a], texts[b], (_origin(a), _origin(b))) for a, b in chosen)
     singles = "".join(single(texts[one], _origin(one)) for one in alone)
-    told = (
+    below = (
         f"{plural(len(chosen), 'question')} played without and with experience, those whose outcomes differ first"
         if chosen
         else plural(len(alone), "episode")
     )
-    note = f'<p class="soft">Below are {told}, of {plural(len(played), "episode")} in all. What was injected is marked.</p>'
+    note = f'<p class="soft">Below are {below}, of {plural(len(played), "episode")} in all. What was injected is marked.</p>'
     return f"{outcomes}{note}{side_by_side}{singles}" if texts else ""
 
 
@@ -159,5 +135,7 @@ def _origin(one: Played) -> str:
 
 def _files(found: Gathered) -> str:
     faults = f'<p class="bad">Not everything could be read:</p>{listed([e(fault) for fault in found.faults])}' if found.faults else ""
-    names = listed([e(path) for path in found.passed_over[:50]])
-    return faults + folded(f"{plural(len(found.passed_over), 'file')} of another kind passed over", names if found.passed_over else "")
+    names = listed([e(path) for path in found.not_read[:_MAX_NAMES]])
+    more = len(found.not_read) - _MAX_NAMES
+    rest = f'<p class="soft">and {more:,} more</p>' if more > 0 else ""
+    return faults + folded(f"{plural(len(found.not_read), 'file')} not read: no run.json names them", names + rest)

@@ -1,4 +1,4 @@
-"""Policy against policy: evaluations of different ones on the same questions, paired by question."""
+"""Comparison of policies that were evaluated on the same questions, paired by question."""
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,19 +14,19 @@ from hiexp_verl.report.evaluations import Evaluation
 from hiexp_verl.report.html import e, number, table
 from hiexp_verl.report.training import Training
 
-_MAX_POLICIES = 12  # beside the reference; more make no table that one reads
+_MAX_POLICIES = 12  # beside the reference, of a table
 _NOTE = (
-    "Right answers (CEM) of what each policy played, against <b>{policy}</b> without experience ({why}): a difference for each question, p "
-    "by sign flips, not corrected for the number of comparisons. Policies that differ in seeds alone are one line, where a question is "
-    "worth its mean over them; how far trainings differ is seen beside it, and is in no interval."
+    "CEM of each policy and arm, and its difference to <b>{policy}</b> without experience ({why}), paired by question; p by sign flips, "
+    "not corrected for the number of comparisons. Policies that differ in seeds alone are one line with the mean over seeds; the "
+    "intervals do not include the variance between trainings, which the scores of each run show."
 )
 Values = Mapping[str, float]  # by question
 Texts = Mapping[str, str]  # of the questions, as far as they are known
 
 
 @dataclass(frozen=True)
-class Played:
-    """What a policy was worth in an arm, in each of its runs."""
+class Scores:
+    """CEM of a policy in an arm, in each of its runs."""
 
     policy: str
     arm: str
@@ -34,25 +34,25 @@ class Played:
     texts: Sequence[Texts]  # in each of its runs
 
     @cached_property
-    def worth(self) -> dict[str, float]:
-        """Of each question, over the runs."""
+    def mean(self) -> dict[str, float]:
+        """Mean over the runs, by question."""
         return {question: fmean(values[question] for values in self.runs) for question in self.runs[0]}
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """All that was played on one data set, against one policy without experience."""
+    """Policies and arms on one data set, against one policy without experience."""
 
     dataset: str
-    reference: Played
-    why: str  # it is the reference
-    lines: Sequence[tuple[Played, Difference | None]]  # None: the reference itself
-    other: Sequence[Played]  # of other questions
-    left_out: Sequence[str]  # policies, for want of room
+    reference: Scores
+    why: str  # of the choice of the reference
+    lines: Sequence[tuple[Scores, Difference | None]]  # None: the reference itself
+    other: Sequence[Scores]  # of other questions
+    left_out: Sequence[str]  # policies beyond the most that a table has
 
 
 def comparisons(found: Sequence[Evaluation], trainings: Sequence[Training]) -> list[Comparison]:
-    """Compare where several policies answered the same questions of a data set.
+    """Return a comparison for each data set on which several policies were evaluated.
 
     The reference is the first policy that was trained without experience, or else the first one.
     """
@@ -71,8 +71,8 @@ def comparisons(found: Sequence[Evaluation], trainings: Sequence[Training]) -> l
         if others:
             left_out = others[_MAX_POLICIES:]
             kept = [one for one in alike if one.policy not in left_out]
-            gaps = [(one, None if one is reference else paired_difference(one.worth, reference.worth)) for one in kept]
-            why = "the first one that was trained so" if trained else "the first one"
+            gaps = [(one, None if one is reference else paired_difference(one.mean, reference.mean)) for one in kept]
+            why = "the first one trained without" if trained else "the first one"
             compared.append(Comparison(dataset, reference, why, gaps, [one for one in played if one not in alike], left_out))
     return compared
 
@@ -80,12 +80,12 @@ def comparisons(found: Sequence[Evaluation], trainings: Sequence[Training]) -> l
 def between(compared: Sequence[Comparison]) -> str:
     """Return a table for each data set."""
     parts = [(f"<h4>{e(one.dataset)}</h4>" if one.dataset else "") + _against(one) for one in compared]
-    return f"<h3>Policy against policy</h3>{''.join(parts)}" if parts else ""
+    return f"<h3>Policies compared</h3>{''.join(parts)}" if parts else ""
 
 
 def in_short(compared: Sequence[Comparison]) -> list[str]:
-    """Return for each data set one sentence (HTML): which policies differ from the reference, without experience and with all of it."""
-    said = []
+    """Return one sentence (HTML) for each data set: which policies differ from the reference, without experience and with all of it."""
+    sentences = []
     for one in compared:
         verdicts = [
             (side_of(gap.low, gap.high, gap.p), f"<b>{e(played.policy)}, {e(played.arm)}</b> ({signed(gap.mean)}, {e(p_value(gap.p))})")
@@ -93,13 +93,13 @@ def in_short(compared: Sequence[Comparison]) -> list[str]:
             if gap is not None and played.arm in (BASE, "full")
         ]
         where = " on ".join(filter(None, (f"Against <b>{e(one.reference.policy)}</b> without experience", e(one.dataset))))
-        more = f" ({len(one.left_out)} more are named below the table)" if one.left_out else ""
-        said.append(f"{where}, CEM: {by_verdict(verdicts)}{more}.")
-    return said
+        more = f" ({len(one.left_out)} more below the table)" if one.left_out else ""
+        sentences.append(f"{where}, CEM: {by_verdict(verdicts)}{more}.")
+    return sentences
 
 
-def _asked_the_same(reference: Played, played: Sequence[Played]) -> list[Played]:
-    """Return those that were asked what the reference was in all runs: the same ids, and no id that is known to have two texts."""
+def _asked_the_same(reference: Scores, played: Sequence[Scores]) -> list[Scores]:
+    """Return those with the questions of the reference in all runs: the same ids, and no id with two texts."""
     ids, texts, alike = reference.runs[0].keys(), dict[str, str](), []
     for one in (reference, *played):
         known = [(key, text) for of in one.texts for key, text in of.items() if key in ids]
@@ -110,7 +110,7 @@ def _asked_the_same(reference: Played, played: Sequence[Played]) -> list[Played]
 
 
 def _by_policy(found: Sequence[Evaluation], trainings: Sequence[Training]) -> dict[str, list[Evaluation]]:
-    """Return the evaluations of each policy; where a training has several, they are apart: they were not played alike."""
+    """Return the evaluations of each policy. Several of one training are kept apart: their settings differ."""
     group_of = {run.name: group.name for group in grouped(trainings) for run in group.runs}
     kinds: dict[str, dict[str, list[Evaluation]]] = defaultdict(lambda: defaultdict(list))
     for one in found:
@@ -123,26 +123,27 @@ def _by_policy(found: Sequence[Evaluation], trainings: Sequence[Training]) -> di
     }
 
 
-def _played(policies: Mapping[str, Sequence[Evaluation]], dataset: str) -> Iterator[Played]:
+def _played(policies: Mapping[str, Sequence[Evaluation]], dataset: str) -> Iterator[Scores]:
     for policy, evaluations in policies.items():
         for arm in dict.fromkeys(arm for one in evaluations for of, arm in one.values if of == dataset):
             of = [one for one in evaluations if (dataset, arm) in one.values]
-            yield Played(policy, arm, [one.values[dataset, arm] for one in of], [one.texts.get(dataset, {}) for one in of])
+            yield Scores(policy, arm, [one.values[dataset, arm] for one in of], [one.texts.get(dataset, {}) for one in of])
 
 
 def _against(compared: Comparison) -> str:
-    spans = [mean_interval(played.worth) for played, _ in compared.lines]
+    spans = [mean_interval(played.mean) for played, _ in compared.lines]
     scale = (min(low for low, _ in spans), max(high for _, high in spans))
     reach = max((max(abs(gap.low), abs(gap.high)) for _, gap in compared.lines if gap), default=1.0)
     rows = []
     for (played, gap), span in zip(compared.lines, spans, strict=True):
-        worth = played.worth
-        row = {"policy, arm": f"<b>{e(played.policy)}</b>, {e(played.arm)}", "CEM": score_bar(fmean(worth.values()), span, scale)}
+        means = played.mean
+        row = {"policy, arm": f"<b>{e(played.policy)}</b>, {e(played.arm)}", "CEM": score_bar(fmean(means.values()), span, scale)}
         row["against the reference"] = gap_bar(gap.mean, gap.low, gap.high, gap.p, reach) if gap else ""
-        row["of each run"] = ", ".join(f"{fmean(each.values()):.3f}" for each in played.runs) if len(played.runs) > 1 else ""
-        rows.append(row | {"questions": number(len(worth))})
+        if len(played.runs) > 1:
+            row["each run"] = ", ".join(f"{fmean(each.values()):.3f}" for each in played.runs)
+        rows.append(row | {"questions": number(len(means))})
     note = _NOTE.format(policy=e(compared.reference.policy), why=compared.why)
     names = ", ".join(f"{e(one.policy)}, {e(one.arm)}" for one in compared.other)
-    other = f" Not among them, for other questions: {names}." if names else ""
-    left_out = f" Not among them, for want of room: {', '.join(map(e, compared.left_out))}." if compared.left_out else ""
+    other = f" Not compared, other questions: {names}." if names else ""
+    left_out = f" Not compared, too many policies: {', '.join(map(e, compared.left_out))}." if compared.left_out else ""
     return table(rows) + f'<p class="soft">{note}{other}{left_out}</p>'

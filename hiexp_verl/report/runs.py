@@ -1,6 +1,6 @@
-"""Directories in, what the report tells out: trainings, evaluations, rollouts, HEKs, and all their episodes."""
+"""What the report shows of some directories: trainings, evaluations, rollouts, HEKs, and all their episodes."""
 
-from collections import defaultdict
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -9,9 +9,10 @@ from typing import Any
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.hek.schema import read_header
 from hiexp_verl.hek.store import HEK, version_folder
-from hiexp_verl.report.episodes import Played, is_dump, read_played
-from hiexp_verl.report.evaluations import Evaluation, Part, parts_below, read_evaluation
-from hiexp_verl.report.find import Found, find
+from hiexp_verl.io.manifest import Manifest
+from hiexp_verl.report.episodes import Played, read_played
+from hiexp_verl.report.evaluations import Evaluation, Part, parts_of, read_evaluation
+from hiexp_verl.report.find import Found, files_of, find, paths_of
 from hiexp_verl.report.training import Training, read_training
 
 
@@ -24,25 +25,27 @@ class Gathered:
     rollouts: dict[str, Mapping[str, Any]] = field(default_factory=dict)  # name -> how its episodes were played
     played: list[Played] = field(default_factory=list)
     heks: dict[str, HEK] = field(default_factory=dict)  # by content hash
-    stages: dict[str, Mapping[str, Any]] = field(default_factory=dict)  # name -> what a recipe noted of its stages
+    recipes: dict[str, Mapping[str, Any]] = field(default_factory=dict)  # name -> outcome: seconds of stages, facts
     faults: list[str] = field(default_factory=list)
-    passed_over: list[Path] = field(default_factory=list)
+    not_read: list[Path] = field(default_factory=list)  # files that no manifest names
 
 
 def gather(runs: Sequence[Path]) -> Gathered:
-    """Read everything that is known in these directories (or files).
+    """Read the runs in these directories.
 
     Raises:
-        HiExpError: one does not exist, or nothing is known in it.
+        HiExpError: one does not exist, or holds no run and no HEK.
     """
     roots = list(dict.fromkeys(run.resolve() for run in runs))
-    out = Gathered()
+    out, known = Gathered(), set[Path]()
     for root, label in zip(roots, _labels(roots), strict=True):
         found = find(root)
-        if not (found.metrics or found.episodes or found.tables or found.rows or found.heks):
+        if not (found.manifests or found.heks):
             broken = f" ({found.faults[0]})" if found.faults else ""
-            hint = "give the directory of a training with trainer.logger=[file], or what `hiexp eval`, `rollout` or `build` wrote"
-            raise HiExpError(f"nothing to report in {root}: no metrics, episodes, evaluation or HEK{broken}; {hint}")
+            raise HiExpError(f"nothing to report in {root}: no run.json and no HEK{broken}; give a directory that a verb of hiexp wrote")
+        for folder in known & found.manifests.keys():  # read with a directory that holds this one, or lies in it
+            del found.manifests[folder]
+        known |= found.manifests.keys()
         _Root(root, label, len(roots) == 1, found, out).read()
     return out
 
@@ -67,90 +70,84 @@ class _Root:
     out: Gathered
 
     def read(self) -> None:
-        trainings = {folder: self._training(folder, metrics) for folder, metrics in self._training_folders().items()}
-        evaluations = {
-            folder: replace(one, training=trainings[home].name) if (home := _innermost(folder, trainings)) is not None else one
-            for folder, one in self._evaluations().items()
-        }
-        known = {one.path for one in self.out.played}  # of a directory that holds this one, or lies in it
-        episodes = [path for path in self.found.episodes if path not in known]
-        dumps = {path: _innermost(path, trainings) for path in episodes if is_dump(path)}
-        for folder, training in trainings.items():
-            if folder not in dumps.values():
-                dumps |= dict.fromkeys((path for path in self._dump_elsewhere(training) if path not in known), folder)
-        for path in dict.fromkeys((*episodes, *dumps)):
-            if (folder := dumps.get(path)) is not None:
-                self._take(path, trainings[folder].name, trainings[folder].name, {}, hek=trainings[folder].hek)
-            elif (folder := _innermost(path, evaluations)) is not None:
-                self._take(
-                    path, evaluations[folder].name, evaluations[folder].name, self._settings(path), _arm(path, folder, evaluations[folder])
-                )
-            else:
-                name = self._name(path.parent)
-                settings = self._settings(path)
-                self.out.rollouts[name] = settings
-                self._take(path, name, self.label if settings else name, settings)
-        self.out.trainings += trainings.values()
-        self.out.evaluations += evaluations.values()
-        self.out.stages |= {self._name(path.parent): stages for path, stages in self.found.stages.items()}
+        """Read all runs into `out`."""
+        homes = self._trainings()
+        parts = self._evaluations(homes)
+        for folder, manifest in self._of("rollout").items():
+            if folder not in parts:
+                name = self._name(folder)
+                self.out.rollouts[name] = manifest.spec
+                self._play(folder, manifest, name, self.label)
+        self.out.recipes |= {self._name(folder): manifest.outcome for folder, manifest in self._of("recipe").items()}
         self._heks()
         self.out.faults += dict.fromkeys(self.found.faults)  # what is read for two ends has one fault
-        self.out.passed_over += [path for path in self.found.passed_over if path.parent not in self.found.heks]
+        self.out.not_read += self.found.not_read
+
+    def _of(self, kind: str) -> dict[Path, Manifest]:
+        return {folder: manifest for folder, manifest in self.found.manifests.items() if manifest.kind == kind}
 
     def _name(self, folder: Path) -> str:
-        inner = folder.relative_to(self.path).as_posix() if folder.is_relative_to(self.path) and folder != self.path else ""
+        inner = folder.relative_to(self.path).as_posix() if folder != self.path else ""
         return (inner or self.label) if self.alone else f"{self.label}/{inner}".rstrip("/")
 
-    def _training_folders(self) -> dict[Path, list[Path]]:
-        """Return for each training its folder, the widest that holds no other training's metrics, and the metrics of its lives."""
-        lives: dict[Path, list[Path]] = defaultdict(list)
-        for path in self.found.metrics:
-            lives[path.parent].append(path)
-        folders = {}
-        for home, metrics in lives.items():
-            folder = home
-            while folder != self.path and folder.is_relative_to(self.path) and _alone_in(folder.parent, home, lives):
-                folder = folder.parent
-            folders[folder] = metrics
+    def _trainings(self) -> dict[Path, str]:
+        """Read the trainings; return the name of each by its home."""
+        manifests = self._of("training")
+        homes = {folder: self._home(folder, manifest) for folder, manifest in manifests.items()}
+        names = {}
+        for folder, manifest in manifests.items():
+            home = homes[folder] if list(homes.values()).count(homes[folder]) == 1 else folder
+            training = read_training(self._name(home), folder, manifest, self.found)
+            self.out.trainings.append(training)
+            self._play(folder, manifest, training.name, training.name, hek=training.hek)
+            names[home] = training.name
+        return names
+
+    def _home(self, folder: Path, manifest: Manifest) -> Path:
+        """Return the folder that holds all files of a training; its own where that is above the directory that was given."""
+        home = Path(os.path.commonpath([folder, *(path for name in manifest.results for path in paths_of(folder, manifest, name))]))
+        return home if home.is_relative_to(self.path) else folder
+
+    def _evaluations(self, homes: Mapping[Path, str]) -> set[Path]:
+        """Read the evaluations; return the folders of their parts."""
+        folders = set[Path]()
+        for folder, manifest in self._of("evaluation").items():
+            parts = parts_of(folder, manifest, self.found)
+            home = max((home for home in homes if folder.is_relative_to(home)), key=lambda home: len(home.parts), default=None)
+            one = read_evaluation(self._name(folder), folder, manifest, parts, self.found)
+            self.out.evaluations.append(replace(one, training=homes[home]) if home else one)
+            for part in parts:
+                self._play(part.folder, part.manifest, one.name, one.name, part.arm)
+            folders |= {part.folder for part in parts}
+            folders |= self._left_out(folder, parts)
         return folders
 
-    def _training(self, folder: Path, metrics: Sequence[Path]) -> Training:
-        own = Found(faults=self.found.faults)
-        for kind in ("configs", "states"):
-            setattr(own, kind, {path: value for path, value in getattr(self.found, kind).items() if path.is_relative_to(folder)})
-        own.logs = [path for path in self.found.logs if path.is_relative_to(folder)]
-        training = read_training(self._name(folder), metrics, own)
-        if training.hek is None:  # no checkpoint says which version it was: the one that lies there now
-            return replace(training, hek=next(filter(None, map(_hash_at, training.hek_paths)), None))
-        return training
+    def _left_out(self, folder: Path, parts: Sequence[Part]) -> set[Path]:
+        """Return rollouts below an evaluation that are not of its plan, and list their episodes among what is not read."""
+        planned = {part.folder for part in parts}
+        others = {one: m for one, m in self._of("rollout").items() if one.is_relative_to(folder) and one not in planned}
+        self.found.not_read += [path for one, manifest in others.items() for path in paths_of(one, manifest, "episodes")]
+        return set(others)
 
-    def _evaluations(self) -> dict[Path, Evaluation]:
-        rows: dict[Path, list[Path]] = defaultdict(list)
-        for path in self.found.rows:
-            rows[path.parent].append(path)
-        parts: dict[Path, list[Part]] = defaultdict(list)
-        for part in parts_below(self.path, self.found):
-            parts[part.evaluation].append(part)
-        folders = dict.fromkeys((*(path.parent for path in self.found.tables), *rows, *parts))
-        return {folder: read_evaluation(self._name(folder), folder, rows[folder], parts[folder], self.found) for folder in folders}
-
-    def _dump_elsewhere(self, training: Training) -> list[Path]:
-        folder = Path(str(training.config.get("hiexp.dump_dir") or self.path))
-        return find(folder).episodes if folder.is_dir() and not folder.is_relative_to(self.path) else []
-
-    def _settings(self, path: Path) -> Mapping[str, Any]:
-        return next((settings for file, settings in self.found.settings.items() if file.parent == path.parent), {})
-
-    def _take(self, path: Path, run: str, family: str, settings: Mapping[str, Any], arm: str = "", hek: str | None = None) -> None:
-        self.out.played += read_played(path, run, family, settings, self.found.faults, arm, hek)
+    def _play(self, folder: Path, manifest: Manifest, run: str, family: str, arm: str = "", hek: str | None = None) -> None:
+        settings = {} if manifest.kind == "training" else manifest.spec
+        for path in files_of(folder, manifest, "episodes", self.found):
+            self.out.played += read_played(path, run, family, settings, self.found.faults, arm, hek)
 
     def _heks(self) -> None:
         """Load the HEKs that runs used, and those in use below the directory."""
         used = {one.hek for one in self.out.played} | {training.hek for training in self.out.trainings}
-        places = {content_hash: folder for folder, content_hash in self.found.heks.items() if content_hash in used or _in_use(folder)}
+        places = {}
+        for root in self.found.heks:
+            for folder in [root, *sorted(path.parent for path in root.glob("*/header.json"))]:
+                content_hash = _hash_at(folder)
+                if content_hash and (folder == root or content_hash in used):
+                    places[content_hash] = folder
+            if root not in places.values() and _hash_at(root) is None:
+                self.found.faults.append(f"{root} holds no HEK that can be read; see `hiexp versions {root}`")
         for training in self.out.trainings:
             for path in training.hek_paths:
-                if training.hek and _hash_at(path) == training.hek:
+                if training.hek and _hash_at(Path(path)) == training.hek:
                     places.setdefault(training.hek, Path(path))
         for content_hash, folder in places.items():
             if content_hash not in self.out.heks:
@@ -160,30 +157,9 @@ class _Root:
                     self.found.faults.append(str(error))
 
 
-def _alone_in(folder: Path, home: Path, lives: Mapping[Path, Any]) -> bool:
-    return all(other == home or not other.is_relative_to(folder) for other in lives)
-
-
-def _innermost(path: Path, folders: Mapping[Path, Any]) -> Path | None:
-    return max((folder for folder in folders if path.is_relative_to(folder)), key=lambda folder: len(folder.parts), default=None)
-
-
-def _arm(path: Path, folder: Path, evaluation: Evaluation) -> str:
-    arms = {str(line["arm"]) for line in evaluation.arms}
-    parts = path.parent.relative_to(folder).parts
-    return next((part for part in parts if part in arms), "/".join(parts))
-
-
-def _hash_at(path: str) -> str | None:
-    """Return the content hash of the HEK that lies there; None where there is none any more."""
+def _hash_at(path: Path) -> str | None:
+    """Return the content hash of the HEK that lies there, None where there is none."""
     try:
-        return read_header(version_folder(Path(path))).content_hash
+        return read_header(version_folder(path)).content_hash
     except (HiExpError, OSError):
         return None
-
-
-def _in_use(folder: Path) -> bool:
-    try:
-        return version_folder(folder.parent) == folder
-    except HiExpError:  # a version that was copied out of its directory
-        return True

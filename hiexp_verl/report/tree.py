@@ -63,7 +63,7 @@ def _added(use: Use | None, episodes: int, reward: float) -> Use:
 
 
 MAX_CHILDREN = 40  # shown under one entry
-MAX_ENTRIES = 400  # shown of a HEK: a page of thousands does not open on a phone
+MAX_ENTRIES = 400  # shown of a HEK
 
 
 def tree(hek: HEK, uses: Mapping[str, Use]) -> str:
@@ -78,7 +78,11 @@ def tree(hek: HEK, uses: Mapping[str, Use]) -> str:
         else ""
     )
     used = sum(entry.id in uses for entry in hek.entries)
-    total = f"{used} of {len(hek.entries)} were shown in the episodes found here" if used else "no episode found here was shown any of it"
+    total = (
+        f"{used} of {len(hek.entries)} were shown in the episodes of this report"
+        if used
+        else "none was shown in the episodes of this report"
+    )
     branches = _Branches(hek, uses, kept)
     return f'<p class="soft">{counts}. {origin}; {total}.{cut}</p><div class="card tree">{branches.of(branches.roots)}</div>'
 
@@ -121,8 +125,8 @@ class _Branches:
     def _one(self, entry: Entry) -> str:
         use = self._uses.get(entry.id)
         tags = f'<span class="tag">{entry.level.upper()}</span><span class="tag {e(entry.kind)}">{e(entry.kind)}</span>'
-        told = f'<p class="soft">{e(entry.id)}, from {plural(len(entry.questions), "question")}</p>'
-        about = f'<p dir="auto">{e(entry.description)}</p>{told}{_outcome(use)}'
+        source = f'<p class="soft">{e(entry.id)}, from {plural(len(entry.questions), "question")}</p>'
+        about = f'<p dir="auto">{e(entry.description)}</p>{source}{_outcome(use)}'
         brief = f' <span class="soft">{use.episodes}&times;</span>' if use else ""
         children = [self._by_id[child] for child in entry.children if child in self._by_id]
         title = f'{tags}<span dir="auto">{e(entry.title)}</span>{brief}'
@@ -135,10 +139,10 @@ def _outcome(use: Use | None) -> str:
     if use is None:
         return '<p class="soft">never shown</p>'
     right = "" if use.accuracy is None else f", {use.accuracy:.0%} right"
-    told = f"Shown in {plural(use.episodes, 'episode')}: mean reward {use.reward:.2f}{right}."
+    text = f"Shown in {plural(use.episodes, 'episode')}: mean reward {use.reward:.2f}{right}."
     if use.gain is None:
-        return f"<p>{told}</p>"
+        return f"<p>{text}</p>"
     gain = round(use.gain, 2) + 0.0  # no -0.00
     style = "good" if gain > 0 else "bad" if gain < 0 else "soft"
     against = f"against the same question without it ({plural(use.questions, 'comparison')})"
-    return f'<p>{told} <span class="{style}">{gain:+.2f}</span> {against}.</p>'
+    return f'<p>{text} <span class="{style}">{gain:+.2f}</span> {against}.</p>'

@@ -1,23 +1,18 @@
 """The HEK as one HTML page with search, filters and links: opens without a network, holds tens of thousands of entries.
 
-The page is viewer.html with the program viewer.js; the data stand in it as JSON, and the program shows them as text only.
-Its content security policy admits this program and this style, by their hashes, and nothing else.
+The data are in the page as JSON, and the program (viewer.js) shows them as text only.
 """
 
-import base64
-import hashlib
 import json
 from dataclasses import asdict
 from pathlib import Path
-from string import Template
 from typing import Any
 
 from hiexp_verl.hek.provenance import Transcripts, comparisons, excerpt
 from hiexp_verl.hek.store import HEK
 from hiexp_verl.io.files import atomic_writer
+from hiexp_verl.report.html import document, facts, folded, static
 from hiexp_verl.types import LEVELS, Entry, Source
-
-_FOLDER = Path(__file__).parent / "static"
 
 
 def write_viewer(hek: HEK, path: Path, transcripts: Transcripts | None = None) -> int:
@@ -26,20 +21,15 @@ def write_viewer(hek: HEK, path: Path, transcripts: Transcripts | None = None) -
     Raises:
         HiExpError: the transcripts do not fit the evidence.
     """
-    palette, layout, script = ((_FOLDER / name).read_text(encoding="utf-8") for name in ("palette.css", "viewer.css", "viewer.js"))
-    style = palette + layout
     # "<" occurs in JSON only within strings: escaped, no text of an entry can end the script element.
     data = json.dumps(_data(hek, transcripts or {}), ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
-    template = Template((_FOLDER / "viewer.html").read_text(encoding="utf-8"))
-    page = template.substitute(style=style, style_hash=_hash(style), script=script, script_hash=_hash(script), data=data)
+    title = "HEK: " + ", ".join(f"{hek.levels[level]:,} {level.upper()}" for level in reversed(LEVELS))
+    body = static("viewer.html", title=title, facts=folded("How it was made", facts(_facts(hek))))
+    page = document("HEK", body, "viewer.css", "viewer.js", data)
     content = page.encode("utf-8", "replace")
     with atomic_writer(path) as file:
         file.write(content.decode())
     return len(content)
-
-
-def _hash(text: str) -> str:
-    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
 
 
 def _data(hek: HEK, transcripts: Transcripts) -> dict[str, Any]:
@@ -57,7 +47,6 @@ def _data(hek: HEK, transcripts: Transcripts) -> dict[str, Any]:
     }
     by_id = {source.id: source for source in hek.sources}
     return {
-        "facts": _facts(hek),
         "questions": [[question, asked.get(question, "")] for question in questions],
         "tags": tags,
         "models": models,

@@ -1,12 +1,14 @@
 """Runs on disk for tests of the report: trainings, evaluations, rollouts, as the programs leave them."""
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from hiexp_verl.evaluate.evaluate import part_folder
 from hiexp_verl.io.files import write_jsonl
+from hiexp_verl.io.manifest import MANIFEST, Manifest, read_manifest
+from hiexp_verl.rollout.policy import STATE
 from hiexp_verl.types import Trajectory
 from tests.support.factories import trajectory
 
@@ -18,19 +20,17 @@ CONFIG = {
 SETTINGS = {"temperature": 0.0, "seed": 0, "hek": "", "model": "policy"}
 
 
-def write_metrics(path: Path, rewards: Mapping[int, float], written: int = 0, **more: float | None) -> None:
-    """Write what verl's file logger writes, at a given time; `more` stands in every step, `__` for the slash."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+def write_metrics(path: Path, rewards: Mapping[int, float], **more: float | None) -> None:
+    """Write what verl's file logger writes; `more` stands in every step, `__` for the slash."""
     extra = {key.replace("__", "/"): value for key, value in more.items()}
     rows = [
         {"step": step, "data": {"critic/score/mean": reward, "training/global_step": step, **extra}} for step, reward in rewards.items()
     ]
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    os.utime(path, (written, written))
+    write_jsonl(path, rows)
 
 
-def write_config(path: Path, **changes: Any) -> None:
-    """Write the configuration of a run; `a__b=1` sets `a.b`."""
+def config_of(changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the configuration of a run; `a__b=1` sets `a.b`."""
     config = json.loads(json.dumps(CONFIG))
     for name, value in changes.items():
         *parents, last = name.split("__")
@@ -38,15 +38,41 @@ def write_config(path: Path, **changes: Any) -> None:
         for parent in parents:
             block = block.setdefault(parent, {})
         block[last] = value
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(config))  # which is YAML
+    return config
 
 
-def write_state(path: Path, step: int, hek: str, counters: Mapping[str, Any], hek_path: str | None = None) -> None:
-    """Write the state of a checkpoint."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    state = {"format": 1, "step": step, "hek_path": hek_path, "identity": {"hek": hek}, "watched": {"counters": counters}}
-    path.write_text(json.dumps(state))
+def write_training(
+    folder: Path,
+    rewards: Mapping[int, float] | None = None,
+    config: Mapping[str, Any] | None = None,
+    episodes: Sequence[Trajectory] = (),
+    metrics: Sequence[str] = ("metrics.jsonl",),
+    error: str = "",
+    **more: float | None,
+) -> None:
+    """Write what a training leaves: metrics (unless they are there), episodes, manifest."""
+    if rewards is not None:
+        write_metrics(folder / metrics[0], rewards, **more)
+    results = {"checkpoints": ["."], "metrics": list(metrics)}
+    if episodes:
+        write_jsonl(folder / "dump" / "000001.jsonl", episodes)
+        results["episodes"] = ["dump"]
+    manifest = Manifest(kind="training", spec=config_of(config or {}), results=results, error=error)
+    manifest.write(folder) if error else manifest.finish(folder)
+
+
+def write_state(folder: Path, step: int, hek: str, counters: Mapping[str, Any], hek_path: str | None = None) -> None:
+    """Write the state of a checkpoint of a training, and the HEK into its manifest."""
+    path = folder / f"global_step_{step}" / STATE
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps({"step": step, "watched": {"counters": counters}}))
+    read_manifest(folder).finish(folder, hek=hek, hek_path=hek_path)
+
+
+def write_recipe(folder: Path, **outcome: Any) -> None:
+    """Write the manifest of a recipe."""
+    folder.mkdir(parents=True, exist_ok=True)
+    Manifest(kind="recipe", spec={}).finish(folder, **outcome)
 
 
 def shown(*entries: str, place: str = "prompt") -> list[dict[str, Any]]:
@@ -55,14 +81,14 @@ def shown(*entries: str, place: str = "prompt") -> list[dict[str, Any]]:
 
 def dumped(question_id: str, step: int, correct: bool, *entries: str, sample: int = 0) -> Trajectory:
     """An episode as a training keeps it."""
-    extra = {"split": "train", "arm": "full", "shown": shown(*entries), "searches": 2, "lookups": 3}
+    extra = {"split": "train", "arm": "all", "shown": shown(*entries), "searches": 2, "lookups": 3}
     return trajectory(question_id, correct, id=f"{question_id}#{sample}@{step}", extra=extra)
 
 
 def write_rollout(folder: Path, episodes: Sequence[Trajectory], **settings: Any) -> None:
     """Write what `hiexp rollout` leaves."""
     write_jsonl(folder / "trajectories.jsonl", episodes)
-    (folder / "settings.json").write_text(json.dumps(SETTINGS | settings))
+    Manifest(kind="rollout", spec=SETTINGS | settings, results={"episodes": ["trajectories.jsonl"]}).finish(folder)
 
 
 def arm(name: str, cem: float, gain: float | None = None, **more: Any) -> dict[str, Any]:
@@ -77,10 +103,24 @@ def arm(name: str, cem: float, gain: float | None = None, **more: Any) -> dict[s
 
 def write_evaluation(folder: Path, arms: Sequence[Mapping[str, Any]], rows: Sequence[Mapping[str, Any]] = (), **more: Any) -> None:
     """Write the table and the rows that `hiexp eval` leaves."""
-    folder.mkdir(parents=True, exist_ok=True)
+    plan(folder)
     (folder / "table.json").write_text(json.dumps({"questions": 50, "settings": SETTINGS, "batch_size": 4, **more, "arms": arms}))
+    manifest = read_manifest(folder)
+    manifest.results["table"] = ["table.json"]
     if rows:
         write_jsonl(folder / "rows.jsonl", rows)
+        manifest.results["rows"] = ["rows.jsonl"]
+    manifest.finish(folder)
+
+
+def plan(folder: Path, **part: Any) -> None:
+    """Add a part (dataset, seed, arm) to the plan of an evaluation."""
+    spec = {"datasets": [], "seeds": [], "arms": []}
+    manifest = read_manifest(folder) if (folder / MANIFEST).is_file() else Manifest(kind="evaluation", spec=spec)
+    for name, value in part.items():
+        if value not in manifest.spec[f"{name}s"]:
+            manifest.spec[f"{name}s"].append(value)
+    manifest.write(folder)
 
 
 def write_part(
@@ -88,7 +128,6 @@ def write_part(
     dataset: str,
     seed: int,
     arm: str,
-    shown_as: str,
     right: Sequence[bool],
     shown: Sequence[Any] = (),
     question: str = "What is the capital of France?",
@@ -100,8 +139,9 @@ def write_part(
         trajectory(f"q{i}", good, question=question, extra={**extra, "cem": float(good), "em": float(good), "shown": list(shown)})
         for i, good in enumerate(right)
     ]
-    settings = {"hek": "abc", "arm": shown_as} if shown_as != "none" else {}
-    write_rollout(evaluation / dataset / f"seed-{seed}" / arm, told, seed=seed, **settings, **more)
+    settings = {"hek": "abc", "arm": arm} if arm != "none" else {}
+    write_rollout(part_folder(evaluation, dataset, seed, arm), told, seed=seed, **settings, **more)
+    plan(evaluation, dataset=dataset, seed=seed, arm=arm)
 
 
 def row(arm: str, id: str, right: bool, **more: Any) -> dict[str, Any]:

@@ -284,8 +284,6 @@ addEventListener("hashchange", open);
 
 // ---- start ------------------------------------------------------------------------------------------------------------
 
-at("name").textContent = "HEK: " + [2, 1, 0].map(level => number(entries.filter(e => e.level === level).length) + " " + LEVELS[level]).join(", ");
-at("facts").append(...Object.entries(data.facts).flatMap(([name, value]) => [make("dt", {}, name), make("dd", {}, value)]));
 const uses = new Map();
 for (const entry of entries) for (const tag of entry.tags || EMPTY) uses.set(tag, (uses.get(tag) || 0) + 1);
 for (const name of filters.slice(2)) {

@@ -10,15 +10,25 @@ from hypothesis import strategies as st
 
 from hiexp_verl.cli import main
 from hiexp_verl.io.files import write_jsonl
+from hiexp_verl.io.manifest import read_manifest
 from hiexp_verl.report import write_report
 from hiexp_verl.report.tree import MAX_ENTRIES
-from tests.support.browser import CHROMIUM, browser
 from tests.support.factories import trajectory
 from tests.support.heks import e, hek, tree
-from tests.support.runs import arm, dumped, row, shown, write_config, write_evaluation, write_metrics, write_rollout, write_state
+from tests.support.runs import (
+    arm,
+    dumped,
+    row,
+    shown,
+    write_evaluation,
+    write_recipe,
+    write_rollout,
+    write_state,
+    write_training,
+)
 
 EVIL = '<script>alert(1)</script>"><img src=x onerror=alert(2)>'
-VOID = {"meta", "br", "img", "link", "path", "circle", "input", "polygon"}
+VOID = {"meta", "br", "img", "link", "path", "circle", "input", "polygon", "rect"}
 INJECTED = '<div class="exp">'
 
 
@@ -80,14 +90,13 @@ def everything(folder, text="plain"):
     entries = e(1, title=text, description=text, kind="pitfall"), e(1, "e2", text, text, children=("e1-0001",))
     version = hek(*entries).save(folder / "hek")
     content_hash = json.loads((version / "header.json").read_text())["content_hash"]
-    write_metrics(folder / "run" / "a.jsonl", {1: 0.1, 2: 0.4}, hiexp__alarm__entropy=1.0, timing_s__step=9.0, timing_s__gen=4.0)
-    write_config(folder / "run" / "config.yaml", hiexp__control=text)
-    write_state(folder / "run" / "state.json", 2, content_hash, {"e1-0001": {"episodes": 4, "reward": 1.0}})
-    (folder / "run" / "log.txt").write_text(f"alarm: {text}\n")
+    measured = {"hiexp__alarm__entropy": 1.0, "timing_s__step": 9.0, "timing_s__gen": 4.0}
+    write_training(folder / "run", {1: 0.1, 2: 0.4}, {"hiexp__arm": text}, error=text, **measured)
+    write_state(folder / "run", 2, content_hash, {"e1-0001": {"episodes": 4, "reward": 1.0}})
     write_evaluation(folder / "eval", [arm("none", 0.5), arm(text, 0.7, 0.2)], [row("none", "q", False), row(text, "q", True)])
     write_rollout(folder / "roll" / "without", [episode(text, guided=False, correct=False)])
     write_rollout(folder / "roll" / "with", [episode(text)], hek=content_hash)
-    (folder / "summary.json").write_text(json.dumps({"seconds": {text: 1.5}, "facts": {text: text}}))
+    write_recipe(folder, seconds={text: 1.5}, facts={text: text})
     write_jsonl(folder / "other.jsonl", [{"a": 1}])
     return folder
 
@@ -117,7 +126,7 @@ def test_the_page_needs_nothing_from_outside(tmp_path):
 
 def test_every_part_is_there_and_its_links_lead_to_it(tmp_path):
     text = page(everything(tmp_path / "runs"))
-    parts = ["In short", "Alarms", "Evaluation", "Curves", "What was run", "Experience", "Episodes", "Cost", "Files"]
+    parts = ["In short", "Triggered alarms", "Evaluation", "Curves", "What was run", "Experience", "Episodes", "Cost", "Files"]
     assert headings(text) == parts
     links = re.findall(r'<a href="#(.*?)">', text)
     assert len(links) == len(parts) and all(f'<section id="{link}">' in text for link in links)
@@ -151,12 +160,13 @@ def test_experience_that_a_document_or_the_model_claims_is_not_marked(tmp_path):
 def test_use_and_outcome_stand_beside_each_entry(tmp_path):
     version = tree().save(tmp_path / "runs" / "hek")
     content_hash = json.loads((version / "header.json").read_text())["content_hash"]
-    write_metrics(tmp_path / "runs" / "run" / "m.jsonl", {1: 0.1})
-    write_state(tmp_path / "runs" / "run" / "state.json", 1, content_hash, {"e1-0001": {"episodes": 4, "reward": 1.0}})
+    write_training(tmp_path / "runs" / "run", {1: 0.1})
+    write_state(tmp_path / "runs" / "run", 1, content_hash, {"e1-0001": {"episodes": 4, "reward": 1.0}})
     text = part(page(tmp_path / "runs"), "Experience")
     assert "Shown in 4 episodes: mean reward 0.25." in text  # no dump: from the checkpoint
     episodes = [dumped("q9", 1, True, "e1-0001"), dumped("q9", 1, False, sample=1)]
-    write_jsonl(tmp_path / "runs" / "run" / "000001.jsonl", episodes)
+    write_training(tmp_path / "runs" / "run", episodes=episodes)
+    read_manifest(tmp_path / "runs" / "run").finish(tmp_path / "runs" / "run", hek=content_hash)
     text = part(page(tmp_path / "runs"), "Experience")
     # Scores 1.0 with it, 0.1 without; the counters of the checkpoint are of the same episodes and not added.
     assert "Shown in 1 episode: mean reward 1.00, 100% right." in text
@@ -166,13 +176,14 @@ def test_use_and_outcome_stand_beside_each_entry(tmp_path):
 
 def test_what_cannot_be_read_is_on_the_page_and_on_stderr(tmp_path, capsys):
     folder = everything(tmp_path / "runs")
-    (folder / "run" / "b.jsonl").write_text('{"step": 3, "da')
+    with (folder / "run" / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 3, "da')
     assert main(["report", str(folder), "--out", str(tmp_path / "x.html"), "--title", "T & U"]) == 0
     out, err = capsys.readouterr()
     assert "1 training, 1 evaluation, 2 rollouts, 2 episodes, 1 HEK; " in out
-    assert re.fullmatch(r"hiexp: .*b\.jsonl: not JSON \(.*\)\n", err)
+    assert re.fullmatch(r"hiexp: .*metrics\.jsonl: 1 lines cannot be read \(line 3: not JSON .*\)\n", err)
     text = (tmp_path / "x.html").read_text()
-    assert "b.jsonl: not JSON" in part(text, "Files") and "1 file of another kind passed over" in text
+    assert "metrics.jsonl: 1 lines cannot be read" in part(text, "Files") and "1 file not read: no run.json names them" in text
     assert "<title>T &amp; U</title>" in text
 
 
@@ -180,22 +191,25 @@ def test_ends_of_a_short_curve_do_not_overlap_and_a_validation_is_no_step(tmp_pa
     validation = {0: 0.562, 5: 0.688, 10: 0.812}
     steps = [{"step": step, "data": {"critic/score/mean": step / 10, "hiexp/acc": 0.5}} for step in range(1, 11)]
     lines = [{"step": step, "data": {"val-core/x": value}} for step, value in validation.items()]
+    write_training(tmp_path / "run")
     write_jsonl(tmp_path / "run" / "metrics.jsonl", sorted(lines + steps, key=lambda line: line["step"]))
-    cells = re.findall(r"<td>(.*?)</td>", part(page(tmp_path / "run"), "In short"))
+    cells = re.findall(r"<td[^>]*>(.*?)</td>", part(page(tmp_path / "run"), "In short"))
     # Rewards 0.1 to 1.0: means of the first five and of the last five.
     assert cells[1:] == ["10", "0.300 &rarr; 0.800", "0.562 &rarr; 0.812"]
 
 
 def test_the_ends_of_a_curve_of_one_value_are_one_number(tmp_path):
-    write_jsonl(tmp_path / "run" / "m.jsonl", [{"step": s, "data": {"a": 1, **({"val-core/x": 0.5} if s == 2 else {})}} for s in (1, 2)])
-    assert re.findall(r"<td>(.*?)</td>", part(page(tmp_path / "run"), "In short"))[1:] == ["2", "0.500"]
+    write_training(tmp_path / "run")
+    rows = [{"step": s, "data": {"a": 1, **({"val-core/x": 0.5} if s == 2 else {})}} for s in (1, 2)]
+    write_jsonl(tmp_path / "run" / "metrics.jsonl", rows)
+    assert re.findall(r"<td[^>]*>(.*?)</td>", part(page(tmp_path / "run"), "In short"))[1:] == ["2", "0.500"]
 
 
 @pytest.mark.parametrize(
     ("out", "expected"), [("there", "there/report.html"), ("new/er", "new/er/report.html"), ("d.html", "d.html/report.html")]
 )
 def test_out_may_be_a_directory_as_of_every_other_verb(tmp_path, capsys, out, expected):
-    write_metrics(tmp_path / "run" / "m.jsonl", {1: 0.1})
+    write_training(tmp_path / "run", {1: 0.1})
     for folder in ("there", "d.html"):
         (tmp_path / folder).mkdir()
     assert main(["report", str(tmp_path / "run"), "--out", str(tmp_path / out)]) == 0
@@ -205,7 +219,7 @@ def test_out_may_be_a_directory_as_of_every_other_verb(tmp_path, capsys, out, ex
 
 @pytest.mark.parametrize("out", ["file/report.html", "file", "taken", "x" * 300 + ".html"])
 def test_a_place_that_takes_no_page_is_one_line(tmp_path, capsys, out):
-    write_metrics(tmp_path / "run" / "m.jsonl", {1: 0.1})
+    write_training(tmp_path / "run", {1: 0.1})
     (tmp_path / "file").write_text("mine")
     (tmp_path / "taken" / "report.html").mkdir(parents=True)
     assert main(["report", str(tmp_path / "run"), "--out", str(tmp_path / out)]) == 2
@@ -226,78 +240,13 @@ def test_the_same_runs_give_the_same_page(tmp_path):
 
 def test_thousands_of_steps_episodes_and_entries_make_a_small_page(tmp_path):
     folder = tmp_path / "runs"
-    write_metrics(folder / "run" / "m.jsonl", {step: step % 7 / 7 for step in range(5000)}, actor__entropy=0.1)
     long = "word " * 20_000
     episodes = [dumped(f"q{i % 500}", 1, i % 2 == 0, *([f"e1-{i % 900:04d}"] if i % 3 else [])) for i in range(3000)]
     episodes[0] = trajectory("q0", False, id="q0#0@1", extra=episodes[0].extra, messages=({"role": "assistant", "content": long},) * 9)
-    write_jsonl(folder / "run" / "000001.jsonl", episodes)
+    write_training(folder / "run", {step: step % 7 / 7 for step in range(5000)}, episodes=episodes, actor__entropy=0.1)
     hek(*(e(n) for n in range(1000))).save(folder / "hek")
     text = page(folder)
     assert len(text) < 1_000_000
     assert f"The {MAX_ENTRIES} most used are below" in text
     assert "each point the mean of 84 points" in text  # 5000 in 60
     assert "more characters)" in text and "of 3,000 episodes in all" in text
-
-
-in_browser = pytest.mark.skipif(CHROMIUM is None, reason="needs chromium")
-
-
-@pytest.fixture(scope="module")
-def tab():
-    with browser() as running:
-        yield running
-
-
-@in_browser
-@pytest.mark.parametrize("width", [1280, 390])
-def test_the_page_fits_its_window_and_complains_of_nothing(tmp_path, tab, width):
-    page(everything(tmp_path / "runs", "Donaudampfschifffahrtsgesellschaftskapitän" * 3))
-    tab.open((tmp_path / "report.html").as_uri(), width)
-    tab.run("document.querySelectorAll('details').forEach(each => each.open = true)")
-    assert tab.run("document.documentElement.scrollWidth") == width
-    assert tab.faults() == []
-
-
-@in_browser
-@pytest.mark.parametrize("width", [1280, 390])
-def test_long_names_stay_in_their_column(tmp_path, tab, width):
-    name = "qwen_grpo_full_experience_" * 3
-    for seed in ("0", "1"):
-        write_metrics(tmp_path / f"{name}{seed}" / "m.jsonl", {1: 0.1, 2: 0.3}, timing_s__step=9.0)
-        write_config(tmp_path / f"{name}{seed}" / "c.yaml", hiexp__enabled=seed == "0")
-    page(*(tmp_path / f"{name}{seed}" for seed in "01"), out=tmp_path / "r.html")
-    tab.open((tmp_path / "r.html").as_uri(), width)
-    tab.run("document.querySelectorAll('details').forEach(each => each.open = true)")
-    text_of = "cell => { const range = document.createRange(); range.selectNodeContents(cell); return range.getBoundingClientRect() }"
-    assert tab.run("document.querySelectorAll('td:first-child, th').length") > 10
-    assert not tab.run(
-        f"[...document.querySelectorAll('td:first-child, th')].filter(cell => ({text_of})(cell).right > "
-        "cell.getBoundingClientRect().right + 1).map(cell => cell.textContent)"
-    )
-    assert tab.run("document.querySelector('#in-short td > div').getBoundingClientRect().width") < width / 2
-
-
-@in_browser
-@pytest.mark.parametrize("width", [1280, 390])
-def test_what_an_arm_gains_is_in_view_without_scrolling(tmp_path, tab, width):
-    arms = [arm("none", 0.4, dataset="a"), arm("prompt", 0.6, -0.2, dataset="a"), arm("own-question", 0.9, 0.5, dataset="a")]
-    rows = [row(name, f"q{i}", i % 2 == 0, dataset="a") for name in ("none", "prompt") for i in range(9)]
-    write_evaluation(tmp_path / "eval", arms, rows)
-    page(tmp_path / "eval")
-    tab.open((tmp_path / "report.html").as_uri(), width)
-    heads = "[...document.querySelector('#evaluation table').querySelectorAll('th')]"
-    assert tab.run(f"{heads}.slice(0, 4).map(head => head.textContent)") == ["arm", "CEM", "CEM against none", "won, lost"]
-    assert tab.run(f"{heads}[2].getBoundingClientRect().right") < width
-
-
-@in_browser
-def test_a_box_of_the_legend_hides_the_lines_of_its_run(tmp_path, tab):
-    for name, enabled in (("a", True), ("b", False)):
-        write_metrics(tmp_path / name / "m.jsonl", {1: 0.1, 2: 0.3})
-        write_config(tmp_path / name / "c.yaml", hiexp__enabled=enabled)
-    page(tmp_path / "a", tmp_path / "b", out=tmp_path / "r.html")
-    tab.open((tmp_path / "r.html").as_uri())
-    visible = "[0, 1].map(i => getComputedStyle(document.querySelector('.k' + i)).display)"
-    assert tab.run(visible) == ["inline", "inline"]
-    tab.run("document.querySelector('.legend .c1').click()")
-    assert tab.run(visible) == ["inline", "none"]

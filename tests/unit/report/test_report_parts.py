@@ -16,8 +16,8 @@ from hiexp_verl.report.curves import curves, grouped
 from hiexp_verl.report.episodes import pairs, read_again, read_played
 from hiexp_verl.report.evaluations import Evaluation
 from hiexp_verl.report.html import number, percent
-from hiexp_verl.report.settings import settings
-from hiexp_verl.report.training import Training, alarms, cost, parts_of, spans
+from hiexp_verl.report.sections import alarms, cost, parts_of, rollouts, settings, spans
+from hiexp_verl.report.training import Training
 from hiexp_verl.report.tree import uses_of
 from tests.support.runs import arm, dumped
 from tests.unit.report.test_report import Tags
@@ -91,12 +91,12 @@ def test_policies_are_compared_on_the_questions_that_all_were_asked():
     told = policies.between(compared)
     assert "<b>none_* (2 runs)</b>, none" in told and "0.250, 0.500" in told, "each seed beside their mean"
     assert "+0.500" in told, "of full, 0.875, against 0.375"
-    assert "<b>full_* (2 runs)</b>, full" in told and "for other questions: foreign, none" in told
+    assert "<b>full_* (2 runs)</b>, full" in told and "other questions: foreign, none" in told
     (said,) = policies.in_short(compared)
     assert said.startswith(
         "Against <b>none_* (2 runs)</b> without experience on val, CEM: better: <b>full_* (2 runs), none</b> (+0.500, p 0"
     )
-    assert "not told apart: <b>none_* (2 runs), full</b> (+0.000, p 1.000)" in said
+    assert "no significant difference: <b>none_* (2 runs), full</b> (+0.000, p 1.000)" in said
     assert policies.comparisons(found[:2], trainings) == [], "one policy, two seeds"
     assert policies.comparisons([found[0]], []) == policies.comparisons([], []) == [] and policies.between([]) == ""
 
@@ -104,14 +104,14 @@ def test_policies_are_compared_on_the_questions_that_all_were_asked():
 def test_the_reference_is_trained_without_experience_where_one_is():
     found, trainings = seeds_of_policies(full_0="abcdef", none_0="ab")
     compared = policies.comparisons([evaluated("start", {"none": "abc"}), *found], trainings)
-    assert compared[0].reference.policy == "none_0" and compared[0].why == "the first one that was trained so"
+    assert compared[0].reference.policy == "none_0" and compared[0].why == "the first one trained without"
     assert policies.comparisons([evaluated("start", {"none": "abc"}), found[0]], trainings)[0].reference.policy == "start"
 
 
 def test_two_evaluations_of_one_training_are_not_its_seeds():
     found, trainings = seeds_of_policies(none_0="ab", full_0="abcdef")
     (compared,) = policies.comparisons([*found, evaluated("full_0/sampled", {"none": ""}, "full_0")], trainings)
-    worth = {played.policy: sum(played.worth.values()) for played, _ in compared.lines if played.arm == "none"}
+    worth = {played.policy: sum(played.mean.values()) for played, _ in compared.lines if played.arm == "none"}
     assert worth == {"none_0": 2, "full_0 eval": 6, "full_0 sampled": 0}
 
 
@@ -133,8 +133,8 @@ def test_policies_that_a_table_has_no_room_for_are_named_and_the_reference_is_fo
     trainings = [replace(one, steps={1: {"hiexp/with_experience": 1.0}}) if one.name != "none_0" else one for one in trainings]
     (compared,) = policies.comparisons(found, trainings)
     assert compared.reference.policy == "none_0" and len({played.policy for played, _ in compared.lines}) == 13
-    assert "Not among them, for want of room: full12_0." in policies.between([compared])
-    assert "(1 more are named below the table)." in policies.in_short([compared])[0]
+    assert "Not compared, too many policies: full12_0." in policies.between([compared])
+    assert "(1 more below the table)." in policies.in_short([compared])[0]
 
 
 def test_runs_of_which_no_configuration_is_known_stay_apart():
@@ -144,7 +144,7 @@ def test_runs_of_which_no_configuration_is_known_stay_apart():
 def test_a_resume_is_marked_and_a_constant_is_told_in_words():
     drawn = curves([replace(run("a", **{"actor/entropy": 0.5}), resumed=(2,))])
     assert "a resumed at step 2" in drawn and "A diamond marks" in drawn
-    assert "The same in all steps of all runs: entropy 0.5." in drawn
+    assert "Constant in all steps of all runs: entropy 0.5." in drawn
     assert "<h3>entropy</h3>" not in drawn
 
 
@@ -192,7 +192,7 @@ def test_arms_are_sorted_by_what_their_interval_says():
     arms = [arm("none", 0.4), arm("full", 0.6, 0.2), arm("random", 0.45, 0.05), arm("shuffled", 0.1, -0.3)]
     assert in_short([evaluation(*arms)]) == [
         "eval, against none: better: <b>full</b> (CEM +0.200 [+0.100, +0.300], p 0.020); worse: <b>shuffled</b> (CEM -0.300 [-0.400, -0.200], p 0.020); "
-        "not told apart: <b>random</b> (CEM +0.050 [-0.050, +0.150], p 0.020)."
+        "no significant difference: <b>random</b> (CEM +0.050 [-0.050, +0.150], p 0.020)."
     ]
 
 
@@ -201,7 +201,7 @@ def test_an_interval_alone_makes_no_verdict_when_the_test_sees_nothing():
     sure["cem_minus_none"]["p"], unsure["cem_minus_none"]["p"] = 0.01, 0.25
     assert in_short([evaluation(arm("none", 0.4), sure, unsure)]) == [
         "eval, against none: better: <b>full</b> (CEM +0.200 [+0.100, +0.300], p 0.010); "
-        "not told apart: <b>shuffled</b> (CEM -0.300 [-0.400, -0.200], p 0.250)."
+        "no significant difference: <b>shuffled</b> (CEM -0.300 [-0.400, -0.200], p 0.250)."
     ]
     drawn = evaluations([evaluation(arm("none", 0.4), sure, unsure)])
     assert re.findall(r'p (0\.010|0\.250)</span><svg class="interval (\w+)"', drawn) == [("0.010", "up"), ("0.250", "even")]
@@ -228,15 +228,16 @@ def test_arms_against_each_other_are_folded_under_their_table():
     drawn = evaluations([evaluation(arm("none", 0.4), pairs=pairs)])
     Tags(drawn)
     inside = re.search(r'<details class="fold"><summary class="soft">Arm against arm \(2\)</summary>.*?</details>', drawn)[0]
-    assert inside.index("<div>CEM</div>") < inside.index("<div>EM</div>") and "not corrected" in inside
-    assert "<b>full</b></div></td><td>random</td><td>+0.250 " in inside and "+0.500" in inside and "p 0.013" in inside
+    assert inside.index(">CEM</th>") < inside.index(">EM</th>") and "not corrected" in inside
+    assert re.search(r"<b>full</b></td><td [^>]*>random</td><td [^>]*>\+0.250 ", inside)
+    assert "+0.500" in inside and "p 0.013" in inside
     assert "&lt;b&gt;" in inside
     assert "Arm against arm" not in evaluations([evaluation(arm("none", 0.4))])
 
 
 def test_an_unfinished_evaluation_says_so_and_what_can_be_compared():
     lines = [{"dataset": "a", "arm": name, "episodes": count, "em": 0.5, "cem": 0.5} for name, count in (("none", 3), ("full", 2))]
-    uneven = evaluation(*lines, table="missing", won_lost={("a", "full"): (1, 0)})
+    uneven = evaluation(*lines, table="unfinished", won_lost={("a", "full"): (1, 0)})
     assert "not finished" in evaluations([uneven]) and "only won and lost compare" in evaluations([uneven])
     begun = {"dataset": "a", "arm": "random", "episodes": 0}
     even = replace(uneven, arms=[*(line | {"episodes": 3} for line in lines), begun], table="damaged")
@@ -253,7 +254,7 @@ def test_what_rounds_to_zero_has_no_sign():
 
 def test_an_interval_is_drawn_to_scale_and_coloured_by_its_side():
     drawn = interval_bar(0.0, -1.0, 1.0, (-1.0, 1.0), 0)
-    assert 'd="M4.0 8.0H116.0' in drawn and 'cx="60.0"' in drawn and 'class="interval even"' in drawn
+    assert 'viewBox="0 0 120 16"' in drawn and 'd="M4.0 8.0H116.0' in drawn and 'cx="60.0"' in drawn and 'class="interval even"' in drawn
     assert 'class="interval up"' in interval_bar(0.5, 0.1, 1.0, (-1.0, 1.0), 1)
     assert 'class="interval down"' in interval_bar(-0.5, -1.0, -0.1, (-1.0, 1.0), -1)
 
@@ -309,21 +310,37 @@ def test_in_what_runs_differ_comes_before_what_they_share():
     assert "experiment_name" not in drawn
 
 
+def test_many_runs_are_rows_and_wide_tables_are_cut(tmp_path):
+    configs = [{f"some.setting_{key}": f"{key}{n}" for key in "abcdefghijkl"} for n in range(6)]
+    drawn = settings([run(f"run{n}", config=config) for n, config in enumerate(configs)])
+    heads = [re.findall(r"<th [^>]*>(.*?)</th>", table) for table in re.findall(r"<table.*?</table>", drawn)]
+    assert [(len(head), head[0]) for head in heads] == [(9, "run"), (5, "run")]
+    drawn = settings([run(f"run{n}", config=config) for n, config in enumerate(configs[:5])])
+    assert re.findall(r"<th [^>]*>(.*?)</th>", drawn) == ["", "run0", "run1", "run2", "run3", "run4"]
+
+
+def test_settings_of_rollouts_are_those_that_differ_and_those_that_do_not():
+    drawn = rollouts({"a": {"hek": "", "top_k": 3, "model": "/x/y/z"}, "b": {"hek": "0123456789abcdef" * 4, "top_k": 3, "model": "/x/y/z"}})
+    assert "Settings of 2 rollouts" in drawn and "0123456789ab</td>" in drawn and "<dt>top k</dt><dd>3</dd>" in drawn
+    assert drawn.index("<table") < drawn.index("The same in all 2 runs") < drawn.index("<dd>y/z</dd>")
+
+
 def test_alarms_are_told_with_their_steps():
     steps = {step: {"hiexp/alarm/entropy": float(step in (3, 5, 6, 7)), "hiexp/alarm/reward": 0.0} for step in range(1, 9)}
-    assert alarms([Training("a", steps), Training("b", steps)]) == "<ul><li><b>alarm entropy</b> held at steps 3, 5 to 7 (a, b)</li></ul>"
-    assert "None rang in 1 run." in alarms([run("a")]) and alarms([]) == ""
+    assert alarms([Training("a", steps), Training("b", steps)]) == "<ul><li><b>alarm entropy</b> at steps 3, 5 to 7 (a, b)</li></ul>"
+    assert "None in 1 run." in alarms([run("a")]) and alarms([]) == ""
+    assert alarms([Training("a", {}, error="HiExpError: <b>")]) == "<ul><li>ended with <b>HiExpError: &lt;b&gt;</b> (a)</li></ul>"
 
 
 def test_stale_weights_are_told_but_not_of_a_run_that_strips():
     stale = run("a", **{"training/rollout_actor_probs_pearson_corr": 0.96})
     assert "Pearson below 0.99" in alarms([stale])
-    assert "None rang in 1 run." in alarms([replace(stale, config={"hiexp.group.strip": True})])
+    assert "None in 1 run." in alarms([replace(stale, config={"hiexp.group.strip": True})])
 
 
 def test_spans_of_steps_are_short():
     assert spans([4]) == "step 4"
-    assert spans(range(1, 40, 2)) == "steps 1, 3, 5, 7, 9, 11, 13, 15 and 12 times more"
+    assert spans(range(1, 40, 2)) == "steps 1, 3, 5, 7, 9, 11, 13, 15 and 12 more"
 
 
 def test_what_no_part_of_a_step_accounts_for_is_other():
@@ -337,8 +354,8 @@ def test_validation_is_no_part_of_a_step_and_both_sums_are_told():
     assert parts_of([*steps.values()]) == [("gen", 50.0), ("testing", 15.0), ("other", 10.0)]
     drawn = cost([Training("a", steps)], [], {})
     assert "In all 75.0 s.</p>" in drawn and "By the trainer's own clock of a step: 60.0 s." in drawn
-    assert "<div>seconds per step (trainer's clock)</div>" in drawn.replace("&#x27;", "'") and "leaves out the validation" in drawn
-    assert "<td>0.03</td><td>0.01</td>" in drawn  # 120 and 30 seconds in hours
+    assert "seconds per step (trainer's clock)</th>" in drawn.replace("&#x27;", "'") and "leaves out the validation" in drawn
+    assert re.findall(r'data-name="hours of \w+">([\d.]+)<', drawn) == ["0.03", "0.01"]  # 120 and 30 seconds
     untested = cost([Training("a", {1: steps[1]})], [], {})
     assert "In all 60.0 s.</p>" in untested and "own clock" not in untested and "validation" not in untested
 

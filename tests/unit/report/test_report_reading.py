@@ -1,4 +1,4 @@
-"""Runs are known by what their files hold; damage is named, and the rest is read."""
+"""Runs are known by their manifests; damage is named, and the rest is read."""
 
 import gzip
 import json
@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.io.files import write_jsonl
+from hiexp_verl.io.manifest import MANIFEST, Manifest, read_manifest
 from hiexp_verl.report.episodes import outcome, pairs
 from hiexp_verl.report.runs import gather
 from hiexp_verl.report.tree import uses_of
@@ -19,100 +20,102 @@ from tests.support.runs import (
     dumped,
     row,
     shown,
-    write_config,
     write_evaluation,
     write_metrics,
     write_part,
     write_rollout,
     write_state,
+    write_training,
 )
 
 # ---- trainings ---------------------------------------------------------------------------------------------------------
 
 
-def test_a_training_is_found_whatever_its_files_are_called(tmp_path):
-    write_metrics(tmp_path / "x" / "numbers.jsonl", {1: 0.1, 2: 0.2})
-    write_config(tmp_path / "x" / "y" / "z.yml", hiexp__seed=3)
+def test_a_training_is_what_its_manifest_names(tmp_path):
+    write_training(tmp_path / "x", {1: 0.1, 2: 0.2}, {"hiexp__seed": 3})
+    write_metrics(tmp_path / "x" / "other.jsonl", {9: 0.9})
     (run,) = gather([tmp_path]).trainings
     assert run.curve("critic/score/mean") == [(1.0, 0.1), (2.0, 0.2)]
-    assert run.config["hiexp.seed"] == 3
-    assert run.resumed == ()
+    assert (run.config["hiexp.seed"], run.resumed, run.error) == (3, (), "")
 
 
 def test_of_two_lives_the_later_one_counts_step_by_step(tmp_path):
-    write_metrics(tmp_path / "a.jsonl", {4: 0.9, 5: 0.95}, written=200)  # the later one by time, not by name
-    write_metrics(tmp_path / "b.jsonl", {1: 0.1, 2: 0.2, 3: 0.3, 4: 0.4}, written=100)
+    write_metrics(tmp_path / "b.jsonl", {1: 0.1, 2: 0.2, 3: 0.3, 4: 0.4})
+    write_metrics(tmp_path / "a.jsonl", {4: 0.9, 5: 0.95})
+    write_training(tmp_path, metrics=("b.jsonl", "a.jsonl"))  # the later one by the manifest, not by name
     (run,) = gather([tmp_path]).trainings
     assert [value for _, value in run.curve("critic/score/mean")] == [0.1, 0.2, 0.3, 0.9, 0.95]
     assert run.resumed == (4,)
 
 
 def test_the_validation_before_a_resume_takes_nothing_from_its_step(tmp_path):
-    write_metrics(tmp_path / "a.jsonl", {1: 0.1, 2: 0.2}, written=100)
+    write_metrics(tmp_path / "a.jsonl", {1: 0.1, 2: 0.2})
     lines = [{"step": 2, "data": {"val-core/x/acc/mean@1": 0.7}}, {"step": 3, "data": {"critic/score/mean": 0.3}}]
     write_jsonl(tmp_path / "b.jsonl", lines)
+    write_training(tmp_path, metrics=("a.jsonl", "b.jsonl"))
     (run,) = gather([tmp_path]).trainings
     assert run.steps[2] == {"critic/score/mean": 0.2, "training/global_step": 2.0, "val-core/x/acc/mean@1": 0.7}
     assert run.resumed == (3,)
 
 
 def test_what_is_no_number_is_no_point(tmp_path):
-    write_metrics(tmp_path / "a.jsonl", {1: 0.1, 2: 0.2}, actor__grad_norm=None)  # NaN, as verl's logger writes it
+    write_training(tmp_path, {1: 0.1, 2: 0.2}, actor__grad_norm=None)  # NaN, as verl's logger writes it
     (run,) = gather([tmp_path]).trainings
     assert run.curve("actor/grad_norm") == []
     assert len(run.curve("critic/score/mean")) == 2
 
 
-def test_trainings_below_one_directory_are_told_apart_with_what_is_theirs(tmp_path):
+def test_trainings_below_one_directory_have_their_own_episodes(tmp_path):
     for name, seed in (("one", 1), ("two", 2)):
-        write_metrics(tmp_path / name / "log" / "metrics.jsonl", {1: seed / 10})
-        write_config(tmp_path / name / "hydra" / "config.yaml", hiexp__seed=seed)
-        write_jsonl(tmp_path / name / "dump" / "000001.jsonl", [dumped("q1", 1, True)])
+        write_training(tmp_path / name, {1: seed / 10}, {"hiexp__seed": seed}, [dumped("q1", 1, True)])
     found = gather([tmp_path])
     assert [(run.name, run.config["hiexp.seed"]) for run in found.trainings] == [("one", 1), ("two", 2)]
-    assert [one.run for one in found.played] == ["one", "two"]
+    assert [(one.run, one.step) for one in found.played] == [("one", 1), ("two", 1)]
+
+
+def test_a_training_is_named_after_the_folder_that_holds_all_of_it(tmp_path):
+    for name in ("one", "two"):
+        write_metrics(tmp_path / name / "log" / "m.jsonl", {1: 0.1})
+        write_training(tmp_path / name / "checkpoints", metrics=("../log/m.jsonl",))
+    write_metrics(tmp_path / "far" / "m.jsonl", {1: 0.1})
+    write_training(tmp_path / "a" / "three", metrics=("../../far/m.jsonl",))
+    assert [run.name for run in gather([tmp_path / "one", tmp_path / "two"]).trainings] == ["one", "two"]
+    assert [run.name for run in gather([tmp_path / "a" / "three"]).trainings] == ["three"]
 
 
 def test_a_directory_given_twice_or_inside_another_counts_once(tmp_path):
-    write_metrics(tmp_path / "run" / "metrics.jsonl", {1: 0.1})
-    write_jsonl(tmp_path / "run" / "dump" / "000001.jsonl", [dumped("q1", 1, True)])
+    write_training(tmp_path / "run", {1: 0.1}, episodes=[dumped("q1", 1, True)])
+    write_rollout(tmp_path / "run" / "rollout", [trajectory()])
     assert len(gather([tmp_path / "run", tmp_path / "." / "run"]).trainings) == 1
-    assert len(gather([tmp_path, tmp_path / "run" / "dump"]).played) == 1
+    assert len(gather([tmp_path, tmp_path / "run" / "rollout"]).played) == 2
 
 
 def test_names_are_the_shortest_that_differ(tmp_path):
     for name in ("a/train", "b/train"):
-        write_metrics(tmp_path / name / "metrics.jsonl", {1: 0.1})
+        write_training(tmp_path / name, {1: 0.1})
     assert [run.name for run in gather([tmp_path / "a" / "train", tmp_path / "b" / "train"]).trainings] == ["a/train", "b/train"]
 
 
-def test_a_dump_that_lies_elsewhere_is_found_by_the_configuration(tmp_path):
-    write_metrics(tmp_path / "run" / "metrics.jsonl", {1: 0.1})
-    write_config(tmp_path / "run" / "config.yaml", hiexp__dump_dir=str(tmp_path / "dump"))
-    write_jsonl(tmp_path / "dump" / "000001.jsonl", [dumped("q1", 1, True)])
-    (one,) = gather([tmp_path / "run"]).played
-    assert (one.run, one.step) == ("run", 1)
-
-
-def test_the_last_state_says_which_hek_and_how_often_each_entry_was_seen(tmp_path):
+def test_the_last_state_has_the_use_of_each_entry(tmp_path):
     version = tree().save(tmp_path / "hek")
     content_hash = json.loads((version / "header.json").read_text())["content_hash"]
-    write_metrics(tmp_path / "run" / "metrics.jsonl", {1: 0.1})
-    write_state(tmp_path / "run" / "9" / "state.json", 9, content_hash, {"e1-0001": {"episodes": 5, "reward": 2.0}}, str(version))
-    write_state(tmp_path / "run" / "10" / "state.json", 10, content_hash, {"e1-0001": {"episodes": 7, "reward": 3.0}}, str(version))
+    write_training(tmp_path / "run", {1: 0.1})
+    write_state(tmp_path / "run", 9, content_hash, {"e1-0001": {"episodes": 5, "reward": 2.0}}, str(version))
+    write_state(tmp_path / "run", 10, content_hash, {"e1-0001": {"episodes": 7, "reward": 3.0}}, str(version))
     found = gather([tmp_path / "run"])
     assert found.trainings[0].counters == {"e1-0001": {"episodes": 7, "reward": 3.0}}
     assert list(found.heks) == [content_hash]
 
 
-def test_what_the_log_says_of_alarms_is_kept_once_without_colours(tmp_path):
-    write_metrics(tmp_path / "metrics.jsonl", {1: 0.1})
-    line = "\x1b[36m(TaskRunner pid=7)\x1b[0m alarm: the reward collapsed: 0.1 over the last 10 steps\n"
-    (tmp_path / "out.log").write_text(f"fine\n{line}{line}hiexp_verl.errors.HiExpError: stopped\n")
-    assert gather([tmp_path]).trainings[0].said == (
-        "alarm: the reward collapsed: 0.1 over the last 10 steps",
-        "HiExpError: stopped",
-    )
+def test_an_older_version_of_a_hek_is_shown_where_a_run_used_it(tmp_path):
+    old = tree().save(tmp_path / "hek")
+    content_hash = json.loads((old / "header.json").read_text())["content_hash"]
+    tree(models=("other",)).save(tmp_path / "hek")
+    assert len(gather([tmp_path]).heks) == 1 and content_hash not in gather([tmp_path]).heks
+    write_training(tmp_path / "run", {1: 0.1})
+    write_state(tmp_path / "run", 1, content_hash, {})
+    found = gather([tmp_path])
+    assert len(found.heks) == 2 and content_hash in found.heks and not found.not_read
 
 
 # ---- evaluations and rollouts -------------------------------------------------------------------------------------------
@@ -138,28 +141,21 @@ def test_rows_of_other_data_sets_and_seeds_are_not_mixed(tmp_path):
 
 
 def test_a_table_without_its_rows_has_no_others(tmp_path):
-    write_part(tmp_path, "a", 0, "none", "none", [False, False, False])
-    write_part(tmp_path, "a", 0, "full", "full", [True, True, True])
+    write_part(tmp_path, "a", 0, "none", [False, False, False])
+    write_part(tmp_path, "a", 0, "full", [True, True, True])
     write_evaluation(tmp_path, [arm("none", 0.0, dataset="a"), arm("full", 1.0, 1.0, dataset="a")])
     (tmp_path / "rows.jsonl").unlink(missing_ok=True)
     (found,) = gather([tmp_path]).evaluations
     assert found.table == "whole" and not found.values and not found.won_lost, "of the episodes some may not be asked for any more"
 
 
-def test_an_evaluation_without_its_table_is_unfinished_and_has_means(tmp_path):
-    write_jsonl(tmp_path / "rows.jsonl", [row("none", "q1", True), row("none", "q2", False)])
-    (found,) = gather([tmp_path]).evaluations
-    assert found.table == "missing"
-    assert found.arms[0]["em"] == 0.5 and found.arms[0]["episodes"] == 2
-
-
 def test_arms_that_were_played_without_a_table_are_an_unfinished_evaluation(tmp_path):
-    write_part(tmp_path, "hotpot", 0, "none", "none", [True, False, False])
-    write_part(tmp_path, "hotpot", 0, "full", "full", [False, True], shown("e1-a"))
-    write_part(tmp_path, "hotpot", 0, "random", "random", [])  # begun: no episode yet
+    write_part(tmp_path, "hotpot", 0, "none", [True, False, False])
+    write_part(tmp_path, "hotpot", 0, "full", [False, True], shown("e1-a"))
+    write_part(tmp_path, "hotpot", 0, "random", [])  # begun: no episode yet
     found = gather([tmp_path])
     (one,) = found.evaluations
-    assert one.table == "missing" and not found.rollouts and not found.faults
+    assert one.table == "unfinished" and not found.rollouts and not found.faults
     assert [(line["dataset"], line["arm"], line["episodes"], line.get("cem")) for line in one.arms] == [
         ("hotpot", "none", 3, pytest.approx(1 / 3)),
         ("hotpot", "full", 2, 0.5),
@@ -170,7 +166,7 @@ def test_arms_that_were_played_without_a_table_are_an_unfinished_evaluation(tmp_
 
 
 def test_a_line_that_a_kill_tore_is_named_once(tmp_path):
-    write_part(tmp_path, "hotpot", 0, "none", "none", [True, False])
+    write_part(tmp_path, "hotpot", 0, "none", [True, False])
     path = tmp_path / "hotpot" / "seed-0" / "none" / "trajectories.jsonl"
     path.write_bytes(path.read_bytes()[:-20])
     found = gather([tmp_path])
@@ -179,37 +175,51 @@ def test_a_line_that_a_kill_tore_is_named_once(tmp_path):
 
 
 def test_an_episode_without_measures_is_named(tmp_path):
+    write_part(tmp_path, "hotpot", 0, "none", [])
     write_rollout(tmp_path / "hotpot" / "seed-0" / "none", [trajectory()])
     found = gather([tmp_path])
     assert found.evaluations[0].arms[0]["episodes"] == 0 and "1 of 1 episodes cannot be read (line 1: 'em')" in found.faults[0]
 
 
-@pytest.mark.parametrize("place", ["hotpot/seed-1/none", "hotpot/seed-0/mine", "hotpot/seed-0/full", "seed-0/none", "none"])
-def test_rollouts_in_other_places_are_no_evaluation(tmp_path, place):
-    root = tmp_path / "runs"
-    write_rollout(root / place, [trajectory()])  # of seed 0, without experience
-    found = gather([root])
-    assert not found.evaluations and len(found.rollouts) == 1
+def test_rollouts_that_no_evaluation_plans_are_rollouts_and_below_one_are_not_read(tmp_path):
+    write_rollout(tmp_path / "hotpot" / "seed-0" / "none", [trajectory()])
+    assert len(gather([tmp_path]).rollouts) == 1
+    write_part(tmp_path, "hotpot", 0, "full", [True])
+    write_rollout(tmp_path / "hotpot" / "seed-1" / "none", [trajectory()])
+    found = gather([tmp_path])
+    assert not found.rollouts and [one.arm for one in found.played] == ["full"]
+    assert [path.parent.parent.name for path in found.not_read] == ["seed-0", "seed-1"]
 
 
-@pytest.mark.parametrize("content", ["", '{"questions": 2, "arms": [', "{}", '{"arms": []}', "\x00"])
+def test_rows_and_table_of_an_earlier_plan_are_not_taken(tmp_path):
+    write_part(tmp_path, "a", 0, "none", [True, False])
+    write_evaluation(tmp_path, [arm("none", 0.9, dataset="a")], [row("none", "q1", True, dataset="a")])
+    assert gather([tmp_path]).evaluations[0].arms[0]["cem"] == 0.9
+    manifest = read_manifest(tmp_path)
+    manifest.finished = None
+    manifest.write(tmp_path)
+    (found,) = gather([tmp_path]).evaluations
+    assert (found.table, found.arms[0]["cem"]) == ("unfinished", 0.5)
+
+
+@pytest.mark.parametrize("content", ["", '{"questions": 2, "arms": [', '{"arms": []}', '{"arms": [3]}', "[]", "\x00"])
 @pytest.mark.parametrize("with_rows", [True, False])
-def test_a_damaged_table_is_damaged_and_not_missing(tmp_path, content, with_rows):
-    write_part(tmp_path, "hotpot", 0, "none", "none", [True, False])
-    if with_rows:
-        write_jsonl(tmp_path / "rows.jsonl", [row("none", "q0", True, dataset="hotpot"), row("none", "q1", False, dataset="hotpot")])
+def test_a_damaged_table_is_named_and_means_are_shown(tmp_path, content, with_rows):
+    write_part(tmp_path, "hotpot", 0, "none", [True, False])
+    rows = [row("none", "q0", True, dataset="hotpot"), row("none", "q1", False, dataset="hotpot")]
+    write_evaluation(tmp_path, [arm("none", 0.5)], rows if with_rows else [])
     (tmp_path / "table.json").write_text(content)
     found = gather([tmp_path])
     (one,) = found.evaluations
     assert one.table == "damaged" and [line["cem"] for line in one.arms] == [0.5]
-    assert len(found.faults) == 1 and "table.json: no" in found.faults[0]
+    assert len(found.faults) == 1 and "table.json is damaged (" in found.faults[0]
 
 
 def test_all_seeds_and_budgets_of_an_evaluation_are_told(tmp_path):
     write_evaluation(tmp_path / "a", [arm("none", 0.5)], seeds=[0, 7], settings={"seed": 0, "prompt": {"top_k": 3}}, judge="qwen")
-    write_part(tmp_path / "b", "hotpot", 1, "none", "none", [True])
-    write_part(tmp_path / "b", "hotpot", 1, "full", "full", [True])
-    write_part(tmp_path / "b", "wiki", 2, "none", "none", [True])  # without a HEK, and read last
+    write_part(tmp_path / "b", "hotpot", 1, "none", [True])
+    write_part(tmp_path / "b", "hotpot", 1, "full", [True])
+    write_part(tmp_path / "b", "wiki", 2, "none", [True])  # without a HEK, and read last
     whole, unfinished = gather([tmp_path]).evaluations
     assert whole.settings == {"seed": "0, 7", "prompt.top_k": 3} and whole.facts["judge"] == "qwen"
     assert (unfinished.settings["seed"], unfinished.settings["hek"]) == ("1, 2", "abc") and "arm" not in unfinished.settings
@@ -224,16 +234,16 @@ def test_pairs_without_the_base_are_kept_and_broken_ones_dropped(tmp_path):
 
 
 def test_episodes_of_an_evaluation_are_those_of_its_arms(tmp_path):
-    write_evaluation(tmp_path, [arm("none", 0.5), arm("full", 0.6, 0.1)])
     for name in ("none", "full"):
-        write_rollout(tmp_path / "hotpot" / "seed-0" / name, [trajectory(extra={"searches": 1})])
+        write_part(tmp_path, "hotpot", 0, name, [True])
+    write_evaluation(tmp_path, [arm("none", 0.5), arm("full", 0.6, 0.1)])
     assert sorted((one.run, one.arm) for one in gather([tmp_path]).played) == [(tmp_path.name, "full"), (tmp_path.name, "none")]
 
 
 def test_episodes_of_two_data_sets_with_the_same_ids_are_of_different_questions(tmp_path):
     for dataset, question in (("a", "Which river?"), ("b", "Which capital?")):
-        write_part(tmp_path, dataset, 0, "none", "none", [False, False], question=question)
-        write_part(tmp_path, dataset, 0, "full", "full", [True, True], shown("e1-a"), question=question)
+        write_part(tmp_path, dataset, 0, "none", [False, False], question=question)
+        write_part(tmp_path, dataset, 0, "full", [True, True], shown("e1-a"), question=question)
     found = gather([tmp_path])
     chosen = pairs(found.played, 10)
     assert len(chosen) == 4 and all(a.question == b.question for a, b in chosen)
@@ -241,8 +251,6 @@ def test_episodes_of_two_data_sets_with_the_same_ids_are_of_different_questions(
     assert uses_of(found.played)["e1-a"].questions == 4
     texts = {"a": dict.fromkeys(("q0", "q1"), "Which river?"), "b": dict.fromkeys(("q0", "q1"), "Which capital?")}
     assert found.evaluations[0].texts == texts
-    write_jsonl(tmp_path / "rows.jsonl", [row("none", "q0", False, dataset="a")])  # as it was before rows had the text
-    assert gather([tmp_path]).evaluations[0].texts == texts
 
 
 def test_rollouts_compare_where_they_differ_in_experience_alone(tmp_path):
@@ -258,8 +266,7 @@ def test_rollouts_compare_where_they_differ_in_experience_alone(tmp_path):
 
 
 def test_a_torn_last_line_is_named_and_the_rest_is_read(tmp_path):
-    write_metrics(tmp_path / "metrics.jsonl", {1: 0.1, 2: 0.2})
-    write_jsonl(tmp_path / "dump" / "000001.jsonl", [dumped("q1", 1, True), dumped("q2", 1, True)])
+    write_training(tmp_path, {1: 0.1, 2: 0.2}, episodes=[dumped("q1", 1, True), dumped("q2", 1, True)])
     for path in (tmp_path / "metrics.jsonl", tmp_path / "dump" / "000001.jsonl"):
         path.write_bytes(path.read_bytes()[:-20])
     found = gather([tmp_path])
@@ -267,66 +274,85 @@ def test_a_torn_last_line_is_named_and_the_rest_is_read(tmp_path):
     assert len(found.faults) == 2 and all("line 2: not JSON" in fault for fault in found.faults)
 
 
-@pytest.mark.parametrize("name", ["a.jsonl", "b.json", "c.yaml", "d.log", "e.jsonl.gz"])
 @given(content=st.binary(max_size=200))
-def test_no_foreign_file_stops_the_reading(tmp_path_factory, name, content):
+def test_no_damage_of_one_run_stops_the_reading_of_another(tmp_path_factory, content):
     folder = tmp_path_factory.mktemp("run")
-    write_metrics(folder / "metrics.jsonl", {1: 0.1})
-    (folder / name).write_bytes(content)
-    assert len(gather([folder]).trainings) == 1
+    write_training(folder / "good", {1: 0.1})
+    write_training(folder / "bad", {1: 0.1}, episodes=[dumped("q1", 1, True)])
+    write_state(folder / "bad", 1, "abc", {})
+    write_evaluation(folder / "eval", [arm("none", 0.5)], [row("none", "q", True)])
+    write_rollout(folder / "rollout", [trajectory()])
+    for path in ("bad/metrics.jsonl", "bad/dump/000001.jsonl", "bad/global_step_1/hiexp/state.json", "eval/table.json", "eval/rows.jsonl"):
+        (folder / path).write_bytes(content)
+    (folder / "rollout" / MANIFEST).write_bytes(content)
+    found = gather([folder])
+    assert [run.name for run in found.trainings] == ["bad", "good"] and len(found.evaluations) == 1
+    assert any("run.json is damaged" in fault for fault in found.faults)
+
+
+@pytest.mark.parametrize("row", [{"step": 1, "data": 3}, {"step": True, "data": {}}, {"step": "one", "data": {}}, {"step": None}], ids=str)
+def test_a_line_of_metrics_of_wrong_types_is_a_fault(tmp_path, row):
+    write_training(tmp_path, {1: 0.1})
+    write_jsonl(tmp_path / "metrics.jsonl", [row])
+    assert "1 lines cannot be read (line 1: no step with data)" in gather([tmp_path]).faults[0]
 
 
 @pytest.mark.parametrize(
     "row",
     [
-        {"step": 1, "data": 3},
-        {"tool": True, "data": {}},
-        {"tool": "one", "data": {"a": "b"}},
-        {"tool": None, "data": {}},
         {"messages": [], "question_id": "q", "score": "x"},
         {"messages": [], "question_id": "q", "score": 1, "question": "?", "answers": ["a"], "correct": True, "extra": {"shown": [3]}},
-        {"arm": "none", "id": 1, "em": "high"},
     ],
-    ids=str,
+    ids=["score", "shown"],
 )
-def test_a_row_of_wrong_types_is_a_fault_and_no_crash(tmp_path, row):
-    write_metrics(tmp_path / "run" / "metrics.jsonl", {1: 0.1})
-    write_jsonl(tmp_path / "x" / "x.jsonl", [row])
-    found = gather([tmp_path])
-    assert found.faults or found.passed_over
+def test_an_episode_of_wrong_types_is_a_fault(tmp_path, row):
+    write_rollout(tmp_path, [trajectory()])
+    write_jsonl(tmp_path / "trajectories.jsonl", [row])
+    assert "1 of 1 episodes cannot be read" in gather([tmp_path]).faults[0]
+
+
+@pytest.mark.parametrize("spec", [{}, {"datasets": 3, "seeds": "x", "arms": None}, {"datasets": [None], "seeds": [{}], "arms": [[]]}])
+def test_a_plan_of_wrong_types_has_no_parts(tmp_path, spec):
+    Manifest(kind="evaluation", spec=spec).write(tmp_path)
+    assert gather([tmp_path]).evaluations[0].arms == []
 
 
 def test_a_damaged_hek_is_a_fault(tmp_path):
     version = tree().save(tmp_path / "hek")
+    write_training(tmp_path / "run", {1: 0.1})
     (version / "vectors.npy").write_bytes(b"")
-    write_metrics(tmp_path / "metrics.jsonl", {1: 0.1})
     found = gather([tmp_path])
     assert found.heks == {} and len(found.faults) == 1
+    (version / "header.json").write_text("{")
+    assert "holds no HEK that can be read" in gather([tmp_path]).faults[0]
 
 
-def test_what_is_of_another_kind_is_passed_over(tmp_path):
-    write_metrics(tmp_path / "metrics.jsonl", {1: 0.1})
-    write_jsonl(tmp_path / "corpus.jsonl", [{"id": "p1", "title": "t", "text": "x"}])
+def test_a_file_that_a_finished_run_lacks_is_named(tmp_path):
+    write_training(tmp_path, {1: 0.1})
+    (tmp_path / "metrics.jsonl").unlink()
     found = gather([tmp_path])
-    assert [path.name for path in found.passed_over] == ["corpus.jsonl"] and not found.faults
+    assert found.trainings[0].steps == {} and "metrics.jsonl does not exist, and" in found.faults[0]
+
+
+def test_what_no_manifest_names_is_not_read(tmp_path):
+    write_rollout(tmp_path / "rollout", [trajectory()])
+    write_metrics(tmp_path / "metrics.jsonl", {1: 0.1})
+    found = gather([tmp_path])
+    assert [path.name for path in found.not_read] == ["metrics.jsonl"] and not found.faults and not found.trainings
 
 
 def test_a_packed_file_is_read(tmp_path):
-    write_metrics(tmp_path / "metrics.jsonl", {1: 0.1})
-    (tmp_path / "m.jsonl.gz").write_bytes(gzip.compress((tmp_path / "metrics.jsonl").read_bytes()))
-    (tmp_path / "metrics.jsonl").unlink()
+    write_training(tmp_path, {1: 0.1})
+    (tmp_path / "metrics.jsonl").write_bytes(gzip.compress((tmp_path / "metrics.jsonl").read_bytes()))
     assert list(gather([tmp_path]).trainings[0].steps) == [1]
 
 
-def test_a_directory_in_which_nothing_is_known_is_refused(tmp_path):
+def test_a_directory_without_runs_is_refused(tmp_path):
     (tmp_path / "notes.txt").write_text("nothing")
-    with pytest.raises(HiExpError, match=r"nothing to report in .*no metrics, episodes, evaluation or HEK; give"):
+    with pytest.raises(HiExpError, match=r"nothing to report in .*: no run\.json and no HEK; give"):
         gather([tmp_path])
-    with pytest.raises(HiExpError, match="gone does not exist"):
+    with pytest.raises(HiExpError, match="gone is not a directory"):
         gather([tmp_path / "gone"])
-
-
-def test_where_all_is_damaged_the_refusal_says_what(tmp_path):
-    (tmp_path / "metrics.jsonl").write_text('{"step": 1, "da')
-    with pytest.raises(HiExpError, match=r"metrics.jsonl: not JSON"):
+    (tmp_path / MANIFEST).write_text('{"kind": "tra')
+    with pytest.raises(HiExpError, match=r"run\.json is damaged"):
         gather([tmp_path])
