@@ -136,11 +136,11 @@ def answer_from_lines(folder: str) -> int:
 
 
 def build_from_rules(questions: str) -> dict[str, int]:
-    from hiexp_verl.distil.pipeline import build
+    from hiexp_verl.distil.pipeline import distil
     from hiexp_verl.distil.rules import RulesDistiller
     from hiexp_verl.models.encoder import HashEncoder
 
-    return build(trajectories(int(questions)), RulesDistiller(), HashEncoder(DIMENSIONS)).hek.levels
+    return distil(trajectories(int(questions)), RulesDistiller(), HashEncoder(DIMENSIONS)).hek.levels
 
 
 def trajectories(questions: int) -> Iterator[Any]:

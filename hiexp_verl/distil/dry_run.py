@@ -1,19 +1,20 @@
 """What a build would ask a model, without asking: the prompts, and about how many calls and tokens."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from hiexp_verl.distil.diagnose import Diagnosis
 from hiexp_verl.distil.distillers import split_spec
 from hiexp_verl.distil.draft import Draft
-from hiexp_verl.distil.pipeline import BuildConfig, BuildReport, build
+from hiexp_verl.distil.pipeline import BuildReport
 from hiexp_verl.distil.prompts import confirmation_prompt, prompt_files, reflection_prompt, summary_prompt
 from hiexp_verl.distil.replies import MAX_TOKENS, Price
 from hiexp_verl.distil.rules import RulesDistiller
+from hiexp_verl.distil.spec import BuildSpec, run_build
 from hiexp_verl.errors import HiExpError
-from hiexp_verl.models.encoder import Encoder
 from hiexp_verl.models.tokenizer import PolicyTokenizer
-from hiexp_verl.types import Entry, Level, Trajectory
+from hiexp_verl.types import Entry, Level
 
 CHARS_PER_TOKEN = 4  # of English, for the tokenizers of today
 _ESTIMATED = " (estimated: clusters of what the rules would write)"
@@ -52,29 +53,22 @@ class Rehearsal:
         self.asked[level] += dict.fromkeys(prompts)  # the same prompt is asked once
 
 
-def dry_run(
-    trajectories: Sequence[Trajectory],
-    spec: str,
-    encoder: Encoder,
-    show: int = 3,
-    price: Price | None = None,
-    config: BuildConfig | None = None,
-) -> str:
-    """Return what a build with the distiller `spec` would ask, with the first `show` prompts in full.
+def dry_run(spec: BuildSpec, show: int = 3) -> str:
+    """Return what a build would ask a model, with the first `show` prompts in full.
 
     Raises:
         HiExpError: the distiller asks no model, its tokenizer is not usable, or the build would give no experience.
     """
-    kind, place = split_spec(spec)
-    if kind == "rules":
-        raise HiExpError("the distiller rules asks no model; leave --dry-run out, or name the distiller to try")
+    if not isinstance(spec.distiller, str) or spec.distiller == "rules":
+        raise HiExpError("a dry run needs a distiller that asks a model, by name; leave --dry-run out, or give --distiller KIND:PLACE")
+    kind, place = split_spec(spec.distiller)
     local = kind.startswith("vllm")
     count: CountTokens = _with_tokenizer(Path(place)) if local else lambda prompt: len(prompt) // CHARS_PER_TOKEN
     rehearsal = Rehearsal()
-    report = build(trajectories, rehearsal, encoder, config)
+    built = run_build(replace(spec, distiller=rehearsal, out=None, resume=False))
     how = "counted by the model's tokenizer" if local else f"at {CHARS_PER_TOKEN} characters a token"
-    head = f"dry run of {spec}: no model was asked, nothing was written; prompt tokens are {how}"
-    return "\n".join([head, *_input(report), *_calls(rehearsal.asked, count, price), *_shown(rehearsal.asked, show)])
+    head = f"dry run of {spec.distiller}: no model was asked, nothing was written; prompt tokens are {how}"
+    return "\n".join([head, *_input(built.report), *_calls(rehearsal.asked, count, spec.price), *_shown(rehearsal.asked, show)])
 
 
 def _with_tokenizer(model_dir: Path) -> CountTokens:

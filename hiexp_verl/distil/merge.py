@@ -15,7 +15,7 @@ from dataclasses import replace
 import numpy as np
 
 from hiexp_verl.distil.entries import hops_of, number, united
-from hiexp_verl.distil.pipeline import BuildConfig
+from hiexp_verl.distil.pipeline import DistilSettings
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.hek.same_question import near_duplicates
 from hiexp_verl.hek.schema import Header
@@ -127,7 +127,7 @@ def _twins(a: tuple[list[Entry], Vectors], b: tuple[list[Entry], Vectors], level
     (of_a, titles_A_D), (of_b, titles_B_D) = a, b
     if not of_a or not of_b:
         return {}
-    config = BuildConfig()
+    config = DistilSettings()
     title_cosine, description_cosine = {
         "e1": (config.merge_cosine, config.merge_cosine),
         "e2": (_ANY, config.pattern.merge_cosine),

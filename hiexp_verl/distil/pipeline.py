@@ -1,13 +1,14 @@
-"""Trajectories to a HEK, top to bottom (method page, section 2)."""
+"""The method, top to bottom: trajectories -> contrasts -> diagnoses -> E1 -> E2 -> E3 -> thresholds (method page, section 2)."""
 
 import hashlib
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from itertools import chain
-from typing import Protocol
+from pathlib import Path
+from typing import Any, Protocol
 
 from tqdm import tqdm
 
@@ -18,6 +19,7 @@ from hiexp_verl.distil.distillers import Distiller, PromptedDistiller
 from hiexp_verl.distil.draft import Draft, clean
 from hiexp_verl.distil.entries import case, merge, number
 from hiexp_verl.distil.plan import with_plans
+from hiexp_verl.distil.replies import Price, Usage
 from hiexp_verl.distil.rules import advice_for
 from hiexp_verl.distil.summarise import BY_RULE, LevelConfig, summarise
 from hiexp_verl.distil.thresholds import thresholds
@@ -34,8 +36,8 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class BuildConfig:
-    """Settings of a build."""
+class DistilSettings:
+    """Settings of the method."""
 
     success_at: float | None = None  # score that makes a success; None: the trajectory's own mark
     single_sided: bool = False  # also reflect on questions with failures only
@@ -51,16 +53,37 @@ class BuildConfig:
 
 @dataclass(frozen=True)
 class BuildReport:
-    """The HEK and how it came about."""
+    """How a HEK came about."""
 
-    hek: HEK
     counts: dict[str, int]  # what was used, made, and left out with its reason
     tool_fire_rate: float  # expected share of searches with an E1, leave-one-out, on the trajectories it was built from
+    usage: Usage | None = None  # what the answers of a model took
 
     def summary(self) -> str:
         """Return the counts and the expected fire rate, one a line."""
         lines = [f"{count:6d} {what}" for what, count in self.counts.items() if count]
         return "\n".join([*lines, f"{self.tool_fire_rate:6.0%} of these searches would get an E1 of another question"])
+
+
+@dataclass(frozen=True)
+class Built:
+    """A HEK, how it came about, and where it was saved."""
+
+    hek: HEK
+    report: BuildReport
+    version: Path | None = None  # None: not saved
+
+    def outcome(self, price: Price | None = None) -> dict[str, Any]:
+        """Return the numbers of the build."""
+        usage = self.report.usage
+        cost = price.of(usage.prompt_tokens, usage.completion_tokens) if usage and price else None
+        return {"levels": self.hek.levels} | asdict(self.report) | {"cost": cost}
+
+    def summary(self, price: Price | None = None) -> str:
+        """Return the report, what the answers took, and the number of entries, for people."""
+        levels = ", ".join(f"{count} {level.upper()}" for level, count in self.hek.levels.items())
+        usage = f"\ndistiller: {self.report.usage.summary(price)}" if self.report.usage else ""
+        return f"{self.report.summary()}{usage}\n{levels}{f' in {self.version}' if self.version else ''}"
 
 
 class Map(Protocol):
@@ -74,19 +97,19 @@ def one_by_one(function: Callable[[Contrast], list[Diagnosis]], items: Sequence[
     return [function(item) for item in tqdm(items, desc="diagnose", disable=len(items) < 50)]
 
 
-def build(
+def distil(
     trajectories: Iterable[Trajectory],
     distiller: Distiller,
     encoder: Encoder,
-    config: BuildConfig | None = None,
+    config: DistilSettings | None = None,
     map_contrasts: Map = one_by_one,
-) -> BuildReport:
+) -> Built:
     """Distil trajectories into experience: cases (E1), patterns (E2), strategies (E3).
 
     Raises:
         HiExpError: an id stands for two questions, there is nothing to contrast, or no entry could be written; the message says why.
     """
-    config = config or BuildConfig()
+    config = config or DistilSettings()
     given = list(trajectories)
     trajectories, repeated = distinct(given)
     logger.info("contrasting %d trajectories", len(trajectories))
@@ -124,7 +147,7 @@ def build(
         threshold_of("e1", config.pattern.linkage): pattern_height,
         threshold_of("e2", config.strategy.linkage): strategy_height,
     }
-    return BuildReport(replace(hek, header=replace(header, thresholds=scores | heights)), counts, fire_rate)
+    return Built(replace(hek, header=replace(header, thresholds=scores | heights)), BuildReport(counts, fire_rate))
 
 
 def source_of(t: Trajectory) -> Source:
@@ -133,7 +156,7 @@ def source_of(t: Trajectory) -> Source:
 
 
 def _cases(
-    diagnoses: Sequence[Diagnosis], distiller: Distiller, encoder: Encoder, config: BuildConfig, dropped: Counter[str]
+    diagnoses: Sequence[Diagnosis], distiller: Distiller, encoder: Encoder, config: DistilSettings, dropped: Counter[str]
 ) -> list[Entry]:
     admitted: list[tuple[Draft, Diagnosis]] = []
     for diagnosis, draft in zip(diagnoses, distiller.reflect(diagnoses), strict=True):

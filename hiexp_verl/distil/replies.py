@@ -272,7 +272,7 @@ def _read_cache(path: Path) -> dict[str, str]:
         raise HiExpError(f"{path}: a line has no {error}; leave --resume out to ask for the answers again") from error
 
 
-def check_leftover(out: Path, cache: Path) -> None:
+def check_stored_answers(out: Path, cache: Path) -> None:
     """Refuse to start anew over the answers of an interrupted build.
 
     Raises:

@@ -12,13 +12,11 @@ import yaml
 
 from hiexp_verl.cli.rollout import open_guide
 from hiexp_verl.config import Budgets, PromptConfig, SearchConfig
-from hiexp_verl.distil.distillers import open_distiller
-from hiexp_verl.distil.pipeline import build
+from hiexp_verl.distil import build
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.guide.guide import Guide
-from hiexp_verl.hek.opening import remember_encoder
 from hiexp_verl.hek.store import HEK
-from hiexp_verl.io.datasets import read_questions, read_trajectories
+from hiexp_verl.io.datasets import read_questions
 from hiexp_verl.io.files import write_jsonl
 from hiexp_verl.models.chat import ChatClient, open_model
 from hiexp_verl.models.encoder import load_encoder
@@ -108,17 +106,13 @@ class Demo:
         encoder = self.results["assets"]["paths"]["minilm"]
         spec = self.arguments.distiller
         spec = f"vllm:{fetch(spec)}" if spec in ASSETS else spec
-        trajectories = read_trajectories(Path(self.results["rollouts"]["trajectories"]))
-        with open_distiller(spec, folder / "answers.jsonl") as distiller:
-            report = build(trajectories, distiller, load_encoder(encoder))
-        report.hek.save(folder / "hek")
-        remember_encoder(folder / "hek", encoder)
-        print("\n".join(f"   {line}" for line in report.summary().splitlines()))
+        built = build(self.results["rollouts"]["trajectories"], encoder, spec, folder / "hek", resume=True)
+        print("\n".join(f"   {line}" for line in built.summary().splitlines()))
         for level in ("e3", "e2", "e1"):
-            entry = next((e for e in report.hek.entries if e.level == level), None)
+            entry = next((e for e in built.hek.entries if e.level == level), None)
             if entry is not None:
                 print(f"   {level.upper()}: {entry.title} -> {entry.description}")
-        return {"hek": str(folder / "hek"), "levels": report.hek.levels}
+        return {"hek": str(folder / "hek"), "levels": built.hek.levels}
 
     def grpo(self, folder: Path) -> dict[str, Any]:
         """Train with GRPO; keep the policy."""

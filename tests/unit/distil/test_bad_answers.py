@@ -12,7 +12,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from hiexp_verl.distil.distillers import PromptedDistiller, parse_draft
-from hiexp_verl.distil.pipeline import build
+from hiexp_verl.distil.pipeline import distil
 from hiexp_verl.distil.replies import CachedAnswers, Usage
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.hek import HEK
@@ -86,17 +86,17 @@ class Garbage:
 def test_garbage_is_counted_and_never_in_an_entry(texts):
     distiller = PromptedDistiller(Garbage([*texts, json.dumps(GOOD)]))
     try:
-        report = build(MADE, distiller, ENCODER)
+        built = distil(MADE, distiller, ENCODER)
     except HiExpError as error:  # the good answer fits one diagnosis, and it may have come to others alone
         assert "no experience" in str(error) and "lost the point" in str(error)
         return
-    diagnosed = sum(count for what, count in report.counts.items() if what.startswith("diagnosed"))
-    left_out = sum(count for what, count in report.counts.items() if what.startswith("left out: E1 "))
-    merged = report.counts.get("left out: e1 near-duplicates merged", 0)
-    lost = report.counts.get("left out: e1 lost the point of the diagnosis", 0)
-    assert report.counts["e1 written"] + merged + lost + left_out == diagnosed
+    diagnosed = sum(count for what, count in built.report.counts.items() if what.startswith("diagnosed"))
+    left_out = sum(count for what, count in built.report.counts.items() if what.startswith("left out: E1 "))
+    merged = built.report.counts.get("left out: e1 near-duplicates merged", 0)
+    lost = built.report.counts.get("left out: e1 lost the point of the diagnosis", 0)
+    assert built.report.counts["e1 written"] + merged + lost + left_out == diagnosed
     assert sum(count for why, count in distiller.dropped.items() if why.startswith("E1")) == left_out
-    for entry in report.hek.entries:
+    for entry in built.hek.entries:
         assert 0 < len(entry.title) <= MAX_TITLE_CHARS
         assert 0 < len(entry.description) <= MAX_DESCRIPTION_CHARS
         assert entry.kind in ("guide", "pitfall")
@@ -118,7 +118,7 @@ def test_every_answer_survives_the_cache(tmp_path_factory, texts):
 
 def test_nothing_but_garbage_is_a_one_line_error():
     with pytest.raises(HiExpError, match="E1 not JSON") as error:
-        build(MADE, PromptedDistiller(Garbage([""])), ENCODER)
+        distil(MADE, PromptedDistiller(Garbage([""])), ENCODER)
     assert "\n" not in str(error.value)
 
 

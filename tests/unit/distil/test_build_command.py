@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from hiexp_verl.cli import build_parser, main
-from hiexp_verl.cli.build import config_of
+from hiexp_verl.cli.build import spec_of
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.hek import HEK
 from hiexp_verl.io.files import write_jsonl
@@ -27,7 +27,7 @@ def arguments(tmp_path):
 
 
 def settings(arguments, *more):
-    return config_of(build_parser().parse_args([*arguments, *more]))
+    return spec_of(build_parser().parse_args([*arguments, *more])).settings()
 
 
 def test_every_setting_reaches_the_build(arguments):

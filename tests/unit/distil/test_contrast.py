@@ -7,7 +7,7 @@ import pytest
 from hiexp_verl.distil.contrast import contrasts
 from hiexp_verl.distil.diagnose import diagnose
 from hiexp_verl.distil.draft import Draft
-from hiexp_verl.distil.pipeline import BuildConfig, build
+from hiexp_verl.distil.pipeline import DistilSettings, distil
 from hiexp_verl.distil.rules import RulesDistiller
 from hiexp_verl.distil.validate import admit
 from hiexp_verl.errors import HiExpError
@@ -36,7 +36,7 @@ def test_failures_without_any_answer_are_left_out_even_on_request():
     reason = "questions with failures only and no answer to hold them against"
     assert contrasts([bad], single_sided=True) == ([], {reason: 1})
     with pytest.raises(HiExpError, match=rf"no experience \(.*1 {reason}"):
-        build([bad], RulesDistiller(), HashEncoder(64), BuildConfig(single_sided=True))
+        distil([bad], RulesDistiller(), HashEncoder(64), DistilSettings(single_sided=True))
     (only,), _ = contrasts([bad, trajectory("q1", answers=(), id="q1#1")])
     assert diagnose(only)[0].succeeded is not None
 

@@ -7,8 +7,9 @@ import pytest
 from hiexp_verl.cli import main
 from hiexp_verl.distil.distillers import PromptedDistiller, concurrency_for
 from hiexp_verl.distil.dry_run import dry_run
-from hiexp_verl.distil.pipeline import build
+from hiexp_verl.distil.pipeline import distil
 from hiexp_verl.distil.replies import ENTRY_SCHEMA, ModelAnswers, Price, Usage
+from hiexp_verl.distil.spec import BuildSpec
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.io.files import write_jsonl
 from hiexp_verl.io.manifest import read_manifest
@@ -40,7 +41,7 @@ class Model:
 def test_calls_and_tokens_are_counted():
     model = Model(refuses=lambda prompt, seed: seed == 0 and "currency" in prompt)
     distiller = PromptedDistiller(ModelAnswers(model, "m"))
-    build(trajectories(), distiller, ENCODER)
+    distil(trajectories(), distiller, ENCODER)
     usage = distiller.usage
     repeated = sum(temperature > 0 for _, temperature in model.calls)
     assert repeated > 0
@@ -63,9 +64,9 @@ def test_a_server_that_tells_no_tokens_is_named():
 
 def test_a_dry_run_shows_the_very_prompts_and_their_number():
     model = Model()
-    build(trajectories(), PromptedDistiller(ModelAnswers(model, "m")), ENCODER)
+    distil(trajectories(), PromptedDistiller(ModelAnswers(model, "m")), ENCODER)
     e1 = [prompt for prompt, _ in model.calls if "It failed once" in prompt]
-    shown = dry_run(trajectories(), SPEC, ENCODER, show=len(e1))
+    shown = dry_run(BuildSpec(trajectories(), ENCODER, SPEC), show=len(e1))
     assert f"{len(set(e1)):8,} calls for E1 with {sum(len(p) // 4 for p in set(e1)):,} prompt tokens\n" in shown
     assert "calls for E2" in shown
     assert all(prompt in shown for prompt in e1)
@@ -98,7 +99,7 @@ def test_a_build_leaves_a_report_beside_the_versions(tmp_path):
 
 def test_a_dry_run_of_nothing_is_a_one_line_error():
     with pytest.raises(HiExpError, match="no experience"):
-        dry_run([], SPEC, ENCODER)
+        dry_run(BuildSpec([], ENCODER, SPEC))
 
 
 def test_somebody_elses_server_gets_fewer_requests_at_a_time():

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from hiexp_verl.distil.contrast import distinct
-from hiexp_verl.distil.pipeline import build
+from hiexp_verl.distil.pipeline import distil
 from hiexp_verl.distil.rules import RulesDistiller
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.io.datasets import read_trajectories
@@ -50,15 +50,15 @@ def test_episodes_of_validation_questions_are_left_out():
     train, val, test = (replace(two_hops(number=i), extra={"split": split}) for i, split in enumerate(("train", "val", "test")))
     assert distinct([val, train, test]) == ([train], {"trajectories of validation questions": 2})
     with pytest.raises(HiExpError, match=r"the trajectories gave no experience.*2 trajectories of validation questions"):
-        build([val, test], RulesDistiller(), ENCODER)
+        distil([val, test], RulesDistiller(), ENCODER)
 
 
 def test_copies_change_nothing_in_a_build_but_the_counts():
-    once, twice = (build(made, RulesDistiller(), ENCODER) for made in (trajectories(), trajectories() * 2))
+    once, twice = (distil(made, RulesDistiller(), ENCODER) for made in (trajectories(), trajectories() * 2))
     assert twice.hek.entries == once.hek.entries and twice.hek.sources == once.hek.sources
     assert twice.hek.header.thresholds == once.hek.header.thresholds
     number = len(trajectories())
-    assert twice.counts == once.counts | {"trajectories": 2 * number, "left out: duplicate trajectories": number}
+    assert twice.report.counts == once.report.counts | {"trajectories": 2 * number, "left out: duplicate trajectories": number}
 
 
 def test_trajectories_without_ids_are_numbered_across_files(tmp_path):

@@ -7,7 +7,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from hiexp_verl.distil.draft import Draft
-from hiexp_verl.distil.pipeline import BuildConfig, build
+from hiexp_verl.distil.pipeline import DistilSettings, distil
 from hiexp_verl.distil.rules import RulesDistiller
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.models.encoder import HashEncoder
@@ -85,7 +85,7 @@ def told_answers(answers, spell, which):
     distiller = Telltale({PEAKS[number]: pair[which] for number, pair in enumerate(answers)}, spell)
     # An accepted spelling of function words alone ("name") stays, for any advice is full of them; a gold answer does not.
     secrets = {PEAKS[number]: (gold, accepted) if content_words(accepted) else (gold,) for number, (gold, accepted) in enumerate(answers)}
-    entries = [e for e in build(trajectories, distiller, ENCODER, BuildConfig(cases_per_question=3)).hek.entries if e.level == "e1"]
+    entries = [e for e in distil(trajectories, distiller, ENCODER, DistilSettings(cases_per_question=3)).hek.entries if e.level == "e1"]
     asked = {t.question_id: t.question for t in trajectories}
     texts = [(e.questions[0], f"{e.title}\n{e.description}") for e in entries]
     texts += [(quote.trajectory.partition("#")[0], quote.quote) for e in entries for quote in e.evidence]

@@ -5,7 +5,7 @@ import pytest
 pytestmark = pytest.mark.verl
 ray = pytest.importorskip("ray")
 
-from hiexp_verl.distil.pipeline import build
+from hiexp_verl.distil.pipeline import distil
 from hiexp_verl.distil.ray import RayEncoder, connect, ray_map
 from hiexp_verl.distil.rules import RulesDistiller
 from hiexp_verl.errors import HiExpError
@@ -31,9 +31,9 @@ def trajectories():
 
 def test_ray_or_not_the_hek_is_the_same(cluster, tmp_path):
     connect()
-    here = build(trajectories(), RulesDistiller(), HashEncoder(64)).hek.save(tmp_path / "here")
+    here = distil(trajectories(), RulesDistiller(), HashEncoder(64)).hek.save(tmp_path / "here")
     encoder = RayEncoder("hash:64", copies=1)
-    there = build(trajectories(), RulesDistiller(), encoder, map_contrasts=ray_map).hek.save(tmp_path / "there")
+    there = distil(trajectories(), RulesDistiller(), encoder, map_contrasts=ray_map).hek.save(tmp_path / "there")
     encoder.close()
     names = sorted(path.name for path in here.iterdir())
     assert names == sorted(path.name for path in there.iterdir())

@@ -7,7 +7,7 @@ import pytest
 
 from hiexp_verl.distil.distillers import PromptedDistiller
 from hiexp_verl.distil.entries import merge
-from hiexp_verl.distil.pipeline import BuildConfig, build
+from hiexp_verl.distil.pipeline import DistilSettings, distil
 from hiexp_verl.distil.rules import RulesDistiller
 from hiexp_verl.distil.summarise import BY_RULE, LevelConfig
 from hiexp_verl.errors import HiExpError
@@ -52,9 +52,9 @@ def trajectories():
 
 
 def test_a_build_gives_linked_levels():
-    report = build(trajectories(), RulesDistiller(), ENCODER)
-    hek = report.hek
-    assert report.counts["questions contrasted"] == 8
+    built = distil(trajectories(), RulesDistiller(), ENCODER)
+    hek = built.hek
+    assert built.report.counts["questions contrasted"] == 8
     assert hek.levels["e1"] >= 4
     assert hek.levels["e2"] >= 1
     for parent in (e for e in hek.entries if e.level != "e1"):
@@ -63,20 +63,20 @@ def test_a_build_gives_linked_levels():
     sources = {t.id for t in trajectories()}
     assert all(e.sources and set(e.sources) <= sources for e in hek.entries)
     assert hek.levels["e3"] >= 1
-    assert report.tool_fire_rate >= 0.3  # lowered for it: these questions are all alike
+    assert built.report.tool_fire_rate >= 0.3  # lowered for it: these questions are all alike
     # No minimum score for the start: nothing reads one, as the paper has none there.
     assert set(hek.header.thresholds) == {"tool_min_score", "percentile", "e1_ward_max_height", "e2_ward_max_height"}
     assert set(hek.header.prompts) == {"rules_e1.jsonl", "rules_e2.jsonl", "rules_e3.jsonl"}
 
 
 def test_no_entry_names_a_thing_or_gives_an_answer_away():
-    for e in build(trajectories(), RulesDistiller(), ENCODER).hek.entries:
+    for e in distil(trajectories(), RulesDistiller(), ENCODER).hek.entries:
         text = f"{e.title} {e.description}"
         assert not any(name in text for country in COUNTRIES for name in country), text
 
 
 def test_questions_of_a_kind_share_entries_so_leave_one_out_still_finds_some():
-    hek = build(trajectories(), RulesDistiller(), ENCODER).hek
+    hek = distil(trajectories(), RulesDistiller(), ENCODER).hek
     first = trajectories()[0]
     (hits,) = Retriever(hek, ENCODER).retrieve([first.question], ["e1"], 3, exclude_questions=[first.question_id])
     assert hits
@@ -84,23 +84,25 @@ def test_questions_of_a_kind_share_entries_so_leave_one_out_still_finds_some():
 
 
 def test_the_same_input_gives_the_same_bytes(tmp_path):
-    a, b = (build(trajectories(), RulesDistiller(), HashEncoder(128)).hek.save(tmp_path / name) for name in "ab")
+    a, b = (distil(trajectories(), RulesDistiller(), HashEncoder(128)).hek.save(tmp_path / name) for name in "ab")
     assert [(a / f.name).read_bytes() for f in sorted(b.iterdir())] == [f.read_bytes() for f in sorted(b.iterdir())]
     assert HEK.load(a).entries == HEK.load(b).entries
 
 
 def test_trajectories_from_a_file_give_the_same_hek(tmp_path):
     write_jsonl(tmp_path / "t.jsonl", trajectories())
-    again = build(read_trajectories(tmp_path / "t.jsonl"), RulesDistiller(), ENCODER)
-    assert again.hek.entries == build(trajectories(), RulesDistiller(), ENCODER).hek.entries
+    again = distil(read_trajectories(tmp_path / "t.jsonl"), RulesDistiller(), ENCODER)
+    assert again.hek.entries == distil(trajectories(), RulesDistiller(), ENCODER).hek.entries
 
 
 def test_what_a_model_could_not_write_is_counted():
     everything = ["nonsense"] * 50
     with pytest.raises(HiExpError, match="E1 not JSON"):
-        build(trajectories(), PromptedDistiller(Scripted(everything, everything)), ENCODER)
-    report = build(trajectories(), PromptedDistiller(Scripted([GOOD] * 8, ["nonsense"] * 50)), ENCODER, BuildConfig(cases_per_question=1))
-    counts = report.counts
+        distil(trajectories(), PromptedDistiller(Scripted(everything, everything)), ENCODER)
+    built = distil(
+        trajectories(), PromptedDistiller(Scripted([GOOD] * 8, ["nonsense"] * 50)), ENCODER, DistilSettings(cases_per_question=1)
+    )
+    counts = built.report.counts
     # One answer for all diagnoses: it misses the point of some, and of the rest all but one are near-duplicates.
     assert (
         counts["left out: e1 lost the point of the diagnosis"] + counts["left out: e1 near-duplicates merged"] + counts["e1 written"] == 8
@@ -113,27 +115,27 @@ def test_summaries_that_the_model_cannot_write_are_computed_and_say_so():
         def summarise(self, groups, level):
             return [None] * len(groups)
 
-    report = build(trajectories(), OnlyCases(), ENCODER)
-    above = [entry for entry in report.hek.entries if entry.level != "e1"]
+    built = distil(trajectories(), OnlyCases(), ENCODER)
+    above = [entry for entry in built.hek.entries if entry.level != "e1"]
     assert {entry.level for entry in above} == {"e2", "e3"}
     assert all(BY_RULE in entry.tags for entry in above)
-    assert not any(BY_RULE in entry.tags for entry in build(trajectories(), RulesDistiller(), ENCODER).hek.entries)
+    assert not any(BY_RULE in entry.tags for entry in distil(trajectories(), RulesDistiller(), ENCODER).hek.entries)
 
 
 @pytest.mark.parametrize("wrong", [[], [two_hops()], [episode(answer="Rome")]])
 def test_nothing_to_contrast_is_a_one_line_error(wrong):
     with pytest.raises(HiExpError, match="no experience") as error:
-        build(wrong, RulesDistiller(), ENCODER)
+        distil(wrong, RulesDistiller(), ENCODER)
     assert "\n" not in str(error.value)
 
 
 def test_failures_alone_give_experience_on_request():
     made = [t for t in trajectories() if not t.correct]
-    assert build(made, RulesDistiller(), ENCODER, BuildConfig(single_sided=True)).hek.levels["e1"] > 0
+    assert distil(made, RulesDistiller(), ENCODER, DistilSettings(single_sided=True)).hek.levels["e1"] > 0
 
 
 def test_a_level_takes_a_height_or_a_cosine_but_not_both():
-    build(trajectories(), RulesDistiller(), ENCODER, BuildConfig(pattern=LevelConfig(cosine=0.5), strategy=LevelConfig(max_height=2.0)))
+    distil(trajectories(), RulesDistiller(), ENCODER, DistilSettings(pattern=LevelConfig(cosine=0.5), strategy=LevelConfig(max_height=2.0)))
     with pytest.raises(HiExpError, match="both"):
         LevelConfig(cosine=0.5, max_height=1.0)
 
@@ -150,10 +152,10 @@ def test_near_duplicates_unite_what_they_come_from():
 def test_real_trajectories_give_entries_without_answers():
     made = list(read_r1_searcher(REAL))
     assert len(made) == 900
-    report = build(made, RulesDistiller(), ENCODER)
-    assert report.counts["questions contrasted"] == 41
+    built = distil(made, RulesDistiller(), ENCODER)
+    assert built.report.counts["questions contrasted"] == 41
     answers = {t.question_id: t for t in made}
-    for e in (e for e in report.hek.entries if e.level == "e1" and len(e.questions) == 1):
+    for e in (e for e in built.hek.entries if e.level == "e1" and len(e.questions) == 1):
         source = answers[e.questions[0]]
         telling = [a for a in source.answers if a.lower() not in ("yes", "no") and not cem(source.question, [a])]
         assert not telling or not cem(f"{e.title} {e.description}", telling), e
