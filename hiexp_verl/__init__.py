@@ -1,3 +1,44 @@
-"""HiExp for verl: search agents that learn from their own experience. Importing this imports neither verl nor torch."""
+"""HiExp for verl: search agents that learn from their own experience.
+
+The public names are loaded when they are first used: importing the package loads neither torch nor verl.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from hiexp_verl.distil import build
+    from hiexp_verl.errors import HiExpError
+    from hiexp_verl.guide.guide import Guide
+    from hiexp_verl.hek.store import HEK
+    from hiexp_verl.io.datasets import read_questions, read_trajectories
+    from hiexp_verl.models.encoder import load_encoder
+    from hiexp_verl.types import Entry, Question, Trajectory
 
 __version__ = "0.1.0"
+
+__all__ = ["HEK", "Entry", "Guide", "HiExpError", "Question", "Trajectory", "build", "load_encoder", "read_questions", "read_trajectories"]
+
+_HOMES = {
+    "HEK": "hek.store",
+    "Entry": "types",
+    "Guide": "guide.guide",
+    "HiExpError": "errors",
+    "Question": "types",
+    "Trajectory": "types",
+    "build": "distil",
+    "load_encoder": "models.encoder",
+    "read_questions": "io.datasets",
+    "read_trajectories": "io.datasets",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Return a public name from the module that defines it."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

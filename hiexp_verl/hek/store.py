@@ -79,7 +79,7 @@ class HEK:
             encoders = f"{self.header.encoder.name!r}, not {identity.name!r} ({difference})"
             raise HiExpError(f"the HEK was made with the encoder {encoders}; use that encoder or build the HEK again")
 
-    def save(self, root: Path) -> Path:
+    def save(self, root: str | Path) -> Path:
         """Write a new version under `root` and point CURRENT at it; return the version directory.
 
         If the current version there has the same content and is whole, it is returned and nothing is written. What a save
@@ -88,6 +88,7 @@ class HEK:
         Raises:
             HiExpError: the disk is full, or `root` is not writable.
         """
+        root = Path(root)
         content_hash = self.content_hash()
         current = current_version(root)
         if current is not None and _holds(current, content_hash):
@@ -101,13 +102,13 @@ class HEK:
         return version
 
     @classmethod
-    def load(cls, path: Path) -> "HEK":
+    def load(cls, path: str | Path) -> "HEK":
         """Read the current version below `path`, or the version directory `path` itself, and check all of it.
 
         Raises:
             HiExpError: there is no HEK, a file is missing or damaged, the hash or the contents are wrong.
         """
-        folder = version_folder(path)
+        folder = version_folder(Path(path))
         header = read_header(folder)
         entries = tuple(_read(Entry, folder / "entries.jsonl", "HEK entries"))
         sources = tuple(_read(Source, folder / "sources.jsonl", "HEK sources", may_be_empty=True))

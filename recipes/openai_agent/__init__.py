@@ -1,0 +1,1 @@
+"""An agent made with a plain OpenAI-compatible client, with experience."""
