@@ -78,10 +78,11 @@ def run(arguments: argparse.Namespace) -> int:
             "e1_fire_rate": results["grpo"]["e1_fire_rate"],
         }
     report = out / "report.html"
-    summary |= {"peak_memory_gib": memory.peak_gib(out), "report": str(report), "facts": facts(arguments)}
+    peak = memory.peak_gib(manifest.outcome.get("peak_memory_gib", 0.0))
+    summary |= {"peak_memory_gib": peak, "report": str(report), "facts": facts(arguments)}
     (out / "summary.json").write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
-    manifest.results["summary"] = ["summary.json"]
-    manifest.finish(out, facts=summary["facts"])
+    manifest.results |= {"summary": ["summary.json"], "report": ["report.html"]}
+    manifest.finish(out, facts=summary["facts"], peak_memory_gib=peak)
     write_report([out], report, "HiExp on a CPU: the demo")
     print_summary(summary)
     return verdict(summary["pearson_min"])

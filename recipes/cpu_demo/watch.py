@@ -1,6 +1,5 @@
 """Memory of the demo."""
 
-import json
 import threading
 from pathlib import Path
 from types import TracebackType
@@ -23,13 +22,9 @@ class MemoryWatch:
         self._stop.set()
         self._thread.join()
 
-    def peak_gib(self, out: Path) -> float:
+    def peak_gib(self, earlier: float) -> float:
         """Return the peak in GiB, over this run and the earlier ones whose stages it reused."""
-        path = out / "peak_memory.json"
-        earlier = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else 0.0
-        peak = max(earlier, round(self._at_start - self._lowest, 2))
-        path.write_text(json.dumps(peak), encoding="utf-8")
-        return peak
+        return max(earlier, round(self._at_start - self._lowest, 2))
 
     def _watch(self) -> None:
         while not self._stop.wait(self._every):
