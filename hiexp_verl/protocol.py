@@ -19,7 +19,7 @@ from typing import Any, Literal, get_args
 
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.scoring import strip_tool_text
-from hiexp_verl.text import sanitise
+from hiexp_verl.text import sanitise, text_of
 from hiexp_verl.types import Message, Passage
 
 Format = Literal["search_tags", "hermes"]
@@ -240,14 +240,6 @@ def answer_of(messages: Sequence[Message]) -> str:
     """Return the last complete answer that the agent gave, or an empty string."""
     answers = [match.strip() for message in messages if message.get("role") == "assistant" for match in _ANSWER.findall(text_of(message))]
     return answers[-1] if answers else ""
-
-
-def text_of(message: Message) -> str:
-    """Return the text of a message, whether its content is a text or a list of parts."""
-    content = message.get("content")
-    if isinstance(content, list):
-        return "\n".join(str(part.get("text", "")) for part in content if isinstance(part, dict))
-    return content if isinstance(content, str) else ""
 
 
 def _queries(message: Message) -> Iterator[str]:

@@ -1,14 +1,11 @@
-"""Text that a model wrote is untrusted: make it safe before it enters a prompt.
-
-Sets of words, written as text.
-
-When two queries ask the same, and how far two rollouts searched alike. Pure functions."""
+"""Text of messages, made safe before it enters a prompt; its words; queries that ask the same. Pure functions."""
 
 import re
 import unicodedata
 from collections.abc import Sequence
 
 from hiexp_verl.scoring import normalise
+from hiexp_verl.types import Message
 
 # Chat-template control tokens (<|im_start|>, <|endoftext|>, ...), sentence markers, instruction brackets.
 _CONTROL = re.compile(
@@ -24,6 +21,14 @@ _TAGS = re.compile(
     re.IGNORECASE,
 )
 _BOXED = re.compile(r"\\boxed\b")
+
+
+def text_of(message: Message) -> str:
+    """Return the text of a message, whether its content is a text or a list of parts."""
+    content = message.get("content")
+    if isinstance(content, list):
+        return "\n".join(str(part.get("text", "")) for part in content if isinstance(part, dict))
+    return content if isinstance(content, str) else ""
 
 
 def sanitise(text: str, max_chars: int) -> str:
@@ -59,7 +64,7 @@ _SMALL_WORDS = word_set("of in on at to for by from with and is are was were do 
 def main_words(text: str) -> frozenset[str]:
     """Return the normalised words of a question but for the small ones: questions with the same ask the same.
 
-    Queries have more words that tell nothing (`hiexp_verl.text.content_words`); in a question "first" and "same" do tell.
+    Queries have more words without meaning (`content_words`); in a question "first" and "same" have one.
     """
     return word_set(normalise(text)) - _SMALL_WORDS
 

@@ -18,7 +18,7 @@ from hiexp_verl.guide.guide import Guide
 from hiexp_verl.hek.opening import open_encoders, open_hek
 from hiexp_verl.hek.retrieve import Retriever
 from hiexp_verl.hek.store import HEK
-from hiexp_verl.io.datasets import read_question_file
+from hiexp_verl.io.datasets import read_questions
 from hiexp_verl.io.files import make_folder, sha256_of
 from hiexp_verl.models.chat import open_model
 from hiexp_verl.models.encoder import Encoder
@@ -78,7 +78,7 @@ def rollout_command(arguments: argparse.Namespace) -> str:
     check_numbers(arguments, "k", "limit", *EPISODE_NUMBERS)
     check_sampling(arguments.temperature, arguments.top_p)
     check_output(arguments.out, arguments.resume)
-    questions = read_question_file(arguments.questions)[: arguments.limit]
+    questions = read_questions(arguments.questions)[: arguments.limit]
     run = run_settings(arguments, arguments.arm)
     arguments.model, name, policy = find_policy(arguments.model, arguments.out)
     if arguments.by == "verl":

@@ -23,7 +23,7 @@ from hiexp_verl.errors import HiExpError
 from hiexp_verl.evaluate.judge import judge_key
 from hiexp_verl.evaluate.tables import ALL, BASE, JUDGE, MEASURES, as_markdown, pairs_of, row_of, table_of
 from hiexp_verl.guide.guide import Guide
-from hiexp_verl.io.datasets import asked_twice, read_question_file, read_trajectories
+from hiexp_verl.io.datasets import asked_twice, read_questions, read_trajectories
 from hiexp_verl.io.files import atomic_writer, make_folder, write_jsonl
 from hiexp_verl.io.manifest import Manifest, read_manifest
 from hiexp_verl.io.rows import BadRow, read_rows
@@ -96,7 +96,7 @@ def read_datasets(paths: Sequence[Path], limit: int | None = None) -> dict[str, 
         if name in datasets or name in _TAKEN:
             taken = "there is a data set" if name in datasets else "no data set can be called"
             raise HiExpError(f"{path}: {taken} {name!r}{' already' * (name in datasets)}; rename the file, rows are kept under its name")
-        datasets[name] = read_question_file(path)[:limit]
+        datasets[name] = read_questions(path)[:limit]
         if twice := asked_twice(datasets[name]):
             logger.warning(
                 "%s: questions that are asked more than once, and count so often: %d (the first: %s)", path, len(twice), twice[0]

@@ -10,7 +10,7 @@ import numpy as np
 from hiexp_verl.config import Arm, Place, PromptConfig, ToolConfig
 from hiexp_verl.guide.arms import levels_at, random_entries, shuffled
 from hiexp_verl.hek.retrieve import Retriever
-from hiexp_verl.io.datasets import without_instructions
+from hiexp_verl.io.datasets import bare_question
 from hiexp_verl.masking import Masker, asked_for
 from hiexp_verl.models.batching import MicroBatcher
 from hiexp_verl.models.encoder import QueryVectors, Vectors
@@ -59,7 +59,7 @@ def masked_question(question: str) -> str:
     An encoder weighs both above how one gets to the answer, which is what patterns and strategies are about: asked for a currency,
     it puts every other way to a currency before the same way to another fact.
     """
-    text = without_instructions(question)
+    text = bare_question(question)
     masked = Masker(text).mask(text)
     return re.sub(rf"\b{re.escape(asked_for(masked))}\b", "answer", masked, count=1) or question
 

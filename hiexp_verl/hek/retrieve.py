@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.hek.same_question import SameQuestions
 from hiexp_verl.hek.store import HEK
-from hiexp_verl.io.datasets import without_instructions
+from hiexp_verl.io.datasets import bare_question
 from hiexp_verl.models.encoder import Encoder, Vectors
 from hiexp_verl.types import Hit, Level
 
@@ -56,7 +56,7 @@ class Retriever:
         if missing:
             if len(self._twins) + len(missing) > _REMEMBERED:
                 self._twins = {text: self._twins[text] for _, text in asked if text in self._twins}
-            forms = {text: list(dict.fromkeys([text, without_instructions(text)])) for text in missing}
+            forms = {text: list(dict.fromkeys([text, bare_question(text)])) for text in missing}
             found = iter(self._same.find([form for of_text in forms.values() for form in of_text]))
             self._twins |= {text: frozenset(same.question_id for _ in of_text for same in next(found)) for text, of_text in forms.items()}
         return [self._twins[text] | ({question_id} if question_id is not None else set()) for question_id, text in asked]

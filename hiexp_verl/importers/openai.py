@@ -2,10 +2,10 @@
 
 from typing import Any
 
-from hiexp_verl.importers.outcome import judge, prediction_of, question_id_of
-from hiexp_verl.io import rows as fields
-from hiexp_verl.io.rows import BadRow
-from hiexp_verl.protocol import text_of
+from hiexp_verl.importers.outcome import judge, prediction_of
+from hiexp_verl.io.datasets import answers_of, bare_question, question_id_of
+from hiexp_verl.io.rows import BadRow, bool_field, messages_field, number_field, text_field
+from hiexp_verl.text import text_of
 from hiexp_verl.types import Message, Trajectory
 
 _KNOWN = {"messages", "question", "question_id", "answer", "answers", "prediction", "score", "correct", "model", "id"}
@@ -20,14 +20,14 @@ def from_messages(row: dict[str, Any]) -> Trajectory:
     Raises:
         BadRow: it holds no episode, or a field is of the wrong type.
     """
-    messages = fields.messages(row)
+    messages = messages_field(row)
     if not any(message["role"] == "assistant" for message in messages):
         raise BadRow("no message of the assistant")
-    question = fields.text(row, "question") if row.get("question") is not None else _asked(messages)
-    answers = fields.answers(row)
-    prediction = fields.text(row, "prediction") if row.get("prediction") else prediction_of(messages)
-    reward = fields.number(row, "score") if row.get("score") is not None else None
-    correct = fields.flag(row, "correct") if row.get("correct") is not None else None
+    question = text_field(row, "question") if row.get("question") is not None else _asked(messages)
+    answers = answers_of(row)
+    prediction = text_field(row, "prediction") if row.get("prediction") else prediction_of(messages)
+    reward = number_field(row, "score") if row.get("score") is not None else None
+    correct = bool_field(row, "correct") if row.get("correct") is not None else None
     reward, correct = judge(prediction, answers, reward, correct)
     return Trajectory(
         question_id=str(row.get("question_id") or question_id_of(question)),
@@ -44,7 +44,7 @@ def from_messages(row: dict[str, Any]) -> Trajectory:
 
 
 def _asked(messages: tuple[Message, ...]) -> str:
-    question = next((text_of(message).strip() for message in messages if message["role"] == "user"), "")
+    question = next((bare_question(text_of(message)) for message in messages if message["role"] == "user"), "")
     if not question:
         raise BadRow("no question", "give 'question', or a user message")
     return question

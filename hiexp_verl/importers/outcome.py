@@ -1,6 +1,5 @@
 """What a trajectory's outcome is where its row does not say."""
 
-import hashlib
 from collections.abc import Sequence
 
 from hiexp_verl.protocol import text_of
@@ -23,8 +22,3 @@ def judge(prediction: str, answers: Sequence[str], reward: float | None = None, 
     if reward is None:
         reward = scored.reward if correct is None else float(correct)
     return reward, scored.correct if correct is None else correct
-
-
-def question_id_of(question: str) -> str:
-    """Return an id that every trajectory of the question gets, in whatever file it stands."""
-    return f"q-{hashlib.sha256(' '.join(question.split()).encode('utf-8', 'surrogatepass')).hexdigest()[:16]}"

@@ -11,10 +11,9 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-from hiexp_verl.importers.outcome import judge, prediction_of, question_id_of
-from hiexp_verl.io import rows as fields
-from hiexp_verl.io.datasets import trajectory_of
-from hiexp_verl.io.rows import BadRow
+from hiexp_verl.importers.outcome import judge, prediction_of
+from hiexp_verl.io.datasets import gold_answers, question_id_of, question_in, trajectory_of
+from hiexp_verl.io.rows import BadRow, number_field, required, text_field
 from hiexp_verl.types import TRAJECTORY_KEY, Message, Trajectory
 
 _KNOWN = {"input", "output", "gts", "score"}
@@ -33,7 +32,6 @@ _TOOL_TEXT = re.compile(
 )
 _RESULT = re.compile(r"<tool_response>(.*?)(?:</tool_response>|\Z)", re.DOTALL)
 _NEXT_RESULT = re.compile(r"\n(?:user|tool)\n")
-_SEARCH_R1_PROMPT = "Answer the given question."  # it puts its instructions before the question, into one user message
 
 
 def from_verl_dump(row: dict[str, Any]) -> Trajectory:
@@ -47,15 +45,17 @@ def from_verl_dump(row: dict[str, Any]) -> Trajectory:
     """
     if row.get(TRAJECTORY_KEY) is not None:
         return _exact(row)
-    prompt = fields.text(row, "input").replace(_PADDING, "").lstrip() + "\n"  # it ends in "assistant\n"
+    prompt = text_field(row, "input").replace(_PADDING, "").lstrip() + "\n"  # it ends in "assistant\n"
     has_tokens = prompt.startswith("<|im_start|>")  # further in, a document or question may hold what looks like one
     messages = _prompt(prompt, has_tokens)
-    question = _question(messages)
+    question = question_in(messages, {})
+    if not question:
+        raise BadRow("no question", "'input' has no user message")
     begun = messages.pop()["content"] if messages[-1]["role"] == "assistant" else ""
-    messages += _response(begun + str(fields.required(row, "output")).replace(_PADDING, ""), has_tokens)
-    answers = _answers(row)
+    messages += _response(begun + str(required(row, "output")).replace(_PADDING, ""), has_tokens)
+    answers = gold_answers(row.get("gts"))
     prediction = prediction_of(messages)
-    reward, correct = judge(prediction, answers, fields.number(row, "score"))
+    reward, correct = judge(prediction, answers, number_field(row, "score"))
     return Trajectory(
         question_id=question_id_of(question),
         question=question,
@@ -71,7 +71,7 @@ def from_verl_dump(row: dict[str, Any]) -> Trajectory:
 
 def _exact(row: dict[str, Any]) -> Trajectory:
     try:
-        inner = json.loads(fields.text(row, TRAJECTORY_KEY))
+        inner = json.loads(text_field(row, TRAJECTORY_KEY))
     except (ValueError, RecursionError) as error:
         raise BadRow(f"{TRAJECTORY_KEY!r} is not JSON", str(error)) from error
     if not isinstance(inner, dict):
@@ -93,16 +93,6 @@ def _prompt(text: str, has_tokens: bool) -> list[Message]:
         # No role to begin with: the prompt of a base model, without a template.
         turns = [("user", text)] if before or not parts else list(zip(parts[::2], parts[1::2], strict=True))
     return [{"role": role, "content": content if role == "assistant" else content.strip()} for role, content in turns]
-
-
-def _question(messages: list[Message]) -> str:
-    asked = [message["content"] for message in messages if message["role"] == "user"]
-    question = asked[-1] if asked else ""
-    if question.startswith(_SEARCH_R1_PROMPT):
-        question = question.rpartition("Question:")[2].strip()
-    if not question:
-        raise BadRow("no question", "'input' has no user message")
-    return question
 
 
 def _response(text: str, has_tokens: bool) -> list[Message]:
@@ -130,11 +120,6 @@ def _results(text: str) -> Iterator[Message]:
 def _message(role: str, text: str) -> Iterator[Message]:
     if text.strip():
         yield {"role": role, "content": text.strip()}
-
-
-def _answers(row: dict[str, Any]) -> tuple[str, ...]:
-    truth = row.get("gts")
-    return fields.answers({"answers": truth.get("target") if isinstance(truth, dict) else truth})  # Search-R1: {"target": [...]}
 
 
 def _is_nan(value: Any) -> bool:

@@ -1,25 +1,64 @@
-"""JSON lines in and out: read with line numbers in every error, written atomically.
+"""Questions, passages and trajectories read from files: one function turns a row of any shape into each of them."""
 
-Question files of either kind: JSON lines, or the parquet that verl and Search-R1 train on."""
-
-import logging
+import hashlib
+import math
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from reprlib import repr as brief
 from typing import Any
 
-from hiexp_verl.errors import HiExpError, first_line
-from hiexp_verl.io import rows as fields
-from hiexp_verl.io.rows import BadRow, read_rows
+from hiexp_verl.errors import HiExpError
+from hiexp_verl.io.rows import (
+    BadRow,
+    Row,
+    bool_field,
+    id_field,
+    kind_of,
+    messages_field,
+    number_field,
+    object_field,
+    read_rows,
+    read_table,
+    required,
+    text_field,
+)
+from hiexp_verl.text import text_of
 from hiexp_verl.types import Passage, Question, Trajectory
 
-logger = logging.getLogger(__name__)
+ANSWER_FIELDS = ("answers", "golden_answers", "answer")  # the first that is not blank counts
+_ALIASES = "answer_aliases"  # further answers, beside any of them
+_ID_FIELDS = ("id", "_id")
+# What `question_of` reads, and what verl needs beside it; other columns are kept as `meta`.
+_READ = {*_ID_FIELDS, "question", "meta", *ANSWER_FIELDS, _ALIASES, "prompt", "reward_model", "extra_info", "ability"}
+
+
+def read_records(path: Path, what: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield (place, row) of a file of JSON lines (plain or gzip), a JSON file with one list, or a parquet file.
+
+    Raises:
+        HiExpError: the file is missing, empty or damaged, or a row is not an object.
+    """
+    if not path.is_file():
+        raise HiExpError(f"{what} {path} does not exist; give the path of a JSON-lines, JSON or parquet file")
+    if kind_of(path) == "lines":
+        yield from ((f"{path}:{number}", row) for number, row in read_jsonl(path, what))
+        return
+    place = ""
+    for number, row in read_table(path):
+        place = f"{path}, row {number}"
+        with _named(place):
+            if isinstance(row, BadRow):
+                raise row
+        yield place, row
+    if not place:
+        raise HiExpError(f"{what} {path} is empty; it needs at least one row")
 
 
 def read_jsonl(path: Path, what: str, halves: bool = False) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yield (line number, object) of a .jsonl or .jsonl.gz file; `halves` of characters are kept, or a fault.
+    """Yield (line number, object) of a file of JSON lines, plain or gzip; `halves` keeps lone surrogates, which are a fault otherwise.
 
     Raises:
         HiExpError: the file is missing, empty or damaged, or a line is not a JSON object.
@@ -29,7 +68,7 @@ def read_jsonl(path: Path, what: str, halves: bool = False) -> Iterator[tuple[in
     empty = True
     for number, row in read_rows(path, halves):
         empty = False
-        with _line(path, number):
+        with _named(f"{path}:{number}"):
             if isinstance(row, BadRow):
                 raise row
         yield number, row
@@ -38,47 +77,147 @@ def read_jsonl(path: Path, what: str, halves: bool = False) -> Iterator[tuple[in
 
 
 @contextmanager
-def _line(path: Path, number: int) -> Iterator[None]:
+def _named(place: str) -> Iterator[None]:
     try:
         yield
     except BadRow as error:
-        raise HiExpError(f"{path}:{number}: {error}") from error
+        raise HiExpError(f"{place}: {error}") from error
 
 
 def read_questions(path: Path) -> list[Question]:
-    """Read questions: JSON lines with `id`, `question`, and `answer` or `answers` (or `golden_answers`), `answer_aliases` beside them.
+    """Return the questions of a file of JSON lines, a JSON list or parquet; see `question_of` for the fields.
 
     Raises:
-        HiExpError: missing or empty file, malformed line, missing field, duplicate id.
+        HiExpError: missing or empty file, malformed row, missing field, duplicate id.
     """
     questions: dict[str, Question] = {}
-    for number, row in read_jsonl(path, "question file"):
-        with _line(path, number):
-            question = _question_of(row)
+    for number, (place, row) in enumerate(read_records(path, "question file")):
+        with _named(place):
+            question = question_of(row, number)
             if question.id in questions:
                 raise BadRow(f"the id {question.id!r} occurs twice; ids must be unique")
         questions[question.id] = question
     return list(questions.values())
 
 
-def _question_of(row: dict[str, Any]) -> Question:
-    meta = fields.block(row, "meta")
-    meta |= {k: v for k, v in row.items() if k not in ("id", "question", "meta", *fields.ANSWERS, fields.ALIASES)}
-    return Question(fields.name(row, "id"), fields.text(row, "question"), fields.answers(row), meta)
+def question_of(row: Row, number: int) -> Question:
+    """Return the question of a row of ours, of Search-R1 or of verl.
+
+    - text: `question`, else that of `extra_info`, else the bare question of verl's `prompt`
+    - answers: `answers`, `golden_answers` or `answer`, else verl's `reward_model.ground_truth`; `answer_aliases` are added
+    - id: `id` or `_id`, else `question_id` or `index` of `extra_info`, else the row's number
+
+    Raises:
+        BadRow: a field is missing or of the wrong type.
+    """
+    extra = object_field(row, "extra_info")
+    names = (*(row.get(key) for key in _ID_FIELDS), extra.get("question_id"), extra.get("index"))
+    text = row.get("question") or question_in(row.get("prompt"), extra)
+    meta = object_field(row, "meta") | {key: value for key, value in row.items() if key not in _READ}
+    return Question(
+        id=id_field({"id": next((name for name in names if name is not None), number)}, "id"),
+        question=text_field({**row, "question": text} if text else row, "question"),
+        answers=answers_of(row),
+        meta=meta | ({"split": extra["split"]} if extra.get("split") else {}),
+    )
+
+
+def answers_of(row: Row) -> tuple[str, ...]:
+    """Return the gold answers of a row; see `question_of` for the fields.
+
+    Raises:
+        BadRow: there is none, or one is neither a text nor a number.
+    """
+    values = (*(row.get(key) for key in ANSWER_FIELDS), object_field(row, "reward_model").get("ground_truth"))
+    return gold_answers([next((value for value in values if _filled(value)), None), row.get(_ALIASES)])
+
+
+def gold_answers(value: Any) -> tuple[str, ...]:
+    """Return the answers in a value: a text, a number, Search-R1's `{"target": ...}`, or a list of such; each once, stripped.
+
+    Raises:
+        BadRow: there is none, or one is neither a text nor a number.
+    """
+    values = _filled(value)
+    if odd := [v for v in values if isinstance(v, bool | Mapping) or (isinstance(v, float) and not math.isfinite(v))]:
+        raise BadRow("an answer must be a text or a number", f"found {brief(odd[0])}")
+    if not values:
+        raise BadRow("no answer", "give 'answer' (text) or 'answers' (a list)")
+    # A column of numbers comes as floats: 1889.0 is the year that a policy writes as 1889.
+    whole = [int(v) if isinstance(v, float) and v.is_integer() else v for v in values]
+    return tuple(dict.fromkeys(str(v).strip() for v in whole))
+
+
+def _filled(value: Any) -> list[Any]:
+    """Return what is not blank of a value or of the lists in it."""
+    if isinstance(value, Mapping) and "target" in value:
+        value = value["target"]
+    value = getattr(value, "tolist", lambda: value)()  # verl hands on numpy arrays
+    if isinstance(value, list | tuple):
+        return [one for each in value for one in _filled(each)]
+    return [] if value is None or not str(value).strip() else [value]
+
+
+def question_in(prompt: Any, extra_info: Row) -> str:
+    """Return the question of verl's row: that of `extra_info`, else the bare one of the last user message; "" where there is none."""
+    if extra_info.get("question"):
+        return str(extra_info["question"])
+    users = [m for m in (prompt if isinstance(prompt, list | tuple) else ()) if isinstance(m, dict) and m.get("role") == "user"]
+    return bare_question(text_of(users[-1])) if users else ""
+
+
+def bare_question(text: str) -> str:
+    """Return what follows the last "Question:", where preprocessors such as Search-R1's put it; a bare question as it is."""
+    return text.rpartition("Question:")[2].strip()
+
+
+def question_id_of(question: str) -> str:
+    """Return an id made of the question's text, for questions that have none: the same in whatever file it stands."""
+    return f"q-{hashlib.sha256(' '.join(question.split()).encode('utf-8', 'surrogatepass')).hexdigest()[:16]}"
+
+
+def asked_twice(questions: Sequence[Question]) -> list[list[str]]:
+    """Return the ids of questions that have the same words."""
+    ids: dict[str, list[str]] = defaultdict(list)
+    for question in questions:
+        ids[" ".join(question.question.casefold().split())].append(question.id)
+    return [same for same in ids.values() if len(same) > 1]
 
 
 def read_corpus(path: Path) -> list[Passage]:
-    """Read a corpus: JSON lines (or .gz) with `id`, `title`, `text`.
+    """Return the passages of a file of JSON lines (or .gz), a JSON list or parquet; see `passage_of` for the fields.
 
     Raises:
-        HiExpError: missing or empty file, malformed line, missing field.
+        HiExpError: missing or empty file, malformed row, missing field.
     """
     passages = []
-    for number, row in read_jsonl(path, "corpus"):
-        with _line(path, number):
-            text = str(fields.required(row, "text"))
-            passages.append(Passage(str(fields.required(row, "id")), str(row.get("title") or ""), text))
+    for place, row in read_records(path, "corpus"):
+        with _named(place):
+            passages.append(passage_of(row))
     return passages
+
+
+def passage_of(row: Row) -> Passage:
+    """Return the passage of a row of a corpus or of a retrieval server.
+
+    It has `text` (and `title`), or Search-R1's `contents`: the title in quotes, a line break, the text. Its id is `id` or
+    `_id`, else made of its content.
+
+    Raises:
+        BadRow: there is no text.
+    """
+    if isinstance(row.get("text"), str):
+        title, text = str(row.get("title") or ""), row["text"]
+    elif isinstance(row.get("contents"), str):
+        title, _, text = row["contents"].partition("\n")
+        title = title.strip()
+        title = title[1:-1] if len(title) > 1 and title[0] == title[-1] == '"' else title  # quotes within belong to the title
+    else:
+        raise BadRow("no field 'text' or 'contents' with a text", f"found {brief(sorted(row))}")
+    name = next((row[key] for key in _ID_FIELDS if row.get(key) is not None), None)
+    if name is None:
+        name = hashlib.sha256(f"{title}\n{text}".encode("utf-8", "surrogatepass")).hexdigest()[:16]
+    return Passage(str(name), title, text)
 
 
 def read_trajectories(*paths: Path) -> Iterator[Trajectory]:
@@ -90,7 +229,7 @@ def read_trajectories(*paths: Path) -> Iterator[Trajectory]:
     seen: dict[str, int] = {}
     for path in paths:
         for number, row in read_jsonl(path, "trajectory file"):
-            with _line(path, number):
+            with _named(f"{path}:{number}"):
                 trajectory = trajectory_of(row)
             sample = seen[trajectory.question_id] = seen.get(trajectory.question_id, -1) + 1
             yield replace(trajectory, id=trajectory.id or f"{trajectory.question_id}#{sample}")
@@ -102,94 +241,19 @@ def trajectory_of(row: dict[str, Any]) -> Trajectory:
     Raises:
         BadRow: a field is missing or of the wrong type, or the question's id is empty.
     """
-    messages = fields.messages(row)
-    question_id = str(fields.required(row, "question_id"))
+    messages = messages_field(row)
+    question_id = str(required(row, "question_id"))
     if not question_id.strip():
         raise BadRow("the question_id is empty")  # trajectories of all such questions would pass for one question's
     return Trajectory(
         question_id=question_id,
-        question=str(fields.required(row, "question")),
-        answers=fields.answers(row),
+        question=str(required(row, "question")),
+        answers=answers_of(row),
         messages=messages,
         prediction=str(row.get("prediction") or ""),
-        score=fields.number(row, "score"),
-        correct=fields.flag(row, "correct"),
+        score=number_field(row, "score"),
+        correct=bool_field(row, "correct"),
         model=str(row.get("model") or ""),
         id=str(row.get("id") or ""),
-        extra=fields.block(row, "extra"),
+        extra=object_field(row, "extra"),
     )
-
-
-def read_question_file(path: Path) -> list[Question]:
-    """Read questions from JSON lines (see `jsonl.read_questions`) or parquet.
-
-    A parquet row has `question` or verl's `prompt`, its answers as there or in verl's `reward_model.ground_truth`, its id in `id` or
-    `extra_info`; without one it is numbered.
-
-    Raises:
-        HiExpError: missing or empty file, malformed row, missing field, duplicate id.
-    """
-    if path.suffix != ".parquet":
-        return read_questions(path)
-    questions: dict[str, Question] = {}
-    for number, row in enumerate(_parquet_rows(path)):
-        try:
-            question = _parquet_question(row, number)
-        except BadRow as error:
-            raise HiExpError(f"{path}, row {number}: {error}") from error
-        if question.id in questions:
-            raise HiExpError(f"{path}, row {number}: the id {question.id!r} occurs twice; ids must be unique")
-        questions[question.id] = question
-    if not questions:
-        raise HiExpError(f"question file {path} is empty; it needs at least one row")
-    return list(questions.values())
-
-
-def without_instructions(text: str) -> str:
-    """Return what follows the last "Question:", where other preprocessors (Search-R1's) put it; a bare question as it is."""
-    return text.rpartition("Question:")[2].strip()
-
-
-def asked_twice(questions: Sequence[Question]) -> list[list[str]]:
-    """Return the ids of questions that have the same words."""
-    ids: dict[str, list[str]] = defaultdict(list)
-    for question in questions:
-        ids[" ".join(question.question.casefold().split())].append(question.id)
-    return [same for same in ids.values() if len(same) > 1]
-
-
-def _parquet_rows(path: Path) -> list[dict[str, Any]]:
-    if not path.is_file():
-        raise HiExpError(f"question file {path} does not exist; give the path of a JSON-lines or parquet file")
-    try:
-        from pyarrow import ArrowException
-        from pyarrow.parquet import read_table
-    except ImportError as error:
-        raise HiExpError(f"{path} needs pyarrow, which is not installed; install it (verl has it), or give JSON lines") from error
-    try:
-        return read_table(path).to_pylist()
-    except (ArrowException, OSError) as error:
-        raise HiExpError(f"{path} is no parquet file ({first_line(error)}); give the path of a JSON-lines or parquet file") from error
-
-
-def _parquet_question(row: Mapping[str, Any], number: int) -> Question:
-    row = {key: value for key, value in row.items() if value is not None}  # a table has every column in every row
-    extra = fields.block(row, "extra_info")
-    name = next((v for v in (row.get("id"), extra.get("question_id"), extra.get("index")) if v is not None), number)
-    if "question" not in row:
-        asked = [m["content"] for m in row.get("prompt") or () if isinstance(m, dict) and m.get("role") == "user" and m.get("content")]
-        if found := extra.get("question") or (without_instructions(asked[-1]) if asked else None):
-            row["question"] = found
-    meta = {"split": extra["split"]} if extra.get("split") else {}
-    return Question(fields.name({"id": name}, "id"), fields.text(row, "question"), answers_of(row), meta)
-
-
-def answers_of(row: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return the answers of a parquet row.
-
-    Raises:
-        BadRow: there are none.
-    """
-    truth = fields.block(row, "reward_model").get("ground_truth")
-    truth = truth.get("target") if isinstance(truth, dict) else truth
-    return fields.answers({**row, "answer": row["answer"] if fields.filled(row.get("answer")) else truth})

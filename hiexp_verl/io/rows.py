@@ -1,6 +1,4 @@
-"""Rows of a JSON-lines file, plain or gzip: what cannot be read is named and passed, memory holds one line.
-
-Fields of a row: each is taken out and checked, a fault is a `BadRow`."""
+"""Rows of JSON-lines, JSON and parquet files, and the checked fields of a row; whatever is wrong with a row is a `BadRow`."""
 
 import gzip
 import json
@@ -10,9 +8,9 @@ import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from reprlib import repr as brief
-from typing import IO, Any
+from typing import IO, Any, Literal
 
-from hiexp_verl.errors import HiExpError
+from hiexp_verl.errors import HiExpError, first_line
 from hiexp_verl.types import Message
 
 MAX_LINE_BYTES = 64 << 20  # far above any transcript; a file without line ends must not fill the memory
@@ -20,7 +18,7 @@ _GZIP = b"\x1f\x8b"
 
 
 class BadRow(Exception):
-    """A row that cannot be used: `wrong` says why, in words that hold no data and so can be counted; `found` is the data."""
+    """A row that cannot be used: `wrong` is the reason without data, so that equal reasons can be counted; `found` is the data."""
 
     def __init__(self, wrong: str, found: str = "") -> None:
         super().__init__(f"{wrong} ({found})" if found else wrong)
@@ -45,6 +43,54 @@ def read_rows(path: Path, halves: bool = False) -> Iterator[tuple[int, dict[str,
                     yield number, _parsed(line, number == 1, halves)
     except OSError as error:
         raise HiExpError(f"{path} cannot be read ({error.strerror or error}); check the path and its permissions") from error
+
+
+def read_table(path: Path) -> Iterator[tuple[int, dict[str, Any] | BadRow]]:
+    """Yield (row number from 0, object) of a parquet file, or of a JSON file that holds one list; null fields are left out.
+
+    Raises:
+        HiExpError: it is neither, or pyarrow is missing.
+    """
+    try:
+        rows = _parquet_rows(path) if kind_of(path) == "parquet" else _list_rows(path)
+    except (ValueError, RecursionError, EOFError, zlib.error, OSError) as error:
+        kind = "a parquet file" if kind_of(path) == "parquet" else "a JSON list"
+        raise HiExpError(f"{path} is not {kind} ({first_line(error)}); give JSON lines, a JSON list or parquet") from error
+    for number, row in enumerate(rows):
+        if isinstance(row, dict):
+            yield number, {key: value for key, value in row.items() if value is not None}
+        else:
+            yield number, row if isinstance(row, BadRow) else BadRow("not a JSON object", f"found {type(row).__name__}")
+
+
+def kind_of(path: Path) -> Literal["lines", "list", "parquet"]:
+    """Return how a file holds its rows: by its content, which decides over its name, except that `.parquet` must be parquet."""
+    with _opened(path) as file:
+        try:
+            start = file.read(256)
+        except (EOFError, zlib.error, OSError):
+            start = b""
+    if start.startswith(b"PAR1") or path.suffix == ".parquet":
+        return "parquet"
+    return "list" if start.removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"[") else "lines"
+
+
+def _list_rows(path: Path) -> list[Any]:
+    with _opened(path) as file:
+        rows = json.loads(file.read().decode("utf-8-sig"))
+    return [row if _is_text(row) else BadRow("half a character (a lone surrogate)") for row in rows]
+
+
+def _parquet_rows(path: Path) -> list[dict[str, Any]]:
+    try:
+        from pyarrow import ArrowException
+        from pyarrow.parquet import read_table as read_parquet
+    except ImportError as error:
+        raise HiExpError(f"{path} needs pyarrow, which is not installed; install it (verl has it), or give JSON lines") from error
+    try:
+        return read_parquet(path).to_pylist()
+    except ArrowException as error:
+        raise ValueError(first_line(error)) from error
 
 
 def _opened(path: Path) -> IO[bytes]:
@@ -100,7 +146,7 @@ def required(row: Row, key: str) -> Any:
     return row[key]
 
 
-def text(row: Row, key: str) -> str:
+def text_field(row: Row, key: str) -> str:
     """Return a text that is not blank, stripped."""
     value = required(row, key)
     if not isinstance(value, str):
@@ -110,7 +156,7 @@ def text(row: Row, key: str) -> str:
     return value.strip()
 
 
-def number(row: Row, key: str) -> float:
+def number_field(row: Row, key: str) -> float:
     """Return a finite number."""
     value = required(row, key)
     if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= sys.float_info.max:
@@ -118,7 +164,7 @@ def number(row: Row, key: str) -> float:
     return float(value)
 
 
-def name(row: Row, key: str) -> str:
+def id_field(row: Row, key: str) -> str:
     """Return an id as text: a text or a number that is not blank."""
     value = required(row, key)
     if isinstance(value, bool | dict | list) or not str(value).strip():
@@ -126,15 +172,15 @@ def name(row: Row, key: str) -> str:
     return str(value)
 
 
-def flag(row: Row, key: str) -> bool:
-    """Return true or false."""
+def bool_field(row: Row, key: str) -> bool:
+    """Return a boolean."""
     value = required(row, key)
     if not isinstance(value, bool):
         raise BadRow(f"{key!r} must be true or false", f"found {brief(value)}")
     return value
 
 
-def block(row: Row, key: str) -> dict[str, Any]:
+def object_field(row: Row, key: str) -> dict[str, Any]:
     """Return a copy of an object, an empty one when there is none."""
     value = row.get(key) or {}
     if not isinstance(value, dict):
@@ -142,28 +188,7 @@ def block(row: Row, key: str) -> dict[str, Any]:
     return dict(value)
 
 
-ANSWERS, ALIASES = ("answers", "golden_answers", "answer"), "answer_aliases"
-
-
-def answers(row: Row) -> tuple[str, ...]:
-    """Return the first of `ANSWERS` that is not blank, and the aliases, each a list or a single one; at least one that is not blank."""
-    values = [*next((found for key in ANSWERS if (found := filled(row.get(key)))), []), *filled(row.get(ALIASES))]
-    odd = [v for v in values if isinstance(v, bool | dict | list) or (isinstance(v, float) and not math.isfinite(v))]
-    if odd:
-        raise BadRow("an answer must be a text or a number", f"found {brief(odd[0])}")
-    # A column of numbers comes as floats: 1889.0 is the year that a policy writes as 1889.
-    whole = [int(v) if isinstance(v, float) and v.is_integer() else v for v in values]
-    if not whole:
-        raise BadRow("no answer", "give 'answer' (text) or 'answers' (a list)")
-    return tuple(dict.fromkeys(str(v).strip() for v in whole))
-
-
-def filled(value: Any) -> list[Any]:
-    """Return what is not blank of a list or a single value."""
-    return [one for one in (value if isinstance(value, list) else [value]) if one is not None and str(one).strip()]
-
-
-def messages(row: Row) -> tuple[Message, ...]:
+def messages_field(row: Row) -> tuple[Message, ...]:
     """Return `messages`: objects with a role, whose content is a text, a list of parts, or nothing beside tool calls."""
     value = required(row, "messages")
     if not isinstance(value, list) or not all(_is_message(message) for message in value):
@@ -189,5 +214,5 @@ def finite(value: Any) -> float | None:
 
 def or_nan(value: Any) -> float:
     """Return a finite number as a float, NaN for anything else."""
-    number = finite(value)
-    return math.nan if number is None else number
+    found = finite(value)
+    return math.nan if found is None else found

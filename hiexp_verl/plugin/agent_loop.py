@@ -16,7 +16,7 @@ from verl.tools.schemas import ToolResponse
 from hiexp_verl.config import Arm, Budgets, HiExpConfig, parse_config
 from hiexp_verl.guide.arms import arm_of, val_arm_of
 from hiexp_verl.guide.episode import AsyncGuidedEpisode, Guidance
-from hiexp_verl.importers.outcome import question_id_of
+from hiexp_verl.io.datasets import question_id_of, question_in
 from hiexp_verl.plugin.retrieval import Retrieval, retrieval_for
 from hiexp_verl.plugin.search_tool import SearchTool
 from hiexp_verl.plugin.tokens import closing_ids, kept_tokens, missing_ids
@@ -60,8 +60,7 @@ class HiExpAgentLoop(ToolAgentLoop):
         # The rollouts of a group share these objects: copy before anything is added.
         self.messages = copy.deepcopy(list(kwargs["raw_prompt"]))
         extra_info = kwargs.get("extra_info") or {}
-        # Rows of other preprocessors have neither: then the id follows from the text, as in the importers.
-        question = extra_info.get("question") or last_user(self.messages)
+        question = question_in(self.messages, extra_info)
         question_id = str(extra_info.get("question_id") or question_id_of(question))
         self.split = str(extra_info.get("split") or TRAIN)
         self.training = self.split == TRAIN
@@ -239,8 +238,3 @@ def _query_of(tool_call: FunctionCall) -> str | None:
         return None
     query = arguments.get("query") if isinstance(arguments, dict) else None
     return query if isinstance(query, str) and query.strip() else None
-
-
-def last_user(messages: list[Message]) -> str:
-    """Return what the last user message says, "" where there is none."""
-    return next((str(m["content"]) for m in reversed(messages) if m["role"] == "user"), "")

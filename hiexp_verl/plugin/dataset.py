@@ -12,7 +12,7 @@ from hiexp_verl.types import TRAIN, Question
 
 
 class QuestionDataset(RLHFDataset):
-    """`RLHFDataset` that also takes JSONL of `id`, `question`, `answer(s)`; parquet goes through verl unchanged.
+    """`RLHFDataset` that also takes our question files (JSON lines or a JSON list); parquet goes through verl unchanged.
 
     Every row says in `extra_info.split` which of the run's files it comes from, whatever the file itself says: a slice of a
     public training set may be the validation set here.
@@ -27,12 +27,11 @@ class QuestionDataset(RLHFDataset):
         return "val" if paths_of(self.original_data_files) == paths_of(self.config.get("val_files")) else TRAIN
 
     def _read_files_and_tokenize(self) -> None:
-        questions = [str(f) for f in self.data_files if str(f).endswith((".jsonl", ".jsonl.gz"))]
-        if len(questions) != len(self.data_files):
+        if not all(is_question_file(str(file)) for file in self.data_files):
             super()._read_files_and_tokenize()
             return
         dialect = check_format(self.config.get("search_format", "hermes"))
-        rows = [q for path in questions for q in read_questions(Path(path))]
+        rows = [q for path in self.data_files for q in read_questions(Path(path))]
         if self.max_samples > 0:
             rows = rows[: self.max_samples]
         frame = datasets.Dataset.from_list([row_of(q, i, dialect) for i, q in enumerate(rows)])
@@ -42,6 +41,11 @@ class QuestionDataset(RLHFDataset):
 def paths_of(files: Any) -> list[str]:
     """Return the paths of `data.train_files` or `data.val_files`: one, a list, or none."""
     return [files] if isinstance(files, str) else [str(file) for file in files or ()]
+
+
+def is_question_file(file: str) -> bool:
+    """Return whether we read a file of `data.train_files` or `data.val_files`, and verl does not."""
+    return "://" not in file and file.endswith((".jsonl", ".jsonl.gz", ".json", ".json.gz"))
 
 
 def row_of(question: Question, index: int, format: Format) -> dict[str, Any]:

@@ -1,23 +1,21 @@
-"""Are the question files of a run well-formed, short enough, and is validation kept apart from training?"""
+"""Checks of the question files of a run: well-formed, short enough, validation apart from training."""
 
 from heapq import nlargest
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig
-from pyarrow import ArrowException
-from pyarrow.parquet import read_schema, read_table
 
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.guide.arms import arms_of, places_of
 from hiexp_verl.hek.same_question import SameQuestions
 from hiexp_verl.hek.store import HEK
-from hiexp_verl.io.datasets import answers_of, read_questions, without_instructions
-from hiexp_verl.io.rows import BadRow
+from hiexp_verl.io.datasets import gold_answers, question_in, read_questions, read_records
+from hiexp_verl.io.rows import BadRow, object_field
 from hiexp_verl.models.encoder import Encoder
 from hiexp_verl.models.tokenizer import PolicyTokenizer
-from hiexp_verl.plugin.agent_loop import last_user, settings_of
-from hiexp_verl.plugin.dataset import paths_of
+from hiexp_verl.plugin.agent_loop import settings_of
+from hiexp_verl.plugin.dataset import is_question_file, paths_of
 from hiexp_verl.plugin.presets import common
 from hiexp_verl.protocol import SEARCH_TOOL_SCHEMA, check_format, first_messages
 from hiexp_verl.scoring import normalise
@@ -35,9 +33,9 @@ def check_questions(config: DictConfig, key: str) -> Texts:
             continue  # a remote file: verl fetches it
         if not Path(file).expanduser().is_file():
             raise HiExpError(f"data.{key}: {file} does not exist")
-        prompts = _prompts(config, file)
-        check_prompt_lengths(config, file, prompts)
-        texts[file] = {name: without_instructions(last_user(prompt)) for name, prompt in prompts.items()}
+        rows = _rows(config, file)
+        check_prompt_lengths(config, file, {name: prompt for name, (_, prompt) in rows.items()})
+        texts[file] = {name: question for name, (question, _) in rows.items()}
     return texts
 
 
@@ -68,51 +66,36 @@ def check_validation(config: DictConfig, training: Texts, validation: Texts, hek
             )
 
 
-def _prompts(config: DictConfig, file: str) -> dict[str, list[Message]]:
-    """Return the messages of each question by id, or by the number of its row; of a remote file, which verl fetches, none.
+def _rows(config: DictConfig, file: str) -> dict[str, tuple[str, list[Message]]]:
+    """Return the question and the prompt of each row, by the question's id or by the row's number.
 
     Raises:
-        HiExpError: the file is malformed, or has no prompts.
+        HiExpError: the file is malformed, has no prompts, or has no answers that our reward can compare with.
     """
     path = Path(file).expanduser()
-    if _is_jsonl(file):
+    if is_question_file(file):
         dialect = check_format(config.actor_rollout_ref.rollout.multi_turn.format)
-        return {q.id: first_messages(q.question, dialect) for q in read_questions(path)}
-    if "://" in file or path.suffix != ".parquet":
+        return {q.id: (q.question, first_messages(q.question, dialect)) for q in read_questions(path)}
+    if path.suffix != ".parquet":
         return {}
     key = config.data.prompt_key
-    try:
-        table = read_table(path, columns=[name for name in (key, "reward_model") if name in read_schema(path).names])
-        prompts = table[key].to_pylist()
-    except (ArrowException, KeyError) as error:
-        raise HiExpError(f"{file} is no parquet file with a column {key!r} of messages; correct the file or data.prompt_key") from error
-    for i, prompt in enumerate(prompts):
+    ours = (config.reward.get("custom_reward_function") or {}).get("path") == common()["reward"]["custom_reward_function"]["path"]
+    found: dict[str, tuple[str, list[Message]]] = {}
+    for i, (place, row) in enumerate(read_records(path, "question file")):
+        prompt = row.get(key)
         if not isinstance(prompt, list) or not all(isinstance(m, dict) and {"role", "content"} <= m.keys() for m in prompt):
-            raise HiExpError(f"row {i} of {file}: {key!r} must be a list of messages with role and content, found {str(prompt)[:80]!r}")
-    if (config.reward.get("custom_reward_function") or {}).get("path") == common()["reward"]["custom_reward_function"]["path"]:
-        check_answers(file, table.to_pylist())
-    return {f"row {i}": prompt for i, prompt in enumerate(prompts)}
-
-
-def check_answers(file: str, rows: list[dict[str, Any]]) -> None:
-    """Check that our reward will find something to compare with: verl goes on without an episode whose reward fails.
-
-    Raises:
-        HiExpError: a row has no answer.
-    """
-    for i, row in enumerate(rows):
+            raise HiExpError(f"{place}: the column {key!r} must be a list of messages with role and content, found {str(prompt)[:80]!r}")
         try:
-            answers_of(row)
+            if ours:  # verl goes on without an episode whose reward fails
+                gold_answers(object_field(row, "reward_model").get("ground_truth"))
+            found[f"row {i}"] = question_in(prompt, object_field(row, "extra_info")), prompt
         except BadRow as error:
-            raise HiExpError(f"row {i} of {file}: {error}; correct reward_model.ground_truth") from error
+            raise HiExpError(f"{place}: {error}; correct reward_model.ground_truth and extra_info") from error
+    return found
 
 
 def _absolute(file: str) -> str:
     return file if "://" in file else str(Path(file).expanduser().resolve())
-
-
-def _is_jsonl(file: str) -> bool:
-    return "://" not in file and file.endswith((".jsonl", ".jsonl.gz"))
 
 
 def check_prompt_lengths(config: DictConfig, file: str, prompts: dict[str, list[Message]]) -> None:

@@ -4,6 +4,8 @@ import json
 from typing import Any
 
 from hiexp_verl.errors import HiExpError
+from hiexp_verl.io.datasets import gold_answers
+from hiexp_verl.io.rows import BadRow
 from hiexp_verl.scoring import RewardKind, Score, extract_answer, score_text
 from hiexp_verl.types import TRAJECTORY_KEY, Trajectory, to_json
 
@@ -22,7 +24,7 @@ def compute_score(
     Args:
         data_source: the data set's name (unused: all are scored alike).
         solution_str: everything after the prompt, tool text included; used when the agent loop is not ours.
-        ground_truth: an answer, a list of them, or Search-R1's {"target": [...]}.
+        ground_truth: see `io.datasets.gold_answers`.
         extra_info: the row's own, with the agent loop's `hiexp` record in it.
         kind: default | em | f1 | cem.
 
@@ -31,7 +33,10 @@ def compute_score(
     """
     record = dict((extra_info or {}).get("hiexp") or {})
     text = record.get("answer_text", solution_str)  # only what may answer: no tool text, no turn that searches
-    answers = _answers(ground_truth)
+    try:
+        answers = gold_answers(ground_truth)
+    except BadRow as error:
+        raise HiExpError(f"a row has no gold answer to score against: {error}; correct reward_model.ground_truth") from error
     score = score_text(text, answers, kind)
     shown = record.get("shown", [])
     fired = len({row.get("search") for row in shown if row["level"] == "e1"})
@@ -70,12 +75,3 @@ def _trajectory(record: dict[str, Any], answers: tuple[str, ...], text: str, sco
         id=f"{record['question_id']}#{record['sample']}",
         extra={key: record[key] for key in _KEPT if key in record},
     )
-
-
-def _answers(ground_truth: Any) -> tuple[str, ...]:
-    if isinstance(ground_truth, dict):
-        ground_truth = ground_truth.get("target")
-    values = [ground_truth] if isinstance(ground_truth, str | int | float) else list([] if ground_truth is None else ground_truth)
-    if not values:
-        raise HiExpError(f"a row has no answer to score against; found ground_truth={ground_truth!r}")
-    return tuple(str(v) for v in values)

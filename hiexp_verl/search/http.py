@@ -6,7 +6,6 @@ Request: ``{"queries": [...], "topk": k, "return_scores": true}``.
 Reply: ``{"result": [[{"document": {"contents": "\"Title\"\ntext"}, "score": x}, ...], ...]}``, one list per query. A document may
 instead have "title" and "text"; without scores the server sends the document itself."""
 
-import hashlib
 import logging
 import random
 import time
@@ -16,6 +15,8 @@ from threading import Lock
 from typing import Any
 
 from hiexp_verl.errors import HiExpError
+from hiexp_verl.io.datasets import passage_of
+from hiexp_verl.io.rows import BadRow
 from hiexp_verl.search.base import Ranking, SearchFailed
 from hiexp_verl.types import Passage
 
@@ -123,7 +124,7 @@ class HttpSearch:
             raise SearchFailed(f"refused {response.status_code}", response.text[:200])
         try:
             return read_reply(response.json(), len(queries), top_k)
-        except (ValueError, RecursionError) as error:
+        except (ValueError, RecursionError, BadRow) as error:
             raise SearchFailed("bad reply", str(error)[:200]) from error
 
     def _recall(self, query: str, top_k: int) -> Ranking | None:
@@ -166,6 +167,7 @@ def read_reply(body: object, queries: int, top_k: int) -> list[Ranking]:
 
     Raises:
         ValueError: it is not such a reply, or has not one list per query.
+        BadRow: a document has no text.
     """
     result = body.get("result") if isinstance(body, dict) else None
     if not isinstance(result, list) or len(result) != queries or not all(isinstance(items, list) for items in result):
@@ -184,13 +186,4 @@ def _read_item(item: object) -> tuple[Passage, float]:
     document, score = item.get("document", item), item.get("score", 0.0)
     if not isinstance(document, dict) or isinstance(score, bool) or not isinstance(score, int | float):
         raise ValueError("expected {'document': {...}, 'score': number}")
-    if isinstance(document.get("text"), str):
-        title, text = str(document.get("title") or ""), document["text"]
-    elif isinstance(document.get("contents"), str):
-        title, _, text = document["contents"].partition("\n")
-        title = title.strip().strip('"')
-    else:
-        raise ValueError("a document has neither 'text' nor 'contents'")
-    identifier = document.get("id")
-    digest = hashlib.sha256(f"{title}\n{text}".encode("utf-8", "surrogatepass")).hexdigest()[:16]
-    return Passage(str(identifier) if identifier is not None else digest, title, text), float(score)
+    return passage_of(document), float(score)

@@ -12,8 +12,7 @@ pytest.importorskip("verl")
 from verl.experimental.agent_loop.tool_agent_loop import ToolAgentLoop
 
 from hiexp_verl.errors import HiExpError
-from hiexp_verl.importers.outcome import question_id_of
-from hiexp_verl.io.datasets import read_corpus
+from hiexp_verl.io.datasets import question_id_of, read_corpus
 from hiexp_verl.models.chat import Reply
 from hiexp_verl.plugin import agent_loop as agent_loop_module
 from hiexp_verl.plugin.agent_loop import HiExpAgentLoop
@@ -233,10 +232,10 @@ def test_a_row_without_an_id_is_known_by_its_question(paths, tokenizer):
 @pytest.mark.parametrize(
     ("extra_info", "question_id", "question"),
     [
-        ({"index": 0}, "q-", "Question: Who?"),
-        ({"question_id": "", "question": ""}, "q-", "Question: Who?"),
+        ({"index": 0}, "q-", "Who?"),
+        ({"question_id": "", "question": ""}, "q-", "Who?"),
         ({"question": "Who?"}, "q-", "Who?"),
-        ({"question_id": "7"}, "7", "Question: Who?"),
+        ({"question_id": "7"}, "7", "Who?"),
     ],
 )
 def test_every_episode_is_known_by_a_question_and_an_id(paths, tokenizer, extra_info, question_id, question):

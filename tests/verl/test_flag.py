@@ -308,9 +308,9 @@ def test_rows_without_an_answer_are_refused_where_our_reward_needs_one(good, tmp
     write_prompts(file, [first_messages("Who?", "hermes")])
     passes({**good, "data.train_files": file})
     write_prompts(file, [first_messages("Who?", "hermes")], answer=" ")
-    assert f"row 0 of {file}: no answer" in refusal({**good, "data.train_files": file})
+    assert f"{file}, row 0: no answer" in refusal({**good, "data.train_files": file})
     datasets.Dataset.from_dict({"prompt": [first_messages("Who?", "hermes")]}).to_parquet(file)
-    assert f"row 0 of {file}: no answer" in refusal({**good, "data.train_files": file})
+    assert f"{file}, row 0: no answer" in refusal({**good, "data.train_files": file})
     passes({**good, "data.train_files": file, "reward.custom_reward_function.path": "mine.py"})
 
 
@@ -343,10 +343,10 @@ def test_the_prompt_of_most_tokens_is_measured_not_that_of_most_characters(good,
 @pytest.mark.parametrize(
     ("column", "message"),
     [
-        ({"question": ["Who?"]}, "is no parquet file with a column 'prompt' of messages"),
-        ({"prompt": ["Who?"]}, "row 0 of"),
+        ({"question": ["Who?"]}, "row 0: the column 'prompt' must be a list of messages"),
+        ({"prompt": ["Who?"]}, "row 0: the column"),
         ({"prompt": [[{"role": "user"}]]}, "must be a list of messages with role and content, found"),
-        (None, "is no parquet file with a column 'prompt'"),
+        (None, "is not a parquet file"),
     ],
 )
 def test_a_parquet_file_without_prompts_is_refused(good, tmp_path, column, message):

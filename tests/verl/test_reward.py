@@ -63,5 +63,5 @@ def test_the_kind_is_selectable():
 
 
 def test_a_row_without_answers_is_an_error_not_a_zero():
-    with pytest.raises(HiExpError, match="no answer to score against"):
+    with pytest.raises(HiExpError, match="no gold answer to score against"):
         compute_score("hiexp", "<answer> x </answer>", {"target": []})

@@ -9,9 +9,8 @@ import pytest
 from hiexp_verl.cli import main
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.importers import FORMATS, FromR1Searcher, Tags, read_r1_searcher
-from hiexp_verl.importers.outcome import question_id_of
 from hiexp_verl.importers.stream import import_trajectories
-from hiexp_verl.io.datasets import read_trajectories
+from hiexp_verl.io.datasets import question_id_of, read_trajectories
 from hiexp_verl.io.files import write_jsonl
 from hiexp_verl.io.rows import BadRow
 from hiexp_verl.protocol import searches

@@ -19,13 +19,15 @@ from tests.support.factories import trajectory
     [
         ("", "is empty"),
         ('{"id": "1", "question": "q", "answer": "a"}\n{"id"', ":2: not JSON"),
-        ("[1]\n", ":1: not a JSON object (found list)"),
+        ("[1]\n", ", row 0: not a JSON object (found int)"),
         ('{"id": "1", "question": "q"}\n', ":1: no answer"),
         ('{"id": "1", "answer": "a"}\n', ":1: no field 'question'"),
         ('{"id": "1", "question": " ", "answer": "a"}\n', ":1: the question is empty"),
         ('{"id": "1", "question": "q", "answer": "a"}\n' * 2, ":2: the id '1' occurs twice"),
         ('{"id": "", "question": "q", "answer": "a"}\n', ":1: 'id' must be a text or a number"),
-        ('{"id": null, "question": "q", "answer": "a"}\n', ":1: the field 'id' is null"),
+        ('{"id": "1", "question": null, "answer": "a"}\n', ":1: the field 'question' is null"),
+        ('[{"id": "1"', "is not a JSON list"),
+        ("[]", "is empty"),
         ('{"id": "1", "question": "q", "answer": NaN}\n', ":1: an answer must be a text or a number"),
     ],
 )

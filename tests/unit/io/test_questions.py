@@ -1,15 +1,17 @@
-"""Question files of both kinds."""
+"""Questions, gold answers and passages are read alike from JSON lines, JSON lists and parquet."""
 
 import json
 
+import numpy as np
 import pyarrow as pa
 import pytest
 from pyarrow.parquet import write_table
 
 from hiexp_verl.errors import HiExpError
-from hiexp_verl.io.datasets import asked_twice, read_question_file
+from hiexp_verl.io.datasets import asked_twice, gold_answers, passage_of, question_in, read_corpus, read_questions
+from hiexp_verl.io.rows import BadRow
 from hiexp_verl.scoring import em
-from hiexp_verl.types import Question
+from hiexp_verl.types import Passage, Question
 
 
 def parquet(path, rows):
@@ -19,7 +21,7 @@ def parquet(path, rows):
 
 def test_search_r1_and_verl_rows_are_questions(tmp_path):
     search_r1 = [{"id": "test_0", "question": "who got the first nobel prize", "golden_answers": ["Röntgen", "Wilhelm Röntgen"]}]
-    assert read_question_file(parquet(tmp_path / "a.parquet", search_r1)) == [
+    assert read_questions(parquet(tmp_path / "a.parquet", search_r1)) == [
         Question("test_0", "who got the first nobel prize", ("Röntgen", "Wilhelm Röntgen"), {})
     ]
     prompt = [{"role": "system", "content": "s"}, {"role": "user", "content": "Search first. Question: Who is it?\n"}]
@@ -35,14 +37,14 @@ def test_search_r1_and_verl_rows_are_questions(tmp_path):
             "extra_info": {"index": 8, "split": "test"},
         },
     ]
-    found = read_question_file(parquet(tmp_path / "b.parquet", verl))
+    found = read_questions(parquet(tmp_path / "b.parquet", verl))
     assert [(q.id, q.question, q.answers, q.meta) for q in found] == [
         ("7", "Who is it?", ("me",), {"split": "test"}),
         ("8", "Who is it?", ("you",), {"split": "test"}),
     ]
     assert asked_twice(found) == [["7", "8"]]
     bare = [{"question": "Who?", "answer": "me"}, {"question": "When?", "answer": "now"}]
-    assert [q.id for q in read_question_file(parquet(tmp_path / "c.parquet", bare))] == ["0", "1"]
+    assert [q.id for q in read_questions(parquet(tmp_path / "c.parquet", bare))] == ["0", "1"]
 
 
 @pytest.mark.parametrize(
@@ -60,28 +62,28 @@ def test_search_r1_and_verl_rows_are_questions(tmp_path):
 )
 def test_a_faulty_row_is_named(tmp_path, row, said):
     with pytest.raises(HiExpError, match=said):
-        read_question_file(parquet(tmp_path / "q.parquet", [row]))
+        read_questions(parquet(tmp_path / "q.parquet", [row]))
     (tmp_path / "q.jsonl").write_text(json.dumps({k: v for k, v in row.items() if k != "golden_answers"}) + "\n")
     with pytest.raises(HiExpError, match=said.removeprefix("row 0: ")):
-        read_question_file(tmp_path / "q.jsonl")
+        read_questions(tmp_path / "q.jsonl")
 
 
 def test_files_that_are_no_questions_are_refused(tmp_path):
     (tmp_path / "q.parquet").write_text("no parquet")
-    with pytest.raises(HiExpError, match="no parquet file"):
-        read_question_file(tmp_path / "q.parquet")
+    with pytest.raises(HiExpError, match="is not a parquet file"):
+        read_questions(tmp_path / "q.parquet")
     with pytest.raises(HiExpError, match="does not exist"):
-        read_question_file(tmp_path / "none.parquet")
+        read_questions(tmp_path / "none.parquet")
     twice = [{"id": "1", "question": "Who?", "answer": "a"}, {"id": "1", "question": "When?", "answer": "b"}]
     with pytest.raises(HiExpError, match="row 1: the id '1' occurs twice"):
-        read_question_file(parquet(tmp_path / "twice.parquet", twice))
+        read_questions(parquet(tmp_path / "twice.parquet", twice))
 
 
 def test_answers_in_other_scripts_and_as_numbers_are_scored(tmp_path):
     (tmp_path / "q.jsonl").write_text(
         json.dumps({"id": 1, "question": "谁写的", "answers": ["鲁迅", 1881, 3.5]}, ensure_ascii=False) + "\n"
     )
-    (asked,) = read_question_file(tmp_path / "q.jsonl")
+    (asked,) = read_questions(tmp_path / "q.jsonl")
     assert asked.answers == ("鲁迅", "1881", "3.5")
     assert (em("鲁迅。", asked.answers), em("1881", asked.answers), em("茅盾", asked.answers)) == (1.0, 1.0, 0.0)
     assert em("ZÜRICH", ("Zürich",)) == 1.0 and em("Москва", ("москва",)) == 1.0
@@ -91,7 +93,7 @@ def test_a_column_of_numbers_is_read_as_people_write_them(tmp_path):
     rows = [{"id": "1", "question": "When?", "answer": 1889.0}, {"id": "2", "question": "How long?", "answer": 330.5}]
     (tmp_path / "q.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     for path in (parquet(tmp_path / "q.parquet", rows), tmp_path / "q.jsonl"):
-        assert [q.answers for q in read_question_file(path)] == [("1889",), ("330.5",)]
+        assert [q.answers for q in read_questions(path)] == [("1889",), ("330.5",)]
 
 
 def test_answers_have_several_names_and_aliases(tmp_path):
@@ -104,6 +106,102 @@ def test_answers_have_several_names_and_aliases(tmp_path):
     (tmp_path / "q.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     columns = dict.fromkeys(key for row in rows for key in row)
     for path in (parquet(tmp_path / "q.parquet", [{**columns, **row} for row in rows]), tmp_path / "q.jsonl"):
-        found = read_question_file(path)
+        found = read_questions(path)
         assert [q.answers for q in found] == [("Röntgen", "Wilhelm Röntgen"), *[("Röntgen",)] * 3]
         assert all(not q.meta for q in found)
+
+
+ROWS = [
+    {"_id": "5a8", "question": "Who?", "answer": "me", "level": "hard"},
+    {"question": "When?", "answers": ["1889"], "level": "easy"},
+    {"id": None, "question": "Where?", "answer": 7, "level": None},
+]
+
+
+def test_every_kind_of_file_gives_the_same_questions(tmp_path):
+    (tmp_path / "q.jsonl").write_text("".join(f"\n{json.dumps(row)}\n" for row in ROWS))
+    (tmp_path / "q.json").write_text(json.dumps(ROWS, indent=1))
+    parquet(
+        tmp_path / "q.parquet",
+        [{"_id": None, "id": None, "answers": None, "answer": None, **r, **({"answer": "7"} if "id" in r else {})} for r in ROWS],
+    )
+    (tmp_path / "renamed.jsonl").write_bytes((tmp_path / "q.parquet").read_bytes())
+    for name in ("q.jsonl", "q.json", "q.parquet", "renamed.jsonl"):
+        found = read_questions(tmp_path / name)
+        assert [(q.id, q.question, q.answers) for q in found] == [
+            ("5a8", "Who?", ("me",)),
+            ("1", "When?", ("1889",)),
+            ("2", "Where?", ("7",)),
+        ]
+        assert found[0].meta == {"level": "hard"}
+
+
+def test_rows_of_verl_may_stand_in_json_lines_too(tmp_path):
+    row = {
+        "data_source": "nq",
+        "prompt": [{"role": "user", "content": "Answer the given question. Question: Who is it?\n"}],
+        "reward_model": {"style": "rule", "ground_truth": {"target": ["me"]}},
+        "extra_info": {"index": 7, "split": "test"},
+    }
+    (tmp_path / "q.jsonl").write_text(json.dumps(row) + "\n")
+    assert read_questions(tmp_path / "q.jsonl") == [Question("7", "Who is it?", ("me",), {"data_source": "nq", "split": "test"})]
+
+
+@pytest.mark.parametrize(
+    ("value", "answers"),
+    [
+        ("Kabul", ("Kabul",)),
+        (1889.0, ("1889",)),
+        ([" Kabul", "", None, "Kabul", "Kabol "], ("Kabul", "Kabol")),
+        ({"target": ["Kabul"]}, ("Kabul",)),
+        ({"target": np.array(["Kabul", "Kabol"], dtype=object)}, ("Kabul", "Kabol")),
+        (np.array([7]), ("7",)),
+    ],
+)
+def test_gold_answers_are_read_out_of_whatever_holds_them(value, answers):
+    assert gold_answers(value) == answers
+
+
+@pytest.mark.parametrize("value", [None, "", [], [" "], {"target": []}, True, {"value": "Kabul"}, [float("inf")]])
+def test_what_holds_no_gold_answer_is_refused(value):
+    with pytest.raises(BadRow, match="answer"):
+        gold_answers(value)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "extra_info", "question"),
+    [
+        ([{"role": "system", "content": "Search."}, {"role": "user", "content": "Who?"}], {}, "Who?"),
+        ([{"role": "user", "content": [{"type": "text", "text": "Use <search>. Question: Who?"}]}], {}, "Who?"),
+        ([{"role": "user", "content": "Who?"}], {"question": "Question: Who else?"}, "Question: Who else?"),
+        ([{"role": "assistant", "content": "Hm"}], {}, ""),
+        ("Who?", {}, ""),
+    ],
+)
+def test_the_bare_question_of_a_prompt(prompt, extra_info, question):
+    assert question_in(prompt, extra_info) == question
+
+
+@pytest.mark.parametrize(
+    ("row", "passage"),
+    [
+        ({"id": 7, "title": None, "text": "t"}, Passage("7", "", "t")),
+        ({"_id": "b", "title": "T", "text": ""}, Passage("b", "T", "")),
+        ({"id": "1", "contents": '"Kabul"\nThe "capital".\nOf it.'}, Passage("1", "Kabul", 'The "capital".\nOf it.')),
+        ({"id": "1", "contents": '""Heroes" (album)"\nt'}, Passage("1", '"Heroes" (album)', "t")),
+        ({"id": "1", "contents": '"\nt'}, Passage("1", '"', "t")),
+    ],
+)
+def test_a_passage_is_read_in_both_notations(row, passage):
+    assert passage_of(row) == passage
+
+
+def test_a_corpus_may_be_of_any_kind_and_a_missing_id_is_made_of_the_content(tmp_path):
+    rows = [{"title": "Kabul", "text": "A city."}, {"title": "Kabul", "text": "A province."}]
+    (tmp_path / "c.json").write_text(json.dumps(rows))
+    one, two = read_corpus(tmp_path / "c.json")
+    assert (one.title, one.text) == ("Kabul", "A city.") and one.id != two.id and len(one.id) == 16
+    assert read_corpus(parquet(tmp_path / "c.parquet", rows)) == [one, two]
+    (tmp_path / "c.jsonl").write_text('{"id": "1", "title": "T"}\n')
+    with pytest.raises(HiExpError, match=r"c.jsonl:1: no field 'text' or 'contents'"):
+        read_corpus(tmp_path / "c.jsonl")
