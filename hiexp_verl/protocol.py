@@ -1,13 +1,12 @@
-"""The text of an episode: system prompt, search calls, documents, answers.
+"""The text of an episode, written and read: system prompt, search calls, documents, answers.
 
-verl training, rollouts without verl and the warm start all read and write this one format, in one of two dialects:
+Training, rollouts without verl, the warm start, importers and the builder share this one format, in two dialects:
 
 * ``search_tags`` (Search-R1): ``<search>query</search>`` is answered by ``<information>...</information>``.
 * ``hermes`` (verl and Qwen tool calls): ``<tool_call>{"name": "search", "arguments": {"query": ...}}</tool_call>``.
 
-In both the answer is ``<answer>short</answer>``.
-
-Read an episode's messages: which searches were made, what came back, what was answered. Pure functions, never raise on odd text."""
+In both the answer is ``<answer>short</answer>``. Reading never raises, whatever the text.
+"""
 
 import json
 import re
@@ -18,7 +17,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from hiexp_verl.errors import HiExpError
-from hiexp_verl.scoring import strip_tool_text
+from hiexp_verl.scoring import extract_answer, strip_tool_text
 from hiexp_verl.text import sanitise, text_of
 from hiexp_verl.types import Message, Passage
 
@@ -81,7 +80,7 @@ def call_tags(format: Format) -> tuple[str, str]:
 
 
 def write_call(query: str, format: Format) -> str:
-    """Return the text of a search call, as a well-trained model would write it."""
+    """Return the text of a search call."""
     if check_format(format) == "search_tags":
         return f"{SEARCH_OPEN} {query} {SEARCH_CLOSE}"
     call = json.dumps({"name": SEARCH_TOOL_NAME, "arguments": {"query": query}}, ensure_ascii=False)
@@ -89,7 +88,7 @@ def write_call(query: str, format: Format) -> str:
 
 
 def write_answer(answer: str) -> str:
-    """Return the text of a final answer, as a well-trained model would write it."""
+    """Return the text of a final answer."""
     return f"{ANSWER_OPEN} {answer} {ANSWER_CLOSE}"
 
 
@@ -100,25 +99,20 @@ def close_call(text: str, format: Format) -> str:
 
 
 def find_search(text: str, format: Format) -> str | None:
-    """Return the query of the first well-formed call, else None.
+    """Return the query of the first call that an episode of this format runs, else None.
 
     In ``search_tags`` a call after a complete answer is none: the answer has ended the episode. verl's parser of ``hermes``
-    runs calls wherever they stand, and so does this. Empty queries, calls that are not closed, calls of other tools and
-    broken JSON are not well-formed. Of nested openings the innermost counts. Never raises, whatever the text.
+    runs calls wherever they stand, and so does this; calls of other tools are not run.
     """
-    parse = _tag_query if check_format(format) == "search_tags" else _hermes_query
-    heard = _before_answer(text) if format == "search_tags" else text
-    for body in _call_bodies(heard, *call_tags(format)):
-        query = " ".join(parse(body).split())[:MAX_QUERY_CHARS].strip()
-        if query:
-            return query
-    return None
+    text = _before_answer(text) if check_format(format) == "search_tags" else text
+    calls = (query for _, name, query in _calls_in(text, format) if name == SEARCH_TOOL_NAME)
+    return next(calls, None)
 
 
 def answering_text(turns: Sequence[str], format: str) -> str:
     """Return the text in which an answer counts: the last turn's own words, none of them if that turn searches.
 
-    An answer beside a search is a guess before the evidence. Of a dialect that is not ours calls are not known.
+    An answer beside a search is a guess before the evidence. Calls of other dialects are not recognised.
     """
     if not turns or (format in FORMATS and find_search(turns[-1], check_format(format)) is not None):
         return ""
@@ -152,38 +146,6 @@ def _before_answer(text: str) -> str:
     return text[:start] if start >= 0 and text.find(ANSWER_CLOSE, start) >= 0 else text
 
 
-def _call_bodies(text: str, opening: str, closing: str) -> Iterator[str]:
-    """Yield what stands between each closing tag and the nearest opening before it (str.find: linear on any text)."""
-    position = 0
-    while (end := text.find(closing, position)) >= 0:
-        start = text.rfind(opening, position, end)
-        if start >= 0:
-            yield text[start + len(opening) : end]
-        position = end + len(closing)
-
-
-def _tag_query(body: str) -> str:
-    return body
-
-
-def _hermes_query(body: str) -> str:
-    call = _load_json(body)
-    if not isinstance(call, dict) or call.get("name") != SEARCH_TOOL_NAME:
-        return ""
-    arguments = call.get("arguments")
-    if isinstance(arguments, str):  # some models quote the arguments, as the OpenAI wire format does
-        arguments = _load_json(arguments)
-    query = arguments.get("query") if isinstance(arguments, dict) else None
-    return query if isinstance(query, str) else ""
-
-
-def _load_json(text: str) -> object:
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError):  # RecursionError: "[[[[..." from a looping model
-        return None
-
-
 def _document(number: int, passage: Passage, max_words: int) -> str:
     title = sanitise(passage.title, MAX_TITLE_CHARS).replace('"', "'")
     words = sanitise(passage.text, max_words * _CHARS_PER_WORD).split()
@@ -206,9 +168,6 @@ def _wrap(text: str, format: Format) -> str:
     return text
 
 
-# Bounded, non-nested bodies: an opening tag inside restarts the match, so looping text stays linear.
-_CALL = re.compile(r"<search>(?P<query>[^<]{1,2000})</search>|<tool_call>(?P<json>[^<]{1,4000})</tool_call>")
-_ANSWER = re.compile(r"<answer>([^<]{0,2000})</answer>")
 _EXPERIENCE = re.compile(r"<experience>.*?(?:</experience>|\Z)", re.DOTALL)
 _WRAPPER = re.compile(r"</?(?:information|tool_response)>")
 
@@ -224,7 +183,10 @@ class Search:
 
 
 def searches(messages: Sequence[Message]) -> list[Search]:
-    """Return the searches of an episode, in order; the k-th call of a message belongs to the k-th tool message after it."""
+    """Return the searches of an episode, in order; the k-th call of a message belongs to the k-th tool message after it.
+
+    Calls of both dialects and of any tool with a query count, and those that a server parsed into `tool_calls`.
+    """
     found: list[Search] = []
     for index, message in enumerate(messages):
         if message.get("role") != "assistant":
@@ -236,38 +198,58 @@ def searches(messages: Sequence[Message]) -> list[Search]:
     return found
 
 
-def answer_of(messages: Sequence[Message]) -> str:
-    """Return the last complete answer that the agent gave, or an empty string."""
-    answers = [match.strip() for message in messages if message.get("role") == "assistant" for match in _ANSWER.findall(text_of(message))]
-    return answers[-1] if answers else ""
+def final_answer(messages: Sequence[Message]) -> str:
+    """Return the last answer that the agent itself wrote, or an empty string."""
+    written = "\n".join(strip_tool_text(text_of(message)) for message in messages if message.get("role") == "assistant")
+    return extract_answer(written) or ""
 
 
-def _queries(message: Message) -> Iterator[str]:
-    for match in _CALL.finditer(text_of(message)):
-        query = match["query"] if match["query"] is not None else _query_of(_loads(match["json"]))
-        if query.strip():
-            yield " ".join(query.split())
-    # Servers that parse tool calls themselves put them beside the text.
-    for call in message.get("tool_calls") or ():
-        query = _query_of(call.get("function")) if isinstance(call, dict) else ""
-        if query.strip():
-            yield " ".join(query.split())
-
-
-def _query_of(call: Any) -> str:
-    if not isinstance(call, dict):
-        return ""
-    arguments = call.get("arguments")
-    if isinstance(arguments, str):
-        arguments = _loads(arguments)
+def query_in(arguments: object) -> str:
+    """Return the query in the arguments of a call, an object or JSON text, on one line and bounded; "" where there is none."""
+    if isinstance(arguments, str):  # the OpenAI wire format quotes the arguments, and so do some models
+        arguments = _load_json(arguments)
     query = arguments.get("query") if isinstance(arguments, dict) else None
-    return query if isinstance(query, str) else ""
+    return _one_line(query) if isinstance(query, str) else ""
 
 
-def _loads(text: str) -> object:
+def _queries(message: Message) -> list[str]:
+    text = text_of(message)
+    calls = sorted(call for format in FORMATS for call in _calls_in(text, format))  # in the order of the text
+    beside = [call.get("function") for call in message.get("tool_calls") or () if isinstance(call, dict)]
+    parsed = [query_in(function.get("arguments")) for function in beside if isinstance(function, dict)]
+    return [query for _, _, query in calls] + [query for query in parsed if query]
+
+
+def _calls_in(text: str, format: Format) -> Iterator[tuple[int, str, str]]:
+    """Yield (position, tool, query) of each call with a query: between a closing tag and the nearest opening before it.
+
+    Empty queries, calls that are not closed and broken JSON are passed over (str.find: linear on any text).
+    """
+    opening, closing = call_tags(format)
+    position = 0
+    while (end := text.find(closing, position)) >= 0:
+        start = text.rfind(opening, position, end)
+        if start >= 0:
+            body = text[start + len(opening) : end]
+            name, query = (SEARCH_TOOL_NAME, _one_line(body)) if format == "search_tags" else _hermes_call(body)
+            if query:
+                yield start, name, query
+        position = end + len(closing)
+
+
+def _hermes_call(body: str) -> tuple[str, str]:
+    call = _load_json(body)
+    return (str(call.get("name")), query_in(call.get("arguments"))) if isinstance(call, dict) else ("", "")
+
+
+def _one_line(query: str) -> str:
+    return " ".join(query.split())[:MAX_QUERY_CHARS].strip()
+
+
+def _load_json(text: str) -> object:
     try:
         return json.loads(text)
-    except (ValueError, RecursionError):
+    except (ValueError, RecursionError):  # RecursionError: "[[[[..." from a looping model
         return None
 
 

@@ -1,4 +1,4 @@
-"""Is the answer right? Exact match, F1, covered match and format of a short answer; pure functions.
+"""Scores of a short answer: exact match, F1, covered match, format; pure functions.
 
 Normalisation and F1 follow the SQuAD v1.1 and HotpotQA evaluation scripts; the default reward is that of PVPO (method page, section 4).
 """
@@ -63,6 +63,14 @@ def score(prediction: str | None, answers: Sequence[str], kind: RewardKind = "de
     acc = max(_default_acc(prediction, gold) for gold in answers) if kind == "default" else measures[kind]
     reward = max(FORMAT_REWARD, acc) if kind == "default" else acc
     return Score(reward, acc, measures["em"], measures["f1"], measures["cem"], 1.0)
+
+
+def outcome(prediction: str, answers: Sequence[str], reward: float | None = None, correct: bool | None = None) -> tuple[float, bool]:
+    """Return (score, correct) of a trajectory: the row's own where it has them, else scored; a `correct` alone is the score."""
+    scored = score(prediction, answers)
+    if reward is None:
+        reward = scored.reward if correct is None else float(correct)
+    return reward, scored.correct if correct is None else correct
 
 
 def score_text(text: str, answers: Sequence[str], kind: RewardKind = "default") -> Score:

@@ -2,9 +2,10 @@
 
 from typing import Any
 
-from hiexp_verl.importers.outcome import judge, prediction_of
 from hiexp_verl.io.datasets import answers_of, bare_question, question_id_of
 from hiexp_verl.io.rows import BadRow, bool_field, messages_field, number_field, text_field
+from hiexp_verl.protocol import final_answer
+from hiexp_verl.scoring import outcome
 from hiexp_verl.text import text_of
 from hiexp_verl.types import Message, Trajectory
 
@@ -25,10 +26,10 @@ def from_messages(row: dict[str, Any]) -> Trajectory:
         raise BadRow("no message of the assistant")
     question = text_field(row, "question") if row.get("question") is not None else _asked(messages)
     answers = answers_of(row)
-    prediction = text_field(row, "prediction") if row.get("prediction") else prediction_of(messages)
+    prediction = text_field(row, "prediction") if row.get("prediction") else final_answer(messages)
     reward = number_field(row, "score") if row.get("score") is not None else None
     correct = bool_field(row, "correct") if row.get("correct") is not None else None
-    reward, correct = judge(prediction, answers, reward, correct)
+    reward, correct = outcome(prediction, answers, reward, correct)
     return Trajectory(
         question_id=str(row.get("question_id") or question_id_of(question)),
         question=question,

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from hiexp_verl.errors import HiExpError
-from hiexp_verl.importers.outcome import judge, prediction_of
 from hiexp_verl.io.datasets import answers_of, question_id_of, read_jsonl
 from hiexp_verl.io.rows import BadRow, bool_field, text_field
+from hiexp_verl.protocol import final_answer
+from hiexp_verl.scoring import outcome
 from hiexp_verl.text import printable
 from hiexp_verl.types import Message, Trajectory
 
@@ -59,9 +60,9 @@ class FromR1Searcher:
         question, answers, text = text_field(row, "question"), answers_of(row), text_field(row, "text")
         messages = tuple(_messages(question, text, self._tags))
         self._note_tags(text)
-        prediction = text_field(row, "prediction") if str(row.get("prediction") or "").strip() else prediction_of(messages)
+        prediction = text_field(row, "prediction") if str(row.get("prediction") or "").strip() else final_answer(messages)
         correct = bool_field(row, "correct") if row.get("correct") is not None else None
-        reward, correct = judge(prediction, answers, correct=correct)
+        reward, correct = outcome(prediction, answers, correct=correct)
         return Trajectory(
             question_id=self._question_id(str(row.get("dataset") or ""), question),
             question=question,

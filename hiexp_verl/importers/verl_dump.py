@@ -11,9 +11,10 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-from hiexp_verl.importers.outcome import judge, prediction_of
 from hiexp_verl.io.datasets import gold_answers, question_id_of, question_in, trajectory_of
 from hiexp_verl.io.rows import BadRow, number_field, required, text_field
+from hiexp_verl.protocol import final_answer
+from hiexp_verl.scoring import outcome
 from hiexp_verl.types import TRAJECTORY_KEY, Message, Trajectory
 
 _KNOWN = {"input", "output", "gts", "score"}
@@ -54,8 +55,8 @@ def from_verl_dump(row: dict[str, Any]) -> Trajectory:
     begun = messages.pop()["content"] if messages[-1]["role"] == "assistant" else ""
     messages += _response(begun + str(required(row, "output")).replace(_PADDING, ""), has_tokens)
     answers = gold_answers(row.get("gts"))
-    prediction = prediction_of(messages)
-    reward, correct = judge(prediction, answers, number_field(row, "score"))
+    prediction = final_answer(messages)
+    reward, correct = outcome(prediction, answers, number_field(row, "score"))
     return Trajectory(
         question_id=question_id_of(question),
         question=question,

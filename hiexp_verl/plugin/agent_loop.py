@@ -1,7 +1,6 @@
 """verl's tool agent loop with experience at two places: the system prompt and the responses of the search tool."""
 
 import copy
-import json
 import logging
 from functools import cached_property, lru_cache
 from itertools import zip_longest
@@ -20,7 +19,7 @@ from hiexp_verl.io.datasets import question_id_of, question_in
 from hiexp_verl.plugin.retrieval import Retrieval, retrieval_for
 from hiexp_verl.plugin.search_tool import SearchTool
 from hiexp_verl.plugin.tokens import closing_ids, kept_tokens, missing_ids
-from hiexp_verl.protocol import FORMATS, answering_text
+from hiexp_verl.protocol import FORMATS, answering_text, query_in
 from hiexp_verl.rollout.episode import seed_of
 from hiexp_verl.text import repeated, sanitise
 from hiexp_verl.types import TRAIN, Message
@@ -152,7 +151,7 @@ class HiExpAgentLoop(ToolAgentLoop):
         tool = self.tools.get(tool_call.name)
         if tool is not None and not isinstance(tool, SearchTool):
             return await super()._call_tool(tool_call, tools_kwargs, agent_data)  # a tool of the user's: no search, no experience
-        search = self.episode.begin_search(_query_of(tool_call) if tool is not None else None, self.max_parallel_calls)
+        search = self.episode.begin_search((query_in(tool_call.arguments) or None) if tool is not None else None, self.max_parallel_calls)
         response, reward, info = await super()._call_tool(tool_call, tools_kwargs, agent_data)
         search.ran(info.get("query", ""))
         if self.settings.enabled and not info:  # verl answers a broken call itself, in words of the call
@@ -228,13 +227,3 @@ class HiExpAgentLoop(ToolAgentLoop):
 def _tokens_of(tokenizer: Any, text: str) -> int:
     """Count tokens; the entries of a HEK are shown again and again."""
     return len(tokenizer.encode(text, add_special_tokens=False))
-
-
-def _query_of(tool_call: FunctionCall) -> str | None:
-    """Return what a call searches for, None where it says nothing that can be searched."""
-    try:
-        arguments = json.loads(tool_call.arguments)
-    except (json.JSONDecodeError, TypeError):
-        return None
-    query = arguments.get("query") if isinstance(arguments, dict) else None
-    return query if isinstance(query, str) and query.strip() else None

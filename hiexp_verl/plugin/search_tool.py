@@ -9,7 +9,7 @@ from verl.tools.schemas import OpenAIFunctionToolSchema, ToolResponse
 from hiexp_verl.config import SearchConfig, parse_block
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.plugin.retrieval import Retrieval, retrieval_for
-from hiexp_verl.protocol import SEARCH_TOOL_SCHEMA, Format, check_format, render_documents, search_failed_message
+from hiexp_verl.protocol import SEARCH_TOOL_SCHEMA, Format, check_format, query_in, render_documents, search_failed_message
 from hiexp_verl.search import SearchFailed
 
 logger = logging.getLogger(__name__)
@@ -37,16 +37,16 @@ class SearchTool(BaseTool):
         return self._retrieval is not None
 
     def bind(self, settings: SearchConfig, format: str, retrieval: Retrieval) -> None:
-        """Say where to search and in which dialect to answer."""
+        """Set where to search and in which dialect to answer."""
         self._settings, self._format, self._retrieval = settings, check_format(format), retrieval
 
     async def execute(self, instance_id: str, parameters: dict[str, Any], **kwargs: Any) -> tuple[ToolResponse, float, dict]:
         """Answer one search call; a failed search is a message to the model, and counted."""
         if self._retrieval is None:
             raise HiExpError("the search tool has no corpus; set hiexp.search.corpus, or search: in the tool's YAML")
-        query = parameters.get("query") if isinstance(parameters, dict) else None
+        query = query_in(parameters)
         failed = 0
-        if not isinstance(query, str) or not query.strip():
+        if not query:
             text, failed = search_failed_message("the call has no query", self._format), 1
         else:
             try:
@@ -57,4 +57,4 @@ class SearchTool(BaseTool):
                 logger.warning("search failed: %s", error.reason)
                 # Not str(error): an exception that crossed a Ray actor prints its whole traceback.
                 text, failed = search_failed_message(error.reason, self._format), 1
-        return ToolResponse(text=text), 0.0, {"search_failed": failed, "query": query if isinstance(query, str) else ""}
+        return ToolResponse(text=text), 0.0, {"search_failed": failed, "query": query}

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hiexp_verl.distil.contrast import Contrast
 from hiexp_verl.distil.diagnose import diagnose
 from hiexp_verl.masking import Masker, asked_for, redact, shape_of
-from hiexp_verl.protocol import Search, answer_of, searches, text_of
+from hiexp_verl.protocol import Search, final_answer, searches, text_of
 from tests.support.episodes import PASSAGES, QUESTION, episode, two_hops
 
 
@@ -44,8 +44,8 @@ def test_calls_that_are_broken_are_no_searches():
 
 
 def test_the_last_complete_answer_counts():
-    assert answer_of([{"role": "assistant", "content": "<answer>a</answer> <answer> b </answer> <answer>c"}]) == "b"
-    assert answer_of([{"role": "tool", "content": "<answer>a</answer>"}]) == ""
+    assert final_answer([{"role": "assistant", "content": "<answer>a</answer> <answer> b </answer> <answer>c"}]) == "b"
+    assert final_answer([{"role": "tool", "content": "<answer>a</answer>"}]) == ""
 
 
 @given(
@@ -57,7 +57,7 @@ def test_the_last_complete_answer_counts():
 )
 def test_odd_messages_never_raise(messages):
     searches(messages)
-    answer_of(messages)
+    final_answer(messages)
     assert all(isinstance(text_of(m), str) for m in messages)
 
 
