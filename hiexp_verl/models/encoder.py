@@ -2,11 +2,9 @@
 
 A cosine means nothing without its encoder (e5 gives unrelated words 0.87, MiniLM 0.0 to 0.6), so whatever stores vectors or
 thresholds stores the `EncoderIdentity` beside them and refuses another.
-
-The vectors of queries, remembered: the rollouts of a group share their question, and often their first query."""
+"""
 
 import hashlib
-from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
@@ -15,6 +13,7 @@ from threading import Lock
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
+from cachetools import LRUCache
 from numpy.typing import NDArray
 
 from hiexp_verl.errors import HiExpError, first_line
@@ -219,13 +218,15 @@ REMEMBERED = 4_096  # texts; 6 MiB at 384 dimensions
 
 
 class QueryVectors:
-    """An encoder that remembers the last query vectors it gave. Safe to call from several threads if the encoder is."""
+    """An encoder with a cache of query vectors: the rollouts of a group share their question, and often their first query.
+
+    Safe to call from several threads if the encoder is.
+    """
 
     def __init__(self, encoder: Encoder, size: int = REMEMBERED) -> None:
         self.identity = encoder.identity
         self._encoder = encoder
-        self._size = size
-        self._vectors: OrderedDict[str, Vectors] = OrderedDict()  # (D,) each, the last used at the end
+        self._vectors: LRUCache[str, Vectors] = LRUCache(size)  # (D,) each
         self._lock = Lock()
 
     def encode_passages(self, texts: Sequence[str]) -> Vectors:
@@ -255,6 +256,3 @@ class QueryVectors:
             for text, vector in known.items():
                 if np.isfinite(vector).all():  # what went wrong once may go right the next time
                     self._vectors[text] = vector
-                    self._vectors.move_to_end(text)
-            while len(self._vectors) > self._size:
-                self._vectors.popitem(last=False)

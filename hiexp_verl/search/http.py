@@ -1,18 +1,18 @@
-"""Client of a Search-R1 retrieval server that survives long runs: pooled connections, time-outs, retries, cache.
-
-The JSON of a Search-R1 retrieval server.
+"""Client of a Search-R1 retrieval server, with pooled connections, time-outs, retries and a cache; and the JSON on the wire.
 
 Request: ``{"queries": [...], "topk": k, "return_scores": true}``.
 Reply: ``{"result": [[{"document": {"contents": "\"Title\"\ntext"}, "score": x}, ...], ...]}``, one list per query. A document may
-instead have "title" and "text"; without scores the server sends the document itself."""
+instead have "title" and "text"; without scores the server sends the document itself.
+"""
 
 import logging
 import random
-import time
-from collections import OrderedDict
 from collections.abc import Sequence
 from threading import Lock
 from typing import Any
+
+from cachetools import LRUCache
+from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_attempt
 
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.io.datasets import passage_of
@@ -57,10 +57,11 @@ class HttpSearch:
         self.url = _full_url(url)
         # trust_env off: a proxy set for downloads would swallow calls to a server inside the cluster.
         self._client = httpx.Client(timeout=timeout, trust_env=False, limits=httpx.Limits(max_connections=64))
-        self._retries = retries
         self._backoff = backoff
-        self._cache_size = cache_size
-        self._cache: OrderedDict[tuple[str, int], Ranking] = OrderedDict()
+        self._retrying = Retrying(
+            stop=stop_after_attempt(retries + 1), wait=self._pause, retry=retry_if_exception(_may_pass), after=self._log, reraise=True
+        )
+        self._cache: LRUCache[tuple[str, int], Ranking] = LRUCache(cache_size)
         self._lock = Lock()
         self.requests = 0  # sent, retries included
 
@@ -96,16 +97,15 @@ class HttpSearch:
         self._client.close()
 
     def _ask(self, queries: list[str], top_k: int) -> list[Ranking]:
-        for attempt in range(self._retries + 1):
-            try:
-                return self._ask_once(queries, top_k)
-            except SearchFailed as error:
-                last = attempt == self._retries or error.reason.startswith("refused")
-                logger.warning("search at %s: %s (%s), attempt %d", self.url, error.reason, error.detail, attempt + 1)
-                if last:
-                    raise
-            time.sleep(min(MAX_BACKOFF_SECONDS, self._backoff * 2**attempt) * (0.5 + random.random()))
-        raise SearchFailed("no attempt", f"retries={self._retries}")
+        return self._retrying.copy()(self._ask_once, queries, top_k)
+
+    def _pause(self, state: RetryCallState) -> float:
+        return min(MAX_BACKOFF_SECONDS, self._backoff * 2 ** (state.attempt_number - 1)) * (0.5 + random.random())
+
+    def _log(self, state: RetryCallState) -> None:
+        error = state.outcome.exception() if state.outcome else None
+        if isinstance(error, SearchFailed):
+            logger.warning("search at %s: %s (%s), attempt %d", self.url, error.reason, error.detail, state.attempt_number)
 
     def _ask_once(self, queries: list[str], top_k: int) -> list[Ranking]:
         import httpx
@@ -129,15 +129,16 @@ class HttpSearch:
 
     def _recall(self, query: str, top_k: int) -> Ranking | None:
         with self._lock:
-            if (query, top_k) in self._cache:
-                self._cache.move_to_end((query, top_k))
             return self._cache.get((query, top_k))
 
     def _remember(self, query: str, top_k: int, ranking: Ranking) -> None:
         with self._lock:
-            self._cache[query, top_k] = ranking
-            while len(self._cache) > self._cache_size:
-                self._cache.popitem(last=False)
+            if self._cache.maxsize:
+                self._cache[query, top_k] = ranking
+
+
+def _may_pass(error: BaseException) -> bool:
+    return isinstance(error, SearchFailed) and not error.reason.startswith("refused")
 
 
 def _full_url(url: str) -> str:

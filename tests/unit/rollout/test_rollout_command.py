@@ -139,7 +139,7 @@ def test_episodes_search_where_training_would(tmp_path, monkeypatch, options, ti
     ],
 )
 def test_a_search_that_cannot_work_is_refused_before_the_model_is_asked(tmp_path, capsys, monkeypatch, options, message):
-    monkeypatch.setattr("hiexp_verl.search.http.time.sleep", lambda seconds: None)
+    monkeypatch.setattr("time.sleep", lambda seconds: None)
     (tmp_path / "q.jsonl").write_text(json.dumps({"id": "1", "question": "Who?", "answer": "me"}) + "\n")
     model = "http://127.0.0.1:9/v1"
     arguments = ["rollout", "--questions", str(tmp_path / "q.jsonl"), "--model", model, "--out", str(tmp_path / "out"), *options]
