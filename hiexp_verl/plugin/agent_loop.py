@@ -151,7 +151,7 @@ class HiExpAgentLoop(ToolAgentLoop):
         tool = self.tools.get(tool_call.name)
         if tool is not None and not isinstance(tool, SearchTool):
             return await super()._call_tool(tool_call, tools_kwargs, agent_data)  # a tool of the user's: no search, no experience
-        search = self.episode.begin_search((query_in(tool_call.arguments) or None) if tool is not None else None, self.max_parallel_calls)
+        search = self.episode.begin_search(query_in(tool_call.arguments) if tool is not None else None, self.max_parallel_calls)
         response, reward, info = await super()._call_tool(tool_call, tools_kwargs, agent_data)
         search.ran(info.get("query", ""))
         if self.settings.enabled and not info:  # verl answers a broken call itself, in words of the call
