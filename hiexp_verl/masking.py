@@ -1,9 +1,8 @@
-"""Take the names and numbers out of a text, so that what is left fits other questions of the same kind.
+"""Take the names and numbers out of a text, and read off its wording what kind of question it is; no model.
 
 "Who directed the film Suicide Kings in 1997?" becomes "Who directed the film X in a given year?"; where a retrieved
 passage says what the name stands for ("Suicide Kings is a 1997 crime film"), the kind takes its place: "a film".
-
-What kind of question is it, and what does it ask for? Read off the wording, no model."""
+"""
 
 import re
 from collections.abc import Iterable, Sequence

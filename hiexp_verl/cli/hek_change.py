@@ -1,8 +1,4 @@
-"""`hiexp edit` and `hiexp remove`: change a HEK by hand, as a new version with a reason.
-
-`hiexp merge`.
-
-`hiexp calibrate`."""
+"""`hiexp edit`, `remove`, `merge` and `calibrate`: a HEK changes as a new version with a reason."""
 
 import argparse
 from dataclasses import asdict

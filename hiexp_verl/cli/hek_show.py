@@ -1,12 +1,4 @@
-"""`hiexp inspect`.
-
-`hiexp retrieve`.
-
-`hiexp versions` and `hiexp rollback`: what versions a HEK has, and which is in use.
-
-`hiexp diff`.
-
-`hiexp audit`."""
+"""`hiexp inspect`, `retrieve`, `versions`, `rollback`, `diff` and `audit`."""
 
 import argparse
 import logging

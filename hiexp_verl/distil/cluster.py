@@ -1,13 +1,13 @@
-"""Exact Ward linkage by reciprocal nearest neighbours: the tree that scikit-learn builds, in a tenth of the time.
+"""Clusters of unit vectors by Ward linkage (the paper's construction, step 5) or average linkage.
 
-Two clusters that are each other's nearest are merged in the end whatever happens elsewhere, because Ward's distance is
-reducible (merging others brings neither closer to anything). So all such pairs are merged at once, round by round, and
-only clusters whose nearest neighbour is gone look for a new one: large matrix products instead of a matrix of all
-distances. Memory grows with the number of vectors, not with its square.
+Ward is exact, by reciprocal nearest neighbours: the tree that scikit-learn builds, in a tenth of the time. Two clusters
+that are each other's nearest are merged in the end whatever happens elsewhere, because Ward's distance is reducible
+(merging others brings neither closer to anything). So all such pairs are merged at once, round by round, and only clusters
+whose nearest neighbour is gone look for a new one: large matrix products instead of a matrix of all distances. Memory grows
+with the number of vectors, not with its square.
 
 Source: Murtagh and Legendre, "Ward's hierarchical agglomerative clustering method" (2014), sections 2 and 3; Bruynooghe (1977).
-
-Clusters of unit vectors: Ward linkage (the paper's construction, step 5), or average linkage."""
+"""
 
 import os
 from concurrent.futures import ThreadPoolExecutor

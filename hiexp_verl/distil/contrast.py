@@ -1,6 +1,4 @@
-"""Successes beside failures of the same question: what experience is distilled from.
-
-What a build takes in: every trajectory once, every question id for one question, nothing of a validation set."""
+"""The input of a build: distinct training trajectories, grouped by question into successes beside failures."""
 
 import json
 from collections import Counter

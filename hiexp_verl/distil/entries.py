@@ -58,7 +58,7 @@ def parent(draft: Draft, level: Level, children: Sequence[Entry]) -> Entry:
     )
 
 
-def merge(entries: Sequence[Entry], encoder: Encoder, title_cosine: float, description_cosine: float) -> list[Entry]:
+def merge_near_duplicates(entries: Sequence[Entry], encoder: Encoder, title_cosine: float, description_cosine: float) -> list[Entry]:
     """Merge each entry into the first one before it of as many hops whose title and description are at least that similar.
 
     An encoder barely tells "the currency of the country whose capital is X" from "... that borders the country whose capital is X".

@@ -1,12 +1,9 @@
-"""Vectors that a user brings in a file of their own: each thing that may be wrong with them has its line.
+"""Choose a clustering height from the data: a Ward height is not a cosine, and grows with the size of the clusters.
 
-Choose a clustering height from the data: a Ward height is not a cosine, and grows with the size of the clusters.
-
-For each average cluster size a row tells what the height would be and how good the clusters are: the silhouette (how much
+Each row of the table is an average cluster size with its height and how good the clusters are: the silhouette (how much
 closer an entry is to its own cluster than to the next, cosine distance) and the stability (do four fifths of the entries,
-clustered at the same height, fall into the same clusters? adjusted Rand index).
-
-Choose the thresholds of a HEK anew, from what it holds; the result is a new version."""
+clustered at the same height, fall into the same clusters? adjusted Rand index). `recalibrate` stores them in a HEK.
+"""
 
 from dataclasses import dataclass, replace
 from pathlib import Path

@@ -1,13 +1,13 @@
-"""Ids of questions and trajectories are names within one data set; between two they may mean different things.
-
-Two HEKs become one: entries that say the same are united, everything keeps its origin. Nothing is clustered anew.
+"""Two HEKs become one: near-duplicates are united, everything keeps its origin. Nothing is clustered anew.
 
 | what | in the merged HEK |
 | --- | --- |
 | entries | those of A, then those of B that A does not have, level by level, with new ids |
 | near-duplicates | as similar as for `build`: B's entry goes into the closest of A, which keeps its words and its vector |
-| thresholds | the stricter: the higher minimum score and percentile, the lower height of a linkage; `reason` says where they differed |
-| parents | the content hashes of both |"""
+| thresholds | the stricter: the higher minimum score and percentile, the lower height of a linkage; `reason` names the differing ones |
+| parents | the content hashes of both |
+| ids | where a question or trajectory id means two things, a prefix is needed |
+"""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace

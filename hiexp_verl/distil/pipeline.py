@@ -17,13 +17,13 @@ from hiexp_verl.distil.contrast import Contrast, contrasts, distinct
 from hiexp_verl.distil.diagnose import Diagnosis, diagnose
 from hiexp_verl.distil.distillers import Distiller, PromptedDistiller
 from hiexp_verl.distil.draft import Draft, clean
-from hiexp_verl.distil.entries import case, merge, number
+from hiexp_verl.distil.entries import case, merge_near_duplicates, number
 from hiexp_verl.distil.plan import with_plans
 from hiexp_verl.distil.replies import Price, Usage
 from hiexp_verl.distil.rules import advice_for
-from hiexp_verl.distil.summarise import BY_RULE, LevelConfig, summarise
+from hiexp_verl.distil.summarise import BY_RULE, LevelConfig, level_above
 from hiexp_verl.distil.thresholds import thresholds
-from hiexp_verl.distil.validate import admit, fitting, is_advice
+from hiexp_verl.distil.validate import admit, closer_than_chance, is_advice
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.hek.same_question import near_duplicates
 from hiexp_verl.hek.schema import Header
@@ -120,9 +120,9 @@ def distil(
     logger.info("reflecting on %d diagnoses with %s", len(diagnoses), distiller.name)
     cases = _cases(diagnoses, distiller, encoder, config, dropped)
     logger.info("clustering %d E1, summarising the clusters", len(cases))
-    patterns, pattern_height = summarise(cases, "e2", distiller, encoder, config.pattern, dropped, config.confirm)
+    patterns, pattern_height = level_above(cases, "e2", distiller, encoder, config.pattern, dropped, config.confirm)
     logger.info("clustering %d E2, summarising the clusters", len(patterns))
-    strategies, strategy_height = summarise(patterns, "e3", distiller, encoder, config.strategy, dropped, config.confirm)
+    strategies, strategy_height = level_above(patterns, "e3", distiller, encoder, config.strategy, dropped, config.confirm)
     if isinstance(distiller, PromptedDistiller):
         dropped.update(distiller.dropped)
     counts = _counts(given, contrasted, diagnoses, (cases, patterns, strategies), dropped)
@@ -169,7 +169,7 @@ def _cases(
             dropped[f"e1 {result}"] += 1
     kept = _to_the_point(admitted, encoder, dropped)
     written = [case(draft, diagnosis) for draft, diagnosis in _with_fitting_titles(kept, encoder, dropped)]
-    merged = merge(written, encoder, config.merge_cosine, config.merge_cosine)
+    merged = merge_near_duplicates(written, encoder, config.merge_cosine, config.merge_cosine)
     dropped["e1 near-duplicates merged"] += len(written) - len(merged)
     return number(merged, "e1")
 
@@ -180,7 +180,7 @@ def _to_the_point(drafts: Sequence[tuple[Draft, Diagnosis]], encoder: Encoder, d
         return []
     called_for = [advice_for(d).description for _, d in drafts]
     said_N_D, called_for_N_D = (encoder.encode_passages(texts) for texts in ([draft.description for draft, _ in drafts], called_for))
-    kept = [one for one, fits in zip(drafts, fitting(said_N_D, called_for_N_D), strict=True) if fits]
+    kept = [one for one, fits in zip(drafts, closer_than_chance(said_N_D, called_for_N_D), strict=True) if fits]
     dropped["e1 lost the point of the diagnosis"] += len(drafts) - len(kept)
     return kept
 
@@ -193,7 +193,7 @@ def _with_fitting_titles(
         return []
     kinds = [clean(replace(draft, title=d.kind_of_question), d.masker, d.answers, d.question) or draft for draft, d in drafts]
     titles_N_D, kinds_N_D = (encoder.encode_passages([draft.title for draft in each]) for each in ([draft for draft, _ in drafts], kinds))
-    fits = [fit and not is_advice(draft) for fit, (draft, _) in zip(fitting(titles_N_D, kinds_N_D), drafts, strict=True)]
+    fits = [fit and not is_advice(draft) for fit, (draft, _) in zip(closer_than_chance(titles_N_D, kinds_N_D), drafts, strict=True)]
     dropped["e1 titles that do not tell the kind of question, replaced"] += fits.count(False)
     return [(draft if fit else kind, d) for (draft, d), kind, fit in zip(drafts, kinds, fits, strict=True)]
 

@@ -1,9 +1,8 @@
-"""The prompts of a distiller that asks a model, filled from prompts/*.txt.
+"""The prompts of a distiller that asks a model, filled from prompts/*.txt, and the diagnosis in words.
 
-A diagnosis in words: what a model is told instead of two bare transcripts.
-
-Names are masked before the model reads it: small models repeat whatever name they see, and tell one case instead of
-advising for all (benchmarks/LOG.md). What to do instead is computed as well; the model fits it to the kind of question."""
+Names are masked before the model reads them: small models repeat whatever name they see and describe one case instead of
+advising for all (benchmarks/LOG.md). What to do instead is computed; the model fits it to the kind of question.
+"""
 
 import hashlib
 import json

@@ -1,11 +1,8 @@
-"""What a distiller's answers took: calls, tokens, seconds, and the cost where a price is given.
+"""Where a prompted distiller's answers come from: a model, files, or stored answers of an interrupted build; and what they cost.
 
-Where a prompted distiller's answers come from: a model, files written beforehand, and a cache in front of a model.
-
-Answers that an interrupted build left: they may have been paid for, and are not thrown away unasked.
-
-OUT/run.json tells how many answers OUT/answers.jsonl held when the last build was finished. Another number means that a
-build was interrupted since."""
+OUT/run.json keeps how many answers OUT/answers.jsonl held when the last build finished. Another number means that a build
+was interrupted since, and its answers may have been paid for.
+"""
 
 import hashlib
 import json

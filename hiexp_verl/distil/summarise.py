@@ -1,6 +1,4 @@
-"""Does a summary speak for its members? A summary that says something else would carry noise upward.
-
-Entries of one level become fewer entries of the next: cluster their titles, summarise each cluster."""
+"""Entries of one level become fewer entries of the next: cluster their titles, summarise each cluster, keep the members that fit."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -12,9 +10,9 @@ from numpy.typing import NDArray
 from hiexp_verl.distil.cluster import Linkage, Tree, height_for, height_of_cosine, linkage_tree
 from hiexp_verl.distil.distillers import Distiller
 from hiexp_verl.distil.draft import Draft
-from hiexp_verl.distil.entries import merge, number, parent
+from hiexp_verl.distil.entries import merge_near_duplicates, number, parent
 from hiexp_verl.distil.rules import advice_over
-from hiexp_verl.distil.validate import admit_summary, chance, evenly, fitting, is_advice, is_part_of
+from hiexp_verl.distil.validate import admit_summary, chance, closer_than_chance, evenly_spaced, is_advice, is_part_of
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.models.encoder import Encoder, Vectors
 from hiexp_verl.types import Entry, Kind, Level
@@ -52,7 +50,7 @@ def supporters(summaries_S_D: Vectors, members_E_D: Vectors, groups: Sequence[Se
     A member supports the summary when its cosine with it lies above chance: above the percentile of the cosines between
     this summary and the entries of all other groups. A single group has nothing to be compared with and is kept whole.
     """
-    sample_M = np.arange(len(members_E_D))[evenly(len(members_E_D), _MOST_STRANGERS)]
+    sample_M = np.arange(len(members_E_D))[evenly_spaced(len(members_E_D), _MOST_STRANGERS)]
     scores_S_M = summaries_S_D @ members_E_D[sample_M].T
     found = []
     for summary_D, scores_M, group in zip(summaries_S_D, scores_S_M, groups, strict=True):
@@ -91,7 +89,7 @@ class _Summary:
     tags: tuple[str, ...] = ()
 
 
-def summarise(
+def level_above(
     entries: Sequence[Entry],
     level: Level,
     distiller: Distiller,
@@ -123,7 +121,7 @@ def summarise(
     written = _with_fitting_titles(written, entries, titles_E_D, level, encoder, dropped)
     holds = _support(written, entries, titles_E_D, encoder, config, distiller if confirm else None)
     parents = _over_supporters(written, holds, entries, level, config, dropped)
-    merged = merge(parents, encoder, _ANY, config.merge_cosine)
+    merged = merge_near_duplicates(parents, encoder, _ANY, config.merge_cosine)
     dropped[f"{level} near-duplicates merged"] += len(parents) - len(merged)
     return number(merged, level), height
 
@@ -156,7 +154,7 @@ def _with_fitting_titles(
         return []
     kinds_N_D = np.stack([titles_E_D[each.rows].mean(axis=0) for each in written])
     kinds_N_D /= np.maximum(np.linalg.norm(kinds_N_D, axis=1, keepdims=True), 1e-12)
-    near = fitting(encoder.encode_passages([each.draft.title for each in written]), kinds_N_D)
+    near = closer_than_chance(encoder.encode_passages([each.draft.title for each in written]), kinds_N_D)
     kept = []
     for each, fits in zip(written, near.tolist(), strict=True):
         members = [entries[row] for row in each.rows]

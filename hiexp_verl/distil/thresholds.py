@@ -1,11 +1,9 @@
-"""Thresholds for the encoder in use: how similar is a query to experience that has nothing to do with it?
+"""The minimum score at which a search gets an E1, from the searches that the HEK was built from.
 
-The paper's 0.8 belongs to its encoder. Here the minimum score is a percentile of the cosines between each query and
-the titles that were distilled from *other* questions: what lies above it is closer than chance.
-
-The minimum score of the step for the encoder in use, from the searches that the HEK was built from.
-
-The start has none, as in the paper: a question always gets the top k of E2 and E3 (`hiexp.prompt.min_score` sets one by hand)."""
+The paper's 0.8 belongs to its encoder. Here the minimum score is a percentile of the cosines between each query and the
+titles that were distilled from *other* questions: what lies above it is closer than chance. The prompt has none, as in the
+paper: a question always gets the top k of E2 and E3 (`hiexp.prompt.min_score` sets one by hand).
+"""
 
 import math
 from collections import defaultdict
@@ -15,7 +13,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from hiexp_verl.distil.validate import evenly
+from hiexp_verl.distil.validate import evenly_spaced
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.hek.retrieve import Retriever
 from hiexp_verl.hek.store import HEK
@@ -93,7 +91,7 @@ def thresholds(
     would silence E1: it is then lowered until `min_fire_rate` of the searches get one.
     """
     queries = [(one.question_id, query) for one in asked for query in one.queries]
-    queries = queries[evenly(len(queries), _MOST_QUERIES)]
+    queries = queries[evenly_spaced(len(queries), _MOST_QUERIES)]
     found = {"percentile": percentile}
     rows = [row for row, entry in enumerate(hek.entries) if entry.level == "e1"]
     sources = [hek.entries[row].questions for row in rows]

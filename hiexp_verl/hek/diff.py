@@ -1,6 +1,4 @@
-"""What changed between two HEKs: entries, levels, header facts.
-
-A difference of two HEKs, as a person reads it."""
+"""What changed between two HEKs: entries, levels, header; as data and as text."""
 
 from collections import defaultdict
 from collections.abc import Hashable, Sequence

@@ -1,9 +1,8 @@
-"""Where the encoder of a HEK lies on this machine.
+"""Open what a run needs: its HEK, the encoder of that HEK, and the encoder of dense search.
 
 A HEK names its encoder by content, not by place, so that it can be moved and compared. The place is a hint beside the
 versions (`ENCODER`), outside what is hashed.
-
-What a run opens: its HEK, the encoder of that, and the encoder of dense search."""
+"""
 
 from dataclasses import replace
 from pathlib import Path

@@ -19,7 +19,7 @@ _TODO = "give the file that the HEK was built from"
 
 
 @dataclass(frozen=True)
-class Comparison:
+class SideBySide:
     """A failure beside a success of the same question; None where the entry has no such source."""
 
     failure: Source | None
@@ -41,7 +41,7 @@ def steps(source: Source) -> list[tuple[str, str]]:
     return [*(("search", query) for query in source.queries), ("answer", source.prediction)]
 
 
-def comparisons(entry: Entry, sources: Mapping[str, Source]) -> list[Comparison]:
+def comparisons(entry: Entry, sources: Mapping[str, Source]) -> list[SideBySide]:
     """Return the entry's known sources, question by question, each in one comparison at least.
 
     A failure stands beside the success of its question that it went along with longest, of equal ones the first.
@@ -107,14 +107,14 @@ def excerpt(evidence: Evidence, transcripts: Transcripts) -> Excerpt | None:
     )
 
 
-def _compare(group: Sequence[Source]) -> list[Comparison]:
+def _compare(group: Sequence[Source]) -> list[SideBySide]:
     successes = [source for source in group if source.correct]
     pairs: list[tuple[Source | None, Source | None]] = []
     for failure in (source for source in group if not source.correct):
         pairs.append((failure, max(successes, key=partial(_alike, failure), default=None)))
     shown = {success.id for _, success in pairs if success is not None}
     pairs += [(None, success) for success in successes if success.id not in shown]
-    return [Comparison(failure, success, _differ_at(failure, success)) for failure, success in pairs]
+    return [SideBySide(failure, success, _differ_at(failure, success)) for failure, success in pairs]
 
 
 def _alike(one: Source, other: Source) -> int:

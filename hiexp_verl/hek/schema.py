@@ -1,6 +1,4 @@
-"""The header of a HEK: what one must know of it before using it.
-
-Nothing enters a HEK unchecked: from disk or from a build, each fault is one line that says what is wrong."""
+"""The schema of a HEK's files: the header, and the checks of everything that enters, each fault in one line."""
 
 import json
 from collections.abc import Sequence

@@ -10,8 +10,7 @@
 | `0002/README.md` | a card for people |
 
 Nothing in it depends on the time or the machine: the same input gives the same bytes.
-
-The README.md of a version: what a person sees who opens the folder."""
+"""
 
 import hashlib
 import io

@@ -6,7 +6,7 @@ from dataclasses import asdict
 from itertools import zip_longest
 from typing import Any
 
-from hiexp_verl.hek.provenance import Comparison, Transcripts, comparisons, excerpt, parents_of, steps
+from hiexp_verl.hek.provenance import SideBySide, Transcripts, comparisons, excerpt, parents_of, steps
 from hiexp_verl.hek.store import HEK
 from hiexp_verl.text import printable
 from hiexp_verl.types import LEVELS, Entry, Evidence, Source, to_json
@@ -87,7 +87,7 @@ def _fields(hek: HEK, entry: Entry) -> list[str]:
     return [*lines, f"rollouts:    {len(entry.sources)}: {_some(entry.sources)}"]
 
 
-def _side_by_side(comparison: Comparison, width: int) -> list[str]:
+def _side_by_side(comparison: SideBySide, width: int) -> list[str]:
     """Return a table of steps, failure left and success right; an arrow stands at the step at which they part."""
     sides = [side for side in (comparison.failure, comparison.success) if side is not None]
     column = max(_MIN_COLUMN, (width - len("> 99 ") - 3 * (len(sides) - 1)) // len(sides))

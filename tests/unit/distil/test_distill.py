@@ -14,7 +14,7 @@ from hiexp_verl.distil.draft import Draft, clean
 from hiexp_verl.distil.prompts import examples_for
 from hiexp_verl.distil.replies import CachedAnswers, FileAnswers, Usage, prompt_key
 from hiexp_verl.distil.rules import RulesDistiller
-from hiexp_verl.distil.summarise import LevelConfig, summarise
+from hiexp_verl.distil.summarise import LevelConfig, level_above
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.masking import Masker
 from hiexp_verl.models.encoder import HashEncoder
@@ -202,8 +202,8 @@ def test_a_member_that_the_distiller_denies_is_detached():
     entries = [entry(f"e1-{i}", title=f"case {name}", shapes=("direct",), findings=("no_answer",)) for i, name in enumerate("abcd")]
     dropped = Counter()
     config = LevelConfig(max_height=9.0)
-    (all_of_them,), _ = summarise(entries, "e2", RulesDistiller(), HashEncoder(64), config, dropped)
-    (without_one,), _ = summarise(entries, "e2", Denies(), HashEncoder(64), config, dropped, confirm=True)
+    (all_of_them,), _ = level_above(entries, "e2", RulesDistiller(), HashEncoder(64), config, dropped)
+    (without_one,), _ = level_above(entries, "e2", Denies(), HashEncoder(64), config, dropped, confirm=True)
     assert all_of_them.children == ("e1-0", "e1-1", "e1-2", "e1-3")
     assert without_one.children == ("e1-0", "e1-1", "e1-3")
     assert dropped["e2 members detached, which did not support it"] == 1

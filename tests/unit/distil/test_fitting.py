@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from hiexp_verl.distil.validate import fitting
+from hiexp_verl.distil.validate import closer_than_chance
 
 EAST, NORTH, BETWEEN = [1.0, 0.0], [0.0, 1.0], [0.6, 0.8]
 
@@ -11,9 +11,9 @@ def test_a_title_must_lie_nearer_to_its_own_kind_than_to_others():
     titles = np.array([EAST, EAST, BETWEEN], dtype=np.float32)
     kinds = np.array([EAST, NORTH, NORTH], dtype=np.float32)
     # The second title is that of the first kind: 0 to its own, 1 to a stranger's.
-    assert fitting(titles, kinds).tolist() == [True, False, True]
+    assert closer_than_chance(titles, kinds).tolist() == [True, False, True]
 
 
 def test_kinds_that_are_the_same_are_no_strangers():
     kinds = np.array([EAST, EAST], dtype=np.float32)
-    assert fitting(np.array([EAST, BETWEEN], dtype=np.float32), kinds).tolist() == [True, True]
+    assert closer_than_chance(np.array([EAST, BETWEEN], dtype=np.float32), kinds).tolist() == [True, True]

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from hiexp_verl.distil.distillers import PromptedDistiller
-from hiexp_verl.distil.entries import merge
+from hiexp_verl.distil.entries import merge_near_duplicates
 from hiexp_verl.distil.pipeline import DistilSettings, distil
 from hiexp_verl.distil.rules import RulesDistiller
 from hiexp_verl.distil.summarise import BY_RULE, LevelConfig
@@ -144,7 +144,7 @@ def test_near_duplicates_unite_what_they_come_from():
     a = entry("", title="capital of a country", questions=("q1",), sources=("t1",))
     b = entry("", title="capital of a country", questions=("q2",), sources=("t2",))
     other = entry("", title="who wrote a book", description="Find the book.", questions=("q3",))
-    merged = merge([a, other, b], ENCODER, 0.95, 0.95)
+    merged = merge_near_duplicates([a, other, b], ENCODER, 0.95, 0.95)
     assert [(e.questions, e.sources) for e in merged] == [(("q1", "q2"), ("t1", "t2")), (("q3",), ())]
 
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hiexp_verl.distil.contrast import Contrast
 from hiexp_verl.distil.diagnose import Diagnosis, diagnose
 from hiexp_verl.distil.draft import fit_with
-from hiexp_verl.distil.entries import case, merge, number
+from hiexp_verl.distil.entries import case, merge_near_duplicates, number
 from hiexp_verl.distil.plan import plan_of, with_plans
 from hiexp_verl.distil.rules import advice_for
 from hiexp_verl.models.encoder import HashEncoder
@@ -126,7 +126,7 @@ def test_cases_of_other_hops_are_not_merged_and_say_how_many_they_have():
     three = diagnosis("Noshak highest point country", "Afghanistan shares a border with", "capital of Pakistan")
     none = diagnosis("Noshak highest point country")
     cases = [case(advice_for(two), each) for each in (two, three, none, two)]
-    merged = merge(cases, HashEncoder(), -1.0, -1.0)
+    merged = merge_near_duplicates(cases, HashEncoder(), -1.0, -1.0)
     assert [each.hops for each in merged] == [(2,), (3,), ()]
     assert [each.counters.get("merged", 0) for each in merged] == [1, 0, 0]
 

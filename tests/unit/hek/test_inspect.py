@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hiexp_verl.cli import main
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.hek import HEK, Header, inspect_entry, inspect_hek
-from hiexp_verl.hek.provenance import Comparison, comparisons, excerpt, read_transcripts, steps
+from hiexp_verl.hek.provenance import SideBySide, comparisons, excerpt, read_transcripts, steps
 from hiexp_verl.hek.text_view import entry_json
 from hiexp_verl.io.files import write_jsonl
 from hiexp_verl.models.encoder import HashEncoder
@@ -55,7 +55,7 @@ def made(id, correct, *queries, prediction="x", question_id="q1"):
 
 def test_a_failure_stands_beside_the_success_of_its_question():
     wrong, right, other = made("q1#0", False, "a1"), made("q1#1", True, "a1", "b1"), made("q2#0", False, question_id="q2")
-    assert compare(wrong, other, right) == [Comparison(wrong, right, 1), Comparison(other, None, None)]
+    assert compare(wrong, other, right) == [SideBySide(wrong, right, 1), SideBySide(other, None, None)]
 
 
 def test_one_success_serves_several_failures():
