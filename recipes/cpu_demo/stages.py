@@ -25,6 +25,7 @@ from hiexp_verl.rollout.episode import EpisodeSettings
 from hiexp_verl.rollout.rollout import rollout
 from hiexp_verl.search import open_engine
 from recipes.cpu_demo.training import train
+from recipes.cpu_demo.warm_start import cached_model
 from recipes.demo_data.assets import ASSETS, fetch
 from recipes.demo_data.factbook import write_question_sets
 
@@ -75,20 +76,20 @@ class Demo:
             return self._validate(client, folder)
 
     def warm_start(self, folder: Path) -> dict[str, Any]:
-        """Fine-tune on transcripts written from the known hops."""
+        """Fine-tune on transcripts written from the known hops, or link the cached model of the same inputs."""
+        base, questions, corpus = (Path(self.results["assets"]["paths"]["smollm2-135m"]), self._data("warm"), Path(self._corpus))
+        words = TRAIN["hiexp"]["search"]["max_words_per_passage"]
+        settings = {"--limit": self.arguments.warm_start, "--max-words": words, "--seed": self.arguments.seed}
+        cached = cached_model(base, questions, corpus, settings)
+        if not cached.is_dir():
+            command = [sys.executable, "-m", "recipes.cpu_demo.warm_start", "--out", str(cached)]
+            paths = {"--model": base, "--questions": questions, "--corpus": corpus}
+            command += [str(each) for pair in (paths | settings).items() for each in pair]
+            if subprocess.run(command, check=False, env={**os.environ, "OMP_NUM_THREADS": str(os.cpu_count())}).returncode:
+                raise HiExpError("the warm start failed; its message is above")
         model = folder / "model"
-        command = [sys.executable, "-m", "recipes.cpu_demo.warm_start", "--model", self.results["assets"]["paths"]["smollm2-135m"]]
-        command += ["--questions", str(self._data("warm")), "--corpus", self.results["assets"]["corpus"], "--out", str(model)]
-        command += [
-            "--limit",
-            str(self.arguments.warm_start),
-            "--max-words",
-            str(TRAIN["hiexp"]["search"]["max_words_per_passage"]),
-            "--seed",
-            str(self.arguments.seed),
-        ]
-        if subprocess.run(command, check=False, env={**os.environ, "OMP_NUM_THREADS": str(os.cpu_count())}).returncode:
-            raise HiExpError("the warm start failed; its message is above")
+        model.symlink_to(cached, target_is_directory=True)
+        print(f"   {cached}")
         return {"model": str(model)}
 
     def rollouts(self, folder: Path) -> dict[str, Any]:
@@ -136,7 +137,7 @@ class Demo:
     def _train(self, algorithm: str, folder: Path, steps: int, save: bool) -> dict[str, Any]:
         overrides = [
             f"hiexp.hek={self.results['build']['hek']}",
-            f"hiexp.search.corpus={self.results['assets']['corpus']}",
+            f"hiexp.search.corpus={self._corpus}",
             f"hiexp.dump_dir={folder / 'episodes'}",
             f"data.train_files={self._data('train')}",
             f"data.val_files={self._data('val')}",
@@ -161,7 +162,11 @@ class Demo:
         return self.out / "assets" / f"{name}.jsonl"
 
     def _search(self) -> Any:
-        return open_engine(SearchConfig(corpus=self.results["assets"]["corpus"]))
+        return open_engine(SearchConfig(corpus=self._corpus))
+
+    @property
+    def _corpus(self) -> str:
+        return self.results["assets"]["corpus"]
 
 
 def episode_settings(temperature: float, seed: int) -> EpisodeSettings:

@@ -12,20 +12,25 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hiexp_verl import protocol
 from hiexp_verl.config import ToolConfig
+from hiexp_verl.distil import plan
 from hiexp_verl.errors import HiExpError
+from hiexp_verl.guide import guide
 from hiexp_verl.io.datasets import read_corpus, read_questions
-from hiexp_verl.io.files import write_jsonl
+from hiexp_verl.io.files import cache_dir, digest_of, sha256_of, write_jsonl
 from hiexp_verl.search.bm25 import BM25Search
 from hiexp_verl.types import Message
+from recipes.cpu_demo import transcripts as transcript_writer
 from recipes.cpu_demo.transcripts import transcripts_of
 
 IGNORED = -100  # the label that torch's cross entropy leaves out
+WRITERS = (transcript_writer, protocol, plan, guide)  # the modules that write the transcripts
 
 
 @dataclass(frozen=True)
@@ -97,6 +102,14 @@ def warm_start(arguments: argparse.Namespace) -> None:
     train(model, examples, arguments)
     save(model.to(torch.bfloat16), tokenizer, transcripts, arguments.out)
     print(f"saved {arguments.out}")
+
+
+def cached_model(base: Path, questions: Path, corpus: Path, settings: Mapping[str, Any]) -> Path:
+    """Return where the model warm-started from these inputs is cached; the folder's name is the hash of their content."""
+    code = [Path(str(module.__file__)) for module in (sys.modules[__name__], *WRITERS)]
+    weights = sorted(each for each in base.iterdir() if each.is_file())
+    content = digest_of(sha256_of(*code), sha256_of(questions), sha256_of(corpus), sha256_of(*weights), dict(settings))
+    return cache_dir() / "warm_start" / content.hex()
 
 
 def tokens_of(messages: Sequence[Message], tokenizer: Any) -> Example:

@@ -12,7 +12,7 @@ pytest.importorskip("verl")
 
 from hiexp_verl.hek.store import HEK
 from hiexp_verl.io.datasets import read_trajectories
-from tests.conftest import SMALL
+from tests.support.training import SMALL
 
 STEPS = {"grpo": 2, "gspo": 1}
 

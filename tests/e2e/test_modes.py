@@ -17,7 +17,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.verl]
 pytest.importorskip("verl")
 
 from hiexp_verl.io.datasets import read_questions, read_trajectories
-from tests.conftest import RECIPE
+from tests.support.paths import CPU_DEMO as RECIPE
 
 PEARSON = "training/rollout_actor_probs_pearson_corr"
 # Steps between the oldest policy that played a turn and the one that learns: an asynchronous episode may go on with a newer one.

@@ -1,0 +1,5 @@
+"""What tests that train have in common."""
+
+PEARSON = "training/rollout_actor_probs_pearson_corr"
+# One small run of the whole demo.
+SMALL = ["--warm-start", "64", "--train", "8", "--k", "4", "--val", "6", "--steps", "2", "--gspo-steps", "1"]
