@@ -17,12 +17,11 @@ pytestmark = [pytest.mark.e2e, pytest.mark.verl]
 pytest.importorskip("verl")
 
 from hiexp_verl.io.datasets import read_questions, read_trajectories
-from tests.support.paths import CPU_DEMO as RECIPE
+from tests.support.paths import CPU_DEMO, ROOT
+from tests.support.training import PEARSON
 
-PEARSON = "training/rollout_actor_probs_pearson_corr"
 # Steps between the oldest policy that played a turn and the one that learns: an asynchronous episode may go on with a newer one.
 STALENESS = "training/off_policy/trajectory_staleness_worst/max"
-ROOT = RECIPE.parents[1]
 HERE, VERL_090 = Path(sys.executable), ROOT / ".venv090" / "bin" / "python"
 LORA = ["actor_rollout_ref.model.lora_rank=8", "actor_rollout_ref.model.lora_alpha=16"]
 # One step at this rate takes the policy to a correlation of 0.91 with the one before (0.994 at 1e-3), so that the gate of 0.99
@@ -86,7 +85,7 @@ def train(demo: Path, folder: Path, mode: Mode) -> list[dict[str, float]]:
         *FEW,
         *mode.more,
     ]
-    command = [str(mode.python), "-m", "hiexp_verl.cli", "train", "--cpu", "--config-dir", str(RECIPE), "--config-name", mode.algorithm]
+    command = [str(mode.python), "-m", "hiexp_verl.cli", "train", "--cpu", "--config-dir", str(CPU_DEMO), "--config-name", mode.algorithm]
     environment = {**os.environ, "VERL_FILE_LOGGER_PATH": str(folder / "metrics.jsonl")}
     result = subprocess.run([*command, *overrides], env=environment, capture_output=True, text=True)
     assert result.returncode == 0, result.stdout[-2000:] + result.stderr[-4000:]

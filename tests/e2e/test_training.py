@@ -13,7 +13,7 @@ from hiexp_verl.hek.store import HEK
 from hiexp_verl.plugin.checkpoint import STATE
 from tests.support.training import PEARSON
 
-MIXED = ["hiexp.group.with_experience=0.5", "actor_rollout_ref.rollout.n=4"]
+MIXED = ["hiexp.group.arms=[none,full]", "actor_rollout_ref.rollout.n=4"]
 STEPS = [1, 2]
 
 

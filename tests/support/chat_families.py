@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from hiexp_verl.io.files import cache_dir
+from tests.support.paths import TEMPLATES
 
-TEMPLATES = Path(__file__).parents[1] / "templates"
 # GPT-2's rule keeps punctuation and the line break after it apart; that of Qwen and Llama 3 makes one token of ">\n".
 WORDS = r"'(?:s|t|re|ve|m|ll|d)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 WORDS_WITH_BREAKS = r"[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"

@@ -42,3 +42,30 @@ def episode(
 def two_hops(**fields) -> Trajectory:
     """The success: resolve the country, then ask for its capital."""
     return episode(("Noshak highest point country", "peak"), ("capital of Afghanistan", "capital"), **fields)
+
+
+COUNTRIES = [
+    ("Noshak", "Afghanistan", "Kabul"),
+    ("Zugspitze", "Germany", "Berlin"),
+    ("Gerlach", "Slovakia", "Bratislava"),
+    ("Elbrus", "Russia", "Moscow"),
+]
+
+
+def trajectories():
+    """Four countries, two kinds of question each, one success and two different failures per question."""
+    made = []
+    for peak, country, capital in COUNTRIES:
+        docs = f'Doc 1(Title: "{peak}") {peak} is a mountain in {country}.'
+        facts = f'Doc 1(Title: "{country}: facts") The capital of {country} is {capital}. Its currency is the {country} pound.'
+        for what, answer in (("capital", capital), ("currency", f"{country} pound")):
+            fields = {
+                "question_id": f"{what}-{peak}",
+                "question": QUESTION.replace("Noshak", peak).replace("capital", what),
+                "answers": (answer,),
+            }
+            good = [(f"{peak} highest point country", docs), (f"{what} of {country}", facts)]
+            made.append(episode(*good, answer=answer, number=0, **fields))
+            made.append(episode(good[0], answer="Paris", number=1, **fields))
+            made.append(episode(answer="Rome", number=2, **fields))
+    return made

@@ -3,3 +3,7 @@
 PEARSON = "training/rollout_actor_probs_pearson_corr"
 # One small run of the whole demo.
 SMALL = ["--warm-start", "64", "--train", "8", "--k", "4", "--val", "6", "--steps", "2", "--gspo-steps", "1"]
+
+
+# What a checkpoint keeps of a monitor that has seen nothing yet.
+EMPTY_WATCH = {"counters": {}, "history": [], "expectation": {"steps": 0, "silent": []}, "ringing": []}

@@ -5,7 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-PACKAGE = Path(__file__).parents[2] / "hiexp_verl"
+from tests.support.paths import PACKAGE
+
 HEAVY = {"verl", "ray", "torch", "vllm", "hydra", "omegaconf"}
 # A module imports only from its left. Recipes and benchmarks stand above.
 LAYERS = [

@@ -13,7 +13,6 @@ from verl.experimental.agent_loop.tool_agent_loop import ToolAgentLoop
 
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.io.datasets import question_id_of, read_corpus
-from hiexp_verl.models.chat import Reply
 from hiexp_verl.plugin import agent_loop as agent_loop_module
 from hiexp_verl.plugin.agent_loop import HiExpAgentLoop
 from hiexp_verl.plugin.reward import compute_score
@@ -21,22 +20,9 @@ from hiexp_verl.plugin.search_tool import SearchTool
 from hiexp_verl.rollout.episode import EpisodeSettings, episode
 from hiexp_verl.search.bm25 import BM25Search
 from hiexp_verl.types import TRAJECTORY_KEY, Question
+from tests.support.agent_episodes import QUESTION, TURNS, Reciting, config_of, run
 from tests.support.chat_families import tokenizer_of
-from tests.support.verl_fixtures import SYSTEM, RecitingServer, agent_loop, compose, play, tiny_tokenizer, write_corpus, write_hek
-
-TURNS = {
-    "search_tags": [
-        "<think>Which country?</think>\n<search> Noshak highest point country </search>",
-        "<think>Afghanistan.</think>\n<search> capital of Afghanistan </search>",
-        "<answer> Kabul </answer>",
-    ],
-    "hermes": [
-        '<tool_call>\n{"name": "search", "arguments": {"query": "Noshak highest point country"}}\n</tool_call>',
-        '<tool_call>\n{"name": "search", "arguments": {"query": "capital of Afghanistan"}}\n</tool_call>',
-        "<answer> Kabul </answer>",
-    ],
-}
-QUESTION = "What is the capital of the country whose highest point is Noshak?"
+from tests.support.verl_fixtures import SYSTEM, compose, tiny_tokenizer, write_corpus, write_hek
 
 
 @pytest.fixture(scope="module")
@@ -47,30 +33,6 @@ def tokenizer():
 @pytest.fixture
 def paths(tmp_path):
     return {"corpus": write_corpus(tmp_path / "corpus.jsonl"), "hek": write_hek(tmp_path / "hek"), "root": tmp_path}
-
-
-def config_of(paths, dialect, *overrides):
-    return compose(
-        "+hiexp=grpo",
-        "actor_rollout_ref.rollout.name=vllm",
-        f"actor_rollout_ref.rollout.multi_turn.format={dialect}",
-        f"hiexp.search.corpus={paths['corpus']}",
-        f"hiexp.hek={paths['hek']}",
-        "hiexp.search.top_k=2",
-        "data.max_prompt_length=4096",
-        "data.max_response_length=8192",
-        *overrides,
-    )
-
-
-def run(cls, config, tokenizer, turns, question_id="val-1", user=QUESTION, extra_info=None, session=0):
-    server = RecitingServer(tokenizer, turns)
-    prompt = [{"role": "system", "content": SYSTEM}, {"role": "user", "content": user}]
-    extra_info = {"question_id": question_id, "question": QUESTION} if extra_info is None else extra_info
-    row = {"raw_prompt": prompt, "extra_info": extra_info, "session_id": session, "global_steps": 3}
-    output = play(agent_loop(cls, config, server, tokenizer), **row)
-    assert prompt == [{"role": "system", "content": SYSTEM}, {"role": "user", "content": user}], "shared prompt changed"
-    return output, server
 
 
 @pytest.mark.parametrize("dialect", ["search_tags", "hermes"])
@@ -281,19 +243,6 @@ def test_the_shipped_tool_list_is_where_the_config_says():
 
 CALL = {"search_tags": "<search> Noshak </search>", "hermes": TURNS["hermes"][0]}
 ANSWER, UNSURE = "<answer> Kabul </answer>", "I do not know."
-
-
-class Reciting:
-    """The policy of an episode without verl; the server stops after a call, as ours do."""
-
-    model = "reciting"
-
-    def __init__(self, turns):
-        self.turns = iter(turns)
-
-    async def chat(self, messages, *, stop, **_):
-        before, closed, _ = next(self.turns).partition(stop[0])
-        return Reply(before + closed, "stop", 1)
 
 
 @pytest.mark.parametrize("dialect", ["search_tags", "hermes"])

@@ -17,11 +17,9 @@ from hiexp_verl.plugin.checkpoint import MARKER, STATE, folder_to_resume, identi
 from hiexp_verl.plugin.metrics import EpisodeOutcome
 from hiexp_verl.plugin.monitor import Watch
 from tests.support.factories import entry, hek_of
+from tests.support.training import EMPTY_WATCH
 
 ENTRIES = [entry("e1-1"), entry("e2-1", "e2", title="a pattern of it"), entry("e3-1", "e3", title="a strategy of it")]
-
-
-SEEN = {"counters": {}, "history": [], "expectation": {"steps": 0, "silent": []}, "ringing": []}
 
 
 def run_of(**rollout):
@@ -38,13 +36,13 @@ def saved(tmp_path, hek=None, **block):
 
     identity = identity_of(parse_config(block), HEK.load(version), run_of())
     folder = tmp_path / "global_step_2"
-    save_state(folder, 2, identity, {}, str(version), SEEN)
+    save_state(folder, 2, identity, {}, str(version), EMPTY_WATCH)
     return identity, folder
 
 
 def test_the_same_run_goes_on(tmp_path):
     identity, folder = saved(tmp_path, arm="random", seed=3)
-    assert load_state(folder, identity, allow_mismatch=False) == SEEN
+    assert load_state(folder, identity, allow_mismatch=False) == EMPTY_WATCH
     state = json.loads((folder / STATE).read_text())
     assert state["tool"] == 2 and len(state["identity"]["hek"]) == 64
 
@@ -54,7 +52,7 @@ def test_a_state_of_a_version_without_a_setting_is_one_of_what_that_did(tmp_path
     state = json.loads((folder / STATE).read_text())
     del state["identity"]["tool"]["position"], state["identity"]["prompt"]["match"]
     (folder / STATE).write_text(json.dumps(state))
-    assert load_state(folder, identity, allow_mismatch=False) == SEEN
+    assert load_state(folder, identity, allow_mismatch=False) == EMPTY_WATCH
     with pytest.raises(HiExpError, match=r"hiexp\.step="):
         load_state(folder, identity | {"tool": {**identity["tool"], "position": "before"}}, allow_mismatch=False)
 

@@ -23,8 +23,8 @@ from hiexp_verl.plugin.retrieval import LocalRetrieval, _retrieval
 from hiexp_verl.plugin.reward import compute_score
 from hiexp_verl.search import SearchFailed
 from hiexp_verl.search.http import longest_answer
+from tests.support.agent_episodes import TURNS, config_of, run
 from tests.support.verl_fixtures import tiny_tokenizer, write_corpus, write_hek
-from tests.verl.test_agent_loop import TURNS, config_of, run
 
 STEP = ExperienceRequest("tool", "highest point of a country")
 

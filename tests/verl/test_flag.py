@@ -25,9 +25,9 @@ from hiexp_verl.plugin.preflight import Preflight, check_model, check_response_l
 from hiexp_verl.plugin.record import Record
 from hiexp_verl.protocol import SEARCH_TOOL_SCHEMA, first_messages
 from tests.support.chat_families import tokenizer_of
+from tests.support.paths import RECIPES
 from tests.support.verl_fixtures import compose, tiny_tokenizer, write_corpus, write_hek
 
-RECIPES = Path(__file__).parents[2] / "recipes"
 ENGINE = "actor_rollout_ref.rollout.name=vllm"
 CPU_RUN = {
     "trainer.device": "cpu",

@@ -3,7 +3,6 @@
 import asyncio
 import json
 import os
-from pathlib import Path
 
 import pytest
 
@@ -21,10 +20,11 @@ from hiexp_verl.protocol import first_messages
 from hiexp_verl.rollout.episode import EpisodeSettings, episode
 from hiexp_verl.search.bm25 import BM25Search
 from hiexp_verl.types import Question
+from tests.support.agent_episodes import QUESTION, TURNS, Reciting, config_of
+from tests.support.paths import GOLDEN
 from tests.support.verl_fixtures import RecitingServer, agent_loop, play, tiny_tokenizer, write_corpus, write_hek
-from tests.verl.test_agent_loop import QUESTION, TURNS, Reciting, config_of
 
-GOLDEN = Path(__file__).parents[1] / "golden" / "transcripts"
+TRANSCRIPTS = GOLDEN / "transcripts"
 
 
 @pytest.mark.parametrize("position", ["after", "before"])
@@ -37,7 +37,7 @@ def test_an_episode_in_training_and_one_in_evaluation_have_the_same_messages(tmp
     assert trained == evaluated
     assert shown_in_training == shown_in_evaluation
     if (arm, position) == ("full", "before"):
-        file = GOLDEN / f"{dialect}.json"
+        file = TRANSCRIPTS / f"{dialect}.json"
         if os.environ.get("HIEXP_WRITE_GOLDEN"):
             file.parent.mkdir(exist_ok=True)
             file.write_text(json.dumps(trained, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

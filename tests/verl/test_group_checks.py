@@ -12,8 +12,8 @@ from hiexp_verl.hek.store import HEK
 from hiexp_verl.plugin.agent_loop import settings_of
 from hiexp_verl.plugin.checkpoint import MARKER, identity_of, save_state
 from hiexp_verl.plugin.preflight import check_group, check_resume
+from tests.support.training import EMPTY_WATCH
 from tests.support.verl_fixtures import compose, write_hek
-from tests.verl.test_checkpoint import SEEN
 
 N = "actor_rollout_ref.rollout.n"
 
@@ -58,7 +58,7 @@ def test_a_run_does_not_resume_what_another_hek_has_trained(tmp_path):
     folder = tmp_path / "checkpoints" / "global_step_3"
     (folder / "actor").mkdir(parents=True)
     (folder.parent / MARKER).write_text("3")
-    save_state(folder, 3, identity_of(settings, heks[0], config), {}, settings.hek, SEEN)
+    save_state(folder, 3, identity_of(settings, heks[0], config), {}, settings.hek, EMPTY_WATCH)
     check_resume(settings, heks[0], config)
     with pytest.raises(HiExpError, match=r"hiexp\.hek="):
         check_resume(settings, heks[1], config)

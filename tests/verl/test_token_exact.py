@@ -12,7 +12,6 @@ import json
 import os
 from hashlib import sha256
 from itertools import groupby, zip_longest
-from pathlib import Path
 
 import pytest
 from jinja2 import TemplateError
@@ -24,9 +23,10 @@ pytest.importorskip("verl")
 from hiexp_verl.plugin.agent_loop import HiExpAgentLoop
 from hiexp_verl.protocol import FORMATS, SEARCH_TOOL_SCHEMA, write_call
 from tests.support.chat_families import families, model_type, tokenizer_of
+from tests.support.paths import GOLDEN
 from tests.support.verl_fixtures import SYSTEM, RecitingServer, agent_loop, compose, play, write_corpus, write_hek
 
-GOLDEN = Path(__file__).parents[1] / "golden" / "tokens"
+TOKENS = GOLDEN / "tokens"
 QUESTION = "What is the capital of the country whose highest point is Noshak?"
 NOSHAK, KABUL = "Noshak highest point country", "capital of Afghanistan"
 ANSWER = "<answer> Kabul </answer>"
@@ -263,7 +263,7 @@ def test_rendering_all_messages_at_once_gives_the_same_except_where_the_template
 
 
 def test_the_tokens_are_those_of_the_golden_file(episodes, family, dialect):
-    path = GOLDEN / f"{family}.{dialect}.json"
+    path = TOKENS / f"{family}.{dialect}.json"
     prompts = {case: episode.tokenizer.decode(episode.output.prompt_ids) for case, episode in episodes.items()}
     first = prompts["several turns"]
     found = {"prompt": first, **{case: summary(episode, prompts[case], first) for case, episode in episodes.items()}}

@@ -21,9 +21,9 @@ from hiexp_verl.io.manifest import Manifest, timed
 from hiexp_verl.models.encoder import HashEncoder
 from hiexp_verl.text import sanitise
 from hiexp_verl.types import MAX_DESCRIPTION_CHARS, MAX_TITLE_CHARS
-from tests.unit.distil.test_distill import GOOD, Scripted
-from tests.unit.distil.test_pipeline import trajectories
-from tests.unit.hek.test_store import hek
+from tests.support.episodes import trajectories
+from tests.support.scripted_distiller import GOOD, Scripted
+from tests.support.stored_hek import hek
 
 MADE = trajectories()
 ENCODER = HashEncoder(32)

@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
@@ -11,8 +10,8 @@ from hiexp_verl.cli.build import spec_of
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.hek import HEK
 from hiexp_verl.io.files import write_jsonl
-from tests.support.episodes import episode, two_hops
-from tests.unit.distil.test_pipeline import trajectories
+from tests.support.episodes import episode, trajectories, two_hops
+from tests.support.paths import ROOT
 
 PEAKS = ("Noshak", "Everest", "Elbrus", "Triglav", "Kebnekaise")
 
@@ -64,8 +63,7 @@ def test_a_build_at_calibrated_heights_clusters_there(arguments, tmp_path, capsy
 
 
 def test_each_phase_of_a_small_build_is_told_on_stderr(arguments):
-    root = Path(__file__).parents[3]
-    run = subprocess.run([sys.executable, "-m", "hiexp_verl.cli", *arguments], capture_output=True, text=True, cwd=root, check=True)
+    run = subprocess.run([sys.executable, "-m", "hiexp_verl.cli", *arguments], capture_output=True, text=True, cwd=ROOT, check=True)
     assert run.stderr.splitlines() == [
         "contrasting 10 trajectories",
         "diagnosing the failures of 5 contrasts",

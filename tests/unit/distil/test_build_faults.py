@@ -15,7 +15,7 @@ from hiexp_verl.errors import HiExpError
 from hiexp_verl.hek import HEK
 from hiexp_verl.io.datasets import read_trajectories
 from hiexp_verl.types import to_json
-from tests.unit.distil.test_pipeline import trajectories
+from tests.support.episodes import trajectories
 
 
 def lines(*made) -> bytes:

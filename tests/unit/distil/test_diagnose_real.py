@@ -1,7 +1,5 @@
 """Diagnoses of real failures against labels that a person gave after reading both transcripts of each question."""
 
-from pathlib import Path
-
 import pytest
 
 from hiexp_verl.distil.contrast import contrasts
@@ -9,9 +7,9 @@ from hiexp_verl.distil.diagnose import Diagnosis, diagnose
 from hiexp_verl.importers import read_r1_searcher
 from hiexp_verl.protocol import text_of
 from hiexp_verl.types import Trajectory
+from tests.support.paths import MULTIHOP
 
-REAL = Path(__file__).parents[4] / "shared" / "data" / "multihop" / "trajectories.jsonl.gz"
-pytestmark = pytest.mark.skipif(not REAL.is_file(), reason="the real trajectories are not here")
+pytestmark = pytest.mark.skipif(not MULTIHOP.is_file(), reason="the real trajectories are not here")
 
 # The findings that a reader accepts as the decisive one.
 LABELS = {
@@ -63,7 +61,7 @@ MISSED = {"hotpotqa-25#1", "hotpotqa-143#1", "hotpotqa-221#1"}
 
 @pytest.fixture(scope="module")
 def real() -> tuple[dict[str, Diagnosis], dict[str, Trajectory]]:
-    trajectories = [t for t in read_r1_searcher(REAL) if t.question_id.startswith("hotpotqa")]
+    trajectories = [t for t in read_r1_searcher(MULTIHOP) if t.question_id.startswith("hotpotqa")]
     kept, _ = contrasts(trajectories)
     return {d.failed.trajectory_id: d for c in kept for d in diagnose(c)}, {t.id: t for t in trajectories}
 

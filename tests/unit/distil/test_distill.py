@@ -12,7 +12,7 @@ from hiexp_verl.distil.diagnose import diagnose
 from hiexp_verl.distil.distillers import PromptedDistiller, open_distiller, parse_draft
 from hiexp_verl.distil.draft import Draft, clean
 from hiexp_verl.distil.prompts import examples_for
-from hiexp_verl.distil.replies import CachedAnswers, FileAnswers, Usage, prompt_key
+from hiexp_verl.distil.replies import CachedAnswers, FileAnswers, prompt_key
 from hiexp_verl.distil.rules import RulesDistiller
 from hiexp_verl.distil.summarise import LevelConfig, level_above
 from hiexp_verl.errors import HiExpError
@@ -21,28 +21,7 @@ from hiexp_verl.models.encoder import HashEncoder
 from hiexp_verl.types import MAX_DESCRIPTION_CHARS, MAX_TITLE_CHARS
 from tests.support.episodes import QUESTION, episode, two_hops
 from tests.support.factories import entry
-
-GOOD = {"title": "A fact about a described country", "description": "First find the country, then search for its capital.", "kind": "guide"}
-
-
-class Scripted:
-    """Answers from a list per attempt, and remembers what it was asked."""
-
-    name = "scripted"
-    can_retry = True
-
-    def __init__(self, *attempts):
-        self.attempts = attempts
-        self.usage = Usage()
-        self.asked = []
-
-    def answer(self, conversations, attempt, progress, done=None, schema=None):
-        self.asked.append([conversation[0]["content"] for conversation in conversations])
-        texts = [text if isinstance(text, str) else json.dumps(text) for text in self.attempts[attempt]][: len(conversations)]
-        for i, text in enumerate(texts):
-            if done:
-                done(i, text)
-        return texts
+from tests.support.scripted_distiller import GOOD, Scripted
 
 
 def diagnosis(answer="Tehran"):

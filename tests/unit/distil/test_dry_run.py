@@ -15,8 +15,8 @@ from hiexp_verl.io.files import write_jsonl
 from hiexp_verl.io.manifest import read_manifest
 from hiexp_verl.models.chat import Reply
 from hiexp_verl.models.encoder import HashEncoder
-from tests.unit.distil.test_distill import GOOD
-from tests.unit.distil.test_pipeline import trajectories
+from tests.support.episodes import trajectories
+from tests.support.scripted_distiller import GOOD
 
 ENCODER = HashEncoder(64)
 SPEC = "openai:http://127.0.0.1:9/v1#m"  # where nobody listens

@@ -12,9 +12,8 @@ from hiexp_verl.io.datasets import read_trajectories
 from hiexp_verl.io.files import write_jsonl
 from hiexp_verl.models.encoder import HashEncoder
 from hiexp_verl.types import to_json
-from tests.support.episodes import episode, two_hops
+from tests.support.episodes import episode, trajectories, two_hops
 from tests.support.factories import trajectory
-from tests.unit.distil.test_pipeline import trajectories
 
 ENCODER = HashEncoder(128)
 

@@ -1,7 +1,6 @@
 """Trajectories in, a HEK out: linked, free of answers, the same every time."""
 
 import re
-from pathlib import Path
 
 import pytest
 
@@ -17,38 +16,12 @@ from hiexp_verl.io.datasets import read_trajectories
 from hiexp_verl.io.files import write_jsonl
 from hiexp_verl.models.encoder import HashEncoder
 from hiexp_verl.scoring import cem
-from tests.support.episodes import QUESTION, episode, two_hops
+from tests.support.episodes import COUNTRIES, episode, trajectories, two_hops
 from tests.support.factories import entry
-from tests.unit.distil.test_distill import GOOD, Scripted
+from tests.support.paths import MULTIHOP, needs_multihop
+from tests.support.scripted_distiller import GOOD, Scripted
 
 ENCODER = HashEncoder(128)
-REAL = Path(__file__).resolve().parents[4] / "shared" / "data" / "multihop" / "trajectories.jsonl.gz"
-
-COUNTRIES = [
-    ("Noshak", "Afghanistan", "Kabul"),
-    ("Zugspitze", "Germany", "Berlin"),
-    ("Gerlach", "Slovakia", "Bratislava"),
-    ("Elbrus", "Russia", "Moscow"),
-]
-
-
-def trajectories():
-    """Four countries, two kinds of question each, one success and two different failures per question."""
-    made = []
-    for peak, country, capital in COUNTRIES:
-        docs = f'Doc 1(Title: "{peak}") {peak} is a mountain in {country}.'
-        facts = f'Doc 1(Title: "{country}: facts") The capital of {country} is {capital}. Its currency is the {country} pound.'
-        for what, answer in (("capital", capital), ("currency", f"{country} pound")):
-            fields = {
-                "question_id": f"{what}-{peak}",
-                "question": QUESTION.replace("Noshak", peak).replace("capital", what),
-                "answers": (answer,),
-            }
-            good = [(f"{peak} highest point country", docs), (f"{what} of {country}", facts)]
-            made.append(episode(*good, answer=answer, number=0, **fields))
-            made.append(episode(good[0], answer="Paris", number=1, **fields))
-            made.append(episode(answer="Rome", number=2, **fields))
-    return made
 
 
 def test_a_build_gives_linked_levels():
@@ -148,9 +121,9 @@ def test_near_duplicates_unite_what_they_come_from():
     assert [(e.questions, e.sources) for e in merged] == [(("q1", "q2"), ("t1", "t2")), (("q3",), ())]
 
 
-@pytest.mark.skipif(not REAL.is_file(), reason="the shared multi-hop trajectories are not here")
+@needs_multihop
 def test_real_trajectories_give_entries_without_answers():
-    made = list(read_r1_searcher(REAL))
+    made = list(read_r1_searcher(MULTIHOP))
     assert len(made) == 900
     built = distil(made, RulesDistiller(), ENCODER)
     assert built.report.counts["questions contrasted"] == 41

@@ -10,18 +10,17 @@ import subprocess
 import sys
 import threading
 import time
-from pathlib import Path
 
 import pytest
 
 from hiexp_verl.cli import main
 from hiexp_verl.io.files import write_jsonl
-from tests.unit.distil.test_pipeline import trajectories
-from tests.unit.hek.test_store import hek
-from tests.unit.models.test_llm import completion, server
+from tests.support.chat_server import completion, server
+from tests.support.episodes import trajectories
+from tests.support.paths import ROOT
+from tests.support.stored_hek import hek
 
 pytest.importorskip("openai")
-ROOT = Path(__file__).parents[3]
 OF_THIS_RUN = {"answers.jsonl", "run.json"}  # what was paid when: not part of the HEK
 
 

@@ -9,9 +9,9 @@ from hiexp_verl.cli import main
 from hiexp_verl.evaluate.evaluate import TABLE_JSON, TABLE_MD
 from hiexp_verl.io.manifest import MANIFEST, read_manifest
 from hiexp_verl.rollout.policy import STATE
+from tests.support.chat_server import completion, server
+from tests.support.commands import refusal
 from tests.support.verl_fixtures import write_corpus, write_hek
-from tests.unit.models.test_llm import completion, server
-from tests.unit.rollout.test_rollout_command import refusal
 
 pytest.importorskip("openai")
 

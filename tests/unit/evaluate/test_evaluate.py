@@ -8,7 +8,6 @@ import random
 import subprocess
 import sys
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
@@ -35,7 +34,8 @@ from hiexp_verl.rollout.episode import EpisodeSettings, episode
 from hiexp_verl.search import SearchFailed
 from hiexp_verl.search.bm25 import BM25Search
 from tests.support.factories import passage, question
-from tests.unit.rollout.test_rollout import guide
+from tests.support.paths import ROOT
+from tests.support.scripted_policy import guide
 
 SEARCH = BM25Search([passage(), passage("p2", "Rome", "Rome is the capital of Italy.")])
 QUESTIONS = [question(f"q{i}", f"What is the capital of France, {i}?", ("Paris",)) for i in range(6)]
@@ -447,8 +447,7 @@ with only_one(Path(sys.argv[1])):
 
 
 def test_two_evaluations_in_two_processes_do_not_share_a_directory(tmp_path):
-    root = Path(__file__).parents[3]
-    other = subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path / "eval")], cwd=root, stdout=subprocess.PIPE)
+    other = subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path / "eval")], cwd=ROOT, stdout=subprocess.PIPE)
     try:
         assert other.stdout is not None and other.stdout.readline() == b"held\n"
         with pytest.raises(HiExpError, match="another evaluation is writing"), only_one(tmp_path / "eval"):

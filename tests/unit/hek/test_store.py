@@ -6,7 +6,6 @@ import os
 import subprocess
 import sys
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,21 +14,9 @@ from hypothesis import strategies as st
 
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.hek import HEK, Header, inspect_entry, inspect_hek
-from hiexp_verl.models.encoder import EncoderIdentity, HashEncoder
-from hiexp_verl.types import Entry
-
-ENCODER = HashEncoder(32)
-
-
-def entry(number: int, level="e1", **changes) -> Entry:
-    return replace(
-        Entry(f"{level}-{number:04d}", level, f"When it is case {number}", "Do the right thing.", questions=(f"q{number}",)), **changes
-    )
-
-
-def hek(*entries: Entry, **header) -> HEK:
-    entries = entries or (entry(1), entry(2), entry(1, "e2", children=("e1-0001", "e1-0002")))
-    return HEK(Header(ENCODER.identity, **header), tuple(entries), ENCODER.encode_passages([e.title for e in entries]))
+from hiexp_verl.models.encoder import EncoderIdentity
+from tests.support.paths import ROOT
+from tests.support.stored_hek import ENCODER, entry, hek
 
 
 def test_what_is_saved_is_what_is_loaded(tmp_path):
@@ -70,7 +57,10 @@ def test_vectors_that_do_not_fit_are_one_line_and_the_old_version_stays(tmp_path
     code = """
 import resource, sys
 from pathlib import Path
-from tests.unit.hek.test_store import HEK, HashEncoder, Header, HiExpError, entry
+from hiexp_verl.errors import HiExpError
+from hiexp_verl.hek import HEK, Header
+from hiexp_verl.models.encoder import HashEncoder
+from tests.support.stored_hek import entry
 wide, entries = HashEncoder(1 << 15), tuple(map(entry, range(1, 9)))
 large = HEK(Header(wide.identity), entries, wide.encode_passages([e.title for e in entries]))
 resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))  # cut short as on a full disk: the vectors take 1 MB, all else far less
@@ -79,7 +69,7 @@ try:
 except HiExpError as error:
     print(error)
 """
-    result = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, cwd=Path(__file__).parents[3])
+    result = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, cwd=ROOT)
     assert (result.returncode, result.stderr) == (0, "")
     assert "cannot be written (File too large), nothing was changed" in result.stdout
     assert sorted(path.name for path in tmp_path.iterdir()) == ["0001", "CURRENT"] and HEK.load(tmp_path).levels["e1"] == 1

@@ -2,7 +2,6 @@
 
 import gzip
 import json
-from pathlib import Path
 
 import pytest
 
@@ -17,8 +16,8 @@ from hiexp_verl.protocol import searches
 from hiexp_verl.types import TRAJECTORY_KEY, to_json
 from tests.support.episodes import QUESTION, two_hops
 from tests.support.factories import trajectory
+from tests.support.paths import MULTIHOP, needs_multihop
 
-REAL = Path(__file__).resolve().parents[4] / "shared" / "data" / "multihop" / "trajectories.jsonl.gz"
 TRANSCRIPT = (
     "I search.\n<|begin_of_query|> Noshak <|end_of_query|>\n\n<|begin_of_documents|>\n"
     "(1)Title: Noshak Text:  A mountain  in Afghanistan.\n(2)Kabul   The capital.\n<|end_of_documents|>\n"
@@ -124,9 +123,9 @@ def test_documents_belong_to_the_call_before_them_and_a_cut_transcript_keeps_its
     assert contents(last)[-1] == ("assistant", "Hm <search> a") and not searches(last.messages)
 
 
-@pytest.mark.skipif(not REAL.is_file(), reason="the shared multi-hop trajectories are not here")
+@needs_multihop
 def test_every_search_of_the_real_transcripts_has_documents():
-    found = [s for t in read_r1_searcher(REAL) for s in searches(t.messages)]
+    found = [s for t in read_r1_searcher(MULTIHOP) for s in searches(t.messages)]
     assert len(found) == 1962 and all(s.documents.startswith('Doc 1(Title: "') for s in found)
 
 
@@ -334,8 +333,8 @@ def test_what_verl_dumps_of_an_episode_gives_the_episode_back(tmp_path, dialect)
     from verl.trainer.ppo.v1.trainer_base import PPOTrainer
 
     from hiexp_verl.plugin.agent_loop import HiExpAgentLoop
+    from tests.support.agent_episodes import TURNS, config_of, run
     from tests.support.verl_fixtures import tiny_tokenizer, write_corpus, write_hek
-    from tests.verl.test_agent_loop import TURNS, config_of, run
 
     paths = {"corpus": write_corpus(tmp_path / "corpus.jsonl"), "hek": write_hek(tmp_path / "hek"), "root": tmp_path}
     tokenizer = tiny_tokenizer()

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.models.encoder import EncoderIdentity, HashEncoder, load_encoder, unit_rows
+from tests.support.paths import ROOT
 
 
 @given(st.lists(st.text(max_size=60), max_size=6))
@@ -29,7 +30,7 @@ def test_hash_vectors_are_the_same_in_another_process():
             capture_output=True,
             text=True,
             check=True,
-            env={"PYTHONHASHSEED": seed, "PYTHONPATH": str(Path(__file__).parents[3])},
+            env={"PYTHONHASHSEED": seed, "PYTHONPATH": str(ROOT)},
         ).stdout
         for seed in ("1", "2")
     }

@@ -4,8 +4,8 @@ import pytest
 
 from hiexp_verl.report import write_report
 from tests.support.browser import CHROMIUM, Browser, browser
-from tests.support.runs import arm, row, write_evaluation, write_rollout, write_training
-from tests.unit.report.test_report import dumped, episode, everything, page
+from tests.support.report_pages import episode, everything, page
+from tests.support.runs import arm, dumped, row, write_evaluation, write_rollout, write_training
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs chromium")
 

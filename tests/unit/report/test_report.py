@@ -2,7 +2,6 @@
 
 import json
 import re
-from html.parser import HTMLParser
 
 import pytest
 from hypothesis import given
@@ -11,57 +10,20 @@ from hypothesis import strategies as st
 from hiexp_verl.cli import main
 from hiexp_verl.io.files import write_jsonl
 from hiexp_verl.io.manifest import read_manifest
-from hiexp_verl.report import write_report
 from hiexp_verl.report.tree import MAX_ENTRIES
 from tests.support.factories import trajectory
 from tests.support.heks import e, hek, tree
+from tests.support.report_pages import Tags, episode, everything, page
 from tests.support.runs import (
-    arm,
     dumped,
-    row,
     shown,
-    write_evaluation,
-    write_recipe,
     write_rollout,
     write_state,
     write_training,
 )
 
 EVIL = '<script>alert(1)</script>"><img src=x onerror=alert(2)>'
-VOID = {"meta", "br", "img", "link", "path", "circle", "input", "polygon", "rect"}
 INJECTED = '<div class="exp">'
-
-
-class Tags(HTMLParser):
-    """Collect tags and attributes; fail on one that is closed out of order."""
-
-    def __init__(self, page):
-        super().__init__()
-        self.open, self.seen, self.attributes = [], [], []
-        self.feed(page)
-        assert self.open == []
-
-    def handle_starttag(self, tag, attrs):
-        self.seen.append(tag)
-        self.attributes += attrs
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag, attrs):
-        self.seen.append(tag)
-        self.attributes += attrs
-
-    def handle_endtag(self, tag):
-        if tag not in VOID:
-            assert self.open.pop() == tag
-
-
-def page(*runs, out=None):
-    path = out or runs[0].parent / "report.html"
-    write_report(runs, path)
-    text = path.read_text(encoding="utf-8")
-    Tags(text)
-    return text
 
 
 def headings(text):
@@ -70,35 +32,6 @@ def headings(text):
 
 def part(text, heading):
     return text[text.index(f"<h2>{heading}</h2>") :].split("<section", 1)[0]
-
-
-def episode(text="plain", guided=True, **fields):
-    experience = f"\n\n<experience>\n- Look twice. {text}\n</experience>" if guided else ""
-    messages = (
-        {"role": "system", "content": f"Prompt {text}{experience}"},
-        {"role": "user", "content": text},
-        {"role": "assistant", "content": f"<think>{text}</think> <search>{text}</search>"},
-        {"role": "tool", "content": f'<information>\nDoc 1(Title: "{text}") {text}\n</information>{experience}'},
-        {"role": "assistant", "content": f"<answer>{text}</answer>", "tool_calls": [{"function": {"name": text}}]},
-    )
-    extra = {"shown": shown("e1-0001"), "searches": 1} if guided else {"searches": 1}
-    return trajectory(messages=messages, question=text, answers=(text,), prediction=text, extra=extra, **fields)
-
-
-def everything(folder, text="plain"):
-    """A directory with one of each kind, in which a model (or whoever named the arms) wrote this text wherever it can."""
-    entries = e(1, title=text, description=text, kind="pitfall"), e(1, "e2", text, text, children=("e1-0001",))
-    version = hek(*entries).save(folder / "hek")
-    content_hash = json.loads((version / "header.json").read_text())["content_hash"]
-    measured = {"hiexp__alarm__entropy": 1.0, "timing_s__step": 9.0, "timing_s__gen": 4.0}
-    write_training(folder / "run", {1: 0.1, 2: 0.4}, {"hiexp__arm": text}, error=text, **measured)
-    write_state(folder / "run", 2, content_hash, {"e1-0001": {"episodes": 4, "reward": 1.0}})
-    write_evaluation(folder / "eval", [arm("none", 0.5), arm(text, 0.7, 0.2)], [row("none", "q", False), row(text, "q", True)])
-    write_rollout(folder / "roll" / "without", [episode(text, guided=False, correct=False)])
-    write_rollout(folder / "roll" / "with", [episode(text)], hek=content_hash)
-    write_recipe(folder, seconds={text: 1.5}, facts={text: text})
-    write_jsonl(folder / "other.jsonl", [{"a": 1}])
-    return folder
 
 
 def test_what_a_model_wrote_cannot_become_markup(tmp_path):

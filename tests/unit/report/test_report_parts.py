@@ -19,8 +19,8 @@ from hiexp_verl.report.html import number, percent
 from hiexp_verl.report.sections import alarms, cost, parts_of, rollouts, settings, spans
 from hiexp_verl.report.training import Training
 from hiexp_verl.report.tree import uses_of
+from tests.support.report_pages import Tags
 from tests.support.runs import arm, dumped
-from tests.unit.report.test_report import Tags
 
 # ---- charts ------------------------------------------------------------------------------------------------------------
 

@@ -14,8 +14,8 @@ from hiexp_verl.report.viewer import write_viewer
 from hiexp_verl.types import Evidence
 from tests.support.browser import CHROMIUM, Browser, browser
 from tests.support.factories import entry
-from tests.unit.hek.test_inspect import ENCODER, FAILURE, hek
-from tests.unit.report.test_report import Tags
+from tests.support.report_pages import Tags
+from tests.support.shown_hek import ENCODER, FAILURE, hek
 
 EVIL = "</script><script>document.title='evil'</script><!--<script><img src=x onerror=\"document.title='evil'\">"
 

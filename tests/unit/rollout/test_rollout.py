@@ -5,46 +5,19 @@ import json
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 from hiexp_verl.errors import HiExpError
-from hiexp_verl.guide.guide import Guide
-from hiexp_verl.hek import HEK, Header, Retriever
 from hiexp_verl.io.datasets import read_trajectories
-from hiexp_verl.models.chat import PromptTooLong, Reply
-from hiexp_verl.models.encoder import HashEncoder
+from hiexp_verl.models.chat import PromptTooLong
 from hiexp_verl.rollout.episode import EpisodeSettings, episode
 from hiexp_verl.rollout.rollout import check_output, rollout, summarise
 from hiexp_verl.search import SearchFailed
-from hiexp_verl.search.bm25 import BM25Search
-from tests.support.factories import entry, passage, question, trajectory
-
-SEARCH = BM25Search([passage(), passage("p2", "Rome", "Rome is the capital of Italy.")])
-
-
-class Scripted:
-    """Says the next line of its script in each turn of an episode; a callable line may raise."""
-
-    model = "scripted"
-
-    def __init__(self, *script, finish="stop"):
-        self.script, self.finish = script, finish
-        self.seeds, self.calls, self.closed = [], [], 0
-
-    async def chat(self, messages, *, max_tokens, temperature=1.0, top_p=None, seed=None, stop=None):
-        self.seeds.append(seed)
-        self.calls.append(messages)
-        line = self.script[sum(m["role"] == "assistant" for m in messages)]
-        return Reply(line(seed) if callable(line) else line, self.finish, 3)
-
-    async def find_model(self):
-        return self.model
-
-    async def close(self):
-        self.closed += 1
+from tests.support.factories import question, trajectory
+from tests.support.paths import ROOT
+from tests.support.scripted_policy import QUESTIONS, SEARCH, Scripted, guide, run
 
 
 def play(client, search=SEARCH, **options):
@@ -122,19 +95,6 @@ def test_a_first_prompt_that_does_not_fit_is_the_user_s_to_mend():
         play(Scripted(too_long))
 
 
-def guide(leave_one_out=True, queries=None):
-    entries = (
-        entry("e1-own", "e1", "capital France", "Own lesson.", questions=("q1",)),
-        entry("e1-other", "e1", "capital of France", "Other lesson.", questions=("q2",)),
-        entry("e2-a", "e2", "capital", "Name the country first.", children=("e1-own", "e1-other"), questions=("q1", "q2")),
-        entry("e3-a", "e3", "questions", "Search before you answer.", children=("e2-a",), questions=("q1", "q2")),
-    )
-    encoder = HashEncoder()
-    header = Header(encoder.identity, thresholds={"tool_min_score": 0.5})
-    vectors = encoder.encode_passages([e.title for e in entries])
-    return Guide(Retriever(HEK(header, entries, vectors), queries or encoder), leave_one_out=leave_one_out)
-
-
 def test_experience_is_shown_at_the_start_and_after_a_search():
     t = play(Scripted("<search>capital France</search>", "<search>zzz</search>", "<answer>Paris</answer>"), guide=guide())
     system, tool, tool_without = t.messages[0]["content"], t.messages[3]["content"], t.messages[5]["content"]
@@ -156,18 +116,6 @@ def test_no_entry_is_shown_twice_in_an_episode():
     assert [m["content"].count("<experience>") for m in t.messages if m["role"] == "tool"] == [1, 1, 0]
     assert t.extra["e1_repeats"] == 2
     assert summarise([t])["e1_repeats"] == 2
-
-
-QUESTIONS = [question("q1"), question("q2", "What is the capital of Italy?", ("Rome",))]
-
-
-def by_seed(seed):
-    return f"<answer>{'Paris' if seed % 2 else 'Rome'}</answer>"
-
-
-def run(out, client=None, k=3, **options):
-    client = client or Scripted("<search>capital</search>", by_seed)
-    return client, rollout(QUESTIONS, client, SEARCH, EpisodeSettings(), k, out, progress="", **options)
 
 
 def test_a_rollout_writes_every_episode_in_order_with_seeds_of_their_own(tmp_path):
@@ -225,7 +173,7 @@ def test_episodes_are_on_disk_when_the_server_dies(tmp_path):
 SLOW = """
 import asyncio, sys
 from pathlib import Path
-from tests.unit.rollout.test_rollout import Scripted, run
+from tests.support.scripted_policy import Scripted, run
 
 class Slow(Scripted):
     async def chat(self, messages, **options):
@@ -237,8 +185,7 @@ run(Path(sys.argv[1]), Slow("<search>capital</search>", lambda seed: "<answer>Pa
 
 
 def test_what_was_finished_before_a_kill_is_kept(tmp_path):
-    root = Path(__file__).parents[3]
-    process = subprocess.Popen([sys.executable, "-c", SLOW, str(tmp_path)], cwd=root)
+    process = subprocess.Popen([sys.executable, "-c", SLOW, str(tmp_path)], cwd=ROOT)
     path = tmp_path / "trajectories.jsonl"
     deadline = time.monotonic() + 60
     while (not path.is_file() or path.read_bytes().count(b"\n") < 8) and time.monotonic() < deadline:

@@ -14,7 +14,8 @@ from hiexp_verl.plugin import verl_rollout
 from hiexp_verl.rollout.as_trained import play_as_trained
 from hiexp_verl.search.http import write_reply
 from hiexp_verl.types import Passage
-from tests.unit.models.test_llm import completion, server
+from tests.support.chat_server import completion, server
+from tests.support.commands import refusal
 
 
 @pytest.fixture
@@ -28,13 +29,6 @@ def arguments(tmp_path):
         "--out": tmp_path / "out",
     }
     return ["rollout", *(str(part) for pair in paths.items() for part in pair)]
-
-
-def refusal(arguments, capsys):
-    assert main(arguments) == 2
-    text = capsys.readouterr().err.strip().splitlines()[-1]
-    assert text.startswith("hiexp: ")
-    return text
 
 
 @pytest.mark.parametrize("option", ["--limit", "--k", "--max-tokens", "--top-k", "--max-model-len"])
