@@ -2,14 +2,14 @@
 PYTHON ?= python3.11
 # pip index with torch's CPU build, where the default registry would give a CUDA build.
 TORCH_INDEX ?=
-VENV := .venv
+VENV ?= .venv
 BIN := $(VENV)/bin
 # rules (no model) or the name of a stronger local model: qwen-0.5b, qwen-1.5b
 DISTILLER ?= rules
 export HIEXP_CACHE ?= $(HOME)/.cache/hiexp_verl
 export HF_HUB_OFFLINE = 1
 
-.PHONY: help install assets demo bench test check lint types unit e2e verl090 clean
+.PHONY: help install assets demo bench test test-all check lint types unit verl compat train slow e2e verl090 clean
 
 help:  ## show this list
 	@grep -E '^[a-z0-9]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -33,7 +33,9 @@ demo: install  ## the whole loop on this machine: warm start, rollouts, HEK, GRP
 bench: install assets  ## what it costs, beside what one would use instead: 15 minutes on 2 cores, benchmarks/results
 	$(BIN)/python -m benchmarks
 
-test: check assets unit verl090 e2e  ## everything that .ci/run runs
+test: check assets unit verl compat train  ## what .ci/run runs: 15 minutes on 2 cores, with one training, killed and resumed
+
+test-all: test slow e2e verl090  ## all trainer modes, GSPO, the whole demo, long property tests, all of verl 0.9.0
 
 check: lint types
 
@@ -44,11 +46,23 @@ lint: install
 types: install
 	$(BIN)/basedpyright
 
-unit: install  ## without training
-	$(BIN)/python -m pytest -m "not e2e"
+unit: install  ## without verl, in two processes
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not verl and not e2e and not slow"
 
-e2e: install assets .venv090/.installed  ## real training with verl and vLLM: the demo, other trainer modes, verl 0.9.0
-	$(BIN)/python -m pytest -m e2e
+verl: install  ## the plugin on the installed verl, without training
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "verl and not e2e and not slow"
+
+compat: .venv090/.installed  ## registration, doctor, advantage, trainer, agent loop, golden transcripts on verl 0.9.0
+	.venv090/bin/python -m pytest -m "compat and not e2e"
+
+train: install assets  ## one training with verl and vLLM from a HEK of its own rollouts, killed and resumed
+	$(BIN)/python -m pytest tests/e2e/test_training.py
+
+slow: install assets  ## benchmarks in small, real data, property tests with many examples
+	HYPOTHESIS_PROFILE=long $(BIN)/python -m pytest -n 2 --dist loadfile -m "not e2e"
+
+e2e: install assets .venv090/.installed  ## the other trainings: the demo, trainer modes, LoRA, verl 0.9.0
+	$(BIN)/python -m pytest -m e2e --ignore tests/e2e/test_training.py
 
 # verl 0.9.0 over the same environment: a venv that sees .venv's packages behind its own.
 .venv090/.installed: $(VENV)/.installed
@@ -58,7 +72,7 @@ e2e: install assets .venv090/.installed  ## real training with verl and vLLM: th
 	.venv090/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
 	touch $@
 
-verl090: .venv090/.installed  ## registration and the agent loop on verl 0.9.0 (e2e trains with it)
+verl090: .venv090/.installed  ## all tests of the plugin on verl 0.9.0 (e2e trains with it)
 	.venv090/bin/python -m pytest -m "verl and not e2e"
 
 clean:  ## remove environments and outputs, keep the cache

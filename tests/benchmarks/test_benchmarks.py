@@ -123,11 +123,13 @@ def test_the_peak_is_that_of_the_process_and_not_of_its_parent():
     assert child < 0.1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["clustering", "memory"])
 def test_a_benchmark_that_needs_no_model_runs(tmp_path, name):
     smoke(tmp_path, name)
 
 
+@pytest.mark.slow
 @pytest.mark.assets
 def test_the_benchmark_of_retrieval_runs(tmp_path):
     found = smoke(tmp_path, "retrieval")

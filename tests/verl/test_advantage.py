@@ -2,7 +2,7 @@
 
 import pytest
 
-pytestmark = pytest.mark.verl
+pytestmark = [pytest.mark.verl, pytest.mark.compat]
 torch = pytest.importorskip("torch")
 pytest.importorskip("verl")
 

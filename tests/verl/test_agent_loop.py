@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.verl
+pytestmark = [pytest.mark.verl, pytest.mark.compat]
 pytest.importorskip("verl")
 
 from verl.experimental.agent_loop.tool_agent_loop import ToolAgentLoop

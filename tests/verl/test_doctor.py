@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-pytestmark = pytest.mark.verl
+pytestmark = [pytest.mark.verl, pytest.mark.compat]
 pytest.importorskip("verl")
 
 from tests.support.verl_fixtures import write_hek

@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-pytestmark = pytest.mark.verl
+pytestmark = [pytest.mark.verl, pytest.mark.compat]
 pytest.importorskip("verl")
 
 from hiexp_verl.config import PromptConfig, ToolConfig

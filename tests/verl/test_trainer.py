@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-pytestmark = pytest.mark.verl
+pytestmark = [pytest.mark.verl, pytest.mark.compat]
 pytest.importorskip("verl")
 
 from verl.trainer.ppo.v1.trainer_base import PPOTrainer, get_trainer_cls

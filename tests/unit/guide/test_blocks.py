@@ -1,7 +1,6 @@
 """Blocks equal the golden files and stay within the budget; the caller's messages are not changed."""
 
 import copy
-from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -9,8 +8,8 @@ from hypothesis import strategies as st
 
 from hiexp_verl.guide.blocks import Block, add_to_system, beside_documents, fit_block, rough_tokens
 from tests.support.factories import hit
+from tests.support.paths import GOLDEN
 
-GOLDEN = Path(__file__).parents[2] / "golden"
 MESSAGES = [{"role": "system", "content": "Answer."}, {"role": "user", "content": "Who?"}]
 HITS = [
     hit("e2-b", 0.9, "e2", "Search each event on its own."),
