@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-pytestmark = [pytest.mark.verl, pytest.mark.compat]
+pytestmark = pytest.mark.verl
 pytest.importorskip("verl")
 
 from hiexp_verl.plugin.agent_loop import HiExpAgentLoop
