@@ -9,8 +9,8 @@ import yaml
 from hiexp_verl.cli import build_parser
 from hiexp_verl.hek.store import HEK
 from recipes.experience_builder.run import commands, main
+from tests.support.chat_server import completion, server
 from tests.support.verl_fixtures import write_corpus
-from tests.unit.models.test_llm import completion, server
 
 FILES = sorted((Path(__file__).parents[2] / "recipes" / "experience_builder").glob("*.yaml"))
 

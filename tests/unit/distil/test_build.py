@@ -13,7 +13,7 @@ from hiexp_verl.hek import HEK
 from hiexp_verl.io.files import write_jsonl
 from hiexp_verl.io.manifest import read_manifest
 from hiexp_verl.models.encoder import HashEncoder
-from tests.unit.distil.test_pipeline import trajectories
+from tests.support.episodes import trajectories
 
 
 def test_a_file_several_files_and_trajectories_give_the_same_hek(tmp_path):
