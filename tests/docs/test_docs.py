@@ -3,14 +3,13 @@
 import ast
 import re
 import shlex
-from pathlib import Path
 
 import pytest
 
 from docs.generate import PAGES as GENERATED
 from hiexp_verl.cli import build_parser
+from tests.support.pages import ROOT, blocks, commands
 
-ROOT = Path(__file__).parents[2]
 DOCS = sorted((ROOT / "docs").glob("*.md"))
 RECIPES = sorted((ROOT / "recipes").glob("*/README.md"))
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", ROOT / "CONTRIBUTING.md", ROOT / "benchmarks" / "LOG.md", *DOCS, *RECIPES]
@@ -19,17 +18,7 @@ each_page = pytest.mark.parametrize("page", PAGES, ids=NAMES)
 IMAGE = re.compile(r"""(?:src|srcset)="([^"]+)\"""")
 
 
-def blocks(page: Path, language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
-
-
-def commands(page: Path) -> list[list[str]]:
-    """Return the shell commands in the page's code blocks, comments left out."""
-    lines = "\n".join(blocks(page, "bash")).replace("\\\n", " ").splitlines()
-    return [words for line in lines if (words := shlex.split(line, comments=True))]
-
-
-def anchors(page: Path) -> set[str]:
+def anchors(page) -> set[str]:
     """Return the anchors of a page's headings, as GitHub makes them."""
     text = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
     headings = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
@@ -75,6 +64,12 @@ def test_the_readme_is_one_page():
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     assert len(text.split()) <= 900
     assert all(f"](docs/{page.name})" in text for page in DOCS), "every page is linked"
+
+
+def test_contributing_has_the_layers_of_the_package():
+    (layers,) = [block for block in blocks(ROOT / "CONTRIBUTING.md", "text") if "errors" in block]
+    order = re.search(r"^LAYERS = (\[.*?\])", (ROOT / "tests/unit/test_architecture.py").read_text(), re.DOTALL | re.MULTILINE)
+    assert order and re.findall(r"\w+", layers) == ast.literal_eval(order[1])
 
 
 @pytest.mark.parametrize("name", GENERATED)
