@@ -84,14 +84,14 @@ def _named(place: str) -> Iterator[None]:
         raise HiExpError(f"{place}: {error}") from error
 
 
-def read_questions(path: Path) -> list[Question]:
+def read_questions(path: str | Path) -> list[Question]:
     """Return the questions of a file of JSON lines, a JSON list or parquet; see `question_of` for the fields.
 
     Raises:
         HiExpError: missing or empty file, malformed row, missing field, duplicate id.
     """
     questions: dict[str, Question] = {}
-    for number, (place, row) in enumerate(read_records(path, "question file")):
+    for number, (place, row) in enumerate(read_records(Path(path), "question file")):
         with _named(place):
             question = question_of(row, number)
             if question.id in questions:
@@ -220,14 +220,14 @@ def passage_of(row: Row) -> Passage:
     return Passage(str(name), title, text)
 
 
-def read_trajectories(*paths: Path) -> Iterator[Trajectory]:
+def read_trajectories(*paths: str | Path) -> Iterator[Trajectory]:
     """Yield trajectories, one JSON line each (see `Trajectory` for the fields); one without an id is numbered, across all files.
 
     Raises:
         HiExpError: missing or empty file, malformed line, missing field.
     """
     seen: dict[str, int] = {}
-    for path in paths:
+    for path in map(Path, paths):
         for number, row in read_jsonl(path, "trajectory file"):
             with _named(f"{path}:{number}"):
                 trajectory = trajectory_of(row)

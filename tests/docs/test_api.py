@@ -55,7 +55,7 @@ def test_the_blocks_of_the_api_page_run_one_after_the_other(tmp_path, monkeypatc
     for block in blocks(ROOT / "docs" / "python_api.md", "python"):
         exec(block, names)
     printed = capsys.readouterr().out
-    assert "e1" in printed and "<experience>" in printed and "Noshak is a mountain." in printed
+    assert "e1" in printed and "<experience>" in printed and "Noshak is a mountain." in printed and "4 of 8 correct" in printed
 
 
 def test_an_agent_with_a_plain_client_reads_experience(tmp_path):
