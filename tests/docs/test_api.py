@@ -10,7 +10,8 @@ from hiexp_verl.io.files import write_jsonl
 from recipes.openai_agent import agent
 from tests.support.chat_server import completion, server
 from tests.support.episodes import episode, two_hops
-from tests.support.pages import ROOT, blocks
+from tests.support.pages import blocks
+from tests.support.paths import ROOT
 from tests.support.verl_fixtures import write_corpus, write_hek
 
 

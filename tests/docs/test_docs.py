@@ -8,7 +8,8 @@ import pytest
 
 from docs.generate import PAGES as GENERATED
 from hiexp_verl.cli import build_parser
-from tests.support.pages import ROOT, blocks, commands
+from tests.support.pages import blocks, commands
+from tests.support.paths import ROOT
 
 DOCS = sorted((ROOT / "docs").glob("*.md"))
 RECIPES = sorted((ROOT / "recipes").glob("*/README.md"))

@@ -1,7 +1,6 @@
 """The recipe of the construction: its options are those of the commands, and it runs."""
 
 import json
-from pathlib import Path
 
 import pytest
 import yaml
@@ -10,9 +9,10 @@ from hiexp_verl.cli import build_parser
 from hiexp_verl.hek.store import HEK
 from recipes.experience_builder.run import commands, main
 from tests.support.chat_server import completion, server
+from tests.support.paths import RECIPES
 from tests.support.verl_fixtures import write_corpus
 
-FILES = sorted((Path(__file__).parents[2] / "recipes" / "experience_builder").glob("*.yaml"))
+FILES = sorted((RECIPES / "experience_builder").glob("*.yaml"))
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)

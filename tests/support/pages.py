@@ -4,8 +4,6 @@ import re
 import shlex
 from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
-
 
 def blocks(page: Path, language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
