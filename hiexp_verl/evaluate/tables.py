@@ -11,6 +11,7 @@ import numpy as np
 
 from hiexp_verl.config import Arm
 from hiexp_verl.evaluate.statistics import mean_interval, paired_difference
+from hiexp_verl.guide.record import EpisodeRecord, aggregate
 from hiexp_verl.types import Trajectory
 
 BASE: Arm = "none"
@@ -23,6 +24,8 @@ Row = Mapping[str, Any]
 
 def row_of(dataset: str, seed: int, arm: str, t: Trajectory) -> dict[str, Any]:
     """Return what is kept of one episode: nothing that depends on when or where it was played."""
+    record = EpisodeRecord.of(t)
+    totals = aggregate([record])
     return {
         "dataset": dataset,
         "seed": seed,
@@ -31,13 +34,13 @@ def row_of(dataset: str, seed: int, arm: str, t: Trajectory) -> dict[str, Any]:
         "question": t.question,
         "prediction": t.prediction,
         **{name: t.extra[name] for name in (*MEASURES, "format")},
-        "searches": t.extra["searches"],
-        "failed_searches": t.extra["failed_searches"],
-        "lookup_failures": t.extra.get("lookup_failures", 0),  # episodes of verl's own agent have none
-        "tokens": t.extra["completion_tokens"],  # that the policy wrote
-        "experience_tokens": sum(row["tokens"] for row in t.extra["shown"]),
-        "shown": [row["entry"] for row in t.extra["shown"]],
-        "stop": t.extra["stop"],
+        "searches": totals.searches,
+        "failed_searches": totals.failed_searches,
+        "lookup_failures": totals.lookup_failures,
+        "tokens": totals.completion_tokens,  # that the policy wrote
+        "experience_tokens": totals.experience_tokens,
+        "shown": [row["entry"] for row in record.shown],
+        "stop": record.stop or "",
     }
 
 

@@ -13,6 +13,8 @@ from hiexp_verl.config import Arm, Budgets, Place
 from hiexp_verl.guide.arms import places_of
 from hiexp_verl.guide.blocks import Block, CountTokens, add_to_system, beside_documents, distinct, fit_block, line_of, rough_tokens
 from hiexp_verl.guide.lookup import ExperienceRequest, LookupFailed
+from hiexp_verl.guide.record import EpisodeRecord
+from hiexp_verl.text import repeated
 from hiexp_verl.types import Hit, Message
 
 LookUp = Callable[[ExperienceRequest], Awaitable[list[Hit]]]  # raises LookupFailed
@@ -56,6 +58,24 @@ class Episode:
         """Remove what was shown at later searches: the policy did not read it."""
         self.shown = [row for row in self.shown if row.get("search", 0) <= searches]
         self.blocks = [(search, text) for search, text in self.blocks if search <= searches]
+
+    def record(self, **more: Any) -> EpisodeRecord:
+        """Return what has happened so far; `more` are fields that the caller knows."""
+        return EpisodeRecord(
+            question_id=self.question_id or "",
+            question=self.question,
+            arm=self.arm,
+            shown=tuple(self.shown),
+            dropped=self.dropped,
+            e1_repeats=self.repeats,
+            queries=tuple(self.queries),
+            repeated_queries=repeated(self.queries),
+            searches=len(self.queries),
+            failed_searches=self.failed_searches,
+            lookups=self.lookups,
+            lookup_failures=self.lookup_failures,
+            **more,
+        )
 
     def _request(self, place: Place, text: str, parallel: int = 1) -> ExperienceRequest | None:
         """Return the look-up to make, None where the arm shows nothing; `parallel` searches may each be shown entries meanwhile."""

@@ -2,6 +2,7 @@
 
 import copy
 import logging
+from dataclasses import replace
 from functools import cached_property, lru_cache
 from itertools import zip_longest
 from typing import Any
@@ -15,13 +16,14 @@ from verl.tools.schemas import ToolResponse
 from hiexp_verl.config import Arm, Budgets, HiExpConfig, parse_config
 from hiexp_verl.guide.arms import arm_of, val_arm_of
 from hiexp_verl.guide.episode import AsyncGuidedEpisode, Guidance
+from hiexp_verl.guide.record import EpisodeRecord
 from hiexp_verl.io.datasets import question_id_of, question_in
 from hiexp_verl.plugin.retrieval import Retrieval, retrieval_for
 from hiexp_verl.plugin.search_tool import SearchTool
 from hiexp_verl.plugin.tokens import closing_ids, kept_tokens, missing_ids
 from hiexp_verl.protocol import FORMATS, answering_text, query_in
 from hiexp_verl.rollout.episode import seed_of
-from hiexp_verl.text import repeated, sanitise
+from hiexp_verl.text import sanitise
 from hiexp_verl.types import TRAIN, Message
 
 logger = logging.getLogger(__name__)
@@ -75,8 +77,8 @@ class HiExpAgentLoop(ToolAgentLoop):
         output = await super().run(sampling_params, **{**kwargs, "raw_prompt": copy.deepcopy(self.messages)})
         record = self._record(output)
         if self.training and self.settings.group.strip and self.episode.shown:
-            record["stripped"] = self._strip(output, unguided)
-        output.extra_fields["hiexp"] = record
+            record = replace(record, stripped=self._strip(output, unguided))
+        output.extra_fields["hiexp"] = record.to_json()
         return output
 
     def _guidance(self) -> Guidance:
@@ -184,31 +186,18 @@ class HiExpAgentLoop(ToolAgentLoop):
         )
         return list(encoding["input_ids"])
 
-    def _record(self, output: AgentLoopOutput) -> dict[str, Any]:
+    def _record(self, output: AgentLoopOutput) -> EpisodeRecord:
         """Return what happened, for the reward, the metrics and the dump."""
         turns = self._assistant_turns(output)
         episode = list(self.messages)
         for turn, answers in zip_longest(turns, self.tool_messages, fillvalue=()):
             episode += [{"role": "assistant", "content": turn}, *answers]
-        guided = self.episode
-        return {
-            "question_id": guided.question_id,
-            "question": guided.question,
-            "sample": self.sample,
-            "arm": guided.arm,
-            "split": self.split,
-            "messages": episode,
-            "answer_text": answering_text(turns, self.tool_parser_name),
-            "shown": guided.shown,
-            "dropped": guided.dropped,
-            "e1_repeats": guided.repeats,
-            "queries": guided.queries,
-            "repeated_queries": repeated(guided.queries),
-            "searches": len(guided.queries),
-            "failed_searches": guided.failed_searches,
-            "lookups": guided.lookups,
-            "lookup_failures": guided.lookup_failures,
-        }
+        return self.episode.record(
+            sample=self.sample,
+            split=self.split,
+            messages=tuple(episode),
+            answer_text=answering_text(turns, self.tool_parser_name),
+        )
 
     def _assistant_turns(self, output: AgentLoopOutput) -> list[str]:
         """Return the text of each stretch of tokens that the policy wrote (mask 1)."""

@@ -1,4 +1,4 @@
-"""What a training step did with experience and search, as numbers for verl's loggers."""
+"""`hiexp/*`: experience, search and rewards of a training step as numbers for verl's loggers."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -7,9 +7,11 @@ from typing import Any
 
 import numpy as np
 
+from hiexp_verl.guide.record import EpisodeRecord, aggregate, share
 from hiexp_verl.scoring import extract_answer
+from hiexp_verl.types import LEVELS
 
-AVERAGED = ("acc", "em", "f1", "cem", "format")  # of what the reward says
+AVERAGED = ("acc", "em", "f1", "cem", "format")  # of the scores
 QUANTILES = (10, 50, 90)
 
 
@@ -19,10 +21,10 @@ class EpisodeOutcome:
 
     group: str  # the question it is a sample of
     reward: float
-    record: Mapping[str, Any]  # of our agent loop (`HiExpAgentLoop._record`)
+    record: EpisodeRecord
     advantage: float = 0.0
     tokens: int = 0  # that the policy wrote
-    scores: Mapping[str, Any] = field(default_factory=dict)  # what the reward function said; not every user's says the same
+    scores: Mapping[str, Any] = field(default_factory=dict)  # of the reward function; a user's own may have other keys
 
 
 def episode_metrics(episodes: Sequence[EpisodeOutcome], max_searches: int = 0) -> dict[str, float]:
@@ -30,35 +32,30 @@ def episode_metrics(episodes: Sequence[EpisodeOutcome], max_searches: int = 0) -
     if not episodes:
         return {}
     records = [e.record for e in episodes]
-    made = [int(r["searches"]) for r in records]
-    searches, lookups = sum(made), sum(r["lookups"] for r in records)
-    shown = [row for r in records for row in r["shown"]]
-    fired = sum(len({row["search"] for row in r["shown"] if row["place"] == "tool"}) for r in records)
-    levels = [{row["level"] for row in r["shown"]} for r in records]
+    totals = aggregate(records)
     metrics = {f"hiexp/{key}": _mean([e.scores[key] for e in episodes]) for key in AVERAGED if all(key in e.scores for e in episodes)}
     metrics |= {
-        "hiexp/answered": _mean([bool(extract_answer(r["answer_text"])) for r in records]),
+        "hiexp/answered": _mean([bool(extract_answer(r.answer_text)) for r in records]),
         "hiexp/response_tokens": _mean([e.tokens for e in episodes]),
-        "hiexp/searches": _mean(made),
-        "hiexp/valid_search_rate": _mean([r["searches"] > r["failed_searches"] for r in records]),
-        "hiexp/failed_search_rate": sum(r["failed_searches"] for r in records) / searches if searches else 0.0,
-        "hiexp/repeated_query_rate": sum(r["repeated_queries"] for r in records) / searches if searches else 0.0,
-        "hiexp/lookup_failures": sum(r["lookup_failures"] for r in records) / lookups if lookups else 0.0,
-        "hiexp/with_experience": _mean([bool(found) for found in levels]),
-        # Of all search calls, how many got an E1 with their documents.
-        "hiexp/e1_fire_rate": fired / searches if searches else 0.0,
-        "hiexp/e2_e3_hit_rate": _mean([bool(found & {"e2", "e3"}) for found in levels]),
-        **{f"hiexp/{level}_hit_rate": _mean([level in found for found in levels]) for level in ("e1", "e2", "e3")},
-        "hiexp/experience_tokens": sum(row["tokens"] for row in shown) / len(episodes),
-        "hiexp/dropped": _mean([r["dropped"] for r in records]),  # entries that the budgets had no room for, per episode
-        "hiexp/e1_repeats": _mean([r["e1_repeats"] for r in records]),
+        "hiexp/searches": totals.mean("searches"),
+        "hiexp/valid_search_rate": totals.mean("answered_search"),
+        "hiexp/failed_search_rate": share(totals.failed_searches, totals.searches),
+        "hiexp/repeated_query_rate": share(totals.repeated_queries, totals.searches),
+        "hiexp/lookup_failures": share(totals.lookup_failures, totals.lookups),
+        "hiexp/with_experience": totals.mean("guided"),
+        "hiexp/e1_fire_rate": share(totals.e1_fired, totals.searches),  # of all search calls
+        "hiexp/e2_e3_hit_rate": totals.mean("prompt_hits"),
+        **{f"hiexp/{level}_hit_rate": share(totals.level_hits.get(level, 0), totals.episodes) for level in LEVELS},
+        "hiexp/experience_tokens": totals.mean("experience_tokens"),
+        "hiexp/dropped": totals.mean("dropped"),
+        "hiexp/e1_repeats": totals.mean("e1_repeats"),
     }
     if max_searches:
-        metrics["hiexp/at_search_cap"] = _mean([n >= max_searches for n in made])
-    if any("stripped" in r for r in records):
-        metrics["hiexp/strip_failed"] = _mean([not r["stripped"] for r in records if "stripped" in r])
+        metrics["hiexp/at_search_cap"] = _mean([r.searches >= max_searches for r in records])
+    if stripped := [r.stripped for r in records if r.stripped is not None]:
+        metrics["hiexp/strip_failed"] = _mean([not each for each in stripped])
     for place in ("prompt", "tool"):
-        scores = [row["score"] for row in shown if row["place"] == place]
+        scores = [row["score"] for r in records for row in r.shown if row["place"] == place]
         if scores:
             metrics |= {f"hiexp/{place}_score/p{q}": float(np.percentile(scores, q)) for q in QUANTILES}
     return metrics | _group_metrics(episodes)
@@ -87,11 +84,11 @@ def _group_metrics(episodes: Sequence[EpisodeOutcome]) -> dict[str, float]:
 
 def _gap(group: Sequence[EpisodeOutcome]) -> tuple[float, float] | None:
     """Return by how much the rollouts that may see experience differ from those that may not, in reward and in searches."""
-    with_, without = ([e for e in group if (e.record["arm"] != "none") == seen] for seen in (True, False))
+    with_, without = ([e for e in group if (e.record.arm != "none") == seen] for seen in (True, False))
     if not with_ or not without:
         return None
     reward = _mean([e.reward for e in with_]) - _mean([e.reward for e in without])
-    return reward, _mean([e.record["searches"] for e in with_]) - _mean([e.record["searches"] for e in without])
+    return reward, _mean([e.record.searches for e in with_]) - _mean([e.record.searches for e in without])
 
 
 def _mean(values: Sequence[float | bool]) -> float:

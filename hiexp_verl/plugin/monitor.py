@@ -247,7 +247,7 @@ class Watch:
         """
         metrics.update(episode_metrics(episodes, self._max_searches))
         for episode in episodes:
-            for entry in {row["entry"] for row in episode.record["shown"]}:
+            for entry in {row["entry"] for row in episode.record.shown}:
                 counter = self.counters.setdefault(entry, {"episodes": 0, "reward": 0.0})
                 counter["episodes"] += 1
                 counter["reward"] = round(counter["reward"] + episode.reward, 6)

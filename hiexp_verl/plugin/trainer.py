@@ -12,6 +12,7 @@ from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
 
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.guide.arms import arm_of
+from hiexp_verl.guide.record import EpisodeRecord
 from hiexp_verl.hek.opening import open_hek, pinned
 from hiexp_verl.io.files import write_jsonl
 from hiexp_verl.plugin.advantage import Arms, baseline_within
@@ -100,7 +101,7 @@ class HiExpTrainer(PPOTrainer):
             EpisodeOutcome(
                 group=_uid(key),
                 reward=float(scores.sum()),
-                record=extra["hiexp"],
+                record=EpisodeRecord.from_json(extra["hiexp"]),
                 advantage=float((advantages * mask).sum() / mask.sum().clamp(min=1)),
                 tokens=int(mask.sum()),
                 scores=dict(extra.get("reward_extra_info") or {}),

@@ -6,7 +6,7 @@ import logging
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 from hiexp_verl.guide.episode import AsyncGuidedEpisode, Guidance
 from hiexp_verl.guide.guide import Guide
@@ -158,20 +158,14 @@ def _trajectory(question: Question, model: str, state: _State, settings: Episode
     turns = [m["content"] for m in state.messages if m["role"] == "assistant"]
     prediction = extract_answer(answering_text(turns, settings.format))
     result = score(prediction, question.answers, settings.reward)
-    extra: dict[str, Any] = {
-        "sample": sample,
-        "searches": len(state.guided.queries),
-        "failed_searches": state.guided.failed_searches,
-        "stop": state.stop,
-        "completion_tokens": state.completion_tokens,
-        "seconds": round(seconds, 3),
-        "shown": state.guided.shown,
-        "dropped": state.guided.dropped,
-        "e1_repeats": state.guided.repeats,
-        "lookup_failures": state.guided.lookup_failures,
-        **({"split": question.meta["split"]} if "split" in question.meta else {}),
-        **{name: value for name, value in asdict(result).items() if name != "reward"},
-    }
+    record = state.guided.record(
+        sample=sample,
+        split=question.meta.get("split"),
+        stop=state.stop,
+        completion_tokens=state.completion_tokens,
+        seconds=round(seconds, 3),
+    )
+    scores = {name: value for name, value in asdict(result).items() if name != "reward"}
     return Trajectory(
         question_id=question.id,
         question=question.question,
@@ -182,7 +176,7 @@ def _trajectory(question: Question, model: str, state: _State, settings: Episode
         correct=result.correct,
         model=model,
         id=f"{question.id}#{sample}",
-        extra=extra,
+        extra={**record.extra(), **scores},
     )
 
 

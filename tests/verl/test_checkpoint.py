@@ -12,6 +12,7 @@ from omegaconf import OmegaConf
 
 from hiexp_verl.config import parse_config
 from hiexp_verl.errors import HiExpError
+from hiexp_verl.guide.record import EpisodeRecord
 from hiexp_verl.models.encoder import HashEncoder
 from hiexp_verl.plugin.checkpoint import MARKER, STATE, folder_to_resume, identity_of, load_state, save_state
 from hiexp_verl.plugin.metrics import EpisodeOutcome
@@ -178,18 +179,8 @@ def test_a_marker_without_its_checkpoint_is_told_where_verl_would_start_over(tmp
 def test_a_watch_goes_on_where_its_state_was_taken(tmp_path):
     hek, settings = hek_of(ENTRIES, HashEncoder(32)), parse_config({"alarms": {"window": 2}})
     row = {"entry": "e1-1", "level": "e1", "score": 0.5, "place": "tool", "tokens": 3, "search": 1}
-    record = {
-        "searches": 1,
-        "failed_searches": 0,
-        "shown": [row, {**row, "search": 2}],
-        "arm": "full",
-        "repeated_queries": 0,
-        "e1_repeats": 0,
-        "lookups": 2,
-        "lookup_failures": 0,
-        "answer_text": "",
-    }
-    episodes = [EpisodeOutcome("q", 0.5, {**record, "dropped": 0})]
+    record = EpisodeRecord("q", "?", arm="full", shown=(row, {**row, "search": 2}), searches=2, lookups=2)
+    episodes = [EpisodeOutcome("q", 0.5, record)]
     one, other = (Watch(settings, hek, n=2, max_searches=3) for _ in range(2))
     one.step(episodes, {})
     other.load(json.loads(json.dumps(one.state())))

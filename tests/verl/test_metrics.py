@@ -2,6 +2,7 @@
 
 import pytest
 
+from hiexp_verl.guide.record import EpisodeRecord
 from hiexp_verl.plugin.metrics import EpisodeOutcome, episode_metrics
 
 
@@ -15,15 +16,24 @@ def shown(*entries):
 
 
 def outcome(
-    group="a", reward=0.0, searches=0, failed=0, entries=(), arm="all", repeated=0, repeats=0, dropped=0, lookups=(2, 0), answer="", **more
+    group="a", reward=0.0, searches=0, failed=0, entries=(), arm="full", repeated=0, repeats=0, dropped=0, lookups=(2, 0), answer="", **more
 ):
-    record = {"searches": searches, "failed_searches": failed, "shown": shown(*entries), "arm": arm, "repeated_queries": repeated}
-    return EpisodeOutcome(
+    record = EpisodeRecord(
         group,
-        reward,
-        {**record, "e1_repeats": repeats, "dropped": dropped, "lookups": lookups[0], "lookup_failures": lookups[1], "answer_text": answer},
-        **more,
+        "?",
+        arm=arm,
+        answer_text=answer,
+        shown=tuple(shown(*entries)),
+        dropped=dropped,
+        e1_repeats=repeats,
+        repeated_queries=repeated,
+        searches=searches,
+        failed_searches=failed,
+        lookups=lookups[0],
+        lookup_failures=lookups[1],
+        stripped=more.pop("stripped", None),
     )
+    return EpisodeOutcome(group, reward, record, **more)
 
 
 def test_rates_are_shares_of_what_they_name():
@@ -93,6 +103,5 @@ def test_what_a_user_s_own_reward_does_not_say_is_left_out():
 
 
 def test_rollouts_that_could_not_be_stripped_are_counted():
-    episodes = [outcome(), outcome(), outcome()]
-    episodes[0].record["stripped"], episodes[1].record["stripped"] = True, False
+    episodes = [outcome(stripped=True), outcome(stripped=False), outcome()]
     assert episode_metrics(episodes)["hiexp/strip_failed"] == 0.5

@@ -213,7 +213,7 @@ def test_the_policy_writes_each_turn_after_what_the_trainer_has_before_it(episod
 
 
 def test_each_case_is_what_it_is_called(episodes, dialect):
-    fired = {case: [row["search"] for row in e.record["shown"] if row["place"] == "step"] for case, e in episodes.items()}
+    fired = {case: [row["search"] for row in e.record["shown"] if row["place"] == "tool"] for case, e in episodes.items()}
     counts = {case: (e.record["searches"], e.record["failed_searches"]) for case, e in episodes.items()}
     assert fired["several turns"] == [1, 2] and fired["no E1 passes"] == fired["nothing shown"] == []
     assert not episodes["nothing shown"].record["shown"] and episodes["no E1 passes"].record["shown"]
@@ -247,7 +247,7 @@ def test_verl_never_cuts_a_prompt_whose_template_takes_arguments(flag, room):
     whole = Episode(flag, "qwen3", "hermes", "no thinking")
     tight = OmegaConf.merge(flag, {"data": {"max_prompt_length": len(whole.output.prompt_ids) + room}})
     episode = Episode(tight, "qwen3", "hermes", "no thinking")
-    shown = [row for row in episode.record["shown"] if row["place"] == "start"]
+    shown = [row for row in episode.record["shown"] if row["place"] == "prompt"]
     assert episode.tokenizer.decode(episode.output.prompt_ids).startswith("<|im_start|>system\nAnswer the question.")
     assert len(shown) == (2 if room >= 0 else 1), "an entry that does not fit is dropped whole"
 
