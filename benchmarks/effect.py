@@ -19,7 +19,7 @@ from typing import Any
 
 from benchmarks import _machine
 from benchmarks._results import RESULTS, same_settings
-from hiexp_verl.evaluate.evaluate import ROWS, TABLE_JSON
+from hiexp_verl.evaluate.plan import ROWS, TABLE_JSON
 from hiexp_verl.evaluate.tables import BASE, as_markdown, pairs_of, table_of
 from hiexp_verl.io.datasets import read_jsonl
 from hiexp_verl.io.files import atomic_writer, cache_dir, write_jsonl

@@ -31,7 +31,7 @@ import numpy as np
 from benchmarks import _machine, effect
 from benchmarks._results import RESULTS, same_settings, table
 from hiexp_verl.config import ToolConfig
-from hiexp_verl.evaluate.evaluate import TABLE_JSON
+from hiexp_verl.evaluate.plan import TABLE_JSON
 from hiexp_verl.evaluate.tables import ALL, BASE, gap_as_text, table_of
 from hiexp_verl.hek.store import HEK
 from hiexp_verl.io.datasets import read_jsonl, read_questions

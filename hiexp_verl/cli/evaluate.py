@@ -1,38 +1,16 @@
-"""`hiexp eval`.
-
-What `hiexp eval` does with its arguments."""
+"""`hiexp eval`."""
 
 import argparse
-import logging
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from hiexp_verl.cli.options import QUESTIONS_HELP, SEED_HELP, add_episode_arguments, add_verb
-from hiexp_verl.cli.rollout import (
-    EPISODE_NUMBERS,
-    check_numbers,
-    check_policy,
-    check_sampling,
-    episode_settings,
-    identify_search,
-    open_guide,
-    open_search,
-    run_settings,
-)
-from hiexp_verl.config import MEANING_OF, Arm, Budgets
+from hiexp_verl.cli.rollout import check_numbers, play_options
+from hiexp_verl.config import MEANING_OF
 from hiexp_verl.errors import HiExpError
-from hiexp_verl.evaluate.evaluate import TABLE_JSON, VERDICTS, Plan, check_arms, only_one, play, read_datasets, replay, write_tables
-from hiexp_verl.evaluate.judge import judge
-from hiexp_verl.evaluate.tables import JUDGE, as_markdown
-from hiexp_verl.guide.guide import Guide
-from hiexp_verl.hek.opening import open_encoders, open_hek
-from hiexp_verl.models.chat import open_model
-from hiexp_verl.models.vllm_process import check_model_dir
-from hiexp_verl.rollout.as_trained import play_as_trained
-from hiexp_verl.rollout.policy import find_policy, identify
-
-logger = logging.getLogger(__name__)
+from hiexp_verl.evaluate.evaluate import evaluate
+from hiexp_verl.evaluate.tables import as_markdown
+from hiexp_verl.rollout.spec import EvalSpec
 
 
 def add_eval(verbs: Any) -> None:
@@ -62,75 +40,29 @@ def add_eval(verbs: Any) -> None:
 
 def run_eval(arguments: argparse.Namespace) -> int:
     """Evaluate and print the table."""
-
-    print(eval_command(arguments))
+    print(as_markdown(evaluate(eval_spec(arguments))))
     return 0
 
 
-def eval_command(arguments: argparse.Namespace) -> str:
-    """Check everything that is cheap to check, then serve the model and play all arms; return the table.
+def eval_spec(arguments: argparse.Namespace) -> EvalSpec:
+    """Return what these arguments ask for.
 
     Raises:
-        HiExpError: questions, arms, search, model or HEK are not usable.
+        HiExpError: an option is out of range, missing, or does not fit the others.
     """
-    play_as_trained(arguments)
-    check_numbers(arguments, "limit", "batch_size", *EPISODE_NUMBERS)
-    check_sampling(arguments.temperature, arguments.top_p)
+    check_numbers(vars(arguments), "limit", "batch_size")
     if arguments.alone < 0:
         raise HiExpError(f"--alone must be at least 0, found {arguments.alone}")
     if len(set(arguments.seed)) < len(arguments.seed):
         raise HiExpError(f"--seed names one twice: {' '.join(map(str, arguments.seed))}")
     if len(arguments.seed) > 1 and not arguments.temperature:
         raise HiExpError("--temperature 0 is greedy, and plays the same with every seed; raise it, or give one --seed")
-    out: Path = arguments.out
-    arms = check_arms(arguments.arms.split(","), arguments.hek is not None)
-    plan = Plan(read_datasets(arguments.questions, arguments.limit), arms, arguments.seed)
-    plan.check_output(out, arguments.resume)
-    run = run_settings(arguments)
-    with only_one(out):
-        arguments.model, name, policy = find_policy(arguments.model, out)
-        tokenizer = check_policy(arguments, [question for questions in plan.datasets.values() for question in questions])
-        if arguments.judge and "://" not in arguments.judge:
-            check_model_dir(Path(arguments.judge.removeprefix("vllm:")))
-        hek = open_hek(run)
-        encoder, search_encoder = open_encoders(run, hek)
-        search = open_search(run.search, search_encoder)
-
-        def guide_of(arm: Arm) -> Guide | None:
-            if hek is None or encoder is None or arm == "none":
-                return None
-            return open_guide(hek, encoder, tokenizer, Budgets(run.prompt, run.tool), arm)
-
-        with open_model(arguments.model, arguments.batch_size, arguments.max_model_len, name) as client:
-            settings = replace(episode_settings(arguments), seed=arguments.seed[0])
-            told = play(
-                plan,
-                client,
-                search,
-                settings,
-                guide_of,
-                out,
-                arguments.resume,
-                arguments.batch_size,
-                corpus=identify_search(run.search, search_encoder),
-                policy=policy,
-                same_policy=arguments.same_model,
-            )
-            if arguments.alone:
-                try:
-                    told |= replay(plan, arguments.alone, client, search, settings, guide_of, out)
-                except HiExpError as error:
-                    if not (out / TABLE_JSON).exists():  # one of before knows more than one without the replay
-                        write_tables(plan, told, out)
-                    missing = f"the replay (--alone {arguments.alone}){' and the judge' if arguments.judge else ''}"
-                    raise HiExpError(f"{error}; all episodes are played, {missing} to come: --resume goes on there") from error
-        table = write_tables(plan, told, out)  # also before a judge speaks, who may fail
-        verdicts = out / VERDICTS
-        if not arguments.judge:
-            if verdicts.is_file() and verdicts.stat().st_size:  # a judge that never answered leaves an empty one
-                logger.warning("%s keeps verdicts of a judge: the table is without them; give --judge again to have them in it", verdicts)
-            return as_markdown(table)
-        with open_model(arguments.judge, arguments.batch_size) as judging:  # now that the policy's memory is free
-            judge_name = f"{judging.model} ({identify(arguments.judge)})"
-            told[JUDGE] = judge_name
-            return as_markdown(write_tables(plan, told, out, lambda episodes: judge(episodes, judging, judge_name, verdicts)))
+    return EvalSpec(
+        **play_options(arguments, arguments.seed[0]),
+        questions=tuple(arguments.questions),
+        arms=tuple(arguments.arms.split(",")),
+        seeds=tuple(arguments.seed),
+        batch_size=arguments.batch_size,
+        alone=arguments.alone,
+        judge=arguments.judge,
+    )

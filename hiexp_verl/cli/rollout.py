@@ -1,38 +1,22 @@
-"""`hiexp rollout`.
-
-What `hiexp rollout` does with its arguments, and what `hiexp eval` does with the same ones."""
+"""`hiexp rollout`, and the options that it shares with `hiexp eval`."""
 
 import argparse
 import json
 import math
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from hiexp_verl.cli.options import QUESTIONS_HELP, SEED_HELP, add_episode_arguments, add_verb
-from hiexp_verl.config import ARMS, Arm, Budgets, HiExpConfig, SearchConfig
+from hiexp_verl.config import ARMS, Arm, SearchConfig
 from hiexp_verl.errors import HiExpError, first_line
-from hiexp_verl.guide.blocks import rough_tokens
-from hiexp_verl.guide.guide import Guide
-from hiexp_verl.hek.opening import open_encoders, open_hek
-from hiexp_verl.hek.retrieve import Retriever
-from hiexp_verl.hek.store import HEK
-from hiexp_verl.io.datasets import read_questions
-from hiexp_verl.io.files import make_folder, sha256_of
-from hiexp_verl.models.chat import open_model
-from hiexp_verl.models.encoder import Encoder
-from hiexp_verl.models.tokenizer import PolicyTokenizer
-from hiexp_verl.models.vllm_process import check_model_dir, context_length
 from hiexp_verl.plugin.verl_rollout import rollout_by_verl
-from hiexp_verl.protocol import check_format, first_messages
-from hiexp_verl.rollout.as_trained import play_as_trained, read_budgets
+from hiexp_verl.protocol import check_format
+from hiexp_verl.rollout.as_trained import as_trained, read_budgets
 from hiexp_verl.rollout.episode import EpisodeSettings
-from hiexp_verl.rollout.policy import find_policy, state_of
-from hiexp_verl.rollout.rollout import check_output, rollout
-from hiexp_verl.search import SearchEngine, open_engine
-from hiexp_verl.search.http import HttpSearch
-from hiexp_verl.types import Question
+from hiexp_verl.rollout.policy import state_of
+from hiexp_verl.rollout.rollout import rollout
+from hiexp_verl.rollout.spec import RolloutSpec
 
 
 def add_rollout(verbs: Any) -> None:
@@ -60,7 +44,6 @@ def add_rollout(verbs: Any) -> None:
 
 def run_rollout(arguments: argparse.Namespace) -> int:
     """Run the episodes and print their summary."""
-
     print(rollout_command(arguments))
     return 0
 
@@ -69,54 +52,71 @@ EPISODE_NUMBERS = ("max_tokens", "top_k", "max_words", "max_chars", "max_model_l
 
 
 def rollout_command(arguments: argparse.Namespace) -> str:
-    """Check everything that is cheap to check, then serve the model and play; return the summary as text.
+    """Run the rollout of these arguments; return the summary as text.
 
     Raises:
         HiExpError: questions, search, model or HEK are not usable.
     """
-    play_as_trained(arguments)
-    check_numbers(arguments, "k", "limit", *EPISODE_NUMBERS)
+    check_numbers(vars(arguments), "k", "limit")
+    spec = rollout_spec(arguments)
+    return _text(rollout_by_verl(spec) if arguments.by == "verl" else rollout(spec), spec.out)
+
+
+def rollout_spec(arguments: argparse.Namespace) -> RolloutSpec:
+    """Return what these arguments ask for. Raises as `play_options`."""
+    arm: Arm = arguments.arm
+    if arm not in ("full", "none") and not arguments.hek:
+        raise HiExpError(f"--arm {arm} shows experience; give a HEK as --hek")
+    return RolloutSpec(**play_options(arguments, arguments.seed), questions=arguments.questions, k=arguments.k, arm=arm)
+
+
+def play_options(arguments: argparse.Namespace, seed: int) -> dict[str, Any]:
+    """Return the fields of a `PlaySpec`.
+
+    Raises:
+        HiExpError: an option is out of range, missing, or does not fit the others.
+    """
+    played = as_trained(arguments.model, vars(arguments))
+    check_numbers({**vars(arguments), **played}, *EPISODE_NUMBERS)
     check_sampling(arguments.temperature, arguments.top_p)
-    check_output(arguments.out, arguments.resume)
-    questions = read_questions(arguments.questions)[: arguments.limit]
-    run = run_settings(arguments, arguments.arm)
-    arguments.model, name, policy = find_policy(arguments.model, arguments.out)
-    if arguments.by == "verl":
-        return _text(rollout_by_verl(questions, arguments, run), arguments.out)
-    tokenizer = check_policy(arguments, questions)
-    hek = open_hek(run)
-    encoder, search_encoder = open_encoders(run, hek)
-    search = open_search(run.search, search_encoder)
-    guide = None
-    if hek is not None and encoder is not None:
-        guide = open_guide(hek, encoder, tokenizer, Budgets(run.prompt, run.tool), run.arm)
-    settings = episode_settings(arguments)
-    make_folder(arguments.out)
-    with open_model(arguments.model, max_model_len=arguments.max_model_len, name=name) as client:
-        summary = rollout(
-            questions,
-            client,
-            search,
-            settings,
-            arguments.k,
-            arguments.out,
-            arguments.resume,
-            guide,
-            corpus=identify_search(run.search, search_encoder),
-            policy=policy,
-            same_policy=arguments.same_model,
-        )
-    return _text(summary, arguments.out)
+    search = search_of(arguments)
+    if arguments.set and not arguments.hek:
+        raise HiExpError("--set limits what is shown of a HEK; give one as --hek")
+    settings = EpisodeSettings(
+        format=check_format(played["format"]),
+        instructions=read_instructions(arguments.instructions),
+        max_searches=played["max_searches"],
+        max_tokens=played["max_tokens"],
+        temperature=arguments.temperature,
+        top_p=arguments.top_p,
+        seed=seed,
+        top_k=played["top_k"],
+        max_words_per_passage=played["max_words"],
+        max_chars=played["max_chars"],
+    )
+    return {
+        "model": arguments.model,
+        "out": arguments.out,
+        "search": search,
+        "hek": arguments.hek,
+        "encoder": arguments.encoder,
+        "budgets": read_budgets(arguments.set, state_of(arguments.model) if arguments.hek else None),
+        "settings": settings,
+        "limit": arguments.limit,
+        "max_model_len": arguments.max_model_len,
+        "resume": arguments.resume,
+        "same_model": arguments.same_model,
+    }
 
 
-def check_numbers(arguments: argparse.Namespace, *names: str) -> None:
+def check_numbers(options: Mapping[str, Any], *names: str) -> None:
     """Refuse numbers under 1.
 
     Raises:
         HiExpError: there is one.
     """
     for name in names:
-        value = getattr(arguments, name)
+        value = options[name]
         if value is not None and value < 1:
             raise HiExpError(f"--{name.replace('_', '-')} must be at least 1, found {value}")
 
@@ -131,22 +131,6 @@ def check_sampling(temperature: float, top_p: float) -> None:
         raise HiExpError(f"--temperature must be at least 0, found {temperature:g}")
     if not 0 < top_p <= 1:
         raise HiExpError(f"--top-p must be in (0, 1], found {top_p:g}")
-
-
-def check_policy(arguments: argparse.Namespace, questions: Sequence[Question]) -> PolicyTokenizer | None:
-    """Check a model directory and that the prompts fit; return its tokenizer, None for a server.
-
-    Raises:
-        HiExpError: it holds no model, or a prompt is too long.
-    """
-    model_dir = Path(arguments.model)
-    if not model_dir.is_dir():
-        return None
-    check_model_dir(model_dir)
-    tokenizer = PolicyTokenizer(model_dir)
-    room = min(arguments.max_model_len, context_length(model_dir)) - arguments.max_tokens
-    check_prompts(questions, tokenizer, episode_settings(arguments), room)
-    return tokenizer
 
 
 def read_instructions(path: Path | None) -> str:
@@ -166,27 +150,11 @@ def read_instructions(path: Path | None) -> str:
     return text
 
 
-def episode_settings(arguments: argparse.Namespace) -> EpisodeSettings:
-    """Return how episodes are played."""
-    return EpisodeSettings(
-        format=check_format(arguments.format),
-        instructions=read_instructions(arguments.instructions),
-        max_searches=arguments.max_searches,
-        max_tokens=arguments.max_tokens,
-        temperature=arguments.temperature,
-        top_p=arguments.top_p,
-        seed=arguments.seed,
-        top_k=arguments.top_k,
-        max_words_per_passage=arguments.max_words,
-        max_chars=arguments.max_chars,
-    )
-
-
-def run_settings(arguments: argparse.Namespace, arm: Arm = "full") -> HiExpConfig:
-    """Return what training calls `hiexp:` for the HEK, its budgets and the search of these arguments.
+def search_of(arguments: argparse.Namespace) -> SearchConfig:
+    """Return the search of these arguments.
 
     Raises:
-        HiExpError: the kind of search lacks what it needs, or is given what it does not use; a budget is not usable.
+        HiExpError: the kind of search lacks what it needs, or is given what it does not use.
     """
     search = SearchConfig(engine=arguments.search, corpus=arguments.corpus, url=arguments.search_url, encoder=arguments.search_encoder)
     if search.engine == "http":
@@ -200,57 +168,7 @@ def run_settings(arguments: argparse.Namespace, arm: Arm = "full") -> HiExpConfi
         raise HiExpError(f"--search-encoder is for --search dense, found --search {search.engine}; leave it out")
     if search.engine == "dense" and not (search.encoder or arguments.encoder or arguments.hek):
         raise HiExpError("--search dense needs an encoder; give --search-encoder, a directory or a name")
-    hek = str(arguments.hek) if arguments.hek else None
-    if arm not in ("full", "none") and hek is None:
-        raise HiExpError(f"--arm {arm} shows experience; give a HEK as --hek")
-    if arguments.set and hek is None:
-        raise HiExpError("--set limits what is shown of a HEK; give one as --hek")
-    budgets = read_budgets(arguments.set, state_of(arguments.model) if hek else None)
-    block = HiExpConfig(hek=hek, encoder=arguments.encoder, search=search, arm=arm, prompt=budgets.prompt, tool=budgets.tool)
-    return replace(block, enabled=hek is not None)
-
-
-def open_search(settings: SearchConfig, encoder: Encoder | None) -> SearchEngine:
-    """Open the engine as training does; a retrieval server must answer."""
-    engine = open_engine(settings, encoder)
-    if isinstance(engine, HttpSearch):
-        engine.check("--search-url")
-    return engine
-
-
-def identify_search(settings: SearchConfig, encoder: Encoder | None) -> str:
-    """Return what tells one search from another: the address, or the hash of the file, with that of a dense encoder."""
-    if settings.corpus is None:
-        return str(settings.url)
-    corpus = sha256_of(Path(settings.corpus))
-    return corpus if encoder is None else f"{corpus} by {encoder.identity.sha256}"
-
-
-def check_prompts(questions: Sequence[Question], tokenizer: PolicyTokenizer, settings: EpisodeSettings, room: int) -> None:
-    """Check that the longest question's first prompt fits into `room` tokens.
-
-    Raises:
-        HiExpError: it does not.
-    """
-    longest = max(questions, key=lambda q: len(q.question))
-    length = tokenizer.count_prompt(first_messages(longest.question, settings.format, settings.instructions))
-    if length > room:
-        raise HiExpError(
-            f"the prompt of question {longest.id} has {length} tokens, and the model has room for {max(room, 0)} beside an answer; "
-            "raise --max-model-len, lower --max-tokens, or leave the question out"
-        )
-
-
-def open_guide(
-    hek: HEK,
-    encoder: Encoder,
-    tokenizer: PolicyTokenizer | None,
-    budgets: Budgets,
-    arm: Arm,
-) -> Guide:
-    """Make a HEK ready for episodes; without the policy's tokenizer, budgets are kept by estimate."""
-    count_tokens = tokenizer.count if tokenizer is not None else rough_tokens
-    return Guide(Retriever(hek, encoder), budgets.prompt, budgets.tool, arm=arm, count_tokens=count_tokens)
+    return search
 
 
 def _text(summary: dict[str, Any], out: Path) -> str:

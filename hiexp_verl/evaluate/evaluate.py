@@ -1,7 +1,7 @@
 """Arms side by side on the same questions: one row per question, seed and arm, one table with intervals.
 
-An arm is the policy with one kind of experience. All arms play the same episodes (`run.episode`) with the same seeds; what is
-finished is on disk, so an interrupted evaluation goes on, and its rows are the same.
+An arm is the policy with one kind of experience. All arms play the same episodes (`rollout.episode`) with the same seeds; what
+is finished is on disk, so an interrupted evaluation goes on, and its rows are the same.
 """
 
 import asyncio
@@ -10,150 +10,107 @@ import json
 import logging
 import os
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from hiexp_verl.config import ARMS, Arm
+from hiexp_verl.config import Arm
 from hiexp_verl.errors import HiExpError
-from hiexp_verl.evaluate.judge import judge_key
+from hiexp_verl.evaluate.judge import judge, judge_key
+from hiexp_verl.evaluate.plan import ROWS, TABLE_JSON, TABLE_MD, VERDICTS, Judge, Plan, check_arms, part_folder, read_datasets
 from hiexp_verl.evaluate.tables import ALL, BASE, JUDGE, MEASURES, as_markdown, pairs_of, row_of, table_of
-from hiexp_verl.guide.guide import Guide
-from hiexp_verl.io.datasets import asked_twice, read_questions, read_trajectories
+from hiexp_verl.io.datasets import read_trajectories
 from hiexp_verl.io.files import atomic_writer, make_folder, write_jsonl
 from hiexp_verl.io.manifest import Manifest, read_manifest
-from hiexp_verl.io.rows import BadRow, read_rows
-from hiexp_verl.rollout.episode import EpisodeSettings, episode
-from hiexp_verl.rollout.policy import MERGED
-from hiexp_verl.rollout.rollout import TRAJECTORIES, Client, check_output, rollout
-from hiexp_verl.search import SearchEngine
+from hiexp_verl.models.chat import open_model
+from hiexp_verl.models.vllm_process import check_model_dir
+from hiexp_verl.rollout.episode import Players, episode
+from hiexp_verl.rollout.opening import check_policy, open_spec
+from hiexp_verl.rollout.policy import find_policy, identify
+from hiexp_verl.rollout.rollout import TRAJECTORIES, Job
+from hiexp_verl.rollout.rollout import play as play_questions
+from hiexp_verl.rollout.spec import EvalSpec
 from hiexp_verl.types import Question, Trajectory
 
 logger = logging.getLogger(__name__)
 
-ROWS, TABLE_JSON, TABLE_MD, VERDICTS = "rows.jsonl", "table.json", "table.md", "verdicts.jsonl"
-_TAKEN = (ALL, MERGED, ROWS, TABLE_JSON, TABLE_MD, VERDICTS)  # in the table, in the output directory
-Datasets = Mapping[str, Sequence[Question]]
-Judge = Callable[[Sequence[Trajectory]], Mapping[str, bool | None]]  # by judge_key; None: it said neither yes nor no
+PlayersOf = Callable[[Arm], Players]
 
 
-def part_folder(out_dir: Path, dataset: str, seed: int, arm: str) -> Path:
-    """Return where the episodes of an arm lie."""
-    return out_dir / dataset / f"seed-{seed}" / arm
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What is played: every question of every data set, once with every seed in every arm."""
-
-    datasets: Datasets
-    arms: Sequence[Arm]
-    seeds: Sequence[int]
-
-    def parts(self, out_dir: Path) -> Iterator[tuple[str, int, Arm, Path]]:
-        """Yield data set, seed, arm and the directory of its episodes."""
-        for dataset in self.datasets:
-            for seed in self.seeds:
-                for arm in self.arms:
-                    yield dataset, seed, arm, part_folder(out_dir, dataset, seed, arm)
-
-    def left_out(self, out_dir: Path) -> dict[str, int]:
-        """Return how many episodes on disk are not of this plan, by their directory."""
-        planned = {folder: {q.id for q in self.datasets[dataset]} for dataset, _, _, folder in self.parts(out_dir)}
-        found = {}
-        for path in sorted(out_dir.glob(f"*/seed-*/*/{TRAJECTORIES}")):
-            rows = [row for _, row in read_rows(path) if not isinstance(row, BadRow)]  # the last line of an interrupted arm may be torn
-            count = sum(row.get("question_id") not in planned.get(path.parent, ()) for row in rows)
-            found |= {str(path.parent.relative_to(out_dir)): count} if count else {}
-        return found
-
-    def check_output(self, out_dir: Path, resume: bool) -> None:
-        """Refuse to add to another evaluation, whose rows and table would be replaced by those of this plan.
-
-        Raises:
-            HiExpError: there is an evaluation already and `resume` is off.
-        """
-        for *_, folder in self.parts(out_dir):
-            check_output(folder, resume)
-        others = [out_dir / TABLE_JSON, out_dir / ROWS, *out_dir.glob(f"*/seed-*/*/{TRAJECTORIES}")]
-        if not resume and (found := next((path for path in others if path.exists()), None)):
-            raise HiExpError(f"{out_dir} holds an evaluation ({found}); add --resume to go on with it, or choose another output directory")
-
-
-def read_datasets(paths: Sequence[Path], limit: int | None = None) -> dict[str, list[Question]]:
-    """Read question files, each a data set named after its file; a warning tells of questions that are asked twice.
+def evaluate(spec: EvalSpec) -> dict[str, Any]:
+    """Play every question in every arm with the model of the spec; write rows and tables; return the table.
 
     Raises:
-        HiExpError: a file is not usable, or two have one name.
+        HiExpError: questions, arms, search, model or HEK are not usable, or an evaluation is there already.
     """
-    datasets: dict[str, list[Question]] = {}
-    for path in paths:
-        name = path.name.removesuffix(".gz").rpartition(".")[0] or path.name
-        if name in datasets or name in _TAKEN:
-            taken = "there is a data set" if name in datasets else "no data set can be called"
-            raise HiExpError(f"{path}: {taken} {name!r}{' already' * (name in datasets)}; rename the file, rows are kept under its name")
-        datasets[name] = read_questions(path)[:limit]
-        if twice := asked_twice(datasets[name]):
-            logger.warning(
-                "%s: questions that are asked more than once, and count so often: %d (the first: %s)", path, len(twice), twice[0]
-            )
-    return datasets
+    plan = Plan(read_datasets(spec.questions, spec.limit), check_arms(spec.arms, spec.hek is not None), spec.seeds)
+    plan.check_output(spec.out, spec.resume)
+    with only_one(spec.out):
+        policy = find_policy(spec.model, spec.out)
+        tokenizer = check_policy(policy.spec, [question for questions in plan.datasets.values() for question in questions], spec)
+        if spec.judge and "://" not in spec.judge:
+            check_model_dir(Path(spec.judge.removeprefix("vllm:")))
+        opened = open_spec(spec, tokenizer)
+        job = Job(spec.out, replace(spec.settings, seed=spec.seeds[0]), resume=spec.resume, batch_size=spec.batch_size)
+        job = replace(job, corpus=opened.corpus, policy=policy.identity, same_policy=spec.same_model)
+        with open_model(policy.spec, spec.batch_size, spec.max_model_len, policy.name) as client:
+
+            def players_of(arm: Arm) -> Players:
+                return Players(client, opened.search, opened.guide(arm))
+
+            summary = play(plan, players_of, job)
+            if spec.alone:
+                summary |= _replay_all(plan, players_of, job, spec, summary)
+        table = write_tables(plan, summary, spec.out)  # also before the judge is asked, who may fail
+    return _judged(plan, spec, summary) if spec.judge else _without_judge(spec, table)
 
 
-def check_arms(names: Sequence[str], has_hek: bool) -> list[Arm]:
-    """Return the arms, `none` first where it is among them.
-
-    Raises:
-        HiExpError: one is unknown or named twice, or shows experience where there is no HEK.
-    """
-    if unknown := [name for name in names if name not in ARMS]:
-        raise HiExpError(f"--arms has {unknown[0]!r}; known: {', '.join(ARMS)}")
-    if len(set(names)) < len(names):
-        raise HiExpError(f"--arms names one twice: {','.join(names)}")
-    arms: list[Arm] = [arm for arm in ARMS if arm in names]
-    if not has_hek and list(names) != [BASE]:
-        raise HiExpError(f"arm {next(name for name in names if name != BASE)} shows experience; give a HEK as --hek, or --arms none")
-    return sorted(arms, key=lambda arm: (arm != BASE, names.index(arm)))
+def _replay_all(plan: Plan, players_of: PlayersOf, job: Job, spec: EvalSpec, summary: dict[str, Any]) -> dict[str, int]:
+    try:
+        return replay(plan, players_of, job, spec.alone)
+    except HiExpError as error:
+        if not (spec.out / TABLE_JSON).exists():  # an earlier table may have a replay
+            write_tables(plan, summary, spec.out)
+        missing = f"the replay (--alone {spec.alone}){' and the judge' if spec.judge else ''}"
+        raise HiExpError(f"{error}; all episodes are played, {missing} to come: --resume goes on there") from error
 
 
-def play(
-    plan: Plan,
-    client: Client,
-    search: SearchEngine,
-    settings: EpisodeSettings,
-    guide_of: Callable[[Arm], Guide | None],
-    out_dir: Path,
-    resume: bool = False,
-    batch_size: int = 16,
-    corpus: str = "",
-    policy: str = "",
-    same_policy: bool = False,
-) -> dict[str, Any]:
+def _judged(plan: Plan, spec: EvalSpec, summary: dict[str, Any]) -> dict[str, Any]:
+    assert spec.judge
+    with open_model(spec.judge, spec.batch_size) as client:  # now that the policy's memory is free
+        name = f"{client.model} ({identify(spec.judge)})"
+        verdicts = spec.out / VERDICTS
+        return write_tables(plan, {**summary, JUDGE: name}, spec.out, lambda episodes: judge(episodes, client, name, verdicts))
+
+
+def _without_judge(spec: EvalSpec, table: dict[str, Any]) -> dict[str, Any]:
+    verdicts = spec.out / VERDICTS
+    if verdicts.is_file() and verdicts.stat().st_size:  # a judge that never answered leaves an empty one
+        logger.warning("%s keeps verdicts of a judge, which are not in the table; give --judge again to add them", verdicts)
+    return table
+
+
+def play(plan: Plan, players_of: PlayersOf, job: Job) -> dict[str, Any]:
     """Play all episodes; return what the table says of how they were played.
 
-    Args:
-        guide_of: what is shown in an arm.
-        batch_size: episodes at a time. Each has seeds of its own, so this changes speed, and rows only where the engine's
-            arithmetic depends on what it computes together.
+    Each episode has seeds of its own, so the batch size changes speed, and rows only where the engine's arithmetic depends on
+    what it computes together.
 
     Raises:
         HiExpError: an evaluation is there already and `resume` is off, or was of something else.
     """
+    out_dir = job.out
     if others := plan.left_out(out_dir):
-        told_of = ", ".join(f"{count} of {name}" for name, count in others.items())
-        logger.warning("episodes that were not asked for stay in %s and are in no row and table: %s", out_dir, told_of)
-    _manifest(plan, batch_size, out_dir).write(out_dir)
+        found = ", ".join(f"{count} of {name}" for name, count in others.items())
+        logger.warning("episodes that were not asked for stay in %s and are in no row and table: %s", out_dir, found)
+    _manifest(plan, job.batch_size, out_dir).write(out_dir)
     for dataset, seed, arm, folder in plan.parts(out_dir):
-        shown = guide_of(arm)
-        seeded = replace(settings, seed=seed)
-        questions = plan.datasets[dataset]
-        name = f"{dataset} {arm} {seed}"
-        known = {"corpus": corpus, "policy": policy, "same_policy": same_policy}
-        rollout(questions, client, search, seeded, 1, folder, resume, shown, batch_size, progress=name, **known)
+        part = replace(job, out=folder, settings=replace(job.settings, seed=seed), progress=f"{dataset} {arm} {seed}")
+        play_questions(plan.datasets[dataset], players_of(arm), part)
     return {
         "questions": sum(map(len, plan.datasets.values())),
         "seeds": list(plan.seeds),
@@ -189,10 +146,10 @@ def settings_of(plan: Plan, out_dir: Path) -> dict[str, Any]:
     return {name: value for name, value in {**first, **shown}.items() if name != "arm"}  # each arm has its own
 
 
-def write_tables(plan: Plan, told: dict[str, Any], out_dir: Path, judge: Judge | None = None) -> dict[str, Any]:
+def write_tables(plan: Plan, summary: dict[str, Any], out_dir: Path, judge_all: Judge | None = None) -> dict[str, Any]:
     """Write rows.jsonl, table.json and table.md from the episodes on disk; return the table."""
     played = [(*part[:3], t) for part in plan.parts(out_dir) for t in _played(part[3], plan.datasets[part[0]])]
-    verdicts = judge([t for *_, t in played]) if judge is not None else None
+    verdicts = judge_all([t for *_, t in played]) if judge_all is not None else None
     rows, seconds = [], defaultdict[tuple[str, str], list[float]](list)
     for dataset, seed, arm, t in played:
         try:
@@ -200,24 +157,24 @@ def write_tables(plan: Plan, told: dict[str, Any], out_dir: Path, judge: Judge |
             for name in (dataset, ALL):
                 seconds[name, arm].append(t.extra["seconds"])
         except KeyError as error:
-            folder = out_dir / dataset / f"seed-{seed}" / arm
-            fault = f"{folder / TRAJECTORIES}: the episode of question {t.question_id} is none of an evaluation (it has no {error})"
+            folder = part_folder(out_dir, dataset, seed, arm)
+            fault = f"{folder / TRAJECTORIES}: the episode of question {t.question_id} is not of an evaluation (it has no {error})"
             raise HiExpError(f"{fault}; remove {folder} and add --resume, which plays it anew") from error
         if verdicts is not None:
             rows[-1][JUDGE] = float(bool(verdicts.get(judge_key(t))))
     if verdicts is not None:
-        told = {**told, "verdicts": len(verdicts), "unreadable_verdicts": sum(right is None for right in verdicts.values())}
+        summary = {**summary, "verdicts": len(verdicts), "unreadable_verdicts": sum(right is None for right in verdicts.values())}
     lines = table_of(rows)
     for line in lines:
         line["seconds"] = fmean(seconds[line["dataset"], line["arm"]])  # an episode's, among those of its batch
-    table = {**told, "arms": lines, "pairs": pairs_of(rows, lines)}
+    table = {**summary, "arms": lines, "pairs": pairs_of(rows, lines)}
     write_jsonl(out_dir / ROWS, rows)
     with atomic_writer(out_dir / TABLE_JSON) as file:
         file.write(json.dumps(table, ensure_ascii=False, indent=1) + "\n")
     with atomic_writer(out_dir / TABLE_MD) as file:
         file.write(as_markdown(table))
     manifest = read_manifest(out_dir)
-    manifest.seconds = told["seconds"]
+    manifest.seconds = summary["seconds"]
     manifest.finish(out_dir)
     return table
 
@@ -228,33 +185,17 @@ def _played(folder: Path, questions: Sequence[Question]) -> list[Trajectory]:
     return [found[q.id] for q in questions]
 
 
-def replay(
-    plan: Plan,
-    count: int,
-    client: Client,
-    search: SearchEngine,
-    settings: EpisodeSettings,
-    guide_of: Callable[[Arm], Guide | None],
-    out_dir: Path,
-) -> dict[str, int]:
-    """Play so many episodes of all arms in turn once more, one at a time; count those that are not the same, and those with other scores.
+def replay(plan: Plan, players_of: PlayersOf, job: Job, count: int) -> dict[str, int]:
+    """Play so many episodes of all arms in turn once more, one at a time; count those that differ, and those with other scores.
 
     Raises:
         HiExpError: the server fails for good.
     """
-    return asyncio.run(_replay(plan, count, client, search, settings, guide_of, out_dir))
+    return asyncio.run(_replay(plan, players_of, job, count))
 
 
-async def _replay(
-    plan: Plan,
-    count: int,
-    client: Client,
-    search: SearchEngine,
-    settings: EpisodeSettings,
-    guide_of: Callable[[Arm], Guide | None],
-    out_dir: Path,
-) -> dict[str, int]:
-    parts = list(plan.parts(out_dir))
+async def _replay(plan: Plan, players_of: PlayersOf, job: Job, count: int) -> dict[str, int]:
+    parts = list(plan.parts(job.out))
     turns = -(-count // len(parts))
     differ = scores_differ = replayed = 0
     try:
@@ -262,14 +203,14 @@ async def _replay(
             questions = plan.datasets[dataset]
             evenly = sorted({turn * len(questions) // turns for turn in range(turns) if turn * len(parts) + place < count})
             chosen = [questions[i] for i in evenly]
-            shown = guide_of(arm) if chosen else None
+            players, settings = players_of(arm), replace(job.settings, seed=seed)
             for question, before in zip(chosen, _played(folder, chosen), strict=True):
-                again = await episode(question, client, search, replace(settings, seed=seed), shown)
+                again = await episode(question, players, settings)
                 replayed += 1
                 differ += again.messages != before.messages
                 scores_differ += any(again.extra[name] != before.extra[name] for name in MEASURES)
     finally:
-        await client.close()
+        await players_of(BASE).client.close()
     return {"replayed": replayed, "differ_alone": differ, "scores_differ_alone": scores_differ}
 
 

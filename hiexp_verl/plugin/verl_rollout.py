@@ -1,24 +1,24 @@
 """Rollouts by a verl validation run: verl's own agent loop and engine, no training."""
 
-import argparse
 import json
 import subprocess
 import tempfile
-from collections.abc import Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from hiexp_verl.config import HiExpConfig, block_of
 from hiexp_verl.errors import HiExpError
-from hiexp_verl.io.datasets import read_jsonl, read_trajectories
+from hiexp_verl.io.datasets import read_jsonl, read_questions, read_trajectories
 from hiexp_verl.io.files import atomic_writer, make_folder, write_jsonl
 from hiexp_verl.io.manifest import Manifest, timed
 from hiexp_verl.models.vllm_process import check_model_dir, is_cpu_build
-from hiexp_verl.rollout.rollout import SUMMARY, TRAJECTORIES, summarise
-from hiexp_verl.types import TRAJECTORY_KEY, Question
+from hiexp_verl.rollout.policy import find_policy
+from hiexp_verl.rollout.rollout import SUMMARY, TRAJECTORIES, check_output, summarise
+from hiexp_verl.rollout.spec import RolloutSpec
+from hiexp_verl.types import TRAJECTORY_KEY
 
 
-def rollout_by_verl(questions: Sequence[Question], arguments: argparse.Namespace, run: HiExpConfig) -> dict[str, Any]:
+def rollout_by_verl(spec: RolloutSpec) -> dict[str, Any]:
     """Validate the questions `k` times each with verl on this machine; write what `rollout` writes, return its summary.
 
     It runs on the CPU where the CPU build of vLLM is what is installed.
@@ -28,20 +28,23 @@ def rollout_by_verl(questions: Sequence[Question], arguments: argparse.Namespace
     """
     from hiexp_verl.plugin.launch import trainer_command
 
-    if arguments.resume:
+    check_output(spec.out, spec.resume)
+    questions = read_questions(spec.questions)[: spec.limit]
+    spec = replace(spec, model=find_policy(spec.model, spec.out).spec)
+    if spec.resume:
         raise HiExpError("--by verl plays all episodes in one validation run and cannot resume; leave --resume out")
-
-    if not Path(arguments.model).is_dir():
-        raise HiExpError(f"--by verl needs a model directory, found {arguments.model!r}")
-    check_model_dir(Path(arguments.model))
-    make_folder(arguments.out)
-    spec = {name: value for name, value in vars(arguments).items() if name not in ("verb", "overrides")}
-    manifest = Manifest(kind="rollout", spec=spec, results={"episodes": [TRAJECTORIES], "summary": [SUMMARY]})
-    with timed(arguments.out, manifest), tempfile.TemporaryDirectory(dir=arguments.out, prefix=".verl-") as work:
+    if not Path(spec.model).is_dir():
+        raise HiExpError(f"--by verl needs a model directory, found {spec.model!r}")
+    check_model_dir(Path(spec.model))
+    make_folder(spec.out)
+    settings = {**asdict(spec.settings), "corpus": spec.search.corpus or spec.search.url, "policy": spec.model, "by": "verl"}
+    settings |= {"hek": str(spec.hek), "arm": spec.arm, **spec.budgets.flat()} if spec.hek else {"hek": ""}
+    manifest = Manifest(kind="rollout", spec=settings, results={"episodes": [TRAJECTORIES], "summary": [SUMMARY]})
+    with timed(spec.out, manifest), tempfile.TemporaryDirectory(dir=spec.out, prefix=".verl-") as work:
         asked = Path(work) / "questions.jsonl"
         write_jsonl(asked, questions)
-        command, environment = trainer_command(_overrides(arguments, run, asked, Path(work) / "dump"), cpu=is_cpu_build())
-        log = arguments.out / "verl.log"
+        command, environment = trainer_command(_overrides(spec, asked, Path(work) / "dump"), cpu=is_cpu_build())
+        log = spec.out / "verl.log"
         with log.open("w", encoding="utf-8") as file:
             code = subprocess.run(command, env=environment, stdout=file, stderr=subprocess.STDOUT, check=False).returncode
         if code:
@@ -52,12 +55,12 @@ def rollout_by_verl(questions: Sequence[Question], arguments: argparse.Namespace
         del row["extra"]["split"]  # "val" for verl alone: it is the caller who knows what the questions are for
     if not rows:
         raise HiExpError(f"verl left no trajectories; the end of {log} says why")
-    path = arguments.out / TRAJECTORIES
+    path = spec.out / TRAJECTORIES
     write_jsonl(path, rows)
     summary = summarise(read_trajectories(path))
-    with atomic_writer(arguments.out / SUMMARY) as file:
+    with atomic_writer(spec.out / SUMMARY) as file:
         json.dump(summary, file, indent=1)
-    manifest.finish(arguments.out)
+    manifest.finish(spec.out)
     return summary
 
 
@@ -67,41 +70,40 @@ def _refusal(log: Path) -> str:
     return said[-1].removeprefix("hiexp: ") if said else ""
 
 
-def _overrides(arguments: argparse.Namespace, run: HiExpConfig, questions: Path, dump: Path) -> list[str]:
-    search = run.search
+def _overrides(spec: RolloutSpec, questions: Path, dump: Path) -> list[str]:
+    search, settings = spec.search, spec.settings
     where = {"engine": search.engine, "corpus": search.corpus, "url": search.url, "encoder": search.encoder}
     # Without a HEK it is verl's own tool agent, which knows no limit of a single turn.
-    shown = [f"hiexp.hek={arguments.hek}", f"hiexp.arm={run.arm}"]
-    for place, block in (("prompt", run.prompt), ("tool", run.tool)):
-        shown += [f"hiexp.{place}.{name}={'null' if value is None else value}" for name, value in block_of(block).items()]
-    hek = [*shown, f"hiexp.max_tokens_per_turn={arguments.max_tokens}"] if arguments.hek else ["hiexp.enabled=false"]
+    shown = [f"hiexp.hek={spec.hek}", f"hiexp.arm={spec.arm}"]
+    shown += [f"hiexp.{name}={'null' if value is None else value}" for name, value in spec.budgets.flat().items()]
+    hek = [*shown, f"hiexp.max_tokens_per_turn={settings.max_tokens}"] if spec.hek else ["hiexp.enabled=false"]
     rollout = "actor_rollout_ref.rollout"
     return [
         "+hiexp=grpo",
         *hek,
-        *([f"hiexp.encoder={arguments.encoder}"] if arguments.encoder else []),
+        *([f"hiexp.encoder={spec.encoder}"] if spec.encoder else []),
         *(f"hiexp.search.{name}={value}" for name, value in where.items() if value),
-        f"hiexp.search.top_k={arguments.top_k}",
-        f"hiexp.search.max_words_per_passage={arguments.max_words}",
-        f"hiexp.search.max_chars={arguments.max_chars}",
+        f"hiexp.search.top_k={settings.top_k}",
+        f"hiexp.search.max_words_per_passage={settings.max_words_per_passage}",
+        f"hiexp.search.max_chars={settings.max_chars}",
         f"data.train_files={questions}",
         f"data.val_files={questions}",
         "data.train_batch_size=1",
         "data.max_prompt_length=1024",
         "data.max_response_length=2048",
-        f"actor_rollout_ref.model.path={arguments.model}",
+        f"actor_rollout_ref.model.path={spec.model}",
         "actor_rollout_ref.actor.ppo_mini_batch_size=1",
         "actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu=1",
         "actor_rollout_ref.actor.use_kl_loss=false",
         f"{rollout}.log_prob_micro_batch_size_per_gpu=1",
         f"{rollout}.max_model_len=3072",
-        f"{rollout}.multi_turn.format={arguments.format}",
-        f"{rollout}.multi_turn.max_assistant_turns={arguments.max_searches + 1}",
-        f"{rollout}.val_kwargs.n={arguments.k}",
-        f"{rollout}.val_kwargs.temperature={arguments.temperature}",
-        f"{rollout}.val_kwargs.top_p={arguments.top_p}",
+        f"{rollout}.multi_turn.format={settings.format}",
+        f"{rollout}.multi_turn.max_assistant_turns={settings.max_searches + 1}",
+        f"{rollout}.val_kwargs.n={spec.k}",
+        f"{rollout}.val_kwargs.temperature={settings.temperature}",
+        f"{rollout}.val_kwargs.top_p={settings.top_p}",
         f"{rollout}.val_kwargs.do_sample=true",
-        f"{rollout}.seed={arguments.seed}",
+        f"{rollout}.seed={settings.seed}",
         "trainer.val_only=true",
         "trainer.val_before_train=true",
         "trainer.total_training_steps=1",

@@ -7,7 +7,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any, Literal
 
-from hiexp_verl.evaluate.evaluate import TABLE_JSON, part_folder
+from hiexp_verl.evaluate.plan import TABLE_JSON, part_folder
 from hiexp_verl.evaluate.tables import ALL, BASE, JUDGE, MEASURES, row_of
 from hiexp_verl.io.datasets import trajectory_of
 from hiexp_verl.io.manifest import Manifest

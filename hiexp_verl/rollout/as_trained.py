@@ -1,8 +1,5 @@
-"""How a checkpoint played in its training: the defaults of episodes with it.
+"""The settings of a checkpoint's training: the defaults of episodes and of experience budgets when it is played."""
 
-How much experience is shown when a policy is evaluated: as much as in its training, or as `--set` says."""
-
-import argparse
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
@@ -22,47 +19,53 @@ from hiexp_verl.rollout.policy import identity_in, state_of
 
 logger = logging.getLogger(__name__)
 
-_USUAL = EpisodeSettings()
-USUAL: dict[str, Any] = {  # by option, where neither it nor a training says
-    "format": _USUAL.format,
-    "max_searches": _USUAL.max_searches,
-    "max_tokens": _USUAL.max_tokens,
-    "top_k": _USUAL.top_k,
-    "max_words": _USUAL.max_words_per_passage,
-    "max_chars": _USUAL.max_chars,
+_DEFAULTS = EpisodeSettings()
+DEFAULTS: dict[str, Any] = {  # by option, where neither the command line nor a training gives a value
+    "format": _DEFAULTS.format,
+    "max_searches": _DEFAULTS.max_searches,
+    "max_tokens": _DEFAULTS.max_tokens,
+    "top_k": _DEFAULTS.top_k,
+    "max_words": _DEFAULTS.max_words_per_passage,
+    "max_chars": _DEFAULTS.max_chars,
 }
 
 
-def play_as_trained(arguments: argparse.Namespace) -> None:
-    """Set the options of `USUAL` that are not given as the checkpoint's training had them; tell of what is otherwise.
+def as_trained(model: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options of `DEFAULTS`: as given, else as in the checkpoint's training, else the default.
+
+    Deviations from the training, also of `search`, `corpus` and `hek`, are logged.
 
     Raises:
-        HiExpError: the state of the training is damaged; `--hek` is no HEK.
+        HiExpError: the state of the training is damaged; `hek` is not the directory of a HEK.
     """
-    state = state_of(arguments.model)
+    state = state_of(model)
     identity = identity_in(state) if state is not None else {}
     trained = _options(identity)
-    taken = {option: value for option, value in trained.items() if getattr(arguments, option) is None}
-    other = {option: value for option, value in trained.items() if option not in taken and getattr(arguments, option) != value}
-    for option, usual in USUAL.items():
-        if getattr(arguments, option) is None:
-            setattr(arguments, option, taken.get(option, usual))
+    taken = {option: value for option, value in trained.items() if given[option] is None}
     if taken:
-        logger.info("episodes as in the training of %s: %s", arguments.model, _told(taken))
+        logger.info("episodes as in the training of %s: %s", model, _as_text(taken))
+    found = {**DEFAULTS, **taken, **{option: given[option] for option in DEFAULTS if given[option] is not None}}
+    other = {option: value for option, value in trained.items() if found[option] != value}
     if other:
-        given = _told({option: getattr(arguments, option) for option in other})
-        logger.warning("episodes are not those of the training of %s: %s, in training %s", arguments.model, given, _told(other))
-    if identity.get("enabled") is False and arguments.max_tokens == USUAL["max_tokens"]:
-        logger.warning("%s was trained without a limit per turn, and is played with --max-tokens %d", arguments.model, arguments.max_tokens)
-    engine = (identity.get("search") or {}).get("engine", arguments.search)
-    if arguments.search != engine:
-        logger.warning("%s was trained with --search %s, and is played with %s", arguments.model, engine, arguments.search)
-    corpus, trained_on = arguments.corpus, identity.get("search.corpus")
+        played = _as_text({option: found[option] for option in other})
+        logger.warning("episodes are not those of the training of %s: %s, in training %s", model, played, _as_text(other))
+    if identity.get("enabled") is False and found["max_tokens"] == DEFAULTS["max_tokens"]:
+        logger.warning("%s was trained without a limit per turn, and is played with --max-tokens %d", model, found["max_tokens"])
+    _compare_sources(model, identity, given)
+    return found
+
+
+def _compare_sources(model: str, identity: Mapping[str, Any], given: Mapping[str, Any]) -> None:
+    """Log where search, corpus or HEK are not those of the training."""
+    engine = (identity.get("search") or {}).get("engine", given["search"])
+    if given["search"] != engine:
+        logger.warning("%s was trained with --search %s, and is played with %s", model, engine, given["search"])
+    corpus, trained_on = given["corpus"], identity.get("search.corpus")
     if corpus and trained_on and Path(corpus).is_file() and fingerprint(Path(corpus)) != trained_on:
-        logger.warning("%s was trained with another corpus than %s", arguments.model, corpus)
+        logger.warning("%s was trained with another corpus than %s", model, corpus)
     shown = identity.get("hek") if identity.get("arm") != "none" else None
-    if arguments.hek and shown and shown != read_header(version_folder(arguments.hek)).content_hash:
-        logger.warning("%s was trained with another HEK (%s) than %s", arguments.model, str(shown)[:12], arguments.hek)
+    if given["hek"] and shown and shown != read_header(version_folder(given["hek"])).content_hash:
+        logger.warning("%s was trained with another HEK (%s) than %s", model, str(shown)[:12], given["hek"])
 
 
 def _options(identity: Mapping[str, Any]) -> dict[str, Any]:
@@ -82,7 +85,7 @@ def _options(identity: Mapping[str, Any]) -> dict[str, Any]:
     return {option: value for option, value in found.items() if value is not None}
 
 
-def _told(options: Mapping[str, Any]) -> str:
+def _as_text(options: Mapping[str, Any]) -> str:
     return ", ".join(f"--{option.replace('_', '-')} {value}" for option, value in options.items())
 
 
@@ -90,13 +93,14 @@ def read_budgets(assignments: Sequence[str], state: Path | None = None) -> Budge
     """Return the budgets of a training (its `state.json`), the defaults where there is none, changed by `prompt.top_k=3` and the like.
 
     Raises:
-        HiExpError: an assignment is none, or not for `prompt` and `tool`; a setting is unknown or out of range; the state is damaged.
+        HiExpError: an assignment is not KEY=VALUE, or not for `prompt` and `tool`; a setting is unknown or out of range; the state
+            is damaged.
     """
     trained = _trained(state) if state is not None else Budgets()
     if state is not None and trained != Budgets():
-        usual = Budgets().flat()
-        told = ", ".join(f"{name}={value}" for name, value in trained.flat().items() if value != usual[name])
-        logger.info("budgets of experience as in the training of %s: %s", state.parent.parent, told)
+        defaults = Budgets().flat()
+        changed = ", ".join(f"{name}={value}" for name, value in trained.flat().items() if value != defaults[name])
+        logger.info("budgets of experience as in the training of %s: %s", state.parent.parent, changed)
     blocks = block_of(trained)
     for assignment in assignments:
         key, equals, text = assignment.partition("=")
@@ -104,7 +108,7 @@ def read_budgets(assignments: Sequence[str], state: Path | None = None) -> Budge
         if not (equals and dot and name):
             raise HiExpError(f"--set takes KEY=VALUE, as prompt.top_k=3, found {assignment!r}")
         if place not in get_args(Place) and place in {each.name for each in fields(HiExpConfig)}:
-            raise HiExpError(f"--set is for hiexp.prompt and hiexp.tool, found {key}; the other options say the rest (see --help)")
+            raise HiExpError(f"--set is for hiexp.prompt and hiexp.tool, found {key}; other settings have their own options (--help)")
         blocks.setdefault(place, {})[name] = _value(assignment, text)
     return parse_block(Budgets, blocks, "hiexp")
 

@@ -46,6 +46,13 @@ class Policy(Protocol):
     ) -> Reply: ...
 
 
+class Client(Policy, Protocol):
+    """A policy behind a server (`models.chat.ChatClient`)."""
+
+    async def find_model(self) -> str: ...
+    async def close(self) -> None: ...
+
+
 @dataclass(frozen=True)
 class EpisodeSettings:
     """How an episode is played; two runs with equal settings, model and corpus are comparable."""
@@ -73,14 +80,16 @@ class _State:
     stop: str = ""  # "answer", "no_answer", "length", "search_limit", "prompt_too_long"
 
 
-async def episode(
-    question: Question,
-    policy: Policy,
-    search: SearchEngine,
-    settings: EpisodeSettings,
-    guide: Guide | None = None,
-    sample: int = 0,
-) -> Trajectory:
+@dataclass(frozen=True)
+class Players:
+    """What an episode is played with; shared by all episodes of a run."""
+
+    client: Client
+    search: SearchEngine
+    guide: Guide | None = None  # None: no experience
+
+
+async def episode(question: Question, players: Players, settings: EpisodeSettings, sample: int = 0) -> Trajectory:
     """Play the question once; the sample number makes its seed.
 
     Raises:
@@ -88,16 +97,16 @@ async def episode(
             prompt that grew too long does not raise: both are recorded in `extra`.
     """
     started = time.monotonic()
-    begin = guide.abegin if guide is not None else _unguided
+    begin = players.guide.abegin if players.guide is not None else _unguided
     guided = await begin(question.question, question.id)
     state = _State(await guided.system(first_messages(question.question, settings.format, settings.instructions)), guided)
     while not state.stop:
-        query = await _model_turn(state, policy, settings, seed_of(settings.seed, question.id, sample, len(guided.queries)))
+        query = await _model_turn(state, players.client, settings, seed_of(settings.seed, question.id, sample, len(guided.queries)))
         if query is not None and len(guided.queries) < settings.max_searches:
-            await _search_turn(state, query, search, settings)
+            await _search_turn(state, query, players.search, settings)
         elif query is not None:
             state.stop = "search_limit"
-    return _trajectory(question, policy.model, state, settings, sample, time.monotonic() - started)
+    return _trajectory(question, players.client.model, state, settings, sample, time.monotonic() - started)
 
 
 async def _model_turn(state: _State, policy: Policy, settings: EpisodeSettings, seed: int) -> str | None:

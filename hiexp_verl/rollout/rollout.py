@@ -1,75 +1,85 @@
-"""K episodes on every question, many at a time; what is finished survives an interruption, kill -9 included.
-
-What a set of episodes amounts to, in numbers."""
+"""K episodes on every question, many at a time; finished episodes survive an interruption, kill -9 included."""
 
 import asyncio
 import json
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from reprlib import repr as brief
-from typing import Any, Protocol
+from typing import Any, NamedTuple
 
 from hiexp_verl.errors import HiExpError
-from hiexp_verl.guide.guide import Guide
 from hiexp_verl.guide.record import EpisodeRecord, aggregate, share
-from hiexp_verl.io.datasets import read_trajectories
+from hiexp_verl.io.datasets import read_questions, read_trajectories
 from hiexp_verl.io.files import append_line, atomic_writer, drop_torn_line, make_folder, write_jsonl, writing
 from hiexp_verl.io.manifest import Manifest, read_manifest, timed
-from hiexp_verl.rollout.episode import EpisodeSettings, Policy, episode
-from hiexp_verl.search import SearchEngine
+from hiexp_verl.models.chat import open_model
+from hiexp_verl.rollout.episode import EpisodeSettings, Players, episode
+from hiexp_verl.rollout.opening import check_policy, open_spec
+from hiexp_verl.rollout.policy import find_policy
+from hiexp_verl.rollout.spec import RolloutSpec
 from hiexp_verl.types import Question, Trajectory, to_json
 
 TRAJECTORIES, SUMMARY = "trajectories.jsonl", "summary.json"
 _NUMBERS = ("em", "f1", "cem", "format", "searches", "completion_tokens", "seconds")  # of an episode, where it has them
 
 
-class Client(Policy, Protocol):
-    """A policy behind a server (`llm.ChatClient`)."""
+@dataclass(frozen=True)
+class Job:
+    """Where and how a set of episodes is played."""
 
-    async def find_model(self) -> str: ...
-    async def close(self) -> None: ...
+    out: Path
+    settings: EpisodeSettings
+    k: int = 1  # episodes per question
+    resume: bool = False  # keep finished episodes and play the others
+    batch_size: int = 16  # episodes at a time
+    progress: str = "rollout"  # title of the progress bar; "": none
+    # So that a resumed run notices others: what is searched, and which weights play.
+    corpus: str = ""
+    policy: str = ""
+    same_policy: bool = False  # the caller vouches for the weights (a server that has moved)
 
 
-def rollout(
-    questions: Sequence[Question],
-    client: Client,
-    search: SearchEngine,
-    settings: EpisodeSettings,
-    k: int,
-    out_dir: Path,
-    resume: bool = False,
-    guide: Guide | None = None,
-    concurrency: int = 16,
-    progress: str = "rollout",
-    corpus: str = "",
-    policy: str = "",
-    same_policy: bool = False,
-) -> dict[str, Any]:
-    """Play every question `k` times; write `trajectories.jsonl` and `summary.json` to `out_dir`; return the summary.
+def rollout(spec: RolloutSpec) -> dict[str, Any]:
+    """Play K episodes on every question with the model of the spec; return the summary (see `play`).
 
-    Each finished episode is on disk before the next line is written. `resume` keeps what is there and plays the rest; a
-    last line that was cut off is dropped. `corpus` and `policy` say what is searched and which weights play, so that a resumed
-    run notices others; with `same_policy` the caller vouches for the weights (a server that has moved).
+    Raises:
+        HiExpError: questions, search, model or HEK are not usable, or the output directory is not.
+    """
+    check_output(spec.out, spec.resume)
+    questions = read_questions(spec.questions)[: spec.limit]
+    policy = find_policy(spec.model, spec.out)
+    opened = open_spec(spec, check_policy(policy.spec, questions, spec))
+    make_folder(spec.out)
+    job = Job(spec.out, spec.settings, spec.k, spec.resume, spec.batch_size)
+    job = replace(job, corpus=opened.corpus, policy=policy.identity, same_policy=spec.same_model)
+    with open_model(policy.spec, max_model_len=spec.max_model_len, name=policy.name) as client:
+        return play(questions, Players(client, opened.search, opened.guide(spec.arm)), job)
+
+
+def play(questions: Sequence[Question], players: Players, job: Job) -> dict[str, Any]:
+    """Play every question `job.k` times; write `trajectories.jsonl` and `summary.json`; return the summary.
+
+    Each finished episode is on disk before the next line is written. With `resume`, a last line that was cut off is dropped.
     Must not be called from inside a running event loop.
 
     Raises:
-        HiExpError: `out_dir` holds episodes and `resume` is off, or they were made with other settings, questions, corpus or
-            model; nothing to do; the server fails for good.
+        HiExpError: the folder holds episodes and `resume` is off, or they were made with other settings, questions, corpus or
+            model; there is nothing to do; the server fails for good.
     """
+    out_dir, k = job.out, job.k
     if not questions or k < 1:
         raise HiExpError(f"nothing to roll out: {len(questions)} questions, k = {k}; give at least one question and k >= 1")
     started = time.monotonic()
     path = out_dir / TRAJECTORIES
-    check_output(out_dir, resume)
+    check_output(out_dir, job.resume)
     done = _finished(path, questions)
-    wanted = {**asdict(settings), "corpus": corpus, "policy": policy, **(guide.settings() if guide is not None else {"hek": ""})}
-    vouched = ("policy",) if same_policy else ()
+    experience = players.guide.settings() if players.guide is not None else {"hek": ""}
+    wanted = {**asdict(job.settings), "corpus": job.corpus, "policy": job.policy, **experience}
     try:
-        playing = _play_all(questions, client, search, settings, k, out_dir, guide, concurrency, progress, done, wanted, vouched)
-        manifest = asyncio.run(playing)
+        manifest = asyncio.run(_play_all(questions, players, job, _Before(done, wanted)))
     except HiExpError as error:
         kept = len(_finished(path, questions))
         raise HiExpError(f"{error}; {kept} episodes are kept in {out_dir}, --resume goes on" if kept > len(done) else str(error)) from error
@@ -77,7 +87,7 @@ def rollout(
     # Episodes of questions that are no longer asked for stay in the file, at its end, and out of the summary.
     trajectories = sorted(read_trajectories(path), key=lambda t: (order.get(t.id, (len(order), 0)), t.id))
     write_jsonl(path, trajectories)
-    summary = {**summarise(t for t in trajectories if t.id in order), "k": k, "model": client.model, "resumed": len(done)}
+    summary = {**summarise(t for t in trajectories if t.id in order), "k": k, "model": players.client.model, "resumed": len(done)}
     summary["seconds"] = round(time.monotonic() - started, 2)
     with atomic_writer(out_dir / SUMMARY) as file:
         file.write(json.dumps(summary, indent=1) + "\n")
@@ -85,49 +95,43 @@ def rollout(
     return summary
 
 
-async def _play_all(
-    questions: Sequence[Question],
-    client: Client,
-    search: SearchEngine,
-    settings: EpisodeSettings,
-    k: int,
-    out_dir: Path,
-    guide: Guide | None,
-    concurrency: int,
-    progress: str,
-    done: set[str],
-    wanted: dict[str, Any],
-    vouched: Sequence[str],
-) -> Manifest:
+class _Before(NamedTuple):
+    """What is known before the first episode: those that are finished, and the settings that all must have."""
+
+    done: set[str]
+    wanted: dict[str, Any]
+
+
+async def _play_all(questions: Sequence[Question], players: Players, job: Job, before: _Before) -> Manifest:
     from tqdm import tqdm
 
-    todo = iter([(q, sample) for sample in range(k) for q in questions if f"{q.id}#{sample}" not in done])
-    total = len(questions) * k
+    todo = iter([(q, sample) for sample in range(job.k) for q in questions if f"{q.id}#{sample}" not in before.done])
+    total = len(questions) * job.k
     try:
-        await client.find_model()  # an unreachable server is told before anything is written
-        manifest = _manifest(out_dir, {**wanted, "model": client.model}, bool(done), vouched)
-        finished = sum(f"{q.id}#{sample}" in done for q in questions for sample in range(k))
+        await players.client.find_model()  # an unreachable server is reported before anything is written
+        manifest = _manifest(job, {**before.wanted, "model": players.client.model}, bool(before.done))
+        finished = sum(f"{q.id}#{sample}" in before.done for q in questions for sample in range(job.k))
         if finished == total:
             return manifest
-        manifest.at_a_time(concurrency)
-        path = out_dir / TRAJECTORIES
+        manifest.at_a_time(job.batch_size)
+        path = job.out / TRAJECTORIES
         with (
-            timed(out_dir, manifest),
+            timed(job.out, manifest),
             writing(path),
             path.open("a", encoding="utf-8") as file,
-            tqdm(total=total, desc=progress, disable=not progress) as bar,
+            tqdm(total=total, desc=job.progress, disable=not job.progress) as bar,
         ):
             bar.update(finished)
 
             async def worker() -> None:
                 for question, sample in todo:  # one iterator for all workers
-                    append_line(file, to_json(await episode(question, client, search, settings, guide, sample)))
+                    append_line(file, to_json(await episode(question, players, job.settings, sample)))
                     bar.update()
 
-            await _all_or_first_error([worker() for _ in range(min(concurrency, total))])
+            await _all_or_first_error([worker() for _ in range(min(job.batch_size, total))])
         return manifest
     finally:
-        await client.close()
+        await players.client.close()
 
 
 async def _all_or_first_error(work: Sequence[Any]) -> None:
@@ -180,16 +184,16 @@ def _finished(path: Path, questions: Sequence[Question]) -> set[str]:
     return done
 
 
-def _manifest(out_dir: Path, wanted: dict[str, Any], resuming: bool, vouched: Sequence[str]) -> Manifest:
+def _manifest(job: Job, wanted: dict[str, Any], resuming: bool) -> Manifest:
     """Return a new manifest, or that of the episodes to go on with, after checking that they were played alike."""
     if not resuming:
         return Manifest(kind="rollout", spec=wanted, results={"episodes": [TRAJECTORIES], "summary": [SUMMARY]})
-    manifest = read_manifest(out_dir)
+    manifest = read_manifest(job.out)
     for key, value in wanted.items():
-        if manifest.spec.get(key) != value and key not in vouched:
+        if manifest.spec.get(key) != value and not (key == "policy" and job.same_policy):
             was = repr(manifest.spec.get(key))[:80]
             moved = ", --same-model if that is the same model elsewhere," if key == "policy" else ""
-            raise HiExpError(f"{out_dir} was made with {key} = {was}, now it is {value!r}; use the same{moved} or another output directory")
+            raise HiExpError(f"{job.out} was made with {key} = {was}, now it is {value!r}; use the same{moved} or another output directory")
     return manifest
 
 

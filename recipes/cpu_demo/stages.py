@@ -10,19 +10,19 @@ from typing import Any
 
 import yaml
 
-from hiexp_verl.cli.rollout import open_guide
-from hiexp_verl.config import Budgets, PromptConfig, SearchConfig
+from hiexp_verl.config import PromptConfig, SearchConfig
 from hiexp_verl.distil import build
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.guide.guide import Guide
+from hiexp_verl.hek.retrieve import Retriever
 from hiexp_verl.hek.store import HEK
 from hiexp_verl.io.datasets import read_questions
 from hiexp_verl.io.files import write_jsonl
 from hiexp_verl.models.chat import ChatClient, open_model
 from hiexp_verl.models.encoder import load_encoder
 from hiexp_verl.models.tokenizer import PolicyTokenizer
-from hiexp_verl.rollout.episode import EpisodeSettings
-from hiexp_verl.rollout.rollout import rollout
+from hiexp_verl.rollout.episode import EpisodeSettings, Players
+from hiexp_verl.rollout.rollout import Job, play
 from hiexp_verl.search import open_engine
 from recipes.cpu_demo.training import train
 from recipes.cpu_demo.warm_start import cached_model
@@ -97,7 +97,8 @@ class Demo:
         questions = read_questions(self._data("train"))
         with open_model(self.results["warm_start"]["model"]) as client:
             after = self._validate(client, folder / "validation")
-            summary = rollout(questions, client, self._search(), episode_settings(1.0, self.arguments.seed), self.arguments.k, folder)
+            job = Job(folder, episode_settings(1.0, self.arguments.seed), k=self.arguments.k)
+            summary = play(questions, Players(client, self._search()), job)
         shares = _shares(summary)
         print(f"   on training questions: {_line(shares)}; questions with successes and failures {shares['mixed_groups']:.2f}")
         return {"validation": after["shares"], "shares": shares, "trajectories": str(folder / "trajectories.jsonl")}
@@ -126,9 +127,9 @@ class Demo:
     def validation(self, folder: Path) -> dict[str, Any]:
         """Compare the trained policy with and without the HEK on questions about countries it has not seen."""
         model = Path(self.results["grpo"]["model"])
-        budgets = Budgets(prompt=PromptConfig(**TRAIN["hiexp"]["prompt"]))
         encoder = load_encoder(self.results["assets"]["paths"]["minilm"])
-        guide = open_guide(HEK.load(Path(self.results["build"]["hek"])), encoder, PolicyTokenizer(model), budgets, "full")
+        retriever = Retriever(HEK.load(Path(self.results["build"]["hek"])), encoder)
+        guide = Guide(retriever, PromptConfig(**TRAIN["hiexp"]["prompt"]), count_tokens=PolicyTokenizer(model).count)
         with open_model(str(model)) as client:
             without = self._validate(client, folder / "without_hek")["shares"]
             with_hek = self._validate(client, folder / "with_hek", guide)["shares"]
@@ -153,7 +154,8 @@ class Demo:
 
     def _validate(self, client: ChatClient, folder: Path, guide: Guide | None = None) -> dict[str, Any]:
         questions = read_questions(self._data("val"))
-        summary = rollout(questions, client, self._search(), episode_settings(0.0, self.arguments.seed), 1, folder, guide=guide)
+        job = Job(folder, episode_settings(0.0, self.arguments.seed))
+        summary = play(questions, Players(client, self._search(), guide), job)
         shares = _shares(summary)
         print(f"   {_line(shares)}")
         return {"shares": shares}

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from hiexp_verl.evaluate.evaluate import part_folder
+from hiexp_verl.evaluate.plan import part_folder
 from hiexp_verl.io.files import write_jsonl
 from hiexp_verl.io.manifest import MANIFEST, Manifest, read_manifest
 from hiexp_verl.rollout.policy import STATE

@@ -4,8 +4,8 @@ from hiexp_verl.guide.guide import Guide
 from hiexp_verl.hek import HEK, Header, Retriever
 from hiexp_verl.models.chat import Reply
 from hiexp_verl.models.encoder import HashEncoder
-from hiexp_verl.rollout.episode import EpisodeSettings
-from hiexp_verl.rollout.rollout import rollout
+from hiexp_verl.rollout.episode import EpisodeSettings, Players
+from hiexp_verl.rollout.rollout import Job, play
 from hiexp_verl.search.bm25 import BM25Search
 from tests.support.factories import entry, passage, question
 
@@ -56,4 +56,4 @@ def by_seed(seed):
 
 def run(out, client=None, k=3, **options):
     client = client or Scripted("<search>capital</search>", by_seed)
-    return client, rollout(QUESTIONS, client, SEARCH, EpisodeSettings(), k, out, progress="", **options)
+    return client, play(QUESTIONS, Players(client, SEARCH), Job(out, EpisodeSettings(), k, progress="", **options))

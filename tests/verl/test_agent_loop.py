@@ -17,7 +17,7 @@ from hiexp_verl.plugin import agent_loop as agent_loop_module
 from hiexp_verl.plugin.agent_loop import HiExpAgentLoop
 from hiexp_verl.plugin.reward import compute_score
 from hiexp_verl.plugin.search_tool import SearchTool
-from hiexp_verl.rollout.episode import EpisodeSettings, episode
+from hiexp_verl.rollout.episode import EpisodeSettings, Players, episode
 from hiexp_verl.search.bm25 import BM25Search
 from hiexp_verl.types import TRAJECTORY_KEY, Question
 from tests.support.agent_episodes import QUESTION, TURNS, Reciting, config_of, run
@@ -278,7 +278,7 @@ def both_predict(paths, tokenizer, dialect, turns):
     reward = compute_score("", "", ["Kabul"], {"hiexp": output.extra_fields["hiexp"]})
     settings = EpisodeSettings(format=dialect, max_searches=2)
     asked = Question("val-1", QUESTION, ("Kabul",))
-    played = asyncio.run(episode(asked, Reciting(turns), BM25Search(read_corpus(paths["corpus"])), settings))
+    played = asyncio.run(episode(asked, Players(Reciting(turns), BM25Search(read_corpus(paths["corpus"]))), settings))
     assert (reward["score"], reward["format"]) == (played.score, played.extra["format"])
     return [json.loads(reward[TRAJECTORY_KEY])["prediction"], played.prediction]
 

@@ -17,7 +17,7 @@ from hiexp_verl.io.datasets import read_corpus
 from hiexp_verl.models.encoder import load_encoder
 from hiexp_verl.plugin.agent_loop import HiExpAgentLoop, settings_of
 from hiexp_verl.protocol import first_messages
-from hiexp_verl.rollout.episode import EpisodeSettings, episode
+from hiexp_verl.rollout.episode import EpisodeSettings, Players, episode
 from hiexp_verl.search.bm25 import BM25Search
 from hiexp_verl.types import Question
 from tests.support.agent_episodes import QUESTION, TURNS, Reciting, config_of
@@ -70,5 +70,5 @@ def in_evaluation(paths, dialect, arm, position):
         retriever = Retriever(HEK.load(paths["hek"]), load_encoder("hash:256"))
         guide = Guide(retriever, PromptConfig(), ToolConfig(position=position), arm=arm, count_tokens=count)
     asked = Question("q", QUESTION, ("Kabul",))
-    played = asyncio.run(episode(asked, Reciting(TURNS[dialect]), BM25Search(read_corpus(paths["corpus"])), settings, guide))
+    played = asyncio.run(episode(asked, Players(Reciting(TURNS[dialect]), BM25Search(read_corpus(paths["corpus"])), guide), settings))
     return list(played.messages), played.extra["shown"]

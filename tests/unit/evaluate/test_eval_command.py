@@ -6,7 +6,7 @@ import shutil
 import pytest
 
 from hiexp_verl.cli import main
-from hiexp_verl.evaluate.evaluate import TABLE_JSON, TABLE_MD
+from hiexp_verl.evaluate.plan import TABLE_JSON, TABLE_MD
 from hiexp_verl.io.manifest import MANIFEST, read_manifest
 from hiexp_verl.rollout.policy import STATE
 from tests.support.chat_server import completion, server
@@ -81,10 +81,10 @@ def test_a_checkpoint_is_evaluated_with_the_budgets_of_its_training(command, tmp
     (actor.parent / STATE).write_text(json.dumps({"identity": {"prompt": {"top_k": 3, "max_tokens": 160}}}))
     assert "has no weights" in refusal([*command, "--model", str(actor.parent)], capsys)
     from hiexp_verl.cli import build_parser
-    from hiexp_verl.cli.rollout import run_settings
+    from hiexp_verl.cli.evaluate import eval_spec
 
-    run = run_settings(build_parser().parse_args([*command, "--model", str(actor.parent), "--set", "prompt.max_tokens=99"]))
-    assert (run.prompt.top_k, run.prompt.max_tokens, run.tool.top_k) == (3, 99, 1)
+    spec = eval_spec(build_parser().parse_args([*command, "--model", str(actor.parent), "--set", "prompt.max_tokens=99"]))
+    assert (spec.budgets.prompt.top_k, spec.budgets.prompt.max_tokens, spec.budgets.tool.top_k) == (3, 99, 1)
 
 
 def test_two_servers_of_one_model_name_are_not_mixed(command, tmp_path, capsys):

@@ -14,23 +14,15 @@ import pytest
 from hiexp_verl.cli import main
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.evaluate import evaluate
-from hiexp_verl.evaluate.evaluate import (
-    ROWS,
-    TABLE_JSON,
-    TABLE_MD,
-    Plan,
-    check_arms,
-    only_one,
-    part_folder,
-    read_datasets,
-    write_tables,
-)
+from hiexp_verl.evaluate.evaluate import only_one, write_tables
 from hiexp_verl.evaluate.judge import judge_key
+from hiexp_verl.evaluate.plan import ROWS, TABLE_JSON, TABLE_MD, Plan, check_arms, part_folder, read_datasets
 from hiexp_verl.evaluate.tables import as_markdown, pairs_of, row_of, table_of
 from hiexp_verl.io.manifest import MANIFEST, read_manifest
 from hiexp_verl.models.chat import PromptTooLong, Reply
 from hiexp_verl.models.encoder import HashEncoder
-from hiexp_verl.rollout.episode import EpisodeSettings, episode
+from hiexp_verl.rollout.episode import EpisodeSettings, Players, episode
+from hiexp_verl.rollout.rollout import Job
 from hiexp_verl.search import SearchFailed
 from hiexp_verl.search.bm25 import BM25Search
 from tests.support.factories import passage, question
@@ -95,8 +87,13 @@ def play(
     with only_one(out):
         plan.check_output(out, more.get("resume", False))
         client = client or Invariant()
-        told = evaluate.play(plan, client, search, SETTINGS, shown, out, **{"batch_size": 4, **more})
-        told |= evaluate.replay(plan, alone, client, search, SETTINGS, shown, out) if alone else {}
+        job = Job(out, SETTINGS, **{"batch_size": 4, **more})
+
+        def players_of(arm):
+            return Players(client, search, shown(arm))
+
+        told = evaluate.play(plan, players_of, job)
+        told |= evaluate.replay(plan, players_of, job, alone) if alone else {}
         return write_tables(plan, told, out, judge)
 
 
@@ -272,7 +269,7 @@ def play_one(replies):
         async def chat(self, messages, **_):
             return replies[sum(m["role"] == "assistant" for m in messages)]
 
-    return asyncio.run(episode(QUESTIONS[0], Reciting(), SEARCH, SETTINGS, guide()))
+    return asyncio.run(episode(QUESTIONS[0], Players(Reciting(), SEARCH, guide()), SETTINGS))
 
 
 def row(arm, id, em, **more):

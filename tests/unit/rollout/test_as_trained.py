@@ -1,5 +1,6 @@
 """A checkpoint is played as in its training, unless one asks for something else."""
 
+import argparse
 import json
 import logging
 
@@ -8,7 +9,7 @@ import pytest
 from hiexp_verl.cli import build_parser
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.io.files import fingerprint
-from hiexp_verl.rollout.as_trained import USUAL, play_as_trained
+from hiexp_verl.rollout.as_trained import DEFAULTS, as_trained
 from hiexp_verl.rollout.policy import STATE
 from tests.support.heks import tree
 
@@ -31,8 +32,7 @@ def checkpoint(folder, identity, **more):
 
 def parsed(model, *options):
     arguments = build_parser().parse_args(["rollout", "--questions", "q", "--corpus", "c", "--out", "o", "--model", model, *options])
-    play_as_trained(arguments)
-    return arguments
+    return argparse.Namespace(**as_trained(arguments.model, vars(arguments)))
 
 
 def test_what_is_not_asked_for_is_as_in_training(tmp_path, caplog):
@@ -49,13 +49,13 @@ def test_what_is_not_asked_for_is_as_in_training(tmp_path, caplog):
 def test_what_training_does_not_say_is_as_usual(tmp_path, identity):
     for model in (checkpoint(tmp_path, identity), str(tmp_path / "a-model"), "http://localhost:8000/v1"):
         found = parsed(model)
-        assert {option: getattr(found, option) for option in USUAL} == USUAL
+        assert {option: getattr(found, option) for option in DEFAULTS} == DEFAULTS
 
 
 def test_a_training_without_hiexp_is_played_in_its_own_format_and_turns(tmp_path, caplog):
     played = {**TRAINED, "max_tokens_per_turn": None}
     found = parsed(checkpoint(tmp_path, {"enabled": False, "seed": 0}, played=played))
-    assert (found.format, found.max_searches, found.top_k, found.max_tokens) == ("hermes", 3, 2, USUAL["max_tokens"])
+    assert (found.format, found.max_searches, found.top_k, found.max_tokens) == ("hermes", 3, 2, DEFAULTS["max_tokens"])
     assert "was trained without a limit per turn, and is played with --max-tokens 128" in caplog.text
     caplog.clear()
     assert parsed(checkpoint(tmp_path, {"enabled": False}, played=played), "--max-tokens", "512").max_tokens == 512

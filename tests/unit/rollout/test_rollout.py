@@ -12,8 +12,9 @@ import pytest
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.io.datasets import read_trajectories
 from hiexp_verl.models.chat import PromptTooLong
-from hiexp_verl.rollout.episode import EpisodeSettings, episode
-from hiexp_verl.rollout.rollout import check_output, rollout, summarise
+from hiexp_verl.rollout.episode import EpisodeSettings, Players, episode
+from hiexp_verl.rollout.rollout import Job, check_output, summarise
+from hiexp_verl.rollout.rollout import play as play_all
 from hiexp_verl.search import SearchFailed
 from tests.support.factories import question, trajectory
 from tests.support.paths import ROOT
@@ -22,7 +23,7 @@ from tests.support.scripted_policy import QUESTIONS, SEARCH, Scripted, guide, ru
 
 def play(client, search=SEARCH, **options):
     settings = EpisodeSettings(**{name: options.pop(name) for name in list(options) if name in EpisodeSettings.__dataclass_fields__})
-    return asyncio.run(episode(question(), client, search, settings, **options))
+    return asyncio.run(episode(question(), Players(client, search, options.pop("guide", None)), settings, **options))
 
 
 def test_an_episode_searches_reads_and_answers():
@@ -164,7 +165,7 @@ def test_episodes_are_on_disk_when_the_server_dies(tmp_path):
         return "<answer>Paris</answer>"
 
     with pytest.raises(HiExpError, match="does not answer"):
-        run(tmp_path, Scripted(dying), concurrency=1)
+        run(tmp_path, Scripted(dying), batch_size=1)
     assert len(list(read_trajectories(tmp_path / "trajectories.jsonl"))) == 4
     _, summary = run(tmp_path, Scripted("<answer>Paris</answer>"), resume=True)
     assert (summary["resumed"], summary["episodes"]) == (4, 6)
@@ -180,7 +181,7 @@ class Slow(Scripted):
         await asyncio.sleep(0.02)
         return await super().chat(messages, **options)
 
-run(Path(sys.argv[1]), Slow("<search>capital</search>", lambda seed: "<answer>Paris</answer>"), k=200, concurrency=4)
+run(Path(sys.argv[1]), Slow("<search>capital</search>", lambda seed: "<answer>Paris</answer>"), k=200, batch_size=4)
 """
 
 
@@ -203,16 +204,16 @@ def test_a_rollout_refuses_to_mix_or_overwrite(tmp_path):
     with pytest.raises(HiExpError, match="add --resume"):
         run(tmp_path)
     with pytest.raises(HiExpError, match=r"made with temperature = 1.0, now it is 0.0"):
-        rollout(QUESTIONS, Scripted("x"), SEARCH, EpisodeSettings(temperature=0.0), 3, tmp_path, resume=True, progress="")
+        play_all(QUESTIONS, Players(Scripted("x"), SEARCH), Job(tmp_path, EpisodeSettings(temperature=0.0), 3, resume=True, progress=""))
     with pytest.raises(HiExpError, match="made with corpus = '', now it is 'other'"):
         run(tmp_path, resume=True, corpus="other")
     changed = [question("q1", "What is the capital of Spain?", ("Madrid",))]
     with pytest.raises(HiExpError, match="another question q1"):
-        rollout(changed, Scripted("x"), SEARCH, EpisodeSettings(), 3, tmp_path, resume=True, progress="")
+        play_all(changed, Players(Scripted("x"), SEARCH), Job(tmp_path, EpisodeSettings(), 3, resume=True, progress=""))
     with pytest.raises(HiExpError, match="is a file"):
         check_output(tmp_path / "trajectories.jsonl", resume=True)
     with pytest.raises(HiExpError, match="nothing to roll out"):
-        rollout([], Scripted("x"), SEARCH, EpisodeSettings(), 3, tmp_path / "new", progress="")
+        play_all([], Players(Scripted("x"), SEARCH), Job(tmp_path / "new", EpisodeSettings(), 3, progress=""))
     (tmp_path / "run.json").write_text("{")
     with pytest.raises(HiExpError, match="damaged"):
         run(tmp_path, resume=True)

@@ -7,11 +7,10 @@ import numpy as np
 import pytest
 
 from hiexp_verl.cli import build_parser, main
-from hiexp_verl.cli.rollout import run_settings
+from hiexp_verl.cli.rollout import rollout_spec
 from hiexp_verl.io.datasets import read_trajectories
 from hiexp_verl.models.vllm_process import check_model_dir
 from hiexp_verl.plugin import verl_rollout
-from hiexp_verl.rollout.as_trained import play_as_trained
 from hiexp_verl.search.http import write_reply
 from hiexp_verl.types import Passage
 from tests.support.chat_server import completion, server
@@ -143,8 +142,7 @@ def test_a_search_that_cannot_work_is_refused_before_the_model_is_asked(tmp_path
 def test_verl_is_told_to_search_in_the_same_way():
     options = ["--questions", "q", "--model", "m", "--out", "o", "--search", "dense", "--corpus", "c", "--search-encoder", "hash:64"]
     arguments = build_parser().parse_args(["rollout", *options])
-    play_as_trained(arguments)
-    overrides = verl_rollout._overrides(arguments, run_settings(arguments), Path("q"), Path("d"))
+    overrides = verl_rollout._overrides(rollout_spec(arguments), Path("q"), Path("d"))
     found = [o for o in overrides if o.startswith("hiexp.search.") and "top_k" not in o and "max_" not in o]
     assert found == ["hiexp.search.engine=dense", "hiexp.search.corpus=c", "hiexp.search.encoder=hash:64"]
     assert not any(o.startswith("hiexp.max_tokens_per_turn") for o in overrides), "without a HEK turns are verl's own"
@@ -153,8 +151,7 @@ def test_verl_is_told_to_search_in_the_same_way():
 def test_verl_is_told_the_budgets(tmp_path):
     options = ["--questions", "q", "--model", "m", "--out", "o", "--corpus", "c", "--hek", "h", "--set", "prompt.top_k=3"]
     arguments = build_parser().parse_args(["rollout", *options])
-    play_as_trained(arguments)
-    overrides = verl_rollout._overrides(arguments, run_settings(arguments), Path("q"), Path("d"))
+    overrides = verl_rollout._overrides(rollout_spec(arguments), Path("q"), Path("d"))
     assert {"hiexp.prompt.top_k=3", "hiexp.prompt.max_tokens=448", "hiexp.tool.min_score=null", "hiexp.search.max_chars=3600"} <= set(
         overrides
     )

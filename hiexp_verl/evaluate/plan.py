@@ -1,0 +1,101 @@
+"""What an evaluation plays: data sets, seeds and arms, and the folder of each part."""
+
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from hiexp_verl.config import ARMS, Arm
+from hiexp_verl.errors import HiExpError
+from hiexp_verl.evaluate.tables import ALL, BASE
+from hiexp_verl.io.datasets import asked_twice, read_questions
+from hiexp_verl.io.rows import BadRow, read_rows
+from hiexp_verl.rollout.policy import MERGED
+from hiexp_verl.rollout.rollout import TRAJECTORIES, check_output
+from hiexp_verl.types import Question, Trajectory
+
+logger = logging.getLogger(__name__)
+
+ROWS, TABLE_JSON, TABLE_MD, VERDICTS = "rows.jsonl", "table.json", "table.md", "verdicts.jsonl"
+_TAKEN = (ALL, MERGED, ROWS, TABLE_JSON, TABLE_MD, VERDICTS)  # in the table, in the output directory
+Datasets = Mapping[str, Sequence[Question]]
+Judge = Callable[[Sequence[Trajectory]], Mapping[str, bool | None]]  # by judge_key; None: it said neither yes nor no
+
+
+def part_folder(out_dir: Path, dataset: str, seed: int, arm: str) -> Path:
+    """Return where the episodes of an arm lie."""
+    return out_dir / dataset / f"seed-{seed}" / arm
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is played: every question of every data set, once with every seed in every arm."""
+
+    datasets: Datasets
+    arms: Sequence[Arm]
+    seeds: Sequence[int]
+
+    def parts(self, out_dir: Path) -> Iterator[tuple[str, int, Arm, Path]]:
+        """Yield data set, seed, arm and the directory of its episodes."""
+        for dataset in self.datasets:
+            for seed in self.seeds:
+                for arm in self.arms:
+                    yield dataset, seed, arm, part_folder(out_dir, dataset, seed, arm)
+
+    def left_out(self, out_dir: Path) -> dict[str, int]:
+        """Return how many episodes on disk are not of this plan, by their directory."""
+        planned = {folder: {q.id for q in self.datasets[dataset]} for dataset, _, _, folder in self.parts(out_dir)}
+        found = {}
+        for path in sorted(out_dir.glob(f"*/seed-*/*/{TRAJECTORIES}")):
+            rows = [row for _, row in read_rows(path) if not isinstance(row, BadRow)]  # the last line of an interrupted arm may be torn
+            count = sum(row.get("question_id") not in planned.get(path.parent, ()) for row in rows)
+            found |= {str(path.parent.relative_to(out_dir)): count} if count else {}
+        return found
+
+    def check_output(self, out_dir: Path, resume: bool) -> None:
+        """Refuse to add to another evaluation, whose rows and table would be replaced by those of this plan.
+
+        Raises:
+            HiExpError: there is an evaluation already and `resume` is off.
+        """
+        for *_, folder in self.parts(out_dir):
+            check_output(folder, resume)
+        others = [out_dir / TABLE_JSON, out_dir / ROWS, *out_dir.glob(f"*/seed-*/*/{TRAJECTORIES}")]
+        if not resume and (found := next((path for path in others if path.exists()), None)):
+            raise HiExpError(f"{out_dir} holds an evaluation ({found}); add --resume to go on with it, or choose another output directory")
+
+
+def read_datasets(paths: Sequence[Path], limit: int | None = None) -> dict[str, list[Question]]:
+    """Read question files, each a data set named after its file; a warning tells of questions that are asked twice.
+
+    Raises:
+        HiExpError: a file is not usable, or two have one name.
+    """
+    datasets: dict[str, list[Question]] = {}
+    for path in paths:
+        name = path.name.removesuffix(".gz").rpartition(".")[0] or path.name
+        if name in datasets or name in _TAKEN:
+            taken = "there is a data set" if name in datasets else "no data set can be called"
+            raise HiExpError(f"{path}: {taken} {name!r}{' already' * (name in datasets)}; rename the file, rows are kept under its name")
+        datasets[name] = read_questions(path)[:limit]
+        if twice := asked_twice(datasets[name]):
+            logger.warning(
+                "%s: questions that are asked more than once, and count so often: %d (the first: %s)", path, len(twice), twice[0]
+            )
+    return datasets
+
+
+def check_arms(names: Sequence[str], has_hek: bool) -> list[Arm]:
+    """Return the arms, `none` first where it is among them.
+
+    Raises:
+        HiExpError: one is unknown or named twice, or shows experience where there is no HEK.
+    """
+    if unknown := [name for name in names if name not in ARMS]:
+        raise HiExpError(f"--arms has {unknown[0]!r}; known: {', '.join(ARMS)}")
+    if len(set(names)) < len(names):
+        raise HiExpError(f"--arms names one twice: {','.join(names)}")
+    arms: list[Arm] = [arm for arm in ARMS if arm in names]
+    if not has_hek and list(names) != [BASE]:
+        raise HiExpError(f"arm {next(name for name in names if name != BASE)} shows experience; give a HEK as --hek, or --arms none")
+    return sorted(arms, key=lambda arm: (arm != BASE, names.index(arm)))

@@ -1,0 +1,52 @@
+"""What a rollout and an evaluation are asked to do; the command line makes these from its options."""
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from hiexp_verl.config import Arm, Budgets, HiExpConfig, SearchConfig
+from hiexp_verl.rollout.episode import EpisodeSettings
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlaySpec:
+    """Which model plays, with which search and experience, and how."""
+
+    model: str  # directory of a model or of a verl checkpoint, URL, or URL#MODEL
+    out: Path
+    search: SearchConfig
+    hek: Path | None = None
+    encoder: str | None = None  # directory or name of the HEK's encoder, if it has moved
+    budgets: Budgets = field(default_factory=Budgets)
+    settings: EpisodeSettings = field(default_factory=EpisodeSettings)
+    limit: int | None = None  # only the first questions of a file
+    max_model_len: int = 4096
+    batch_size: int = 16  # episodes at a time
+    resume: bool = False
+    same_model: bool = False  # with `resume`: the model has another address and is the same
+
+    def config(self, arm: Arm = "full") -> HiExpConfig:
+        """Return the `hiexp:` block of a training with the same HEK, budgets and search."""
+        hek = str(self.hek) if self.hek else None
+        budgets = self.budgets
+        block = HiExpConfig(hek=hek, encoder=self.encoder, search=self.search, arm=arm, prompt=budgets.prompt, tool=budgets.tool)
+        return replace(block, enabled=hek is not None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RolloutSpec(PlaySpec):
+    """K episodes on every question of a file, in one arm."""
+
+    questions: Path
+    k: int = 4
+    arm: Arm = "full"
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvalSpec(PlaySpec):
+    """Every question of every file, once with every seed in every arm."""
+
+    questions: tuple[Path, ...]
+    arms: tuple[str, ...] = ("none", "full")
+    seeds: tuple[int, ...] = (0,)
+    alone: int = 16  # episodes that are replayed one at a time
+    judge: str | None = None  # a model that judges answers: directory or URL
