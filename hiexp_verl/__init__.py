@@ -9,22 +9,42 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from hiexp_verl.distil import build
     from hiexp_verl.errors import HiExpError
+    from hiexp_verl.evaluate.evaluate import evaluate
     from hiexp_verl.guide.guide import Guide
     from hiexp_verl.hek.store import HEK
     from hiexp_verl.io.datasets import read_questions, read_trajectories
     from hiexp_verl.models.encoder import load_encoder
+    from hiexp_verl.rollout.rollout import rollout
+    from hiexp_verl.rollout.spec import EvalSpec, RolloutSpec
     from hiexp_verl.types import Entry, Question, Trajectory
 
 __version__ = "0.1.0"
 
-__all__ = ["HEK", "Entry", "Guide", "HiExpError", "Question", "Trajectory", "build", "load_encoder", "read_questions", "read_trajectories"]
+__all__ = [
+    "HEK",
+    "Entry",
+    "EvalSpec",
+    "Guide",
+    "HiExpError",
+    "Question",
+    "RolloutSpec",
+    "Trajectory",
+    "build",
+    "evaluate",
+    "load_encoder",
+    "read_questions",
+    "read_trajectories",
+    "rollout",
+]
 
 _HOMES = {
     "HEK": "hek.store",
     "Entry": "types",
+    "EvalSpec": "rollout.spec",
     "Guide": "guide.guide",
     "HiExpError": "errors",
     "Question": "types",
+    "RolloutSpec": "rollout.spec",
     "Trajectory": "types",
     "build": "distil",
     "load_encoder": "models.encoder",
@@ -32,9 +52,13 @@ _HOMES = {
     "read_trajectories": "io.datasets",
 }
 
+_VERBS = ("evaluate", "rollout")  # packages that can be called
+
 
 def __getattr__(name: str) -> Any:
     """Return a public name from the module that defines it."""
+    if name in _VERBS:
+        return import_module(f"{__name__}.{name}")
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

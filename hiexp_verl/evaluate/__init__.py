@@ -1,1 +1,21 @@
 """Arms side by side: episodes, rows, tables with intervals."""
+
+import sys
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from hiexp_verl.rollout.spec import EvalSpec
+
+
+class _Verb(ModuleType):
+    """Lets the public API call the package: `hiexp_verl.evaluate(EvalSpec(...))`."""
+
+    def __call__(self, spec: "EvalSpec") -> dict[str, Any]:
+        """Return the table; see `evaluate.evaluate.evaluate`."""
+        from hiexp_verl.evaluate.evaluate import evaluate
+
+        return evaluate(spec)
+
+
+sys.modules[__name__].__class__ = _Verb
