@@ -38,6 +38,12 @@ def test_every_public_name_is_there():
     assert set(hiexp_verl.__all__) <= set(dir(hiexp_verl))
 
 
+def test_rollout_and_evaluate_are_functions_also_after_their_packages_are_imported():
+    code = "import hiexp_verl.rollout.rollout, hiexp_verl.evaluate.evaluate; from hiexp_verl import evaluate, rollout; print(callable(evaluate), callable(rollout))"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert result.stdout.strip() == "True True", result.stderr
+
+
 def test_the_snippet_of_the_readme_runs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     contrast_file(tmp_path / "trajectories.jsonl")
@@ -52,11 +58,15 @@ def test_the_snippet_of_the_readme_runs(tmp_path, monkeypatch):
 def test_the_blocks_of_the_api_page_run_one_after_the_other(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     contrast_file(tmp_path / "trajectories.jsonl")
+    write_corpus(tmp_path / "corpus.jsonl")
+    (tmp_path / "val.jsonl").write_text('{"id": "v1", "question": "Whose capital is Kabul?", "answer": "Afghanistan"}\n')
     names = {}
-    for block in blocks(ROOT / "docs" / "python_api.md", "python"):
-        exec(block, names)
+    with server(lambda request, number: (200, completion("<answer>Afghanistan</answer>"))) as (url, _):
+        for block in blocks(ROOT / "docs" / "python_api.md", "python"):
+            exec(block.replace("http://127.0.0.1:8001/v1", url), names)
     printed = capsys.readouterr().out
     assert "e1" in printed and "<experience>" in printed and "Noshak is a mountain." in printed and "4 of 8 correct" in printed
+    assert "| full | 1 |" in printed
 
 
 def test_an_agent_with_a_plain_client_reads_experience(tmp_path):
