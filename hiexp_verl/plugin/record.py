@@ -26,8 +26,9 @@ class Record(Callback):
         self._manifest = manifest_of(config, self._folder)
         self._manifest.write(self._folder)
 
-    def on_run_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
+    def on_run_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Add the seconds, and the last line of what ended the run."""
+        job_return: JobReturn = kwargs["job_return"]
         self._manifest.seconds = round(self._manifest.seconds + time.monotonic() - self._started, 3)
         if job_return.status is JobStatus.COMPLETED:
             return self._manifest.finish(self._folder)
