@@ -86,6 +86,7 @@ def add_merge(verbs: Any) -> None:
 
 def run_merge(arguments: argparse.Namespace) -> int:
     """Merge, save, and print what came of it."""
+    from hiexp_verl.distil.counts import table_of
     from hiexp_verl.distil.merge import merge_heks
     from hiexp_verl.hek.opening import find_encoder, open_encoder, remember_encoder
     from hiexp_verl.hek.store import HEK
@@ -96,7 +97,7 @@ def run_merge(arguments: argparse.Namespace) -> int:
     merged = merge_heks(a, b, open_encoder(a, arguments.a, arguments.encoder), arguments.prefix)
     version = merged.save(arguments.out)
     remember_encoder(arguments.out, find_encoder(a, arguments.a, arguments.encoder))
-    print("\n".join(f"{count:6d} {what}" for what, count in merged.header.counts.items() if count))
+    print("\n".join(table_of(merged.header.counts)))
     print(merged.header.reason)
     print(f"{', '.join(f'{count} {level.upper()}' for level, count in merged.levels.items())} in {version}")
     return 0

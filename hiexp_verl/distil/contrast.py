@@ -49,7 +49,7 @@ def contrasts(
     for question_id, played in groups.items():
         group = _without_contradictions(played)
         if len(group) < len(played):
-            dropped["trajectories with contradictory labels"] += len(played) - len(group)
+            dropped["contradictory"] += len(played) - len(group)
         if not group:
             continue
         good = [t for t in group if (t.correct if success_at is None else t.score >= success_at)]
@@ -93,13 +93,13 @@ def _reason_to_drop(
     good: list[Trajectory], bad: list[Trajectory], clear: list[Trajectory], answers: tuple[str, ...], single_sided: bool
 ) -> str:
     if not bad:
-        return "questions with successes only"
+        return "successes_only"
     if not good and not single_sided:
-        return "questions with failures only"
+        return "failures_only"
     if not good and not answers:
-        return "questions with failures only and no answer to hold them against"
+        return "failures_only_unanswered"
     if not clear:
-        return "questions whose failures gave an accepted answer"
+        return "accepted_failures"
     return ""
 
 
@@ -123,14 +123,14 @@ def distinct(trajectories: Iterable[Trajectory]) -> tuple[list[Trajectory], Coun
     ids: set[str] = set()
     for trajectory in trajectories:
         if trajectory.extra.get("split", TRAIN) != TRAIN:
-            dropped["trajectories of validation questions"] += 1
+            dropped["validation"] += 1
             continue
         _check_question(trajectory, texts)
         content = digest_of(trajectory.question_id, trajectory.messages or trajectory.id), trajectory.correct
         if content in contents:
-            dropped["duplicate trajectories"] += 1
+            dropped["duplicate"] += 1
         elif trajectory.id and trajectory.id in ids:
-            dropped["trajectories whose id another one had first"] += 1
+            dropped["duplicate_id"] += 1
         else:
             contents.add(content)
             ids.add(trajectory.id)

@@ -46,7 +46,7 @@ class Distiller(Protocol):
 class PromptedDistiller:
     """A model writes the entries, from the prompts in hiexp_verl/prompts. What cannot be parsed is asked for once more.
 
-    `dropped` counts what was left out after that, by reason.
+    `dropped` counts what was left out after that, by level and reason (`counts.TEXTS`).
     """
 
     def __init__(self, answers: Answers) -> None:
@@ -73,15 +73,15 @@ class PromptedDistiller:
         def accept(index: int, draft: Draft) -> Draft | str:
             diagnosis = diagnoses[index]
             if _is_copy(draft):
-                return "copied a worked example"
+                return "copied_example"
             if len(draft.description) > MAX_DESCRIPTION_CHARS:
-                return "too long"
+                return "too_long"
             # Redacted, it would read "search for the regime's the answer": the model can write another one.
             if tells(draft.description, diagnosis.question, diagnosis.answers):
-                return "tells the answer"
+                return "tells_answer"
             return admit(draft, diagnosis)
 
-        return self._write(len(diagnoses), lambda i, attempt: reflection_prompt(diagnoses[i], attempt), accept, "E1")
+        return self._write(len(diagnoses), lambda i, attempt: reflection_prompt(diagnoses[i], attempt), accept, "e1")
 
     def summarise(self, groups: Sequence[Sequence[Entry]], level: Level) -> list[Draft | None]:
         """Write one entry of the level for each group of entries of the level below.
@@ -91,42 +91,42 @@ class PromptedDistiller:
         """
 
         def accept(index: int, draft: Draft) -> Draft | str:
-            return "copied a worked example" if _is_copy(draft) else admit_summary(draft, groups[index], level)
+            return "copied_example" if _is_copy(draft) else admit_summary(draft, groups[index], level)
 
-        return self._write(len(groups), lambda i, attempt: summary_prompt(groups[i], level, attempt), accept, level.upper())
+        return self._write(len(groups), lambda i, attempt: summary_prompt(groups[i], level, attempt), accept, level)
 
     def confirm(self, pairs: Sequence[tuple[Draft, Entry]]) -> list[bool]:
-        """Say of each summary and member whether the one holds for the other; what cannot be parsed is a yes, and counted.
+        """Return for each summary and member whether the one holds for the other; what cannot be parsed is a yes, and counted.
 
         Raises:
             HiExpError: the source of answers fails.
         """
         conversations: list[list[Message]] = [[{"role": "user", "content": confirmation_prompt(*pair)}] for pair in pairs]
         texts = self._answers.answer(conversations, 0, "confirm", None, YES_OR_NO_SCHEMA) if pairs else []
-        said = [_yes_or_no(text) for text in texts]
-        self.dropped["confirmations that were neither yes nor no"] += said.count(None)
-        return [answer is not False for answer in said]
+        holds = [_yes_or_no(text) for text in texts]
+        self.dropped["unclear_confirmation"] += holds.count(None)
+        return [each is not False for each in holds]
 
     def _write(
-        self, count: int, prompt: Callable[[int, int], str], accept: Callable[[int, Draft], Draft | str], progress: str
+        self, count: int, prompt: Callable[[int, int], str], accept: Callable[[int, Draft], Draft | str], level: Level
     ) -> list[Draft | None]:
         drafts: list[Draft | None] = [None] * count
         open_ones = list(range(count))
         reasons: dict[int, str] = {}
         for attempt in range(2 if self._answers.can_retry else 1):
             conversations: list[list[Message]] = [[{"role": "user", "content": prompt(i, attempt)}] for i in open_ones]
-            texts = self._answers.answer(conversations, attempt, progress if not attempt else f"{progress} again") if conversations else []
+            texts = self._answers.answer(conversations, attempt, level.upper() + " again" * attempt) if conversations else []
             for i, text in zip(open_ones, texts, strict=True):
                 parsed = parse_draft(text)
                 if isinstance(parsed, Draft) and normalise(parsed.description) in normalise(parsed.title):
-                    parsed = "description says no more than the title"
+                    parsed = "repeats_title"
                 result = accept(i, parsed) if isinstance(parsed, Draft) else parsed
                 if isinstance(result, Draft):
                     drafts[i] = result
                 else:
                     reasons[i] = result
             open_ones = [i for i in open_ones if drafts[i] is None]
-        self.dropped.update(f"{progress} {reasons[i]}" for i in open_ones)
+        self.dropped.update(f"{level}.{reasons[i]}" for i in open_ones)
         return drafts
 
 
@@ -187,19 +187,19 @@ def _identity(name: str, place: str) -> str:
 
 
 def parse_draft(text: str) -> Draft | str:
-    """Parse a model's answer strictly; return the draft, or why there is none."""
+    """Parse a model's answer strictly; return the draft, or the reason why there is none."""
     if len(text) > _MOST_CHARS:
-        return "too long"
+        return "too_long"
     try:
         row = json.loads(_FENCE.sub("", text.strip()))
     except (ValueError, RecursionError):
-        return "not JSON"
+        return "not_json"
     if not isinstance(row, dict) or set(row) != {"title", "description", "kind"}:
-        return "wrong keys"
+        return "wrong_keys"
     if not all(isinstance(value, str) and value.strip() for value in row.values()):
-        return "empty or no text"
+        return "no_text"
     if row["kind"] not in ("guide", "pitfall"):
-        return "unknown kind"
+        return "unknown_kind"
     return Draft(row["title"], row["description"], row["kind"])
 
 

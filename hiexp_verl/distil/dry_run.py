@@ -79,10 +79,10 @@ def _with_tokenizer(model_dir: Path) -> CountTokens:
 
 
 def _input(report: BuildReport) -> list[str]:
-    diagnoses = sum(count for what, count in report.counts.items() if what.startswith("diagnosed "))
+    diagnoses = sum(count for key, count in report.counts.items() if key.startswith("diagnosed."))
     return [
         f"{report.counts['trajectories']:8,} trajectories of {report.counts['questions']:,} questions",
-        f"{report.counts['questions contrasted']:8,} contrasts",
+        f"{report.counts['questions_contrasted']:8,} contrasts",
         f"{diagnoses:8,} diagnoses",
     ]
 

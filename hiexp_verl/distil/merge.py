@@ -109,7 +109,7 @@ def merge_heks(a: HEK, b: HEK, encoder: Encoder, prefix: str = "") -> HEK:
         id_of |= {of_b[row].id: numbered[twin].id for row, twin in twin_of.items()}
         entries += [replace(entry, children=tuple(dict.fromkeys(id_of[child] for child in entry.children))) for entry in numbered]
         vectors += [vectors_A_D, vectors_B_D[kept]]
-        counts |= {f"{level} of the first": len(of_a), f"{level} of the second": len(of_b), f"{level} in both": len(twin_of)}
+        counts |= {f"first.{level}": len(of_a), f"second.{level}": len(of_b), f"both.{level}": len(twin_of)}
     sources = tuple({source.id: source for source in (*a.sources, *b.sources)}.values())
     return HEK(_header(a, b, parents, counts, encoder), tuple(entries), np.concatenate(vectors), sources)
 

@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from hiexp_verl.distil.cluster import threshold_of
 from hiexp_verl.distil.contrast import Contrast, contrasts, distinct
+from hiexp_verl.distil.counts import table_of, text_of
 from hiexp_verl.distil.diagnose import Diagnosis, diagnose
 from hiexp_verl.distil.distillers import Distiller, PromptedDistiller
 from hiexp_verl.distil.draft import Draft, clean
@@ -21,7 +22,7 @@ from hiexp_verl.distil.entries import case, merge_near_duplicates, number
 from hiexp_verl.distil.plan import with_plans
 from hiexp_verl.distil.replies import Price, Usage
 from hiexp_verl.distil.rules import advice_for
-from hiexp_verl.distil.summarise import BY_RULE, LevelConfig, level_above
+from hiexp_verl.distil.summarise import LevelConfig, level_above
 from hiexp_verl.distil.thresholds import thresholds
 from hiexp_verl.distil.validate import admit, closer_than_chance, is_advice
 from hiexp_verl.errors import HiExpError
@@ -55,14 +56,13 @@ class DistilSettings:
 class BuildReport:
     """How a HEK came about."""
 
-    counts: dict[str, int]  # what was used, made, and left out with its reason
+    counts: dict[str, int]  # what was used, made, and left out with its reason: keys as in `counts.TEXTS`
     tool_fire_rate: float  # expected share of searches with an E1, leave-one-out, on the trajectories it was built from
     usage: Usage | None = None  # what the answers of a model took
 
     def summary(self) -> str:
         """Return the counts and the expected fire rate, one a line."""
-        lines = [f"{count:6d} {what}" for what, count in self.counts.items() if count]
-        return "\n".join([*lines, f"{self.tool_fire_rate:6.0%} of these searches would get an E1 of another question"])
+        return "\n".join([*table_of(self.counts), f"{self.tool_fire_rate:6.0%} of these searches would get an E1 of another question"])
 
 
 @dataclass(frozen=True)
@@ -166,11 +166,11 @@ def _cases(
             # Whether it is a thing to do or a mistake to avoid is computed: models call all of it a guide.
             admitted.append((replace(result, kind=advice_for(diagnosis).kind), diagnosis))
         elif result is not None:
-            dropped[f"e1 {result}"] += 1
+            dropped[f"e1.{result}"] += 1
     kept = _to_the_point(admitted, encoder, dropped)
     written = [case(draft, diagnosis) for draft, diagnosis in _with_fitting_titles(kept, encoder, dropped)]
     merged = merge_near_duplicates(written, encoder, config.merge_cosine, config.merge_cosine)
-    dropped["e1 near-duplicates merged"] += len(written) - len(merged)
+    dropped["e1.near_duplicate"] += len(written) - len(merged)
     return number(merged, "e1")
 
 
@@ -181,7 +181,7 @@ def _to_the_point(drafts: Sequence[tuple[Draft, Diagnosis]], encoder: Encoder, d
     called_for = [advice_for(d).description for _, d in drafts]
     said_N_D, called_for_N_D = (encoder.encode_passages(texts) for texts in ([draft.description for draft, _ in drafts], called_for))
     kept = [one for one, fits in zip(drafts, closer_than_chance(said_N_D, called_for_N_D), strict=True) if fits]
-    dropped["e1 lost the point of the diagnosis"] += len(drafts) - len(kept)
+    dropped["e1.lost_point"] += len(drafts) - len(kept)
     return kept
 
 
@@ -194,7 +194,7 @@ def _with_fitting_titles(
     kinds = [clean(replace(draft, title=d.kind_of_question), d.masker, d.answers, d.question) or draft for draft, d in drafts]
     titles_N_D, kinds_N_D = (encoder.encode_passages([draft.title for draft in each]) for each in ([draft for draft, _ in drafts], kinds))
     fits = [fit and not is_advice(draft) for fit, (draft, _) in zip(closer_than_chance(titles_N_D, kinds_N_D), drafts, strict=True)]
-    dropped["e1 titles that do not tell the kind of question, replaced"] += fits.count(False)
+    dropped["e1.title_replaced"] += fits.count(False)
     return [(draft if fit else kind, d) for (draft, d), kind, fit in zip(drafts, kinds, fits, strict=True)]
 
 
@@ -206,13 +206,12 @@ def _counts(
     dropped: Counter[str],
 ) -> dict[str, int]:
     questions = len({t.question_id for t in trajectories})
-    made = {"trajectories": len(trajectories), "questions": questions, "questions contrasted": len(contrasted)}
-    findings = Counter(f"diagnosed {diagnosis.finding}" for diagnosis in diagnoses)
-    made |= dict(sorted(findings.items())) | {f"e{level} written": len(entries) for level, entries in enumerate(levels, start=1)}
-    made["e2 and e3 written by rule, which the distiller could not"] = sum(BY_RULE in entry.tags for level in levels for entry in level)
-    return made | {f"left out: {reason}": count for reason, count in sorted(dropped.items()) if count}
+    made = {"trajectories": len(trajectories), "questions": questions, "questions_contrasted": len(contrasted)}
+    findings = Counter(f"diagnosed.{diagnosis.finding}" for diagnosis in diagnoses)
+    made |= dict(sorted(findings.items())) | {f"written.e{level}": len(entries) for level, entries in enumerate(levels, start=1)}
+    return made | {f"left_out.{reason}": count for reason, count in sorted(dropped.items()) if count}
 
 
 def _why(counts: dict[str, int]) -> str:
-    told = [f"{count} {what.removeprefix('left out: ')}" for what, count in counts.items() if count and what != "trajectories"]
-    return "; ".join(told) or "no trajectories"
+    texts = [f"{count} {text_of(key.removeprefix('left_out.'))}" for key, count in counts.items() if count and key != "trajectories"]
+    return "; ".join(texts) or "no trajectories"

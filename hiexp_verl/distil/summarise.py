@@ -59,7 +59,6 @@ def supporters(summaries_S_D: Vectors, members_E_D: Vectors, groups: Sequence[Se
     return found
 
 
-BY_RULE = "written:rules"  # tag of a summary that the distiller could not write
 _ANY = -1.0  # a cosine that every pair reaches
 
 
@@ -113,7 +112,7 @@ def level_above(
     # In a small bank no two may be close: then all of them together make the one entry above.
     large = [group for group in groups.values() if len(group) >= config.min_size] or [list(range(len(entries)))]
     alone = len(entries) - sum(map(len, large))
-    dropped[f"{level}: entries below it that are in no cluster"] += alone
+    dropped[f"{level}.no_cluster"] += alone
     # The most telling members first: a distiller reads as many as fit.
     large = [[group[i] for i in spread_order(titles_E_D[group])] for group in large]
     drafts = distiller.summarise([[entries[row] for row in group] for group in large], level)
@@ -122,7 +121,7 @@ def level_above(
     holds = _support(written, entries, titles_E_D, encoder, config, distiller if confirm else None)
     parents = _over_supporters(written, holds, entries, level, config, dropped)
     merged = merge_near_duplicates(parents, encoder, _ANY, config.merge_cosine)
-    dropped[f"{level} near-duplicates merged"] += len(parents) - len(merged)
+    dropped[f"{level}.near_duplicate"] += len(parents) - len(merged)
     return number(merged, level), height
 
 
@@ -131,18 +130,19 @@ def _admitted(
 ) -> list[_Summary]:
     """Put the drafts that pass the gates over their members, and what the rules say over those whose draft does not.
 
-    A cluster without a summary would be missed in every episode; what cannot be written is computed, and tagged so.
+    A cluster without a summary would be missed in every episode; what cannot be written is computed, tagged so and counted.
     """
     admitted = []
     for draft, group in zip(drafts, groups, strict=True):
         members = [entries[row] for row in group]
         result = admit_summary(draft, members, level) if draft is not None else None
         if isinstance(result, str):
-            dropped[f"{level} {result}"] += 1
+            dropped[f"{level}.{result}"] += 1
         if isinstance(result, Draft):
             admitted.append(_Summary(result, sorted(group)))
         elif isinstance(computed := admit_summary(advice_over(members, level), members, level), Draft):
-            admitted.append(_Summary(computed, sorted(group), (BY_RULE,)))
+            admitted.append(_Summary(computed, sorted(group), ("written:rules",)))
+            dropped[f"{level}.by_rule"] += 1
     return admitted
 
 
@@ -162,7 +162,7 @@ def _with_fitting_titles(
             kept.append(each)
         else:
             kept.append(replace(each, draft=replace(each.draft, title=advice_over(members, level).title)))
-            dropped[f"{level} titles that do not tell the kind of question, replaced"] += kept[-1] != each
+            dropped[f"{level}.title_replaced"] += kept[-1] != each
     return kept
 
 
@@ -205,9 +205,9 @@ def _over_supporters(
     for each, held in zip(written, holds, strict=True):
         members = [entries[row] for row, one in zip(each.rows, held, strict=True) if one]
         if len(members) < min(config.min_size, len(each.rows)):
-            dropped[f"{level} that its members do not support"] += 1
+            dropped[f"{level}.unsupported"] += 1
             continue
-        dropped[f"{level} members detached, which did not support it"] += len(each.rows) - len(members)
+        dropped[f"{level}.detached"] += len(each.rows) - len(members)
         # Pitfalls most of them make a pitfall, whatever the distiller called it.
         kind: Kind = "pitfall" if 2 * sum(member.kind == "pitfall" for member in members) > len(members) else "guide"
         made = parent(replace(each.draft, kind=kind), level, members)

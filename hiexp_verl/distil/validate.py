@@ -53,7 +53,7 @@ def closer_than_chance(texts_N_D: Vectors, wanted_N_D: Vectors, percentile: floa
 
 
 MIN_TITLE_WORDS, MIN_DESCRIPTION_WORDS = 2, 4
-_NOTHING_LEFT, _IS_ONE_CASE, _MISTAKE = "nothing left after cleaning", "speaks of one case", "advises the mistake"
+_NOTHING_LEFT, _IS_ONE_CASE, _MISTAKE = "nothing_left", "one_case", "advises_mistake"
 COPY = 0.7  # share of common words from which a description is the question once more
 _ONE_CASE = re.compile(
     r"\b(?:in this case|in this example|this question|the question asks for the|for example, search for"
@@ -91,12 +91,12 @@ def admit_summary(draft: Draft, members: Sequence[Entry], level: Level) -> Draft
     told = "\n".join(f"{member.title}\n{member.description}" for member in members)
     joined = 2 * sum("two_in_one_query" in member.findings for member in members) > len(members)
     if any(repeats(fitted.description, member.description) for member in members):
-        return "copies one of its members"
+        return "copies_member"
     reason = _too_short(fitted) or _one_case(fitted) or _against_parts(fitted, joined) or _other_script(fitted, told)
     if not reason and _new_names(fitted.description, told):
-        reason = "names what no member names"
+        reason = "new_name"
     if not reason and _particulars(fitted, members, advice_over(members, level)):
-        reason = "speaks of one of its members"
+        reason = "one_member"
     return reason or fitted
 
 
@@ -111,11 +111,11 @@ def refusal(draft: Draft, d: Diagnosis) -> str:
     if reason := _too_short(draft):
         return reason
     if _begins_inside(draft.description, advice_for(d).description):
-        return "begins in the middle of a sentence"
+        return "half_sentence"
     if repeats(draft.description, d.question):
-        return "copies the question"
+        return "copies_question"
     if tells(f"{draft.title}\n{draft.description}", d.question, d.answers):
-        return "tells the answer"
+        return "tells_answer"
     if _names_any(draft.description, d):
         return _IS_ONE_CASE
     if "repeated_query" in (d.finding, *d.also) and _advises_repetition(draft.description):
@@ -125,7 +125,7 @@ def refusal(draft: Draft, d: Diagnosis) -> str:
 
 def _too_short(draft: Draft) -> str:
     short = len(normalise(draft.title).split()) < MIN_TITLE_WORDS or len(normalise(draft.description).split()) < MIN_DESCRIPTION_WORDS
-    return "too short" if short else ""
+    return "too_short" if short else ""
 
 
 def _begins_inside(text: str, advice: str) -> bool:
@@ -150,7 +150,7 @@ def _advises_repetition(text: str) -> bool:
 
 
 def _other_script(draft: Draft, of: str) -> str:
-    return "another script than the question's" if script_of(draft.description) != script_of(of) else ""
+    return "other_script" if script_of(draft.description) != script_of(of) else ""
 
 
 def _new_names(text: str, told: str) -> list[str]:

@@ -25,7 +25,7 @@ class Header:
     distiller: str = ""  # "rules", or the model that wrote the entries
     models: tuple[str, ...] = ()  # the policies whose trajectories were distilled
     prompts: dict[str, str] = field(default_factory=dict)  # prompt file -> sha256
-    counts: dict[str, int] = field(default_factory=dict)  # what the build used and left out, and why
+    counts: dict[str, int] = field(default_factory=dict)  # what the build used and left out; keys as in `distil.counts.TEXTS`
     near_duplicates: dict[str, tuple[str, ...]] = field(default_factory=dict)  # question id -> ids of questions that ask the same
     parents: tuple[str, ...] = ()  # content hashes of the versions that this one was made from
     reason: str = ""  # why it was made from them: the edit, the removal, the merge

@@ -140,4 +140,4 @@ def test_what_verl_dumps_of_validation_feeds_no_hek(run_files, tokenizer):
     validated = [from_verl_dump({TRAJECTORY_KEY: r[TRAJECTORY_KEY], "step": 1}) for r in play(run_files, tokenizer, file="val.jsonl")]
     kept, dropped = distinct([*validated, *trained])
     assert {t.question_id for t in kept} == {f"{name}{i}" for i in range(len(CODES)) for name in ("q", "twin", "row-", "other-")}
-    assert dropped["trajectories of validation questions"] == len(validated) == 1
+    assert dropped["validation"] == len(validated) == 1

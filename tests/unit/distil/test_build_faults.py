@@ -91,7 +91,7 @@ def test_ids_that_occur_twice_are_counted_and_used_once(tmp_path):
     first, second, *rest = trajectories()
     assert run(tmp_path, lines(first, first, replace(second, id=first.id), second, *rest)) == 0
     counts = counts_of(tmp_path)
-    assert counts["left out: duplicate trajectories"] == counts["left out: trajectories whose id another one had first"] == 1
+    assert counts["left_out.duplicate"] == counts["left_out.duplicate_id"] == 1
     sources = [source.id for source in HEK.load(tmp_path / "hek").sources]
     assert len(sources) == len(set(sources))
 
@@ -99,7 +99,7 @@ def test_ids_that_occur_twice_are_counted_and_used_once(tmp_path):
 def test_a_trajectory_labelled_both_ways_is_counted_and_no_source(tmp_path):
     first, *rest = trajectories()
     assert run(tmp_path, lines(first, replace(first, id="copy", correct=False), *rest)) == 0
-    assert counts_of(tmp_path)["left out: trajectories with contradictory labels"] == 2
+    assert counts_of(tmp_path)["left_out.contradictory"] == 2
     assert not {first.id, "copy"} & {source.id for source in HEK.load(tmp_path / "hek").sources}
 
 

@@ -21,21 +21,20 @@ def test_successes_and_failures_of_one_question_are_set_beside_each_other():
     good, bad, other = trajectory("q1"), trajectory("q1", correct=False, id="q1#1"), trajectory("q2")
     (only,), dropped = contrasts([good, other, bad])
     assert (only.question_id, only.successes, only.failures) == ("q1", (good,), (bad,))
-    assert dropped == {"questions with successes only": 1}
+    assert dropped == {"successes_only": 1}
 
 
 def test_failures_alone_are_kept_on_request_only():
     bad = trajectory("q1", correct=False)
-    assert contrasts([bad]) == ([], {"questions with failures only": 1})
+    assert contrasts([bad]) == ([], {"failures_only": 1})
     (only,), _ = contrasts([bad], single_sided=True)
     assert (only.successes, only.failures) == ((), (bad,))
 
 
 def test_failures_without_any_answer_are_left_out_even_on_request():
     bad = trajectory("q1", correct=False, answers=())
-    reason = "questions with failures only and no answer to hold them against"
-    assert contrasts([bad], single_sided=True) == ([], {reason: 1})
-    with pytest.raises(HiExpError, match=rf"no experience \(.*1 {reason}"):
+    assert contrasts([bad], single_sided=True) == ([], {"failures_only_unanswered": 1})
+    with pytest.raises(HiExpError, match=r"no experience \(.*1 questions with failures only and no answer to hold them against"):
         distil([bad], RulesDistiller(), HashEncoder(64), DistilSettings(single_sided=True))
     (only,), _ = contrasts([bad, trajectory("q1", answers=(), id="q1#1")])
     assert diagnose(only)[0].succeeded is not None
@@ -81,7 +80,7 @@ def test_an_accepted_spelling_does_not_get_into_an_entry():
 
 def test_an_answer_judged_both_ways_teaches_nothing():
     noise = trajectory("q1", correct=False, prediction="paris.", id="q1#1")
-    assert contrasts([trajectory("q1"), noise])[1] == {"questions whose failures gave an accepted answer": 1}
+    assert contrasts([trajectory("q1"), noise])[1] == {"accepted_failures": 1}
 
 
 def test_the_score_decides_when_a_threshold_is_given():
@@ -105,4 +104,4 @@ def test_a_trajectory_judged_both_right_and_wrong_is_left_out_in_all_its_copies(
     ]
     (kept,), dropped = contrasts(group)
     assert ([t.id for t in kept.successes], [t.id for t in kept.failures]) == (["q1#2"], ["q1#3"])
-    assert dropped == {"trajectories with contradictory labels": 2}
+    assert dropped == {"contradictory": 2}

@@ -93,7 +93,7 @@ def test_a_build_leaves_a_report_beside_the_versions(tmp_path):
     assert main(["build", "--trajectories", str(tmp_path / "t.jsonl"), *options]) == 0
     manifest = read_manifest(tmp_path / "hek")
     assert (manifest.kind, manifest.results, manifest.spec["distiller"]) == ("build", {"hek": ["0001"]}, "rules")
-    assert manifest.outcome["levels"]["e1"] == manifest.outcome["counts"]["e1 written"]
+    assert manifest.outcome["levels"]["e1"] == manifest.outcome["counts"]["written.e1"]
     assert (manifest.outcome["usage"], manifest.outcome["cost"]) == (None, None)
 
 

@@ -22,17 +22,17 @@ def diagnosis(question=QUESTION, answers=("Kabul",), finding=None) -> Diagnosis:
     ("title", "description", "why"),
     [
         ("A described country", "Find the country by its mountain first, then ask for its capital.", ""),
-        ("Country", "Find the country by its mountain first, then ask for its capital.", "too short"),
-        ("A described country", "Find it first.", "too short"),
-        ("Search under that", "Name in the passage, then search for the capital under that name.", "begins in the middle of a sentence"),
+        ("Country", "Find the country by its mountain first, then ask for its capital.", "too_short"),
+        ("A described country", "Find it first.", "too_short"),
+        ("Search under that", "Name in the passage, then search for the capital under that name.", "half_sentence"),
         ("A described country", "Read its name in the passage, then search for the capital under that name.", ""),
-        ("A described country", "What is the capital of the country whose highest point is a mountain?", "copies the question"),
-        ("A described country", "The answer to such a question is K\u00e1bul.", "tells the answer"),
-        ("Questions like kabul", "Find the country by its mountain first, then ask for it.", "tells the answer"),
-        ("A described country", "Search for Noshak first, then for the capital.", "speaks of one case"),
-        ("A described country", "Add the year 1997 to what you search for.", "speaks of one case"),
-        ("A described country", "In this case, look for the mountain before the country.", "speaks of one case"),
-        ("A described country", "\u9996\u5148\u627e\u5230 \u56fd\u5bb6 \u7136\u540e \u9996\u90fd", "another script than the question's"),
+        ("A described country", "What is the capital of the country whose highest point is a mountain?", "copies_question"),
+        ("A described country", "The answer to such a question is K\u00e1bul.", "tells_answer"),
+        ("Questions like kabul", "Find the country by its mountain first, then ask for it.", "tells_answer"),
+        ("A described country", "Search for Noshak first, then for the capital.", "one_case"),
+        ("A described country", "Add the year 1997 to what you search for.", "one_case"),
+        ("A described country", "In this case, look for the mountain before the country.", "one_case"),
+        ("A described country", "\u9996\u5148\u627e\u5230 \u56fd\u5bb6 \u7136\u540e \u9996\u90fd", "other_script"),
     ],
 )
 def test_a_draft_is_admitted_or_refused_with_a_reason(title, description, why):
@@ -47,13 +47,13 @@ def test_an_answer_that_the_question_gives_is_no_secret():
 
 def test_advice_for_the_mistake_is_refused():
     joined = diagnosis(finding="two_in_one_query")
-    assert refusal(Draft("Two described things", "Combine the titles of both in one query.", "guide"), joined) == "advises the mistake"
+    assert refusal(Draft("Two described things", "Combine the titles of both in one query.", "guide"), joined) == "advises_mistake"
     assert refusal(Draft("Two described things", "Do not combine the titles of both in one query.", "guide"), joined) == ""
     assert refusal(Draft("Two described things", "Combine the titles of both in one query.", "guide"), diagnosis()) == ""
 
 
 def test_an_empty_draft_leaves_nothing():
-    assert admit(Draft("!", "!", "guide"), diagnosis()) == "nothing left after cleaning"
+    assert admit(Draft("!", "!", "guide"), diagnosis()) == "nothing_left"
 
 
 def test_a_title_that_the_description_says_again_is_advice():
@@ -72,15 +72,15 @@ MEMBERS = (
     ("description", "why"),
     [
         ("Look up each film alone and compare at the end.", ""),
-        ("Search for each film on its own!", "copies one of its members"),
-        ("Search for each film, such as Titanic, before comparing.", "names what no member names"),
-        ("Look up X and Y each on its own.", "speaks of one case"),
-        ("The failed attempt searched for both, so look up each.", "speaks of one case"),
-        ("Combine the titles of both films and search for them.", "advises the mistake"),
-        ("Find who made the one on its own.", "speaks of one of its members"),
-        ("Compare both.", "too short"),
-        ("", "nothing left after cleaning"),
-        ("\u9996\u5148\u627e\u5230 \u56fd\u5bb6 \u7136\u540e \u9996\u90fd \u627e\u5230", "another script than the question's"),
+        ("Search for each film on its own!", "copies_member"),
+        ("Search for each film, such as Titanic, before comparing.", "new_name"),
+        ("Look up X and Y each on its own.", "one_case"),
+        ("The failed attempt searched for both, so look up each.", "one_case"),
+        ("Combine the titles of both films and search for them.", "advises_mistake"),
+        ("Find who made the one on its own.", "one_member"),
+        ("Compare both.", "too_short"),
+        ("", "nothing_left"),
+        ("\u9996\u5148\u627e\u5230 \u56fd\u5bb6 \u7136\u540e \u9996\u90fd \u627e\u5230", "other_script"),
     ],
 )
 def test_a_summary_is_admitted_or_refused_with_a_reason(description, why):
@@ -105,6 +105,6 @@ def test_the_script_of_most_letters_counts():
 def test_advice_to_send_the_query_again_is_refused_where_that_was_the_mistake():
     again = "Ask again with the same query to get the passages. Read those sentence by sentence instead of repeating it."
     repeated = diagnosis(finding="repeated_query")
-    assert refusal(Draft("A described country", again, "guide"), repeated) == "advises the mistake"
+    assert refusal(Draft("A described country", again, "guide"), repeated) == "advises_mistake"
     assert refusal(Draft("A described country", "Never search again with the same words.", "guide"), repeated) == ""
     assert refusal(Draft("A described country", again, "guide"), replace(diagnosis(), also=())) == ""

@@ -21,12 +21,12 @@ ENCODER = HashEncoder(128)
 def test_a_copy_is_left_out_whatever_its_id():
     good, bad = two_hops(number=0), episode(answer="Rome", number=1)
     kept, dropped = distinct([good, bad, good, replace(bad, id="other")])
-    assert (kept, dropped) == ([good, bad], {"duplicate trajectories": 2})
+    assert (kept, dropped) == ([good, bad], {"duplicate": 2})
 
 
 def test_an_id_stays_with_the_trajectory_that_had_it_first():
     good, other = two_hops(number=0), episode(answer="Rome", number=0)
-    assert distinct([good, other]) == ([good], {"trajectories whose id another one had first": 1})
+    assert distinct([good, other]) == ([good], {"duplicate_id": 1})
 
 
 def test_a_copy_with_the_other_label_stays_for_its_contradiction_to_be_seen():
@@ -47,7 +47,7 @@ def test_one_id_for_two_questions_is_refused_with_both_texts():
 
 def test_episodes_of_validation_questions_are_left_out():
     train, val, test = (replace(two_hops(number=i), extra={"split": split}) for i, split in enumerate(("train", "val", "test")))
-    assert distinct([val, train, test]) == ([train], {"trajectories of validation questions": 2})
+    assert distinct([val, train, test]) == ([train], {"validation": 2})
     with pytest.raises(HiExpError, match=r"the trajectories gave no experience.*2 trajectories of validation questions"):
         distil([val, test], RulesDistiller(), ENCODER)
 
@@ -57,7 +57,7 @@ def test_copies_change_nothing_in_a_build_but_the_counts():
     assert twice.hek.entries == once.hek.entries and twice.hek.sources == once.hek.sources
     assert twice.hek.header.thresholds == once.hek.header.thresholds
     number = len(trajectories())
-    assert twice.report.counts == once.report.counts | {"trajectories": 2 * number, "left out: duplicate trajectories": number}
+    assert twice.report.counts == once.report.counts | {"trajectories": 2 * number, "left_out.duplicate": number}
 
 
 def test_trajectories_without_ids_are_numbered_across_files(tmp_path):

@@ -40,7 +40,7 @@ def test_entries_of_both_are_there_and_the_same_are_one():
     assert merged.entry("e2-0001").title == "Patterns of film"
     assert merged.entry("e3-0001").children == ("e2-0001", "e2-0002")
     assert [s.id for s in merged.sources] == ["q1#0", "q2#0", "q3#0", "q4#0", "q5#0"]
-    assert merged.header.counts["e1 in both"] == 1
+    assert merged.header.counts["both.e1"] == 1
 
 
 def test_each_entry_keeps_its_vector():

@@ -8,7 +8,7 @@ from hiexp_verl.distil.distillers import PromptedDistiller
 from hiexp_verl.distil.entries import merge_near_duplicates
 from hiexp_verl.distil.pipeline import DistilSettings, distil
 from hiexp_verl.distil.rules import RulesDistiller
-from hiexp_verl.distil.summarise import BY_RULE, LevelConfig
+from hiexp_verl.distil.summarise import LevelConfig
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.hek import HEK, Retriever
 from hiexp_verl.importers import read_r1_searcher
@@ -27,7 +27,7 @@ ENCODER = HashEncoder(128)
 def test_a_build_gives_linked_levels():
     built = distil(trajectories(), RulesDistiller(), ENCODER)
     hek = built.hek
-    assert built.report.counts["questions contrasted"] == 8
+    assert built.report.counts["questions_contrasted"] == 8
     assert hek.levels["e1"] >= 4
     assert hek.levels["e2"] >= 1
     for parent in (e for e in hek.entries if e.level != "e1"):
@@ -70,17 +70,15 @@ def test_trajectories_from_a_file_give_the_same_hek(tmp_path):
 
 def test_what_a_model_could_not_write_is_counted():
     everything = ["nonsense"] * 50
-    with pytest.raises(HiExpError, match="E1 not JSON"):
+    with pytest.raises(HiExpError, match="e1 not JSON"):
         distil(trajectories(), PromptedDistiller(Scripted(everything, everything)), ENCODER)
     built = distil(
         trajectories(), PromptedDistiller(Scripted([GOOD] * 8, ["nonsense"] * 50)), ENCODER, DistilSettings(cases_per_question=1)
     )
     counts = built.report.counts
     # One answer for all diagnoses: it misses the point of some, and of the rest all but one are near-duplicates.
-    assert (
-        counts["left out: e1 lost the point of the diagnosis"] + counts["left out: e1 near-duplicates merged"] + counts["e1 written"] == 8
-    )
-    assert min(counts["left out: e1 lost the point of the diagnosis"], counts["left out: e1 near-duplicates merged"]) > 0
+    assert counts["left_out.e1.lost_point"] + counts["left_out.e1.near_duplicate"] + counts["written.e1"] == 8
+    assert min(counts["left_out.e1.lost_point"], counts["left_out.e1.near_duplicate"]) > 0
 
 
 def test_summaries_that_the_model_cannot_write_are_computed_and_say_so():
@@ -91,8 +89,9 @@ def test_summaries_that_the_model_cannot_write_are_computed_and_say_so():
     built = distil(trajectories(), OnlyCases(), ENCODER)
     above = [entry for entry in built.hek.entries if entry.level != "e1"]
     assert {entry.level for entry in above} == {"e2", "e3"}
-    assert all(BY_RULE in entry.tags for entry in above)
-    assert not any(BY_RULE in entry.tags for entry in distil(trajectories(), RulesDistiller(), ENCODER).hek.entries)
+    assert built.report.counts["left_out.e2.by_rule"] >= built.report.counts["written.e2"] > 0
+    assert all("written:rules" in entry.tags for entry in above)
+    assert not any("written:rules" in entry.tags for entry in distil(trajectories(), RulesDistiller(), ENCODER).hek.entries)
 
 
 @pytest.mark.parametrize("wrong", [[], [two_hops()], [episode(answer="Rome")]])
@@ -126,7 +125,7 @@ def test_real_trajectories_give_entries_without_answers():
     made = list(read_r1_searcher(MULTIHOP))
     assert len(made) == 900
     built = distil(made, RulesDistiller(), ENCODER)
-    assert built.report.counts["questions contrasted"] == 41
+    assert built.report.counts["questions_contrasted"] == 41
     answers = {t.question_id: t for t in made}
     for e in (e for e in built.hek.entries if e.level == "e1" and len(e.questions) == 1):
         source = answers[e.questions[0]]
