@@ -73,10 +73,12 @@ def run_serve_search(arguments: argparse.Namespace) -> int:
     """Serve until interrupted."""
     from hiexp_verl.config import SearchConfig
     from hiexp_verl.models.encoder import load_encoder
-    from hiexp_verl.search import open_engine, serve
+    from hiexp_verl.search import open_engine
+    from hiexp_verl.search.server import listen, serve
 
     encoder = load_encoder(arguments.encoder) if arguments.encoder else None
     engine = open_engine(SearchConfig(engine="dense" if encoder else "bm25", corpus=arguments.corpus), encoder)
-    print(f"serving {arguments.corpus} on http://{arguments.host}:{arguments.port}/retrieve (Ctrl-C stops)")
-    serve(engine, arguments.host, arguments.port)
+    listener = listen(arguments.host, arguments.port)
+    print(f"serving {arguments.corpus} on http://{arguments.host}:{listener.getsockname()[1]}/retrieve (Ctrl-C stops)", flush=True)
+    serve(engine, listener)
     return 0

@@ -7,9 +7,8 @@ from hiexp_verl.errors import HiExpError
 from hiexp_verl.io.datasets import read_corpus
 from hiexp_verl.models.encoder import Encoder
 from hiexp_verl.search.base import Ranking, SearchEngine, SearchFailed
-from hiexp_verl.search.server import serve
 
-__all__ = ["Ranking", "SearchEngine", "SearchFailed", "open_engine", "serve"]
+__all__ = ["Ranking", "SearchEngine", "SearchFailed", "open_engine"]
 
 
 def open_engine(settings: SearchConfig, encoder: Encoder | None = None, cache: Path | None = None) -> SearchEngine:

@@ -1,102 +1,101 @@
-"""Serve one of our engines in the Search-R1 wire format, with the standard library."""
+"""Search server: one of our engines behind the Search-R1 wire format, with FastAPI on uvicorn.
+
+POST /retrieve answers queries, GET /health answers {"status": "ok"}. Every error is JSON: {"error": reason}.
+"""
 
 import json
 import logging
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+import socket
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.search.base import SearchEngine, SearchFailed
 from hiexp_verl.search.http import write_reply
 
+if TYPE_CHECKING:
+    import fastapi
+    import uvicorn
+
 logger = logging.getLogger(__name__)
 
 MAX_BODY_BYTES = 4 << 20
 MAX_TOP_K = 1000
+KEEP_ALIVE_SECONDS = 300  # longer than a training step, so that the client's pooled connections survive it
+STOP_SECONDS = 10  # for requests in flight
 
 
-def make_server(engine: SearchEngine, host: str, port: int) -> ThreadingHTTPServer:
-    """Bind a server that answers POST /retrieve and GET /health; the caller runs `serve_forever`. Port 0 takes a free one.
+class RetrieveRequest(BaseModel):
+    """Body of a request; other keys (`return_scores`) are ignored."""
+
+    model_config = ConfigDict(strict=True)
+
+    queries: list[str]
+    topk: int | None = Field(None, ge=0, le=MAX_TOP_K)  # 0 and none: 3, as in Search-R1's server
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Return a listening socket; port 0 takes a free one.
 
     Raises:
-        HiExpError: the address is taken or not ours.
+        HiExpError: the address is taken or belongs to another machine.
     """
-
-    class Handler(_Handler):
-        pass
-
-    Handler.engine = engine
     try:
-        server = ThreadingHTTPServer((host, port), Handler)
+        return socket.create_server((host, port))
     except (OSError, OverflowError) as error:
         raise HiExpError(f"cannot listen on {host}:{port} ({error}); choose another port") from error
-    server.daemon_threads = True
-    return server
 
 
-def serve(engine: SearchEngine, host: str = "127.0.0.1", port: int = 8000) -> None:
-    """Serve until interrupted."""
-    server = make_server(engine, host, port)
-    logger.info("searching at http://%s:%d/retrieve", host, server.server_address[1])
+def make_server(engine: SearchEngine) -> "uvicorn.Server":
+    """Return a server for `engine`; `run(sockets=[listen(...)])` serves until `should_exit` is set or a signal arrives."""
+    import uvicorn
+
+    timeouts: dict[str, Any] = {"timeout_keep_alive": KEEP_ALIVE_SECONDS, "timeout_graceful_shutdown": STOP_SECONDS}
+    return uvicorn.Server(uvicorn.Config(_app(engine), log_config=None, log_level="warning", **timeouts))
+
+
+def serve(engine: SearchEngine, listener: socket.socket) -> None:
+    """Serve until interrupted; requests in flight are answered first."""
     try:
-        server.serve_forever()
+        make_server(engine).run(sockets=[listener])
     except KeyboardInterrupt:
         logger.info("stopped")
-    finally:
-        server.server_close()
 
 
-class _Handler(BaseHTTPRequestHandler):
-    engine: SearchEngine
-    protocol_version = "HTTP/1.1"  # keeps connections open for the client's pool
-    wbufsize = -1  # header and body in one packet: apart, Nagle and delayed acknowledgement cost 40 ms a call
-    disable_nagle_algorithm = True
-    timeout = 300  # seconds an idle connection is kept
+def _app(engine: SearchEngine) -> "fastapi.FastAPI":
+    from fastapi import FastAPI, Request, Response
+    from fastapi.concurrency import run_in_threadpool
+    from starlette.exceptions import HTTPException
+    from starlette.requests import ClientDisconnect
 
-    def do_GET(self) -> None:
-        self._reply(200 if self.path == "/health" else 404, {"status": "ok"} if self.path == "/health" else {"error": "POST /retrieve"})
+    def reply(status: int, value: dict[str, Any]) -> Response:
+        return Response(json.dumps(value), status, media_type="application/json")
 
-    def do_POST(self) -> None:
-        body = self._body()
-        if body is None:
-            return
+    def refuse(_: Request, error: Exception) -> Response:
+        return reply(getattr(error, "status_code", 400), {"error": str(error)})
+
+    app = FastAPI(openapi_url=None)  # no /docs: that page loads scripts from elsewhere
+    for error_type in (HTTPException, ClientDisconnect):
+        app.add_exception_handler(error_type, refuse)
+
+    @app.get("/health")
+    async def health() -> Response:
+        return reply(200, {"status": "ok"})
+
+    @app.post("/retrieve")
+    async def retrieve(request: Request) -> Response:
+        body = bytearray()
+        async for chunk in request.stream():
+            body += chunk
+            if len(body) > MAX_BODY_BYTES:
+                return reply(413, {"error": f"the body has more than {MAX_BODY_BYTES} bytes; send fewer queries"})
         try:
-            queries, top_k = _read_request(body)
-            self._reply(200, write_reply(self.engine.search(queries, top_k)))
-        except ValueError as error:
-            self._reply(400, {"error": str(error)})
+            wanted = RetrieveRequest.model_validate_json(bytes(body))  # whatever its content type
+            return reply(200, write_reply(await run_in_threadpool(engine.search, wanted.queries, wanted.topk or 3)))
+        except ValidationError as error:
+            return reply(400, {"error": "; ".join(f"{'.'.join(map(str, e['loc'])) or 'body'}: {e['msg']}" for e in error.errors()[:3])})
         except SearchFailed as error:
-            self._reply(503, {"error": error.reason})
+            return reply(503, {"error": error.reason})
 
-    def log_message(self, format: str, *args: Any) -> None:
-        logger.debug(format, *args)
-
-    def _body(self) -> bytes | None:
-        length = self.headers.get("Content-Length", "")
-        if not length.isdecimal() or int(length) > MAX_BODY_BYTES:
-            self.close_connection = True  # what follows on this connection cannot be told from a new request
-            self._reply(413, {"error": f"give a Content-Length of at most {MAX_BODY_BYTES}"})
-            return None
-        return self.rfile.read(int(length))
-
-    def _reply(self, status: int, value: dict[str, Any]) -> None:
-        content = json.dumps(value).encode()
-        self.send_response(status)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(content)))
-        self.end_headers()
-        self.wfile.write(content)
-
-
-def _read_request(body: bytes) -> tuple[list[str], int]:
-    try:
-        request = json.loads(body)
-    except RecursionError as error:
-        raise ValueError("the body is nested too deeply") from error
-    queries = request.get("queries") if isinstance(request, dict) else None
-    if not isinstance(queries, list) or not all(isinstance(query, str) for query in queries):
-        raise ValueError("'queries' must be a list of texts")
-    top_k = request.get("topk") or 3  # what Search-R1's server does
-    if not isinstance(top_k, int) or not 1 <= top_k <= MAX_TOP_K:
-        raise ValueError(f"'topk' must be a whole number from 1 to {MAX_TOP_K}")
-    return queries, top_k
+    return app

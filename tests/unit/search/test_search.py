@@ -2,8 +2,10 @@
 
 import json
 import pickle
+import socket
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -22,8 +24,9 @@ from hiexp_verl.search.base import best_rows
 from hiexp_verl.search.bm25 import BM25Search
 from hiexp_verl.search.dense import DenseSearch
 from hiexp_verl.search.http import HttpSearch, read_reply
-from hiexp_verl.search.server import make_server
+from hiexp_verl.search.server import MAX_BODY_BYTES, listen
 from hiexp_verl.types import Passage
+from tests.support.search_server import search_server
 
 PASSAGES = [
     Passage("1", "Noshaq", "Noshaq is the highest point of Afghanistan."),
@@ -106,16 +109,11 @@ def server_that(answer):
         def log_message(self, *args):
             pass
 
-    with running(ThreadingHTTPServer(("127.0.0.1", 0), Handler)) as url:
-        yield url, calls
-
-
-@contextmanager
-def running(server):
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
     thread.start()
     try:
-        yield f"http://127.0.0.1:{server.server_address[1]}"
+        yield f"http://127.0.0.1:{server.server_address[1]}", calls
     finally:
         server.shutdown()
         server.server_close()
@@ -208,25 +206,80 @@ def test_a_failure_survives_pickling():
 
 
 def test_the_server_serves_an_engine_to_the_client():
-    with running(make_server(BM25Search(PASSAGES), "127.0.0.1", 0)) as url:
+    with search_server(BM25Search(PASSAGES)) as url:
         search = client(url)
         queries = ["capital of Afghanistan", "noshaq"]
         found, expected = search.search(queries, 2), BM25Search(PASSAGES).search(queries, 2)
         assert [ids(ranking) for ranking in found] == [ids(ranking) for ranking in expected]
         assert found[0][0][0] == PASSAGES[1]
         assert httpx.get(f"{url}/health").json() == {"status": "ok"}
+        assert len(httpx.post(f"{url}/retrieve", content=b'{"queries": ["capital"], "topk": 0}').json()["result"][0]) == 2  # at most 3
         with pytest.raises(HiExpError, match="cannot listen"):
-            make_server(BM25Search(PASSAGES), "127.0.0.1", httpx.URL(url).port)
+            listen("127.0.0.1", httpx.URL(url).port)
+    with pytest.raises(httpx.ConnectError):
+        httpx.get(f"{url}/health")
+
+
+@pytest.fixture(scope="module")
+def server_url():
+    with search_server(BM25Search(PASSAGES)) as url:
+        yield url
 
 
 @pytest.mark.parametrize(
-    "body", [b"", b"{", b"[]", b'{"queries": "q"}', b'{"queries": [1]}', b'{"queries": ["q"], "topk": -1}', b"[" * 50_000]
+    "body",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b"\xff",
+        b"{}",
+        b'{"queries": "q"}',
+        b'{"queries": [1]}',
+        b'{"queries": ["q"], "topk": -1}',
+        b'{"queries": ["q"], "topk": 1001}',
+        b'{"queries": ["q"], "topk": "3"}',
+        b"[" * 50_000,
+    ],
 )
-def test_the_server_refuses_malformed_requests(body):
-    with running(make_server(BM25Search(PASSAGES), "127.0.0.1", 0)) as url:
-        response = httpx.post(f"{url}/retrieve", content=body)
-        assert response.status_code == 400
-        assert "error" in response.json()
+def test_the_server_refuses_malformed_requests(server_url, body):
+    response = httpx.post(f"{server_url}/retrieve", content=body)
+    assert response.status_code == 400
+    assert "error" in response.json()
+
+
+def test_the_server_bounds_the_body_and_names_unknown_paths(server_url):
+    with httpx.Client(base_url=server_url) as connection:
+        for sent, status in [(("/retrieve", b" " * (MAX_BODY_BYTES + 1)), 413), (("/elsewhere", b"{}"), 404), (("/health", b""), 405)]:
+            response = connection.post(sent[0], content=sent[1])
+            assert response.status_code == status
+            assert list(response.json()) == ["error"]
+        assert connection.post("/retrieve", content=b'{"queries": []}').json() == {"result": []}  # the connection is still good
+
+
+def test_a_search_that_fails_is_a_503_and_other_clients_are_served():
+    class Failing:
+        def search(self, queries, top_k):
+            if queries == ["slow"]:
+                slow.set()
+                released.wait(5)
+            raise SearchFailed("time-out", "detail")
+
+    slow, released = threading.Event(), threading.Event()
+    with search_server(Failing()) as url, ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(httpx.post, f"{url}/retrieve", json={"queries": ["slow"]})
+        assert slow.wait(5)
+        response = httpx.post(f"{url}/retrieve", json={"queries": ["q"]})
+        released.set()
+        assert (response.status_code, response.json()) == (503, {"error": "time-out"})
+        assert waiting.result().status_code == 503
+
+
+def test_a_client_that_leaves_is_not_an_error_of_the_server(server_url, caplog):
+    with socket.create_connection(("127.0.0.1", httpx.URL(server_url).port)) as connection:
+        connection.sendall(b"POST /retrieve HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{")
+    assert httpx.get(f"{server_url}/health").status_code == 200
+    assert not caplog.records
 
 
 json_values = st.recursive(
