@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, is_dataclass
+from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
@@ -14,6 +15,7 @@ from hiexp_verl.models.encoder import EncoderIdentity, Vectors
 from hiexp_verl.types import KINDS, LEVELS, Entry
 
 FORMAT = 3
+_MOST_BYTES = 1 << 26  # of header.json
 
 
 @dataclass(frozen=True)
@@ -42,34 +44,25 @@ def read_header(folder: Path) -> Header:
     """Read header.json.
 
     Raises:
-        HiExpError: missing, not JSON, of another format version, or with missing or unknown keys.
+        HiExpError: missing, too large, not JSON, of another format version, or a key is missing, unknown or of the wrong type.
     """
     path = folder / "header.json"
     try:
+        if (size := path.stat().st_size) > _MOST_BYTES:
+            raise HiExpError(f"{path} has {size:,} bytes, a header has at most {_MOST_BYTES:,}; restore it or build the HEK again")
         values = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise HiExpError(f"{path} does not exist; the HEK is incomplete, build it again") from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise HiExpError(f"{path} is damaged ({error}); restore it or build the HEK again") from error
     found = values.get("format") if isinstance(values, dict) else None
     if found != FORMAT:
         raise HiExpError(f"{path}: HEK format {found!r} was found, this version reads {FORMAT}; build it again")
-    try:
-        return _header_from(values)
-    except (TypeError, KeyError, AttributeError) as error:
-        raise HiExpError(f"{path} lacks a field or has an unknown one ({error}); restore it or build the HEK again") from error
-
-
-def _header_from(values: dict[str, Any]) -> Header:
-    values = dict(values)
-    encoder = EncoderIdentity(**values.pop("encoder"))
-    duplicates = {key: tuple(ids) for key, ids in values.pop("near_duplicates").items()}
-    models, parents = tuple(values.pop("models")), tuple(values.pop("parents"))
-    return Header(encoder=encoder, models=models, parents=parents, near_duplicates=duplicates, **values)
+    return record_of(Header, values, str(path))
 
 
 Record = TypeVar("Record")
-_NAMES = {str: "a text", int: "a whole number", bool: "true or false"}
+_NAMES = {str: "a text", int: "a whole number", float: "a number", bool: "true or false"}
 _NORM_TOLERANCE = 1e-3
 
 
@@ -125,7 +118,7 @@ def read_vectors(path: Path) -> Vectors:
 
 
 def record_of(cls: type[Record], row: Any, where: str) -> Record:
-    """Make an entry, an evidence or a source of a JSON object, such as one line of entries.jsonl.
+    """Return the header, entry, evidence or source that a JSON object holds, such as one line of entries.jsonl.
 
     Raises:
         HiExpError: it is no object, or a field is missing, unknown or of the wrong type.
@@ -133,9 +126,11 @@ def record_of(cls: type[Record], row: Any, where: str) -> Record:
     kinds = _kinds_of(cls)
     if not isinstance(row, dict):
         raise HiExpError(f"{where}: found {type(row).__name__}; expected an object with {sorted(kinds)}")
-    if set(row) != set(kinds):
-        odd = sorted(set(row) ^ set(kinds))
-        raise HiExpError(f"{where}: missing or unknown fields {odd}; it needs {sorted(kinds)}")
+    if odd := [name for name in row if name not in kinds]:
+        near = get_close_matches(odd[0], kinds, 1)
+        raise HiExpError(f"{where}: unknown field {odd[0]!r}; {f'did you mean {near[0]!r}?' if near else f'it has {sorted(kinds)}'}")
+    if missing := [name for name in kinds if name not in row]:
+        raise HiExpError(f"{where}: the field {missing[0]!r} is missing; it needs {sorted(kinds)}")
     return cls(**{name: _value(kinds[name], row[name], f"{where}: the field {name!r}") for name in kinds})
 
 
@@ -157,6 +152,6 @@ def _value(kind: Any, value: Any, where: str) -> Any:
     if is_dataclass(kind):
         return record_of(kind, value, where)  # pyright: ignore[reportArgumentType]
     wanted = str if origin is Literal else kind
-    if type(value) is not wanted:  # True is no int here
+    if type(value) is not wanted and (wanted, type(value)) != (float, int):  # True is no int here
         raise HiExpError(f"{where} holds {type(value).__name__}; expected {_NAMES[wanted]}")
     return value

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -142,6 +143,31 @@ def test_another_format_version_is_named(tmp_path):
     values = json.loads((version / "header.json").read_text())
     (version / "header.json").write_text(json.dumps({**values, "format": 2}))
     with pytest.raises(HiExpError, match="HEK format 2 was found, this version reads 3; build it again"):
+        HEK.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "fault"),
+    [
+        ({"distilller": "rules"}, "unknown field 'distilller'; did you mean 'distiller'"),
+        ({"reason": 7}, "the field 'reason' holds int; expected a text"),
+        ({"models": "m"}, "the field 'models' holds str; expected a list"),
+        ({"thresholds": {"tool_min_score": "0.5"}}, "the field 'thresholds' holds str; expected a number"),
+        ({"encoder": {"name": "e"}}, "the field 'encoder': the field 'sha256' is missing"),
+    ],
+)
+def test_a_fault_of_the_header_is_one_line_with_its_field(tmp_path, change, fault):
+    path = hek().save(tmp_path) / "header.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(HiExpError, match=rf"^{re.escape(str(path))}: {fault}") as error:
+        HEK.load(tmp_path)
+    assert "\n" not in str(error.value)
+
+
+def test_a_header_of_any_size_is_not_read(tmp_path):
+    path = hek().save(tmp_path) / "header.json"
+    os.truncate(path, 1 << 30)
+    with pytest.raises(HiExpError, match=r"header\.json has 1,073,741,824 bytes"):
         HEK.load(tmp_path)
 
 
