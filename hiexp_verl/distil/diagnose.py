@@ -227,14 +227,14 @@ def _new_words(query: str, question: frozenset[str]) -> list[str]:
 
 def _same_thing(prediction: str, answers: Sequence[str]) -> bool:
     """Whether a wrong answer shares its words, or the stem of a word, with a right one ("Lithuanian" and "Lithuania")."""
-    said = content_words(prediction)
+    given = content_words(prediction)
     for answer in answers:
         right = content_words(answer)
-        if not said or not right or said <= {"yes", "no"}:
+        if not given or not right or given <= {"yes", "no"}:
             continue
-        if len(said & right) >= 0.5 * min(len(said), len(right)) and (said <= right or right <= said):
+        if len(given & right) >= 0.5 * min(len(given), len(right)) and (given <= right or right <= given):
             return True
-        if len(said) == len(right) == 1 and _same_stem(min(said), min(right)):
+        if len(given) == len(right) == 1 and _same_stem(min(given), min(right)):
             return True
     return False
 

@@ -132,7 +132,7 @@ def calibrate_height(
         scored = [(getattr(c, by), c.height) for c in sensible]
         scored = [row for row in scored if np.isfinite(row[0])]
         if not scored:
-            raise HiExpError(f"the {by} of so few entries ({len(vectors_E_D)}) cannot be told; calibrate by size")
+            raise HiExpError(f"too few entries ({len(vectors_E_D)}) for the {by}; calibrate by size")
         height = max(scored)[1]
     return Calibration(candidates, random_pairs, by, height)
 

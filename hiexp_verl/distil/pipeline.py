@@ -179,8 +179,8 @@ def _to_the_point(drafts: Sequence[tuple[Draft, Diagnosis]], encoder: Encoder, d
     if not drafts:
         return []
     called_for = [advice_for(d).description for _, d in drafts]
-    said_N_D, called_for_N_D = (encoder.encode_passages(texts) for texts in ([draft.description for draft, _ in drafts], called_for))
-    kept = [one for one, fits in zip(drafts, closer_than_chance(said_N_D, called_for_N_D), strict=True) if fits]
+    advice_N_D, called_for_N_D = (encoder.encode_passages(texts) for texts in ([draft.description for draft, _ in drafts], called_for))
+    kept = [one for one, fits in zip(drafts, closer_than_chance(advice_N_D, called_for_N_D), strict=True) if fits]
     dropped["e1.lost_point"] += len(drafts) - len(kept)
     return kept
 

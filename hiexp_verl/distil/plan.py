@@ -1,6 +1,6 @@
 """The searches of a success without its names: the part of experience that another question of its kind can follow word for word.
 
-A policy is told in general what to do ("find out the name first") and shown once how ("... shares a land border with").
+A policy reads in general what to do ("find out the name first") and sees once how ("... shares a land border with").
 Computed, never written by a model, and so the same with every distiller.
 """
 

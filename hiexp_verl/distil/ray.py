@@ -74,7 +74,7 @@ class RayEncoder:
     def __init__(self, spec: str, copies: int | None = None) -> None:
         import ray
 
-        self.identity: EncoderIdentity = load_encoder(spec).identity  # a wrong one is told here and not by a worker
+        self.identity: EncoderIdentity = load_encoder(spec).identity  # a wrong one fails here and not in a worker
         count = copies or max(1, int(ray.cluster_resources().get("CPU", 1)))
 
         @ray.remote(num_cpus=1)

@@ -42,7 +42,7 @@ class Usage:
     calls: int = 0
     repeated: int = 0  # of the calls: asked again, since the first answer was no entry
     stored: int = 0  # answers that were there already
-    untold: int = 0  # of the calls: the server did not tell the tokens
+    uncounted: int = 0  # of the calls: the server gave no number of tokens
     prompt_tokens: int = 0
     completion_tokens: int = 0
     seconds: float = 0.0
@@ -51,7 +51,7 @@ class Usage:
         """Count one call."""
         self.calls += 1
         self.repeated += repeated
-        self.untold += not completion_tokens
+        self.uncounted += not completion_tokens
         self.prompt_tokens += prompt_tokens
         self.completion_tokens += completion_tokens
 
@@ -63,7 +63,7 @@ class Usage:
             *([f"{self.repeated:,} of them repeated"] if self.repeated else []),
             *([f"{self.stored:,} stored answers"] if self.stored else []),
             f"{self.prompt_tokens:,} prompt + {self.completion_tokens:,} completion tokens",
-            *([f"without {self.untold:,} calls whose tokens the server did not tell"] if self.untold else []),
+            *([f"without {self.uncounted:,} calls whose tokens the server did not count"] if self.uncounted else []),
             f"{self.seconds:.0f} s",
             *([f"{rate:.0f} tokens/s"] if self.completion_tokens else []),
             *([f"cost {price.of(self.prompt_tokens, self.completion_tokens):.4f}"] if price else []),

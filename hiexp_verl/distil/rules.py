@@ -14,7 +14,7 @@ from hiexp_verl.distil.draft import Draft, fit, most_common
 from hiexp_verl.types import MAX_TITLE_CHARS, Entry, Level
 
 _TEMPLATES = Path(__file__).parents[1] / "prompts"
-# How a sentence speaks of what is asked for, where the noun alone would not do.
+# How a sentence names what is asked for, where the noun alone would not do.
 _ASKED = {"answer": "what is asked", "yes or no": "the verdict"}
 
 

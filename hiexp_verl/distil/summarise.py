@@ -188,8 +188,8 @@ def _support(
         return holds
     candidates = [(each.draft, zip(each.rows, held, strict=True)) for each, held in zip(written, holds, strict=True)]
     pairs = [(draft, entries[row]) for draft, rows in candidates for row, one in rows if one]
-    said = iter(asked.confirm(pairs))
-    return [[one and next(said) for one in held] for held in holds]
+    confirmed = iter(asked.confirm(pairs))
+    return [[one and next(confirmed) for one in held] for held in holds]
 
 
 def _over_supporters(

@@ -64,7 +64,7 @@ _NUMBER = re.compile(r"\b\d{3,}\b")
 # Letters that stand for masked names mean nothing to whoever reads the advice.
 _PLACEHOLDER = re.compile(r"\b[XYZW]\b")
 _CAPITALISED = re.compile(r"(?<=[a-z0-9,;] )[^\W\d_a-z]\w+")
-# Advice against putting two things into one query that speaks for it: small models turn the sense around.
+# Advice against putting two things into one query that recommends it: small models turn the sense around.
 _JOINS = re.compile(r"\bcombin|\btogether\b|\bin one query\b", re.IGNORECASE)
 _PARTS = re.compile(
     r"\bseparate|\bon its own\b|\balone\b|\beach\b|\bone by one\b|\bindividually\b|\bnot\b|n't\b|\bavoid|\bnever\b", re.IGNORECASE
@@ -83,17 +83,17 @@ def admit_summary(draft: Draft, members: Sequence[Entry], level: Level) -> Draft
     """Return the draft of an E2 or E3, cleaned, as it enters the HEK, or why it does not.
 
     Its members are free of names and answers; what a summary names beyond their words it has made up. A summary that says
-    what one member says already, or speaks of what only one member's title does, speaks for that one alone.
+    what one member says already, or names what only one member's title does, is about that one alone.
     """
     fitted = fit(draft)
     if len(fitted.title) <= 3 or len(fitted.description) <= 10:
         return _NOTHING_LEFT
-    told = "\n".join(f"{member.title}\n{member.description}" for member in members)
+    texts = "\n".join(f"{member.title}\n{member.description}" for member in members)
     joined = 2 * sum("two_in_one_query" in member.findings for member in members) > len(members)
     if any(repeats(fitted.description, member.description) for member in members):
         return "copies_member"
-    reason = _too_short(fitted) or _one_case(fitted) or _against_parts(fitted, joined) or _other_script(fitted, told)
-    if not reason and _new_names(fitted.description, told):
+    reason = _too_short(fitted) or _one_case(fitted) or _against_parts(fitted, joined) or _other_script(fitted, texts)
+    if not reason and _new_names(fitted.description, texts):
         reason = "new_name"
     if not reason and _particulars(fitted, members, advice_over(members, level)):
         reason = "one_member"
@@ -153,9 +153,9 @@ def _other_script(draft: Draft, of: str) -> str:
     return "other_script" if script_of(draft.description) != script_of(of) else ""
 
 
-def _new_names(text: str, told: str) -> list[str]:
+def _new_names(text: str, other: str) -> list[str]:
     """Return the names in the text (capitalised inside a sentence) whose words the other text does not have."""
-    words = set(normalise(told).split())
+    words = set(normalise(other).split())
     return [name for name in _CAPITALISED.findall(text) if normalise(name) not in words]
 
 

@@ -124,9 +124,9 @@ def _is_telling(answer: str) -> bool:
 def _answers_in_entries(hek: HEK, questions: Sequence[Question], wanted: Callable[[str], bool]) -> Iterator[AnswerInEntry]:
     asked_by: dict[str, list[str]] = defaultdict(list)  # normalised answer -> ids of test questions
     for question in questions:
-        said = f" {normalise(question.question)} "
+        asked = f" {normalise(question.question)} "
         for answer in dict.fromkeys(map(normalise, filter(wanted, question.answers))):
-            if len(answer) >= MIN_ANSWER_CHARS and f" {answer} " not in said:
+            if len(answer) >= MIN_ANSWER_CHARS and f" {answer} " not in asked:
                 asked_by[answer].append(question.id)
     lengths = {len(answer.split()) for answer in asked_by}
     for entry in hek.entries:

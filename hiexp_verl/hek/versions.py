@@ -51,8 +51,8 @@ def versions_text(listed: list[Version]) -> str:
     for version in listed:
         counts = ", ".join(f"{version.levels.get(level, 0)} {level.upper()}" for level in LEVELS)
         origin = f"from {' and '.join(parent[:12] for parent in version.parents)}" if version.parents else "built"
-        told = f"damaged: {version.fault}" if version.fault else f"{counts}; {origin}{': ' if version.reason else ''}{version.reason}"
-        lines.append(f"{'*' if version.is_current else ' '} {version.name}  {told}")
+        state = f"damaged: {version.fault}" if version.fault else f"{counts}; {origin}{': ' if version.reason else ''}{version.reason}"
+        lines.append(f"{'*' if version.is_current else ' '} {version.name}  {state}")
     return "\n".join(lines)
 
 

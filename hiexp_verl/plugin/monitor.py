@@ -2,7 +2,7 @@
 
 Silence is the commonest fault of experience: nothing crashes, nothing is shown. A run that expects it stops instead.
 
-Collapse alarms: what goes wrong slowly in RL is said aloud, or ends the run.
+Collapse alarms: what goes wrong slowly in RL is logged, or ends the run.
 
 What a run has seen of its experience so far: use per entry, the last steps, what is still expected, alarms."""
 
@@ -122,11 +122,11 @@ class Expectation:
         self._steps += 1
         self._silent -= {place for place in self._silent if metrics.get(_METRIC[place], 0.0) > 0}
         for place in sorted(self._silent):
-            told = f"in {self._steps} steps {_HINT[place]}"
+            fault = f"in {self._steps} steps {_HINT[place]}"
             if self._steps >= self._after:
-                raise HiExpError(f"{told}; hiexp.expect.{place}=false goes on without")
+                raise HiExpError(f"{fault}; hiexp.expect.{place}=false goes on without")
             if last:
-                logger.warning("%s: what was trained has not seen it", told)
+                logger.warning("%s: what was trained has not seen it", fault)
 
     def state(self) -> dict[str, Any]:
         """Return what `load` takes up again."""
@@ -145,7 +145,7 @@ SPIKE = 10.0  # times the median of the window before
 
 
 class Alarms:
-    """Judges a run by its history; each alarm speaks when it begins to hold, and again only after it has ceased to."""
+    """Judges a run by its history; each alarm is logged when it begins to hold, and again only after it has ceased to."""
 
     def __init__(self, settings: AlarmsConfig) -> None:
         self._settings = settings
@@ -163,13 +163,13 @@ class Alarms:
             action = getattr(self._settings, name)
             if action == "off":
                 continue
-            said = fault(history)
-            found[f"hiexp/alarm/{name}"] = float(bool(said))
-            if said and name not in self.ringing:
-                logger.warning("alarm: %s", said)
-            if said and action == "stop":  # also when it rang before: a run resumed from the checkpoint of that step
-                stop = stop or f"{said}; stopped by hiexp.alarms.{name}=stop"
-            self.ringing = self.ringing | {name} if said else self.ringing - {name}
+            text = fault(history)
+            found[f"hiexp/alarm/{name}"] = float(bool(text))
+            if text and name not in self.ringing:
+                logger.warning("alarm: %s", text)
+            if text and action == "stop":  # also when it held before: a run resumed from the checkpoint of that step
+                stop = stop or f"{text}; stopped by hiexp.alarms.{name}=stop"
+            self.ringing = self.ringing | {name} if text else self.ringing - {name}
         if stop:
             raise HiExpError(stop)
         return found

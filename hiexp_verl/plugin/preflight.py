@@ -2,7 +2,7 @@
 
 Does the model's chat template take several calls of one turn? Llama 3's raises, and verl would find out in an episode.
 
-Is the run one that verl, and our CPU engine, can do? What they cannot is told before anything starts.
+Is the run one that verl, and our CPU engine, can do? What they cannot is an error before anything starts.
 
 Checks before any device time is spent: a hydra callback in the driver of `main_ppo`."""
 

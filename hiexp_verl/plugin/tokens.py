@@ -16,7 +16,7 @@ def kept_tokens(
     """Return the response without the blocks, and for each of its tokens where it stood before (None: tokenised anew).
 
     Only stretches of mask 0 (tool responses) are touched. None when such a stretch is not what the tokenizer makes of its own
-    text, or when a block is not found: then it cannot be told exactly which tokens are its.
+    text, or when a block is not found: then it is unknown exactly which tokens are its.
 
     Args:
         ids: (response length,) token ids.

@@ -65,9 +65,9 @@ def rollout_by_verl(spec: RolloutSpec) -> dict[str, Any]:
 
 
 def _refusal(log: Path) -> str:
-    """Return what our own check before the run said, if that is what stopped it."""
-    said = [line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.startswith("hiexp: ")]
-    return said[-1].removeprefix("hiexp: ") if said else ""
+    """Return the error of our own check before the run, if that is what stopped it."""
+    errors = [line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.startswith("hiexp: ")]
+    return errors[-1].removeprefix("hiexp: ") if errors else ""
 
 
 def _overrides(spec: RolloutSpec, questions: Path, dump: Path) -> list[str]:

@@ -45,7 +45,7 @@ def test_calls_and_tokens_are_counted():
     usage = distiller.usage
     repeated = sum(temperature > 0 for _, temperature in model.calls)
     assert repeated > 0
-    assert (usage.calls, usage.repeated, usage.untold) == (len(model.calls), repeated, 0)
+    assert (usage.calls, usage.repeated, usage.uncounted) == (len(model.calls), repeated, 0)
     assert (usage.prompt_tokens, usage.completion_tokens) == (10 * usage.calls, 4 * usage.calls)
 
 
@@ -59,7 +59,7 @@ def test_the_summary_names_what_there_is():
 def test_a_server_that_tells_no_tokens_is_named():
     usage = Usage()
     usage.add(0, 0, repeated=False)
-    assert "without 1 calls whose tokens the server did not tell" in usage.summary()
+    assert "without 1 calls whose tokens the server did not count" in usage.summary()
 
 
 def test_a_dry_run_shows_the_very_prompts_and_their_number():
