@@ -40,7 +40,7 @@ from hiexp_verl.importers import read_r1_searcher
 from hiexp_verl.io.files import cache_dir
 from hiexp_verl.models.chat import ChatClient, open_model
 from hiexp_verl.models.vllm_offline import offline_vllm
-from hiexp_verl.models.vllm_process import engine_arguments, engine_process, tail
+from hiexp_verl.models.vllm_process import engine_arguments, engine_process, log_tail
 from hiexp_verl.types import Message
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -187,7 +187,7 @@ def offline(model: Path) -> Iterator[dict[str, Run]]:
                 if line.startswith("RESULT "):  # among what vLLM logs
                     row = json.loads(line.removeprefix("RESULT "))
                     return row["tokens"], row["seconds"]
-            raise RuntimeError(f"the yardstick stopped: {tail(log)}")
+            raise RuntimeError(f"the yardstick stopped: {log_tail(log)}")
 
         yield {YARDSTICK: run}
 

@@ -1,6 +1,4 @@
-"""`hiexp import`.
-
-`hiexp serve-search`."""
+"""`hiexp import` and `hiexp serve-search`."""
 
 import argparse
 from pathlib import Path
@@ -14,15 +12,14 @@ _EPILOG = """\
 formats (one JSON object a line, .gz or plain):
   hiexp        trajectories of `hiexp rollout`, or of training with hiexp.dump_dir: checked and rewritten
   verl-dump    what verl writes to trainer.rollout_data_dir or trainer.validation_data_dir; chat templates like ChatML
-               (episodes that our trainer played for validation say so, and hiexp build leaves them out)
+               (validation episodes of our trainer are marked, and hiexp build leaves them out)
   openai       {"messages": [...], "answer": "Paris"}; optional: question, question_id, id, score, correct, model
   r1-searcher  {"question": ..., "answer": ..., "text": "the transcript"}; optional: dataset, model, prediction, correct.
-               The tags in the transcript can be set, each as an opening and a closing text
+               The tags of the transcript can be set, each as an opening and a closing tag
 
-Where an answer is not marked as correct or wrong, it is scored. Left out, named with their line and counted: lines that
-cannot be read, duplicates, an id that another trajectory had first, and all copies of a trajectory that are marked
-correct here and wrong there. Told as well: how many trajectories have no search. Transcripts of which none has the tag of a
-search or an answer are refused: their tags are others than those looked for.
+Answers that are not marked as correct or wrong are scored. Rejected, logged with their line and counted: lines that cannot be
+read, duplicates, ids of an earlier trajectory, and all copies of a trajectory with contradictory labels. Trajectories without
+a search are counted. If no transcript has the tag of a search or an answer, the import is refused: set the tags.
 
 example: hiexp import runs/*.jsonl.gz --format r1-searcher --out trajectories.jsonl
          hiexp import mine.jsonl --format r1-searcher --query-tags "<search>" "</search>" \\
@@ -32,14 +29,14 @@ then:    hiexp build --trajectories trajectories.jsonl ..."""
 
 def add_import(verbs: Any) -> None:
     """Add the verb."""
-    parser = add_verb(verbs, "import", run_import, "Turn trajectories of other programs into ours.", _EPILOG)
+    parser = add_verb(verbs, "import", run_import, "Import trajectories of other programs.", _EPILOG)
     parser.add_argument("files", type=Path, nargs="+", metavar="FILE")
     parser.add_argument("--format", required=True, choices=("hiexp", "verl-dump", "openai", "r1-searcher"))
-    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="replaced when all is read, or left as it is")
+    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="replaced at the end, or unchanged on an error")
     parser.add_argument("--query-tags", nargs=2, metavar=("OPEN", "CLOSE"), help="default <|begin_of_query|> <|end_of_query|>")
     parser.add_argument("--documents-tags", nargs=2, metavar=("OPEN", "CLOSE"), help="default <|begin_of_documents|> <|end_of_documents|>")
     parser.add_argument("--answer-tags", nargs=2, metavar=("OPEN", "CLOSE"), help="default <answer> </answer>")
-    parser.add_argument("--strict", action="store_true", help="write nothing when a line is rejected")
+    parser.add_argument("--strict", action="store_true", help="write nothing if a line is rejected")
     parser.add_argument("--json", action="store_true", help="machine-readable counts")
 
 

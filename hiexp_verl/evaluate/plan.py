@@ -8,7 +8,7 @@ from pathlib import Path
 from hiexp_verl.config import ARMS, Arm
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.evaluate.tables import ALL, BASE
-from hiexp_verl.io.datasets import asked_twice, read_questions
+from hiexp_verl.io.datasets import read_questions, repeated_questions
 from hiexp_verl.io.rows import BadRow, read_rows
 from hiexp_verl.rollout.policy import MERGED
 from hiexp_verl.rollout.rollout import TRAJECTORIES, check_output
@@ -78,7 +78,7 @@ def read_datasets(paths: Sequence[Path], limit: int | None = None) -> dict[str, 
             taken = "there is a data set" if name in datasets else "no data set can be called"
             raise HiExpError(f"{path}: {taken} {name!r}{' already' * (name in datasets)}; rename the file, rows are kept under its name")
         datasets[name] = read_questions(path)[:limit]
-        if twice := asked_twice(datasets[name]):
+        if twice := repeated_questions(datasets[name]):
             logger.warning(
                 "%s: questions that are asked more than once, and count so often: %d (the first: %s)", path, len(twice), twice[0]
             )

@@ -1,4 +1,4 @@
-"""Trajectories of other programs, turned into ours: one module per format, one stream through all of them."""
+"""Import of trajectories: a converter per format, and one stream that all formats pass."""
 
 from collections.abc import Callable
 from typing import Any
@@ -9,11 +9,11 @@ from hiexp_verl.importers.verl_dump import from_verl_dump
 from hiexp_verl.io.datasets import trajectory_of
 from hiexp_verl.types import Trajectory
 
-# A row in, a trajectory out; its id is "" when the row has none. Raises BadRow when the row holds no trajectory.
+# Turns a row into a trajectory (id "" if the row has none); raises BadRow.
 Converter = Callable[[dict[str, Any]], Trajectory]
 
 FORMATS: dict[str, Callable[[], Converter]] = {
-    "r1-searcher": FromR1Searcher,  # a fresh one for each import: it numbers the questions
+    "r1-searcher": FromR1Searcher,  # one per import: it numbers the questions
     "verl-dump": lambda: from_verl_dump,
     "openai": lambda: from_messages,
     "hiexp": lambda: trajectory_of,

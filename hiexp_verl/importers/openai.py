@@ -19,12 +19,12 @@ def from_messages(row: dict[str, Any]) -> Trajectory:
     in the messages), `score` and `correct` (else the prediction is scored).
 
     Raises:
-        BadRow: it holds no episode, or a field is of the wrong type.
+        BadRow: a message, the question or the answer is missing, or a field has the wrong type.
     """
     messages = messages_field(row)
     if not any(message["role"] == "assistant" for message in messages):
-        raise BadRow("no message of the assistant")
-    question = text_field(row, "question") if row.get("question") is not None else _asked(messages)
+        raise BadRow("no assistant message")
+    question = text_field(row, "question") if row.get("question") is not None else _question(messages)
     answers = answers_of(row)
     prediction = text_field(row, "prediction") if row.get("prediction") else final_answer(messages)
     reward = number_field(row, "score") if row.get("score") is not None else None
@@ -44,7 +44,7 @@ def from_messages(row: dict[str, Any]) -> Trajectory:
     )
 
 
-def _asked(messages: tuple[Message, ...]) -> str:
+def _question(messages: tuple[Message, ...]) -> str:
     question = next((bare_question(text_of(message)) for message in messages if message["role"] == "user"), "")
     if not question:
         raise BadRow("no question", "give 'question', or a user message")

@@ -21,12 +21,12 @@ _NEXT_DOCUMENT = re.compile(r"^(?=\(\d+\)\S)", re.MULTILINE)
 # "(1)Title: Kabul Text: Kabul is ..." or, as the files for 2WikiMultihopQA have it, "(1)Kabul   Kabul is ..."
 _DOCUMENT = re.compile(r'\((\d+)\)("?Title: )?')
 _TAG_LIKE = re.compile(r"<[^<>\s]{1,40}>|\[/?[A-Za-z_]{1,20}\]")
-_TAGS_SHOWN, _EXTRACT_CHARS, _HEAD_CHARS = 8, 120, 5000  # of a transcript without the tags that were looked for
+_TAGS_SHOWN, _EXTRACT_CHARS, _HEAD_CHARS = 8, 120, 5000  # of a transcript without the expected tags
 
 
 @dataclass(frozen=True)
 class Tags:
-    """What stands before and after a query, the documents it brought, and the answer."""
+    """Opening and closing tags of queries, documents and answers."""
 
     query: tuple[str, str] = ("<|begin_of_query|>", "<|end_of_query|>")
     documents: tuple[str, str] = ("<|begin_of_documents|>", "<|end_of_documents|>")
@@ -34,11 +34,11 @@ class Tags:
 
     def __post_init__(self) -> None:
         if not all(tag.strip() for pair in (self.query, self.documents, self.answer) for tag in pair):
-            raise HiExpError(f"a tag is empty, found {self}; give an opening and a closing text")
+            raise HiExpError(f"a tag is empty, found {self}; give an opening and a closing tag")
 
 
 class FromR1Searcher:
-    """Convert rows with `question`, `answer` and `text` (the transcript); single-use, for it numbers the questions.
+    """Converter of rows with `question`, `answer` and `text` (the transcript); use one per import, since it numbers the questions.
 
     Optional: `dataset`, `model`, `prediction` (else the text between the answer tags), `correct` (else the prediction is
     scored). The n-th question of a data set has the id "<dataset>-<n>"; without a data set the id comes from the text.
@@ -48,7 +48,7 @@ class FromR1Searcher:
         self._tags = tags or Tags()
         self._ids: dict[str, str] = {}  # question id from the text and the data set -> our id
         self._sizes: Counter[str] = Counter()
-        self._first = ""  # the start of the first transcript, as long as none had a tag
+        self._first = ""  # start of the first transcript, until one has a tag
         self._tagged = False
 
     def __call__(self, row: dict[str, Any]) -> Trajectory:
@@ -76,10 +76,10 @@ class FromR1Searcher:
         )
 
     def check_tags(self) -> None:
-        """Refuse what was converted when no transcript had the tag of a search or of an answer: the tags are others.
+        """Check the tags after the last row.
 
         Raises:
-            HiExpError: it says which tags were looked for, and what the first transcript holds.
+            HiExpError: no transcript had the tag of a search or an answer.
         """
         if self._tagged or not self._first:
             return
@@ -87,7 +87,7 @@ class FromR1Searcher:
         found = list(dict.fromkeys(_TAG_LIKE.findall(self._first)))[:_TAGS_SHOWN]
         holds = f"holds {', '.join(found)}" if found else "begins"
         extract = f"{holds}: {' '.join(printable(self._first[:_EXTRACT_CHARS]).split())!r}"
-        todo = "set --query-tags, --documents-tags and --answer-tags to those in the text"
+        todo = "set --query-tags, --documents-tags and --answer-tags to the tags of the text"
         raise HiExpError(
             f"no transcript has the tag of a search or an answer; looked for {looked_for}, but the first one {extract}; {todo}"
         )
@@ -129,15 +129,15 @@ def _messages(question: str, text: str, tags: Tags) -> Iterator[Message]:
     yield {"role": "user", "content": question}
     opening, closing = map(re.escape, tags.documents)
     end = 0
-    for block in re.finditer(rf"{opening}(.*?)(?:{closing}|\Z)", text, re.DOTALL):  # not closed: the transcript was cut there
-        yield from _spoken(text[end : block.start()], tags)
+    for block in re.finditer(rf"{opening}(.*?)(?:{closing}|\Z)", text, re.DOTALL):  # unclosed: a truncated transcript
+        yield from _assistant_turns(text[end : block.start()], tags)
         yield {"role": "tool", "content": f"<information>\n{_documents(block[1])}\n</information>"}
         end = block.end()
-    yield from _spoken(text[end:], tags)
+    yield from _assistant_turns(text[end:], tags)
 
 
-def _spoken(text: str, tags: Tags) -> Iterator[Message]:
-    """Yield a message per search call, so that the documents that follow belong to the last one, and one for the rest."""
+def _assistant_turns(text: str, tags: Tags) -> Iterator[Message]:
+    """Yield a message per search call and one for the rest; the documents that follow belong to the last call."""
     opening, closing = tags.query
     end = position = 0
     while (stop := text.find(closing, position)) >= 0:
@@ -162,7 +162,7 @@ def _documents(text: str) -> str:
 
 
 def _document(text: str) -> str:
-    """Return the document in our form, or as it is when it has another form than the two known ones."""
+    """Return the document in our format; one that has neither of the two known formats is unchanged."""
     start = _DOCUMENT.match(text)
     title, mark, body = text[start.end() :].partition(" Text:" if start[2] else "   ") if start else ("", "", "")
     if not start or not mark:

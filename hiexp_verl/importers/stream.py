@@ -1,6 +1,7 @@
-"""What an import has seen: duplicates, ids used twice, labels that contradict each other.
+"""The import: streams trajectory files into one file of our trajectories, written in full or not at all.
 
-Trajectory files in, one file of our trajectories out: line by line, whole or not at all."""
+Rejected and counted: lines that cannot be read, duplicates, ids used twice, copies with contradictory labels.
+"""
 
 import json
 import logging
@@ -26,31 +27,31 @@ _PLACE_BITS = 40  # of the line, when a place is kept as one integer
 
 
 class Ledger:
-    """Remembers two 16-byte digests per trajectory, three where it has no id: 400 to 600 bytes in all; never the trajectory."""
+    """Trajectories entered so far, by digest of content and id: 400 to 600 bytes for each."""
 
     def __init__(self) -> None:
-        self.contradicted: set[bytes] = set()  # contents with both labels: no copy of them may stay
-        self._labels: dict[bytes, tuple[int, bool]] = {}  # content -> where it was first, and its label
-        self._ids: dict[bytes, tuple[int, bytes]] = {}  # id -> where it was first, and the content
+        self.contradicted: set[bytes] = set()  # contents with both labels; all copies are left out
+        self._labels: dict[bytes, tuple[int, bool]] = {}  # content -> first place, label
+        self._ids: dict[bytes, tuple[int, bytes]] = {}  # id -> first place, content
         self._samples: Counter[str] = Counter()
 
     def enter(self, trajectory: Trajectory, place: Place) -> tuple[Trajectory, bytes]:
         """Return the trajectory with an id, and the digest of its content: question and messages.
 
         Raises:
-            Seen: it is a duplicate, its id belongs to another trajectory, or its label contradicts a copy's.
+            Conflict: it is a duplicate, its id belongs to another trajectory, or its label contradicts a copy's.
         """
         content = digest_of(trajectory.question, trajectory.messages)
         packed = place[0] << _PLACE_BITS | place[1]
         first, label = self._labels.setdefault(content, (packed, trajectory.correct))
         if label != trajectory.correct:
             self.contradicted.add(content)
-            raise Seen(CONTRADICTORY, first)
-        # Without an id of its own, a trajectory is known by its content and its model.
+            raise Conflict(CONTRADICTORY, first)
+        # A trajectory without an id is identified by content and model.
         key = digest_of("id", trajectory.id) if trajectory.id else digest_of("content", content.hex(), trajectory.model)
         if key in self._ids:
             first, other = self._ids[key]
-            raise Seen("duplicate" if other == content else "the id belongs to another trajectory", first)
+            raise Conflict("duplicate" if other == content else "the id belongs to another trajectory", first)
         self._ids[key] = packed, content
         return (trajectory if trajectory.id else self._numbered(trajectory, packed, content)), content
 
@@ -64,20 +65,20 @@ class Ledger:
                 return numbered
 
 
-class Seen(BadRow):
-    """A trajectory that cannot stand beside an earlier one."""
+class Conflict(BadRow):
+    """A trajectory that conflicts with an earlier one, which is at `first`."""
 
     def __init__(self, wrong: str, packed: int) -> None:
         super().__init__(wrong)
         self.first: Place = (packed >> _PLACE_BITS, packed & ((1 << _PLACE_BITS) - 1))
 
 
-TOLD = 20  # rejected lines that are named; the rest is counted
+MAX_WARNINGS = 20  # rejected lines that are logged; the others are only counted
 
 
 @dataclass
 class ImportReport:
-    """What became of the lines: `read` is `written` plus `rejected`."""
+    """Counts of lines; `read` is `written` plus `rejected`."""
 
     read: int = 0
     written: int = 0
@@ -86,11 +87,11 @@ class ImportReport:
 
     @property
     def rejected(self) -> int:
-        """Return how many lines were rejected."""
+        """Return the number of rejected lines."""
         return self.reasons.total()
 
     def summary(self) -> str:
-        """Return the counts, how many written trajectories have no search, then one line per reason."""
+        """Return the counts, the written trajectories without a search, and one line per reason."""
         lines = [f"read {self.read}, written {self.written}, rejected {self.rejected}"]
         searchless = [f"{self.without_search:6d} written without a search"] if self.without_search else []
         return "\n".join(lines + searchless + [f"{count:6d} {reason}" for reason, count in self.reasons.most_common()])
@@ -99,9 +100,9 @@ class ImportReport:
 def import_trajectories(files: Sequence[Path], out: Path, convert: Converter, strict: bool = False) -> ImportReport:
     """Convert the files into one, in their order; log the first rejected lines with their numbers, count all of them.
 
-    Left out are lines that cannot be read, exact duplicates, trajectories whose id another one had first, and every copy
-    of a trajectory whose copies differ in `correct`. A damaged gzip counts as one rejected line, where the damage is.
-    Memory holds one line, and for each trajectory what the `Ledger` remembers. `out` is replaced at the end or not at all.
+    Rejected: lines that cannot be read, exact duplicates, trajectories with the id of an earlier one, and every copy of a
+    trajectory whose copies differ in `correct`. A damaged gzip counts as one rejected line.
+    Memory holds one line, and the `Ledger`. `out` is replaced at the end or not at all.
 
     Args:
         files: JSON lines, plain or gzip.
@@ -110,14 +111,14 @@ def import_trajectories(files: Sequence[Path], out: Path, convert: Converter, st
         strict: write nothing when any line is rejected.
 
     Raises:
-        HiExpError: a file cannot be read, nothing in them can be used, no transcript has the tags that were looked for, a
+        HiExpError: a file cannot be read, nothing in them can be used, no transcript has the expected tags, a
             line was rejected under `strict`, or `out` cannot be written.
     """
     _check_paths(files, out)
     run = _Import(files, convert)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        # Staged, because a later line may contradict one that is written.
+        # Staged, because a later line may contradict an earlier one.
         with tempfile.TemporaryFile("w+", encoding="utf-8", dir=out.parent) as staged:
             run.stage(staged)
             if isinstance(convert, FromR1Searcher):
@@ -126,15 +127,17 @@ def import_trajectories(files: Sequence[Path], out: Path, convert: Converter, st
             kept = run.kept(staged)
             first = next(kept, None)
             if first is None:
-                raise HiExpError(f"nothing to import: {_told(run.report)}; check --format and the files")
+                raise HiExpError(f"nothing to import: {_rejections(run.report)}; check --format and the files")
             with atomic_writer(out) as file:
                 file.write(first)
                 file.writelines(kept)
                 if strict and run.report.rejected:
-                    raise HiExpError(f"{_told(run.report)}, so nothing was written; mend them, or leave --strict out")
+                    raise HiExpError(f"{_rejections(run.report)}, nothing was written; correct them or leave out --strict")
         run.warn_of_few_searches()
     except OSError as error:
-        raise HiExpError(f"{out} cannot be written ({error.strerror or error}); nothing was changed, make room and repeat") from error
+        raise HiExpError(
+            f"{out} cannot be written ({error.strerror or error}), nothing was changed; make room or give another path"
+        ) from error
     return run.report
 
 
@@ -146,7 +149,7 @@ class _Import:
         self._files, self._convert, self._ledger = files, convert, Ledger()
 
     def stage(self, staged: TextIO) -> None:
-        """Write every usable trajectory, with its content's digest, its place and whether it searched before it."""
+        """Write every usable trajectory as a line: content digest, file, line, whether it searched, JSON."""
         for number, path in enumerate(self._files):
             for line, row in read_rows(path):
                 self.report.read += 1
@@ -154,11 +157,11 @@ class _Import:
                     if isinstance(row, BadRow):
                         raise row
                     trajectory = self._convert(row)
-                    _line(trajectory)  # what cannot be written must not enter the ledger, where good copies would meet it
+                    _line(trajectory)  # a trajectory that cannot be written must not enter the ledger
                     trajectory, content = self._ledger.enter(trajectory, (number, line))
                     searched = int(bool(searches(trajectory.messages)))
                     staged.write(f"{content.hex()} {number} {line} {searched} {_line(trajectory)}\n")
-                except Seen as error:
+                except Conflict as error:
                     self._reject((number, line), error.wrong, f"first in {self._where(error.first)}")
                 except BadRow as error:
                     self._reject((number, line), error.wrong, error.found)
@@ -166,18 +169,18 @@ class _Import:
                     self._reject((number, line), "nested too deeply")
 
     def kept(self, staged: TextIO) -> Iterator[str]:
-        """Yield the staged lines that nothing contradicted later."""
+        """Yield the staged trajectories that no later copy contradicts."""
         for text in staged:
             content, number, line, searched, row = text.split(" ", 4)
             if bytes.fromhex(content) in self._ledger.contradicted:
-                self._reject((int(number), int(line)), CONTRADICTORY, "a later copy has the other")
+                self._reject((int(number), int(line)), CONTRADICTORY, "a later copy has the other label")
             else:
                 self.report.written += 1
                 self.report.without_search += searched == "0"
                 yield row
 
     def warn_of_few_searches(self) -> None:
-        """Say when most trajectories have no search: perhaps they have, in a form that was not recognised."""
+        """Warn if most trajectories have no search: their search calls may not be recognised."""
         if 2 * self.report.without_search > self.report.written:
             logger.warning(
                 "%d of %d trajectories have no search; if the agent did search, check --format and --query-tags",
@@ -187,10 +190,10 @@ class _Import:
 
     def _reject(self, place: Place, wrong: str, found: str = "") -> None:
         self.report.reasons[wrong] += 1
-        if self.report.rejected <= TOLD:
+        if self.report.rejected <= MAX_WARNINGS:
             logger.warning("%s: %s%s", self._where(place), wrong, f" ({found})" if found else "")
-        elif self.report.rejected == TOLD + 1:
-            logger.warning("more than %d lines are rejected; from here on they are only counted", TOLD)
+        elif self.report.rejected == MAX_WARNINGS + 1:
+            logger.warning("more than %d lines are rejected; from here on they are only counted", MAX_WARNINGS)
 
     def _where(self, place: Place) -> str:
         return f"{self._files[place[0]]}:{place[1]}"
@@ -208,11 +211,11 @@ def _check_paths(files: Sequence[Path], out: Path) -> None:
         if not path.is_file():
             raise HiExpError(f"{path} is not a file; give JSON-lines files")
         if out.exists() and out.samefile(path):
-            raise HiExpError(f"--out {out} is also an input, and rejected lines would be lost; give another path")
+            raise HiExpError(f"--out {out} is also an input, which would be overwritten; give another path")
     if (out.exists() and not out.is_file()) or out.suffix == ".gz":
-        raise HiExpError(f"--out {out} must be a plain file, for JSON lines; give a path such as trajectories.jsonl")
+        raise HiExpError(f"--out {out} must be a plain file of JSON lines; give a path such as trajectories.jsonl")
 
 
-def _told(report: ImportReport) -> str:
+def _rejections(report: ImportReport) -> str:
     reasons = ", ".join(f"{count} {reason}" for reason, count in report.reasons.most_common(5))
     return f"{report.rejected} of {report.read} lines rejected" + (f" ({reasons})" if reasons else "")

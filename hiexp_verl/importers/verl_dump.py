@@ -1,7 +1,7 @@
-"""verl's own dumps (`trainer.rollout_data_dir`, `trainer.validation_data_dir`): decoded text, cut into messages again.
+"""verl's dumps (`trainer.rollout_data_dir`, `trainer.validation_data_dir`): decoded text, split into messages.
 
-Rows of our reward carry the trajectory itself and need no cutting. In the others the chat template is ChatML (Qwen, SmolLM),
-its special tokens kept or, as verl writes them, dropped: then only the role's name is left, on a line of its own.
+Rows of our reward hold the trajectory itself. In others the chat template is ChatML (Qwen, SmolLM), with its special tokens
+or, as verl writes them, without: then only the role is left, on its own line.
 """
 
 import json
@@ -21,12 +21,11 @@ _KNOWN = {"input", "output", "gts", "score"}
 _CHATML = re.compile(r"<\|im_start\|>(\w+)\n(.*?)(?:<\|im_end\|>|(?=<\|im_start\|>)|\Z)", re.DOTALL)
 _ROLE_LINE = re.compile(r"^(system|user|assistant|tool)\n", re.MULTILINE)
 _PADDING = "<|endoftext|>"
-# What the environment said inside a decoded response: all between its role line, right after a call or right before a
-# block, and the next one of the assistant; or, where there are no roles, a block. That counts as tool text wherever it
-# stands, as it does when answers are scored.
+# Tool text in a decoded response: from a role line (right after a call or right before a block) to the next role line of the
+# assistant, or, without roles, a block. A block is tool text everywhere, as it is when answers are scored.
 _TOOL_TEXT = re.compile(
     r"(?:(?:(?<=</search>)|(?<=</tool_call>))\n?(?:user|tool)\n|\b(?:user|tool)\n(?=<(?:information|tool_response)>))"
-    r"(?P<said>.*?)(?:\nassistant\n|\Z)"
+    r"(?P<turn>.*?)(?:\nassistant\n|\Z)"
     r"|(?P<block>(?:<experience>(?:(?!</experience>).)*</experience>\s*(?=<(?:information|tool_response)>))?"
     r"<(?P<tag>information|tool_response)>.*?(?:</(?P=tag)>|\Z)(?:\s*<experience>.*?(?:</experience>|\Z))?)",
     re.DOTALL,
@@ -36,18 +35,18 @@ _NEXT_RESULT = re.compile(r"\n(?:user|tool)\n")
 
 
 def from_verl_dump(row: dict[str, Any]) -> Trajectory:
-    """Return the trajectory of a row with `input`, `output`, `gts` and `score`; what the reward added goes to `extra`.
+    """Return the trajectory of a row with `input`, `output`, `gts` and `score`; fields added by the reward go to `extra`.
 
-    A trajectory that our reward put there is exact; verl's step is added to its id, for the same question is played at
-    many steps. In other rows the question is the last user message and `correct` is scored.
+    A trajectory written by our reward is exact; verl's step is added to its id, since a question is played at many steps. In
+    other rows the question is the last user message and `correct` is scored.
 
     Raises:
-        BadRow: a field is missing or of the wrong type, or there is no question or no answer.
+        BadRow: a field, the question or the answer is missing, or a field has the wrong type.
     """
     if row.get(TRAJECTORY_KEY) is not None:
         return _exact(row)
     prompt = text_field(row, "input").replace(_PADDING, "").lstrip() + "\n"  # it ends in "assistant\n"
-    has_tokens = prompt.startswith("<|im_start|>")  # further in, a document or question may hold what looks like one
+    has_tokens = prompt.startswith("<|im_start|>")  # at the start only: a document or question may contain one
     messages = _prompt(prompt, has_tokens)
     question = question_in(messages, {})
     if not question:
@@ -86,34 +85,34 @@ def _exact(row: dict[str, Any]) -> Trajectory:
 
 
 def _prompt(text: str, has_tokens: bool) -> list[Message]:
-    """Return the messages of a decoded prompt; the last is the assistant's, with what the template began for it."""
+    """Return the messages of a decoded prompt; the last one is the assistant's, with the start of the template's generation prompt."""
     if has_tokens:
         turns: list[tuple[str, str]] = _CHATML.findall(text)
     else:
         before, *parts = _ROLE_LINE.split(text)
-        # No role to begin with: the prompt of a base model, without a template.
+        # No role at the start: the prompt of a base model, without a template.
         turns = [("user", text)] if before or not parts else list(zip(parts[::2], parts[1::2], strict=True))
     return [{"role": role, "content": content if role == "assistant" else content.strip()} for role, content in turns]
 
 
 def _response(text: str, has_tokens: bool) -> list[Message]:
-    """Return the messages of a decoded response: at least one of the assistant."""
+    """Return the messages of a decoded response, at least one."""
     turns: list[tuple[str, str]] = _CHATML.findall(f"<|im_start|>assistant\n{text}") if has_tokens else [("assistant", text)]
-    messages = [m for role, content in turns for m in (_spoken(content) if role == "assistant" else _results(content))]
+    messages = [m for role, content in turns for m in (_assistant_turns(content) if role == "assistant" else _results(content))]
     return messages or [{"role": "assistant", "content": ""}]
 
 
-def _spoken(text: str) -> Iterator[Message]:
+def _assistant_turns(text: str) -> Iterator[Message]:
     end = 0
     for match in _TOOL_TEXT.finditer(text):
         yield from _message("assistant", text[end : match.start()])
-        yield from _results(match["said"] if match["block"] is None else match["block"])
+        yield from _results(match["turn"] if match["block"] is None else match["block"])
         end = match.end()
     yield from _message("assistant", text[end:])
 
 
 def _results(text: str) -> Iterator[Message]:
-    """Yield a message for each result: Qwen's template puts all of them into one turn, others make a turn of each."""
+    """Yield a message for each result; Qwen's template puts all results into one turn."""
     for result in _RESULT.findall(text) or _NEXT_RESULT.split(text):
         yield from _message("tool", result)
 
@@ -124,4 +123,4 @@ def _message(role: str, text: str) -> Iterator[Message]:
 
 
 def _is_nan(value: Any) -> bool:
-    return isinstance(value, float) and not math.isfinite(value)  # a metric that was not defined for this row
+    return isinstance(value, float) and not math.isfinite(value)  # a metric that is undefined for this row

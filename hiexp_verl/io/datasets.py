@@ -1,4 +1,4 @@
-"""Questions, passages and trajectories read from files: one function turns a row of any shape into each of them."""
+"""Reads questions, passages and trajectories from files; one function per kind turns a row of any known shape into it."""
 
 import hashlib
 import math
@@ -31,7 +31,7 @@ from hiexp_verl.types import Passage, Question, Trajectory
 ANSWER_FIELDS = ("answers", "golden_answers", "answer")  # the first that is not blank counts
 _ALIASES = "answer_aliases"  # further answers, beside any of them
 _ID_FIELDS = ("id", "_id")
-# What `question_of` reads, and what verl needs beside it; other columns are kept as `meta`.
+# Columns that `question_of` or verl reads; the others are kept as `meta`.
 _READ = {*_ID_FIELDS, "question", "meta", *ANSWER_FIELDS, _ALIASES, "prompt", "reward_model", "extra_info", "ability"}
 
 
@@ -58,7 +58,7 @@ def read_records(path: Path, what: str) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def read_jsonl(path: Path, what: str, halves: bool = False) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yield (line number, object) of a file of JSON lines, plain or gzip; `halves` keeps lone surrogates, which are a fault otherwise.
+    """Yield (line number, object) of a file of JSON lines, plain or gzip; lone surrogates are a fault unless `halves` is set.
 
     Raises:
         HiExpError: the file is missing, empty or damaged, or a line is not a JSON object.
@@ -149,17 +149,17 @@ def gold_answers(value: Any) -> tuple[str, ...]:
 
 
 def _filled(value: Any) -> list[Any]:
-    """Return what is not blank of a value or of the lists in it."""
+    """Return the values that are not blank, lists flattened."""
     if isinstance(value, Mapping) and "target" in value:
         value = value["target"]
-    value = getattr(value, "tolist", lambda: value)()  # verl hands on numpy arrays
+    value = getattr(value, "tolist", lambda: value)()  # numpy arrays of verl
     if isinstance(value, list | tuple):
         return [one for each in value for one in _filled(each)]
     return [] if value is None or not str(value).strip() else [value]
 
 
 def question_in(prompt: Any, extra_info: Row) -> str:
-    """Return the question of verl's row: that of `extra_info`, else the bare one of the last user message; "" where there is none."""
+    """Return the question of verl's row: that of `extra_info`, else the bare one of the last user message, else ""."""
     if extra_info.get("question"):
         return str(extra_info["question"])
     users = [m for m in (prompt if isinstance(prompt, list | tuple) else ()) if isinstance(m, dict) and m.get("role") == "user"]
@@ -167,17 +167,17 @@ def question_in(prompt: Any, extra_info: Row) -> str:
 
 
 def bare_question(text: str) -> str:
-    """Return what follows the last "Question:", where preprocessors such as Search-R1's put it; a bare question as it is."""
+    """Return the text after the last "Question:" (the prompt of Search-R1's preprocessor), or all of it."""
     return text.rpartition("Question:")[2].strip()
 
 
 def question_id_of(question: str) -> str:
-    """Return an id made of the question's text, for questions that have none: the same in whatever file it stands."""
+    """Return an id made of the question's text, for questions without an id; equal texts get equal ids."""
     return f"q-{hashlib.sha256(' '.join(question.split()).encode('utf-8', 'surrogatepass')).hexdigest()[:16]}"
 
 
-def asked_twice(questions: Sequence[Question]) -> list[list[str]]:
-    """Return the ids of questions that have the same words."""
+def repeated_questions(questions: Sequence[Question]) -> list[list[str]]:
+    """Return the groups of ids whose questions have the same words."""
     ids: dict[str, list[str]] = defaultdict(list)
     for question in questions:
         ids[" ".join(question.question.casefold().split())].append(question.id)
@@ -211,7 +211,7 @@ def passage_of(row: Row) -> Passage:
     elif isinstance(row.get("contents"), str):
         title, _, text = row["contents"].partition("\n")
         title = title.strip()
-        title = title[1:-1] if len(title) > 1 and title[0] == title[-1] == '"' else title  # quotes within belong to the title
+        title = title[1:-1] if len(title) > 1 and title[0] == title[-1] == '"' else title  # inner quotes belong to the title
     else:
         raise BadRow("no field 'text' or 'contents' with a text", f"found {brief(sorted(row))}")
     name = next((row[key] for key in _ID_FIELDS if row.get(key) is not None), None)
@@ -221,7 +221,7 @@ def passage_of(row: Row) -> Passage:
 
 
 def read_trajectories(*paths: str | Path) -> Iterator[Trajectory]:
-    """Yield trajectories, one JSON line each (see `Trajectory` for the fields); one without an id is numbered, across all files.
+    """Yield trajectories, one JSON line each (see `Trajectory` for the fields); missing ids are numbered per question, across files.
 
     Raises:
         HiExpError: missing or empty file, malformed line, missing field.
@@ -244,7 +244,7 @@ def trajectory_of(row: dict[str, Any]) -> Trajectory:
     messages = messages_field(row)
     question_id = str(required(row, "question_id"))
     if not question_id.strip():
-        raise BadRow("the question_id is empty")  # trajectories of all such questions would pass for one question's
+        raise BadRow("the question_id is empty")  # all such questions would count as one
     return Trajectory(
         question_id=question_id,
         question=str(required(row, "question")),

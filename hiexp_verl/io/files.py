@@ -1,8 +1,4 @@
-"""Files written in full or not at all, and clear words where the disk refuses.
-
-Content hashes: of files, and of what JSON can hold.
-
-One writer at a time below a HEK's directory."""
+"""Atomic writers with one-line errors for a full or read-only disk, content hashes, and the lock of a HEK's directory."""
 
 import errno
 import fcntl
@@ -23,17 +19,15 @@ from hiexp_verl.types import to_json
 
 logger = logging.getLogger(__name__)
 
-# What the place refuses, whoever writes; anything else is a fault of ours.
+# Faults of the place that the user can fix; any other OSError is a bug.
 _REFUSALS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM}
-
-
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 UNCHANGED = "nothing was changed"
 
 
 @contextmanager
-def writing(path: Path, so: str = "") -> Iterator[None]:
-    """Say in one line when `path` cannot be written: a full disk, a quota, a lack of permission; `so` adds what that means.
+def writing(path: Path, consequence: str = "") -> Iterator[None]:
+    """Turn a full disk, a quota or a missing permission into one line that names `path` and the `consequence`.
 
     Raises:
         HiExpError: instead of the OSError.
@@ -44,28 +38,28 @@ def writing(path: Path, so: str = "") -> Iterator[None]:
         if error.errno not in _REFUSALS:
             raise
         fault = "disk full: " if error.errno in _FULL else ""
-        why = f"{path} cannot be written ({error.strerror}){so and ', '}{so}"
+        why = f"{path} cannot be written ({error.strerror}){consequence and ', '}{consequence}"
         raise HiExpError(f"{fault}{why}; make room there or give another place, then run again") from error
 
 
 def make_folder(path: Path) -> None:
-    """Make a directory, with those above it, where there is none.
+    """Make a directory and its parents, if missing.
 
     Raises:
-        HiExpError: it cannot be made.
+        HiExpError: it cannot be created.
     """
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise HiExpError(f"the directory {path} cannot be made ({error.strerror}); give another one") from error
+        raise HiExpError(f"the directory {path} cannot be created ({error.strerror}); give another one") from error
 
 
 @contextmanager
 def atomic_writer(path: Path) -> Iterator[TextIO]:
-    """Write a text file in full or not at all (temporary file beside it, fsync, rename).
+    """Yield a text file that replaces `path` at the end, or not at all on an error (temporary file, fsync, rename).
 
     Raises:
-        HiExpError: the disk is full, or does not let us write.
+        HiExpError: the disk is full or not writable.
     """
     with writing(path, UNCHANGED), _replacing(path) as file:
         yield file
@@ -82,7 +76,7 @@ def _replacing(path: Path) -> Iterator[TextIO]:
             os.fsync(file.fileno())
         umask = os.umask(0)
         os.umask(umask)
-        os.chmod(name, 0o666 & ~umask)  # mkstemp makes files that nobody else can read
+        os.chmod(name, 0o666 & ~umask)  # mkstemp makes files that only the owner can read
         os.replace(name, path)
     except BaseException:
         Path(name).unlink(missing_ok=True)
@@ -101,14 +95,14 @@ def write_jsonl(path: Path, records: Iterable[Any]) -> int:
 
 
 def append_line(file: TextIO, row: Any) -> None:
-    """Write one row and wait until it is on disk; the file is opened within `writing`, for on a full disk its closing fails as well."""
+    """Write one row and fsync it. Open the file within `writing`: on a full disk closing fails too."""
     file.write(json.dumps(row, ensure_ascii=False) + "\n")
     file.flush()
     os.fsync(file.fileno())
 
 
 def drop_torn_line(path: Path) -> None:
-    """Cut off a last line that was not written in full, as a kill leaves it."""
+    """Remove a last line without a line end, as a killed writer leaves it."""
     with path.open("rb+") as file:
         content = file.read()
         end = content.rfind(b"\n") + 1
@@ -118,7 +112,7 @@ def drop_torn_line(path: Path) -> None:
 
 
 def cache_dir() -> Path:
-    """Return the directory of what can be fetched or computed again: $HIEXP_CACHE, else ~/.cache/hiexp_verl."""
+    """Return the cache directory: $HIEXP_CACHE, else ~/.cache/hiexp_verl."""
     return Path(os.environ.get("HIEXP_CACHE") or Path.home() / ".cache" / "hiexp_verl")
 
 
@@ -133,7 +127,7 @@ def sha256_of(*paths: Path) -> str:
 
 
 def fingerprint(path: Path) -> str:
-    """Return what tells a file from another of its kind without reading all of it: its size, its first and its last MiB, hashed."""
+    """Return a hash of the size, the first and the last MiB of a file, which identifies it without reading all of it."""
     size = path.stat().st_size
     digest = hashlib.sha256(str(size).encode())
     with path.open("rb") as file:
@@ -144,9 +138,9 @@ def fingerprint(path: Path) -> str:
 
 
 def sample_of(path: Path, pieces: int = 256, size: int = 1 << 16) -> str:
-    """Return what tells weights from others of their shape without reading all: the size and pieces from end to end, hashed.
+    """Return a hash of the size and of evenly spaced pieces of a file, which identifies weights without reading all of them.
 
-    Of a step of training some weights move and others do not, so the ends alone are not enough.
+    A training step changes only some weights, so the first and last bytes are not enough.
     """
     total = path.stat().st_size
     digest = hashlib.sha256(str(total).encode())
@@ -158,21 +152,21 @@ def sample_of(path: Path, pieces: int = 256, size: int = 1 << 16) -> str:
 
 
 def digest_of(*parts: Any) -> bytes:
-    """Return 16 bytes that tell parts (whatever JSON can hold) from other parts, for sets that must stay small."""
+    """Return a 16-byte hash of JSON values, for large sets."""
     return hashlib.blake2b(json.dumps(parts, sort_keys=True).encode(), digest_size=16).digest()
 
 
-BESIDE = ("CURRENT", "ENCODER", "run.json")  # files beside the versions, written only by who holds the lock
+ROOT_FILES = ("CURRENT", "ENCODER", "run.json")  # next to the versions, written under the lock
 
 
 @contextmanager
 def locked(root: Path) -> Iterator[None]:
-    """Wait to be the only writer below `root`; clear away the unfinished files of writers that were killed."""
+    """Hold the write lock of `root`; remove unfinished files of killed writers."""
     handle = os.open(root, os.O_RDONLY)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX)
-        for left in chain(root.glob(".new-*"), *(root.glob(f".{name}.*") for name in BESIDE)):
-            shutil.rmtree(left) if left.is_dir() else left.unlink()
+        for unfinished in chain(root.glob(".new-*"), *(root.glob(f".{name}.*") for name in ROOT_FILES)):
+            shutil.rmtree(unfinished) if unfinished.is_dir() else unfinished.unlink()
         yield
     finally:
         os.close(handle)

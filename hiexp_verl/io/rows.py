@@ -1,4 +1,4 @@
-"""Rows of JSON-lines, JSON and parquet files, and the checked fields of a row; whatever is wrong with a row is a `BadRow`."""
+"""Rows of JSON-lines, JSON and parquet files, and checked fields of a row; a fault of a row is a `BadRow`."""
 
 import gzip
 import json
@@ -13,12 +13,12 @@ from typing import IO, Any, Literal
 from hiexp_verl.errors import HiExpError, first_line
 from hiexp_verl.types import Message
 
-MAX_LINE_BYTES = 64 << 20  # far above any transcript; a file without line ends must not fill the memory
+MAX_LINE_BYTES = 64 << 20  # far above any transcript; bounds the memory for a file without line ends
 _GZIP = b"\x1f\x8b"
 
 
 class BadRow(Exception):
-    """A row that cannot be used: `wrong` is the reason without data, so that equal reasons can be counted; `found` is the data."""
+    """A row that cannot be used: `wrong` is the reason (without data, so that reasons can be counted), `found` the data."""
 
     def __init__(self, wrong: str, found: str = "") -> None:
         super().__init__(f"{wrong} ({found})" if found else wrong)
@@ -26,10 +26,10 @@ class BadRow(Exception):
 
 
 def read_rows(path: Path, halves: bool = False) -> Iterator[tuple[int, dict[str, Any] | BadRow]]:
-    """Yield (line number, object) of each line that is not blank, or the fault of a line that cannot be read.
+    """Yield (line number, object or fault) of each line that is not blank.
 
-    A damaged gzip file yields the lines before the damage, then one fault. Half a character (JSON can escape one; UTF-8
-    has no bytes for it) is a fault, unless `halves` are wanted as they are.
+    A damaged gzip file yields the lines before the damage, then one fault. A lone surrogate (JSON can escape it, UTF-8 cannot
+    encode it) is a fault unless `halves` is set.
 
     Raises:
         HiExpError: the file does not open, or the disk fails.
@@ -64,7 +64,7 @@ def read_table(path: Path) -> Iterator[tuple[int, dict[str, Any] | BadRow]]:
 
 
 def kind_of(path: Path) -> Literal["lines", "list", "parquet"]:
-    """Return how a file holds its rows: by its content, which decides over its name, except that `.parquet` must be parquet."""
+    """Return the format of a file by its content, whatever its name; only `.parquet` must be parquet."""
     with _opened(path) as file:
         try:
             start = file.read(256)
@@ -95,7 +95,7 @@ def _parquet_rows(path: Path) -> list[dict[str, Any]]:
 
 def _opened(path: Path) -> IO[bytes]:
     file = path.open("rb")
-    start = file.peek(2)[:2]  # the content decides, not the name
+    start = file.peek(2)[:2]  # by content, not by name
     file.close()
     return gzip.open(path, "rb") if start == _GZIP else path.open("rb")  # type: ignore[return-value]
 
@@ -128,7 +128,7 @@ def _parsed(line: bytes, first: bool, halves: bool) -> dict[str, Any] | BadRow:
 
 
 def _is_text(row: object) -> bool:
-    """Whether every string of the row can be written."""
+    """Return whether every string of the row can be encoded."""
     try:
         json.dumps(row, ensure_ascii=False).encode()
     except UnicodeEncodeError:
@@ -140,7 +140,7 @@ Row = Mapping[str, Any]
 
 
 def required(row: Row, key: str) -> Any:
-    """Return the value, which must be there."""
+    """Return the value of a key that must not be missing or null."""
     if row.get(key) is None:
         raise BadRow(f"the field {key!r} is null" if key in row else f"no field {key!r}", f"found {brief(sorted(row))}")
     return row[key]
@@ -181,7 +181,7 @@ def bool_field(row: Row, key: str) -> bool:
 
 
 def object_field(row: Row, key: str) -> dict[str, Any]:
-    """Return a copy of an object, an empty one when there is none."""
+    """Return a copy of an object, empty if it is missing."""
     value = row.get(key) or {}
     if not isinstance(value, dict):
         raise BadRow(f"{key!r} must be an object", f"found {brief(value)}")
@@ -189,7 +189,7 @@ def object_field(row: Row, key: str) -> dict[str, Any]:
 
 
 def messages_field(row: Row) -> tuple[Message, ...]:
-    """Return `messages`: objects with a role, whose content is a text, a list of parts, or nothing beside tool calls."""
+    """Return `messages`: objects with a role, whose content is a text, a list of parts, or null with tool calls."""
     value = required(row, "messages")
     if not isinstance(value, list) or not all(_is_message(message) for message in value):
         raise BadRow("'messages' must be a list of objects with 'role' and 'content'", f"found {brief(value)}")

@@ -1,4 +1,4 @@
-"""Answer many concurrent calls with few: calls that arrive within milliseconds of each other share one batch."""
+"""Micro-batching: concurrent calls that arrive within milliseconds of each other share one batch."""
 
 import asyncio
 import concurrent.futures
@@ -10,15 +10,15 @@ from typing import Generic, TypeVar
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 MAX_BATCH = 64
-MAX_WAIT_SECONDS = 0.004  # one query takes the encoder about as long, so waiting for company is nearly free
+MAX_WAIT_SECONDS = 0.004  # about the time of one query in the encoder
 
 
 class Batcher(Generic[Item, Result]):
-    """Collect concurrent calls for a few milliseconds and hand them on as one.
+    """Collects concurrent calls for a few milliseconds and answers them as one batch.
 
     Args:
-        answer: answers a batch, one result per item; what it raises is raised to every caller of that batch.
-        workers: batches at a time; those that arrive meanwhile make up the next.
+        answer: answers a batch, one result per item; an error is raised to every caller of that batch.
+        workers: batches at a time; calls that arrive meanwhile form the next.
     """
 
     def __init__(self, answer: Callable[[list[Item]], Awaitable[Sequence[Result]]], workers: int = 1) -> None:
@@ -54,10 +54,10 @@ class Batcher(Generic[Item, Result]):
             try:
                 results = await self._answer([item for item, _ in batch])
             finally:
-                self._free()  # first of all: the next batch is under way while the callers of this one go on
+                self._free()  # first: the next batch starts before the callers of this one continue
             if len(results) != len(batch):
                 raise ValueError(f"{len(results)} results for a batch of {len(batch)}")
-        except BaseException as error:  # handed on to every caller, who decides
+        except BaseException as error:  # raised to every caller
             for _, future in batch:
                 if not future.done():  # a caller may have been cancelled
                     future.set_exception(error)
@@ -73,13 +73,13 @@ class Batcher(Generic[Item, Result]):
 
 
 class MicroBatcher(Batcher[Item, Result]):
-    """A `Batcher` that answers in a thread.
+    """A `Batcher` that runs each batch in a thread.
 
     Args:
-        run: answers a batch, one result per item; what it raises is raised to every caller of that batch.
-        workers: batches at a time. One for what uses all cores itself, such as an encoder.
-        timeout: seconds for one batch. After them its callers get a `TimeoutError`, its thread is left behind with whatever
-            it hangs in, and the next batch has a new one; `run` may then be called a second time while the first call goes on.
+        run: answers a batch, one result per item; an error is raised to every caller of that batch.
+        workers: batches at a time; 1 for a `run` that uses all cores, such as an encoder.
+        timeout: seconds for one batch. After a time-out its callers get a `TimeoutError`, its thread is abandoned and the next
+            batch gets a new one, so `run` may be called while the first call still runs.
     """
 
     def __init__(self, run: Callable[[list[Item]], Sequence[Result]], workers: int = 1, timeout: float | None = None) -> None:
@@ -93,16 +93,16 @@ class MicroBatcher(Batcher[Item, Result]):
         answer = asyncio.wrap_future(thread.submit(items))
         await asyncio.wait([answer], timeout=self._timeout)
         if not answer.done():
-            thread.leave()
+            thread.abandon()
             raise TimeoutError(f"no answer within {self._timeout:g} s")
         self._idle.append(thread)
         return answer.result()
 
 
 class _Thread(Generic[Item, Result]):
-    """A thread that runs one batch at a time, and that may hang: nothing waits for it, the end of the process included.
+    """A daemon thread that runs one batch at a time and may hang.
 
-    The threads of a `ThreadPoolExecutor` are joined when the process ends.
+    Not a `ThreadPoolExecutor`: its threads are joined when the process ends.
     """
 
     def __init__(self, run: Callable[[list[Item]], Sequence[Result]]) -> None:
@@ -112,12 +112,12 @@ class _Thread(Generic[Item, Result]):
 
     def submit(self, items: list[Item]) -> "concurrent.futures.Future[Sequence[Result]]":
         future: concurrent.futures.Future[Sequence[Result]] = concurrent.futures.Future()
-        future.set_running_or_notify_cancel()  # from here on it cannot be cancelled, only left behind
+        future.set_running_or_notify_cancel()  # it cannot be cancelled, only abandoned
         self._inbox.put((items, future))
         return future
 
-    def leave(self) -> None:
-        """Let the thread end when it comes back."""
+    def abandon(self) -> None:
+        """End the thread when its batch returns."""
         self._inbox.put(None)
 
     def _work(self) -> None:
@@ -125,8 +125,8 @@ class _Thread(Generic[Item, Result]):
             items, future = work
             try:
                 results = self._run(items)
-            except BaseException as error:  # the thread serves the next batch too
+            except BaseException as error:  # the thread must survive for the next batch
                 future.set_exception(error)
             else:
                 future.set_result(results)
-            del work, items, future  # or the last batch stays in memory until the next
+            del work, items, future  # free the batch while the thread waits

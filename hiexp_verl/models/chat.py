@@ -1,7 +1,7 @@
-"""Port: messages in, text out. One client for every OpenAI-compatible server, ours (vLLM) or anybody's.
+"""Chat client: messages in, text out, for every OpenAI-compatible server.
 
-Retries live here and nowhere else. A server that does not answer, refuses us, or does not know the model is the user's
-to fix (`HiExpError`); a prompt that is too long for the model is the caller's to handle (`PromptTooLong`).
+All retries are here. A server that does not answer, refuses a request or does not serve the model is a `HiExpError` (the user
+can fix it); a prompt that exceeds the context is `PromptTooLong` (the caller handles it).
 """
 
 import asyncio
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-# Options that not every server knows, and the words of its complaint that say so.
+# Options that some servers reject, and the words in their error messages by which that is recognised.
 SCHEMA, STOP_TEXT = "a JSON schema", "include_stop_str_in_output"
 _EXTRAS: dict[str, tuple[str, ...]] = {
     SCHEMA: ("response_format", "json_schema", "guided", "grammar", "structured"),
@@ -43,11 +43,11 @@ class PromptTooLong(HiExpError):
 
 @dataclass(frozen=True)
 class Reply:
-    """One answer of a model. `text` holds the stop string that ended it, where the server can tell."""
+    """One answer of a model. `text` holds the stop string that ended it, where the server returns it."""
 
     text: str
-    finish_reason: str  # "stop", "length", or whatever else the server says
-    completion_tokens: int  # 0 where the server does not tell
+    finish_reason: str  # "stop", "length" or another value of the server
+    completion_tokens: int  # 0 if the server does not report it
     prompt_tokens: int = 0
 
 
@@ -56,7 +56,7 @@ class ChatClient:
 
     Args:
         base_url: for example http://localhost:8000/v1.
-        model: the name the server knows the model by; empty asks the server, which must then serve exactly one.
+        model: name of the model on the server; empty: the only model that the server has.
         concurrency: requests in flight at a time.
         timeout: seconds for one request.
         retries: further attempts after a connection error, a time-out, a 429 or a 5xx.
@@ -74,7 +74,7 @@ class ChatClient:
         # A connection pool belongs to one event loop, and `complete` makes a new loop each time.
         self._pools: WeakKeyDictionary[asyncio.AbstractEventLoop, tuple[openai.AsyncOpenAI, asyncio.Semaphore]] = WeakKeyDictionary()
         self._refused: set[str] = set()
-        self._told_attempt = 0
+        self._logged_attempt = 0
 
     async def chat(
         self,
@@ -87,7 +87,7 @@ class ChatClient:
         stop: Sequence[str] | None = None,
         schema: dict[str, Any] | None = None,
     ) -> Reply:
-        """Return one answer; `stop` strings stay in its text, `schema` (a JSON schema) constrains it where the server can.
+        """Return one answer; `stop` strings stay in its text, `schema` (a JSON schema) constrains it if the server supports that.
 
         Raises:
             PromptTooLong: prompt plus `max_tokens` exceed the context of the model.
@@ -139,7 +139,7 @@ class ChatClient:
         return asyncio.run(run())
 
     async def find_model(self) -> str:
-        """Ask the server for the one model it serves, and remember it.
+        """Return the name of the model; without one, ask the server and remember the answer.
 
         Raises:
             HiExpError: the server cannot be reached, or serves none or several.
@@ -154,7 +154,7 @@ class ChatClient:
             names = await self._with_retries(ask, set())
             if not self.model:
                 if len(names) != 1:
-                    raise HiExpError(f"the server {self.base_url} serves {names or 'no model'}; say which one, as {self.base_url}#MODEL")
+                    raise HiExpError(f"the server {self.base_url} serves {names or 'no model'}; name one as {self.base_url}#MODEL")
                 self.model = names[0]
         return self.model
 
@@ -196,7 +196,7 @@ class ChatClient:
         return await self._with_retries(ask, extras)
 
     async def _with_retries(self, ask: Callable[[], Awaitable[T]], extras: set[str]) -> T:
-        """Ask until there is an answer; `extras` names the options of this request that not every server knows."""
+        """Return the answer after at most `retries` retries; `extras` are the options of this request that a server may reject."""
         import openai
 
         attempt = 0
@@ -204,15 +204,15 @@ class ChatClient:
             try:
                 return await ask()
             except openai.BadRequestError as error:
-                if not self._gives_up_an_extra(str(error), extras):
+                if not self._drops_extra(str(error), extras):
                     raise _refusal(self.base_url, error) from error
             except (openai.APIConnectionError, openai.RateLimitError, openai.InternalServerError) as error:
                 if attempt >= self._retries:
                     tried = f"{attempt + 1} attempts, last: {_first_line(error)}"
                     raise HiExpError(f"the server {self.base_url} does not answer ({tried}); start it or correct the address") from error
                 attempt += 1
-                if attempt > self._told_attempt:  # once for all requests, not for each
-                    self._told_attempt = attempt
+                if attempt > self._logged_attempt:  # once for all concurrent requests
+                    self._logged_attempt = attempt
                     logger.warning("%s: %s; trying again (%d of %d)", self.base_url, _first_line(error), attempt, self._retries)
                 await asyncio.sleep(min(30.0, 0.25 * 2**attempt) * (0.5 + random.random()))
             except openai.APIStatusError as error:
@@ -220,19 +220,19 @@ class ChatClient:
             except (openai.APIError, json.JSONDecodeError) as error:
                 raise _no_chat_server(self.base_url, _first_line(error)) from error
 
-    def _gives_up_an_extra(self, complaint: str, extras: set[str]) -> bool:
-        """Drop an option that the server complains about; say whether this request should be sent again."""
+    def _drops_extra(self, complaint: str, extras: set[str]) -> bool:
+        """Drop the option that the server rejects; return whether to send the request again."""
         for extra, words in _EXTRAS.items():
             if extra in extras and any(word in complaint for word in words):
                 if extra not in self._refused:
-                    logger.warning("%s does not take %s; going on without it", self.base_url, extra)
+                    logger.warning("%s does not support %s; requests go without it", self.base_url, extra)
                 self._refused.add(extra)
                 return True
         return False
 
 
 async def gather_with_progress(work: Sequence[Coroutine[Any, Any, T]], name: str) -> list[T]:
-    """Await all, in order, with a progress bar; the first error cancels the rest and is raised."""
+    """Return all results in order, with a progress bar; the first error cancels the rest and is raised."""
     from tqdm import tqdm
 
     with tqdm(total=len(work), desc=name, disable=not name) as bar:
@@ -256,10 +256,10 @@ MAX_MODEL_LEN = 4096
 
 @contextmanager
 def open_model(spec: str, concurrency: int = 16, max_model_len: int = MAX_MODEL_LEN, name: str = "") -> Iterator[ChatClient]:
-    """Open a model: `URL#MODEL`, `URL` (the server's only model), or a directory, which vLLM then serves meanwhile.
+    """Yield a client for `URL#MODEL`, `URL` (the server's only model), or a directory, which vLLM serves during the block.
 
-    The prefixes of the command line, `openai:` and `vllm:`, are accepted. `max_model_len` (tokens of prompt and answer)
-    is for a directory; a model that was made for less gets less. `name` is what it is called then, instead of as its directory.
+    The prefixes of the command line, `openai:` and `vllm:`, are accepted. For a directory: `max_model_len` bounds the tokens of
+    prompt and answer (at most what the model supports), `name` replaces the name of the directory.
 
     Raises:
         HiExpError: no such directory, no model in it, the server does not start or does not answer.

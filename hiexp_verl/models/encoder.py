@@ -1,7 +1,7 @@
-"""Port: texts in, unit vectors out. The identity of an encoder travels with every vector it made.
+"""Encoders: texts in, unit vectors out.
 
-A cosine means nothing without its encoder (e5 gives unrelated words 0.87, MiniLM 0.0 to 0.6), so whatever stores vectors or
-thresholds stores the `EncoderIdentity` beside them and refuses another.
+Cosines of two encoders are not comparable (unrelated words: 0.87 with e5, 0.0 to 0.6 with MiniLM), so stored vectors and
+thresholds carry the `EncoderIdentity` and are refused with another encoder.
 """
 
 import hashlib
@@ -24,18 +24,18 @@ if TYPE_CHECKING:
 
 Vectors = NDArray[np.float32]
 
-# Texts are encoded in pieces of so many, wherever that is done: the last bits of a vector depend on its companions.
+# Texts per call of the model, the same everywhere: the last bits of a vector depend on the other texts of its batch.
 CHUNK = 256
 
 _OTHER_FRAMEWORKS = ["*.onnx", "*.h5", "*.msgpack", "openvino/*", "onnx/*"]
 _WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
-# A directory that holds none of these has never been a sentence encoder.
+# A sentence encoder has at least one of these.
 _CONFIGS = ("modules.json", "config.json")
 
 
 @dataclass(frozen=True)
 class EncoderIdentity:
-    """What must be equal for two sets of vectors to be comparable (the name is only for people)."""
+    """Properties that two encoders must share for their vectors to be comparable; the name is not compared."""
 
     name: str
     sha256: str  # of the weights file, or of the algorithm's description where there are no weights
@@ -44,7 +44,7 @@ class EncoderIdentity:
     dimensions: int
 
     def difference(self, other: "EncoderIdentity") -> str:
-        """Name the first property in which two encoders differ, or return an empty string."""
+        """Return the first property in which two encoders differ, "" if there is none."""
         for key in ("dimensions", "sha256", "query_prefix", "passage_prefix"):
             if getattr(self, key) != getattr(other, key):
                 return f"{key} {getattr(self, key)!r} against {getattr(other, key)!r}"
@@ -58,16 +58,16 @@ class Encoder(Protocol):
     def identity(self) -> EncoderIdentity: ...
 
     def encode_queries(self, texts: Sequence[str]) -> Vectors:
-        """Encode what is searched with; (N, D)."""
+        """Return the vectors of queries; (N, D)."""
         ...
 
     def encode_passages(self, texts: Sequence[str]) -> Vectors:
-        """Encode what is searched; (N, D)."""
+        """Return the vectors of passages; (N, D)."""
         ...
 
 
 class HashEncoder:
-    """Bag of hashed character n-grams: needs no model, the same on every machine. For tests and dry runs."""
+    """Bag of hashed character n-grams: no model, equal on every machine; for tests and dry runs."""
 
     def __init__(self, dimensions: int = 256) -> None:
         if dimensions < 8:
@@ -93,7 +93,7 @@ class HashEncoder:
 class SentenceEncoder:
     """A sentence-transformers model from a local directory or the hub.
 
-    Models of the e5 family need the prefixes "query: " and "passage: "; they are recognised by name and can be given.
+    Models of the e5 family need the prefixes "query: " and "passage: "; they are recognised by name and can be set.
 
     Raises:
         HiExpError: the directory does not exist or holds no model, or sentence-transformers is not installed.
@@ -134,21 +134,21 @@ class SentenceEncoder:
 
 
 def load_encoder(spec: str, device: str = "cpu") -> Encoder:
-    """Open an encoder: `hash:256` (no model), a model directory, or a name on the hub.
+    """Return an encoder: `hash:256` (no model), a model directory, or a name on the hub.
 
     Raises:
-        HiExpError: the specification names nothing usable.
+        HiExpError: there is no such encoder, or it cannot be loaded.
     """
     if spec.startswith("hash:"):
         size = spec.removeprefix("hash:")
         if not size.isdecimal():
-            raise HiExpError(f"encoder {spec!r}: {size!r} is no number of dimensions; write for example hash:256")
+            raise HiExpError(f"encoder {spec!r}: expected a number of dimensions after hash:, found {size!r}; write for example hash:256")
         return HashEncoder(int(size))
     return SentenceEncoder(spec, device=device)
 
 
 def unit_rows(vectors_N_D: Vectors) -> Vectors:
-    """Scale each row to length 1; a row of zeros (an empty text) becomes the first axis, so that norms always hold."""
+    """Return the rows scaled to length 1; a row of zeros (an empty text) becomes the first axis."""
     norms_N = np.linalg.norm(vectors_N_D, axis=1)
     unit_N_D = (vectors_N_D / np.where(norms_N > 0, norms_N, 1.0)[:, None]).astype(np.float32)
     unit_N_D[norms_N == 0, 0] = 1.0
@@ -172,10 +172,10 @@ def _model_folder(path_or_name: str) -> Path:
     if folder.is_dir():
         if not any((folder / name).is_file() for name in _CONFIGS):
             wanted = " nor ".join(_CONFIGS)
-            raise HiExpError(f"encoder {folder} is no model directory: found neither {wanted}; give a sentence-transformers folder")
+            raise HiExpError(f"encoder {folder} is not a model directory: found neither {wanted}; give a sentence-transformers folder")
         return folder
     if folder.exists() or path_or_name.startswith(("/", ".", "~")) or path_or_name.count("/") > 1 or not path_or_name:
-        raise HiExpError(f"encoder {path_or_name!r} is no directory; give a sentence-transformers folder, a hub name, or hash:256")
+        raise HiExpError(f"encoder {path_or_name!r} is not a directory; give a sentence-transformers folder, a hub name, or hash:256")
     return _download(path_or_name)
 
 
@@ -189,7 +189,7 @@ def _download(name: str) -> Path:
         return Path(huggingface_hub.snapshot_download(name, ignore_patterns=_OTHER_FRAMEWORKS))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         raise HiExpError(
-            f"encoder {name!r} is no directory and the hub did not give it ({first_line(error)}); give a local folder"
+            f"encoder {name!r} is neither a directory nor a model of the hub ({first_line(error)}); give a local folder"
         ) from error
 
 
@@ -214,30 +214,30 @@ def _sha256_of_weights(folder: Path) -> str:
     raise HiExpError(f"encoder {folder} has no weights: found neither {' nor '.join(_WEIGHTS)}; give a complete model folder")
 
 
-REMEMBERED = 4_096  # texts; 6 MiB at 384 dimensions
+CACHED_TEXTS = 4_096  # texts; 6 MiB at 384 dimensions
 
 
 class QueryVectors:
-    """An encoder with a cache of query vectors: the rollouts of a group share their question, and often their first query.
+    """An encoder with a cache of query vectors, since the rollouts of a group share their question and often their first query.
 
     Safe to call from several threads if the encoder is.
     """
 
-    def __init__(self, encoder: Encoder, size: int = REMEMBERED) -> None:
+    def __init__(self, encoder: Encoder, size: int = CACHED_TEXTS) -> None:
         self.identity = encoder.identity
         self._encoder = encoder
         self._vectors: LRUCache[str, Vectors] = LRUCache(size)  # (D,) each
         self._lock = Lock()
 
     def encode_passages(self, texts: Sequence[str]) -> Vectors:
-        """Ask the encoder; nothing is remembered."""
+        """Return the vectors of passages, uncached."""
         return self._encoder.encode_passages(texts)
 
     def encode_queries(self, texts: Sequence[str]) -> Vectors:
         """Return one vector for each text, (N, D); a text that occurs twice is encoded once.
 
         Raises:
-            ValueError: the encoder gave another shape. Beside that, whatever the encoder raises.
+            ValueError: the encoder returned another shape.
         """
         with self._lock:
             known = {text: self._vectors[text] for text in texts if text in self._vectors}
@@ -246,7 +246,7 @@ class QueryVectors:
             made_N_D = self._encoder.encode_queries(missing)
             wanted = (len(missing), self.identity.dimensions)
             if made_N_D.shape != wanted:
-                raise ValueError(f"vectors of the shape {made_N_D.shape}, not {wanted}")
+                raise ValueError(f"the encoder returned vectors of shape {made_N_D.shape}, expected {wanted}")
             known |= zip(missing, made_N_D, strict=True)
         self._remember(known)
         return np.stack([known[text] for text in texts])
@@ -254,5 +254,5 @@ class QueryVectors:
     def _remember(self, known: dict[str, Vectors]) -> None:
         with self._lock:
             for text, vector in known.items():
-                if np.isfinite(vector).all():  # what went wrong once may go right the next time
+                if np.isfinite(vector).all():  # a failed encoding is tried again
                     self._vectors[text] = vector

@@ -1,7 +1,6 @@
-"""vLLM's offline generation on a model directory: no server, no HTTP.
+"""Offline generation with vLLM on a model directory, without a server.
 
-The engine runs in a process of its own (`vllm_worker`), so that its memory is free again afterwards and a broken engine is
-an error message, not our end.
+The engine runs in a child process (`vllm_worker`): its memory is freed at the end, and a crash is an error of this process.
 """
 
 import json
@@ -17,20 +16,20 @@ from tqdm import tqdm
 
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.models.chat import Reply
-from hiexp_verl.models.vllm_process import engine_arguments, engine_process, tail
+from hiexp_verl.models.vllm_process import engine_arguments, engine_process, log_tail
 from hiexp_verl.types import Message
 
 logger = logging.getLogger(__name__)
 
 
 class OfflineModel:
-    """A model in a worker process; answers like `llm.ChatClient`."""
+    """A model in a worker process; has the `complete` of `ChatClient`."""
 
     def __init__(self, worker: "subprocess.Popen[str]", log: IO[bytes], model_dir: Path) -> None:
         self.model = model_dir.resolve().name
         self._worker = worker
         self._log = log
-        self._asked = 0  # the worker numbers replies over all jobs
+        self._asked = 0  # requests so far: the worker numbers replies over all jobs
 
     def complete(
         self,
@@ -63,7 +62,7 @@ class OfflineModel:
         return texts
 
     def receive(self) -> dict[str, Any]:
-        """Return what the worker says next.
+        """Return the next message of the worker.
 
         Raises:
             HiExpError: it has stopped; the message quotes its log.
@@ -71,7 +70,7 @@ class OfflineModel:
         assert self._worker.stdout is not None
         line = self._worker.stdout.readline()
         if not line.endswith("\n"):
-            raise HiExpError(f"vLLM stopped while it ran {self.model}; its log ends: {tail(self._log)}")
+            raise HiExpError(f"vLLM stopped while it ran {self.model}; its log ends: {log_tail(self._log)}")
         return json.loads(line)
 
     def _send(self, row: dict[str, Any]) -> None:
@@ -80,15 +79,15 @@ class OfflineModel:
             self._worker.stdin.write(json.dumps(row) + "\n")
             self._worker.stdin.flush()
         except BrokenPipeError as error:
-            raise HiExpError(f"vLLM stopped while it ran {self.model}; its log ends: {tail(self._log)}") from error
+            raise HiExpError(f"vLLM stopped while it ran {self.model}; its log ends: {log_tail(self._log)}") from error
 
 
 @contextmanager
 def offline_vllm(model_dir: Path, max_model_len: int = 4096) -> Iterator[OfflineModel]:
-    """Load a model directory into vLLM, yield it, release its memory at the end.
+    """Yield a model directory loaded into vLLM; its memory is freed at the end.
 
     Raises:
-        HiExpError: the directory holds no model, vLLM is not installed, or it does not load the model.
+        HiExpError: the directory holds no model, vLLM is not installed, or it cannot load the model.
     """
     arguments = {"model": str(model_dir), **engine_arguments(model_dir, max_model_len)}
     command = [sys.executable, "-m", "hiexp_verl.models.vllm_worker", json.dumps(arguments)]

@@ -1,6 +1,4 @@
-"""What it takes to run vLLM on a model directory in a process of its own, whether it serves or generates offline.
-
-Child processes that do not outlive this one, however it ends."""
+"""Child processes that run vLLM on a model directory: arguments, environment, log, and an end with this process at the latest."""
 
 import ctypes
 import json
@@ -18,24 +16,24 @@ from typing import IO, Any
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.io.manifest import version_of
 
-# vLLM's CPU worker in a process of its own costs 14 s at the start, and the engine that waits for it spins on a core.
+# vLLM's CPU worker in a process of its own adds 14 s to the start, and the engine busy-waits for it on one core.
 SINGLE_PROCESS_ENGINE = {
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
     "VLLM_CPU_OMP_THREADS_BIND": "nobind",
     "OMP_NUM_THREADS": str(os.cpu_count() or 1),
 }
-_KV_CACHE_GIB = "1"  # on the CPU, where vLLM would take half of the memory; requests that find no room wait
+_KV_CACHE_GIB = "1"  # on the CPU; vLLM's default is half of the memory. Requests beyond it wait
 _PEFT_PREFIX = "base_model.model."
 _TAIL = 600  # characters of the log that an error quotes
 
 
 def is_cpu_build() -> bool:
-    """Whether the vLLM that is installed here is the CPU build."""
+    """Return whether the installed vLLM is the CPU build."""
     return version_of("vllm-cpu") is not None
 
 
 def context_length(model_dir: Path) -> int:
-    """Return the most tokens that the model was made for (max_position_embeddings), or no limit where it does not say.
+    """Return the context length of the model (max_position_embeddings), sys.maxsize if its config has none.
 
     Raises:
         HiExpError: config.json is missing or not JSON.
@@ -43,20 +41,19 @@ def context_length(model_dir: Path) -> int:
     try:
         config = json.loads((model_dir / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise HiExpError(f"model {model_dir} is no model directory: config.json is missing or damaged ({error})") from error
+        raise HiExpError(f"model {model_dir} is not a model directory: config.json is missing or damaged ({error})") from error
     length = config.get("max_position_embeddings") if isinstance(config, dict) else None
     return length if isinstance(length, int) else sys.maxsize
 
 
 def check_model_dir(model_dir: Path) -> None:
-    """Check that a directory may hold a model.
+    """Check a model directory.
 
     Raises:
-        HiExpError: it has no config.json, holds adapters that were not merged (as verl saves a policy trained with LoRA), or is
-            damaged.
+        HiExpError: it has no config.json, has LoRA adapters that are not merged (as verl saves them), or is damaged.
     """
     if not (model_dir / "config.json").is_file():
-        raise HiExpError(f"model {model_dir} is no model directory: found no config.json; give a Hugging Face model folder or a URL")
+        raise HiExpError(f"model {model_dir} is not a model directory: found no config.json; give a Hugging Face model folder or a URL")
     if any(name.startswith(_PEFT_PREFIX) for file in model_dir.glob("*.safetensors") for name in _tensor_names(file)):
         raise HiExpError(
             f"model {model_dir} keeps LoRA adapters beside the weights; merge them (python -m verl.model_merger merge --backend fsdp "
@@ -65,7 +62,7 @@ def check_model_dir(model_dir: Path) -> None:
 
 
 def _tensor_names(file: Path) -> list[str]:
-    with file.open("rb") as opened:  # a header of JSON behind its length; the weights are left alone
+    with file.open("rb") as opened:  # 8 bytes of length, then a JSON header
         length = int.from_bytes(opened.read(8), "little")
         try:
             return list(json.loads(opened.read(min(length, file.stat().st_size))))
@@ -74,9 +71,9 @@ def _tensor_names(file: Path) -> list[str]:
 
 
 def engine_arguments(model_dir: Path, max_model_len: int) -> dict[str, Any]:
-    """Return the arguments of vLLM's engine for a model directory; a model that was made for less than `max_model_len` gets less.
+    """Return the arguments of vLLM's engine for a model directory; `max_model_len` is reduced to what the model supports.
 
-    On the CPU build graphs are not compiled: minutes of start-up for nothing on so few requests.
+    The CPU build does not compile graphs: that takes minutes and does not pay for few requests.
 
     Raises:
         HiExpError: the directory holds no model, or vLLM is not installed.
@@ -87,15 +84,15 @@ def engine_arguments(model_dir: Path, max_model_len: int) -> dict[str, Any]:
     max_model_len = min(max_model_len, context_length(model_dir))
     arguments: dict[str, Any] = {"max_model_len": max_model_len}
     if is_cpu_build():
-        # Prompts are prefilled whole: of a prompt in chunks, a request with a seed rewinds its random generator, which
-        # a CPU's cannot do, and the engine dies ("CPU Generator does not use offset").
+        # No chunked prefill: with it a request with a seed rewinds its random generator, which fails on a CPU
+        # ("CPU Generator does not use offset").
         arguments |= {"enforce_eager": True, "enable_chunked_prefill": False, "max_num_batched_tokens": max(8192, max_model_len)}
     return arguments
 
 
 @contextmanager
 def engine_process(command: Sequence[str], **options: Any) -> "Iterator[tuple[subprocess.Popen[Any], IO[bytes]]]":
-    """Run a command that imports vLLM; yield the process and its log, stop it at the end. `options` are those of Popen."""
+    """Yield a running process of a command that imports vLLM, and its log; stop it at the end. `options` go to Popen."""
     environment = dict(os.environ)
     if is_cpu_build():
         environment.setdefault("VLLM_CPU_KVCACHE_SPACE", _KV_CACHE_GIB)
@@ -103,7 +100,7 @@ def engine_process(command: Sequence[str], **options: Any) -> "Iterator[tuple[su
             environment.setdefault(name, value)
     with tempfile.TemporaryFile(prefix="hiexp-vllm-") as log, tempfile.TemporaryDirectory(prefix="hiexp-vllm-") as shim:
         if is_cpu_build() and version_of("vllm") is None:
-            _answer_for_vllm(Path(shim), environment)
+            _add_vllm_metadata(Path(shim), environment)
         child = start_child(command, env=environment, **{"stdout": log, "stderr": log, **options})
         try:
             yield child, log
@@ -111,27 +108,27 @@ def engine_process(command: Sequence[str], **options: Any) -> "Iterator[tuple[su
             stop_child(child)
 
 
-def tail(log: IO[bytes]) -> str:
-    """Return what the end of a log says, on one line."""
+def log_tail(log: IO[bytes]) -> str:
+    """Return the end of a log on one line: the last lines that name an error, else the last lines."""
     log.seek(0)
     lines = log.read().decode("utf-8", "replace").split("\n")
-    # The cause is the last line that names an error; the last lines of all are the shutdown of the workers.
+    # The last lines of all are the shutdown of the workers.
     errors = [line for line in lines if "Error" in line or "error:" in line]
     return " ".join(" ".join((errors or lines)[-2:]).split())[-_TAIL:]
 
 
-def keep(log: IO[bytes]) -> str:
-    """Copy a log to where it can be read afterwards; return the path."""
+def keep_log(log: IO[bytes]) -> str:
+    """Copy a log to a file that is kept; return its path."""
     log.seek(0)
     with tempfile.NamedTemporaryFile("wb", prefix="hiexp-vllm-", suffix=".log", delete=False) as kept:
         kept.write(log.read())
     return kept.name
 
 
-def _answer_for_vllm(folder: Path, environment: dict[str, str]) -> None:
-    """Let the engine's processes, and no others, find a distribution named `vllm`.
+def _add_vllm_metadata(folder: Path, environment: dict[str, str]) -> None:
+    """Make a distribution named `vllm` visible to the engine's processes.
 
-    The CPU build is named vllm-cpu, but its platform detection asks the metadata of `vllm` for a version with "cpu" in it.
+    The CPU build is named vllm-cpu, but its platform detection looks for "cpu" in the version of `vllm`.
     """
     version = version_of("vllm-cpu") or ""
     version = version if "cpu" in version else f"{version}+cpu"
@@ -144,20 +141,20 @@ def _answer_for_vllm(folder: Path, environment: dict[str, str]) -> None:
 
 _STOP_SECONDS = 20.0
 _PR_SET_PDEATHSIG = 1
-# Opened here, since nothing may be loaded between fork and exec.
+# Loaded here: nothing may be loaded between fork and exec.
 _libc = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
 
 
 def start_child(command: Sequence[str], **options: Any) -> "subprocess.Popen[Any]":
-    """Start a process in a group of its own, so that what it starts stops with it; `options` are those of Popen.
+    """Return a process started in its own group, so that its children stop with it; `options` go to Popen.
 
-    On Linux it is sent SIGTERM when this process ends, even when that was killed and could not clean up.
+    On Linux it gets SIGTERM when this process ends, also when this process is killed.
     """
     return subprocess.Popen(command, start_new_session=True, preexec_fn=_end_with_parent if _libc else None, **options)
 
 
 def stop_child(child: "subprocess.Popen[Any]") -> None:
-    """Stop the process and its group: politely, then not."""
+    """Stop the process and its group: SIGTERM, then SIGKILL."""
     for sign in (signal.SIGTERM, signal.SIGKILL):
         try:
             os.killpg(child.pid, sign)

@@ -1,4 +1,4 @@
-"""Serve a model directory with vLLM on this machine for as long as a `with` block lasts."""
+"""A vLLM server for a model directory, for the duration of a `with` block."""
 
 import logging
 import socket
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import IO
 
 from hiexp_verl.errors import HiExpError
-from hiexp_verl.models.vllm_process import engine_arguments, engine_process, keep, tail
+from hiexp_verl.models.vllm_process import engine_arguments, engine_process, keep_log, log_tail
 
 logger = logging.getLogger(__name__)
 
@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 def serve_vllm(
     model_dir: Path, name: str, max_model_len: int = 4096, startup_seconds: float = 600.0, options: tuple[str, ...] = ()
 ) -> Iterator[str]:
-    """Start `vllm serve` on a free local port, wait until it is healthy, yield its base URL, stop it at the end.
+    """Yield the base URL of a healthy `vllm serve` on a free local port; stop it at the end.
 
     Raises:
         HiExpError: the directory holds no model, vLLM is not installed, or the server dies or does not become healthy.
@@ -41,8 +41,8 @@ def serve_vllm(
         except HiExpError as error:
             if "its log ends" in str(error) or _healthy(port):
                 raise
-            # What the client saw is only that nobody answers; the cause stands in the server's log.
-            raise HiExpError(f"vLLM stopped while it served {model_dir} ({keep(log)} is its log, which ends: {tail(log)})") from error
+            # The client only sees that the server does not answer; the cause is in the log.
+            raise HiExpError(f"vLLM stopped while it served {model_dir} (log: {keep_log(log)}; it ends: {log_tail(log)})") from error
 
 
 def _wait_until_healthy(server: "subprocess.Popen[bytes]", port: int, model_dir: Path, startup_seconds: float, log: IO[bytes]) -> None:
@@ -51,9 +51,9 @@ def _wait_until_healthy(server: "subprocess.Popen[bytes]", port: int, model_dir:
     while not _healthy(port):
         waited = time.monotonic() - start
         if server.poll() is not None:
-            raise HiExpError(f"vLLM stopped with code {server.returncode} while loading {model_dir}; its log ends: {tail(log)}")
+            raise HiExpError(f"vLLM stopped with code {server.returncode} while loading {model_dir}; its log ends: {log_tail(log)}")
         if waited > startup_seconds:
-            raise HiExpError(f"vLLM did not become healthy within {startup_seconds:.0f} s on {model_dir}; its log ends: {tail(log)}")
+            raise HiExpError(f"vLLM did not become healthy within {startup_seconds:.0f} s on {model_dir}; its log ends: {log_tail(log)}")
         if waited >= next_message:
             logger.info("waiting for vLLM to load %s (%.0f s)", model_dir, waited)
             next_message = waited + 15
@@ -63,7 +63,7 @@ def _wait_until_healthy(server: "subprocess.Popen[bytes]", port: int, model_dir:
 
 def _healthy(port: int) -> bool:
     try:
-        # No proxy: the server is on this machine, whatever the environment says.
+        # No proxy, whatever the environment sets: the server is on this machine.
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         with opener.open(f"http://127.0.0.1:{port}/health", timeout=5) as response:
             return response.status == 200

@@ -1,4 +1,4 @@
-"""The process behind `vllm_offline`: jobs come in as JSON lines, replies go out as JSON lines, each as soon as it is finished.
+"""The worker process of `vllm_offline`: reads jobs as JSON lines and writes each reply as a JSON line once it is finished.
 
 Usage: python -m hiexp_verl.models.vllm_worker '{"model": DIR, ...}' (arguments of vllm.LLM)
 """
@@ -14,8 +14,8 @@ Send = Callable[[dict[str, Any]], None]
 
 
 def main() -> None:
-    """Load the model, then answer jobs until there are no more. Whatever vLLM raises ends the process; its log tells why."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that vLLM stops the processes it may have started
+    """Load the model, then answer jobs until the input ends; an error of vLLM ends the process and is in its log."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # lets vLLM stop its child processes
     replies = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # vLLM logs to standard output
 
@@ -34,7 +34,7 @@ def main() -> None:
 
 
 def _send_when_finished(llm: Any, send: Send) -> None:
-    """Send each reply in the step that finished it: `chat` returns all at the end, and an interruption would lose them."""
+    """Send each reply in the step that finished it; `chat` returns all at the end, so an interruption would lose them."""
     step = llm.llm_engine.step
 
     def step_and_send() -> Any:
@@ -51,7 +51,7 @@ def _answer(llm: Any, job: dict[str, Any]) -> None:
     from vllm import SamplingParams
     from vllm.sampling_params import StructuredOutputsParams
 
-    # The model's own defaults first, as its server would take them.
+    # Defaults of the model's generation config first, as vLLM's server does.
     sampling = {**llm.model_config.get_diff_sampling_param(), **job["sampling"]}
     if job["schema"] is not None:
         sampling["structured_outputs"] = StructuredOutputsParams(json=job["schema"])

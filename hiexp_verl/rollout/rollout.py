@@ -113,7 +113,7 @@ async def _play_all(questions: Sequence[Question], players: Players, job: Job, b
         finished = sum(f"{q.id}#{sample}" in before.done for q in questions for sample in range(job.k))
         if finished == total:
             return manifest
-        manifest.at_a_time(job.batch_size)
+        manifest.add_batch_size(job.batch_size)
         path = job.out / TRAJECTORIES
         with (
             timed(job.out, manifest),

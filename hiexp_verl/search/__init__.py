@@ -1,4 +1,4 @@
-"""Port: queries in, passages out. BM25 and dense search in this process, or a Search-R1 retrieval server."""
+"""Search engines: queries in, passages out. BM25 and dense search in this process, or a Search-R1 retrieval server."""
 
 from pathlib import Path
 
@@ -12,10 +12,10 @@ __all__ = ["Ranking", "SearchEngine", "SearchFailed", "open_engine"]
 
 
 def open_engine(settings: SearchConfig, encoder: Encoder | None = None, cache: Path | None = None) -> SearchEngine:
-    """Open the search engine that the settings name; the encoder is for `dense` only, `cache` for its vectors.
+    """Return the search engine of the settings; `encoder` and `cache` (of its vectors) are for `dense` only.
 
     Raises:
-        HiExpError: a corpus, an address or an encoder is missing or malformed. An HTTP server is not asked here: see
+        HiExpError: a corpus, an address or an encoder is missing or malformed. An HTTP server is not contacted; see
             `HttpSearch.check`.
     """
     if settings.engine == "http":

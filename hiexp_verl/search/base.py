@@ -1,4 +1,4 @@
-"""What every search engine does, and how it fails."""
+"""Interface of search engines, and their failure."""
 
 from collections.abc import Sequence
 from typing import Protocol
@@ -18,19 +18,19 @@ class SearchEngine(Protocol):
         """Return at most `top_k` passages for each query, best first.
 
         Raises:
-            SearchFailed: the search could not be made; the episode goes on and the failure is counted.
+            SearchFailed: the search failed; the episode continues and the failure is counted.
         """
         ...
 
 
 class SearchFailed(Exception):
-    """A search that could not be made, after all retries. Its text is short enough to be shown to the model.
+    """A search that failed after all retries; `reason` is short and shown to the model.
 
-    Not a `HiExpError`: it is no fault of the user, and one failed search must not end a run.
+    Not a `HiExpError`: one failed search must not end a run.
     """
 
     def __init__(self, reason: str, detail: str = "") -> None:
-        super().__init__(reason, detail)  # both in args, so that it survives pickling between processes
+        super().__init__(reason, detail)  # both in args, for pickling
         self.reason = reason  # "time-out", "unreachable", "server error 503", "refused 404", "bad reply"
         self.detail = detail
 
@@ -43,5 +43,5 @@ def best_rows(scores_P: NDArray[np.float32], top_k: int) -> list[int]:
     if top_k <= 0 or not len(scores_P):
         return []
     lowest = np.partition(scores_P, -top_k)[-top_k] if top_k < len(scores_P) else -np.inf
-    candidates = np.flatnonzero(scores_P >= lowest)  # all ties with the last one, so that the order decides, not the partition
+    candidates = np.flatnonzero(scores_P >= lowest)  # all ties with the last one, so that the corpus order decides
     return candidates[np.argsort(-scores_P[candidates], kind="stable")][:top_k].tolist()

@@ -1,4 +1,4 @@
-"""Dense search in this process: cosine over the vectors of an encoder, which are kept on disk."""
+"""Dense search in this process: exact cosine over encoder vectors, which are cached on disk."""
 
 import hashlib
 import logging
@@ -33,7 +33,7 @@ class DenseSearch:
             raise HiExpError("the corpus is empty; dense search needs at least one passage")
         self._passages = list(passages)
         self._encoder = encoder
-        self._lock = Lock()  # encoders are not promised to be thread-safe
+        self._lock = Lock()  # encoders need not be thread-safe
         self.cache_file = (cache or cache_dir() / "dense") / f"{_key(self._passages, encoder)}.npy"
         self._vectors_P_D = self._load() if self.cache_file.is_file() else self._encode()
 
@@ -76,7 +76,7 @@ def _key(passages: Sequence[Passage], encoder: Encoder) -> str:
 
 
 def _save(path: Path, vectors_P_D: Vectors) -> None:
-    """Write the file in full or not at all: another process may be reading or writing the same one."""
+    """Write the file atomically: other processes may read or write it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
     try:

@@ -1,4 +1,4 @@
-"""Client of a Search-R1 retrieval server, with pooled connections, time-outs, retries and a cache; and the JSON on the wire.
+"""Client of a Search-R1 retrieval server (pooled connections, time-outs, retries, cache), and the wire format.
 
 Request: ``{"queries": [...], "topk": k, "return_scores": true}``.
 Reply: ``{"result": [[{"document": {"contents": "\"Title\"\ntext"}, "score": x}, ...], ...]}``, one list per query. A document may
@@ -29,14 +29,14 @@ FIRST_BACKOFF_SECONDS = 0.5
 def longest_answer(timeout: float, retries: int) -> float:
     """Return the seconds that a search may take with all its retries.
 
-    The client's own time-out is for each piece of a reply: a server that drips one byte at a time would never run into it.
+    The client's time-out is for each piece of a reply, so a server that sends one byte at a time never exceeds it.
     """
     pauses = sum(min(MAX_BACKOFF_SECONDS, FIRST_BACKOFF_SECONDS * 2**attempt) * 1.5 for attempt in range(retries))
     return timeout * (retries + 1) + pauses
 
 
 class HttpSearch:
-    """Ask a retrieval server; one request for all queries that are not in the cache.
+    """Search by a retrieval server; one request for all queries that are not in the cache.
 
     Args:
         url: for example http://127.0.0.1:8000/retrieve (the path is added when there is none).
@@ -46,7 +46,7 @@ class HttpSearch:
         backoff: seconds before the first retry, doubled each time, with jitter.
 
     Raises:
-        HiExpError: the address is not one.
+        HiExpError: the address is malformed.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class HttpSearch:
         import httpx
 
         self.url = _full_url(url)
-        # trust_env off: a proxy set for downloads would swallow calls to a server inside the cluster.
+        # No proxy of the environment: it is for downloads and does not reach a server inside the cluster.
         self._client = httpx.Client(timeout=timeout, trust_env=False, limits=httpx.Limits(max_connections=64))
         self._backoff = backoff
         self._retrying = Retrying(
@@ -69,7 +69,7 @@ class HttpSearch:
         """Return the server's rankings, from the cache where possible.
 
         Raises:
-            SearchFailed: the server did not give a valid reply after all retries.
+            SearchFailed: no valid reply after all retries.
         """
         known = {query: self._recall(query, top_k) for query in queries}
         missing = [query for query, ranking in known.items() if ranking is None]
@@ -80,10 +80,10 @@ class HttpSearch:
         return [list(known[query] or ()) for query in queries]
 
     def check(self, setting: str) -> None:
-        """Ask the server one question; `setting` is what the user named it by.
+        """Send one test query; `setting` is the option that holds the address.
 
         Raises:
-            HiExpError: it cannot be reached or does not speak the wire format.
+            HiExpError: the server cannot be reached or its reply is not in the wire format.
         """
         try:
             self._ask(["test"], 1)
@@ -159,7 +159,7 @@ def write_request(queries: Sequence[str], top_k: int) -> dict[str, Any]:
 
 
 def write_reply(rankings: Sequence[Ranking]) -> dict[str, Any]:
-    """Return the body of a reply; documents carry both notations, so that every client finds its own."""
+    """Return the body of a reply; documents have both forms, for every client."""
     return {"result": [[{"document": _document(passage), "score": score} for passage, score in ranking] for ranking in rankings]}
 
 
@@ -167,7 +167,7 @@ def read_reply(body: object, queries: int, top_k: int) -> list[Ranking]:
     """Return the rankings of a reply.
 
     Raises:
-        ValueError: it is not such a reply, or has not one list per query.
+        ValueError: it is malformed or does not have one list per query.
         BadRow: a document has no text.
     """
     result = body.get("result") if isinstance(body, dict) else None

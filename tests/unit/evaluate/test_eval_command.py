@@ -117,7 +117,7 @@ def test_the_table_names_the_judge_and_another_one_is_asked_anew(command, tmp_pa
             assert f"Judge: {model} ({url})." in (tmp_path / "out" / TABLE_MD).read_text()
         assert [sum(request["model"] == model for request in asked) for model in said] == [3, 3]
         shutil.rmtree(tmp_path / "out")
-        assert "is no model directory" in refusal([*command, "--model", url, "--judge", str(tmp_path)], capsys)
+        assert "is not a model directory" in refusal([*command, "--model", url, "--judge", str(tmp_path)], capsys)
         assert not list((tmp_path / "out").rglob("trajectories.jsonl")), "told before anything is played"
 
 
@@ -176,7 +176,7 @@ def test_a_directory_that_cannot_be_made_is_one_line(command, tmp_path, capsys, 
     arguments = [verb, *command[1:]] if verb == "eval" else ["rollout", *command[1 : command.index("--arms")]]
     for out in ("/proc/nowhere", str(tmp_path / "file" / "below")):
         with server(answering) as (url, asked):
-            assert f"the directory {out} cannot be made" in refusal([*arguments, "--model", url, "--out", out], capsys)
+            assert f"the directory {out} cannot be created" in refusal([*arguments, "--model", url, "--out", out], capsys)
             assert not asked
 
 

@@ -266,7 +266,7 @@ def test_a_message_list_may_bring_its_own_label():
 @pytest.mark.parametrize(
     ("change", "wrong"),
     [
-        ({"messages": PROMPT}, "no message of the assistant"),
+        ({"messages": PROMPT}, "no assistant message"),
         ({"messages": [{"role": "assistant", "content": "a"}]}, "no question"),
         ({"messages": [{"role": "assistant", "content": 3}]}, "'messages' must be a list of objects with 'role' and 'content'"),
         ({"messages": [{"role": "assistant", "tool_calls": 3}]}, "'messages' must be a list of objects with 'role' and 'content'"),

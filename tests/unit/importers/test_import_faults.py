@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hiexp_verl.cli import main
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.importers import FORMATS
-from hiexp_verl.importers.stream import TOLD, import_trajectories
+from hiexp_verl.importers.stream import MAX_WARNINGS, import_trajectories
 from hiexp_verl.io import rows
 from hiexp_verl.io.datasets import read_trajectories
 from hiexp_verl.io.rows import BadRow
@@ -167,7 +167,7 @@ def test_no_copy_stays_of_a_trajectory_with_contradictory_labels(tmp_path, caplo
     assert [t.question for t in written] == ["Capital 1?", "Capital 2?"]
     assert report.reasons == {"duplicate": 1, "contradictory labels": 3}
     assert f"b.jsonl:1: contradictory labels (first in {tmp_path / 'a.jsonl'}:1)" in caplog.text
-    assert "a.jsonl:1: contradictory labels (a later copy has the other)" in caplog.text
+    assert "a.jsonl:1: contradictory labels (a later copy has the other label)" in caplog.text
 
 
 def test_different_labels_of_different_episodes_are_no_contradiction(tmp_path):
@@ -177,7 +177,7 @@ def test_different_labels_of_different_episodes_are_no_contradiction(tmp_path):
 def test_only_the_first_rejected_lines_are_named_but_all_are_counted(tmp_path, caplog):
     report, _ = run(tmp_path, lines(row(0), *[b"{"] * 30))
     assert report.reasons == {"not JSON": 30}
-    assert f"a.jsonl:{TOLD + 1}: not JSON" in caplog.text and f"a.jsonl:{TOLD + 2}:" not in caplog.text
+    assert f"a.jsonl:{MAX_WARNINGS + 1}: not JSON" in caplog.text and f"a.jsonl:{MAX_WARNINGS + 2}:" not in caplog.text
     assert caplog.text.count("only counted") == 1
 
 

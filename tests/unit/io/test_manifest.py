@@ -12,9 +12,9 @@ def test_a_manifest_comes_back_as_it_was_without_credentials(tmp_path):
     manifest = Manifest(
         kind="rollout", spec={"model": "openai:https://me:secret@host/v1#m", "at": tmp_path}, results={"episodes": ["t.jsonl"]}
     )
-    manifest.at_a_time(4)
-    manifest.at_a_time(4)
-    manifest.at_a_time(2)
+    manifest.add_batch_size(4)
+    manifest.add_batch_size(4)
+    manifest.add_batch_size(2)
     manifest.finish(tmp_path, right=3)
     found = read_manifest(tmp_path)
     assert found.spec == {"model": "openai:https://host/v1#m", "at": str(tmp_path)}

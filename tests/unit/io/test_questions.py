@@ -8,7 +8,7 @@ import pytest
 from pyarrow.parquet import write_table
 
 from hiexp_verl.errors import HiExpError
-from hiexp_verl.io.datasets import asked_twice, gold_answers, passage_of, question_in, read_corpus, read_questions
+from hiexp_verl.io.datasets import gold_answers, passage_of, question_in, read_corpus, read_questions, repeated_questions
 from hiexp_verl.io.rows import BadRow
 from hiexp_verl.scoring import em
 from hiexp_verl.types import Passage, Question
@@ -42,7 +42,7 @@ def test_search_r1_and_verl_rows_are_questions(tmp_path):
         ("7", "Who is it?", ("me",), {"split": "test"}),
         ("8", "Who is it?", ("you",), {"split": "test"}),
     ]
-    assert asked_twice(found) == [["7", "8"]]
+    assert repeated_questions(found) == [["7", "8"]]
     bare = [{"question": "Who?", "answer": "me"}, {"question": "When?", "answer": "now"}]
     assert [q.id for q in read_questions(parquet(tmp_path / "c.parquet", bare))] == ["0", "1"]
 

@@ -48,7 +48,7 @@ def test_a_prompt_that_does_not_fit_is_refused_before_the_model_is_served(argume
 @pytest.mark.parametrize("by", ["server", "verl"])
 def test_a_directory_that_holds_no_model_is_refused(arguments, capsys, tmp_path, by):
     (tmp_path / "model").mkdir()
-    assert f"model {tmp_path / 'model'} is no model directory: found no config.json" in refusal([*arguments, "--by", by], capsys)
+    assert f"model {tmp_path / 'model'} is not a model directory: found no config.json" in refusal([*arguments, "--by", by], capsys)
     assert not (tmp_path / "out").exists()
 
 
