@@ -7,6 +7,7 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
 
 from hiexp_verl.config import HiExpConfig, block_of
+from hiexp_verl.models.vllm_process import cpu_dtype
 
 TOOLS = str(Path(__file__).with_name("tools.yaml"))
 
@@ -103,6 +104,7 @@ CPU: dict[str, Any] = {
         "ref": {"use_torch_compile": False, "fsdp_config": {"use_torch_compile": False}},
         "rollout": {
             "name": "vllm_cpu",
+            "dtype": cpu_dtype(),
             "tensor_model_parallel_size": 1,
             "enforce_eager": True,
             "enable_chunked_prefill": False,  # with hiexp.seed: see vllm_engine

@@ -24,6 +24,7 @@ from hiexp_verl.errors import HiExpError
 from hiexp_verl.guide import guide
 from hiexp_verl.io.datasets import read_corpus, read_questions
 from hiexp_verl.io.files import cache_dir, digest_of, sha256_of, write_jsonl
+from hiexp_verl.models.vllm_process import cpu_dtype
 from hiexp_verl.search.bm25 import BM25Search
 from hiexp_verl.types import Message
 from recipes.cpu_demo import transcripts as transcript_writer
@@ -61,7 +62,10 @@ def main() -> int:
     )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument(
-        "--precision", choices=("bf16", "fp32"), default="bf16", help="of the matrix products; weights are fp32 while training"
+        "--precision",
+        choices=("bfloat16", "float32"),
+        default=cpu_dtype(),
+        help="of the matrix products (default: what this CPU is fast in); weights are float32 while training",
     )
     try:
         warm_start(parser.parse_args())
@@ -108,7 +112,9 @@ def cached_model(base: Path, questions: Path, corpus: Path, settings: Mapping[st
     """Return where the model warm-started from these inputs is cached; the folder's name is the hash of their content."""
     code = [Path(str(module.__file__)) for module in (sys.modules[__name__], *WRITERS)]
     weights = sorted(each for each in base.iterdir() if each.is_file())
-    content = digest_of(sha256_of(*code), sha256_of(questions), sha256_of(corpus), sha256_of(*weights), dict(settings))
+    content = digest_of(
+        sha256_of(*code), sha256_of(questions), sha256_of(corpus), sha256_of(*weights), {**settings, "precision": cpu_dtype()}
+    )
     return cache_dir() / "warm_start" / content.hex()
 
 
@@ -171,7 +177,7 @@ def _loss_sum(model: Any, example: Example, precision: str) -> Any:
 
     labels_T = torch.tensor(example.labels_T[1:])
     places_O = (labels_T != IGNORED).nonzero()[:, 0]
-    with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
+    with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bfloat16"):
         logits_O_V = model(input_ids=torch.tensor([example.ids_T]), logits_to_keep=places_O, use_cache=False).logits[0]
     return torch.nn.functional.cross_entropy(logits_O_V.float(), labels_T[places_O], reduction="sum")
 

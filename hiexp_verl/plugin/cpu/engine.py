@@ -8,6 +8,7 @@ from verl.workers.engine.base import EngineRegistry
 from verl.workers.engine.fsdp.transformer_impl import FSDPEngineWithLMHead
 
 from hiexp_verl.errors import HiExpError
+from hiexp_verl.models.vllm_process import cpu_dtype
 
 
 @EngineRegistry.register(model_type="language_model", backend=["fsdp", "fsdp2"], device="cpu")
@@ -18,7 +19,7 @@ class CPUEngineWithLMHead(FSDPEngineWithLMHead):
         if self.engine_config.strategy != "fsdp2":
             raise HiExpError(f"actor_rollout_ref.actor.strategy={self.engine_config.strategy} does not run on a CPU; set it to fsdp2")
         precision = self.engine_config.mixed_precision or {}
-        param_dtype = PrecisionType.to_dtype(precision.get("param_dtype", "bf16"))
+        param_dtype = PrecisionType.to_dtype(precision.get("param_dtype", cpu_dtype()))
         reduce_dtype = PrecisionType.to_dtype(precision.get("reduce_dtype", "fp32"))
         self._autocast_dtype = param_dtype
         self.scaler = None
