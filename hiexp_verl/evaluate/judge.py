@@ -27,13 +27,13 @@ _MAX_TOKENS = 4  # of a verdict
 
 
 def judge(episodes: Iterable[Trajectory], client: ChatClient, name: str, path: Path) -> dict[str, bool | None]:
-    """Return whether each answer is right, by `judge_key`: None where the judge said neither yes nor no.
+    """Return whether each answer is right, by `judge_key`: None where the judge answered neither yes nor no.
 
-    An empty answer is wrong, and nobody is asked. What the judge of this name has said is in the file, one JSON line a verdict,
+    An empty answer is wrong, and the judge is not asked. The replies of the judge of this name are in the file, one JSON line a verdict,
     written as they arrive; it is not asked again where that was yes or no.
 
     Raises:
-        HiExpError: the server fails for good, or all it said was neither.
+        HiExpError: the server fails for good, or no reply is yes or no.
     """
     if path.is_file():
         drop_torn_line(path)
@@ -41,7 +41,7 @@ def judge(episodes: Iterable[Trajectory], client: ChatClient, name: str, path: P
     known = {row["key"]: bool(row["right"]) for row in rows if row.get("judge") == name and not row.get("neither")}
     asked = {judge_key(t): t for t in episodes if t.prediction.strip()}
     keys = [key for key in asked if key not in known]
-    said: dict[str, str] = {}  # that was neither
+    unreadable: dict[str, str] = {}  # replies that are neither
     with writing(path), path.open("a", encoding="utf-8") as file:
 
         def keep(index: int, reply: Reply) -> None:
@@ -50,14 +50,14 @@ def judge(episodes: Iterable[Trajectory], client: ChatClient, name: str, path: P
             if right or _NO.match(reply.text):
                 known[key] = right
             else:
-                said[key], odd = reply.text, {"neither": True}
-            append_line(file, {"key": key, "judge": name, "right": right, "said": reply.text, **odd})
+                unreadable[key], odd = reply.text, {"neither": True}
+            append_line(file, {"key": key, "judge": name, "right": right, "reply": reply.text, **odd})
 
         if keys:
             client.complete([_messages(asked[key]) for key in keys], max_tokens=_MAX_TOKENS, progress="judge", on_reply=keep)
-    if said and len(said) == len(asked):
+    if unreadable and len(unreadable) == len(asked):
         raise HiExpError(
-            f"the judge {name} said neither yes nor no to any of {len(asked)} answers (found {brief(said[keys[0]])}); "
+            f"the judge {name} answered neither yes nor no to any of {len(asked)} answers (found {brief(unreadable[keys[0]])}); "
             f"it has {_MAX_TOKENS} tokens to: give a model that answers at once, or turn its thinking off"
         )
     return {key: known.get(key) for key in asked}

@@ -19,7 +19,7 @@ logger = logging.getLogger(__name__)
 ROWS, TABLE_JSON, TABLE_MD, VERDICTS = "rows.jsonl", "table.json", "table.md", "verdicts.jsonl"
 _TAKEN = (ALL, MERGED, ROWS, TABLE_JSON, TABLE_MD, VERDICTS)  # in the table, in the output directory
 Datasets = Mapping[str, Sequence[Question]]
-Judge = Callable[[Sequence[Trajectory]], Mapping[str, bool | None]]  # by judge_key; None: it said neither yes nor no
+Judge = Callable[[Sequence[Trajectory]], Mapping[str, bool | None]]  # by judge_key; None: it answered neither yes nor no
 
 
 def part_folder(out_dir: Path, dataset: str, seed: int, arm: str) -> Path:

@@ -171,16 +171,16 @@ def _pairs(pairs: Sequence[Line], measures: Sequence[str], several: bool) -> lis
 
 
 def _failures(lines: Sequence[Line], several: bool) -> list[str]:
-    said = []
+    notes = []
     for line in lines:
         searches, failed, lookups = (round(line[name] * line["episodes"]) for name in ("searches", "failed_searches", "lookup_failures"))
-        too_long = round(line.get("stops", {}).get("prompt_too_long", 0.0) * line["episodes"])
+        long = round(line.get("stops", {}).get("prompt_too_long", 0.0) * line["episodes"])
         arm = f"in arm {line['arm']}" + (f" of {line['dataset']}" if several else "")
         if line["dataset"] != ALL:
-            said += [f"{failed} of {searches} searches failed {arm}."] if failed else []
-            said += [f"{too_long} of {line['episodes']} episodes outgrew the model's context {arm} and have no answer."] if too_long else []
-            said += [f"{lookups} look-ups of experience failed {arm}: those episodes went on without."] if lookups else []
-    return [*said, _ANEW] if said else []
+            notes += [f"{failed} of {searches} searches failed {arm}."] if failed else []
+            notes += [f"{long} of {line['episodes']} episodes outgrew the model's context {arm} and have no answer."] if long else []
+            notes += [f"{lookups} look-ups of experience failed {arm}: those episodes went on without."] if lookups else []
+    return [*notes, _ANEW] if notes else []
 
 
 def _played(table: Mapping[str, Any]) -> list[str]:

@@ -30,7 +30,7 @@ def test_verdicts_are_kept_and_not_asked_for_again(tmp_path):
     assert [found.get(judge_key(t), "not asked") for t in (right, wrong, odd, none)] == [True, False, None, "not asked"]
     assert len(client.asked) == 3 and "Answer given: The city of Kabul" in client.asked[0]
     rows = [json.loads(line) for line in path.read_text().splitlines()]
-    assert [row.get("neither", False) for row in rows] == [False, False, True] and rows[2]["said"] == "I think so"
+    assert [row.get("neither", False) for row in rows] == [False, False, True] and rows[2]["reply"] == "I think so"
     with path.open("a") as file:
         file.write('{"key": "torn')
     assert judge([right, wrong, none], Judging(), "one", path) == {judge_key(right): True, judge_key(wrong): False}
@@ -48,7 +48,7 @@ def test_another_judge_is_asked_anew(tmp_path):
 
 def test_a_judge_that_never_says_yes_or_no_is_refused(tmp_path):
     episodes = [trajectory(prediction=p) for p in ("Kabul", "Rome", "")]
-    with pytest.raises(HiExpError, match=r"the judge one said neither yes nor no to any of 2 answers \(found '<think> let'\)"):
+    with pytest.raises(HiExpError, match=r"the judge one answered neither yes nor no to any of 2 answers \(found '<think> let'\)"):
         judge(episodes, Judging("<think> let", "<think> so"), "one", tmp_path / "v.jsonl")
     assert judge(episodes[2:], Judging(), "one", tmp_path / "w.jsonl") == {}, "nobody was asked"
 
