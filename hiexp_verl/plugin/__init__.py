@@ -1,1 +1,1 @@
-"""Everything that knows verl."""
+"""The plugin for verl: the only package that imports verl."""

@@ -1,4 +1,4 @@
-"""The advantage `hiexp_grpo`: GRPO over the group of a question (method page, section 4), also where the group is mixed."""
+"""The advantage `hiexp_grpo`: GRPO within the group of a question, also where the rollouts of a group have different arms."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -17,19 +17,19 @@ EPSILON = 1e-6  # as in verl's GRPO
 
 @dataclass(frozen=True)
 class Arms:
-    """What each row of a batch saw, and what the group's mean weighs against its arm's, in rollouts."""
+    """The arm of each row of a batch; `shrinkage` is the weight of the group's mean against the arm's, in rollouts."""
 
     names: Sequence[str]
     shrinkage: float
 
 
-# verl hands an estimator rewards, mask and group ids, nothing else: the trainer lays the arms here around the call.
+# verl passes an estimator rewards, mask and group ids, nothing else: the trainer sets the arms here around the call.
 _ARMS: ContextVar[Arms | None] = ContextVar("hiexp_arms", default=None)
 
 
 @contextmanager
 def baseline_within(arms: Arms | None) -> Iterator[None]:
-    """While this holds, `hiexp_grpo` compares each rollout with those of its arm; with None, with its whole group."""
+    """Inside, `hiexp_grpo` compares each rollout with those of its arm; with None, with its whole group."""
     token = _ARMS.set(arms)
     try:
         yield
@@ -47,9 +47,9 @@ def compute_hiexp_grpo_advantage(
     """Return (advantages, returns), both (batch, response length): (r - baseline) / std within each question's group.
 
     Every rollout of a group is conditioned on its own prompt, experience included, so with the group's mean as the baseline
-    the objective is GRPO's own and this delegates to verl (a group of one gets its reward as the advantage there). In a mixed
-    group that mean also holds what the experience itself is worth, which the policy did not choose: inside
-    `baseline_within` the baseline is the arm's.
+    the objective is GRPO's and this calls verl (where the advantage of a group of one is its reward). In a mixed group that
+    mean contains the effect of the experience, which the policy did not choose: inside `baseline_within` the baseline is
+    the arm's.
 
     Args:
         token_level_rewards: (batch, response length); the terminal reward sits on the last token.
@@ -75,7 +75,7 @@ def compute_hiexp_grpo_advantage(
 def within_arm_advantages(rewards: np.ndarray, groups: Sequence[Any], arms: Arms, by_std: bool) -> np.ndarray:
     """Return (batch,) advantages with baselines per arm.
 
-    The baseline of rollout i is made of the others alone, so it does not bias the gradient: with k rollouts in its arm, n in
+    The baseline of rollout i uses the others only, so it does not bias the gradient: with k rollouts in its arm, n in
     its group and shrinkage s, w = (k - 1) / (k - 1 + s) and b_i = w mean(arm without i) + (1 - w) mean(group without i). The
     factor (n - 1) / n makes a group of one arm GRPO's: r - mean. The divisor is the root of sum(A^2) / (n - 1), which is then
     GRPO's standard deviation.
@@ -84,7 +84,7 @@ def within_arm_advantages(rewards: np.ndarray, groups: Sequence[Any], arms: Arms
     for rows in _rows_by(groups, range(len(groups))):
         n = len(rows)
         if n == 1:
-            continue  # its reward, as in verl's GRPO
+            continue  # the advantage is the reward, as in verl's GRPO
         total = rewards[rows].sum()
         for arm_rows in _rows_by(arms.names, rows):
             k, arm_total = len(arm_rows), rewards[arm_rows].sum()
@@ -99,7 +99,7 @@ def within_arm_advantages(rewards: np.ndarray, groups: Sequence[Any], arms: Arms
 
 
 def _rows_by(keys: Sequence[Any], rows: Iterable[int]) -> list[list[int]]:
-    """Return the rows that share a key, together."""
+    """Return the rows grouped by key, in the order of first appearance."""
     found: dict[Any, list[int]] = {}
     for row in rows:
         found.setdefault(keys[row], []).append(row)

@@ -1,7 +1,7 @@
-"""Policy and experience resumed as one: what lies in `global_step_N/hiexp/` beside verl's own files.
+"""Our state in a checkpoint, `global_step_N/hiexp/state.json` beside verl's files: what a resumed run needs and must match.
 
-verl writes `latest_checkpointed_iteration.txt` when all else is there, and resumes from the step that it names. Our state is
-written before, so a checkpoint that it names has it.
+verl writes `latest_checkpointed_iteration.txt` last, and resumes from the step that it names. Our state is written before
+verl's files, so every checkpoint that verl resumes from has one.
 """
 
 import json
@@ -22,8 +22,8 @@ from hiexp_verl.rollout.policy import MARKER, STATE
 
 logger = logging.getLogger(__name__)
 
-FORMAT = 4
-WATCHED = ("counters", "history", "expectation", "ringing")  # of `Watch.state`
+FORMAT = 5
+WATCHED = ("counters", "history", "expectation", "triggered")  # of `Watch.state`
 _ROLLOUT = "actor_rollout_ref.rollout"
 _TURNS = ("format", "max_assistant_turns", "max_parallel_calls", "max_tool_response_length")
 _PLAYED = (
@@ -33,9 +33,9 @@ _PLAYED = (
 
 
 def identity_of(settings: HiExpConfig, hek: HEK | None, config: DictConfig) -> dict[str, Any]:
-    """Return what a run must have in common with its checkpoint: HEK, corpus and questions, and how episodes are played.
+    """Return the settings that a resumed run must share with its checkpoint: HEK, corpus, questions, how episodes are played.
 
-    By dotted name of the setting in verl's config, or in `hiexp:`. Files are known by their content: they may have moved.
+    By dotted name of the setting in verl's config, or in `hiexp:`. A file is compared by its content, since it may have moved.
     """
     if not settings.enabled:
         return {"enabled": False, "seed": settings.seed}
@@ -56,7 +56,7 @@ def identity_of(settings: HiExpConfig, hek: HEK | None, config: DictConfig) -> d
 
 
 def played_of(settings: HiExpConfig, config: DictConfig) -> dict[str, Any]:
-    """Return how episodes are played; what an evaluation of the checkpoint does likewise (`run.as_trained`), without HiExp, too."""
+    """Return how episodes are played, with or without HiExp; `rollout.as_trained` evaluates the checkpoint in the same way."""
     return {
         **{name: OmegaConf.select(config, name) for name in _PLAYED},
         "search": {name: getattr(settings.search, name) for name in ("engine", "top_k", "max_words_per_passage", "max_chars")},
@@ -66,13 +66,13 @@ def played_of(settings: HiExpConfig, config: DictConfig) -> dict[str, Any]:
 
 def _content_of(file: str) -> str:
     path = Path(file).expanduser()
-    return fingerprint(path) if path.is_file() else file  # a remote one
+    return fingerprint(path) if path.is_file() else file  # a remote file
 
 
 def save_state(
     folder: Path, step: int, identity: Mapping[str, Any], played: Mapping[str, Any], hek_path: str | None, watched: Mapping[str, Any]
 ) -> None:
-    """Write the state of a checkpoint; it is there whole or not at all."""
+    """Write the state of a checkpoint, atomically."""
     state = {"format": FORMAT, "step": step, "hek_path": hek_path, "software": software()}
     state |= {"identity": identity, "played": played, "watched": watched}
     (folder / STATE).parent.mkdir(parents=True, exist_ok=True)
@@ -81,12 +81,12 @@ def save_state(
 
 
 def load_state(folder: Path, identity: Mapping[str, Any], allow_mismatch: bool) -> dict[str, Any] | None:
-    """Return what the run had watched at this checkpoint; None where that is not known and may be unknown.
+    """Return the monitor's state in this checkpoint, None where it cannot be used and the run may go on without.
 
     Raises:
-        HiExpError: the state is missing or damaged, or of a run with another identity, and `allow_mismatch` is off.
+        HiExpError: the state is damaged; or it is missing or of a run with another identity, and `allow_mismatch` is off.
     """
-    way_out = "hiexp.allow_mismatch=true resumes all the same"
+    way_out = "hiexp.allow_mismatch=true resumes nevertheless"
     path = folder / STATE
     if not path.is_file():
         if allow_mismatch or not identity["enabled"]:
@@ -101,23 +101,23 @@ def load_state(folder: Path, identity: Mapping[str, Any], allow_mismatch: bool) 
         raise HiExpError(f"{path} is damaged ({type(error).__name__}: {error}); resume from an earlier checkpoint") from error
     for key in dict.fromkeys((*identity, *found)):
         if found.get(key) != identity.get(key) and not allow_mismatch:
-            was, now = _told(key, found.get(key), state.get("hek_path")), _told(key, identity.get(key))
+            was, now = _shown(key, found.get(key), state.get("hek_path")), _shown(key, identity.get(key))
             setting = key if key in ("data.train_files", *_PLAYED) else f"hiexp.{key}"
-            raise HiExpError(f"the checkpoint {folder} was made with {setting}={was}, this run has {now}; give the same, or {way_out}")
+            raise HiExpError(f"the checkpoint {folder} was made with {setting}={was}, this run has {now}; set the same, or {way_out}")
     if found != identity:
-        logger.warning("the checkpoint %s is of a run with other experience: its counters are not taken over", folder)
+        logger.warning("the checkpoint %s is of a run with other settings; its counters and its window of metrics are not used", folder)
         return None
     return watched
 
 
 def folder_to_resume(config: DictConfig) -> Path | None:
-    """Return the checkpoint that verl is going to resume from; None: it starts from scratch.
+    """Return the checkpoint that verl will resume from, None when it starts from scratch.
 
-    verl empties the marker before it writes it, so a kill in between leaves an empty one; all else was written by then, and the
-    marker is set to the newest checkpoint. Without the folder that the marker names verl would start over without a word.
+    verl empties the marker before it writes it, so a kill in between leaves an empty marker. Everything else is written by
+    then, and the marker is set to the newest checkpoint. Without the folder that the marker names, verl would silently start over.
 
     Raises:
-        HiExpError: the marker names a checkpoint that is not there, or is no number.
+        HiExpError: the marker names a checkpoint that does not exist, or does not hold a number.
     """
     trainer = config.trainer
     if trainer.resume_mode == "disable":
@@ -126,9 +126,9 @@ def folder_to_resume(config: DictConfig) -> Path | None:
         given = str(trainer.resume_from_path)
         folder = Path(given)
         if not (folder / "actor").is_dir():
-            raise HiExpError(f"trainer.resume_from_path={given} has no {folder}/actor; give a checkpoint")
+            raise HiExpError(f"trainer.resume_from_path={given} has no {folder}/actor; give a checkpoint folder, .../global_step_N")
         if not given.rpartition("global_step_")[2].isdigit():  # verl reads the number of the step there
-            raise HiExpError(f"trainer.resume_from_path={given} must end in global_step_N; take away what follows, rename the rest")
+            raise HiExpError(f"trainer.resume_from_path={given} must end in global_step_N; correct the path, or rename the folder")
         return folder
     root = Path(trainer.default_local_dir)
     marker = root / MARKER
@@ -140,8 +140,8 @@ def folder_to_resume(config: DictConfig) -> Path | None:
     folder = root / f"global_step_{text}"
     if not text.isdigit() or not (folder / "actor").is_dir():
         raise HiExpError(
-            f"{marker} names step {text[:20]!r}, and {folder}/actor is not there; set trainer.resume_mode=resume_path and "
-            "trainer.resume_from_path to a checkpoint that is whole, or trainer.resume_mode=disable to start over"
+            f"{marker} names step {text[:20]!r}, but {folder}/actor is not there; set trainer.resume_mode=resume_path and "
+            "trainer.resume_from_path to a complete checkpoint, or trainer.resume_mode=disable to start over"
         )
     return folder
 
@@ -149,14 +149,14 @@ def folder_to_resume(config: DictConfig) -> Path | None:
 def _repaired(marker: Path) -> str:
     steps = [int(path.name.removeprefix("global_step_")) for path in marker.parent.glob("global_step_*") if (path / "data.pt").is_file()]
     if not steps:
-        raise HiExpError(f"{marker} is empty and there is no whole checkpoint beside it; delete it to start over")
+        raise HiExpError(f"{marker} is empty and there is no complete checkpoint beside it; delete it to start over")
     with atomic_writer(marker) as file:
         file.write(str(max(steps)))
-    logger.warning("%s was empty; it names step %d now, the newest checkpoint", marker, max(steps))
+    logger.warning("%s was empty; it now names step %d, the newest checkpoint", marker, max(steps))
     return str(max(steps))
 
 
-def _told(key: str, value: Any, path: str | None = None) -> str:
+def _shown(key: str, value: Any, path: str | None = None) -> str:
     if key == "hek" and isinstance(value, str):
         return f"{value[:12]}{f' ({path})' if path else ''}"
     return str(value)

@@ -1,4 +1,4 @@
-"""verl's dataset, reading our question files as they are: `data.train_files=questions.jsonl`."""
+"""verl's dataset for our question files: `data.train_files=questions.jsonl`."""
 
 from pathlib import Path
 from typing import Any
@@ -14,8 +14,8 @@ from hiexp_verl.types import TRAIN, Question
 class QuestionDataset(RLHFDataset):
     """`RLHFDataset` that also takes our question files (JSON lines or a JSON list); parquet goes through verl unchanged.
 
-    Every row says in `extra_info.split` which of the run's files it comes from, whatever the file itself says: a slice of a
-    public training set may be the validation set here.
+    `extra_info.split` of every row names the role of its file in this run, whatever the row itself holds: a slice of a public
+    training set may be the validation set here.
     """
 
     def __getitem__(self, item: int) -> dict[str, Any]:
@@ -23,7 +23,7 @@ class QuestionDataset(RLHFDataset):
         return {**row, "extra_info": {**row["extra_info"], "split": self._split()}}
 
     def _split(self) -> str:
-        # The same files for both are for validation: preflight lets that pass only where nothing is trained.
+        # Files that are given for both are for validation: preflight allows that only where nothing is trained.
         return "val" if paths_of(self.original_data_files) == paths_of(self.config.get("val_files")) else TRAIN
 
     def _read_files_and_tokenize(self) -> None:
@@ -39,12 +39,12 @@ class QuestionDataset(RLHFDataset):
 
 
 def paths_of(files: Any) -> list[str]:
-    """Return the paths of `data.train_files` or `data.val_files`: one, a list, or none."""
+    """Return the paths of `data.train_files` or `data.val_files`, which verl takes as a path, a list or None."""
     return [files] if isinstance(files, str) else [str(file) for file in files or ()]
 
 
 def is_question_file(file: str) -> bool:
-    """Return whether we read a file of `data.train_files` or `data.val_files`, and verl does not."""
+    """Whether a file of `data.train_files` or `data.val_files` is read here, not by verl."""
     return "://" not in file and file.endswith((".jsonl", ".jsonl.gz", ".json", ".json.gz"))
 
 

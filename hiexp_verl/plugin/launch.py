@@ -1,11 +1,11 @@
-"""The command and environment of a training run: verl's own entry point, with our flag."""
+"""The command line and environment of a training: verl's own entry point, with our flag."""
 
 import os
 import sys
 
 from hiexp_verl.models.vllm_process import SINGLE_PROCESS_ENGINE
 
-# Defaults of a run on the CPU, whoever starts it: `hiexp train --cpu` and, with VERL_PLATFORM=cpu, the plugin set them.
+# Defaults of a run on the CPU, set by `hiexp train --cpu` and, with VERL_PLATFORM=cpu, by the plugin.
 CPU_ENVIRONMENT = {
     "VERL_PLATFORM": "cpu",
     "VLLM_CPU_KVCACHE_SPACE": "1",  # GiB
@@ -17,13 +17,13 @@ CPU_ENVIRONMENT = {
 def trainer_command(overrides: list[str], cpu: bool) -> tuple[list[str], dict[str, str]]:
     """Return the command line and the environment for `python -m verl.trainer.main_ppo`."""
     overrides = [o for o in overrides if o != "--"]
-    names_a_config = any(o.split("=")[0] in ("--config-name", "-cn") for o in overrides)  # which brings the flag itself
+    names_a_config = any(o.split("=")[0] in ("--config-name", "-cn") for o in overrides)  # a config file sets the flag itself
     if not names_a_config and not any(o.startswith("+hiexp=") for o in overrides):
         overrides = ["+hiexp=grpo", *overrides]
     environment = dict(os.environ)
     if cpu:
         environment = {**CPU_ENVIRONMENT, **environment, "VERL_PLATFORM": "cpu"}
-    # verl swallows what an entry point raises; named here as well, a failing import stops the run.
+    # verl swallows the errors of an entry point; an import that is named here as well stops the run when it fails.
     modules = [m for m in environment.get("VERL_USE_EXTERNAL_MODULES", "").split(",") if m]
     if "hiexp_verl.plugin.register" not in modules:
         environment["VERL_USE_EXTERNAL_MODULES"] = ",".join([*modules, "hiexp_verl.plugin.register"])

@@ -1,10 +1,8 @@
-"""The last steps of a run: what is judged together, and how much it varies.
+"""The monitor of a training: use of each entry, a window of metrics, checks that experience is shown, collapse alarms.
 
-Silence is the commonest fault of experience: nothing crashes, nothing is shown. A run that expects it stops instead.
-
-Collapse alarms: what goes wrong slowly in RL is logged, or ends the run.
-
-What a run has seen of its experience so far: use per entry, the last steps, what is still expected, alarms."""
+Missing experience is silent: nothing crashes, nothing is shown. `Expectation` stops such a run. A collapse is slow: `Alarms`
+warns or stops. `Watch` holds all of it, once per run, and its state goes into every checkpoint.
+"""
 
 import logging
 import math
@@ -38,7 +36,7 @@ class History:
         self.best: dict[str, float] = {}
 
     def add(self, metrics: Mapping[str, Any]) -> None:
-        """Take note of a training step's metrics."""
+        """Add the metrics of a training step."""
         keys = {*FOLLOWED, *(key for pair in _SPREAD.values() for key in pair)}
         self._steps.append({key: float(metrics[key]) for key in sorted(keys) if key in metrics})
         for key in FOLLOWED:
@@ -77,16 +75,16 @@ class History:
         self.best = dict(state["best"])
 
 
-# What tells that a place showed something, and what a user looks at when it did not.
+# The metric that is above 0 when a place showed something, and what to check when it stays 0.
 _METRIC: dict[Place, str] = {"prompt": "hiexp/e2_e3_hit_rate", "tool": "hiexp/e1_fire_rate"}
 _HINT: dict[Place, str] = {
-    "prompt": "no episode was shown E2 or E3; look at hiexp.prompt.min_score and max_tokens, and at data.max_prompt_length",
-    "tool": "no search call got an E1; look at hiexp.tool.min_score and max_tokens, and at whether the policy searches at all",
+    "prompt": "no episode was shown E2 or E3; check hiexp.prompt.min_score and max_tokens, and data.max_prompt_length",
+    "tool": "no search call got an E1; check hiexp.tool.min_score and max_tokens, and whether the policy searches at all",
 }
 
 
 class Expectation:
-    """Fails the run when a place that should show experience has shown none in its first steps.
+    """Stops the run when a place that should show experience has shown none in its first steps.
 
     Nothing is expected of a place for which the HEK has no entries, whose budget is 0, or that no arm of a group of `n` fills.
     """
@@ -108,25 +106,25 @@ class Expectation:
                 self._silent.add(place)
 
     def check(self, metrics: Mapping[str, float], last: bool = False) -> None:
-        """Take note of a training step's metrics; at the last step of a run too short to be stopped, warn.
+        """Check the metrics of a training step; at the last step of a run shorter than `expect.after`, only warn.
 
         Raises:
-            HiExpError: it is step `expect.after` or a later one, and a place has been silent in all of them; or too many look-ups failed.
+            HiExpError: a place has shown nothing in `expect.after` steps or more, or too many look-ups failed.
         """
         failed = metrics.get("hiexp/lookup_failures", 0.0)
         if failed > self._lookup_failures:
             raise HiExpError(
                 f"{failed:.0%} of the look-ups of experience in a step failed; the warning 'a look-up of experience failed' in the log "
-                "says why; mend it and resume from the last checkpoint (hiexp.expect.lookup_failures=1 goes on without experience)"
+                "names the cause; correct it and resume (hiexp.expect.lookup_failures=1 goes on without experience)"
             )
         self._steps += 1
         self._silent -= {place for place in self._silent if metrics.get(_METRIC[place], 0.0) > 0}
         for place in sorted(self._silent):
             fault = f"in {self._steps} steps {_HINT[place]}"
             if self._steps >= self._after:
-                raise HiExpError(f"{fault}; hiexp.expect.{place}=false goes on without")
+                raise HiExpError(f"{fault}; hiexp.expect.{place}=false trains without")
             if last:
-                logger.warning("%s: what was trained has not seen it", fault)
+                logger.warning("%s; the policy was trained without it", fault)
 
     def state(self) -> dict[str, Any]:
         """Return what `load` takes up again."""
@@ -145,17 +143,17 @@ SPIKE = 10.0  # times the median of the window before
 
 
 class Alarms:
-    """Judges a run by its history; each alarm is logged when it begins to hold, and again only after it has ceased to."""
+    """The collapse alarms of a run. Each is logged when it is triggered, and again only after it was cleared."""
 
     def __init__(self, settings: AlarmsConfig) -> None:
         self._settings = settings
-        self.ringing: set[str] = set()
+        self.triggered: set[str] = set()
 
     def check(self, history: History) -> dict[str, float]:
-        """Return `hiexp/alarm/*` (1: it holds at this step).
+        """Return `hiexp/alarm/*` (1: triggered at this step).
 
         Raises:
-            HiExpError: one that is set to `stop` holds.
+            HiExpError: an alarm that is set to `stop` is triggered.
         """
         found: dict[str, float] = {}
         stop = ""
@@ -163,13 +161,13 @@ class Alarms:
             action = getattr(self._settings, name)
             if action == "off":
                 continue
-            text = fault(history)
-            found[f"hiexp/alarm/{name}"] = float(bool(text))
-            if text and name not in self.ringing:
-                logger.warning("alarm: %s", text)
-            if text and action == "stop":  # also when it held before: a run resumed from the checkpoint of that step
-                stop = stop or f"{text}; stopped by hiexp.alarms.{name}=stop"
-            self.ringing = self.ringing | {name} if text else self.ringing - {name}
+            message = fault(history)
+            found[f"hiexp/alarm/{name}"] = float(bool(message))
+            if message and name not in self.triggered:
+                logger.warning("alarm: %s", message)
+            if message and action == "stop":  # also when already triggered: the run may be resumed from that step's checkpoint
+                stop = stop or f"{message}; stopped by hiexp.alarms.{name}=stop"
+            self.triggered = self.triggered | {name} if message else self.triggered - {name}
         if stop:
             raise HiExpError(stop)
         return found
@@ -193,16 +191,16 @@ def _collapse(what: str, key: str) -> Callable[[History], str]:
 def _searches(history: History) -> str:
     mean, cap = history.mean(SEARCHES), history.mean(CAP)
     if mean is not None and mean < FEW_SEARCHES:
-        return f"the policy has all but stopped to search: {mean:.2g} searches per episode over the last {history.window} steps"
+        return f"the policy has almost stopped searching: {mean:.2g} searches per episode over the last {history.window} steps"
     if cap is not None and cap > AT_CAP:
-        return f"{cap:.0%} of the episodes of the last {history.window} steps made as many searches as they may"
+        return f"{cap:.0%} of the episodes of the last {history.window} steps made the maximum number of searches"
     return ""
 
 
 def _repeats(history: History) -> str:
     mean = history.mean(REPEATS)
     if mean is not None and mean > REPEATED:
-        return f"{mean:.0%} of the queries of the last {history.window} steps ask what their episode has asked before"
+        return f"{mean:.0%} of the queries of the last {history.window} steps repeat an earlier query of their episode"
     return ""
 
 
@@ -227,7 +225,7 @@ _ALARMS: dict[str, Callable[[History], str]] = {
 
 
 class Watch:
-    """Turns each step's episodes into metrics, and remembers what a checkpoint has to hold.
+    """Adds metrics of each step's episodes, and keeps what a checkpoint stores.
 
     `counters` has for each entry shown so far: the episodes that saw it, and the sum of their rewards.
     """
@@ -240,10 +238,10 @@ class Watch:
         self._alarms = Alarms(settings.alarms)
 
     def step(self, episodes: Sequence[EpisodeOutcome], metrics: dict[str, Any], last: bool = False) -> None:
-        """Add `hiexp/*` of the step's episodes to its metrics; `last` says that the run ends with it.
+        """Add `hiexp/*` of the step's episodes to its metrics; `last`: the run ends with this step.
 
         Raises:
-            HiExpError: experience that is expected stays away, or an alarm is set to stop the run.
+            HiExpError: expected experience was not shown, or an alarm that is set to `stop` is triggered.
         """
         metrics.update(episode_metrics(episodes, self._max_searches))
         for episode in episodes:
@@ -257,12 +255,12 @@ class Watch:
         metrics.update(self._alarms.check(self.history))
 
     def state(self) -> dict[str, Any]:
-        """Return what `load` takes up again, as JSON has it."""
+        """Return the state for `load`, as plain JSON values."""
         return {
             "counters": {entry: self.counters[entry] for entry in sorted(self.counters)},
             "history": self.history.state(),
             "expectation": self._expectation.state(),
-            "ringing": sorted(self._alarms.ringing),
+            "triggered": sorted(self._alarms.triggered),
         }
 
     def load(self, state: Mapping[str, Any]) -> None:
@@ -270,4 +268,4 @@ class Watch:
         self.counters = {entry: dict(counter) for entry, counter in state["counters"].items()}
         self.history.load(state["history"])
         self._expectation.load(state["expectation"])
-        self._alarms.ringing = set(state["ringing"])
+        self._alarms.triggered = set(state["triggered"])

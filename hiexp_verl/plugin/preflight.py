@@ -1,10 +1,8 @@
-"""Are the parts of a run ours? verl takes any dataset, reward and agent loop, and with others experience is silently missing.
+"""Checks of a run before it takes device time: a hydra callback in the driver of `main_ppo`.
 
-Does the model's chat template take several calls of one turn? Llama 3's raises, and verl would find out in an episode.
-
-Is the run one that verl, and our CPU engine, can do? What they cannot is an error before anything starts.
-
-Checks before any device time is spent: a hydra callback in the driver of `main_ppo`."""
+Each check raises the error that the run would meet minutes later, or would never report: with a dataset, reward or agent loop
+of somebody else experience is silently missing. `preflight_data` checks the question files.
+"""
 
 import logging
 import math
@@ -40,10 +38,10 @@ logger = logging.getLogger(__name__)
 
 
 def check_parts(config: DictConfig, settings: HiExpConfig) -> None:
-    """Check the parts that experience and its record rest on.
+    """Check that agent loop, dataset and reward are ours where experience, or the record of episodes, needs them.
 
     Raises:
-        HiExpError: one was replaced by another that does not do its work.
+        HiExpError: one was replaced.
     """
     ours = common()
     loop = ours["actor_rollout_ref"]["rollout"]["agent"]["default_agent_loop"]
@@ -58,16 +56,16 @@ def check_parts(config: DictConfig, settings: HiExpConfig) -> None:
     found = (config.reward.get("custom_reward_function") or {}).get("path")
     if settings.dump_dir and found != reward:
         raise HiExpError(
-            f"hiexp.dump_dir keeps what hiexp's reward hands on, and reward.custom_reward_function.path={found} hands on nothing; "
+            f"hiexp.dump_dir needs the episodes that hiexp's reward returns, found reward.custom_reward_function.path={found}; "
             f"set it to {reward}, or hiexp.dump_dir=null"
         )
 
 
 def check_dataset(custom: Any) -> None:
-    """Check that the dataset says of each row whether it is for training, as `QuestionDataset` and its subclasses do.
+    """Check that the dataset marks each row as training or validation, as `QuestionDataset` and its subclasses do.
 
     Args:
-        custom: verl's `data.custom_cls`, of `path` and `name`.
+        custom: verl's `data.custom_cls`, with `path` and `name`.
 
     Raises:
         HiExpError: it is another class, or cannot be loaded.
@@ -76,19 +74,21 @@ def check_dataset(custom: Any) -> None:
     setting = f"data.custom_cls.path={path}"
     try:
         dataset = load_extern_object(path, name) if path else None
-    except Exception as error:  # a module is a program, and raises what it likes
+    except Exception as error:  # importing a module can raise anything
         raise HiExpError(
             f"{setting} cannot be loaded as {name} ({type(error).__name__}: {first_line(error)}); correct data.custom_cls"
         ) from error
     if not (isinstance(dataset, type) and issubclass(dataset, QuestionDataset)):
         raise HiExpError(
-            f"{setting} does not say which rows are for training; leave data.custom_cls to the flag, or name a subclass of "
+            f"{setting} does not mark which rows are for training; leave data.custom_cls out, or name a subclass of "
             f"{QuestionDataset.__module__}.{QuestionDataset.__name__}, or set hiexp.enabled=false"
         )
 
 
 def check_parallel_calls(config: DictConfig) -> None:
-    """Check that two calls of one turn can be rendered, where there may be two; of a hub name or a remote path verl finds out.
+    """Check that the chat template renders several calls of one turn, where they are allowed (Llama 3's raises).
+
+    A hub name or a remote path is not checked.
 
     Raises:
         HiExpError: the template refuses them.
@@ -129,39 +129,39 @@ ON_CPU = {
 
 
 def check_engine(config: DictConfig, settings: HiExpConfig) -> None:
-    """Check the trainer, and on a CPU what does not run there.
+    """Check the trainer, and the settings of a run on a CPU.
 
     Raises:
-        HiExpError: a trainer of another name, or a setting that ends in a crash minutes later.
+        HiExpError: the trainer is not ours, or a setting would crash the run minutes later.
     """
     if not config.trainer.use_v1:
-        raise HiExpError("trainer.use_v1=false is verl's earlier trainer, which knows no plugin; set it to true")
+        raise HiExpError("trainer.use_v1=false selects verl's earlier trainer, which has no plugins; set it to true")
     mode = config.trainer.v1.trainer_mode
     if settings.enabled and mode not in TRAINERS:
         raise HiExpError(
-            f"trainer.v1.trainer_mode={mode} is none of {', '.join(TRAINERS)} (verl's own modes log nothing of experience, and its "
-            "separate_async has no counterpart here); set one of these, or hiexp.enabled=false"
+            f"trainer.v1.trainer_mode={mode} does not log experience; set {' or '.join(TRAINERS)} (there is none for separate_async), "
+            "or hiexp.enabled=false"
         )
     if config.trainer.device == "cpu":
         check_cpu(config)
 
 
 def check_cpu(config: DictConfig) -> None:
-    """Check what does not run on a CPU.
+    """Check that no setting needs an accelerator.
 
     Raises:
-        HiExpError: it is set.
+        HiExpError: one does.
     """
     actor, rollout, model = config.actor_rollout_ref.actor, config.actor_rollout_ref.rollout, config.actor_rollout_ref.model
     if config.trainer.v1.trainer_mode == "separate_async":
-        raise HiExpError("trainer.v1.trainer_mode=separate_async needs devices of its own for rollouts, and a CPU is one; set it to sync")
+        raise HiExpError("trainer.v1.trainer_mode=separate_async needs separate devices for rollouts; on a CPU set it to sync")
     for setting, works in ON_CPU.items():
         found = OmegaConf.select(config, setting)
         if found != works:
             raise HiExpError(f"{setting}={found} does not run on a CPU; set it to {works}")
     if (model.lora.get("rank", 0) > 0 or model.lora_rank > 0) and not model.lora.merge:  # verl takes either for the rank
         raise HiExpError(
-            "on a CPU vLLM cannot take over adapters beside weights that it has packed; set actor_rollout_ref.model.lora.merge=true"
+            "on a CPU vLLM packs its weights and cannot load adapters beside them; set actor_rollout_ref.model.lora.merge=true"
         )
     check_divisible(config.data.train_batch_size * rollout.n, rollout, "rollout.log_prob_micro_batch_size_per_gpu", "data.train_batch_size")
     if actor.use_kl_loss:
@@ -170,7 +170,7 @@ def check_cpu(config: DictConfig) -> None:
 
 
 def check_divisible(episodes: int, block: DictConfig, setting: str, batch: str) -> None:
-    """Check that a step's episodes come out even in micro-batches; verl finds out when all of them are played.
+    """Check that a step's episodes divide into micro-batches; verl checks it after all are played.
 
     Raises:
         HiExpError: they do not.
@@ -178,7 +178,7 @@ def check_divisible(episodes: int, block: DictConfig, setting: str, batch: str) 
     size = block.log_prob_micro_batch_size_per_gpu
     if size and not block.log_prob_use_dynamic_bsz and episodes % size:
         raise HiExpError(
-            f"{batch} x actor_rollout_ref.rollout.n = {episodes} episodes are no multiple of actor_rollout_ref.{setting}={size}; change one"
+            f"{batch} x actor_rollout_ref.rollout.n = {episodes} is not divisible by actor_rollout_ref.{setting}={size}; change one"
         )
 
 
@@ -189,12 +189,12 @@ class Preflight(Callback):
     """Refuses a run whose settings, corpus, HEK, encoder, model or questions cannot work."""
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Exit with one line that says what to do. Not an exception: hydra turns a callback's into a mere warning."""
+        """Exit with one line; no exception, since hydra turns those of a callback into warnings."""
         try:
             check_run(config)
         except HiExpError as error:
             sys.exit(f"hiexp: {error}")
-        except Exception as error:  # else hydra would turn it into a warning, and the run would start all the same
+        except Exception as error:  # hydra would turn it into a warning and start the run
             sys.exit(f"hiexp: the check before the run failed ({type(error).__name__}: {first_line(error)}); correct what it names")
 
 
@@ -224,21 +224,21 @@ def check_run(config: DictConfig) -> None:
 
 
 def check_group(settings: HiExpConfig, config: DictConfig) -> None:
-    """Check that mixed groups can be mixed, and that what they need of verl is on."""
+    """Check the settings of mixed groups, and the settings of verl that they need."""
     group, n = settings.group, int(config.actor_rollout_ref.rollout.n)
     count = len(group.arms)
     if count and settings.arm != "full":
-        raise HiExpError(f"hiexp.group.arms names the arm of each rollout, and so does hiexp.arm={settings.arm}; leave one of them out")
+        raise HiExpError(f"hiexp.group.arms and hiexp.arm={settings.arm} both set the arm of a rollout; leave one of them out")
     if n < count:
         raise HiExpError(f"hiexp.group.arms has {count} arms, and actor_rollout_ref.rollout.n={n}; raise it to {count} or more")
     if group.baseline == "within-arm" and config.algorithm.adv_estimator != "hiexp_grpo":
         raise HiExpError(
-            f"hiexp.group.baseline=within-arm is known to algorithm.adv_estimator=hiexp_grpo alone, found {config.algorithm.adv_estimator}"
+            f"hiexp.group.baseline=within-arm needs algorithm.adv_estimator=hiexp_grpo, found {config.algorithm.adv_estimator}; set it"
         )
     if group.baseline == "within-arm" and n < 2 * count:
         logger.warning(
-            f"hiexp.group.arms has {count} arms, and an arm of one rollout has the group's mean as its baseline, not its own; "
-            f"within-arm wants actor_rollout_ref.rollout.n={2 * count} or more, found {n}"
+            f"hiexp.group.arms has {count} arms, and the baseline of an arm with one rollout is the group's mean; "
+            f"for within-arm set actor_rollout_ref.rollout.n={2 * count} or more, found {n}"
         )
     if group.strip:
         if not config.actor_rollout_ref.rollout.calculate_log_probs:
@@ -248,43 +248,43 @@ def check_group(settings: HiExpConfig, config: DictConfig) -> None:
 
 
 def check_resume(settings: HiExpConfig, hek: HEK | None, config: DictConfig) -> None:
-    """Check that the checkpoint to resume from is whole, and of a run with the same experience."""
+    """Check that the checkpoint to resume from is complete and of a run with the same settings; warn where a kill could lose all."""
     folder = folder_to_resume(config)
     if folder is not None:
         load_state(folder, identity_of(settings, hek, config), settings.allow_mismatch)
     if config.trainer.get("max_actor_ckpt_to_keep") == 1 or config.trainer.get("remove_previous_ckpt_in_save"):
         logger.warning(
             "trainer.max_actor_ckpt_to_keep=1, or remove_previous_ckpt_in_save=true, deletes the last checkpoint before the next is "
-            "whole; max_actor_ckpt_to_keep=2 alone survives a kill"
+            "complete; set max_actor_ckpt_to_keep=2 to survive a kill"
         )
 
 
 def check_model(path: str) -> None:
-    """Check a model directory; a hub name or a remote path is verl's to fetch, unless the hub is out of reach.
+    """Check that the model can be loaded: a directory, a name in the hub, or a remote path (not checked: verl fetches it).
 
     Raises:
-        HiExpError: the directory is missing or holds no model, or the hub may not be asked and its cache has no such model.
+        HiExpError: the directory is missing or holds no model, or the hub is offline and its cache does not have the model.
     """
     setting = f"actor_rollout_ref.model.path={path}"
     folder = Path(path).expanduser()
     if "://" in path or (folder / "config.json").is_file():
         return
     if folder.exists():
-        raise HiExpError(f"{setting} is no model directory: found no config.json in it; give a Hugging Face model folder")
+        raise HiExpError(f"{setting}: found no config.json in it; give a Hugging Face model folder")
     try:
         validate_repo_id(path)
     except HFValidationError as error:
         where = "" if folder.is_absolute() else f" in {Path.cwd()}"
-        raise HiExpError(f"{setting} is no model directory: it does not exist{where}; give a model folder or a hub name") from error
+        raise HiExpError(f"{setting} does not exist{where}; give a model folder or a hub name") from error
     if constants.HF_HUB_OFFLINE and not isinstance(try_to_load_from_cache(path, "config.json"), str):
         raise HiExpError(
             f"{setting} is neither a directory in {Path.cwd()} nor in the hub cache {constants.HF_HUB_CACHE}, and HF_HUB_OFFLINE "
-            "forbids to fetch it; give a model folder, or unset HF_HUB_OFFLINE"
+            "forbids the download; give a model folder, or unset HF_HUB_OFFLINE"
         )
 
 
 def check_search(settings: HiExpConfig) -> None:
-    """Check that the search tool has something to search."""
+    """Check that the search tool has a corpus or a server that answers."""
     search = settings.search
     if search.engine == "http":
         if not search.url:
@@ -297,7 +297,7 @@ def check_search(settings: HiExpConfig) -> None:
 
 
 def check_tool_response_length(settings: HiExpConfig, limit: int) -> None:
-    """Check that verl will not cut the documents once more, their closing tag included."""
+    """Check that verl does not cut the documents again, closing tag included."""
     if settings.search.max_chars > limit:
         raise HiExpError(
             f"hiexp.search.max_chars={settings.search.max_chars} is over verl's limit of {limit} characters; raise "
@@ -306,7 +306,7 @@ def check_tool_response_length(settings: HiExpConfig, limit: int) -> None:
 
 
 def check_response_length(settings: HiExpConfig, limit: int) -> None:
-    """Check that two searches and an answer fit into the response, by estimate: 4 characters or 1 / 1.35 words a token."""
+    """Check that two searches and an answer fit into the response, estimated at 4 characters or 1 / 1.35 words a token."""
     search = settings.search
     documents = min(search.max_chars / 4, search.top_k * search.max_words_per_passage * 1.35)
     experience = settings.tool.max_tokens if settings.enabled and any("tool" in places_of(arm) for arm in arms_of(settings)) else 0
@@ -314,6 +314,6 @@ def check_response_length(settings: HiExpConfig, limit: int) -> None:
     wanted = math.ceil(2 * (documents + experience) + 3 * turn)
     if limit < wanted:
         raise HiExpError(
-            f"data.max_response_length={limit} has no room for two searches of about {documents + experience:.0f} tokens each and an "
+            f"data.max_response_length={limit} has no room for two searches of about {documents + experience:.0f} tokens and an "
             f"answer; set it to {wanted} or more, or lower hiexp.search.top_k or hiexp.search.max_words_per_passage"
         )

@@ -1,4 +1,4 @@
-"""Checks of the question files of a run: well-formed, short enough, validation apart from training."""
+"""Checks of the question files of a run: well-formed, prompts short enough, no validation question in training data or HEK."""
 
 from heapq import nlargest
 from pathlib import Path
@@ -21,12 +21,16 @@ from hiexp_verl.protocol import SEARCH_TOOL_SCHEMA, check_format, first_messages
 from hiexp_verl.scoring import normalise
 from hiexp_verl.types import Message
 
-Texts = dict[str, dict[str, str]]  # file -> what names a row -> its question
-MEASURED = 64  # prompts of a file: a template may trim or wrap a message, by a few tokens
+Texts = dict[str, dict[str, str]]  # file -> name of a row -> its question
+MEASURED = 64  # longest prompts of a file to render: a template may add or trim a few tokens
 
 
 def check_questions(config: DictConfig, key: str) -> Texts:
-    """Check that question files are well-formed and that the longest prompt leaves room for experience; return what they ask."""
+    """Return the questions of the files, by file and row; check that they are well-formed and leave room for experience.
+
+    Raises:
+        HiExpError: a file is missing or malformed, or its longest prompt is too long.
+    """
     texts: Texts = {}
     for file in paths_of(config.data.get(key)):
         if "://" in file:
@@ -40,10 +44,10 @@ def check_questions(config: DictConfig, key: str) -> Texts:
 
 
 def check_validation(config: DictConfig, training: Texts, validation: Texts, hek: HEK | None, encoder: Encoder | None) -> None:
-    """Check that no file and no question is both for training and validation, and that the HEK knows no validation question.
+    """Check that training data and HEK hold no validation question.
 
     Raises:
-        HiExpError: validation would measure what was trained on, or experience of its own questions.
+        HiExpError: a file or a question is in both sets, or the HEK was distilled from a validation question.
     """
     files = [_absolute(file) for file in paths_of(config.data.val_files)]
     both = [file for file in paths_of(config.data.train_files) if _absolute(file) in files]
@@ -55,14 +59,14 @@ def check_validation(config: DictConfig, training: Texts, validation: Texts, hek
         learnt = [name for name, text in texts.items() if normalise(text) in asked]
         if learnt:
             raise HiExpError(
-                f"{len(learnt)} of the {len(texts)} validation questions of {file} (the first: {learnt[0]}) are in data.train_files, too; "
-                "take them out of one of the two"
+                f"{len(learnt)} of the {len(texts)} validation questions of {file} (the first: {learnt[0]}) are also in data.train_files; "
+                "remove them from one of the two"
             )
         found = [name for name, same in zip(texts, known.find(list(texts.values())), strict=True) if same]
         if found:
             raise HiExpError(
                 f"the HEK was distilled from {len(found)} of the {len(texts)} validation questions of {file} (the first: {found[0]}); "
-                "take them out of data.val_files, or build a HEK without them (`hiexp audit` lists what it knows)"
+                "remove them from data.val_files, or build a HEK without them (`hiexp audit` lists them)"
             )
 
 
@@ -70,7 +74,7 @@ def _rows(config: DictConfig, file: str) -> dict[str, tuple[str, list[Message]]]
     """Return the question and the prompt of each row, by the question's id or by the row's number.
 
     Raises:
-        HiExpError: the file is malformed, has no prompts, or has no answers that our reward can compare with.
+        HiExpError: the file is malformed, or lacks the prompts or the gold answers that our reward needs.
     """
     path = Path(file).expanduser()
     if is_question_file(file):
@@ -86,7 +90,7 @@ def _rows(config: DictConfig, file: str) -> dict[str, tuple[str, list[Message]]]
         if not isinstance(prompt, list) or not all(isinstance(m, dict) and {"role", "content"} <= m.keys() for m in prompt):
             raise HiExpError(f"{place}: the column {key!r} must be a list of messages with role and content, found {str(prompt)[:80]!r}")
         try:
-            if ours:  # verl goes on without an episode whose reward fails
+            if ours:  # verl drops an episode whose reward fails
                 gold_answers(object_field(row, "reward_model").get("ground_truth"))
             found[f"row {i}"] = question_in(prompt, object_field(row, "extra_info")), prompt
         except BadRow as error:
@@ -99,12 +103,12 @@ def _absolute(file: str) -> str:
 
 
 def check_prompt_lengths(config: DictConfig, file: str, prompts: dict[str, list[Message]]) -> None:
-    """Check that verl will not cut a prompt, from the left and so the system prompt first, and that experience fits in."""
+    """Check that the longest prompt and its experience fit: verl cuts from the left, and so the system prompt first."""
     path = Path(config.actor_rollout_ref.model.path).expanduser()
     if not prompts or not path.exists():
         return  # a hub name or a remote path: verl fetches it, and its own checks apply
     if config.data.filter_overlong_prompts:
-        return  # verl leaves out what does not fit, and the agent loop shows as much experience as does
+        return  # verl drops prompts that do not fit, and the agent loop shows only experience that fits
     template_kwargs = config.data.get("apply_chat_template_kwargs") or {}
     name, length = longest_prompt(PolicyTokenizer(path), prompts, template_kwargs)
     limit = config.data.max_prompt_length
@@ -113,19 +117,20 @@ def check_prompt_lengths(config: DictConfig, file: str, prompts: dict[str, list[
     if length > limit:
         raise HiExpError(
             f"the prompt of question {name} in {file} has {length} tokens, over data.max_prompt_length={limit}, "
-            "and verl would cut its system prompt; raise data.max_prompt_length, or set data.filter_overlong_prompts=true"
+            "so verl would cut its system prompt; raise data.max_prompt_length, or set data.filter_overlong_prompts=true"
         )
     if length + experience > limit:
         raise HiExpError(
             f"the prompt of question {name} in {file} has {length} tokens, and data.max_prompt_length={limit} leaves no room for "
-            f"hiexp.prompt.max_tokens={experience}; raise the first to {length + experience}, or lower the second to {limit - length}"
+            f"hiexp.prompt.max_tokens={experience}; "
+            f"set max_prompt_length to {length + experience} or more, or max_tokens to {limit - length}"
         )
 
 
 def longest_prompt(tokenizer: PolicyTokenizer, prompts: dict[str, list[Message]], template_kwargs: Any) -> tuple[str, int]:
-    """Return the name of the longest prompt, and its tokens under the chat template.
+    """Return the name of the longest prompt, and its length in tokens under the chat template.
 
-    All are ranked by the tokens of their messages, which is fast; the template, which costs a millisecond, is for the longest.
+    Rendering takes a millisecond, so only the `MEASURED` prompts with most tokens in their messages are rendered.
     """
     texts = list({str(message["content"]) for prompt in prompts.values() for message in prompt})
     tokens = dict(zip(texts, tokenizer.counts(texts), strict=True))

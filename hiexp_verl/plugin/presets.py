@@ -1,4 +1,4 @@
-"""What `+hiexp=grpo` and `+hiexp=gspo` set: a hydra config group that the plugin brings (anatomy: no path needed)."""
+"""The presets `+hiexp=grpo` and `+hiexp=gspo`: a hydra config group that the plugin registers, so that no path is needed."""
 
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ TOOLS = str(Path(__file__).with_name("tools.yaml"))
 
 
 def common() -> dict[str, Any]:
-    """Return what both algorithms share."""
+    """Return the settings of both algorithms."""
     return {
         "hiexp": block_of(HiExpConfig()),
         # Refuses a bad corpus, HEK, encoder or setting in the driver, before Ray or a device is touched.
@@ -85,7 +85,7 @@ GSPO: dict[str, Any] = {
     }
 }
 
-# With VERL_PLATFORM=cpu (anatomy, sections 6 and 12): one logical GPU, small pools, FSDP2, vLLM's CPU build.
+# With VERL_PLATFORM=cpu: one logical GPU, small pools, FSDP2, vLLM's CPU build.
 CPU: dict[str, Any] = {
     "trainer": {"device": "cpu", "n_gpus_per_node": 1, "nnodes": 1},
     "ray_kwargs": {"ray_init": {"num_gpus": 1, "num_cpus": 24, "include_dashboard": False}},
@@ -96,7 +96,7 @@ CPU: dict[str, Any] = {
         "model": {
             "override_config": {"attn_implementation": "sdpa"},
             "use_remove_padding": False,
-            "lora": {"merge": True},  # vLLM's packed kernels take whole weights, no adapters
+            "lora": {"merge": True},  # vLLM's packed kernels take full weights, not adapters
             # Registers the CPU training engine in the workers that load a model, and only there.
             "external_lib": "hiexp_verl.plugin.cpu.engine",
         },
@@ -125,9 +125,9 @@ def compose(algorithm: str, cpu: bool) -> dict[str, Any]:
 
 
 def store(cpu: bool) -> None:
-    """Make the group known to hydra; command-line overrides still win."""
+    """Register the group with hydra; command-line overrides still win."""
     for name in ("grpo", "gspo"):
         node = OmegaConf.create(compose(name, cpu))
-        # Leave unknown keys of our block to our own check, which names the nearest right one; hydra's only refuses.
+        # Our own check names the key nearest to an unknown one; hydra only refuses it.
         OmegaConf.set_struct(node.hiexp, False)
         ConfigStore.instance().store(group="hiexp", name=name, node=node, package="_global_", provider="hiexp_verl")

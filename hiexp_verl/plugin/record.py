@@ -27,7 +27,7 @@ class Record(Callback):
         self._manifest.write(self._folder)
 
     def on_run_end(self, config: DictConfig, **kwargs: Any) -> None:
-        """Add the seconds, and the last line of what ended the run."""
+        """Add the seconds, and the last line of the error that ended the run."""
         job_return: JobReturn = kwargs["job_return"]
         self._manifest.seconds = round(self._manifest.seconds + time.monotonic() - self._started, 3)
         if job_return.status is JobStatus.COMPLETED:
@@ -37,12 +37,12 @@ class Record(Callback):
 
 
 def manifest_of(config: DictConfig, folder: Path) -> Manifest:
-    """Return the manifest of this run; one that resumes goes on with that of its earlier lives."""
+    """Return the manifest of this run; a resumed run continues the manifest of the runs before."""
     settings = pinned(settings_of(config))
     spec = OmegaConf.to_container(OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"]), resolve=True)
     manifest = Manifest(kind="training", spec=dict(spec), results={"checkpoints": ["."]})  # type: ignore[arg-type]
     if folder_to_resume(config) is not None:
-        with suppress(HiExpError):  # a run of which nothing is recorded
+        with suppress(HiExpError):  # a run without a manifest
             before = read_manifest(folder)
             manifest.begun, manifest.seconds, manifest.results = before.begun, before.seconds, before.results
     for name, path in (("metrics", _metrics_file(config)), ("episodes", settings.dump_dir)):
@@ -54,7 +54,7 @@ def manifest_of(config: DictConfig, folder: Path) -> Manifest:
 
 
 def _metrics_file(config: DictConfig) -> str | None:
-    """Return where verl's file logger writes, None where it is off."""
+    """Return the file of verl's file logger, None where it is off."""
     trainer = config.trainer
     if "file" not in trainer.logger:
         return None

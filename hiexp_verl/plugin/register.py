@@ -1,7 +1,7 @@
-"""The entry point `verl.plugins`: imported by every process that imports verl, so it does little at once.
+"""The entry point `verl.plugins`: registers our parts with verl, in every process that imports verl.
 
-verl swallows whatever an entry point raises, at DEBUG level. Here a failed registration is a visible warning, and is
-kept for `hiexp doctor`.
+verl logs what an entry point raises at DEBUG level. Here a failed registration is a visible warning, and is kept for
+`hiexp doctor`.
 """
 
 import importlib
@@ -46,8 +46,8 @@ def _by_import(name: str) -> None:
 
 
 AT_ONCE: dict[str, Step] = {"platform cpu": _platform, "config group hiexp": _config_group}
-# The others wait until verl imports the module whose registry they enter: each of the dozen processes of a run imports
-# verl, and few of them need the trainer or the agent loop, which take longer to import than verl itself.
+# The others run when verl imports the module with their registry: each of the dozen processes of a run imports verl, and
+# few need the trainer or the agent loop, which take longer to import than verl itself.
 WHEN_IMPORTED: dict[str, tuple[str, Step]] = {
     "advantage hiexp_grpo": ("verl.trainer.ppo.core_algos", lambda: _by_import("advantage")),
     "tool parser search_tags": ("verl.experimental.agent_loop.tool_parser", lambda: _by_import("search_parser")),
@@ -58,7 +58,7 @@ WHEN_IMPORTED: dict[str, tuple[str, Step]] = {
 
 
 def register() -> None:
-    """Make everything of ours known to verl; a step that fails is reported and the others go on."""
+    """Register all our parts with verl; a part that fails is reported, the others are still registered."""
     for what, step in AT_ONCE.items():
         _try(what, step)
     for what, (module, step) in WHEN_IMPORTED.items():
@@ -68,7 +68,7 @@ def register() -> None:
 def _try(what: str, step: Step) -> None:
     try:
         step()
-    except Exception as error:  # verl would swallow it; reporting it is the point
+    except Exception as error:  # verl would swallow it
         FAILURES[what] = f"{type(error).__name__}: {error}"
         message = f"hiexp_verl could not register the {what} with verl ({FAILURES[what]}); run `hiexp doctor`"
         warnings.warn(message, RuntimeWarning, stacklevel=2)

@@ -29,7 +29,7 @@ CONCURRENT_CALLS = 4_096  # of the actor
 
 
 class Retrieval(Protocol):
-    """What an episode asks for."""
+    """The retrieval of an episode: passages for its searches, entries for its queries and question."""
 
     async def search(self, query: str, top_k: int) -> list[Passage]:
         """Return the passages found; raises SearchFailed."""
@@ -41,7 +41,7 @@ class Retrieval(Protocol):
 
 
 class LocalRetrieval:
-    """The retrieval of one process: loads what the settings name, answers concurrent calls in batches."""
+    """The retrieval of one process: loads encoder, HEK and corpus of the settings, answers concurrent calls in batches."""
 
     def __init__(self, settings: HiExpConfig) -> None:
         hek = open_hek(settings)
@@ -50,7 +50,7 @@ class LocalRetrieval:
         if hek is not None and encoder is not None:
             self._lookup = Lookup(Retriever(hek, encoder), settings.prompt, settings.tool)
         self._engine: SearchEngine = open_engine(settings.search, search_encoder)
-        # A remote server is waited for, so several requests are in flight; an engine of ours uses the cores itself.
+        # Several requests to a remote server are in flight at a time; an engine of this process uses the cores itself.
         remote = settings.search.engine == "http"
         self._search = MicroBatcher[tuple[str, int], list[Passage] | SearchFailed](
             self._search_batch,
@@ -78,28 +78,28 @@ class LocalRetrieval:
         except SearchFailed as error:
             if len(items) == 1 or error.reason == "unreachable":
                 return [error] * len(items)
-            # One query that the server cannot digest must not fail those that share its request.
+            # A query that the server refuses must not fail the others of its request.
             return [answer for item in items for answer in self._search_batch([item])]
         return [[passage for passage, _ in hits[:k]] for hits, (_, k) in zip(found, items, strict=True)]
 
 
 class _Actor(LocalRetrieval):
-    """What runs in the actor: Ray leaves one that asks for no CPU a single thread, and an encoder can use more."""
+    """The retrieval in the actor, with more threads: Ray gives an actor of `num_cpus=0` only one."""
 
     def __init__(self, settings: HiExpConfig) -> None:
         torch.set_num_threads(min(ENCODER_THREADS, os.cpu_count() or 1))
         super().__init__(settings)
 
     async def experiences(self, requests: list[ExperienceRequest]) -> list[list[Hit] | BaseException]:
-        """Answer several requests, each with what was found or with what went wrong."""
+        """Return for each request the entries found, or the error."""
         return await asyncio.gather(*map(self.experience, requests), return_exceptions=True)
 
 
 class ActorRetrieval:
     """The same interface over the node's Ray actor.
 
-    Look-ups that are asked for at the same time cross to it together: a call of an actor costs about as much as the look-up. Not
-    so searches, which may go to a server: none waits for the slowest of those beside it.
+    Concurrent look-ups share one call of the actor, which costs about as much as the look-up. Searches do not, since they may
+    go to a server: none waits for the slowest of a batch.
     """
 
     def __init__(self, actor: Any) -> None:
@@ -126,7 +126,7 @@ class ActorRetrieval:
 
 
 def retrieval_for(settings: HiExpConfig | SearchConfig) -> Retrieval:
-    """Return the retrieval of this node: the shared actor under Ray, an object of this process without."""
+    """Return the retrieval of this node: the shared actor under Ray, otherwise an object of this process."""
     if isinstance(settings, SearchConfig):
         settings = HiExpConfig(enabled=False, search=settings)
     return _retrieval(settings)
@@ -146,12 +146,12 @@ def _retrieval(settings: HiExpConfig) -> Retrieval:
         .options(
             name=f"hiexp_retrieval_{node}_{key}",
             get_if_exists=True,
-            num_cpus=0,  # it must never wait for a CPU slot: a starved Ray hangs without a word
+            num_cpus=0,  # it must never wait for a CPU slot: Ray would hang silently
             max_concurrency=CONCURRENT_CALLS,
-            max_restarts=3,  # it holds nothing that it cannot load again
+            max_restarts=3,  # it can load everything again
             max_task_retries=3,
             scheduling_strategy=strategy,
         )
-        .remote(pinned(settings))  # what Ray starts it with again
+        .remote(pinned(settings))  # also used by Ray when it restarts the actor
     )
     return ActorRetrieval(actor)

@@ -11,7 +11,7 @@ from hiexp_verl.protocol import SEARCH_TOOL_NAME, find_search
 
 @ToolParser.register("search_tags")
 class SearchTagsParser(ToolParser):
-    """Reads `<search>query</search>`; anything else in the turn is content."""
+    """Parses `<search>query</search>`; the rest of the turn is content."""
 
     async def extract_tool_calls(
         self, responses_ids: list[int], tools: list[OpenAIFunctionToolSchema] | None = None

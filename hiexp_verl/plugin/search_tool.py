@@ -1,4 +1,4 @@
-"""The search tool as verl sees it (verl removed its own in 0.8)."""
+"""The search tool as a verl tool."""
 
 import logging
 from typing import Any
@@ -16,10 +16,10 @@ logger = logging.getLogger(__name__)
 
 
 class SearchTool(BaseTool):
-    """Search a corpus or a retrieval server.
+    """Searches a corpus or a retrieval server.
 
-    Under `HiExpAgentLoop` it takes its settings from the `hiexp:` block. Under verl's own `tool_agent` give them in the
-    tool's YAML: `config: {type: native, format: hermes, search: {engine: bm25, corpus: ..., top_k: 5}}`.
+    `HiExpAgentLoop` binds it to the settings of the `hiexp:` block. For verl's own `tool_agent` give them in the tool's
+    YAML: `config: {type: native, format: hermes, search: {engine: bm25, corpus: ..., top_k: 5}}`.
     """
 
     def __init__(self, config: dict[str, Any], tool_schema: OpenAIFunctionToolSchema | None = None) -> None:
@@ -41,7 +41,7 @@ class SearchTool(BaseTool):
         self._settings, self._format, self._retrieval = settings, check_format(format), retrieval
 
     async def execute(self, instance_id: str, parameters: dict[str, Any], **kwargs: Any) -> tuple[ToolResponse, float, dict]:
-        """Answer one search call; a failed search is a message to the model, and counted."""
+        """Return the answer to one search call; a failed search becomes a message to the model and is counted."""
         if self._retrieval is None:
             raise HiExpError("the search tool has no corpus; set hiexp.search.corpus, or search: in the tool's YAML")
         query = query_in(parameters)

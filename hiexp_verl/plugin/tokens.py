@@ -1,8 +1,7 @@
-"""Take experience out of an episode's tokens, so that the policy is trained without what guided it.
+"""Token edits of an episode: remove experience (`hiexp.group.strip`), and complete the end of an assistant's turn.
 
-What is left must be what the tokenizer makes of the same text without the experience, or nothing is taken out at all.
-
-The end of an assistant's turn in a chat template, where the policy or verl leaves a part of it out."""
+Experience is removed only where the rest is exactly what the tokenizer makes of the same text without it.
+"""
 
 import json
 from collections.abc import Sequence
@@ -13,15 +12,15 @@ from typing import Any
 def kept_tokens(
     ids: Sequence[int], mask: Sequence[int], blocks: Sequence[str], tokenizer: Any
 ) -> tuple[list[int], list[int | None]] | None:
-    """Return the response without the blocks, and for each of its tokens where it stood before (None: tokenised anew).
+    """Return the response without the blocks, and the old position of each token left (None: tokenised anew).
 
-    Only stretches of mask 0 (tool responses) are touched. None when such a stretch is not what the tokenizer makes of its own
-    text, or when a block is not found: then it is unknown exactly which tokens are its.
+    Only tool responses (mask 0) are edited. Returns None when a block is not found, or a tool response does not round-trip
+    through the tokenizer, since the tokens of the block are then unknown.
 
     Args:
         ids: (response length,) token ids.
         mask: (response length,) 1 on tokens that the policy wrote.
-        blocks: the texts to take out, each once, in order.
+        blocks: the texts to remove, each once, in order.
     """
     kept: list[int] = []
     origin: list[int | None] = []
@@ -45,7 +44,7 @@ def kept_tokens(
 
 
 def _forms(block: str) -> tuple[str, ...]:
-    """Return how a chat template may write a text: as it is, or as JSON (Llama 3)."""
+    """Return the forms in which a chat template may write a text: plain, or as JSON (Llama 3)."""
     return block, json.dumps(block, ensure_ascii=False)[1:-1], json.dumps(block)[1:-1]
 
 
@@ -53,13 +52,13 @@ _WORD = "assistant-content"
 
 
 def closing_ids(tokenizer: Any, **template_kwargs: Any) -> list[int]:
-    """Return the tokens between an assistant's words and the next message: `<|im_end|>` and a newline in ChatML."""
+    """Return the turn terminator: the tokens between an assistant's text and the next message (ChatML: `<|im_end|>`, newline)."""
     messages = [{"role": "user", "content": "?"}, {"role": "assistant", "content": _WORD}]
     text = tokenizer.apply_chat_template(messages, tokenize=False, **template_kwargs)
     return list(tokenizer.encode(text.rpartition(_WORD)[2], add_special_tokens=False))
 
 
 def missing_ids(ids: Sequence[int], closing: Sequence[int]) -> list[int]:
-    """Return what of the closing does not yet stand at the end of the ids."""
+    """Return the part of the turn terminator that `ids` lacks."""
     written = max(n for n in range(min(len(ids), len(closing)) + 1) if list(ids[len(ids) - n :]) == list(closing[:n]))
     return list(closing[written:])

@@ -25,19 +25,19 @@ from hiexp_verl.types import TRAJECTORY_KEY
 
 
 class HiExpTrainer(PPOTrainer):
-    """What ours add to a trainer of verl's: `hiexp/*` each step, baselines per arm, a state beside the policy's."""
+    """A verl trainer with `hiexp/*` metrics each step, baselines per arm, a dump of episodes and our state in checkpoints."""
 
-    mode: str  # the name of verl's trainer under it
+    mode: str  # verl's name of the trainer that it extends
 
     def __init__(self, config: DictConfig) -> None:
         self.settings = settings = pinned(settings_of(config))
         with open_dict(config):
-            # verl compares the mode with its own names in a dozen places; ours differ from them in nothing that these decide.
+            # verl compares the mode with its own names in a dozen places, and ours behave like those.
             config.trainer.v1.trainer_mode = self.mode
             if settings.hek_hash:  # the agent loops of all nodes get this config: one HEK, whatever happens to CURRENT
                 config.hiexp.hek, config.hiexp.hek_hash = settings.hek, settings.hek_hash
             if settings.group.strip:
-                # Sampled with experience, trained without: verl's own correction, clipped at its threshold, bridges the two.
+                # Sampled with experience, trained without: verl's rollout correction, clipped at its threshold, corrects for it.
                 correction = config.algorithm.rollout_correction
                 correction.rollout_is = correction.rollout_is or "token"
         super().__init__(config)
@@ -45,7 +45,7 @@ class HiExpTrainer(PPOTrainer):
         self.retrieval = retrieval_for(settings)
         hek, rollout = open_hek(settings), config.actor_rollout_ref.rollout
         self.identity = identity_of(settings, hek, config)
-        self.stop: HiExpError | None = None  # why the run is to end with this step
+        self.stop: HiExpError | None = None  # why the run ends after this step
         self.watch = Watch(settings, hek, n=rollout.n, max_searches=max(0, (rollout.multi_turn.max_assistant_turns or 1) - 1))
 
     def _load_checkpoint(self) -> None:
@@ -56,7 +56,7 @@ class HiExpTrainer(PPOTrainer):
             self.watch.load(state)
 
     def _save_checkpoint(self) -> None:
-        # Before verl's files, whose marker comes last: what it names is whole.
+        # Before verl's files, of which the marker is last: a checkpoint that it names is complete.
         folder = Path(self.config.trainer.default_local_dir) / f"global_step_{self.global_steps}"
         save_state(folder, self.global_steps, self.identity, played_of(self.settings, self.config), self.settings.hek, self.watch.state())
         super()._save_checkpoint()
@@ -70,7 +70,7 @@ class HiExpTrainer(PPOTrainer):
             return super()._compute_advantage(batch, metrics)
 
     def step(self, metrics: dict[str, Any], timing_raw: dict[str, Any]) -> Any:
-        """Train one step; its episodes are counted here, before verl saves a checkpoint of it."""
+        """Train one step and count its episodes, before verl saves the checkpoint."""
         batch = super().step(metrics, timing_raw)
         episodes = self._episodes(batch)
         if self.settings.dump_dir:
@@ -87,7 +87,7 @@ class HiExpTrainer(PPOTrainer):
     def _compute_metrics(self, batch: Any, metrics: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
         result = super()._compute_metrics(batch, metrics, *args, **kwargs)
         if self.stop is not None:
-            self.logger.log(data=metrics, step=self.global_steps)  # the step that ends the run is what one wants to look at
+            self.logger.log(data=metrics, step=self.global_steps)  # otherwise verl would not log the step that ends the run
             raise self.stop
         return result
 

@@ -55,7 +55,7 @@ def test_nothing_is_judged_before_the_window_is_full():
     assert watch([{SEARCHES: 0.0}] * 3) == [set(), set(), {"searches"}]
 
 
-def test_an_alarm_speaks_once_until_it_has_ceased(caplog):
+def test_an_alarm_is_logged_once_until_it_is_cleared(caplog):
     with caplog.at_level(logging.WARNING):
         watch([{}] * 3 + [{GRADIENT: 9.0}, {}, {}, {}, {GRADIENT: 9.0}] + [{SEARCHES: 0.0}] * 6)
     said = [record.message for record in caplog.records]
@@ -99,11 +99,11 @@ def test_a_run_that_was_stopped_stops_again_when_it_is_resumed_from_that_step():
     history, alarms = History(3), Alarms(AlarmsConfig(window=3, searches="stop"))
     for _ in range(3):
         history.add({**HEALTHY, SEARCHES: 0.0})
-    with pytest.raises(HiExpError, match="stopped to search"):
+    with pytest.raises(HiExpError, match="stopped searching"):
         alarms.check(history)
     resumed = Alarms(AlarmsConfig(window=3, searches="stop"))
-    resumed.ringing = set(alarms.ringing)
-    with pytest.raises(HiExpError, match="stopped to search"):
+    resumed.triggered = set(alarms.triggered)
+    with pytest.raises(HiExpError, match="stopped searching"):
         resumed.check(history)
 
 

@@ -154,9 +154,9 @@ def test_a_good_run_passes(good):
         ({"hiexp.hek": "/nowhere"}, "/nowhere"),
         ({"hiexp.search.corpus": "null"}, "needs hiexp.search.corpus"),
         ({"hiexp.search.corpus": "/nowhere.jsonl"}, "corpus /nowhere.jsonl does not exist"),
-        ({"actor_rollout_ref.model.path": "/nowhere/model"}, "/nowhere/model is no model directory: it does not exist; give"),
-        ({"actor_rollout_ref.model.path": "outputs/demo/model"}, "outputs/demo/model is no model directory: it does not exist in /"),
-        ({"actor_rollout_ref.model.path": "../model"}, "../model is no model directory"),
+        ({"actor_rollout_ref.model.path": "/nowhere/model"}, "/nowhere/model does not exist; give"),
+        ({"actor_rollout_ref.model.path": "outputs/demo/model"}, "outputs/demo/model does not exist in /"),
+        ({"actor_rollout_ref.model.path": "../model"}, "../model does not exist in /"),
         ({"hiexp.search.engine": "http", "hiexp.search.url": "http://127.0.0.1:9/retrieve"}, "does not answer"),
         ({"hiexp.search.engine": "http"}, "needs hiexp.search.url"),
         ({"hiexp.search.engine": "dense", "hiexp.search.encoder": "/nowhere/encoder"}, "/nowhere/encoder"),
@@ -181,9 +181,12 @@ def test_malformed_questions_are_named_by_line(good, tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"trainer.v1.trainer_mode": "colocate_async"}, "trainer_mode=colocate_async is none of hiexp_sync, hiexp_colocate_async"),
-        ({"trainer.v1.trainer_mode": "separate_async"}, "separate_async has no counterpart here); set one of these"),
-        ({"trainer.v1.trainer_mode": "hiexp_asink"}, "trainer_mode=hiexp_asink is none of"),
+        (
+            {"trainer.v1.trainer_mode": "colocate_async"},
+            "trainer_mode=colocate_async does not log experience; set hiexp_sync or hiexp_colocate_async",
+        ),
+        ({"trainer.v1.trainer_mode": "separate_async"}, "hiexp_sync or hiexp_colocate_async (there is none for separate_async)"),
+        ({"trainer.v1.trainer_mode": "hiexp_asink"}, "trainer_mode=hiexp_asink does not log experience"),
         ({"trainer.use_v1": "false"}, "trainer.use_v1=false is verl's earlier trainer"),
         ({**CPU_RUN, "actor_rollout_ref.actor.strategy": "fsdp"}, "strategy=fsdp does not run on a CPU; set it to fsdp2"),
         ({**CPU_RUN, "actor_rollout_ref.model.lora_rank": 8}, "set actor_rollout_ref.model.lora.merge=true"),
@@ -195,12 +198,15 @@ def test_malformed_questions_are_named_by_line(good, tmp_path):
         ({**CPU_RUN, "actor_rollout_ref.rollout.name": "sglang"}, "sglang does not run on a CPU; set it to vllm_cpu"),
         ({**CPU_RUN, "trainer.n_gpus_per_node": 2}, "trainer.n_gpus_per_node=2 does not run on a CPU"),
         ({**CPU_RUN, "trainer.nnodes": 2}, "trainer.nnodes=2 does not run on a CPU; set it to 1"),
-        ({**CPU_RUN, "hiexp.enabled": "false", "trainer.v1.trainer_mode": "separate_async"}, "separate_async needs devices of its own"),
+        ({**CPU_RUN, "hiexp.enabled": "false", "trainer.v1.trainer_mode": "separate_async"}, "separate_async needs separate devices"),
         (
             {**EVEN, "data.train_batch_size": 2},
-            "= 6 episodes are no multiple of actor_rollout_ref.rollout.log_prob_micro_batch_size_per_gpu=4",
+            "= 6 is not divisible by actor_rollout_ref.rollout.log_prob_micro_batch_size_per_gpu=4",
         ),
-        ({**EVEN, "actor_rollout_ref.ref.log_prob_micro_batch_size_per_gpu": 5}, "= 12 episodes are no multiple of actor_rollout_ref.ref."),
+        (
+            {**EVEN, "actor_rollout_ref.ref.log_prob_micro_batch_size_per_gpu": 5},
+            "= 12 is not divisible by actor_rollout_ref.ref.",
+        ),
     ],
 )
 def test_what_verl_or_a_cpu_cannot_do_is_refused(good, change, message):
@@ -242,7 +248,7 @@ def test_a_hek_that_knows_a_validation_question_is_refused(good, tmp_path, text)
     rows = [{"id": "2", "question": "How?", "answer": "so"}, {"id": "dev-7", "question": text, "answer": "Afghanistan"}]
     (tmp_path / "val.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     assert "the HEK was distilled from 1 of the 2 validation questions" in refusal(good)
-    assert "(the first: dev-7); take them out of data.val_files" in refusal(good)
+    assert "(the first: dev-7); remove them from data.val_files" in refusal(good)
     prompts = [[{"role": "user", "content": f"Answer the given question. Question: {asked}\n"}] for asked in ("Whose?", text)]
     write_prompts(tmp_path / "val.parquet", prompts)
     assert "1 of the 2 validation questions" in (told := refusal({**good, "data.val_files": tmp_path / "val.parquet"}))
@@ -369,7 +375,7 @@ def test_a_prompt_that_leaves_no_room_for_experience_is_refused(good, tmp_path):
     text = refusal({**settings, "hiexp.prompt.max_tokens": 100})
     assert (
         f"question 1 in {good['data.train_files']} has {prompt} tokens" in text
-        and f"raise the first to {prompt + 100}, or lower the second to 99" in text
+        and f"set max_prompt_length to {prompt + 100} or more, or max_tokens to 99" in text
     )
 
 

@@ -28,7 +28,7 @@ def config_of(*overrides):
         (["hiexp.group.arms=[full,none]", f"{N}=1"], f"{N}=1; raise it to 2"),
         (["hiexp.group.arms=[none,prompt,tool,full]", f"{N}=1"], "raise it to 4"),
         (["hiexp.group.arms=[none,prompt,tool,full]", "hiexp.arm=random"], "leave one of them out"),
-        (["hiexp.group.baseline=within-arm", "algorithm.adv_estimator=grpo"], "adv_estimator=hiexp_grpo alone, found grpo"),
+        (["hiexp.group.baseline=within-arm", "algorithm.adv_estimator=grpo"], "needs algorithm.adv_estimator=hiexp_grpo, found grpo"),
         (
             ["hiexp.group.strip=true", "actor_rollout_ref.rollout.calculate_log_probs=false"],
             "set actor_rollout_ref.rollout.calculate_log_probs=true",
@@ -78,7 +78,7 @@ def test_one_kept_checkpoint_is_warned_of(caplog, override, warned):
     config = config_of(override, "hiexp.enabled=false")
     with caplog.at_level(logging.WARNING):
         check_resume(settings_of(config), None, config)
-    assert ("=2 alone survives a kill" in caplog.text) == warned
+    assert ("=2 to survive a kill" in caplog.text) == warned
 
 
 @pytest.mark.parametrize(("baseline", "n", "warned"), [("within-arm", 7, True), ("within-arm", 8, False), ("shared", 7, False)])

@@ -53,8 +53,8 @@ def test_another_reward_is_refused_only_with_a_dump_that_would_be_empty(reward):
 
 def test_a_dataset_that_does_not_tell_training_from_validation_is_refused():
     bare = ["data.custom_cls.path=pkg://verl.utils.dataset.rl_dataset", "data.custom_cls.name=RLHFDataset"]
-    assert "does not say which rows are for training" in refusal(*bare)
-    assert "data.custom_cls.path=None does not say" in refusal("data.custom_cls.path=null")
+    assert "does not mark which rows are for training" in refusal(*bare)
+    assert "data.custom_cls.path=None does not mark" in refusal("data.custom_cls.path=null")
     check("data.custom_cls.path=null", "hiexp.enabled=false")
 
 
@@ -63,8 +63,8 @@ def test_a_subclass_of_our_dataset_passes_wherever_it_lies(tmp_path, prefix):
     (tmp_path / "others.py").write_text(OTHERS)
     path = f"data.custom_cls.path={prefix}{tmp_path / 'others.py'}"
     check(path, "data.custom_cls.name=Shuffled")
-    assert "does not say" in refusal(path, "data.custom_cls.name=Bare")
-    assert "does not say" in refusal(path, "data.custom_cls.name=made")
+    assert "does not mark" in refusal(path, "data.custom_cls.name=Bare")
+    assert "does not mark" in refusal(path, "data.custom_cls.name=made")
 
 
 @pytest.mark.parametrize("text", ["def", "raise RuntimeError('two\\nlines')", "", None])
