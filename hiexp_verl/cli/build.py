@@ -20,10 +20,10 @@ def add_build(verbs: Any) -> None:
         "             openai:URL#MODEL  any OpenAI-compatible server\n"
         "             files:DIR         answers computed before\n\n"
         "example: hiexp build --trajectories outputs/rollouts/trajectories.jsonl --distiller rules --encoder DIR --out hek\n\n"
-        "before paying for answers, see what would be asked (the encoder runs, for the clusters):\n"
+        "before paying for answers, print the prompts (the encoder runs, for the clusters):\n"
         "         hiexp build ... --distiller openai:https://HOST/v1#MODEL --dry-run --show 1 --price 0.15 0.60\n\n"
-        "Killed, the same command with --resume goes on where it was and gives the same HEK; without it, the build refuses to\n"
-        "throw the stored answers away: delete OUT/answers.jsonl to start anew. OUT/run.json tells what the last build used,\n"
+        "After a kill, the same command with --resume continues and gives the same HEK; without it, the build refuses to\n"
+        "throw the stored answers away: delete OUT/answers.jsonl to start over. OUT/run.json lists what the last build used,\n"
         "left out, and took in calls, tokens and seconds."
     )
     parser = add_verb(verbs, "build", run, "Distil trajectories into a three-level HEK.", epilog)

@@ -21,15 +21,15 @@ from hiexp_verl.io.manifest import version_of
 
 def add_doctor(verbs: Any) -> None:
     """Add the verb."""
-    help = "Check that everything a run needs is here, and say what to do."
-    parser = add_verb(verbs, "doctor", run_doctor, help, "Exit code 0: all is well, 1: something is not.")
+    help = "Check that everything a run needs is installed and loads; print what to do otherwise."
+    parser = add_verb(verbs, "doctor", run_doctor, help, "Exit code 0: all checks passed; 1: one failed.")
     parser.add_argument("--hek", type=Path, help="also check this HEK and its encoder")
     parser.add_argument("--encoder", help="check this encoder; with --hek, where that of the HEK lies, if it has moved")
     parser.add_argument("--json", action="store_true", help="machine-readable output")
 
 
 def run_doctor(arguments: argparse.Namespace) -> int:
-    """Print the findings; 0 when all is well, 1 otherwise."""
+    """Print the findings; return 0 when all checks passed, 1 otherwise."""
 
     with redirect_stdout(sys.stderr):  # libraries greet on stdout when they are imported
         findings = examine(arguments.hek, arguments.encoder)

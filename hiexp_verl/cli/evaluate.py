@@ -29,12 +29,12 @@ def add_eval(verbs: Any) -> None:
     parser.add_argument("--questions", type=Path, nargs="+", required=True, metavar="FILE", help=QUESTIONS_HELP + several)
     parser.add_argument("--limit", type=int, help="only the first N questions of each file")
     add_episode_arguments(parser, temperature=0.0)
-    parser.add_argument("--seed", type=int, nargs="+", default=[0], metavar="S", help=SEED_HELP + "; several play every question again")
+    parser.add_argument("--seed", type=int, nargs="+", default=[0], metavar="S", help=SEED_HELP + "; each seed plays every question once")
     parser.add_argument("--arms", default="none,full", help="comma-separated (default none,full)")
     parser.add_argument("--batch-size", type=int, default=16, help="episodes at a time (default 16)")
     parser.add_argument("--out", type=Path, required=True, help="directory for rows.jsonl, table.json, table.md and the episodes")
-    parser.add_argument("--judge", metavar="DIR_or_URL", help="a model that says whether an answer means the same as a right one")
-    alone = "replay N episodes of all arms one at a time: do batches matter? (default 16; 0: do not)"
+    parser.add_argument("--judge", metavar="DIR_or_URL", help="a model that judges whether an answer means the same as a gold answer")
+    alone = "replay N episodes of all arms one at a time, to measure the effect of batches (default 16; 0: none)"
     parser.add_argument("--alone", type=int, default=16, metavar="N", help=alone)
 
 

@@ -21,7 +21,7 @@ def add_edit(verbs: Any) -> None:
     parser.add_argument("--kind", choices=KINDS)
     parser.add_argument("--reason", required=True, metavar="WHY")
     parser.add_argument("--encoder", help="where the encoder of the HEK lies, if it has moved; only a new title needs it")
-    parser.add_argument("--force", action="store_true", help="also when the new words tell an answer that the HEK knows")
+    parser.add_argument("--force", action="store_true", help="allow new words that contain an answer that the HEK knows")
 
 
 def run_edit(arguments: argparse.Namespace) -> int:
@@ -50,7 +50,7 @@ def run_edit(arguments: argparse.Namespace) -> int:
 def add_remove(verbs: Any) -> None:
     """Add the verb."""
     epilog = 'example: hiexp remove hek e1-0003 e1-0007 --reason "tell an answer"'
-    parser = add_verb(verbs, "remove", run_remove, "Take entries out of a HEK, as a new version.", epilog)
+    parser = add_verb(verbs, "remove", run_remove, "Remove entries from a HEK, as a new version.", epilog)
     parser.add_argument("hek", type=Path, metavar="HEK")
     parser.add_argument("entries", nargs="+", metavar="ENTRY", help="ids of entries, as `hiexp inspect` shows them")
     parser.add_argument("--reason", required=True, metavar="WHY")
@@ -72,11 +72,11 @@ def run_remove(arguments: argparse.Namespace) -> int:
 def add_merge(verbs: Any) -> None:
     """Add the verb."""
     epilog = (
-        "Entries that say the same are united and keep the sources of both; nothing is clustered anew. Where thresholds\n"
+        "Near-duplicate entries are united and keep the sources of both; clusters are not recomputed. Where thresholds\n"
         "differ, the stricter is kept: the higher minimum score, the lower Ward height.\n\n"
         "example: hiexp merge hek_hotpot hek_wiki --out hek_both"
     )
-    parser = add_verb(verbs, "merge", run_merge, "Make one HEK of two that have the same encoder.", epilog)
+    parser = add_verb(verbs, "merge", run_merge, "Merge two HEKs that have the same encoder.", epilog)
     parser.add_argument("a", type=Path, metavar="A")
     parser.add_argument("b", type=Path, metavar="B")
     parser.add_argument("--out", type=Path, required=True, metavar="C", help="directory; the merged HEK becomes its next version")

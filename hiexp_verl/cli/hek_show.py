@@ -115,7 +115,7 @@ def run_versions(arguments: argparse.Namespace) -> int:
 def add_rollback(verbs: Any) -> None:
     """Add the verb."""
     epilog = "Nothing is deleted; --to a later version undoes it.\n\nexample: hiexp rollback hek --to 0002"
-    parser = add_verb(verbs, "rollback", run_rollback, "Use an earlier version of a HEK again.", epilog)
+    parser = add_verb(verbs, "rollback", run_rollback, "Make an earlier version of a HEK the current one.", epilog)
     parser.add_argument("hek", type=Path, metavar="HEK")
     parser.add_argument("--to", metavar="VERSION", help="default: the one that the current version was made from, or the one before it")
 
@@ -138,7 +138,7 @@ def add_diff(verbs: Any) -> None:
 
 
 def run_diff(arguments: argparse.Namespace) -> int:
-    """Print the differences; that there are some is no failure."""
+    """Print the differences; the exit code is 0 also when there are some."""
     from dataclasses import asdict
 
     from hiexp_verl.hek.diff import diff, diff_text
@@ -184,7 +184,7 @@ def run_audit(arguments: argparse.Namespace) -> int:
 
 
 def _encoder(hek: Any, arguments: argparse.Namespace) -> Any:
-    """Open the encoder; one that was not asked for and is not here is done without, and the result says so."""
+    """Return the encoder, None with a warning where it was not asked for and cannot be found."""
     from hiexp_verl.hek.opening import open_encoder
 
     try:
@@ -192,5 +192,5 @@ def _encoder(hek: Any, arguments: argparse.Namespace) -> Any:
     except HiExpError as error:
         if arguments.encoder:
             raise
-        logging.getLogger(__name__).warning("near-duplicates are sought by words only: %s", error)
+        logging.getLogger(__name__).warning("near-duplicates are searched by words only: %s", error)
         return None

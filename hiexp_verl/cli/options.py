@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 QUESTIONS_HELP = "JSONL with id, question, answer or answers, or parquet as verl and Search-R1 have it"
-SEED_HELP = "of the sampling; every turn of every question has one of its own (default 0)"
+SEED_HELP = "of the sampling; every turn of every question derives its own (default 0)"
 Verb = Callable[[argparse.Namespace], int]
 SET_HELP = (
     "budgets of experience by their names in training: prompt.top_k=3 prompt.max_tokens=160 tool.min_score=0.5 "
@@ -26,7 +26,7 @@ def add_verb(verbs: Any, name: str, run: Verb, help: str, epilog: str = "") -> a
 
 
 def add_episode_arguments(parser: argparse.ArgumentParser, temperature: float) -> None:
-    """Add what says by which model episodes are played, with which search and experience, and how."""
+    """Add the options of playing episodes: model, search, experience, sampling."""
     parser.add_argument("--search", default="bm25", choices=("bm25", "dense", "http"), help="as hiexp.search.engine (default bm25)")
     parser.add_argument("--corpus", metavar="FILE", help="JSONL (.gz) with id, title, text, for bm25 and dense")
     parser.add_argument("--search-url", metavar="URL", help="of a retrieval server in the Search-R1 wire format, for http")
@@ -42,7 +42,7 @@ def add_episode_arguments(parser: argparse.ArgumentParser, temperature: float) -
     parser.add_argument("--format", choices=("search_tags", "hermes"), help="dialect of search calls " + trained % "search_tags")
     parser.add_argument("--instructions", type=Path, metavar="FILE", help="system prompt, instead of the dialect's (experience follows it)")
     parser.add_argument("--temperature", type=float, default=temperature, help=f"(default {temperature:g}; 0 is greedy)")
-    parser.add_argument("--top-p", type=float, default=1.0, help="sample from the likeliest words of this share (default 1: from all)")
+    parser.add_argument("--top-p", type=float, default=1.0, help="probability mass of nucleus sampling (default 1: all tokens)")
     parser.add_argument("--max-tokens", type=int, help="per turn " + trained % 128)
     parser.add_argument("--max-model-len", type=int, default=4096, help=MAX_MODEL_LEN_HELP)
     parser.add_argument("--max-searches", type=int, help="per episode " + trained % 4)
@@ -50,7 +50,7 @@ def add_episode_arguments(parser: argparse.ArgumentParser, temperature: float) -
     parser.add_argument("--max-words", type=int, help="words per passage " + trained % 60)
     parser.add_argument("--max-chars", type=int, help="characters of all passages of a search " + trained % 3600)
     parser.add_argument("--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help=SET_HELP)
-    parser.add_argument("--resume", action="store_true", help="go on after an interruption")
+    parser.add_argument("--resume", action="store_true", help="continue an interrupted run")
     parser.add_argument("--same-model", action="store_true", help="with --resume: the model has another address, and is the same")
 
 

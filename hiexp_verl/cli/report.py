@@ -16,7 +16,7 @@ def add_report(verbs: Any) -> None:
         "     several of them; each has a run.json that names its files, and other files are not read. Curves need trainer.logger=[file].\n"
         "example: hiexp report outputs/grpo outputs/grpo-hiexp outputs/eval --out report.html"
     )
-    parser = add_verb(verbs, "report", run_report, "One HTML page about runs: tables, curves, the HEK, episodes, alarms, cost.", epilog)
+    parser = add_verb(verbs, "report", run_report, "Write one HTML page about runs: tables, curves, HEK, episodes, alarms, cost.", epilog)
     parser.add_argument(
         "runs",
         type=Path,

@@ -11,7 +11,7 @@ from hiexp_verl.cli.options import add_verb
 def add_train(verbs: Any) -> None:
     """Add the verb."""
     epilog = (
-        "A thin front of `python -m verl.trainer.main_ppo`: everything after the options is a hydra override.\n"
+        "Runs `python -m verl.trainer.main_ppo`: everything after the options is a hydra override.\n"
         "Without +hiexp=..., +hiexp=grpo is added.\n\n"
         "example: hiexp train --cpu +hiexp=gspo hiexp.hek=hek hiexp.search.corpus=corpus.jsonl \\\n"
         "             data.train_files=train.jsonl data.val_files=val.jsonl actor_rollout_ref.model.path=DIR"

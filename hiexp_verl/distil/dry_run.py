@@ -1,4 +1,4 @@
-"""What a build would ask a model, without asking: the prompts, and about how many calls and tokens."""
+"""`hiexp build --dry-run`: the prompts of a build and an estimate of its calls and tokens, without asking a model."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -22,7 +22,7 @@ CountTokens = Callable[[str], int]
 
 
 class Rehearsal:
-    """A distiller that notes the prompts of another and lets the rules write, so that the levels above have something to cluster."""
+    """A distiller that records the prompts and writes by rules, so that the levels above have entries to cluster."""
 
     name = "dry run"
 
@@ -73,7 +73,7 @@ def dry_run(spec: BuildSpec, show: int = 3) -> str:
 
 def _with_tokenizer(model_dir: Path) -> CountTokens:
     if not model_dir.is_dir():
-        raise HiExpError(f"model {model_dir} is no directory; give the model that will distil")
+        raise HiExpError(f"model {model_dir} is not a directory; give the directory of the model that will distil")
     tokenizer = PolicyTokenizer(model_dir)
     return lambda prompt: tokenizer.count_prompt([{"role": "user", "content": prompt}])
 
@@ -97,7 +97,7 @@ def _calls(asked: dict[str, list[str]], count: CountTokens, price: Price | None)
     most = calls * MAX_TOKENS
     cost = f", cost at most {price.of(prompt_tokens, most):.4f}" if price else ""
     lines.append(f"{calls:8,} calls in all, {prompt_tokens:,} prompt + at most {most:,} completion tokens{cost}")
-    return [*lines, "         an answer that is no entry is asked for once more: at worst twice as much"]
+    return [*lines, "         an answer that is not an entry is asked for again once: at worst twice as much"]
 
 
 def _shown(asked: dict[str, list[str]], show: int) -> list[str]:

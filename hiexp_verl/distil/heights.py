@@ -47,10 +47,10 @@ def read_unit_vectors(path: Path) -> Vectors:
 
 def _read(path: Path) -> np.ndarray:
     if not path.is_file():
-        raise HiExpError(f"{path} {'is no file' if path.exists() else 'does not exist'}; {_WANTED}")
+        raise HiExpError(f"{path} {'is not a file' if path.exists() else 'does not exist'}; {_WANTED}")
     with path.open("rb") as file:
         if not file.read(6) == np.lib.format.MAGIC_PREFIX:
-            raise HiExpError(f"{path} is no .npy file; write it with numpy.save")
+            raise HiExpError(f"{path} is not a .npy file; write it with numpy.save")
         file.seek(0)
         try:
             return np.lib.format.read_array(file, allow_pickle=False)
@@ -64,7 +64,7 @@ Criterion = Literal["size", "silhouette", "stability", "percentile"]
 CRITERIA: tuple[Criterion, ...] = get_args(Criterion)
 SIZES = (1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0, 15.0, 20.0)
 PERCENTILES = (50.0, 90.0, 95.0, 99.0, 99.9)
-# Average sizes that a criterion may choose: all entries in one or two clusters is stable, and says nothing.
+# Average sizes that a criterion may choose: one or two clusters of all entries are stable, but not informative.
 SENSIBLE = (2.0, 10.0)
 _MOST_ROWS = 2_000  # for silhouette and stability, whose cost is quadratic
 _SUBSAMPLES = 5
@@ -73,7 +73,7 @@ _PAIRS = 200_000
 
 @dataclass(frozen=True)
 class Candidate:
-    """One height and what its clusters are like; NaN where there are too few entries or clusters to tell."""
+    """One height and the quality of its clusters; NaN where there are too few entries or clusters."""
 
     cluster_size: float
     height: float
@@ -110,7 +110,7 @@ def calibrate_height(
         known_groups: groups that were put into the vectors; that many clusters are stable, and say nothing of the data.
 
     Raises:
-        HiExpError: fewer than 3 entries, rows that are not unit vectors, an unknown criterion, or one that says nothing here.
+        HiExpError: fewer than 3 entries, rows that are not unit vectors, an unknown criterion, or too few entries for it.
     """
     if by not in CRITERIA:
         raise HiExpError(f"unknown criterion {by!r}; use one of {', '.join(CRITERIA)}")
@@ -197,9 +197,9 @@ def check_plot(path: Path) -> None:
         raise HiExpError("plots need matplotlib; install hiexp-verl[plots]") from error
     known = FigureCanvasBase.get_supported_filetypes()
     if path.suffix.lower().removeprefix(".") not in known:
-        raise HiExpError(f"--plot {path}: {path.suffix or 'no suffix'} is no format of plots; end the name in .svg, .png or .pdf")
+        raise HiExpError(f"--plot {path}: {path.suffix or 'no suffix'} is not a format for plots; end the name in .svg, .png or .pdf")
     if path.is_dir() or not path.parent.is_dir():
-        raise HiExpError(f"--plot {path} is no file in a directory that exists; give another path")
+        raise HiExpError(f"--plot {path} is a directory, or its folder does not exist; give another path")
 
 
 def plot(calibrations: dict[str, Calibration], path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Two HEKs become one: near-duplicates are united, everything keeps its origin. Nothing is clustered anew.
+"""Merge two HEKs: near-duplicates are united, sources are kept, clusters are not recomputed.
 
 | what | in the merged HEK |
 | --- | --- |

@@ -121,7 +121,7 @@ class Answers(Protocol):
 
 
 class Model(Protocol):
-    """What generates: `llm.ChatClient` or `vllm_offline.OfflineModel`."""
+    """What generates: `chat.ChatClient` or `vllm_offline.OfflineModel`."""
 
     def complete(
         self,
@@ -174,7 +174,7 @@ class FileAnswers:
 
     def __init__(self, folder: Path) -> None:
         if not folder.is_dir():
-            raise HiExpError(f"{folder} is no directory; give the one with the answers (make an empty one to get the prompts)")
+            raise HiExpError(f"{folder} is not a directory; give the one with the answers (or an empty one, to get the prompts)")
         self._folder = folder
         self.usage = Usage()
         self.name = f"files:{folder.name}"
@@ -270,16 +270,14 @@ def _read_cache(path: Path) -> dict[str, str]:
 
 
 def check_stored_answers(out: Path, cache: Path) -> None:
-    """Refuse to start anew over the answers of an interrupted build.
+    """Check that no interrupted build left answers.
 
     Raises:
         HiExpError: there are some.
     """
     left = count_answers(cache)
     if left and left != finished_answers(out):
-        raise HiExpError(
-            f"{cache} holds {left} answers of a build that was interrupted; go on with --resume, or delete that file to start anew"
-        )
+        raise HiExpError(f"{cache} holds {left} answers of an interrupted build; continue with --resume, or delete that file to start over")
 
 
 def count_answers(cache: Path) -> int:

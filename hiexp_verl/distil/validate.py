@@ -30,7 +30,7 @@ def evenly_spaced(count: int, most: int) -> slice:
 
 
 def chance(scores_M: NDArray[np.float32], are_strangers_M: NDArray[np.bool_], percentile: float) -> float:
-    """Return that percentile of the scores with strangers; without any, what every score exceeds."""
+    """Return that percentile of the scores with unrelated rows; minus infinity without any."""
     return float(np.percentile(scores_M[are_strangers_M], percentile)) if are_strangers_M.any() else -np.inf
 
 
@@ -145,7 +145,7 @@ def _against_parts(draft: Draft, joined: bool) -> str:
 
 
 def _advises_repetition(text: str) -> bool:
-    """Whether one of the sentences says to send a query again, and does not speak against it."""
+    """Whether a sentence advises to repeat a query, and does not advise against it."""
     return any(_REPEATS.search(sentence) and not _PARTS.search(sentence) for sentence in re.split(r"(?<=[.;!]) ", text))
 
 
@@ -167,7 +167,7 @@ def _particulars(draft: Draft, members: Sequence[Entry], general: Draft) -> froz
 
 
 def is_advice(draft: Draft) -> bool:
-    """Whether the title says what to do instead of when: the description says it again."""
+    """Whether the title is advice instead of a kind of question: the description repeats it."""
     return f" {normalise(draft.title)} " in f" {normalise(draft.description)} "
 
 
@@ -178,7 +178,7 @@ def repeats(text: str, other: str, share: float = COPY) -> bool:
 
 
 def is_part_of(text: str, longer: str) -> bool:
-    """Whether the words of a text are, for the most part, words of the other: it says no more than that one."""
+    """Whether most words of a text are words of the longer one."""
     mine, theirs = set(normalise(text).split()), set(normalise(longer).split())
     return len(mine & theirs) >= COPY * len(mine)
 

@@ -113,7 +113,7 @@ def read_vectors(path: Path) -> Vectors:
     except Exception as error:  # numpy parses the head of the file as Python and lets that parser's errors through
         raise HiExpError(f"{path.name} is damaged ({error}); restore it or build the HEK again") from error
     if not isinstance(vectors_E_D, np.ndarray) or vectors_E_D.ndim != 2 or vectors_E_D.dtype != np.float32:
-        raise HiExpError(f"{path.name} is no float32 matrix; restore it or build the HEK again")
+        raise HiExpError(f"{path.name} is not a float32 matrix; restore it or build the HEK again")
     return vectors_E_D
 
 

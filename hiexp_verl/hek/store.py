@@ -154,7 +154,7 @@ def root_of(path: Path) -> Path:
     for root in (path, path.resolve().parent):
         if (root / "CURRENT").is_file():
             return root
-    raise HiExpError(f"{path} is no directory of HEK versions: found no CURRENT; give the directory that `hiexp build --out` wrote")
+    raise HiExpError(f"{path} is not a directory of HEK versions: found no CURRENT; give the directory that `hiexp build --out` wrote")
 
 
 def version_folder(path: Path) -> Path:
@@ -169,9 +169,9 @@ def version_folder(path: Path) -> Path:
         return path
     version = current_version(path)
     if version is None:
-        raise HiExpError(f"{path} is no HEK: found neither CURRENT nor header.json; give the directory that `hiexp build --out` wrote")
+        raise HiExpError(f"{path} is not a HEK: found neither CURRENT nor header.json; give the directory that `hiexp build --out` wrote")
     if version.parent != path or not (version / "header.json").is_file():
-        raise HiExpError(f"HEK {path}: CURRENT names {version.name!r}, which is no complete version; write the name of one into CURRENT")
+        raise HiExpError(f"HEK {path}: CURRENT names {version.name!r}, which is not a complete version; write the name of one into CURRENT")
     return version
 
 

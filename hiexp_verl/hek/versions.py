@@ -81,7 +81,7 @@ def _before(root: Path) -> str:
     here = [parent for parent in current.parents if parent in names]
     earlier = here or [name for name in names if int(name) < int(current.name)]
     if not earlier:
-        raise HiExpError(f"HEK {root}: there is no version before {current.name}; nothing to go back to")
+        raise HiExpError(f"HEK {root}: there is no version before {current.name}; name one with --to")
     return earlier[-1]
 
 

@@ -30,7 +30,7 @@ logger = logging.getLogger(__name__)
 
 
 class Policy(Protocol):
-    """The model that plays; `llm.ChatClient` is one."""
+    """The model that plays; `chat.ChatClient` is one."""
 
     model: str
 

@@ -29,7 +29,7 @@ _SHARDS = "model_world_size_*_rank_*.pt"
 class Policy(NamedTuple):
     """What plays."""
 
-    spec: str  # what `llm.open_model` takes
+    spec: str  # what `chat.open_model` takes
     name: str  # "" where the server or the directory tells it
     identity: str  # what tells it from others of that name: the server's address, or a hash of the weights
 

@@ -118,7 +118,7 @@ def test_a_plot_that_cannot_be_drawn_is_said_before_anything_is_saved(tmp_path, 
     pytest.importorskip("matplotlib")
     before, _ = hek()
     before.save(tmp_path / "hek")
-    for name, says in (("c.xyz", ".xyz is no format"), ("plot", "no suffix"), ("none/c.svg", "directory that exists")):
+    for name, says in (("c.xyz", ".xyz is not a format"), ("plot", "no suffix"), ("none/c.svg", "its folder does not exist")):
         assert main(["calibrate", str(tmp_path / "hek"), "--encoder", "hash:64", "--plot", str(tmp_path / name)]) == 2
         told = capsys.readouterr().err
         assert says in told and told.count("\n") == 1
@@ -146,9 +146,9 @@ def _with(row, value):
     ("content", "says"),
     [
         (None, "does not exist"),
-        (b"", "is no .npy file"),
-        (b"0.1 0.2\n0.3 0.4\n", "is no .npy file"),
-        (b"PK\x03\x04archive", "is no .npy file"),
+        (b"", "is not a .npy file"),
+        (b"0.1 0.2\n0.3 0.4\n", "is not a .npy file"),
+        (b"PK\x03\x04archive", "is not a .npy file"),
         (_saved(clouds(2, 3))[:200], "is damaged"),
         (_saved(clouds(2, 3))[:20], "is damaged"),
         (_saved(np.array([{"a": 1}], dtype=object), allow_pickle=True), "holds Python objects"),

@@ -91,7 +91,7 @@ def test_answers_of_an_interrupted_build_are_not_thrown_away_unasked(tmp_path, c
         for _ in range(2):
             assert main(arguments(out, url)) == 2
             told = capsys.readouterr().err.splitlines()[-1]
-            for part in ("answers.jsonl holds 3 answers of a build that was interrupted", "--resume", "delete that file to start anew"):
+            for part in ("answers.jsonl holds 3 answers of an interrupted build", "--resume", "delete that file to start over"):
                 assert part in told
             # Builds that ask no model have nothing to do with it, and do not make it forgotten.
             assert main([*arguments(out, url), "--distiller", "rules"]) == 0
