@@ -187,7 +187,7 @@ def test_malformed_questions_are_named_by_line(good, tmp_path):
         ),
         ({"trainer.v1.trainer_mode": "separate_async"}, "hiexp_sync or hiexp_colocate_async (there is none for separate_async)"),
         ({"trainer.v1.trainer_mode": "hiexp_asink"}, "trainer_mode=hiexp_asink does not log experience"),
-        ({"trainer.use_v1": "false"}, "trainer.use_v1=false is verl's earlier trainer"),
+        ({"trainer.use_v1": "false"}, "trainer.use_v1=false selects verl's earlier trainer"),
         ({**CPU_RUN, "actor_rollout_ref.actor.strategy": "fsdp"}, "strategy=fsdp does not run on a CPU; set it to fsdp2"),
         ({**CPU_RUN, "actor_rollout_ref.model.lora_rank": 8}, "set actor_rollout_ref.model.lora.merge=true"),
         ({**CPU_RUN, "actor_rollout_ref.model.lora.rank": 8}, "set actor_rollout_ref.model.lora.merge=true"),
