@@ -136,7 +136,7 @@ def test_a_run_records_its_configuration_and_its_files(good, tmp_path, monkeypat
         record.on_run_start(config)
         manifest = read_manifest(tmp_path / "run")
         assert (manifest.kind, manifest.finished, manifest.spec["data"]["max_prompt_length"]) == ("training", None, 2048)
-        record.on_run_end(config, result)
+        record.on_run_end(config, job_return=result)
         manifest = read_manifest(tmp_path / "run")
         assert (manifest.finished is None, manifest.error) == (bool(error), error)
     assert manifest.results == {"checkpoints": ["."], "metrics": ["metrics.jsonl"], "episodes": ["../episodes"]}
