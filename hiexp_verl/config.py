@@ -18,6 +18,7 @@ from hiexp_verl.errors import HiExpError
 
 Config = TypeVar("Config")
 Place = Literal["prompt", "tool"]  # the system prompt; the response of the search tool
+Engine = Literal["bm25", "dense", "http"]
 Arm = Literal["full", "none", "prompt", "tool", "e1", "e2", "e3", "random", "shuffled", "own-question"]
 ARMS: tuple[Arm, ...] = get_args(Arm)
 # What each arm shows; one list of names for training, groups and evaluation.
@@ -30,7 +31,7 @@ MEANING_OF: dict[Arm, str] = {
     "e2": "E2 alone",
     "e3": "E3 alone",
     "random": "as many entries of the same levels, drawn at random",
-    "shuffled": "titles permuted within each level: every query retrieves a wrong entry",
+    "shuffled": "titles permuted within each level: a query retrieves a wrong entry (a level of one entry stays as it is)",
     "own-question": "without leave-one-out: measures what leaks through a question's own entries",
 }
 
@@ -76,7 +77,7 @@ class ToolConfig:
 class SearchConfig:
     """The search tool: where passages come from and how much of them the model reads."""
 
-    engine: Literal["bm25", "dense", "http"] = Field(default="bm25", description="bm25 and dense search a file; http asks a server.")
+    engine: Engine = Field(default="bm25", description="bm25 and dense search a file; http asks a server.")
     corpus: _Path | None = Field(default=None, description="JSONL or .jsonl.gz with id, title, text (bm25, dense).")
     url: str | None = Field(default=None, description="Address of a Search-R1 retrieval server (http).")
     encoder: str | None = Field(default=None, description="Directory or name (dense); null: the HEK's encoder.")
@@ -148,7 +149,7 @@ class HiExpConfig:
     val_arm: Arm | None = Field(default=None, description="Which experience validation sees; null: as hiexp.arm.")
     leave_one_out: _Flag = Field(default=True, description="A question never sees experience distilled from itself alone.")
     max_tokens_per_turn: _Count | None = Field(
-        default=None, description="Limit of one turn; null: the response budget. With enabled=false it does not count."
+        default=None, description="Tokens of one turn; null: no limit below data.max_response_length. Ignored with enabled=false."
     )
     dump_dir: _Path | None = Field(default=None, description="Directory for trajectories with the experience shown, one JSONL per step.")
     seed: _Natural | None = Field(default=None, description="Makes training repeatable: every turn gets its own seed; null: vLLM chooses.")

@@ -1,6 +1,6 @@
 """Scores of a short answer: exact match, F1, covered match, format; pure functions.
 
-Normalisation and F1 follow the SQuAD v1.1 and HotpotQA evaluation scripts; the default reward is that of PVPO (method page, section 4).
+Normalisation and F1 follow the SQuAD v1.1 and HotpotQA evaluation scripts; the default reward is that of PVPO.
 """
 
 import re

@@ -6,6 +6,7 @@ from typing import Any
 
 from hiexp_verl.cli.options import add_verb, print_result
 from hiexp_verl.errors import HiExpError
+from hiexp_verl.importers import FORMATS, FromR1Searcher, Tags
 
 _TAGS = ("query_tags", "documents_tags", "answer_tags")
 _EPILOG = """\
@@ -31,7 +32,7 @@ def add_import(verbs: Any) -> None:
     """Add the verb."""
     parser = add_verb(verbs, "import", run_import, "Import trajectories of other programs.", _EPILOG)
     parser.add_argument("files", type=Path, nargs="+", metavar="FILE")
-    parser.add_argument("--format", required=True, choices=("hiexp", "verl-dump", "openai", "r1-searcher"))
+    parser.add_argument("--format", required=True, choices=tuple(FORMATS))
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="replaced at the end, or unchanged on an error")
     parser.add_argument("--query-tags", nargs=2, metavar=("OPEN", "CLOSE"), help="default <|begin_of_query|> <|end_of_query|>")
     parser.add_argument("--documents-tags", nargs=2, metavar=("OPEN", "CLOSE"), help="default <|begin_of_documents|> <|end_of_documents|>")
@@ -42,7 +43,6 @@ def add_import(verbs: Any) -> None:
 
 def run_import(arguments: argparse.Namespace) -> int:
     """Convert and print the counts."""
-    from hiexp_verl.importers import FORMATS, FromR1Searcher, Tags
     from hiexp_verl.importers.stream import import_trajectories
 
     tags = {name.removesuffix("_tags"): tuple(pair) for name in _TAGS if (pair := getattr(arguments, name))}

@@ -1,6 +1,4 @@
-"""`hiexp doctor`.
-
-`hiexp doctor`: is everything here that a run needs, and if not, what to do."""
+"""`hiexp doctor`: checks that everything a run needs is here, and says what to do where it is not."""
 
 import argparse
 import importlib

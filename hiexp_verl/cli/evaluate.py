@@ -1,4 +1,4 @@
-"""`hiexp eval`."""
+"""`hiexp eval`: arms compared on the same questions."""
 
 import argparse
 from pathlib import Path

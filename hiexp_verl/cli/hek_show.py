@@ -59,7 +59,7 @@ def run_inspect(arguments: argparse.Namespace) -> int:
 
 def add_retrieve(verbs: Any) -> None:
     """Add the verb."""
-    parser = add_verb(verbs, "retrieve", run_retrieve, "Show which experience a question or a search query would get.", "")
+    parser = add_verb(verbs, "retrieve", run_retrieve, "Show the entries nearest to a text, without minimum scores or leave-one-out.", "")
     parser.add_argument("hek", type=Path, metavar="HEK")
     parser.add_argument("text")
     parser.add_argument("--level", choices=("e1", "e2", "e3"), help="default: all levels")

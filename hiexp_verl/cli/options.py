@@ -4,7 +4,9 @@ import argparse
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
+
+from hiexp_verl.config import Engine
 
 QUESTIONS_HELP = "JSONL with id, question, answer or answers, or parquet as verl and Search-R1 have it"
 SEED_HELP = "of the sampling; every turn of every question derives its own (default 0)"
@@ -27,7 +29,7 @@ def add_verb(verbs: Any, name: str, run: Verb, help: str, epilog: str = "") -> a
 
 def add_episode_arguments(parser: argparse.ArgumentParser, temperature: float) -> None:
     """Add the options of playing episodes: model, search, experience, sampling."""
-    parser.add_argument("--search", default="bm25", choices=("bm25", "dense", "http"), help="as hiexp.search.engine (default bm25)")
+    parser.add_argument("--search", default="bm25", choices=get_args(Engine), help="as hiexp.search.engine (default bm25)")
     parser.add_argument("--corpus", metavar="FILE", help="JSONL (.gz) with id, title, text, for bm25 and dense")
     parser.add_argument("--search-url", metavar="URL", help="of a retrieval server in the Search-R1 wire format, for http")
     parser.add_argument("--search-encoder", metavar="DIR_OR_NAME", help="for dense (default: --encoder, or the encoder of the HEK)")

@@ -59,10 +59,10 @@ def parent(draft: Draft, level: Level, children: Sequence[Entry]) -> Entry:
 
 
 def merge_near_duplicates(entries: Sequence[Entry], encoder: Encoder, title_cosine: float, description_cosine: float) -> list[Entry]:
-    """Merge each entry into the first one before it of as many hops whose title and description are at least that similar.
+    """Return the entries with near-duplicates merged: same number of hops, title and description at least that similar.
 
-    An encoder barely tells "the currency of the country whose capital is X" from "... that borders the country whose capital is X".
-    The first keeps its words; what it was made from is united, and counted as merged.
+    Each entry goes into the first kept one that it matches. That one keeps its words; the origins of both are united. The hops count
+    because an encoder barely tells "the currency of the country whose capital is X" from "... that borders the country whose capital is X".
     """
     if not entries:
         return []

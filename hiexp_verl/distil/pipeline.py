@@ -1,4 +1,4 @@
-"""The method, top to bottom: trajectories -> contrasts -> diagnoses -> E1 -> E2 -> E3 -> thresholds (method page, section 2)."""
+"""The method, top to bottom: trajectories -> contrasts -> diagnoses -> E1 -> E2 -> E3 -> thresholds."""
 
 import hashlib
 import logging
@@ -87,7 +87,7 @@ class Built:
 
 
 class Map(Protocol):
-    """Applies a function to every item, in order (`one_by_one` here, `on_ray.ray_map` on a cluster)."""
+    """Applies a function to every item, in order (`one_by_one` here, `distil.ray.ray_map` on a cluster)."""
 
     def __call__(self, function: Callable[[Contrast], list[Diagnosis]], items: Sequence[Contrast], /) -> list[list[Diagnosis]]: ...
 
@@ -175,7 +175,7 @@ def _cases(
 
 
 def _to_the_point(drafts: Sequence[tuple[Draft, Diagnosis]], encoder: Encoder, dropped: Counter[str]) -> list[tuple[Draft, Diagnosis]]:
-    """Leave out advice that lies no nearer to what the diagnosis calls for than to what others call for: its point was lost."""
+    """Leave out drafts whose advice is not specific to their diagnosis: see `closer_than_chance`, with the rules' advice as target."""
     if not drafts:
         return []
     called_for = [advice_for(d).description for _, d in drafts]

@@ -111,7 +111,7 @@ def build(
     out: str | Path | None = None,
     **options: Any,
 ) -> Built:
-    """Distil trajectories into a HEK of three levels (the paper's construction; method page, section 2).
+    """Distil trajectories into a HEK of three levels (the paper's construction).
 
     Args:
         trajectories: a file, several, or the trajectories themselves; of a question, some that succeeded and some that failed.

@@ -35,13 +35,15 @@ def chance(scores_M: NDArray[np.float32], are_strangers_M: NDArray[np.bool_], pe
 
 
 def closer_than_chance(texts_N_D: Vectors, wanted_N_D: Vectors, percentile: float = PERCENTILE) -> NDArray[np.bool_]:
-    """Return which texts lie at least as near to what is wanted of them as to that percentile of what is wanted of the others.
+    """Return which texts are specific: closer to their own target than to most targets of other texts.
 
-    The title "Finding the right information" is as near to any question as to its own: it would be retrieved by chance.
+    A text passes when its cosine with its own target reaches the given percentile of its cosines with the other targets. The
+    title "Finding the right information" fails: it is as close to any question as to its own, and would be retrieved by chance.
 
     Args:
         texts_N_D: unit vectors of the texts.
-        wanted_N_D: unit vectors of what each should say: a title its kind of question, advice what the diagnosis calls for.
+        wanted_N_D: unit vectors of their targets: the kind of question for a title, the advice by rules for a description.
+        percentile: of the cosines with other targets.
     """
     others_M_D = wanted_N_D[evenly_spaced(len(wanted_N_D), _MOST_STRANGERS)]
     scores_N_M = texts_N_D @ others_M_D.T

@@ -1,6 +1,4 @@
-"""From episodes to rows, and from rows to means with intervals: pure functions.
-
-The table of an evaluation for people."""
+"""Rows of an evaluation and its table: one row an episode, means with intervals an arm, and both as Markdown; pure functions."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -187,7 +185,7 @@ def _played(table: Mapping[str, Any]) -> list[str]:
     settings = table["settings"]
     seeds = ", ".join(map(str, table["seeds"]))
     lines = [f"{table['questions']} questions, {settings['model']}, temperature {settings['temperature']:g}, seeds {seeds}."]
-    lines += [f"{table['batch_size']} episodes at a time, {table['seconds']:.0f} seconds in all; an episode's are those among the others."]
+    lines += [f"{table['batch_size']} episodes at a time, {table['seconds']:.0f} seconds in all; s / episode is within a batch."]
     if "prompt.top_k" in settings:
         places = [f"{p}: top {settings[f'{p}.top_k']}, {settings[f'{p}.max_tokens']} tokens" for p in ("prompt", "tool")]
         lines += [f"Experience at most, {'; '.join(places)}."]

@@ -31,7 +31,7 @@ class ExperienceRequest:
     exclude_question: str | None = None  # hide what was distilled from this question alone, known by its id
     exclude_text: str = ""  # or by its text, where the row has no id that the HEK knows
     arm: Arm = "full"  # which experience is wanted
-    beyond: int = 0  # hits wanted beyond the place's top k, to fall back on where the episode has seen the best
+    beyond: int = 0  # extra hits beyond top k: the next best, where the episode has already seen the best
 
 
 class LookupFailed(Exception):

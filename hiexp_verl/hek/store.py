@@ -39,7 +39,7 @@ class HEK:
     """Experience entries of three levels with one unit vector each.
 
     Raises:
-        HiExpError: entries, vectors and header do not fit together (see `check.check_contents`).
+        HiExpError: entries, vectors and header do not fit together (see `schema.check_contents`).
     """
 
     header: Header

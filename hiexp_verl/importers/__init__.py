@@ -13,10 +13,10 @@ from hiexp_verl.types import Trajectory
 Converter = Callable[[dict[str, Any]], Trajectory]
 
 FORMATS: dict[str, Callable[[], Converter]] = {
-    "r1-searcher": FromR1Searcher,  # one per import: it numbers the questions
+    "hiexp": lambda: trajectory_of,
     "verl-dump": lambda: from_verl_dump,
     "openai": lambda: from_messages,
-    "hiexp": lambda: trajectory_of,
+    "r1-searcher": FromR1Searcher,  # one per import: it numbers the questions
 }
 
 __all__ = ["FORMATS", "Converter", "FromR1Searcher", "Tags", "read_r1_searcher"]

@@ -107,11 +107,11 @@ CPU: dict[str, Any] = {
             "dtype": cpu_dtype(),
             "tensor_model_parallel_size": 1,
             "enforce_eager": True,
-            "enable_chunked_prefill": False,  # with hiexp.seed: see vllm_engine
+            "enable_chunked_prefill": False,  # with hiexp.seed: see vllm_process.engine_arguments
             "enable_sleep_mode": False,
             "free_cache_engine": False,
             "agent": {"num_workers": 1},
-            "engine_kwargs": {"vllm": {"distributed_executor_backend": "uni"}},  # see vllm_engine.SINGLE_PROCESS_ENGINE
+            "engine_kwargs": {"vllm": {"distributed_executor_backend": "uni"}},  # see vllm_process.SINGLE_PROCESS_ENGINE
             "checkpoint_engine": {"update_weights_bucket_megabytes": 1024},
         },
     },
