@@ -55,7 +55,7 @@ def test_arms_come_from_the_sessions_in_the_keys(make, monkeypatch):
     four = ["hiexp.group.arms=[none,prompt,tool,full]", "actor_rollout_ref.rollout.n=4"]
     make(*four, "hiexp.group.baseline=within-arm")._compute_advantage(batch, {})
     make(*four)._compute_advantage(batch, {})
-    assert list(seen[0].names) == ["none", "all", "start", "step"]
+    assert list(seen[0].names) == ["none", "full", "prompt", "tool"]
     assert seen[1] is None and _ARMS.get() is None
 
 
