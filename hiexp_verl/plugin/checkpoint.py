@@ -94,9 +94,9 @@ def load_state(folder: Path, identity: Mapping[str, Any], allow_mismatch: bool) 
         raise HiExpError(f"the checkpoint {folder} was made without HiExp: it has no {STATE}; {way_out}")
     try:
         state = json.loads(path.read_text(encoding="utf-8"))
-        found, watched = state["identity"], {name: state["watched"][name] for name in WATCHED}
         if state["format"] != FORMAT:
             raise HiExpError(f"{path} has format {state['format']}, this version reads {FORMAT}; resume with the version that wrote it")
+        found, watched = state["identity"], {name: state["watched"][name] for name in WATCHED}
     except (ValueError, KeyError, TypeError) as error:
         raise HiExpError(f"{path} is damaged ({type(error).__name__}: {error}); resume from an earlier checkpoint") from error
     for key in dict.fromkeys((*identity, *found)):
