@@ -324,7 +324,7 @@ def test_a_validation_question_that_is_trained_on_is_refused(good, tmp_path):
     train = write_questions(tmp_path / "train.jsonl", ["Who wrote it?", "When was it?"])
     val = write_questions(tmp_path / "held_out.parquet", ["Where was it?", "WHO  wrote it"])
     text = refusal({**good, "data.train_files": train, "data.val_files": val})
-    assert f"1 of the 2 validation questions of {val} (the first: row 1) are in data.train_files, too" in text
+    assert f"1 of the 2 validation questions of {val} (the first: row 1) are also in data.train_files" in text
     write_questions(val, ["Where was it?"])
     passes({**good, "data.train_files": train, "data.val_files": val})
 
