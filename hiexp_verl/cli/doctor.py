@@ -75,14 +75,16 @@ def examine(hek: Path | None = None, encoder: str | None = None) -> list[Check]:
         ("config group", _config_group),
         ("encoder library", _encoder_library),
     ]
-    done = [_safely(name, check) for name, check in checks]
-    if hek is not None:
-        done.append(_safely("HEK", lambda: _hek(hek)))
-        if done[-1].ok:  # or the fault would be named twice
-            done.append(_safely("encoder of the HEK", lambda: _hek_encoder(hek, encoder)))
-    elif encoder is not None:
-        done.append(_safely("encoder", lambda: _encoder(encoder)))
-    return done
+    return [_safely(name, check) for name, check in checks] + examine_hek(hek, encoder)
+
+
+def examine_hek(hek: Path | None, encoder: str | None) -> list[Check]:
+    """Check the given HEK and its encoder, or the given encoder alone."""
+    if hek is None:
+        return [] if encoder is None else [_safely("encoder", lambda: _encoder(encoder))]
+    whole = _safely("HEK", lambda: _hek(hek))
+    # A damaged HEK would fail the second check, too: one fault, one line.
+    return [whole, _safely("encoder of the HEK", lambda: _hek_encoder(hek, encoder))] if whole.ok else [whole]
 
 
 def _safely(name: str, check: Callable[[], Check]) -> Check:

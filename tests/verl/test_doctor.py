@@ -1,6 +1,7 @@
 """`hiexp doctor` finds what is broken, says what to do, and tells by its exit code."""
 
 import json
+import os
 import subprocess
 import sys
 
@@ -9,6 +10,7 @@ import pytest
 pytestmark = [pytest.mark.verl, pytest.mark.compat]
 pytest.importorskip("verl")
 
+from hiexp_verl.cli.doctor import examine_hek
 from tests.support.verl_fixtures import write_hek
 
 
@@ -28,22 +30,20 @@ def test_all_is_well_here(tmp_path):
 
 def test_a_broken_hek_and_a_wrong_encoder_are_found(tmp_path):
     root = write_hek(tmp_path / "hek")
-    code, findings = doctor("--hek", root, "--encoder", "hash:64")
-    assert code == 1 and findings["HEK"]["ok"] and not findings["encoder of the HEK"]["ok"]
+    whole, encoder = examine_hek(root, "hash:64")
+    assert whole.ok and not encoder.ok
     (root / "0001" / "entries.jsonl").write_text("{}\n")
-    code, findings = doctor("--hek", root)
-    assert code == 1 and not findings["HEK"]["ok"]
-    assert [name for name, finding in findings.items() if not finding["ok"]] == ["HEK"], "one fault is told once"
-    assert "encoder of the HEK" not in findings
-    assert "hiexp rollback" in findings["HEK"]["todo"]
+    (whole,) = examine_hek(root, None)
+    assert (whole.name, whole.ok) == ("HEK", False), "one fault is one line"
+    assert "hiexp rollback" in whole.todo
 
 
 @pytest.mark.parametrize(("spec", "works"), [("hash:64", True), ("/nowhere/encoder", False)])
 def test_an_encoder_is_checked_without_a_hek(spec, works):
-    code, findings = doctor("--encoder", spec)
-    assert code == (0 if works else 1)
-    assert (findings["encoder"]["found"] == "hash:64: vectors of 64 numbers") is works
-    assert ("sentence-transformers loads" in findings["encoder"]["todo"]) is not works
+    (encoder,) = examine_hek(None, spec)
+    assert encoder.ok is works
+    assert (encoder.found == "hash:64: vectors of 64 numbers") is works
+    assert ("sentence-transformers loads" in encoder.todo) is not works
 
 
 def test_a_registration_that_fails_is_visible_and_found(tmp_path):
@@ -51,8 +51,6 @@ def test_a_registration_that_fails_is_visible_and_found(tmp_path):
     package = tmp_path / "hiexp_fault"
     package.mkdir()
     (package / "sitecustomize.py").write_text("import sys\nsys.modules['hiexp_verl.plugin.trainer'] = None\n")
-    import os
-
     env = {**os.environ, "PYTHONPATH": f"{package}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"}
     code, findings = doctor(env=env)
     assert code == 1
