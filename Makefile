@@ -53,13 +53,13 @@ verl: install  ## the plugin on the installed verl, without training
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "verl and not e2e and not slow"
 
 compat: .venv090/.installed  ## registration, doctor, advantage, trainer, agent loop, golden transcripts on verl 0.9.0
-	.venv090/bin/python -m pytest -m "compat and not e2e"
+	.venv090/bin/python -m pytest -n 2 --dist loadfile -m "compat and not e2e"
 
 train: install assets  ## one training with verl and vLLM from a HEK of its own rollouts, killed and resumed
 	$(BIN)/python -m pytest tests/e2e/test_training.py
 
-slow: install assets  ## benchmarks in small, real data, property tests with many examples
-	HYPOTHESIS_PROFILE=long $(BIN)/python -m pytest -n 2 --dist loadfile -m "not e2e"
+slow: install assets  ## benchmarks in small, real data, and the property tests again with many examples
+	HYPOTHESIS_PROFILE=long $(BIN)/python -m pytest -n 2 --dist loadfile -m "(slow or hypothesis) and not e2e"
 
 e2e: install assets .venv090/.installed  ## the other trainings: the demo, trainer modes, LoRA, verl 0.9.0
 	$(BIN)/python -m pytest -m e2e --ignore tests/e2e/test_training.py
@@ -73,7 +73,7 @@ e2e: install assets .venv090/.installed  ## the other trainings: the demo, train
 	touch $@
 
 verl090: .venv090/.installed  ## all tests of the plugin on verl 0.9.0 (e2e trains with it)
-	.venv090/bin/python -m pytest -m "verl and not e2e"
+	.venv090/bin/python -m pytest -n 2 --dist loadfile -m "verl and not e2e"
 
 clean:  ## remove environments and outputs, keep the cache
 	rm -rf $(VENV) .venv090 outputs

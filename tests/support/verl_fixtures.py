@@ -1,7 +1,9 @@
 """What tests of the plugin need: a real verl config, a small real tokenizer, a policy that recites."""
 
 import asyncio
+import copy
 import json
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -27,12 +29,20 @@ def tiny_tokenizer():
 
 
 def compose(*overrides: str):
-    """Return verl's own config with our flag, as `main_ppo` composes it."""
+    """Return verl's own config with our flag, as `main_ppo` composes it; hydra takes most of a second, so it does it once per flag."""
+    from omegaconf import OmegaConf
+
+    config = copy.deepcopy(_composed(tuple(each for each in overrides if each.startswith("+"))))
+    return OmegaConf.merge(config, OmegaConf.from_dotlist([each for each in overrides if not each.startswith("+")]))
+
+
+@cache
+def _composed(flags: tuple[str, ...]):
     import hydra
     import verl  # noqa: F401 (brings our entry point)
 
     with hydra.initialize_config_module("verl.trainer.config", version_base=None):
-        return hydra.compose("ppo_trainer", overrides=list(overrides))
+        return hydra.compose("ppo_trainer", overrides=list(flags))
 
 
 def write_corpus(path: Path) -> Path:

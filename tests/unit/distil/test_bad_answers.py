@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from hiexp_verl.distil.distillers import PromptedDistiller, parse_draft
@@ -80,7 +80,6 @@ class Garbage:
         return answers
 
 
-@settings(max_examples=60, deadline=None)
 @given(st.lists(garbage, min_size=1, max_size=5))
 @example([json.dumps({"title": "00 0", "description": "00:\u00a80 1A 0", "kind": "guide"})])  # a draft that says nothing
 def test_garbage_is_counted_and_never_in_an_entry(texts):
@@ -107,7 +106,6 @@ def test_garbage_is_counted_and_never_in_an_entry(texts):
         shown.encode()  # no half of a surrogate pair
 
 
-@settings(max_examples=40, deadline=None)
 @given(st.lists(garbage, min_size=1, max_size=6))
 def test_every_answer_survives_the_cache(tmp_path_factory, texts):
     cache = tmp_path_factory.mktemp("cache") / "answers.jsonl"

@@ -7,7 +7,7 @@ import json
 from dataclasses import replace
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from hiexp_verl.cli import main
@@ -58,7 +58,6 @@ def test_what_cannot_be_read_is_one_line_with_its_place_and_makes_no_hek(tmp_pat
 
 
 @given(st.data(), st.booleans())
-@settings(max_examples=40, deadline=None)
 def test_damage_anywhere_gives_a_hek_or_one_line(tmp_path_factory, data, compressed):
     content = bytearray(gzip.compress(GOOD) if compressed else GOOD)
     place = data.draw(st.integers(0, len(content) - 1))

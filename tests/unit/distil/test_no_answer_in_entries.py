@@ -3,7 +3,7 @@
 import re
 from dataclasses import replace
 
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from hiexp_verl.distil.draft import Draft
@@ -99,7 +99,6 @@ def told_answers(answers, spell, which):
     ], entries
 
 
-@settings(max_examples=60, deadline=None)
 @given(st.lists(st.tuples(ANSWERS, ANSWERS), min_size=1, max_size=3), st.sampled_from(SPELT), st.sampled_from((0, 1)))
 @example([("Aab the Aaa", "Aaa Aaa")], lambda answer: answer.replace(" ", " the "), 0)  # two articles in a row
 @example([("Aaa", "Name")], str, 0)  # a function word, and one of the advice

@@ -92,7 +92,7 @@ def test_a_missing_file_is_named(tmp_path, name):
 
 
 @pytest.mark.parametrize("name", ["header.json", "entries.jsonl", "vectors.npy"])
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=25)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_a_truncated_or_overwritten_file_is_refused_in_one_line(tmp_path, name, data):
     version = hek().save(tmp_path / "hek")
