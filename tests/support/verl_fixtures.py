@@ -1,7 +1,6 @@
 """What tests of the plugin need: a real verl config, a small real tokenizer, a policy that recites."""
 
 import asyncio
-import copy
 import json
 from functools import cache
 from pathlib import Path
@@ -32,8 +31,8 @@ def compose(*overrides: str):
     """Return verl's own config with our flag, as `main_ppo` composes it; hydra takes most of a second, so it does it once per flag."""
     from omegaconf import OmegaConf
 
-    config = copy.deepcopy(_composed(tuple(each for each in overrides if each.startswith("+"))))
-    return OmegaConf.merge(config, OmegaConf.from_dotlist([each for each in overrides if not each.startswith("+")]))
+    flags = tuple(each for each in overrides if each.startswith("+"))
+    return OmegaConf.merge(_composed(flags), OmegaConf.from_dotlist([each for each in overrides if each not in flags]))
 
 
 @cache

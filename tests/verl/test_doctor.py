@@ -10,6 +10,7 @@ import pytest
 pytestmark = [pytest.mark.verl, pytest.mark.compat]
 pytest.importorskip("verl")
 
+from hiexp_verl.cli import main
 from hiexp_verl.cli.doctor import examine_hek
 from tests.support.verl_fixtures import write_hek
 
@@ -52,9 +53,15 @@ def test_a_registration_that_fails_is_visible_and_found(tmp_path):
     package.mkdir()
     (package / "sitecustomize.py").write_text("import sys\nsys.modules['hiexp_verl.plugin.trainer'] = None\n")
     env = {**os.environ, "PYTHONPATH": f"{package}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"}
-    code, findings = doctor(env=env)
-    assert code == 1
-    assert "trainers hiexp_sync and hiexp_colocate_async: ModuleNotFoundError" in findings["registrations"]["found"]
-    result = subprocess.run([sys.executable, "-c", "import verl.trainer.ppo.v1"], capture_output=True, text=True, env=env)
+    # What a training imports first, then what the doctor says of it.
+    code = "import json, verl.trainer.ppo.v1; from hiexp_verl.cli import doctor; print(json.dumps(doctor._registrations().found))"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env)
     assert result.returncode == 0
     assert "hiexp_verl could not register the trainers hiexp_sync and hiexp_colocate_async" in result.stderr
+    assert "trainers hiexp_sync and hiexp_colocate_async: ModuleNotFoundError" in json.loads(result.stdout.splitlines()[-1])
+
+
+def test_a_fault_is_exit_code_1(capsys, monkeypatch):
+    monkeypatch.setattr("hiexp_verl.cli.doctor.examine", lambda hek, encoder: examine_hek(None, "/nowhere/encoder"))
+    assert main(["doctor"]) == 1
+    assert capsys.readouterr().out.startswith("FAIL  encoder: ")
