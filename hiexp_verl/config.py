@@ -6,7 +6,7 @@ generated from them.
 
 import difflib
 import os
-from dataclasses import fields, is_dataclass
+from dataclasses import is_dataclass
 from functools import cache
 from typing import Annotated, Any, Literal, TypeVar, get_args, get_type_hints
 
@@ -19,6 +19,7 @@ from hiexp_verl.errors import HiExpError
 Config = TypeVar("Config")
 Place = Literal["prompt", "tool"]  # the system prompt; the response of the search tool
 Engine = Literal["bm25", "dense", "http"]
+RewardKind = Literal["default", "em", "f1", "cem"]
 Arm = Literal["full", "none", "prompt", "tool", "e1", "e2", "e3", "random", "shuffled", "own-question"]
 ARMS: tuple[Arm, ...] = get_args(Arm)
 # What each arm shows; one list of names for training, groups and evaluation.
@@ -95,7 +96,7 @@ class SearchConfig:
 class RewardConfig:
     """The terminal reward (hiexp_verl.scoring)."""
 
-    kind: Literal["default", "em", "f1", "cem"] = Field(default="default", description="The measure of a well-formed answer.")
+    kind: RewardKind = Field(default="default", description="The measure of a well-formed answer.")
 
 
 @dataclass(frozen=True, config=_CHECKED)
@@ -194,14 +195,14 @@ def parse_config(block: dict[str, Any]) -> HiExpConfig:
     return parse_block(HiExpConfig, block, "hiexp")
 
 
-def parse_block(cls: type[Config], block: Any, path: str) -> Config:
-    """Return the dataclass of this module that a block of settings holds; `path` is its name in errors. Raises as `parse_config`."""
+def parse_block(cls: type[Config], block: Any, path: str, what: str = "setting") -> Config:
+    """Return the dataclass that a block of settings holds; `path` is its name in errors. Raises as `parse_config`."""
     if not isinstance(block, dict):
         raise HiExpError(f"{path} must be a block of settings, found {block!r}")
     try:
         return _adapter(cls).validate_python(block)
     except ValidationError as error:
-        raise HiExpError(_in_words(error.errors()[0], cls, path)) from error
+        raise HiExpError(_in_words(error.errors()[0], cls, path, what)) from error
 
 
 def block_of(settings: Any) -> dict[str, Any]:
@@ -214,43 +215,39 @@ def _adapter(cls: type[Config]) -> "TypeAdapter[Config]":
     return TypeAdapter(cls)
 
 
-def _in_words(error: ErrorDetails, cls: Any, path: str) -> str:
-    """Return one line: what is wrong, what was found, what to do."""
-    keys = [key for key in error["loc"] if key in _keys_of(cls)] if error["type"] != "unexpected_keyword_argument" else [*error["loc"]]
-    owner: Any = cls
-    for key in keys[:-1]:
-        owner = get_type_hints(owner)[str(key)]
-    where = ".".join([path, *map(str, keys)])
-    limits, found = error.get("ctx", {}), f"found {error['input']!r}"
-    kind = error["type"]
-    if kind == "unexpected_keyword_argument":
-        return f"unknown setting {where}; {_suggest(str(keys[-1]), [f.name for f in fields(owner)])}"
-    if kind == "literal_error":
-        return f"{where} must be one of {limits['expected'].replace(chr(39), '').replace(' or ', ', ')}, {found}"
-    if kind == "greater_than_equal":
-        return f"{where} must be at least {limits['ge']:g}, {found}"
-    if kind == "less_than_equal":
-        return f"{where} must be at most {limits['le']:g}, {found}"
-    return f"{where} must be {_EXPECTED.get(kind, error['msg'])}, {found}"
-
-
-_EXPECTED = {
+_MUST_BE = {
+    "literal_error": "one of {expected}",
+    "greater_than_equal": "at least {ge:g}",
+    "less_than_equal": "at most {le:g}",
     "int_type": "a whole number",
     "float_type": "a number",
     "finite_number": "finite",
     "bool_type": "true or false",
     "string_type": "a text",
     "tuple_type": "a list",
+    "dict_type": "an object",
     "dataclass_type": "a block of settings",
 }
 
 
-def _keys_of(cls: Any) -> set[str]:
-    """Return the names of all settings below a class: what else pydantic puts into a location is its own."""
-    found = set()
-    for name, hint in get_type_hints(cls).items():
-        found |= {name} | (_keys_of(hint) if is_dataclass(hint) else set())
-    return found
+def _in_words(error: ErrorDetails, cls: Any, path: str, what: str) -> str:
+    """Return one line: what is wrong, what was found, what to do."""
+    where, known = path, get_type_hints(cls)
+    for key in error["loc"]:
+        if key in known:  # what else pydantic puts into a location is its own
+            where, hint = f"{where}.{key}", known[str(key)]
+            owner = next((kind for kind in (hint, *get_args(hint)) if is_dataclass(kind)), None)
+            known = get_type_hints(owner) if owner else {}
+    kind, limits = error["type"], error.get("ctx", {})
+    if kind == "unexpected_keyword_argument":
+        key = str(error["loc"][-1])
+        return f"unknown {what} {where}.{key}; {_suggest(key, list(known))}"
+    if kind == "missing":
+        return f"{where} is missing"
+    must = _MUST_BE[kind].format(**limits) if kind in _MUST_BE else error["msg"].removeprefix("Input should be ")
+    if kind == "literal_error":
+        must = must.replace("'", "").replace(" or ", ", ")
+    return f"{where} must be {must}, found {error['input']!r}"
 
 
 def _suggest(key: str, known: list[str]) -> str:

@@ -9,12 +9,10 @@ import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import get_args
 
+from hiexp_verl.config import RewardKind
 from hiexp_verl.errors import HiExpError
-
-RewardKind = Literal["default", "em", "f1", "cem"]
-REWARD_KINDS: tuple[RewardKind, ...] = get_args(RewardKind)
 
 FORMAT_REWARD = 0.1  # what a wrong but well-formed answer earns by default (PVPO)
 LONG_ANSWER_RATIO = 3  # from here on a covered answer may be luck or hedging, so F1 counts instead (PVPO)
@@ -33,7 +31,7 @@ _TOOL_TEXT = re.compile("|".join(rf"<{tag}>.*?(?:</{tag}>|\Z)" for tag in _TOOL_
 
 @dataclass(frozen=True)
 class Score:
-    """What an answer earned. Every number lies in 0 to 1."""
+    """The reward of an answer and its measures, each from 0 to 1."""
 
     reward: float
     acc: float  # the accuracy the reward is made of
@@ -49,14 +47,17 @@ class Score:
 
 
 def score(prediction: str | None, answers: Sequence[str], kind: RewardKind = "default") -> Score:
-    """Score an answer that was already extracted; each measure is the best over the gold answers.
+    """Return the score of an extracted answer; each measure is the best over the gold answers.
 
-    None or blank means that no well-formed answer was given: everything is 0.
+    Without a well-formed answer (None or blank) everything is 0.
 
     Raises:
         HiExpError: there is no gold answer, or the kind is unknown.
     """
-    _check(answers, kind)
+    if isinstance(answers, str) or not answers:
+        raise HiExpError(f"cannot score against the gold answers {answers!r}; give a list with at least one text")
+    if kind not in get_args(RewardKind):
+        raise HiExpError(f"unknown reward {kind!r}; use one of {', '.join(get_args(RewardKind))}")
     if prediction is None or not prediction.strip():
         return Score(0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
     measures = {"em": em(prediction, answers), "f1": f1(prediction, answers), "cem": cem(prediction, answers)}
@@ -74,7 +75,7 @@ def outcome(prediction: str, answers: Sequence[str], reward: float | None = None
 
 
 def score_text(text: str, answers: Sequence[str], kind: RewardKind = "default") -> Score:
-    """Score what a model wrote, tool text included: answers inside tool text do not count."""
+    """Return the score of what a model wrote; answers inside tool text do not count."""
     return score(extract_answer(strip_tool_text(text)), answers, kind)
 
 
@@ -110,21 +111,9 @@ def extract_answer(text: str) -> str | None:
     return (answer or "").strip() or None
 
 
-def has_valid_format(text: str) -> bool:
-    """Return whether the text, tool text apart, holds a complete answer that is not blank."""
-    return extract_answer(strip_tool_text(text)) is not None
-
-
 def strip_tool_text(text: str) -> str:
-    """Return the text without search results, tool responses and experience, as decoded with the assistant's own words."""
+    """Return the assistant's own words: the decoded text without search results, tool responses and experience."""
     return _TOOL_TEXT.sub(" ", text)
-
-
-def _check(answers: Sequence[str], kind: str) -> None:
-    if isinstance(answers, str) or not answers:
-        raise HiExpError(f"cannot score against the gold answers {answers!r}; give a list with at least one text")
-    if kind not in REWARD_KINDS:
-        raise HiExpError(f"unknown reward {kind!r}; use one of {', '.join(REWARD_KINDS)}")
 
 
 def _tokens(text: str) -> list[str]:

@@ -34,8 +34,8 @@ def text_of(message: Message) -> str:
 def sanitise(text: str, max_chars: int) -> str:
     """Return the text on one line without control tokens, tags with a meaning, or control characters.
 
-    Removal is repeated until nothing changes, so that pieces cannot be nested to survive it. What is left is plain text to
-    every tokenizer: it makes no special token of it.
+    Removal is repeated until nothing changes, because nested pieces would survive one pass. No tokenizer makes a special token
+    of what is left.
     """
     text = printable(unicodedata.normalize("NFKC", text))
     before = None
@@ -47,10 +47,15 @@ def sanitise(text: str, max_chars: int) -> str:
 
 
 def printable(text: str) -> str:
-    """Return the text with a space for every control, format and line-break character: it cannot steer a terminal."""
-    if text.isprintable():  # none of these is, and nearly every text is: twenty times as fast
+    """Return the text with a space for every control, format and line-break character, for a terminal."""
+    if text.isprintable():  # nearly every text is, and this is twenty times as fast
         return text
     return "".join(" " if unicodedata.category(c) in ("Cc", "Cf", "Cs", "Zl", "Zp") else c for c in text)
+
+
+def listed(items: Sequence[str], most: int = 4) -> str:
+    """Return the first items, and how many more there are."""
+    return ", ".join(items[:most]) + (f" and {len(items) - most} more" if len(items) > most else "")
 
 
 def word_set(text: str) -> frozenset[str]:
@@ -62,9 +67,9 @@ _SMALL_WORDS = word_set("of in on at to for by from with and is are was were do 
 
 
 def main_words(text: str) -> frozenset[str]:
-    """Return the normalised words of a question but for the small ones: questions with the same ask the same.
+    """Return the normalised words of a question without the small ones: questions with the same words ask the same.
 
-    Queries have more words without meaning (`content_words`); in a question "first" and "same" have one.
+    `content_words` drops more words of queries; in a question "first" and "same" have a meaning.
     """
     return word_set(normalise(text)) - _SMALL_WORDS
 
@@ -79,12 +84,12 @@ FUNCTION_WORDS = word_set(
 
 
 def content_words(text: str) -> frozenset[str]:
-    """Return the normalised words of a text without those that only hold it together."""
-    return frozenset(normalise(text).split()) - FUNCTION_WORDS
+    """Return the normalised words of a text without function words."""
+    return word_set(normalise(text)) - FUNCTION_WORDS
 
 
 def same_query(one: str, other: str) -> bool:
-    """Whether two queries hold nearly the same words, in whatever order."""
+    """Return whether two queries have nearly the same words, in any order."""
     a, b = content_words(one), content_words(other)
     return bool(a | b) and len(a & b) >= _SAME * len(a | b)
 

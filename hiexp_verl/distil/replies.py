@@ -264,7 +264,7 @@ def _read_cache(path: Path) -> dict[str, str]:
     if not whole:
         return {}
     try:
-        return {row["key"]: row["answer"] for _, row in read_jsonl(path, "cache of answers", halves=True)}
+        return {row["key"]: row["answer"] for _, row in read_jsonl(path, "cache of answers", surrogates=True)}
     except KeyError as error:
         raise HiExpError(f"{path}: a line has no {error}; leave --resume out to ask for the answers again") from error
 

@@ -2,17 +2,17 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, is_dataclass
-from difflib import get_close_matches
-from functools import cache
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, TypeVar
 
 import numpy as np
+from pydantic import ConfigDict
 
+from hiexp_verl.config import parse_block
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.models.encoder import EncoderIdentity, Vectors
-from hiexp_verl.types import KINDS, LEVELS, Entry
+from hiexp_verl.types import KINDS, LEVELS, Entry, Evidence, Plan, Source
 
 FORMAT = 3
 _MOST_BYTES = 1 << 26  # of header.json
@@ -23,7 +23,8 @@ class Header:
     """Where a HEK comes from and which encoder and thresholds it needs."""
 
     encoder: EncoderIdentity
-    thresholds: dict[str, float] = field(default_factory=dict)  # cosines and heights valid for this encoder only; see `calibrate`
+    # Cosines and heights valid for this encoder only, see `calibrate`; a whole number stays one when it is read: the hash is of the text.
+    thresholds: dict[str, int | float] = field(default_factory=dict)
     distiller: str = ""  # "rules", or the model that wrote the entries
     models: tuple[str, ...] = ()  # the policies whose trajectories were distilled
     prompts: dict[str, str] = field(default_factory=dict)  # prompt file -> sha256
@@ -36,7 +37,7 @@ class Header:
 
 
 def header_text(header: Header) -> str:
-    """Return the header as it stands in header.json."""
+    """Return the text of header.json."""
     return json.dumps(asdict(header), ensure_ascii=False, indent=1, sort_keys=True) + "\n"
 
 
@@ -62,7 +63,6 @@ def read_header(folder: Path) -> Header:
 
 
 Record = TypeVar("Record")
-_NAMES = {str: "a text", int: "a whole number", float: "a number", bool: "true or false"}
 _NORM_TOLERANCE = 1e-3
 
 
@@ -117,41 +117,17 @@ def read_vectors(path: Path) -> Vectors:
     return vectors_E_D
 
 
-def record_of(cls: type[Record], row: Any, where: str) -> Record:
-    """Return the header, entry, evidence or source that a JSON object holds, such as one line of entries.jsonl.
+def record_of(cls: type[Record], row: dict[str, Any], where: str) -> Record:
+    """Return the header, entry or source that a JSON object holds, such as one line of entries.jsonl.
 
     Raises:
-        HiExpError: it is no object, or a field is missing, unknown or of the wrong type.
+        HiExpError: a field is missing, unknown or of the wrong type.
     """
-    kinds = _kinds_of(cls)
-    if not isinstance(row, dict):
-        raise HiExpError(f"{where}: found {type(row).__name__}; expected an object with {sorted(kinds)}")
-    if odd := [name for name in row if name not in kinds]:
-        near = get_close_matches(odd[0], kinds, 1)
-        raise HiExpError(f"{where}: unknown field {odd[0]!r}; {f'did you mean {near[0]!r}?' if near else f'it has {sorted(kinds)}'}")
-    if missing := [name for name in kinds if name not in row]:
-        raise HiExpError(f"{where}: the field {missing[0]!r} is missing; it needs {sorted(kinds)}")
-    return cls(**{name: _value(kinds[name], row[name], f"{where}: the field {name!r}") for name in kinds})
+    try:
+        return parse_block(cls, row, cls.__name__.lower(), "field")
+    except HiExpError as error:
+        raise HiExpError(f"{where}: {error}") from error
 
 
-@cache
-def _kinds_of(cls: type) -> dict[str, Any]:
-    return get_type_hints(cls)  # evaluates the annotations: a quarter of the time of a load when asked for every record
-
-
-def _value(kind: Any, value: Any, where: str) -> Any:
-    origin, parts = get_origin(kind), get_args(kind)
-    if origin is tuple:
-        if not isinstance(value, list):
-            raise HiExpError(f"{where} holds {type(value).__name__}; expected a list")
-        return tuple(_value(parts[0], item, where) for item in value)
-    if origin is dict:
-        if not isinstance(value, dict):
-            raise HiExpError(f"{where} holds {type(value).__name__}; expected an object")
-        return {key: _value(parts[1], item, where) for key, item in value.items()}
-    if is_dataclass(kind):
-        return record_of(kind, value, where)  # pyright: ignore[reportArgumentType]
-    wanted = str if origin is Literal else kind
-    if type(value) is not wanted and (wanted, type(value)) != (float, int):  # True is no int here
-        raise HiExpError(f"{where} holds {type(value).__name__}; expected {_NAMES[wanted]}")
-    return value
+for _kind in (Header, EncoderIdentity, Entry, Evidence, Plan, Source):
+    _kind.__pydantic_config__ = ConfigDict(extra="forbid")  # pyright: ignore[reportAttributeAccessIssue]

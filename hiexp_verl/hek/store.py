@@ -19,15 +19,14 @@ import os
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from hiexp_verl.errors import HiExpError
-from hiexp_verl.hek import schema as check
-from hiexp_verl.hek.schema import Header, header_text, read_header
+from hiexp_verl.hek.schema import Header, check_contents, header_text, read_header, read_vectors, record_of
 from hiexp_verl.io.datasets import read_jsonl
 from hiexp_verl.io.files import UNCHANGED, atomic_writer, locked, writing
 from hiexp_verl.models.encoder import EncoderIdentity, Vectors
@@ -48,7 +47,7 @@ class HEK:
     sources: tuple[Source, ...] = ()
 
     def __post_init__(self) -> None:
-        check.check_contents(self.entries, self.vectors_E_D, self.header.encoder.dimensions)
+        check_contents(self.entries, self.vectors_E_D, self.header.encoder.dimensions)
 
     @property
     def levels(self) -> dict[str, int]:
@@ -81,8 +80,8 @@ class HEK:
     def save(self, root: str | Path) -> Path:
         """Write a new version under `root` and point CURRENT at it; return the version directory.
 
-        If the current version there has the same content and is whole, it is returned and nothing is written. What a save
-        that was killed left is finished, or cleared away. Whatever stops the writing, CURRENT then names what it named before.
+        A current version with the same content is returned and nothing is written. The rest of a killed save is finished or
+        removed. CURRENT is written last, so that an interrupted save changes nothing.
 
         Raises:
             HiExpError: the disk is full, or `root` is not writable.
@@ -95,8 +94,9 @@ class HEK:
         with writing(root, UNCHANGED):
             root.mkdir(parents=True, exist_ok=True)
             with locked(root):
-                version = _left_by_a_killed_save(root, content_hash)
-                version = version or _save_version(replace(self, header=replace(self.header, content_hash=content_hash)), root)
+                version = root / f"{_last_number(root):04d}"
+                if not _holds(version, content_hash):  # it holds it after a save that was killed before CURRENT was written
+                    version = _save_version(replace(self, header=replace(self.header, content_hash=content_hash)), root)
                 set_current(root, version.name)
         return version
 
@@ -109,10 +109,13 @@ class HEK:
         """
         folder = version_folder(Path(path))
         header = read_header(folder)
-        entries = tuple(_read(Entry, folder / "entries.jsonl", "HEK entries"))
-        sources = tuple(_read(Source, folder / "sources.jsonl", "HEK sources", may_be_empty=True))
+        entries = tuple(record_of(Entry, row, place) for place, row in read_jsonl(folder / "entries.jsonl", "HEK entries"))
+        path = folder / "sources.jsonl"
+        has_sources = not path.is_file() or path.stat().st_size  # a missing file is an error, an empty one is none
+        rows = read_jsonl(path, "HEK sources") if has_sources else ()
+        sources = tuple(record_of(Source, row, place) for place, row in rows)
         try:
-            hek = cls(header, entries, check.read_vectors(folder / "vectors.npy"), sources)
+            hek = cls(header, entries, read_vectors(folder / "vectors.npy"), sources)
         except HiExpError as error:
             raise HiExpError(f"HEK {folder}: {error}") from error
         if hek.content_hash() != header.content_hash:
@@ -178,14 +181,8 @@ def version_folder(path: Path) -> Path:
 def _holds(version: Path, content_hash: str) -> bool:
     try:
         return HEK.load(version).header.content_hash == content_hash
-    except HiExpError:  # damaged, or of another format: building again is how one mends it
+    except HiExpError:  # damaged, or of another format: building again replaces it
         return False
-
-
-def _left_by_a_killed_save(root: Path, content_hash: str) -> Path | None:
-    """Return the last version, if it has this content: it was written, but CURRENT was not yet pointed at it."""
-    version = root / f"{_last_number(root):04d}"
-    return version if _holds(version, content_hash) else None
 
 
 def _save_version(hek: HEK, root: Path) -> Path:
@@ -206,23 +203,20 @@ def _last_number(root: Path) -> int:
 
 
 def _write_version(hek: HEK, folder: Path) -> None:
-    _write_synced(folder / "header.json", header_text(hek.header).encode())
-    _write_synced(folder / "entries.jsonl", _lines(hek.entries).encode())
-    _write_synced(folder / "sources.jsonl", _lines(hek.sources).encode())
-    _write_synced(folder / "README.md", card(hek).encode())
-    vectors = io.BytesIO()  # numpy's own writing to a file does not say that the disk is full
+    vectors = io.BytesIO()  # numpy's own writing to a file does not report a full disk
     np.save(vectors, np.ascontiguousarray(hek.vectors_E_D, dtype="<f4"), allow_pickle=False)
+    texts = {"header.json": header_text(hek.header), "entries.jsonl": _lines(hek.entries), "sources.jsonl": _lines(hek.sources)}
+    texts["README.md"] = card(hek)
+    contents = {name: text.encode() for name, text in texts.items()}
     # A copy: an exported buffer in the traceback of a full disk crashes the garbage collector of some Pythons (3.12.1).
-    _write_synced(folder / "vectors.npy", vectors.getvalue())
+    contents["vectors.npy"] = vectors.getvalue()
+    for name, content in contents.items():
+        with (folder / name).open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
     folder.chmod(0o755)  # mkdtemp makes it private
     _sync_folder(folder)
-
-
-def _write_synced(path: Path, content: bytes) -> None:
-    with path.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
 
 
 def _sync_folder(folder: Path) -> None:
@@ -237,15 +231,7 @@ def _lines(records: Sequence[Entry | Source]) -> str:
     return "".join(json.dumps(to_json(record), ensure_ascii=False) + "\n" for record in records)
 
 
-def _read(cls: type[check.Record], path: Path, what: str, may_be_empty: bool = False) -> Iterator[check.Record]:
-    if may_be_empty and path.is_file() and not path.stat().st_size:
-        return
-    for number, row in read_jsonl(path, what):
-        yield check.record_of(cls, row, f"{path}:{number}")
-
-
 _MEANING = {"e1": "cases: one decision or pitfall", "e2": "patterns: a kind of task", "e3": "strategies: a rule for all"}
-_EXAMPLES = 3
 
 
 def card(hek: "HEK") -> str:
@@ -259,5 +245,5 @@ def card(hek: "HEK") -> str:
     for level in reversed(LEVELS):
         entries = [entry for entry in hek.entries if entry.level == level]
         lines += [f"## {level.upper()}: {len(entries)} ({_MEANING[level]})", ""]
-        lines += [f"- **{entry.title}** {entry.description}" for entry in entries[:_EXAMPLES]] + [""]
+        lines += [f"- **{entry.title}** {entry.description}" for entry in entries[:3]] + [""]
     return "\n".join(lines)

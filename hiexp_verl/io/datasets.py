@@ -3,12 +3,11 @@
 import hashlib
 import math
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from reprlib import repr as brief
-from typing import Any
+from typing import Any, TypeVar
 
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.io.rows import (
@@ -28,6 +27,7 @@ from hiexp_verl.io.rows import (
 from hiexp_verl.text import text_of
 from hiexp_verl.types import Passage, Question, Trajectory
 
+Converted = TypeVar("Converted")
 ANSWER_FIELDS = ("answers", "golden_answers", "answer")  # the first that is not blank counts
 _ALIASES = "answer_aliases"  # further answers, beside any of them
 _ID_FIELDS = ("id", "_id")
@@ -44,42 +44,36 @@ def read_records(path: Path, what: str) -> Iterator[tuple[str, dict[str, Any]]]:
     if not path.is_file():
         raise HiExpError(f"{what} {path} does not exist; give the path of a JSON-lines, JSON or parquet file")
     if kind_of(path) == "lines":
-        yield from ((f"{path}:{number}", row) for number, row in read_jsonl(path, what))
-        return
-    place = ""
-    for number, row in read_table(path):
-        place = f"{path}, row {number}"
-        with _named(place):
-            if isinstance(row, BadRow):
-                raise row
-        yield place, row
-    if not place:
-        raise HiExpError(f"{what} {path} is empty; it needs at least one row")
+        yield from read_jsonl(path, what)
+    else:
+        yield from _usable(((f"{path}, row {number}", row) for number, row in read_table(path)), path, what)
 
 
-def read_jsonl(path: Path, what: str, halves: bool = False) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yield (line number, object) of a file of JSON lines, plain or gzip; lone surrogates are a fault unless `halves` is set.
+def read_jsonl(path: Path, what: str, surrogates: bool = False) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield (place, row) of a file of JSON lines, plain or gzip; lone surrogates are a fault, unless `surrogates` are wanted.
 
     Raises:
         HiExpError: the file is missing, empty or damaged, or a line is not a JSON object.
     """
     if not path.is_file():
         raise HiExpError(f"{what} {path} does not exist; give the path of a JSON-lines file")
+    yield from _usable(((f"{path}:{number}", row) for number, row in read_rows(path, surrogates)), path, what)
+
+
+def _usable(rows: Iterable[tuple[str, dict[str, Any] | BadRow]], path: Path, what: str) -> Iterator[tuple[str, dict[str, Any]]]:
     empty = True
-    for number, row in read_rows(path, halves):
+    for place, row in rows:
         empty = False
-        with _named(f"{path}:{number}"):
-            if isinstance(row, BadRow):
-                raise row
-        yield number, row
+        if isinstance(row, BadRow):
+            raise HiExpError(f"{place}: {row}") from row
+        yield place, row
     if empty:
-        raise HiExpError(f"{what} {path} is empty; it needs at least one line")
+        raise HiExpError(f"{what} {path} is empty; it needs at least one row")
 
 
-@contextmanager
-def _named(place: str) -> Iterator[None]:
+def _at(place: str, convert: Callable[..., Converted], *arguments: Any) -> Converted:
     try:
-        yield
+        return convert(*arguments)
     except BadRow as error:
         raise HiExpError(f"{place}: {error}") from error
 
@@ -92,10 +86,9 @@ def read_questions(path: str | Path) -> list[Question]:
     """
     questions: dict[str, Question] = {}
     for number, (place, row) in enumerate(read_records(Path(path), "question file")):
-        with _named(place):
-            question = question_of(row, number)
-            if question.id in questions:
-                raise BadRow(f"the id {question.id!r} occurs twice; ids must be unique")
+        question = _at(place, question_of, row, number)
+        if question.id in questions:
+            raise HiExpError(f"{place}: the id {question.id!r} occurs twice; ids must be unique")
         questions[question.id] = question
     return list(questions.values())
 
@@ -190,11 +183,7 @@ def read_corpus(path: Path) -> list[Passage]:
     Raises:
         HiExpError: missing or empty file, malformed row, missing field.
     """
-    passages = []
-    for place, row in read_records(path, "corpus"):
-        with _named(place):
-            passages.append(passage_of(row))
-    return passages
+    return [_at(place, passage_of, row) for place, row in read_records(path, "corpus")]
 
 
 def passage_of(row: Row) -> Passage:
@@ -228,9 +217,8 @@ def read_trajectories(*paths: str | Path) -> Iterator[Trajectory]:
     """
     seen: dict[str, int] = {}
     for path in map(Path, paths):
-        for number, row in read_jsonl(path, "trajectory file"):
-            with _named(f"{path}:{number}"):
-                trajectory = trajectory_of(row)
+        for place, row in read_jsonl(path, "trajectory file"):
+            trajectory = _at(place, trajectory_of, row)
             sample = seen[trajectory.question_id] = seen.get(trajectory.question_id, -1) + 1
             yield replace(trajectory, id=trajectory.id or f"{trajectory.question_id}#{sample}")
 

@@ -12,16 +12,16 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
-from typing import Any, TextIO
+from typing import IO, Any, Literal
 
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.types import to_json
 
 logger = logging.getLogger(__name__)
 
-# Faults of the place that the user can fix; any other OSError is a bug.
-_REFUSALS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM}
 _FULL = {errno.ENOSPC, errno.EDQUOT}
+# Faults of the place that the user can fix; any other OSError is a bug.
+_REFUSALS = {*_FULL, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EEXIST, errno.ENOTDIR, errno.ENAMETOOLONG}
 UNCHANGED = "nothing was changed"
 
 
@@ -55,32 +55,27 @@ def make_folder(path: Path) -> None:
 
 
 @contextmanager
-def atomic_writer(path: Path) -> Iterator[TextIO]:
-    """Yield a text file that replaces `path` at the end, or not at all on an error (temporary file, fsync, rename).
+def atomic_writer(path: Path, mode: Literal["w", "wb"] = "w") -> Iterator[IO[Any]]:
+    """Yield a file that replaces `path` at the end, or not at all on an error (temporary file, fsync, rename).
 
     Raises:
         HiExpError: the disk is full or not writable.
     """
-    with writing(path, UNCHANGED), _replacing(path) as file:
-        yield file
-
-
-@contextmanager
-def _replacing(path: Path) -> Iterator[TextIO]:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(name, 0o666 & ~umask)  # mkstemp makes files that only the owner can read
-        os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+    with writing(path, UNCHANGED):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        try:
+            with os.fdopen(handle, mode, encoding="utf-8" if mode == "w" else None) as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            umask = os.umask(0)
+            os.umask(umask)
+            os.chmod(name, 0o666 & ~umask)  # mkstemp makes files that only the owner can read
+            os.replace(name, path)
+        except BaseException:
+            Path(name).unlink(missing_ok=True)
+            raise
 
 
 def write_jsonl(path: Path, records: Iterable[Any]) -> int:
@@ -94,7 +89,7 @@ def write_jsonl(path: Path, records: Iterable[Any]) -> int:
     return count
 
 
-def append_line(file: TextIO, row: Any) -> None:
+def append_line(file: IO[str], row: Any) -> None:
     """Write one row and fsync it. Open the file within `writing`: on a full disk closing fails too."""
     file.write(json.dumps(row, ensure_ascii=False) + "\n")
     file.flush()
@@ -126,19 +121,8 @@ def sha256_of(*paths: Path) -> str:
     return digest.hexdigest()
 
 
-def fingerprint(path: Path) -> str:
-    """Return a hash of the size, the first and the last MiB of a file, which identifies it without reading all of it."""
-    size = path.stat().st_size
-    digest = hashlib.sha256(str(size).encode())
-    with path.open("rb") as file:
-        digest.update(file.read(1 << 20))
-        file.seek(max(0, size - (1 << 20)))
-        digest.update(file.read())
-    return digest.hexdigest()[:16]
-
-
-def sample_of(path: Path, pieces: int = 256, size: int = 1 << 16) -> str:
-    """Return a hash of the size and of evenly spaced pieces of a file, which identifies weights without reading all of them.
+def fingerprint(path: Path, pieces: int = 256, size: int = 1 << 16) -> str:
+    """Return a hash of the size and of evenly spaced pieces of a file, which identifies it without reading all of it.
 
     A training step changes only some weights, so the first and last bytes are not enough.
     """

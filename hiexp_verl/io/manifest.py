@@ -8,7 +8,7 @@ import platform
 import re
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Literal
@@ -117,9 +117,8 @@ def timed(folder: Path, manifest: Manifest) -> Iterator[None]:
         yield
     except BaseException as error:
         manifest.error = f"{type(error).__name__}: {first_line(error)}"
-        manifest.seconds = round(manifest.seconds + time.monotonic() - started, 3)
-        with suppress(HiExpError):  # the error of the block is the one to report
-            manifest.write(folder)
         raise
-    manifest.seconds = round(manifest.seconds + time.monotonic() - started, 3)
-    manifest.write(folder)
+    finally:
+        manifest.seconds = round(manifest.seconds + time.monotonic() - started, 3)
+        with suppress(HiExpError) if manifest.error else nullcontext():  # the error of the block is the one to report
+            manifest.write(folder)

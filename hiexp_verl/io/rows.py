@@ -5,7 +5,7 @@ import json
 import math
 import sys
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from reprlib import repr as brief
 from typing import IO, Any, Literal
@@ -14,7 +14,7 @@ from hiexp_verl.errors import HiExpError, first_line
 from hiexp_verl.types import Message
 
 MAX_LINE_BYTES = 64 << 20  # far above any transcript; bounds the memory for a file without line ends
-_GZIP = b"\x1f\x8b"
+Row = Mapping[str, Any]
 
 
 class BadRow(Exception):
@@ -25,11 +25,11 @@ class BadRow(Exception):
         self.wrong, self.found = wrong, found
 
 
-def read_rows(path: Path, halves: bool = False) -> Iterator[tuple[int, dict[str, Any] | BadRow]]:
+def read_rows(path: Path, surrogates: bool = False) -> Iterator[tuple[int, dict[str, Any] | BadRow]]:
     """Yield (line number, object or fault) of each line that is not blank.
 
     A damaged gzip file yields the lines before the damage, then one fault. A lone surrogate (JSON can escape it, UTF-8 cannot
-    encode it) is a fault unless `halves` is set.
+    encode it) is a fault, unless `surrogates` are wanted.
 
     Raises:
         HiExpError: the file does not open, or the disk fails.
@@ -40,7 +40,7 @@ def read_rows(path: Path, halves: bool = False) -> Iterator[tuple[int, dict[str,
                 if isinstance(line, BadRow):
                     yield number, line
                 elif line.strip():
-                    yield number, _parsed(line, number == 1, halves)
+                    yield number, _parsed(line, number == 1, surrogates)
     except OSError as error:
         raise HiExpError(f"{path} cannot be read ({error.strerror or error}); check the path and its permissions") from error
 
@@ -64,7 +64,7 @@ def read_table(path: Path) -> Iterator[tuple[int, dict[str, Any] | BadRow]]:
 
 
 def kind_of(path: Path) -> Literal["lines", "list", "parquet"]:
-    """Return the format of a file by its content, whatever its name; only `.parquet` must be parquet."""
+    """Return the format of a file by its content, not its name; only `.parquet` must be parquet."""
     with _opened(path) as file:
         try:
             start = file.read(256)
@@ -94,10 +94,9 @@ def _parquet_rows(path: Path) -> list[dict[str, Any]]:
 
 
 def _opened(path: Path) -> IO[bytes]:
-    file = path.open("rb")
-    start = file.peek(2)[:2]  # by content, not by name
-    file.close()
-    return gzip.open(path, "rb") if start == _GZIP else path.open("rb")  # type: ignore[return-value]
+    with path.open("rb") as file:
+        is_gzip = file.read(2) == b"\x1f\x8b"  # by content, not by name
+    return gzip.open(path, "rb") if is_gzip else path.open("rb")  # type: ignore[return-value]
 
 
 def _lines(file: IO[bytes]) -> Iterator[bytes | BadRow]:
@@ -113,7 +112,7 @@ def _lines(file: IO[bytes]) -> Iterator[bytes | BadRow]:
         yield BadRow("the file is damaged from here on", str(error))
 
 
-def _parsed(line: bytes, first: bool, halves: bool) -> dict[str, Any] | BadRow:
+def _parsed(line: bytes, first: bool, surrogates: bool) -> dict[str, Any] | BadRow:
     try:
         row = json.loads(line.decode("utf-8-sig" if first else "utf-8"))
     except UnicodeDecodeError as error:
@@ -122,7 +121,7 @@ def _parsed(line: bytes, first: bool, halves: bool) -> dict[str, Any] | BadRow:
         return BadRow("nested too deeply")
     except ValueError as error:
         return BadRow("not JSON", str(error))
-    if not halves and b"\\ud" in line.lower() and not _is_text(row):
+    if not surrogates and b"\\ud" in line.lower() and not _is_text(row):
         return BadRow("half a character (a lone surrogate)")
     return row if isinstance(row, dict) else BadRow("not a JSON object", f"found {type(row).__name__}")
 
@@ -136,9 +135,6 @@ def _is_text(row: object) -> bool:
     return True
 
 
-Row = Mapping[str, Any]
-
-
 def required(row: Row, key: str) -> Any:
     """Return the value of a key that must not be missing or null."""
     if row.get(key) is None:
@@ -146,54 +142,45 @@ def required(row: Row, key: str) -> Any:
     return row[key]
 
 
+def _field(row: Row, key: str, fits: Callable[[Any], bool], expected: str) -> Any:
+    value = required(row, key)
+    if not fits(value):
+        raise BadRow(f"{key!r} must be {expected}", f"found {brief(value)}")
+    return value
+
+
 def text_field(row: Row, key: str) -> str:
     """Return a text that is not blank, stripped."""
-    value = required(row, key)
-    if not isinstance(value, str):
-        raise BadRow(f"{key!r} must be a text", f"found {brief(value)}")
-    if not value.strip():
+    value = _field(row, key, lambda value: isinstance(value, str), "a text").strip()
+    if not value:
         raise BadRow(f"the {key} is empty")
-    return value.strip()
+    return value
 
 
 def number_field(row: Row, key: str) -> float:
     """Return a finite number."""
-    value = required(row, key)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= sys.float_info.max:
-        raise BadRow(f"{key!r} must be a number", f"found {brief(value)}")
-    return float(value)
+    return float(_field(row, key, lambda value: as_number(value) is not None, "a number"))
 
 
 def id_field(row: Row, key: str) -> str:
     """Return an id as text: a text or a number that is not blank."""
-    value = required(row, key)
-    if isinstance(value, bool | dict | list) or not str(value).strip():
-        raise BadRow(f"{key!r} must be a text or a number", f"found {brief(value)}")
-    return str(value)
+    return str(_field(row, key, lambda value: not isinstance(value, bool | dict | list) and bool(str(value).strip()), "a text or a number"))
 
 
 def bool_field(row: Row, key: str) -> bool:
     """Return a boolean."""
-    value = required(row, key)
-    if not isinstance(value, bool):
-        raise BadRow(f"{key!r} must be true or false", f"found {brief(value)}")
-    return value
+    return _field(row, key, lambda value: isinstance(value, bool), "true or false")
 
 
 def object_field(row: Row, key: str) -> dict[str, Any]:
     """Return a copy of an object, empty if it is missing."""
-    value = row.get(key) or {}
-    if not isinstance(value, dict):
-        raise BadRow(f"{key!r} must be an object", f"found {brief(value)}")
-    return dict(value)
+    return dict(_field({key: row.get(key) or {}}, key, lambda value: isinstance(value, dict), "an object"))
 
 
 def messages_field(row: Row) -> tuple[Message, ...]:
     """Return `messages`: objects with a role, whose content is a text, a list of parts, or null with tool calls."""
-    value = required(row, "messages")
-    if not isinstance(value, list) or not all(_is_message(message) for message in value):
-        raise BadRow("'messages' must be a list of objects with 'role' and 'content'", f"found {brief(value)}")
-    return tuple(value)
+    expected = "a list of objects with 'role' and 'content'"
+    return tuple(_field(row, "messages", lambda value: isinstance(value, list) and all(map(_is_message, value)), expected))
 
 
 def _is_message(value: Any) -> bool:
@@ -205,14 +192,14 @@ def _is_message(value: Any) -> bool:
     )
 
 
-def finite(value: Any) -> float | None:
+def as_number(value: Any) -> float | None:
     """Return a finite number as a float, None for anything else (verl's logger writes NaN and infinity as null)."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= sys.float_info.max:
         return None
     return float(value)
 
 
-def or_nan(value: Any) -> float:
+def number_or_nan(value: Any) -> float:
     """Return a finite number as a float, NaN for anything else."""
-    found = finite(value)
-    return math.nan if found is None else found
+    number = as_number(value)
+    return math.nan if number is None else number

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hiexp_verl.evaluate.tables import p_value, replayed_as_text, signed
-from hiexp_verl.io.rows import finite
+from hiexp_verl.io.rows import as_number
 from hiexp_verl.report.charts import interval_bar
 from hiexp_verl.report.evaluations import Evaluation
 from hiexp_verl.report.html import e, facts, folded, number, percent, table
@@ -63,7 +63,7 @@ def _uneven(one: Evaluation) -> str:
 
 
 def _scores(one: Evaluation, dataset: str, lines: Sequence[Mapping[str, Any]]) -> str:
-    measures = [key for key in _NAMES if any(finite(line.get(key)) is not None for line in lines)]
+    measures = [key for key in _NAMES if any(as_number(line.get(key)) is not None for line in lines)]
     intervals = {key: [_interval(line, key) for line in lines] for key in measures}
     everything = [bound for spans in intervals.values() for span in spans if span for bound in span]
     scale = (min(everything, default=0.0), max(everything, default=1.0))
@@ -75,7 +75,7 @@ def _scores(one: Evaluation, dataset: str, lines: Sequence[Mapping[str, Any]]) -
         row = {"arm": f"<b>{e(line['arm'])}</b>"}
         rest = dict(row)
         for key in sorted(measures, key=lambda key: key != main):
-            row[_NAMES[key]] = score_bar(finite(line.get(key)), intervals[key][i], scale)
+            row[_NAMES[key]] = score_bar(as_number(line.get(key)), intervals[key][i], scale)
             gap = _difference(line, key)
             if key == main and any(gaps):
                 row[f"{_NAMES[key]} against none"] = gap_bar(*gap, reach) if gap else ""
@@ -96,7 +96,7 @@ def _pairs(one: Evaluation, dataset: str) -> str:
     for pair in sorted(found, key=lambda pair: pair["measure"] != "cem"):
         row = rows.setdefault((str(pair["arm"]), str(pair["against"])), {"arm": f"<b>{e(pair['arm'])}</b>", "against": e(pair["against"])})
         name = _NAMES.get(str(pair["measure"]), str(pair["measure"]))
-        row[name] = gap_bar(pair["mean"], pair["low"], pair["high"], finite(pair.get("p")), reach)
+        row[name] = gap_bar(pair["mean"], pair["low"], pair["high"], as_number(pair.get("p")), reach)
     note = '<p class="soft">The first arm minus the second, paired by question; p are not corrected for the number of comparisons.</p>'
     return folded(f"Arm against arm ({len(rows)})", table([*rows.values()]) + note) if rows else ""
 
@@ -134,7 +134,7 @@ def by_verdict(found: Sequence[tuple[int, str]]) -> str:
 
 def _interval(line: Mapping[str, Any], key: str) -> tuple[float, float] | None:
     found = line.get(f"{key}_interval")
-    if isinstance(found, list) and len(found) == 2 and None not in map(finite, found):
+    if isinstance(found, list) and len(found) == 2 and None not in map(as_number, found):
         return float(found[0]), float(found[1])
     return None
 
@@ -143,8 +143,8 @@ def _difference(line: Mapping[str, Any], key: str) -> tuple[float, float, float,
     found = line.get(f"{key}_minus_none")
     if not isinstance(found, Mapping):
         return None
-    mean, low, high = (finite(found.get(name)) for name in ("mean", "low", "high"))
-    return None if mean is None or low is None or high is None else (mean, low, high, finite(found.get("p")))
+    mean, low, high = (as_number(found.get(name)) for name in ("mean", "low", "high"))
+    return None if mean is None or low is None or high is None else (mean, low, high, as_number(found.get("p")))
 
 
 def _rates(lines: Sequence[Mapping[str, Any]]) -> str:
@@ -152,7 +152,7 @@ def _rates(lines: Sequence[Mapping[str, Any]]) -> str:
     for line in lines:
         row = {"arm": f"<b>{e(line['arm'])}</b>"}
         for key, name in _RATES.items():
-            if (found := finite(line.get(key))) is not None:
+            if (found := as_number(line.get(key))) is not None:
                 row[name] = percent(found) if key in _SHARES else f"{found:.2f}" if found < 100 else f"{found:.0f}"
         rows.append(row)
     return table(rows)

@@ -61,7 +61,7 @@ def read_played(
     hek, shown_as = settings.get("hek", hek), str(settings.get("arm", ""))
     hek = hek if isinstance(hek, str) else None
     common = json.dumps([family, {key: value for key, value in flat(settings).items() if not _ARM_SETTINGS.fullmatch(key)}], sort_keys=True)
-    for line, row in read_rows(path, halves=True):
+    for line, row in read_rows(path, surrogates=True):
         try:
             if isinstance(row, BadRow):
                 raise row
@@ -113,7 +113,7 @@ def read_again(chosen: Iterable[Played]) -> dict[Played, Trajectory]:
         wanted[played.path][played.line] = played
     found = {}
     for path, lines in wanted.items():
-        for line, row in read_rows(path, halves=True):
+        for line, row in read_rows(path, surrogates=True):
             if line in lines and not isinstance(row, BadRow):
                 found[lines[line]] = trajectory_of(row)
             if line >= max(lines):

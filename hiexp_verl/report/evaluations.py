@@ -11,7 +11,7 @@ from hiexp_verl.evaluate.plan import TABLE_JSON, part_folder
 from hiexp_verl.evaluate.tables import ALL, BASE, JUDGE, MEASURES, row_of
 from hiexp_verl.io.datasets import trajectory_of
 from hiexp_verl.io.manifest import Manifest
-from hiexp_verl.io.rows import BadRow, finite, or_nan, read_rows
+from hiexp_verl.io.rows import BadRow, as_number, number_or_nan, read_rows
 from hiexp_verl.report.episodes import unreadable
 from hiexp_verl.report.find import Found, files_of, flat, read_object
 
@@ -38,7 +38,7 @@ def _rows_of(part: Part, found: Found) -> list[dict[str, Any]]:
     """Return a row for each episode; what cannot be read is added to `found.faults`."""
     good, bad = [], []
     for path in files_of(part.folder, part.manifest, "episodes", found):
-        for line, row in read_rows(path, halves=True):
+        for line, row in read_rows(path, surrogates=True):
             try:
                 if isinstance(row, BadRow):
                     raise row
@@ -109,14 +109,14 @@ def _is_pair(one: Any) -> bool:
         isinstance(one, Mapping)
         and {"arm", "against", "measure"} <= one.keys()
         and BASE not in (one["arm"], one["against"])  # that stands beside each arm
-        and None not in (finite(one.get(key)) for key in ("mean", "low", "high"))
+        and None not in (as_number(one.get(key)) for key in ("mean", "low", "high"))
     )
 
 
 def _rows(path: Path, found: Found) -> list[dict[str, Any]]:
     good, bad = [], []
-    for line, row in read_rows(path, halves=True):
-        if isinstance(row, BadRow) or finite(row.get("em")) is None or not {"arm", "id"} <= row.keys():
+    for line, row in read_rows(path, surrogates=True):
+        if isinstance(row, BadRow) or as_number(row.get("em")) is None or not {"arm", "id"} <= row.keys():
             bad.append(f"line {line}: {row if isinstance(row, BadRow) else 'no arm, id and em'}")
         else:
             good.append(row)
@@ -128,7 +128,9 @@ def _rows(path: Path, found: Found) -> list[dict[str, Any]]:
 def _won_lost(rows: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str], tuple[int, int]]:
     by_arm: dict[tuple[str, str], dict[tuple[str, str], float]] = defaultdict(dict)
     for row in rows:
-        by_arm[str(row.get("dataset", "")), str(row["arm"])][str(row["id"]), str(row.get("seed", ""))] = or_nan(row.get("cem", row["em"]))
+        by_arm[str(row.get("dataset", "")), str(row["arm"])][str(row["id"]), str(row.get("seed", ""))] = number_or_nan(
+            row.get("cem", row["em"])
+        )
     found = {}
     for (dataset, arm), values in by_arm.items():
         base = by_arm.get((dataset, BASE), {})
@@ -153,7 +155,7 @@ def _texts(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, str]]:
 def _values(rows: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str], dict[str, float]]:
     by_question: dict[tuple[str, str], dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     for row in rows:
-        if (value := finite(row.get("cem", row.get("em")))) is not None:
+        if (value := as_number(row.get("cem", row.get("em")))) is not None:
             by_question[str(row.get("dataset", "")), str(row["arm"])][str(row["id"])].append(value)
     return {key: {question: fmean(values) for question, values in of.items()} for key, of in by_question.items()}
 
@@ -166,7 +168,7 @@ def _means(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     for (dataset, arm), played in by_arm.items():
         line: dict[str, Any] = {"dataset": dataset, "arm": arm, "episodes": len(played)}
         for key in (*MEASURES, JUDGE, "format", "searches", "tokens", "experience_tokens", "seconds"):
-            values = [number for row in played if (number := finite(row.get(key))) is not None]
+            values = [number for row in played if (number := as_number(row.get(key))) is not None]
             if values:
                 line[key] = fmean(values)
         lines.append(line)

@@ -9,7 +9,7 @@ from pathlib import PurePath
 from statistics import fmean
 from typing import Any
 
-from hiexp_verl.io.rows import finite
+from hiexp_verl.io.rows import as_number
 from hiexp_verl.report.charts import stages
 from hiexp_verl.report.curves import is_place
 from hiexp_verl.report.episodes import Played
@@ -188,7 +188,7 @@ def cost(trainings: Sequence[Training], played: Sequence[Played], recipes: Mappi
     bars = [f'<div class="card"><h3>{e(run.name)}: seconds per step, by part</h3>{_by_part(run)}</div>' for run in timed]
     for name, recipe in recipes.items():
         seconds = recipe["seconds"].items() if isinstance(recipe.get("seconds"), dict) else ()
-        shown = [(str(stage), float(value)) for stage, value in seconds if finite(value) is not None]
+        shown = [(str(stage), float(value)) for stage, value in seconds if as_number(value) is not None]
         bars.append(f'<div class="card"><h3>{e(name)}: stages</h3>{stages(shown)}</div>')
     drawn = f'<div class="grid wide">{"".join(bars)}</div>' if len(bars) <= _MAX_DRAWINGS else _parts(timed)
     rows = [{"training": e(run.name), **_training(run)} for run in timed]

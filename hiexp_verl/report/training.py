@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from hiexp_verl.io.manifest import Manifest
-from hiexp_verl.io.rows import BadRow, finite, or_nan, read_rows
+from hiexp_verl.io.rows import BadRow, as_number, number_or_nan, read_rows
 from hiexp_verl.report.find import Found, files_of, flat, paths_of, read_object
 from hiexp_verl.rollout.policy import STATE
 
@@ -72,12 +72,12 @@ def _life(path: Path, found: Found) -> dict[int, Step]:
     """Return the steps in a file of verl's logger, which every life opens anew."""
     life: dict[int, Step] = {}
     bad: list[str] = []
-    for line, row in read_rows(path, halves=True):
-        number = None if isinstance(row, BadRow) else finite(row.get("step"))
+    for line, row in read_rows(path, surrogates=True):
+        number = None if isinstance(row, BadRow) else as_number(row.get("step"))
         if isinstance(row, BadRow) or number is None or not isinstance(row.get("data"), dict):
             bad.append(f"line {line}: {row if isinstance(row, BadRow) else 'no step with data'}")
             continue
-        life[int(number)] = life.get(int(number), {}) | {key: or_nan(value) for key, value in row["data"].items()}
+        life[int(number)] = life.get(int(number), {}) | {key: number_or_nan(value) for key, value in row["data"].items()}
     if bad:
         found.faults.append(f"{path}: {len(bad)} lines cannot be read ({bad[0]})")
     return life
@@ -100,5 +100,5 @@ def _counters(state: Mapping[str, Any]) -> dict[str, dict[str, float]]:
     return {
         entry: counter
         for entry, counter in (counters.items() if isinstance(counters, dict) else ())
-        if isinstance(counter, dict) and finite(counter.get("episodes")) is not None and finite(counter.get("reward")) is not None
+        if isinstance(counter, dict) and None not in (as_number(counter.get("episodes")), as_number(counter.get("reward")))
     }

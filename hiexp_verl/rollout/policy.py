@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from hiexp_verl.errors import HiExpError, first_line
-from hiexp_verl.io.files import digest_of, make_folder, sample_of
+from hiexp_verl.io.files import digest_of, fingerprint, make_folder
 
 logger = logging.getLogger(__name__)
 
@@ -94,7 +94,7 @@ def identity_in(state: Path) -> Mapping[str, Any]:
 
 
 def _hash_of(*files: Path) -> str:
-    return digest_of(sorted((path.name, sample_of(path)) for path in files)).hex()
+    return digest_of(sorted((path.name, fingerprint(path)) for path in files)).hex()
 
 
 def _actor_of(spec: str) -> Path | None:

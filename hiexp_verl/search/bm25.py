@@ -5,7 +5,7 @@ import unicodedata
 from collections.abc import Sequence
 
 from hiexp_verl.errors import HiExpError
-from hiexp_verl.search.base import Ranking, best_rows
+from hiexp_verl.search import Ranking, best_rows
 from hiexp_verl.types import Passage
 
 _WORD = re.compile(r"\w+")  # one letter is a word too: "vitamin C", "Malcolm X"

@@ -2,8 +2,6 @@
 
 import hashlib
 import logging
-import os
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from threading import Lock
@@ -11,9 +9,9 @@ from threading import Lock
 import numpy as np
 
 from hiexp_verl.errors import HiExpError
-from hiexp_verl.io.files import cache_dir
+from hiexp_verl.io.files import atomic_writer, cache_dir
 from hiexp_verl.models.encoder import Encoder, Vectors
-from hiexp_verl.search.base import Ranking, best_rows
+from hiexp_verl.search import Ranking, best_rows
 from hiexp_verl.types import Passage
 
 logger = logging.getLogger(__name__)
@@ -49,13 +47,13 @@ class DenseSearch:
     def _load(self) -> Vectors:
         try:
             vectors_P_D = np.load(self.cache_file, mmap_mode="r", allow_pickle=False)
+            if vectors_P_D.shape == (len(self._passages), self._encoder.identity.dimensions):
+                return vectors_P_D
+            fault = f"shape {vectors_P_D.shape}"
         except (ValueError, EOFError) as error:
-            logger.warning("the cached vectors %s are damaged (%s); encoding the corpus again", self.cache_file, error)
-            return self._encode()
-        if vectors_P_D.shape != (len(self._passages), self._encoder.identity.dimensions):
-            logger.warning("the cached vectors %s have the shape %s; encoding the corpus again", self.cache_file, vectors_P_D.shape)
-            return self._encode()
-        return vectors_P_D
+            fault = str(error)
+        logger.warning("the cached vectors %s are damaged (%s); encoding the corpus again", self.cache_file, fault)
+        return self._encode()
 
     def _encode(self) -> Vectors:
         from tqdm import tqdm
@@ -63,7 +61,8 @@ class DenseSearch:
         texts = [f"{p.title}\n{p.text}" for p in self._passages]
         starts = tqdm(range(0, len(texts), _CHUNK), desc="encode corpus", disable=len(texts) <= _CHUNK)
         vectors_P_D = np.concatenate([self._encoder.encode_passages(texts[i : i + _CHUNK]) for i in starts])
-        _save(self.cache_file, vectors_P_D)
+        with atomic_writer(self.cache_file, "wb") as file:  # other processes may read or write it
+            np.save(file, vectors_P_D, allow_pickle=False)
         return vectors_P_D
 
 
@@ -73,16 +72,3 @@ def _key(passages: Sequence[Passage], encoder: Encoder) -> str:
     for passage in passages:
         digest.update(f"{passage.title}\n{passage.text}\0".encode("utf-8", "surrogatepass"))
     return digest.hexdigest()[:32]
-
-
-def _save(path: Path, vectors_P_D: Vectors) -> None:
-    """Write the file atomically: other processes may read or write it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            np.save(file, vectors_P_D, allow_pickle=False)
-        os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise

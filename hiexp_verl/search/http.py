@@ -17,7 +17,7 @@ from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_at
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.io.datasets import passage_of
 from hiexp_verl.io.rows import BadRow
-from hiexp_verl.search.base import Ranking, SearchFailed
+from hiexp_verl.search import Ranking, SearchFailed
 from hiexp_verl.types import Passage
 
 logger = logging.getLogger(__name__)
@@ -43,27 +43,22 @@ class HttpSearch:
         timeout: seconds for one request.
         retries: further attempts after a time-out, a connection error, a 429, a 5xx or a reply that is not the wire format.
         cache_size: queries kept (least recently used go first); 0 turns the cache off.
-        backoff: seconds before the first retry, doubled each time, with jitter.
 
     Raises:
         HiExpError: the address is malformed.
     """
 
-    def __init__(
-        self, url: str, timeout: float = 30.0, retries: int = 3, cache_size: int = 10_000, backoff: float = FIRST_BACKOFF_SECONDS
-    ) -> None:
+    def __init__(self, url: str, timeout: float = 30.0, retries: int = 3, cache_size: int = 10_000) -> None:
         import httpx
 
         self.url = _full_url(url)
         # No proxy of the environment: it is for downloads and does not reach a server inside the cluster.
         self._client = httpx.Client(timeout=timeout, trust_env=False, limits=httpx.Limits(max_connections=64))
-        self._backoff = backoff
         self._retrying = Retrying(
-            stop=stop_after_attempt(retries + 1), wait=self._pause, retry=retry_if_exception(_may_pass), after=self._log, reraise=True
+            stop=stop_after_attempt(retries + 1), wait=_pause, retry=retry_if_exception(_may_pass), after=self._log, reraise=True
         )
         self._cache: LRUCache[tuple[str, int], Ranking] = LRUCache(cache_size)
         self._lock = Lock()
-        self.requests = 0  # sent, retries included
 
     def search(self, queries: Sequence[str], top_k: int) -> list[Ranking]:
         """Return the server's rankings, from the cache where possible.
@@ -71,12 +66,15 @@ class HttpSearch:
         Raises:
             SearchFailed: no valid reply after all retries.
         """
-        known = {query: self._recall(query, top_k) for query in queries}
+        with self._lock:
+            known = {query: self._cache.get((query, top_k)) for query in queries}
         missing = [query for query, ranking in known.items() if ranking is None]
         if missing:
-            for query, ranking in zip(missing, self._ask(missing, top_k), strict=True):
-                known[query] = ranking
-                self._remember(query, top_k, ranking)
+            found = dict(zip(missing, self._ask(missing, top_k), strict=True))
+            known |= found
+            with self._lock:
+                if self._cache.maxsize:
+                    self._cache.update({(query, top_k): ranking for query, ranking in found.items()})
         return [list(known[query] or ()) for query in queries]
 
     def check(self, setting: str) -> None:
@@ -99,9 +97,6 @@ class HttpSearch:
     def _ask(self, queries: list[str], top_k: int) -> list[Ranking]:
         return self._retrying.copy()(self._ask_once, queries, top_k)
 
-    def _pause(self, state: RetryCallState) -> float:
-        return min(MAX_BACKOFF_SECONDS, self._backoff * 2 ** (state.attempt_number - 1)) * (0.5 + random.random())
-
     def _log(self, state: RetryCallState) -> None:
         error = state.outcome.exception() if state.outcome else None
         if isinstance(error, SearchFailed):
@@ -110,10 +105,8 @@ class HttpSearch:
     def _ask_once(self, queries: list[str], top_k: int) -> list[Ranking]:
         import httpx
 
-        with self._lock:
-            self.requests += 1
         try:
-            response = self._client.post(self.url, json=write_request(queries, top_k))
+            response = self._client.post(self.url, json={"queries": queries, "topk": top_k, "return_scores": True})
         except httpx.TimeoutException as error:
             raise SearchFailed("time-out", repr(error)) from error
         except httpx.TransportError as error:
@@ -127,14 +120,9 @@ class HttpSearch:
         except (ValueError, RecursionError, BadRow) as error:
             raise SearchFailed("bad reply", str(error)[:200]) from error
 
-    def _recall(self, query: str, top_k: int) -> Ranking | None:
-        with self._lock:
-            return self._cache.get((query, top_k))
 
-    def _remember(self, query: str, top_k: int, ranking: Ranking) -> None:
-        with self._lock:
-            if self._cache.maxsize:
-                self._cache[query, top_k] = ranking
+def _pause(state: RetryCallState) -> float:
+    return min(MAX_BACKOFF_SECONDS, FIRST_BACKOFF_SECONDS * 2 ** (state.attempt_number - 1)) * (0.5 + random.random())
 
 
 def _may_pass(error: BaseException) -> bool:
@@ -151,11 +139,6 @@ def _full_url(url: str) -> str:
     if parsed.scheme not in ("http", "https") or not parsed.host:
         raise HiExpError(f"{url!r} is not an http address; write for example http://127.0.0.1:8000/retrieve")
     return str(parsed.copy_with(path="/retrieve") if parsed.path in ("", "/") else parsed)
-
-
-def write_request(queries: Sequence[str], top_k: int) -> dict[str, Any]:
-    """Return the body of a request."""
-    return {"queries": list(queries), "topk": top_k, "return_scores": True}
 
 
 def write_reply(rankings: Sequence[Ranking]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from hiexp_verl.errors import HiExpError
-from hiexp_verl.search.base import SearchEngine, SearchFailed
+from hiexp_verl.search import SearchEngine, SearchFailed
 from hiexp_verl.search.http import write_reply
 
 if TYPE_CHECKING:

@@ -1,12 +1,13 @@
 """Scores are those of the SQuAD and HotpotQA scripts, checked by hand; formats cannot be gamed by tool text."""
 
-from typing import Any, cast
+from typing import Any, cast, get_args
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from hiexp_verl import scoring
+from hiexp_verl.config import RewardKind
 from hiexp_verl.errors import HiExpError
 
 
@@ -124,10 +125,9 @@ def test_the_last_complete_answer_is_extracted(text, answer):
 def test_an_answer_inside_tool_text_does_not_count():
     assert scoring.score_text("<information><answer>Paris</answer></information>", ["Paris"]).reward == 0.0
     assert scoring.score_text("<tool_response>\n<answer>Paris</answer>", ["Paris"]).reward == 0.0  # cut off by the length limit
-    assert not scoring.has_valid_format("<experience><answer>Paris</answer></experience>")
+    assert scoring.score_text("<experience><answer>Paris</answer></experience>", ["Paris"]).format == 0.0
     text = "<search>x</search>\n<information>Doc 1</information>\n<experience>\n- look\n</experience> <answer>Paris</answer>"
     assert scoring.score_text(text, ["Paris"]).reward == 1.0
-    assert scoring.has_valid_format(text)
 
 
 def test_scoring_without_gold_or_with_an_unknown_kind_is_an_error():
@@ -142,11 +142,11 @@ def test_scoring_without_gold_or_with_an_unknown_kind_is_an_error():
 PIECES = ["<answer>", "</answer>", "\\boxed{", "}", "{", "<information>", "</information>", "a", " yes", "No.", "\n", "é"]
 
 
-@given(st.lists(st.sampled_from(PIECES), max_size=30).map("".join) | st.text(), st.sampled_from(scoring.REWARD_KINDS))
+@given(st.lists(st.sampled_from(PIECES), max_size=30).map("".join) | st.text(), st.sampled_from(get_args(RewardKind)))
 def test_scoring_never_raises_and_stays_in_range(text, kind):
     result = scoring.score_text(text, ["a", "yes"], kind)
     assert all(0.0 <= value <= 1.0 for value in (result.reward, result.acc, result.em, result.f1, result.cem, result.format))
-    assert (result.format == 1.0) == scoring.has_valid_format(text)
+    assert (result.format == 1.0) == (scoring.extract_answer(scoring.strip_tool_text(text)) is not None)
     assert result.em <= result.f1 + 1e-9
 
 

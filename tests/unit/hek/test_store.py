@@ -149,11 +149,11 @@ def test_another_format_version_is_named(tmp_path):
 @pytest.mark.parametrize(
     ("change", "fault"),
     [
-        ({"distilller": "rules"}, "unknown field 'distilller'; did you mean 'distiller'"),
-        ({"reason": 7}, "the field 'reason' holds int; expected a text"),
-        ({"models": "m"}, "the field 'models' holds str; expected a list"),
-        ({"thresholds": {"tool_min_score": "0.5"}}, "the field 'thresholds' holds str; expected a number"),
-        ({"encoder": {"name": "e"}}, "the field 'encoder': the field 'sha256' is missing"),
+        ({"distilller": "rules"}, "unknown field header.distilller; did you mean 'distiller'"),
+        ({"reason": 7}, "header.reason must be a text, found 7"),
+        ({"models": "m"}, "header.models must be a list, found 'm'"),
+        ({"thresholds": {"tool_min_score": "high"}}, "header.thresholds must be a valid "),
+        ({"encoder": {"name": "e"}}, "header.encoder.sha256 is missing"),
     ],
 )
 def test_a_fault_of_the_header_is_one_line_with_its_field(tmp_path, change, fault):
