@@ -36,7 +36,6 @@ from hiexp_verl.distil.diagnose import diagnose
 from hiexp_verl.distil.distillers import concurrency_for
 from hiexp_verl.distil.prompts import reflection_prompt
 from hiexp_verl.distil.replies import ENTRY_SCHEMA, ModelAnswers, Sampling
-from hiexp_verl.importers import read_r1_searcher
 from hiexp_verl.io.files import cache_dir
 from hiexp_verl.models.chat import ChatClient, open_model
 from hiexp_verl.models.vllm_offline import offline_vllm
@@ -117,10 +116,11 @@ def busy_seconds() -> tuple[float, float]:
 
 def real_prompts(trajectories: Path | None, count: int) -> list[str]:
     """Return E1 prompts, as many as asked for (over again when there are too few diagnoses)."""
-    if trajectories is None:
-        sys.path.insert(0, str(ROOT))
-        from tests.support.episodes import QUESTION, episode, two_hops
+    sys.path.insert(0, str(ROOT))
+    from tests.support.episodes import QUESTION, episode, two_hops
+    from tests.support.r1_searcher import read_r1_searcher
 
+    if trajectories is None:
         found = [Contrast("q1", QUESTION, ("Kabul",), (two_hops(number=1),), (episode(answer=a),)) for a in ("Tehran", "")]
     else:
         found, _ = contrasts(list(read_r1_searcher(trajectories)), None, True)

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from hiexp_verl.importers.openai import from_messages
-from hiexp_verl.importers.r1_searcher import FromR1Searcher, Tags, read_r1_searcher
+from hiexp_verl.importers.r1_searcher import FromR1Searcher, Tags
 from hiexp_verl.importers.verl_dump import from_verl_dump
 from hiexp_verl.io.datasets import trajectory_of
 from hiexp_verl.types import Trajectory
@@ -19,4 +19,4 @@ FORMATS: dict[str, Callable[[], Converter]] = {
     "r1-searcher": FromR1Searcher,  # one per import: it numbers the questions
 }
 
-__all__ = ["FORMATS", "Converter", "FromR1Searcher", "Tags", "read_r1_searcher"]
+__all__ = ["FORMATS", "Converter", "FromR1Searcher", "Tags"]

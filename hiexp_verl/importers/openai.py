@@ -1,9 +1,10 @@
 """OpenAI-style message lists: `{"messages": [...], "answer": ...}`."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from hiexp_verl.io.datasets import answers_of, bare_question, question_id_of
-from hiexp_verl.io.rows import BadRow, bool_field, messages_field, number_field, text_field
+from hiexp_verl.io.rows import BadRow, Row, bool_field, messages_field, number_field, text_field
 from hiexp_verl.protocol import final_answer
 from hiexp_verl.scoring import outcome
 from hiexp_verl.text import text_of
@@ -24,9 +25,13 @@ def from_messages(row: dict[str, Any]) -> Trajectory:
     messages = messages_field(row)
     if not any(message["role"] == "assistant" for message in messages):
         raise BadRow("no assistant message")
-    question = text_field(row, "question") if row.get("question") is not None else _question(messages)
+    return scored(row, messages, text_field(row, "question") if row.get("question") is not None else _question(messages))
+
+
+def scored(row: Row, messages: Sequence[Message], question: str) -> Trajectory:
+    """Return the trajectory of the messages; answers, prediction, label and ids are those of the row, see `from_messages`."""
     answers = answers_of(row)
-    prediction = text_field(row, "prediction") if row.get("prediction") else final_answer(messages)
+    prediction = text_field(row, "prediction") if str(row.get("prediction") or "").strip() else final_answer(messages)
     reward = number_field(row, "score") if row.get("score") is not None else None
     correct = bool_field(row, "correct") if row.get("correct") is not None else None
     reward, correct = outcome(prediction, answers, reward, correct)
@@ -34,7 +39,7 @@ def from_messages(row: dict[str, Any]) -> Trajectory:
         question_id=str(row.get("question_id") or question_id_of(question)),
         question=question,
         answers=answers,
-        messages=messages,
+        messages=tuple(messages),
         prediction=prediction,
         score=reward,
         correct=correct,

@@ -4,15 +4,12 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from hiexp_verl.errors import HiExpError
-from hiexp_verl.io.datasets import answers_of, question_id_of, read_jsonl
-from hiexp_verl.io.rows import BadRow, bool_field, text_field
-from hiexp_verl.protocol import final_answer
-from hiexp_verl.scoring import outcome
-from hiexp_verl.text import printable
+from hiexp_verl.importers.openai import scored
+from hiexp_verl.io.rows import text_field
+from hiexp_verl.text import listed, printable
 from hiexp_verl.types import Message, Trajectory
 
 _SYSTEM = "Answer the question. Search as often as needed, then give a short answer."
@@ -57,23 +54,14 @@ class FromR1Searcher:
         Raises:
             BadRow: a field is missing or of the wrong type.
         """
-        question, answers, text = text_field(row, "question"), answers_of(row), text_field(row, "text")
-        messages = tuple(_messages(question, text, self._tags))
-        self._note_tags(text)
-        prediction = text_field(row, "prediction") if str(row.get("prediction") or "").strip() else final_answer(messages)
-        correct = bool_field(row, "correct") if row.get("correct") is not None else None
-        reward, correct = outcome(prediction, answers, correct=correct)
-        return Trajectory(
-            question_id=self._question_id(str(row.get("dataset") or ""), question),
-            question=question,
-            answers=answers,
-            messages=messages,
-            prediction=prediction,
-            score=reward,
-            correct=correct,
-            model=str(row.get("model") or ""),
-            extra={key: value for key, value in row.items() if key not in _KNOWN},
-        )
+        question, text = text_field(row, "question"), text_field(row, "text")
+        if not self._tagged:
+            self._tagged = self._tags.query[0] in text or self._tags.answer[0] in text
+            self._first = self._first or text[:_HEAD_CHARS]
+        own = {key: value for key, value in row.items() if key not in ("question_id", "score", "id")}
+        trajectory = scored(own, list(_messages(question, text, self._tags)), question)
+        question_id = self._question_id(str(row.get("dataset") or ""), trajectory.question_id)
+        return replace(trajectory, question_id=question_id, extra={key: value for key, value in row.items() if key not in _KNOWN})
 
     def check_tags(self) -> None:
         """Check the tags after the last row.
@@ -84,44 +72,21 @@ class FromR1Searcher:
         if self._tagged or not self._first:
             return
         looked_for = " and ".join(f"{opening} ... {closing}" for opening, closing in (self._tags.query, self._tags.answer))
-        found = list(dict.fromkeys(_TAG_LIKE.findall(self._first)))[:_TAGS_SHOWN]
-        holds = f"holds {', '.join(found)}" if found else "begins"
-        extract = f"{holds}: {' '.join(printable(self._first[:_EXTRACT_CHARS]).split())!r}"
-        todo = "set --query-tags, --documents-tags and --answer-tags to the tags of the text"
+        found = list(dict.fromkeys(_TAG_LIKE.findall(self._first)))
+        holds = f"holds {listed(found, _TAGS_SHOWN)}" if found else "begins"
         raise HiExpError(
-            f"no transcript has the tag of a search or an answer; looked for {looked_for}, but the first one {extract}; {todo}"
+            f"no transcript has the tag of a search or an answer; looked for {looked_for}, but the first one {holds}: "
+            f"{' '.join(printable(self._first[:_EXTRACT_CHARS]).split())!r}; set --query-tags, --documents-tags and --answer-tags "
+            "to the tags of the text"
         )
 
-    def _note_tags(self, text: str) -> None:
-        if not self._tagged:
-            self._tagged = self._tags.query[0] in text or self._tags.answer[0] in text
-            self._first = self._first or text[:_HEAD_CHARS]
-
-    def _question_id(self, dataset: str, question: str) -> str:
-        by_text = question_id_of(question)
+    def _question_id(self, dataset: str, id_of_text: str) -> str:
         if not dataset:
-            return by_text
-        if (key := f"{dataset}/{by_text}") not in self._ids:
+            return id_of_text
+        if (key := f"{dataset}/{id_of_text}") not in self._ids:
             self._sizes[dataset] += 1
             self._ids[key] = f"{dataset}-{self._sizes[dataset]}"
         return self._ids[key]
-
-
-def read_r1_searcher(path: Path) -> Iterator[Trajectory]:
-    """Yield the trajectories of an R1-Searcher evaluation file; the n-th of a question has the id "<question id>#<n>".
-
-    Raises:
-        HiExpError: missing or empty file, malformed line.
-    """
-    convert = FromR1Searcher()
-    samples: Counter[str] = Counter()
-    for number, row in read_jsonl(path, "trajectory file"):
-        try:
-            trajectory = convert(row)
-        except BadRow as error:
-            raise HiExpError(f"{path}:{number}: {error}") from error
-        yield replace(trajectory, id=f"{trajectory.question_id}#{samples[trajectory.question_id]}")
-        samples[trajectory.question_id] += 1
 
 
 def _messages(question: str, text: str, tags: Tags) -> Iterator[Message]:

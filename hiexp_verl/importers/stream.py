@@ -14,7 +14,7 @@ from typing import TextIO
 
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.importers import Converter, FromR1Searcher
-from hiexp_verl.io.files import atomic_writer, digest_of
+from hiexp_verl.io.files import UNCHANGED, atomic_writer, digest_of, writing
 from hiexp_verl.io.rows import BadRow, read_rows
 from hiexp_verl.protocol import searches
 from hiexp_verl.types import Trajectory, to_json
@@ -23,16 +23,15 @@ logger = logging.getLogger(__name__)
 
 Place = tuple[int, int]  # number of the file, line
 CONTRADICTORY = "contradictory labels"
-_PLACE_BITS = 40  # of the line, when a place is kept as one integer
 
 
 class Ledger:
-    """Trajectories entered so far, by digest of content and id: 400 to 600 bytes for each."""
+    """Trajectories entered so far, by digest of content and id: about 600 bytes for each."""
 
     def __init__(self) -> None:
         self.contradicted: set[bytes] = set()  # contents with both labels; all copies are left out
-        self._labels: dict[bytes, tuple[int, bool]] = {}  # content -> first place, label
-        self._ids: dict[bytes, tuple[int, bytes]] = {}  # id -> first place, content
+        self._labels: dict[bytes, tuple[Place, bool]] = {}  # content -> first place, label
+        self._ids: dict[bytes, tuple[Place, bytes]] = {}  # id -> first place, content
         self._samples: Counter[str] = Counter()
 
     def enter(self, trajectory: Trajectory, place: Place) -> tuple[Trajectory, bytes]:
@@ -42,8 +41,7 @@ class Ledger:
             Conflict: it is a duplicate, its id belongs to another trajectory, or its label contradicts a copy's.
         """
         content = digest_of(trajectory.question, trajectory.messages)
-        packed = place[0] << _PLACE_BITS | place[1]
-        first, label = self._labels.setdefault(content, (packed, trajectory.correct))
+        first, label = self._labels.setdefault(content, (place, trajectory.correct))
         if label != trajectory.correct:
             self.contradicted.add(content)
             raise Conflict(CONTRADICTORY, first)
@@ -52,25 +50,25 @@ class Ledger:
         if key in self._ids:
             first, other = self._ids[key]
             raise Conflict("duplicate" if other == content else "the id belongs to another trajectory", first)
-        self._ids[key] = packed, content
-        return (trajectory if trajectory.id else self._numbered(trajectory, packed, content)), content
+        self._ids[key] = place, content
+        return (trajectory if trajectory.id else self._numbered(trajectory, place, content)), content
 
-    def _numbered(self, trajectory: Trajectory, packed: int, content: bytes) -> Trajectory:
+    def _numbered(self, trajectory: Trajectory, place: Place, content: bytes) -> Trajectory:
         while True:
             numbered = replace(trajectory, id=f"{trajectory.question_id}#{self._samples[trajectory.question_id]}")
             self._samples[trajectory.question_id] += 1
             key = digest_of("id", numbered.id)
             if key not in self._ids:
-                self._ids[key] = packed, content
+                self._ids[key] = place, content
                 return numbered
 
 
 class Conflict(BadRow):
     """A trajectory that conflicts with an earlier one, which is at `first`."""
 
-    def __init__(self, wrong: str, packed: int) -> None:
+    def __init__(self, wrong: str, first: Place) -> None:
         super().__init__(wrong)
-        self.first: Place = (packed >> _PLACE_BITS, packed & ((1 << _PLACE_BITS) - 1))
+        self.first = first
 
 
 MAX_WARNINGS = 20  # rejected lines that are logged; the others are only counted
@@ -116,7 +114,7 @@ def import_trajectories(files: Sequence[Path], out: Path, convert: Converter, st
     """
     _check_paths(files, out)
     run = _Import(files, convert)
-    try:
+    with writing(out, UNCHANGED):
         out.parent.mkdir(parents=True, exist_ok=True)
         # Staged, because a later line may contradict an earlier one.
         with tempfile.TemporaryFile("w+", encoding="utf-8", dir=out.parent) as staged:
@@ -133,11 +131,12 @@ def import_trajectories(files: Sequence[Path], out: Path, convert: Converter, st
                 file.writelines(kept)
                 if strict and run.report.rejected:
                     raise HiExpError(f"{_rejections(run.report)}, nothing was written; correct them or leave out --strict")
-        run.warn_of_few_searches()
-    except OSError as error:
-        raise HiExpError(
-            f"{out} cannot be written ({error.strerror or error}), nothing was changed; make room or give another path"
-        ) from error
+    if 2 * run.report.without_search > run.report.written:  # the search calls may not have been recognised
+        logger.warning(
+            "%d of %d trajectories have no search; if the agent did search, check --format and --query-tags",
+            run.report.without_search,
+            run.report.written,
+        )
     return run.report
 
 
@@ -178,15 +177,6 @@ class _Import:
                 self.report.written += 1
                 self.report.without_search += searched == "0"
                 yield row
-
-    def warn_of_few_searches(self) -> None:
-        """Warn if most trajectories have no search: their search calls may not be recognised."""
-        if 2 * self.report.without_search > self.report.written:
-            logger.warning(
-                "%d of %d trajectories have no search; if the agent did search, check --format and --query-tags",
-                self.report.without_search,
-                self.report.written,
-            )
 
     def _reject(self, place: Place, wrong: str, found: str = "") -> None:
         self.report.reasons[wrong] += 1

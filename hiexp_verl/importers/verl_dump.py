@@ -11,10 +11,9 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-from hiexp_verl.io.datasets import gold_answers, question_id_of, question_in, trajectory_of
-from hiexp_verl.io.rows import BadRow, number_field, required, text_field
-from hiexp_verl.protocol import final_answer
-from hiexp_verl.scoring import outcome
+from hiexp_verl.importers.openai import scored
+from hiexp_verl.io.datasets import question_in, trajectory_of
+from hiexp_verl.io.rows import BadRow, required, text_field
 from hiexp_verl.types import TRAJECTORY_KEY, Message, Trajectory
 
 _KNOWN = {"input", "output", "gts", "score"}
@@ -53,20 +52,11 @@ def from_verl_dump(row: dict[str, Any]) -> Trajectory:
         raise BadRow("no question", "'input' has no user message")
     begun = messages.pop()["content"] if messages[-1]["role"] == "assistant" else ""
     messages += _response(begun + str(required(row, "output")).replace(_PADDING, ""), has_tokens)
-    answers = gold_answers(row.get("gts"))
-    prediction = final_answer(messages)
-    reward, correct = outcome(prediction, answers, number_field(row, "score"))
-    return Trajectory(
-        question_id=question_id_of(question),
-        question=question,
-        answers=answers,
-        messages=tuple(messages),
-        prediction=prediction,
-        score=reward,
-        correct=correct,
-        model="policy",
-        extra={key: value for key, value in row.items() if key not in _KNOWN and not _is_nan(value)},
-    )
+    own = {"answers": row.get("gts"), "score": required(row, "score"), "model": "policy"}
+    trajectory = scored(own, messages, question)
+    # NaN and infinity: a metric that is undefined for this row.
+    extra = {key: value for key, value in row.items() if key not in _KNOWN and not (isinstance(value, float) and not math.isfinite(value))}
+    return replace(trajectory, extra=extra)
 
 
 def _exact(row: dict[str, Any]) -> Trajectory:
@@ -120,7 +110,3 @@ def _results(text: str) -> Iterator[Message]:
 def _message(role: str, text: str) -> Iterator[Message]:
     if text.strip():
         yield {"role": role, "content": text.strip()}
-
-
-def _is_nan(value: Any) -> bool:
-    return isinstance(value, float) and not math.isfinite(value)  # a metric that is undefined for this row

@@ -4,10 +4,10 @@ import pytest
 
 from hiexp_verl.distil.contrast import contrasts
 from hiexp_verl.distil.diagnose import Diagnosis, diagnose
-from hiexp_verl.importers import read_r1_searcher
 from hiexp_verl.protocol import text_of
 from hiexp_verl.types import Trajectory
 from tests.support.paths import MULTIHOP
+from tests.support.r1_searcher import read_r1_searcher
 
 pytestmark = pytest.mark.skipif(not MULTIHOP.is_file(), reason="the real trajectories are not here")
 

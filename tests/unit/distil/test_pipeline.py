@@ -11,7 +11,6 @@ from hiexp_verl.distil.rules import RulesDistiller
 from hiexp_verl.distil.summarise import LevelConfig
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.hek import HEK, Retriever
-from hiexp_verl.importers import read_r1_searcher
 from hiexp_verl.io.datasets import read_trajectories
 from hiexp_verl.io.files import write_jsonl
 from hiexp_verl.models.encoder import HashEncoder
@@ -19,6 +18,7 @@ from hiexp_verl.scoring import cem
 from tests.support.episodes import COUNTRIES, episode, trajectories, two_hops
 from tests.support.factories import entry
 from tests.support.paths import MULTIHOP, needs_multihop
+from tests.support.r1_searcher import read_r1_searcher
 from tests.support.scripted_distiller import GOOD, Scripted
 
 ENCODER = HashEncoder(128)

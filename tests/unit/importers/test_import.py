@@ -7,7 +7,7 @@ import pytest
 
 from hiexp_verl.cli import main
 from hiexp_verl.errors import HiExpError
-from hiexp_verl.importers import FORMATS, FromR1Searcher, Tags, read_r1_searcher
+from hiexp_verl.importers import FORMATS, FromR1Searcher, Tags
 from hiexp_verl.importers.stream import import_trajectories
 from hiexp_verl.io.datasets import question_id_of, read_trajectories
 from hiexp_verl.io.files import write_jsonl
@@ -17,6 +17,7 @@ from hiexp_verl.types import TRAJECTORY_KEY, to_json
 from tests.support.episodes import QUESTION, two_hops
 from tests.support.factories import trajectory
 from tests.support.paths import MULTIHOP, needs_multihop
+from tests.support.r1_searcher import read_r1_searcher
 
 TRANSCRIPT = (
     "I search.\n<|begin_of_query|> Noshak <|end_of_query|>\n\n<|begin_of_documents|>\n"
