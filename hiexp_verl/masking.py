@@ -1,7 +1,7 @@
-"""Take the names and numbers out of a text, and read off its wording what kind of question it is; no model.
+"""Masks names and numbers in a text, and classifies questions by their wording; no model.
 
-"Who directed the film Suicide Kings in 1997?" becomes "Who directed the film X in a given year?"; where a retrieved
-passage says what the name stands for ("Suicide Kings is a 1997 crime film"), the kind takes its place: "a film".
+"Who directed the film Suicide Kings in 1997?" becomes "Who directed the film X in a given year?". A retrieved passage such as
+"Suicide Kings is a 1997 crime film" gives the kind of the name, which replaces X: "a film".
 """
 
 import re
@@ -40,7 +40,8 @@ _NATIONS = "African German Korean European Roman Cuban French Greek Dutch Welsh 
 _NATION = rf"(?:[A-Z]\w+(?:ian|ish|ese|ican)|{'|'.join(_NATIONS.split())})"
 _ADJECTIVE = re.compile(rf"{_NATION}(?:-[A-Z]\w+)?$|\w+-American$")
 _NATIONAL = re.compile(rf"\b{_NATION}(?:-[A-Z]\w+)? (?=[a-z]{{4,}})")  # "American actor" is "actor"
-_NO_KIND = word_set("name term one number part member set kind type group person example series list")
+# Ends of noun phrases that name no kind.
+_NO_KIND = word_set("name term one number part member set kind type group person example series list") | _SMALL
 
 
 class Masker:
@@ -48,8 +49,8 @@ class Masker:
 
     Args:
         question: its capitalised names are known names, also where a query writes them in lower case.
-        documents: what the searches returned ("Doc 1(Title: ...) text" lines); they say what kind of thing a name is.
-        answers: kinds that are an answer to the question ("a singer") are not used; the name becomes a letter.
+        documents: what the searches returned ("Doc 1(Title: ...) text" lines); the kinds of names come from them.
+        answers: kinds that are an answer to the question ("a singer") are not used: the name becomes a letter.
     """
 
     def __init__(self, question: str, documents: Iterable[str] = (), answers: Iterable[str] = ()) -> None:
@@ -63,7 +64,7 @@ class Masker:
             for title, body in _PASSAGE.findall(text):
                 self._learn(title, body)
                 titles |= {title, title.partition(" (")[0]}
-        # Titles first: they tell where a name ends that holds small words ("The Bears and I").
+        # Titles first: they show where a name with small words ends ("The Bears and I").
         self._known = _longest_first(title for title in titles if len(title) > 3 and not title.islower())
         self._known = _longest_first([*self._known, *self.names(question)])
 
@@ -72,7 +73,7 @@ class Masker:
         return list(dict.fromkeys(name for _, _, name in self._spans(text)))
 
     def kind_of(self, name: str) -> str:
-        """Return the noun that says what the name stands for ("film"), or an empty string when no passage says so."""
+        """Return the kind of the name ("film"), "" when no passage has it."""
         return self._kinds.get(normalise(name), "")
 
     def mask_known(self, text: str) -> str:
@@ -95,7 +96,8 @@ class Masker:
 
     def _learn(self, title: str, body: str) -> None:
         bare, _, note = title.partition(" (")
-        kind = _head(note.rstrip(")")) or _head_of_sentence(body)
+        sentence = _IS_A.search(body[:300])
+        kind = _head(note.rstrip(")")) or (_head(sentence[1]) if sentence else "")
         for name in {normalise(title), normalise(bare)}:
             if kind and name and kind not in self._answers:
                 self._kinds.setdefault(name, kind)
@@ -112,16 +114,15 @@ class Masker:
 
     def _placeholder(self, name: str, before: str, used: Sequence[str]) -> str:
         kind = self.kind_of(name)
-        said = before.rstrip().rsplit(" ", 1)[-1].lower() if before.strip() else ""
-        if kind and said != kind and said not in ("the", "a", "an", "this"):
-            return f"another {kind}" if f"a {kind}" in used else f"a {kind}"
-        if kind and said in ("the", "a", "an", "this"):
+        previous = (before.lower().split() or [""])[-1]
+        if kind and previous in ("the", "a", "an", "this"):
             return kind
-        letters = [letter for letter in "XYZW" if letter not in used]
-        return letters[0] if letters else "X"
+        if kind and previous != kind:
+            return f"another {kind}" if f"a {kind}" in used else f"a {kind}"
+        return next((letter for letter in "XYZW" if letter not in used), "X")
 
     def _spans(self, text: str) -> list[tuple[int, int, str]]:
-        """Find (start, stop, name) without overlaps: known names, then quoted text and capitalised runs between them."""
+        """Return (start, stop, name) without overlaps: known names, then quoted text and capitalised runs between them."""
         chosen: list[tuple[int, int, str]] = []
         for name in self._known:
             start = text.find(name)
@@ -144,12 +145,13 @@ class Masker:
         return spans
 
     def _trim(self, text: str, start: int, stop: int) -> tuple[int, int, str] | None:
-        """Cut function words and adjectives off a capitalised run; None when no name is left."""
+        """Return (start, stop, name) of a capitalised run without its first function words and adjectives; None when no name is left."""
         while True:
             words = text[start:stop].split(" ")
             first = words[0].rstrip(".,'\u2019")
             starts_sentence = start == 0 or text[:start].rstrip()[-1:] in ".?!:"
-            ordinary = first.lower() in _SMALL or (starts_sentence and self._is_ordinary(words, first))
+            is_common = starts_sentence and len(words) == 1 and first.lower() in self._lower_words and not first.isupper()
+            ordinary = first.lower() in _SMALL or is_common
             before_noun = len(words) == 1 and text[stop : stop + 1] == " " and text[stop + 1 : stop + 2].islower()
             adjective = before_noun and bool(_ADJECTIVE.match(first))
             if not ordinary and not adjective and not first.isdecimal():
@@ -162,12 +164,9 @@ class Masker:
             return None
         return start, start + len(name), name
 
-    def _is_ordinary(self, words: Sequence[str], first: str) -> bool:
-        return len(words) == 1 and first.lower() in self._lower_words and not first.isupper()
-
 
 def redact(text: str, answers: Sequence[str], question: str) -> str:
-    """Replace each answer in the text by "the answer", unless the question itself contains it (then it gives nothing away)."""
+    """Return the text with "the answer" for each answer that the question itself does not contain."""
     asked = f" {normalise(question)} "
     for answer in sorted(answers, key=len, reverse=True):
         words = normalise(answer).split()
@@ -177,7 +176,7 @@ def redact(text: str, answers: Sequence[str], question: str) -> str:
 
 
 def pattern_of(text: str) -> re.Pattern[str]:
-    """Return what finds the text as whole words, whatever the case, punctuation and articles between them; nothing, if it has no words."""
+    """Return a pattern of the text's words: any case, punctuation and articles between them; it matches nothing without words."""
     words = normalise(text).split()
     # `normalise` drops punctuation and "_": "oneil" must find "O'Neil", "us" "U.S.", "kabul" "_Kabul_".
     spelt = (r"(?:[^\w\s]|_)*".join(map(re.escape, word)) for word in words)
@@ -190,29 +189,22 @@ def with_article(noun: str) -> str:
     return _articles(f"a {noun}")
 
 
-def _head_of_sentence(body: str) -> str:
-    match = _IS_A.search(body[:300])
-    return _head(match[1]) if match else ""
-
-
 def _head(phrase: str) -> str:
-    words = phrase.split()
-    if not words or not re.fullmatch(r"[a-z]{3,}", words[-1]) or words[-1] in _NO_KIND or words[-1] in _SMALL:
-        return ""
-    word = words[-1]
-    return "" if word.endswith(("ed", "ing", "ous", "est")) else word
+    """Return the noun at the end of a noun phrase ("film" of "crime film"); "" where the last word is none."""
+    word = (phrase.split() or [""])[-1]
+    is_noun = re.fullmatch(r"[a-z]{3,}", word) and word not in _NO_KIND and not word.endswith(("ed", "ing", "ous", "est"))
+    return word if is_noun else ""
 
 
 def _tidy(text: str) -> str:
     text = re.sub(r"[\"\u201c\u201d]", "", text)
-    # Adjectives that tell one country from another: "American actor" is "actor".
     text = _NATIONAL.sub("", text)
     text = _articles(re.sub(r"\b(X|Y|Z)(?: \1\b)+", r"\1", text))
     return re.sub(r"\s+([?,.;:])", r"\1", re.sub(r"\s+", " ", text)).strip(" ,;")
 
 
 def _articles(text: str) -> str:
-    """Make one right article out of "the a film", "a the film", "an film"."""
+    """Return the text with one correct article for "the a film", "a the film", "an film"."""
     text = re.sub(r"\b(?:an?|the) (an?|another|the) (?=\w)", r"\1 ", text, flags=re.IGNORECASE)
     text = re.sub(r"\ban (?=[bcdfghjklmnpqrstvwxyz])", "a ", text)
     return re.sub(r"\ba (?=(?!uni|use|eu|one\b)[aeiou])", "an ", text)

@@ -5,7 +5,7 @@ Training, rollouts without verl, the warm start, importers and the builder share
 * ``search_tags`` (Search-R1): ``<search>query</search>`` is answered by ``<information>...</information>``.
 * ``hermes`` (verl and Qwen tool calls): ``<tool_call>{"name": "search", "arguments": {"query": ...}}</tool_call>``.
 
-In both the answer is ``<answer>short</answer>``. Reading never raises, whatever the text.
+In both the answer is ``<answer>short</answer>``. Reading never raises.
 """
 
 import json
@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, cast, get_args
 
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.scoring import extract_answer, strip_tool_text
@@ -45,7 +45,7 @@ SEARCH_TOOL_SCHEMA: dict[str, Any] = {
 }
 
 MAX_QUERY_CHARS = 512  # a model that loops inside a call must not send a book to the search engine
-MAX_TITLE_CHARS = 200
+_MAX_TITLE_CHARS = 200
 _CHARS_PER_WORD = 40  # bounds the work on a passage without spaces; ordinary words are far shorter
 _NO_DOCUMENTS = "No documents found."
 
@@ -56,10 +56,9 @@ def check_format(format: str) -> Format:
     Raises:
         HiExpError: it is not.
     """
-    for known in FORMATS:
-        if format == known:
-            return known
-    raise HiExpError(f"unknown episode format {format!r}; use one of {', '.join(FORMATS)}")
+    if format not in FORMATS:
+        raise HiExpError(f"unknown episode format {format!r}; use one of {', '.join(FORMATS)}")
+    return cast(Format, format)
 
 
 @cache
@@ -101,8 +100,8 @@ def close_call(text: str, format: Format) -> str:
 def find_search(text: str, format: Format) -> str | None:
     """Return the query of the first call that an episode of this format runs, else None.
 
-    In ``search_tags`` a call after a complete answer is none: the answer has ended the episode. verl's parser of ``hermes``
-    runs calls wherever they stand, and so does this; calls of other tools are not run.
+    In ``search_tags`` a complete answer ends the episode and later calls are ignored. In ``hermes`` all calls count, as in verl's
+    parser. Calls of other tools are not run.
     """
     text = _before_answer(text) if check_format(format) == "search_tags" else text
     calls = (query for _, name, query in _calls_in(text, format) if name == SEARCH_TOOL_NAME)
@@ -147,7 +146,7 @@ def _before_answer(text: str) -> str:
 
 
 def _document(number: int, passage: Passage, max_words: int) -> str:
-    title = sanitise(passage.title, MAX_TITLE_CHARS).replace('"', "'")
+    title = sanitise(passage.title, _MAX_TITLE_CHARS).replace('"', "'")
     words = sanitise(passage.text, max_words * _CHARS_PER_WORD).split()
     text = " ".join(words[:max_words]) + (" ..." if len(words) > max_words else "")
     return f'Doc {number}(Title: "{title}") {text}'.rstrip()

@@ -86,7 +86,7 @@ class Plan:
 
     @property
     def sentence(self) -> str:
-        """The plan as an entry says it."""
+        """Return the plan as a sentence of an entry."""
         searches = ", then ".join(f'"{search}"' for search in self.searches)
         return f'For "{self.question}" these searches worked: {searches}.'
 

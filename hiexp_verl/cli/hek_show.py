@@ -152,15 +152,13 @@ def run_diff(arguments: argparse.Namespace) -> int:
 def add_audit(verbs: Any) -> None:
     """Add the verb."""
     epilog = (
-        "Exit code 0: nothing overlaps; 1: something does; 2: an error. Near-duplicates share 80% of their words, or have a\n"
-        "cosine of the HEK's encoder of at least --near (made for MiniLM; other encoders may need another); their names and\n"
-        "numbers agree.\n\n"
+        "Exit code 0: nothing overlaps; 1: something does; 2: an error. Near-duplicates share a third of their words and have a\n"
+        "cosine of at least 0.95, or share 80% of their words where the encoder is not found; their names and numbers agree.\n\n"
         "example: hiexp audit hek --questions test.jsonl"
     )
     parser = add_verb(verbs, "audit", run_audit, "Report what a HEK knows of a test set: questions, answers in entries.", epilog)
     parser.add_argument("hek", type=Path, metavar="HEK")
     parser.add_argument("--questions", type=Path, required=True, metavar="FILE", help="the test set, JSON lines")
-    parser.add_argument("--near", type=float, metavar="COSINE", help="default 0.95")
     parser.add_argument("--encoder", help="where the encoder of the HEK lies, if it has moved")
     parser.add_argument("--json", action="store_true", help="machine-readable output")
 
@@ -169,16 +167,13 @@ def run_audit(arguments: argparse.Namespace) -> int:
     """Print what overlaps; 1 when something does."""
     from dataclasses import asdict
 
-    from hiexp_verl.hek.audit import NEAR_COSINE, audit, audit_text
+    from hiexp_verl.hek.audit import audit, audit_text
     from hiexp_verl.hek.store import HEK
     from hiexp_verl.io.datasets import read_questions
 
-    near = NEAR_COSINE if arguments.near is None else arguments.near
-    if not 0 < near <= 1:
-        raise HiExpError(f"--near must be above 0 and at most 1, found {near:g}")
     hek = HEK.load(arguments.hek)
     questions = read_questions(arguments.questions)
-    found = audit(hek, questions, _encoder(hek, arguments), near)
+    found = audit(hek, questions, _encoder(hek, arguments))
     print_result(arguments.json, asdict(found), audit_text(found))
     return 0 if found.clean else 1
 

@@ -1,20 +1,17 @@
-"""Does a HEK know the test set? Its questions, and answers of test questions inside its entries."""
+"""Overlap of a HEK with a test set: the same questions, and answers of test questions inside entries."""
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from hiexp_verl.hek.same_question import NEAR_COSINE, NEAR_WORDS, SameQuestions
 from hiexp_verl.hek.store import HEK
 from hiexp_verl.models.encoder import Encoder
 from hiexp_verl.scoring import normalise
-from hiexp_verl.text import sanitise
+from hiexp_verl.text import listed, sanitise
 from hiexp_verl.types import Question
 
 MIN_ANSWER_CHARS = 4  # shorter ones ("yes", "two") are words of any text
-
-
-Found = Iterator[tuple[Question, str, str]]  # test question, id in the HEK, how
 
 
 @dataclass(frozen=True)
@@ -31,7 +28,7 @@ class Overlap:
 
 @dataclass(frozen=True)
 class AnswerInEntry:
-    """An answer of test questions that stands in an entry's title or description."""
+    """An answer of test questions in the title or description of an entry."""
 
     answer: str
     entry: str
@@ -51,12 +48,12 @@ class Audit:
     clean: bool  # no overlap; warnings do not count
 
 
-def audit(hek: HEK, questions: Sequence[Question], encoder: Encoder | None, near_cosine: float = NEAR_COSINE) -> Audit:
+def audit(hek: HEK, questions: Sequence[Question], encoder: Encoder | None) -> Audit:
     """Compare a HEK with a test set.
 
-    Exact: the same text after normalisation, or the same id where the HEK keeps no text. Near: as
-    `hek.same_question` says, with a cosine of at least `near_cosine`; without an encoder by words alone.
-    Answers: whole words, unless the question itself says them (then they give nothing away) or they are ordinary words.
+    Exact: the same text after normalisation, or the same id where the HEK keeps no text. Near: as `hek.same_question`
+    defines it for leave-one-out; without an encoder by words alone.
+    Answers: whole words, unless the question itself has them or they are ordinary words.
 
     Raises:
         HiExpError: the encoder is not that of the HEK.
@@ -66,30 +63,29 @@ def audit(hek: HEK, questions: Sequence[Question], encoder: Encoder | None, near
     for entry in hek.entries:
         for question in entry.questions:
             entries_of[question].append(entry.id)
-
-    def overlap(question: Question, twin: str, how: str) -> Overlap:
-        return Overlap(question.id, question.question, twin, texts.get(twin, ""), how, tuple(entries_of.get(twin, ())))
-
     textless = entries_of.keys() - texts.keys()
-    exact = [overlap(question, twin, how) for question, twin, how in _exact(questions, texts, textless)]
-    known = {each.question for each in exact}
-    rest = [question for question in questions if question.id not in known]
-    near = [overlap(question, twin, how) for question, twin, how in _near(rest, texts, hek, encoder, near_cosine)]
-    answers = tuple(_answers_in_entries(hek, questions, _is_telling))
-    ordinary = dict.fromkeys(each.answer for each in _answers_in_entries(hek, questions, _is_ordinary))
-    sought = f"cosine of {encoder.identity.name} >= {near_cosine:g}" if encoder else "no encoder"
+
+    def overlaps(found: Iterator[tuple[Question, str, str]]) -> tuple[Overlap, ...]:
+        return tuple(Overlap(q.id, q.question, own, texts.get(own, ""), how, tuple(entries_of.get(own, ()))) for q, own, how in found)
+
+    exact = overlaps(_exact(questions, texts, textless))
+    found = {each.question for each in exact}
+    near = overlaps(_near([question for question in questions if question.id not in found], texts, hek, encoder))
+    answers = tuple(_answers_in_entries(hek, questions, ordinary=False))
+    limit = f"or cosine of {encoder.identity.name} >= {NEAR_COSINE:g}" if encoder else "no encoder"
     return Audit(
         questions=len(questions),
-        exact=tuple(exact),
-        near=tuple(near),
+        exact=exact,
+        near=near,
         answers=answers,
-        warnings=tuple(_warnings(questions, texts, textless, tuple(ordinary))),
-        near_means=f"share of common words >= {NEAR_WORDS:g}, {'or ' if encoder else ''}{sought}",
+        warnings=tuple(_warnings(hek, questions, texts, textless)),
+        near_means=f"share of common words >= {NEAR_WORDS:g}, {limit}",
         clean=not (exact or near or answers),
     )
 
 
-def _exact(questions: Sequence[Question], texts: Mapping[str, str], textless: set[str]) -> Found:
+def _exact(questions: Sequence[Question], texts: Mapping[str, str], textless: set[str]) -> Iterator[tuple[Question, str, str]]:
+    """Yield (test question, id in the HEK, how they are the same)."""
     known: dict[str, list[str]] = defaultdict(list)
     for question_id, text in texts.items():
         known[normalise(text)].append(question_id)
@@ -100,32 +96,27 @@ def _exact(questions: Sequence[Question], texts: Mapping[str, str], textless: se
             yield question, question.id, "same id"
 
 
-def _near(questions: Sequence[Question], texts: Mapping[str, str], hek: HEK, encoder: Encoder | None, near_cosine: float) -> Found:
+def _near(
+    questions: Sequence[Question], texts: Mapping[str, str], hek: HEK, encoder: Encoder | None
+) -> Iterator[tuple[Question, str, str]]:
     """Yield the closest question of the HEK for each test question that has one close enough."""
     if not texts or not questions:
         return
     if encoder:
         hek.check_encoder(encoder.identity)
-    found = SameQuestions(texts, encoder, near_cosine).find([question.question for question in questions])
+    found = SameQuestions(texts, encoder).find([question.question for question in questions])
     for question, same in zip(questions, found, strict=True):
         if same:
             yield question, same[0].question_id, same[0].how
 
 
-def _is_ordinary(answer: str) -> bool:
-    """Whether it is one word in lower case ("film", "first"): such words stand in any advice and tell nothing."""
-    return answer.isalpha() and answer.islower()
-
-
-def _is_telling(answer: str) -> bool:
-    return not _is_ordinary(answer)
-
-
-def _answers_in_entries(hek: HEK, questions: Sequence[Question], wanted: Callable[[str], bool]) -> Iterator[AnswerInEntry]:
+def _answers_in_entries(hek: HEK, questions: Sequence[Question], ordinary: bool) -> Iterator[AnswerInEntry]:
+    """Yield the answers in entries: those that are one word in lower case, as in any advice ("film"), or all others."""
     asked_by: dict[str, list[str]] = defaultdict(list)  # normalised answer -> ids of test questions
     for question in questions:
         asked = f" {normalise(question.question)} "
-        for answer in dict.fromkeys(map(normalise, filter(wanted, question.answers))):
+        wanted = (answer for answer in question.answers if (answer.isalpha() and answer.islower()) == ordinary)
+        for answer in dict.fromkeys(map(normalise, wanted)):
             if len(answer) >= MIN_ANSWER_CHARS and f" {answer} " not in asked:
                 asked_by[answer].append(question.id)
     lengths = {len(answer.split()) for answer in asked_by}
@@ -136,28 +127,24 @@ def _answers_in_entries(hek: HEK, questions: Sequence[Question], wanted: Callabl
             yield AnswerInEntry(answer, entry.id, tuple(asked_by[answer]))
 
 
-def _warnings(questions: Sequence[Question], texts: Mapping[str, str], textless: set[str], ordinary: tuple[str, ...]) -> Iterator[str]:
+def _warnings(hek: HEK, questions: Sequence[Question], texts: Mapping[str, str], textless: set[str]) -> Iterator[str]:
     other = [q.id for q in questions if q.id in texts and normalise(texts[q.id]) != normalise(q.question)]
     if other:
         yield f"{len(other)} ids of the test set are other questions in the HEK (the first: {other[0]!r}); give the sets distinct ids"
     if textless:
         yield f"the HEK keeps no text of {len(textless)} of its questions; these were compared by id only"
-    if ordinary:
-        yield f"answers that are ordinary words stand in entries ({_some(ordinary)}); not counted"
+    if words := list(dict.fromkeys(each.answer for each in _answers_in_entries(hek, questions, ordinary=True))):
+        yield f"answers that are ordinary words are in entries ({listed(words)}); not counted"
 
 
 def audit_text(found: Audit) -> str:
     """Return what overlaps, one thing a line, and what was compared."""
-    lines = [f"{'exact' if each in found.exact else 'near '}  {_overlap_line(each)}" for each in (*found.exact, *found.near)]
-    lines += [f"answer {each.answer!r} of {_some(each.questions)} in {each.entry}" for each in found.answers]
+    lines = [
+        f"{name}  {each.question} = {each.hek_question} ({each.how}; {listed(each.entries)}): {sanitise(each.text, 200)}"
+        for name, overlaps in (("exact", found.exact), ("near ", found.near))
+        for each in overlaps
+    ]
+    lines += [f"answer {each.answer!r} of {listed(each.questions)} in {each.entry}" for each in found.answers]
     lines += [f"warning: {warning}" for warning in found.warnings]
     counts = f"{len(found.exact)} exact, {len(found.near)} near ({found.near_means}), {len(found.answers)} answers in entries"
     return "\n".join([*lines, f"{found.questions} questions, {'no overlap' if found.clean else 'overlap'}: {counts}"])
-
-
-def _overlap_line(each: Overlap) -> str:
-    return f"{each.question} = {each.hek_question} ({each.how}; {_some(each.entries)}): {sanitise(each.text, 200)}"
-
-
-def _some(ids: tuple[str, ...], most: int = 4) -> str:
-    return ", ".join(ids[:most]) + (f" and {len(ids) - most} more" if len(ids) > most else "")

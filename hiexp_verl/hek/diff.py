@@ -1,15 +1,13 @@
 """What changed between two HEKs: entries, levels, header; as data and as text."""
 
 from collections import defaultdict
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
 from operator import attrgetter
 from typing import Any
 
-import numpy as np
-
 from hiexp_verl.hek.store import HEK
-from hiexp_verl.text import sanitise
+from hiexp_verl.text import listed, sanitise
 from hiexp_verl.types import LEVELS, Entry, Evidence, Plan
 
 # Ids are positions and shift from build to build, so words and origin come first. Each entry of A is paired with the first
@@ -22,8 +20,6 @@ _SAME_ENTRY = (
     attrgetter("level", "questions", "id"),  # both texts were rewritten
     attrgetter("level", "title"),
 )
-_COMPARED = tuple(each.name for each in fields(Entry) if each.name not in ("id", "level"))
-_BOOKKEEPING = ("content_hash",)  # differs with anything else
 
 
 @dataclass(frozen=True)
@@ -45,31 +41,24 @@ class Diff:
     removed: tuple[Entry, ...]
     changed: tuple[Changed, ...]
     renumbered: dict[str, str]  # id in A -> other id of the same entry in B
-    encoded_anew: tuple[str, ...]  # ids in B of entries whose title is the same and whose vector is not
     sources: dict[str, tuple[str, ...]]  # "added", "removed", "changed" -> ids of trajectories
     header: dict[str, tuple[Any, Any]]  # "thresholds.tool_min_score" -> (before, after); None: absent
 
 
 def diff(a: HEK, b: HEK) -> Diff:
     """Compare two HEKs entry by entry; links to children are compared as links, not as ids."""
-    pairs = _pairs(a.entries, b.entries)
-    before = [a.entries[i] for i in pairs]
-    after = [b.entries[j] for j in pairs.values()]
-    id_of = {old.id: new.id for old, new in zip(before, after, strict=True)}
-    compared = [Changed(old, new, _fields(old, new, id_of)) for old, new in zip(before, after, strict=True)]
-    moved_vectors = [
-        b.entries[j].id
-        for i, j in pairs.items()
-        if a.entries[i].title == b.entries[j].title and not np.array_equal(a.vectors_E_D[i], b.vectors_E_D[j])
-    ]
+    rows = _pairs(a.entries, b.entries)
+    found = set(rows.values())
+    pairs = [(a.entries[i], b.entries[j]) for i, j in rows.items()]
+    id_of = {old.id: new.id for old, new in pairs}
+    compared = [Changed(old, new, _fields(old, new, id_of)) for old, new in pairs]
     return Diff(
         identical=a.content_hash() == b.content_hash(),
         levels={level: (a.levels[level], b.levels[level]) for level in LEVELS},
-        added=_others(b.entries, pairs.values()),
-        removed=_others(a.entries, pairs),
+        added=tuple(entry for row, entry in enumerate(b.entries) if row not in found),
+        removed=tuple(entry for row, entry in enumerate(a.entries) if row not in rows),
         changed=tuple(change for change in compared if change.fields),
         renumbered={old: new for old, new in id_of.items() if old != new},
-        encoded_anew=tuple(moved_vectors),
         sources=_sources(a, b),
         header=_header(a, b),
     )
@@ -91,13 +80,8 @@ def _pairs(a: Sequence[Entry], b: Sequence[Entry]) -> dict[int, int]:
     return dict(sorted(pairs.items()))
 
 
-def _others(entries: Sequence[Entry], rows: Any) -> tuple[Entry, ...]:
-    paired = set(rows)
-    return tuple(entry for row, entry in enumerate(entries) if row not in paired)
-
-
 def _fields(old: Entry, new: Entry, id_of: dict[str, str]) -> dict[str, tuple[Any, Any]]:
-    states = {name: (getattr(old, name), getattr(new, name)) for name in _COMPARED}
+    states = {each.name: (getattr(old, each.name), getattr(new, each.name)) for each in fields(Entry) if each.name not in ("id", "level")}
     # Under the ids of B, where another entry may have the id of a removed one.
     states["children"] = tuple(id_of.get(child, f"{child} (removed)") for child in old.children), new.children
     return {name: pair for name, pair in states.items() if pair[0] != pair[1]}
@@ -114,7 +98,7 @@ def _sources(a: HEK, b: HEK) -> dict[str, tuple[str, ...]]:
 
 def _header(a: HEK, b: HEK) -> dict[str, tuple[Any, Any]]:
     before, after = _flat(asdict(a.header)), _flat(asdict(b.header))
-    keys = [key for key in dict.fromkeys([*before, *after]) if key not in _BOOKKEEPING]
+    keys = dict.fromkeys(key for key in (*before, *after) if key != "content_hash")  # that differs with anything else
     return {key: (before.get(key), after.get(key)) for key in keys if before.get(key) != after.get(key)}
 
 
@@ -126,7 +110,6 @@ def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 _MOST_CHARS = 400  # of a value
-_PROSE = ("title", "description", "kind")  # shown in both states; of lists, what came and what went
 
 
 def diff_text(found: Diff) -> str:
@@ -134,43 +117,30 @@ def diff_text(found: Diff) -> str:
     if found.identical:
         return "identical"
     lines = [", ".join(f"{level.upper()} {_arrow(*counts)}" for level, counts in found.levels.items())]
-    lines += [line for entry in found.removed for line in _entry("-", entry)]
-    lines += [line for entry in found.added for line in _entry("+", entry)]
+    for mark, entries in (("-", found.removed), ("+", found.added)):
+        for entry in entries:
+            lines += [f"{mark} {entry.id} [{entry.kind}] {_shown(entry.title)}", f"{mark}    {_shown(entry.description)}"]
     lines += [line for change in found.changed for line in _changed(change)]
     if found.renumbered:
-        lines.append(f"{len(found.renumbered)} unchanged in what they are, with another id: {_some(found.renumbered.items())}")
-    if found.encoded_anew:
-        lines.append(f"{len(found.encoded_anew)} with the same title and another vector: {', '.join(found.encoded_anew[:8])}")
+        lines.append(f"{len(found.renumbered)} with another id: {listed([f'{old} -> {new}' for old, new in found.renumbered.items()])}")
     lines += [f"trajectories {what}: {len(ids)}" for what, ids in found.sources.items() if ids]
     lines += [f"{key}: {_arrow(*pair)}" for key, pair in found.header.items()]
-    return "\n".join(lines) if len(lines) > 1 else f"{lines[0]}\nthe same entries and sources in another order"
+    return "\n".join(lines) if len(lines) > 1 else f"{lines[0]}\nthe same entries and sources, in another order or with other vectors"
 
 
-def _entry(mark: str, entry: Entry) -> list[str]:
-    return [f"{mark} {entry.id} [{entry.kind}] {_shown(entry.title)}", f"{mark}    {_shown(entry.description)}"]
-
-
-def _changed(change: Changed) -> list[str]:
-    old, new = change.before, change.after
-    lines = [f"~ {old.id if old.id == new.id else f'{old.id} -> {new.id}'} {_shown(new.title)}"]
-    for name, (before, after) in change.fields.items():
-        if isinstance(before, tuple) and set(before) != set(after):
-            lines += [f"   {name}: - {_shown(item)}" for item in before if item not in after]
-            lines += [f"   {name}: + {_shown(item)}" for item in after if item not in before]
-        elif name in _PROSE:
-            lines += [f"   {name}: - {_shown(before)}", f"   {name}: + {_shown(after)}"]
-        else:
-            lines.append(f"   {name}: {_arrow(before, after)}")
-    return lines
+def _changed(change: Changed) -> Iterator[str]:
+    yield f"~ {_arrow(change.before.id, change.after.id)} {_shown(change.after.title)}"
+    for name, states in change.fields.items():
+        before, after = (state if isinstance(state, tuple) else (state,) for state in states)
+        gone, new = [item for item in before if item not in after], [item for item in after if item not in before]
+        yield from (f"   {name}: - {_shown(item)}" for item in gone)
+        yield from (f"   {name}: + {_shown(item)}" for item in new)
+        if not gone and not new:
+            yield f"   {name}: in another order"
 
 
 def _arrow(before: Any, after: Any) -> str:
     return _shown(before) if before == after else f"{_shown(before)} -> {_shown(after)}"
-
-
-def _some(pairs: Any, most: int = 4) -> str:
-    listed = [f"{old} -> {new}" for old, new in pairs]
-    return ", ".join(listed[:most]) + (", ..." if len(listed) > most else "")
 
 
 def _shown(value: Any) -> str:

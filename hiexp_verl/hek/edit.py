@@ -1,4 +1,4 @@
-"""Change or take out entries by hand: a new HEK with its parent and the reason, to be saved as the next version."""
+"""Edit or remove entries by hand: a new HEK with its parent and the reason, to be saved as the next version."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -7,10 +7,10 @@ from hiexp_verl.errors import HiExpError
 from hiexp_verl.hek.store import HEK
 from hiexp_verl.models.encoder import Encoder
 from hiexp_verl.text import sanitise
-from hiexp_verl.types import MAX_DESCRIPTION_CHARS, MAX_TITLE_CHARS, Entry, Kind
+from hiexp_verl.types import MAX_DESCRIPTION_CHARS, MAX_TITLE_CHARS, Kind
 
 _MAX_REASON_CHARS = 500
-_LONG = 10_000  # beyond every cap: sanitise cleans, and what is too long is refused, not cut
+_LONG = 10_000  # above every limit: sanitise must not cut, what is too long is an error
 
 
 def edit(
@@ -22,7 +22,7 @@ def edit(
     kind: Kind | None = None,
     encoder: Encoder | None = None,
 ) -> HEK:
-    """Return the HEK with other words in one entry; a new title is encoded, for which the encoder is needed.
+    """Return the HEK with one entry changed; a new title needs the encoder.
 
     Raises:
         HiExpError: no such entry, no reason, a text that is empty or too long, no change, or another encoder.
@@ -48,15 +48,15 @@ def edit(
 
 
 def remove(hek: HEK, entry_ids: Sequence[str], reason: str, with_orphans: bool = False) -> HEK:
-    """Return the HEK without these entries, without links to them and without sources that nothing rests on any more.
+    """Return the HEK without these entries, links to them and sources that no other entry uses.
 
-    What summarised them still says where it was distilled from, since its words do not change.
+    Entries that summarised them keep their `questions` and `sources`, since their text does not change.
 
     Args:
         hek: the HEK.
-        entry_ids: what to take out.
+        entry_ids: the entries to remove.
         reason: why.
-        with_orphans: also take out entries that would lose all their children (otherwise that is refused).
+        with_orphans: also remove entries that would lose all their children; otherwise that is an error.
 
     Raises:
         HiExpError: no such entry, no reason, a parent without children would remain, or no entry at all.
@@ -70,7 +70,8 @@ def remove(hek: HEK, entry_ids: Sequence[str], reason: str, with_orphans: bool =
     if not rows:
         raise HiExpError("no entry would be left; a HEK needs at least one")
     child = _child(hek, f"remove {', '.join(sorted(gone))}", reason)
-    left = tuple(_without_children(hek.entries[row], gone) for row in rows)
+    kept = [hek.entries[row] for row in rows]
+    left = tuple(replace(entry, children=tuple(child for child in entry.children if child not in gone)) for entry in kept)
     used = {source for entry in left for source in (*entry.sources, *(evidence.trajectory for evidence in entry.evidence))}
     sources = tuple(source for source in hek.sources if source.id in used)
     return replace(child, entries=left, vectors_E_D=hek.vectors_E_D[rows], sources=sources)
@@ -79,7 +80,7 @@ def remove(hek: HEK, entry_ids: Sequence[str], reason: str, with_orphans: bool =
 def _child(hek: HEK, what: str, reason: str) -> HEK:
     why = sanitise(reason, _MAX_REASON_CHARS)
     if not why:
-        raise HiExpError("the reason is empty; say in a few words why the HEK changes")
+        raise HiExpError("the reason is empty; give a few words")
     header = replace(hek.header, parents=(hek.content_hash(),), reason=f"{what}: {why}")
     return replace(hek, header=header)
 
@@ -91,7 +92,3 @@ def _text(text: str, what: str, max_chars: int) -> str:
     if len(cleaned) > max_chars:
         raise HiExpError(f"the {what} has {len(cleaned)} characters; shorten it to {max_chars}")
     return cleaned
-
-
-def _without_children(entry: Entry, gone: set[str]) -> Entry:
-    return replace(entry, children=tuple(child for child in entry.children if child not in gone))

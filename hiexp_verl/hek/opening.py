@@ -1,7 +1,7 @@
 """Open what a run needs: its HEK, the encoder of that HEK, and the encoder of dense search.
 
-A HEK names its encoder by content, not by place, so that it can be moved and compared. The place is a hint beside the
-versions (`ENCODER`), outside what is hashed.
+A HEK identifies its encoder by content, so that it can be moved and compared. The directory of the encoder is a hint beside
+the versions (`ENCODER`), outside the content hash.
 """
 
 from dataclasses import replace
@@ -18,14 +18,14 @@ HINT = "ENCODER"
 
 
 def remember_encoder(root: Path, spec: str) -> None:
-    """Note beside the versions of a HEK which directory or name its encoder was opened from."""
+    """Write the directory or name of a HEK's encoder beside its versions."""
     where = str(Path(spec).resolve()) if Path(spec).is_dir() else spec
     with locked(root), atomic_writer(root / HINT) as file:
         file.write(where + "\n")
 
 
 def find_encoder(hek: HEK, path: Path, spec: str | None = None) -> str:
-    """Return the directory or name to open: the one given, the builder's if it is still there, the cache's, the name."""
+    """Return the directory or name to open: `spec`, the remembered one if it exists, that of the cache, the name."""
     if spec:
         return spec
     for hint in (path / HINT, path.parent / HINT):
@@ -39,25 +39,25 @@ def find_encoder(hek: HEK, path: Path, spec: str | None = None) -> str:
 
 
 def open_encoder(hek: HEK, path: Path, spec: str | None = None) -> Encoder:
-    """Open the encoder that the HEK at `path` was made with, and check that it is the one.
+    """Return the encoder that the HEK at `path` was made with.
 
     Raises:
-        HiExpError: it cannot be found or is another one.
+        HiExpError: it is not found, or it is not the encoder of the HEK.
     """
     found = find_encoder(hek, path, spec)
     try:
         encoder = load_encoder(found)
     except HiExpError as error:
-        hint = "" if spec else f"; say where the encoder {hek.header.encoder.name!r} of this HEK lies (--encoder, or hiexp.encoder=DIR)"
+        hint = "" if spec else f"; give the directory of the HEK's encoder {hek.header.encoder.name!r} (--encoder, or hiexp.encoder=DIR)"
         raise HiExpError(f"{error}{hint}") from error
     hek.check_encoder(encoder.identity)
     return encoder
 
 
 def pinned(settings: HiExpConfig) -> HiExpConfig:
-    """Return the settings with the version of the HEK that is current now, and its content hash, in place of the HEK.
+    """Return the settings with `hek` set to the version that is current now, and `hek_hash` to its content hash.
 
-    Whoever loads it later, on another node or after a crash, loads the same or fails.
+    A later load, on another node or after a crash, gives the same HEK or an error.
 
     Raises:
         HiExpError: there is no HEK.
@@ -69,7 +69,7 @@ def pinned(settings: HiExpConfig) -> HiExpConfig:
 
 
 def open_hek(settings: HiExpConfig) -> HEK | None:
-    """Load the HEK of a run into memory, None where it has none. What happens to the files later changes nothing.
+    """Return the HEK of a run, None where it has none.
 
     Raises:
         HiExpError: it cannot be loaded, or is not the one of `hek_hash`.
@@ -87,10 +87,10 @@ def open_hek(settings: HiExpConfig) -> HEK | None:
 
 
 def open_encoders(settings: HiExpConfig, hek: HEK | None) -> tuple[Encoder | None, Encoder | None]:
-    """Return the encoder of the HEK and that of dense search, None where there is no need; the same object where they agree.
+    """Return the encoder of the HEK and that of dense search, None where none is needed; the same object where they agree.
 
     Raises:
-        HiExpError: one is needed and cannot be found, or is not the one that the HEK was made with.
+        HiExpError: one is not found, or it is not the encoder of the HEK.
     """
     encoder, spec = None, None
     if hek is not None and settings.hek:
@@ -99,7 +99,7 @@ def open_encoders(settings: HiExpConfig, hek: HEK | None) -> tuple[Encoder | Non
         encoder = open_encoder(hek, path, settings.encoder)
     if settings.search.engine != "dense":
         return encoder, None
-    # With and without a HEK the same, or a run without experience would search differently.
+    # The same with and without a HEK: a run without experience searches in the same way.
     wanted = settings.search.encoder or settings.encoder or spec
     if wanted is None:
         raise HiExpError("dense search needs an encoder; set hiexp.search.encoder to a directory or a name")

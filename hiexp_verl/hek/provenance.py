@@ -1,8 +1,7 @@
-"""Where an entry comes from: its rollouts side by side, and the places in them that it rests on."""
+"""Provenance of an entry: its rollouts side by side, and the places in them that are its evidence."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 from hiexp_verl.errors import HiExpError
@@ -29,7 +28,7 @@ class SideBySide:
 
 @dataclass(frozen=True)
 class Excerpt:
-    """A span of a message with what stands around it on the same line: a document, where the message holds documents."""
+    """A span of a message with the rest of its line, which is a document in a message with documents."""
 
     before: str
     span: str
@@ -42,9 +41,9 @@ def steps(source: Source) -> list[tuple[str, str]]:
 
 
 def comparisons(entry: Entry, sources: Mapping[str, Source]) -> list[SideBySide]:
-    """Return the entry's known sources, question by question, each in one comparison at least.
+    """Return the comparisons of the entry's known sources, question by question; each source is in at least one.
 
-    A failure stands beside the success of its question that it went along with longest, of equal ones the first.
+    A failure is compared with the success that shares most of its first queries; of equal ones with the first.
     """
     groups: dict[str, list[Source]] = {}
     for source in (sources[id] for id in entry.sources if id in sources):
@@ -65,17 +64,16 @@ def read_transcripts(files: Iterable[Path], entries: Iterable[Entry], sources: M
     """Read the trajectories that the entries' evidence points into, as far as the files hold them.
 
     Raises:
-        HiExpError: a file cannot be read; none of the evidence is in them, or under its id stands another rollout.
+        HiExpError: a file cannot be read; none of the evidence is in them, or an id belongs to another rollout.
     """
     files, wanted = list(files), {evidence.trajectory for entry in entries for evidence in entry.evidence}
     found: dict[str, Trajectory] = {}
     others: set[str] = set()
     for trajectory in read_trajectories(*files):
-        if trajectory.id in wanted:
-            if _is(trajectory, sources.get(trajectory.id)):
-                found[trajectory.id] = trajectory
-            else:
-                others.add(trajectory.id)
+        if trajectory.id in wanted and _is(trajectory, sources.get(trajectory.id)):
+            found[trajectory.id] = trajectory
+        elif trajectory.id in wanted:
+            others.add(trajectory.id)
     where = ", ".join(map(str, files))
     if others - found.keys():
         wrong = min(others - found.keys())
@@ -111,27 +109,24 @@ def _compare(group: Sequence[Source]) -> list[SideBySide]:
     successes = [source for source in group if source.correct]
     pairs: list[tuple[Source | None, Source | None]] = []
     for failure in (source for source in group if not source.correct):
-        pairs.append((failure, max(successes, key=partial(_alike, failure), default=None)))
+        nearest = max(successes, key=lambda success: alike_from_start(failure.queries, success.queries), default=None)
+        pairs.append((failure, nearest))
     shown = {success.id for _, success in pairs if success is not None}
     pairs += [(None, success) for success in successes if success.id not in shown]
     return [SideBySide(failure, success, _differ_at(failure, success)) for failure, success in pairs]
 
 
-def _alike(one: Source, other: Source) -> int:
-    return alike_from_start(one.queries, other.queries)
-
-
 def _differ_at(failure: Source | None, success: Source | None) -> int | None:
     if failure is None or success is None:
         return None
-    alike = _alike(failure, success)
-    # Where one ends, its answer stands beside the other's next search; only where both end the answers decide.
+    alike = alike_from_start(failure.queries, success.queries)
+    # Where one ends, its answer is compared with the other's next search; where both end, their answers are.
     both_end = alike == len(failure.queries) == len(success.queries)
     return None if both_end and normalise(failure.prediction) == normalise(success.prediction) else alike
 
 
 def _is(trajectory: Trajectory, source: Source | None) -> bool:
-    """Whether a transcript is the rollout that the HEK remembers: ids such as "q1#0" recur from run to run."""
+    """Return whether a transcript is the rollout of the source: ids such as "q1#0" recur from run to run."""
     if source is None:
         return True
     queries = tuple(search.query for search in searches(trajectory.messages))

@@ -18,7 +18,7 @@ from hiexp_verl.types import Hit, Level
 _TIE = 1e-6
 _HIDDEN_BELOW = -2.0  # under any cosine, over the -inf of a hidden entry
 _PEAKS = 512
-_REMEMBERED = 4_096  # questions whose twins are known
+_REMEMBERED = 4_096  # questions whose ids in the HEK are known
 
 Questions = str | frozenset[str]  # the id of a question, or ids of several
 
@@ -40,7 +40,7 @@ class Retriever:
         for row, entry in enumerate(hek.entries):
             for question in entry.questions:
                 self._rows_of_question[question].append(row)
-        self._twins: dict[str, frozenset[str]] = {}
+        self._same_ids: dict[str, frozenset[str]] = {}  # text of a question -> ids in the HEK that ask the same
 
     @cached_property
     def _same(self) -> SameQuestions:
@@ -52,14 +52,14 @@ class Retriever:
         Its own id, and those of sources that ask the same: two data sets may use one id for different questions, or ask the same
         under two. Raises what `SameQuestions.find` raises; nothing is remembered then.
         """
-        missing = [text for text in dict.fromkeys(text for _, text in asked) if text not in self._twins]
+        missing = {text: (text, bare_question(text)) for _, text in asked if text not in self._same_ids}
         if missing:
-            if len(self._twins) + len(missing) > _REMEMBERED:
-                self._twins = {text: self._twins[text] for _, text in asked if text in self._twins}
-            forms = {text: list(dict.fromkeys([text, bare_question(text)])) for text in missing}
-            found = iter(self._same.find([form for of_text in forms.values() for form in of_text]))
-            self._twins |= {text: frozenset(same.question_id for _ in of_text for same in next(found)) for text, of_text in forms.items()}
-        return [self._twins[text] | ({question_id} if question_id is not None else set()) for question_id, text in asked]
+            if len(self._same_ids) + len(missing) > _REMEMBERED:
+                self._same_ids = {text: self._same_ids[text] for _, text in asked if text in self._same_ids}
+            forms = list(dict.fromkeys(form for both in missing.values() for form in both))
+            found = dict(zip(forms, self._same.find(forms), strict=True))
+            self._same_ids |= {text: frozenset(same.question_id for form in both for same in found[form]) for text, both in missing.items()}
+        return [self._same_ids[text] | ({question_id} if question_id is not None else set()) for question_id, text in asked]
 
     def retrieve(
         self,

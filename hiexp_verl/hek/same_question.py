@@ -1,8 +1,8 @@
-"""When two questions ask the same, in other words: the one notion behind leave-one-out, near-duplicates, and the audit.
+"""Which questions ask the same in other words: one definition for leave-one-out, near-duplicates, and the audit.
 
-Words alone miss "capital city" beside "capital"; a cosine alone takes questions of one template for the same. So:
+Words alone miss "capital city" for "capital"; a cosine alone takes questions of one template for the same. So:
 
-| must hold | counts as the same |
+| condition | counts as the same |
 | --- | --- |
 | neither has a name that the other lacks while the other has one, too; the numbers are equal | the same content words |
 | | without an encoder: one's content words within the other's, 80% of them |
@@ -11,13 +11,13 @@ Words alone miss "capital city" beside "capital"; a cosine alone takes questions
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 
-from hiexp_verl.models.encoder import Encoder, Vectors
+from hiexp_verl.models.encoder import CACHED_TEXTS, Encoder, QueryVectors, Vectors
 from hiexp_verl.text import main_words, word_set
 
 NEAR_COSINE = 0.95
@@ -51,20 +51,19 @@ class _Asked:
         return cls(words - _FILLERS or words, names - _FILLERS, frozenset(w for w in words if any(map(str.isdigit, w))))
 
     def conflicts(self, other: "_Asked") -> bool:
-        """Whether each names something that the other does not (a name may be written small in one), or the numbers differ."""
+        """Return whether each has a name that the other lacks (it may be in lower case in one), or the numbers differ."""
         return self.numbers != other.numbers or bool(self.names - other.words and other.names - self.words)
 
 
 class SameQuestions:
     """Finds, among known questions, those that ask the same as another.
 
-    Known questions are encoded when a question first comes near one, so a large HEK costs nothing at the start. Where there is
-    no encoder the words decide alone, on the safe side.
+    Known questions are encoded, once, when a question first comes near one: a large HEK costs nothing at the start. Without an
+    encoder the words decide alone, on the safe side.
     """
 
-    def __init__(self, texts: Mapping[str, str], encoder: Encoder | None = None, near_cosine: float = NEAR_COSINE) -> None:
-        self._encoder = encoder
-        self._near_cosine = near_cosine
+    def __init__(self, texts: Mapping[str, str], encoder: Encoder | None = None) -> None:
+        self._encoder = QueryVectors(encoder, CACHED_TEXTS + len(texts)) if encoder else None
         self._ids, self._texts = list(texts), list(texts.values())
         self._known = [_Asked.of(text) for text in self._texts]
         self._sizes_K = np.array([len(each.words) for each in self._known])
@@ -72,22 +71,20 @@ class SameQuestions:
         for row, each in enumerate(self._known):
             for word in each.words:
                 self._rows_of[word].append(row)
-        self._vectors: dict[str, Vectors] = {}  # (D,) each, of known texts
 
     def find(self, texts: Sequence[str]) -> list[list[SameQuestion]]:
         """Return for each text the known questions that ask the same, the likeliest first.
 
         Raises:
-            ValueError: the encoder gave a vector without a direction, and nobody can say what is the same. Beside that, whatever
-                the encoder raises.
+            ValueError: the encoder returned a vector without a direction. Beside that, whatever the encoder raises.
         """
         candidates = [self._candidates(text) for text in texts]
         unsure = [(text, self._texts[row]) for text, found in zip(texts, candidates, strict=True) for row, how in found.items() if not how]
-        vectors = self._encoded(dict.fromkeys(each for pair in unsure for each in pair)) if unsure else {}
+        vectors = self._encoded(list(dict.fromkeys(each for pair in unsure for each in pair)))
         return [self._decided(text, found, vectors) for text, found in zip(texts, candidates, strict=True)]
 
     def _candidates(self, text: str) -> dict[int, tuple[float, str] | None]:
-        """Return rows of known questions: how like they are, or None where a cosine has to tell."""
+        """Return rows of known questions with their likeness, None where a cosine decides."""
         asked = _Asked.of(text)
         common_K = np.zeros(len(self._known))
         for word in asked.words:
@@ -97,10 +94,10 @@ class SameQuestions:
         for row in map(int, np.flatnonzero(share_K >= _LEAST_WORDS)):
             known, share = self._known[row], float(share_K[row])
             if known.words == asked.words:
-                found[row] = (2.0, "same content words")  # whatever is a name; above every cosine
+                found[row] = (2.0, "same content words")  # names or not; above every cosine
             elif not asked.conflicts(known):
                 within = known.words <= asked.words or asked.words <= known.words
-                # The word too many may be another hop ("the capital of"): that is for the encoder to tell, where there is one.
+                # The word too many may be another hop ("the capital of"), which an encoder tells apart.
                 by_words = within and share >= NEAR_WORDS and self._encoder is None
                 found[row] = (share, f"words {share:.2f}") if by_words else None
         return found
@@ -109,22 +106,17 @@ class SameQuestions:
         sure = [(*how, row) for row, how in found.items() if how]
         for row in (row for row, how in found.items() if not how and text in vectors):
             cosine = float(vectors[text] @ vectors[self._texts[row]])
-            if cosine >= self._near_cosine:
+            if cosine >= NEAR_COSINE:
                 sure.append((cosine, f"cosine {cosine:.2f}", row))
         return [SameQuestion(self._ids[row], how) for _, how, row in sorted(sure, key=lambda each: (-each[0], each[2]))]
 
-    def _encoded(self, texts: Iterable[str]) -> dict[str, Vectors]:
-        if self._encoder is None:
+    def _encoded(self, texts: Sequence[str]) -> dict[str, Vectors]:
+        if self._encoder is None or not texts:
             return {}
-        vectors = {text: self._vectors[text] for text in texts if text in self._vectors}
-        missing = [text for text in texts if text not in vectors]
-        if missing:
-            made_N_D = self._encoder.encode_queries(missing)
-            if not np.isfinite(made_N_D).all() or not made_N_D.any(axis=1).all():
-                raise ValueError("no direction in the vector: NaN, infinity or nothing but zeros")
-            vectors |= zip(missing, made_N_D, strict=True)
-        self._vectors |= {text: vectors[text] for text in self._texts if text in vectors}
-        return vectors
+        vectors_N_D = self._encoder.encode_queries(texts)
+        if not np.isfinite(vectors_N_D).all() or not vectors_N_D.any(axis=1).all():
+            raise ValueError("no direction in the vector: NaN, infinity or nothing but zeros")
+        return dict(zip(texts, vectors_N_D, strict=True))
 
 
 def near_duplicates(questions: Mapping[str, str], encoder: Encoder | None = None) -> dict[str, tuple[str, ...]]:

@@ -1,4 +1,4 @@
-"""The HEK as text: a tree of what it holds, and one entry with everything that is known about it."""
+"""A HEK as text: the tree of its entries, or one entry with its provenance."""
 
 import textwrap
 from collections.abc import Mapping
@@ -8,8 +8,8 @@ from typing import Any
 
 from hiexp_verl.hek.provenance import SideBySide, Transcripts, comparisons, excerpt, parents_of, steps
 from hiexp_verl.hek.store import HEK
-from hiexp_verl.text import printable
-from hiexp_verl.types import LEVELS, Entry, Evidence, Source, to_json
+from hiexp_verl.text import listed, printable
+from hiexp_verl.types import LEVELS, Entry, Evidence, to_json
 
 _INDENT = {"e3": "", "e2": "  ", "e1": "    "}
 _MOST = 8  # ids, comparisons or quotes of an entry that are written out; an E3 may rest on hundreds
@@ -83,25 +83,22 @@ def _fields(hek: HEK, entry: Entry) -> list[str]:
     lines += [f"counter:     {name} {count}" for name, count in sorted(entry.counters.items())]
     lines += [f"parent:      {parent.id} {parent.title}" for parent in parents_of(hek).get(entry.id, ())]
     lines += [f"child:       {child} {hek.entry(child).title}" for child in entry.children]
-    lines += [f"questions:   {len(entry.questions)}: {_some(entry.questions)}"]
-    return [*lines, f"rollouts:    {len(entry.sources)}: {_some(entry.sources)}"]
+    lines += [f"questions:   {len(entry.questions)}: {listed(entry.questions, _MOST) or 'none'}"]
+    return [*lines, f"rollouts:    {len(entry.sources)}: {listed(entry.sources, _MOST) or 'none'}"]
 
 
 def _side_by_side(comparison: SideBySide, width: int) -> list[str]:
-    """Return a table of steps, failure left and success right; an arrow stands at the step at which they part."""
+    """Return a table of steps, failure left and success right; an arrow marks the first step that differs."""
     sides = [side for side in (comparison.failure, comparison.success) if side is not None]
     column = max(_MIN_COLUMN, (width - len("> 99 ") - 3 * (len(sides) - 1)) // len(sides))
     lines = textwrap.wrap(f"question {sides[0].question_id}: {sides[0].question}", width)
-    lines += _row("", [_head(side) for side in sides], column)
+    heads = [f"{'success' if side.correct else 'FAILURE'} {side.id}" + (f" ({side.model})" if side.model else "") for side in sides]
+    lines += _row("", heads, column)
     lines += ["     " + "-+-".join("-" * column for _ in sides)]
     for number, cells in enumerate(zip_longest(*map(steps, sides))):
         arrow = ">" if number == comparison.differ_at else " "
         lines += _row(f"{arrow} {number + 1}", [f"{cell[0]}: {cell[1] or '(none)'}" if cell else "" for cell in cells], column)
     return lines
-
-
-def _head(side: Source) -> str:
-    return f"{'success' if side.correct else 'FAILURE'} {side.id}" + (f" ({side.model})" if side.model else "")
 
 
 def _row(name: str, cells: list[str], column: int) -> list[str]:
@@ -122,7 +119,3 @@ def _block(text: str, width: int) -> list[str]:
 
 def _more(count: int, what: str) -> list[str]:
     return ["", f"... and {count - _MOST} more {what}; --json has all"] if count > _MOST else []
-
-
-def _some(ids: tuple[str, ...]) -> str:
-    return ", ".join(ids[:_MOST]) + (", ..." if len(ids) > _MOST else "") if ids else "none"

@@ -1,4 +1,4 @@
-"""The versions of a HEK: listed, and gone back to. None is ever changed or deleted."""
+"""The versions of a HEK: list and rollback. No version is ever changed or deleted."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,7 +65,9 @@ def rollback(path: Path, to: str | None = None) -> Path:
         HiExpError: there is no such version, it does not load, or there is none before.
     """
     root = root_of(path)
-    name = _before(root) if to is None else _named(root, to)
+    name = _before(root) if to is None else next((name for name in _names(root) if to.isdecimal() and int(to) == int(name)), None)
+    if name is None:
+        raise HiExpError(f"HEK {root} has no version {to!r}; it has {', '.join(_names(root)) or 'none'}")
     HEK.load(root / name)
     with locked(root):
         set_current(root, name)
@@ -74,27 +76,15 @@ def rollback(path: Path, to: str | None = None) -> Path:
 
 def _before(root: Path) -> str:
     listed = versions(root)
+    names = [version.name for version in listed]
     current = next((version for version in listed if version.is_current), None)
     if current is None:
-        raise HiExpError(f"HEK {root}: CURRENT names no version; say which one to use with --to ({_range(root)})")
-    names = [version.name for version in listed]
-    here = [parent for parent in current.parents if parent in names]
-    earlier = here or [name for name in names if int(name) < int(current.name)]
+        raise HiExpError(f"HEK {root}: CURRENT names no version; choose one with --to ({', '.join(names) or 'none'})")
+    earlier = [name for name in current.parents if name in names] or [name for name in names if int(name) < int(current.name)]
     if not earlier:
         raise HiExpError(f"HEK {root}: there is no version before {current.name}; name one with --to")
     return earlier[-1]
 
 
-def _named(root: Path, to: str) -> str:
-    for name in _names(root):
-        if to.isdecimal() and int(to) == int(name):
-            return name
-    raise HiExpError(f"HEK {root} has no version {to!r}; it has {_range(root)}")
-
-
 def _names(root: Path) -> list[str]:
     return sorted((folder.name for folder in root.iterdir() if folder.name.isdecimal() and folder.is_dir()), key=int)
-
-
-def _range(root: Path) -> str:
-    return ", ".join(_names(root)) or "none"
