@@ -21,7 +21,8 @@ logger = logging.getLogger(__name__)
 
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 # Faults of the place that the user can fix; any other OSError is a bug.
-_REFUSALS = {*_FULL, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EEXIST, errno.ENOTDIR, errno.ENAMETOOLONG}
+_REFUSALS = {*_FULL, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM}
+_REFUSALS |= {errno.EEXIST, errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG}
 UNCHANGED = "nothing was changed"
 
 

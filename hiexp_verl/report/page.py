@@ -5,7 +5,6 @@ from pathlib import Path
 from statistics import fmean
 
 from hiexp_verl import __version__
-from hiexp_verl.errors import HiExpError
 from hiexp_verl.io.files import atomic_writer
 from hiexp_verl.report import arms, policies, sections
 from hiexp_verl.report.curves import REWARD, curves, first_curve, grouped, validations
@@ -29,11 +28,8 @@ def write_report(runs: Sequence[Path], out: Path, title: str = "") -> Gathered:
     found = gather(runs)
     names = [run.resolve().name for run in runs]
     text = page(found, title or ", ".join(names if len(names) <= 3 else [*names[:2], f"{len(names) - 2} more"]))
-    try:
-        with atomic_writer(out) as file:
-            file.write(text.encode("utf-8", "replace").decode())
-    except OSError as error:
-        raise HiExpError(f"{out} cannot be written ({error.strerror or error}); give another place for the page") from error
+    with atomic_writer(out) as file:
+        file.write(text.encode("utf-8", "replace").decode())
     return found
 
 

@@ -156,7 +156,10 @@ def test_a_place_that_takes_no_page_is_one_line(tmp_path, capsys, out):
     (tmp_path / "file").write_text("mine")
     (tmp_path / "taken" / "report.html").mkdir(parents=True)
     assert main(["report", str(tmp_path / "run"), "--out", str(tmp_path / out)]) == 2
-    assert re.fullmatch(r"hiexp: \S+ cannot be written \(.*\); give another place for the page\n", capsys.readouterr().err)
+    assert re.fullmatch(
+        r"hiexp: \S+ cannot be written \(.*\), nothing was changed; make room there or give another place, then run again\n",
+        capsys.readouterr().err,
+    )
     assert (tmp_path / "file").read_text() == "mine"
 
 
