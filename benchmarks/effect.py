@@ -112,7 +112,7 @@ def all_arms(out: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         row.pop("question", None)  # of a data set that is not ours to publish; the id tells which
     seconds = {line["arm"] + name: line["seconds"] for name, table in tables.items() for line in table["arms"]}
     lines = [{**line, "seconds": seconds[line["arm"]]} for line in table_of(rows)]
-    pairs = [p for p in pairs_of(rows, lines) if "," not in p["arm"] or p["against"] in (BASE, p["arm"].partition(",")[0])]
+    pairs = [p for p in pairs_of(rows) if "," not in p["arm"] or p["against"] in (BASE, p["arm"].partition(",")[0])]
     took = round(sum(table["seconds"] for table in tables.values()), 1)
     return {**tables[""], "seconds": took, "arms": lines, "pairs": pairs}, rows
 

@@ -1,19 +1,17 @@
 """Arms side by side on the same questions: one row per question, seed and arm, one table with intervals.
 
-An arm is the policy with one kind of experience. All arms play the same episodes (`rollout.episode`) with the same seeds; what
-is finished is on disk, so an interrupted evaluation goes on, and its rows are the same.
+An arm is the policy with one kind of experience. All arms play the same questions (`rollout.episode`) with the same seeds. Finished
+episodes are on disk: an evaluation that is resumed has the same rows.
 """
 
 import asyncio
 import fcntl
 import json
-import logging
 import os
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import replace
-from itertools import groupby
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -35,8 +33,6 @@ from hiexp_verl.rollout.rollout import TRAJECTORIES, Job
 from hiexp_verl.rollout.rollout import play as play_questions
 from hiexp_verl.rollout.spec import EvalSpec
 from hiexp_verl.types import Question, Trajectory
-
-logger = logging.getLogger(__name__)
 
 PlayersOf = Callable[[Arm], Players]
 
@@ -64,19 +60,17 @@ def evaluate(spec: EvalSpec) -> dict[str, Any]:
 
             summary = play(plan, players_of, job)
             if spec.alone:
-                summary |= _replay_all(plan, players_of, job, spec, summary)
-        table = write_tables(plan, summary, spec.out)  # also before the judge is asked, who may fail
-    return _judged(plan, spec, summary) if spec.judge else _without_judge(spec, table)
+                summary = _with_replay(plan, players_of, job, spec.alone, summary)
+        table = write_tables(plan, summary, spec.out)  # before the judge is asked, who may fail
+    return _judged(plan, spec, summary) if spec.judge else table
 
 
-def _replay_all(plan: Plan, players_of: PlayersOf, job: Job, spec: EvalSpec, summary: dict[str, Any]) -> dict[str, int]:
+def _with_replay(plan: Plan, players_of: PlayersOf, job: Job, count: int, summary: dict[str, Any]) -> dict[str, Any]:
     try:
-        return replay(plan, players_of, job, spec.alone)
+        return summary | replay(plan, players_of, job, count)
     except HiExpError as error:
-        if not (spec.out / TABLE_JSON).exists():  # an earlier table may have a replay
-            write_tables(plan, summary, spec.out)
-        missing = f"the replay (--alone {spec.alone}){' and the judge' if spec.judge else ''}"
-        raise HiExpError(f"{error}; all episodes are played, {missing} to come: --resume goes on there") from error
+        write_tables(plan, summary, job.out)
+        raise HiExpError(f"{error}; the table is written, --resume goes on with the replay (--alone {count})") from error
 
 
 def _judged(plan: Plan, spec: EvalSpec, summary: dict[str, Any]) -> dict[str, Any]:
@@ -87,63 +81,30 @@ def _judged(plan: Plan, spec: EvalSpec, summary: dict[str, Any]) -> dict[str, An
         return write_tables(plan, {**summary, JUDGE: name}, spec.out, lambda episodes: judge(episodes, client, name, verdicts))
 
 
-def _without_judge(spec: EvalSpec, table: dict[str, Any]) -> dict[str, Any]:
-    verdicts = spec.out / VERDICTS
-    if verdicts.is_file() and verdicts.stat().st_size:  # a judge that never answered leaves an empty one
-        logger.warning("%s keeps verdicts of a judge, which are not in the table; give --judge again to add them", verdicts)
-    return table
-
-
 def play(plan: Plan, players_of: PlayersOf, job: Job) -> dict[str, Any]:
-    """Play all episodes; return what the table says of how they were played.
+    """Play all episodes; return what the table records about how they were played.
 
-    Each episode has seeds of its own, so the batch size changes speed, and rows only where the engine's arithmetic depends on
-    what it computes together.
+    Each episode has its own seeds, so rows depend on the batch size only where the engine's arithmetic does.
 
     Raises:
         HiExpError: an evaluation is there already and `resume` is off, or was of something else.
     """
-    out_dir = job.out
-    if others := plan.left_out(out_dir):
-        found = ", ".join(f"{count} of {name}" for name, count in others.items())
-        logger.warning("episodes that were not asked for stay in %s and are in no row and table: %s", out_dir, found)
-    _manifest(plan, job.batch_size, out_dir).write(out_dir)
-    for dataset, seed, arm, folder in plan.parts(out_dir):
+    spec = {"datasets": list(plan.datasets), "seeds": list(plan.seeds), "arms": list(plan.arms)}
+    results = {"rows": [ROWS], "table": [TABLE_JSON, TABLE_MD]}
+    Manifest(kind="evaluation", spec=spec, batch_sizes=[job.batch_size], results=results).write(job.out)
+    for dataset, seed, arm, folder in plan.parts(job.out):
         part = replace(job, out=folder, settings=replace(job.settings, seed=seed), progress=f"{dataset} {arm} {seed}")
         play_questions(plan.datasets[dataset], players_of(arm), part)
+    parts = [read_manifest(folder) for *_, folder in plan.parts(job.out)]
+    sizes = sorted({size for part in parts for size in part.batch_sizes})
     return {
         "questions": sum(map(len, plan.datasets.values())),
         "seeds": list(plan.seeds),
-        "settings": settings_of(plan, out_dir),
-        **_spent([folder for *_, folder in plan.parts(out_dir)]),
-    }
-
-
-def _manifest(plan: Plan, batch_size: int, out_dir: Path) -> Manifest:
-    spec = {"datasets": list(plan.datasets), "seeds": list(plan.seeds), "arms": list(plan.arms)}
-    results = {"rows": [ROWS], "table": [TABLE_JSON, TABLE_MD]}
-    manifest = Manifest(kind="evaluation", spec=spec, batch_sizes=[batch_size], results=results)
-    with suppress(HiExpError):
-        manifest.begun = read_manifest(out_dir).begun
-    return manifest
-
-
-def _spent(folders: Sequence[Path]) -> dict[str, Any]:
-    """Return seconds and batch size of these parts as the table has them."""
-    parts = sorted(map(read_manifest, folders), key=lambda part: part.begun)
-    sizes = [size for size, _ in groupby(size for part in parts for size in part.batch_sizes)]
-    return {
+        # `none` is played first: the last arm has the HEK and the budgets. Arm and seed differ from part to part.
+        "settings": {name: value for name, value in parts[-1].spec.items() if name not in ("arm", "seed")},
         "seconds": round(sum(part.seconds for part in parts), 1),
-        "batch_size": sizes[0] if len(sizes) == 1 else ", then ".join(map(str, sizes)),
+        "batch_size": " or ".join(map(str, sizes)),
     }
-
-
-def settings_of(plan: Plan, out_dir: Path) -> dict[str, Any]:
-    """Return how episodes were played, with the HEK and the budgets of the arms that show experience."""
-    folders = [folder for *_, folder in plan.parts(out_dir)]
-    first, last = (read_manifest(folder).spec for folder in (folders[0], folders[-1]))
-    shown = {name: value for name, value in last.items() if name == "hek" or name.startswith(("prompt.", "tool."))}
-    return {name: value for name, value in {**first, **shown}.items() if name != "arm"}  # each arm has its own
 
 
 def write_tables(plan: Plan, summary: dict[str, Any], out_dir: Path, judge_all: Judge | None = None) -> dict[str, Any]:
@@ -167,7 +128,7 @@ def write_tables(plan: Plan, summary: dict[str, Any], out_dir: Path, judge_all: 
     lines = table_of(rows)
     for line in lines:
         line["seconds"] = fmean(seconds[line["dataset"], line["arm"]])  # an episode's, among those of its batch
-    table = {**summary, "arms": lines, "pairs": pairs_of(rows, lines)}
+    table = {**summary, "arms": lines, "pairs": pairs_of(rows)}
     write_jsonl(out_dir / ROWS, rows)
     with atomic_writer(out_dir / TABLE_JSON) as file:
         file.write(json.dumps(table, ensure_ascii=False, indent=1) + "\n")
@@ -186,7 +147,7 @@ def _played(folder: Path, questions: Sequence[Question]) -> list[Trajectory]:
 
 
 def replay(plan: Plan, players_of: PlayersOf, job: Job, count: int) -> dict[str, int]:
-    """Play so many episodes of all arms in turn once more, one at a time; count those that differ, and those with other scores.
+    """Play `count` episodes, spread over all arms, once more and one at a time; return how many differ, and how many in their scores.
 
     Raises:
         HiExpError: the server fails for good.

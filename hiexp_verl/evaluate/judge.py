@@ -1,4 +1,4 @@
-"""A model as the judge of answers: right or wrong, where words differ and the meaning may not."""
+"""A model judges whether an answer means the same as a gold answer."""
 
 import json
 import re
@@ -29,8 +29,8 @@ _MAX_TOKENS = 4  # of a verdict
 def judge(episodes: Iterable[Trajectory], client: ChatClient, name: str, path: Path) -> dict[str, bool | None]:
     """Return whether each answer is right, by `judge_key`: None where the judge answered neither yes nor no.
 
-    An empty answer is wrong, and the judge is not asked. The replies of the judge of this name are in the file, one JSON line a verdict,
-    written as they arrive; it is not asked again where that was yes or no.
+    An empty answer is wrong, and the judge is not asked. Replies are appended to the file as they arrive, one JSON line each; a judge of
+    the same name is asked again only where its reply was neither yes nor no.
 
     Raises:
         HiExpError: the server fails for good, or no reply is yes or no.
@@ -64,7 +64,7 @@ def judge(episodes: Iterable[Trajectory], client: ChatClient, name: str, path: P
 
 
 def judge_key(t: Trajectory) -> str:
-    """Return all that a verdict depends on."""
+    """Return everything that a verdict depends on, as text."""
     return json.dumps([t.question, list(t.answers), t.prediction], ensure_ascii=False)
 
 

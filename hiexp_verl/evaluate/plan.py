@@ -9,9 +9,8 @@ from hiexp_verl.config import ARMS, Arm
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.evaluate.tables import ALL, BASE
 from hiexp_verl.io.datasets import read_questions, repeated_questions
-from hiexp_verl.io.rows import BadRow, read_rows
 from hiexp_verl.rollout.policy import MERGED
-from hiexp_verl.rollout.rollout import TRAJECTORIES, check_output
+from hiexp_verl.rollout.rollout import TRAJECTORIES
 from hiexp_verl.types import Question, Trajectory
 
 logger = logging.getLogger(__name__)
@@ -42,31 +41,19 @@ class Plan:
                 for arm in self.arms:
                     yield dataset, seed, arm, part_folder(out_dir, dataset, seed, arm)
 
-    def left_out(self, out_dir: Path) -> dict[str, int]:
-        """Return how many episodes on disk are not of this plan, by their directory."""
-        planned = {folder: {q.id for q in self.datasets[dataset]} for dataset, _, _, folder in self.parts(out_dir)}
-        found = {}
-        for path in sorted(out_dir.glob(f"*/seed-*/*/{TRAJECTORIES}")):
-            rows = [row for _, row in read_rows(path) if not isinstance(row, BadRow)]  # the last line of an interrupted arm may be torn
-            count = sum(row.get("question_id") not in planned.get(path.parent, ()) for row in rows)
-            found |= {str(path.parent.relative_to(out_dir)): count} if count else {}
-        return found
-
     def check_output(self, out_dir: Path, resume: bool) -> None:
         """Refuse to add to another evaluation, whose rows and table would be replaced by those of this plan.
 
         Raises:
             HiExpError: there is an evaluation already and `resume` is off.
         """
-        for *_, folder in self.parts(out_dir):
-            check_output(folder, resume)
-        others = [out_dir / TABLE_JSON, out_dir / ROWS, *out_dir.glob(f"*/seed-*/*/{TRAJECTORIES}")]
-        if not resume and (found := next((path for path in others if path.exists()), None)):
+        written = [out_dir / TABLE_JSON, out_dir / ROWS, *out_dir.glob(f"*/seed-*/*/{TRAJECTORIES}")]
+        if not resume and (found := next((path for path in written if path.exists()), None)):
             raise HiExpError(f"{out_dir} holds an evaluation ({found}); add --resume to go on with it, or choose another output directory")
 
 
 def read_datasets(paths: Sequence[Path], limit: int | None = None) -> dict[str, list[Question]]:
-    """Read question files, each a data set named after its file; a warning tells of questions that are asked twice.
+    """Return the questions of each file, a data set named after the file; repeated questions are logged.
 
     Raises:
         HiExpError: a file is not usable, or two have one name.
@@ -75,13 +62,10 @@ def read_datasets(paths: Sequence[Path], limit: int | None = None) -> dict[str, 
     for path in paths:
         name = path.name.removesuffix(".gz").rpartition(".")[0] or path.name
         if name in datasets or name in _TAKEN:
-            taken = "there is a data set" if name in datasets else "no data set can be called"
-            raise HiExpError(f"{path}: {taken} {name!r}{' already' * (name in datasets)}; rename the file, rows are kept under its name")
+            raise HiExpError(f"{path}: the name {name!r} is taken; rename the file, rows are kept under its name")
         datasets[name] = read_questions(path)[:limit]
         if twice := repeated_questions(datasets[name]):
-            logger.warning(
-                "%s: questions that are asked more than once, and count so often: %d (the first: %s)", path, len(twice), twice[0]
-            )
+            logger.warning("%s: %d questions are asked more than once, and count as often (the first: %s)", path, len(twice), twice[0])
     return datasets
 
 

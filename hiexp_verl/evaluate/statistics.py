@@ -1,4 +1,4 @@
-"""Are two arms different? Paired by question, for what a question is worth varies more than what an arm does."""
+"""Intervals and paired tests over questions. Scores vary more between questions than between arms, so arms are paired by question."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ SEED = 0  # of the resampling, so that the same rows give the same table
 class Difference:
     """The mean of paired differences with its 95% percentile bootstrap interval, and the p of a sign-flip test.
 
-    These are two methods: an interval may just leave out 0 where p is above 0.05, most with few questions that differ.
+    The two methods may disagree: with few questions that differ, an interval may exclude 0 where p is above 0.05.
     """
 
     mean: float
@@ -26,13 +26,13 @@ class Difference:
 
 
 def paired_difference(values: Mapping[str, float], baseline: Mapping[str, float]) -> Difference:
-    """Compare one value per question with the baseline's.
+    """Return the difference to the baseline, of one value per question.
 
     Raises:
         HiExpError: the questions are not the same, or fewer than two.
     """
     if values.keys() != baseline.keys():
-        raise HiExpError(f"{len(values.keys() ^ baseline.keys())} questions were played by one arm alone; play the same questions")
+        raise HiExpError(f"{len(values.keys() ^ baseline.keys())} questions were played in one arm only; play the same questions in both")
     if len(values) < 2:
         raise HiExpError(f"an interval needs at least 2 questions, found {len(values)}; raise --limit")
     differences_Q = np.array([values[question] - baseline[question] for question in sorted(values)])
@@ -41,8 +41,7 @@ def paired_difference(values: Mapping[str, float], baseline: Mapping[str, float]
     p = _sign_flip_p(differences_Q[differences_Q != 0.0])
     if not np.ptp(differences_Q):  # scipy has no interval for a constant
         return Difference(mean, mean, mean, p)
-    found = bootstrap((differences_Q,), np.mean, n_resamples=RESAMPLES, method="percentile", rng=np.random.default_rng(SEED))
-    return Difference(mean, float(found.confidence_interval.low), float(found.confidence_interval.high), p)
+    return Difference(mean, *_bootstrap_interval(differences_Q), p)
 
 
 def mean_interval(values: Mapping[str, float]) -> tuple[float, float]:
@@ -53,6 +52,10 @@ def mean_interval(values: Mapping[str, float]) -> tuple[float, float]:
             exact = binomtest(int(values_Q.sum()), len(values_Q)).proportion_ci()
             return float(exact.low), float(exact.high)
         return float(values_Q.mean()), float(values_Q.mean())
+    return _bootstrap_interval(values_Q)
+
+
+def _bootstrap_interval(values_Q: np.ndarray) -> tuple[float, float]:
     found = bootstrap((values_Q,), np.mean, n_resamples=RESAMPLES, method="percentile", rng=np.random.default_rng(SEED))
     return float(found.confidence_interval.low), float(found.confidence_interval.high)
 

@@ -45,7 +45,7 @@ def row_of(dataset: str, seed: int, arm: str, t: Trajectory) -> dict[str, Any]:
 def table_of(rows: Sequence[Row]) -> list[dict[str, Any]]:
     """Return a line for each data set and arm, and for all data sets where there are several.
 
-    A question is worth its mean over seeds: what is resampled and swapped are questions, for samples of one are not independent.
+    The score of a question is its mean over seeds. Questions are resampled and swapped: samples of one question are not independent.
 
     Raises:
         HiExpError: two arms did not play the same questions.
@@ -53,22 +53,20 @@ def table_of(rows: Sequence[Row]) -> list[dict[str, Any]]:
     return [line for dataset, by_arm in _parts(rows) for line in _lines(dataset, by_arm)]
 
 
-def pairs_of(rows: Sequence[Row], lines: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Return every arm against every one before it, in every measure; `lines` are the table's, which know `none`'s.
+def pairs_of(rows: Sequence[Row]) -> list[dict[str, Any]]:
+    """Return every arm against every one before it, in every measure.
 
     Raises:
         HiExpError: two arms did not play the same questions.
     """
-    against_base = {(line["dataset"], line["arm"], name): line.get(f"{name}_minus_none") for line in lines for name in (*MEASURES, JUDGE)}
     pairs = []
     for dataset, by_arm in _parts(rows):
         for against, arm in combinations(by_arm, 2):
             for name in _measures(by_arm):
                 values, others = _by_question(by_arm[arm], name), _by_question(by_arm[against], name)
                 if len(values) > 1:
-                    known = against_base[dataset, arm, name] if against == BASE else None
-                    found = known or vars(paired_difference(values, others))
-                    pairs.append({"dataset": dataset, "arm": arm, "against": against, "measure": name, **found})
+                    gap = vars(paired_difference(values, others))
+                    pairs.append({"dataset": dataset, "arm": arm, "against": against, "measure": name, **gap})
     return pairs
 
 
@@ -114,71 +112,62 @@ def _by_question(rows: Sequence[Row], measure: str) -> dict[str, float]:
     return {question: float(np.mean(each)) for question, each in values.items()}
 
 
-_ANEW = (
-    "Episodes are kept as they were played, with --resume too: to play these anew, mend the cause, delete their folders "
-    "(DATA SET/seed-S/ARM) and add --resume."
+_AGAIN = (
+    "Finished episodes are kept, also with --resume. To play these again, fix the cause, delete their folders (DATA SET/seed-S/ARM) and "
+    "add --resume."
 )
 _TESTS = (
-    "Each p is of its comparison alone, not corrected for how many there are. Where p is above 0.05 and the interval leaves out 0 all the "
-    "same (a bootstrap of few questions that differ is too narrow), take the difference for not shown."
+    "p values are not corrected for the number of comparisons. Where p is above 0.05 and the interval excludes 0 (a bootstrap of few "
+    "questions that differ is too narrow), treat the difference as not significant."
 )
 Line = Mapping[str, Any]
 
 
 def as_markdown(table: Mapping[str, Any]) -> str:
     """Return the measures with intervals and what an episode costs, arm against arm, what failed, how it was played."""
-    several = len({line["dataset"] for line in table["arms"]}) > 1
-    judged = any(JUDGE in line for line in table["arms"])
-    measures = ("em", "cem", *([JUDGE] if judged else []))
-    parts = [
-        _arms(table["arms"], measures, several),
-        _pairs(table["pairs"], measures[1:], several),
-        _failures(table["arms"], several),
-        _played(table),
-    ]
+    measures = ("em", "cem", *([JUDGE] if JUDGE in table["arms"][0] else []))
+    parts = [_arms(table["arms"], measures), _pairs(table["pairs"], measures[1:]), _failures(table["arms"]), _played(table)]
     return "\n\n".join("\n".join(part) for part in parts if part) + "\n"
 
 
-def _arms(lines: Sequence[Line], measures: Sequence[str], several: bool) -> list[str]:
-    heads = [*(["data set"] if several else []), "arm", "episodes", *(f"{_name(n)} [95%]" for n in measures), "F1"]
+def _arms(lines: Sequence[Line], measures: Sequence[str]) -> list[str]:
+    heads = ["data set", "arm", "episodes", *(f"{_name(n)} [95%]" for n in measures), "F1"]
     heads += [f"{_name(measures[-1])} - none [95%], p", "format", "searches", "tokens", "with experience", "s / episode"]
     rows = []
     for line in lines:
         gap = line.get(f"{measures[-1]}_minus_none")
-        cells = [*([line["dataset"]] if several else []), line["arm"], str(line["episodes"]), *(_mean(line, n) for n in measures)]
-        cells += [f"{line['f1']:.3f}", gap_as_text(gap) if gap else "", f"{line['format']:.2f}", f"{line['searches']:.2f}"]
-        tokens = f"{line['tokens']:.0f}" if line["tokens"] else "-"  # the server does not tell
+        cells = [line["dataset"], line["arm"], str(line["episodes"]), *(_mean(line, n) for n in measures), f"{line['f1']:.3f}"]
+        cells += [gap_as_text(gap) if gap else "", f"{line['format']:.2f}", f"{line['searches']:.2f}"]
+        tokens = f"{line['tokens']:.0f}" if line["tokens"] else "-"  # not every server counts them
         rows.append([*cells, tokens, f"{line['with_experience']:.2f}", f"{line['seconds']:.1f}"])
     return _table(heads, rows)
 
 
-def _pairs(pairs: Sequence[Line], measures: Sequence[str], several: bool) -> list[str]:
-    """Return the arms against each other: what they are against `none` stands in the first table."""
-    by_arms: dict[tuple[str, str, str], dict[str, str]] = {}
+def _pairs(pairs: Sequence[Line], measures: Sequence[str]) -> list[str]:
+    """Return the arms against each other; the first table has the differences to `none`."""
+    by_arms: dict[tuple[str, str, str], dict[str, str]] = defaultdict(dict)
     for pair in pairs:
-        if pair["against"] != BASE and pair["measure"] in measures:
-            by_arms.setdefault((pair["dataset"], pair["arm"], pair["against"]), {})[pair["measure"]] = gap_as_text(pair)
-    heads = [*(["data set"] if several else []), "arm against arm", *(f"{_name(n)} [95%], p" for n in measures)]
+        by_arms[pair["dataset"], pair["arm"], pair["against"]][pair["measure"]] = gap_as_text(pair)
+    heads = ["data set", "arm against arm", *(f"{_name(n)} [95%], p" for n in measures)]
     rows = [
-        [*([dataset] if several else []), f"{arm} - {against}", *(gaps[n] for n in measures)]
+        [dataset, f"{arm} - {against}", *(gaps[n] for n in measures)]
         for (dataset, arm, against), gaps in by_arms.items()
+        if against != BASE
     ]
-    several_tests = len({(pair["dataset"], pair["arm"], pair["against"]) for pair in pairs}) > 1
-    note = [_TESTS] if several_tests else []
-    return [*(_table(heads, rows) if rows else []), *([""] if rows and note else []), *note]
+    return [*(_table(heads, rows) if rows else []), *([""] if rows else []), *([_TESTS] if len(by_arms) > 1 else [])]
 
 
-def _failures(lines: Sequence[Line], several: bool) -> list[str]:
+def _failures(lines: Sequence[Line]) -> list[str]:
     notes = []
     for line in lines:
         searches, failed, lookups = (round(line[name] * line["episodes"]) for name in ("searches", "failed_searches", "lookup_failures"))
-        long = round(line.get("stops", {}).get("prompt_too_long", 0.0) * line["episodes"])
-        arm = f"in arm {line['arm']}" + (f" of {line['dataset']}" if several else "")
+        long = round(line["stops"].get("prompt_too_long", 0.0) * line["episodes"])
+        arm = f"in arm {line['arm']} of {line['dataset']}"
         if line["dataset"] != ALL:
             notes += [f"{failed} of {searches} searches failed {arm}."] if failed else []
             notes += [f"{long} of {line['episodes']} episodes outgrew the model's context {arm} and have no answer."] if long else []
             notes += [f"{lookups} look-ups of experience failed {arm}: those episodes went on without."] if lookups else []
-    return [*notes, _ANEW] if notes else []
+    return [*notes, _AGAIN] if notes else []
 
 
 def _played(table: Mapping[str, Any]) -> list[str]:
@@ -198,20 +187,19 @@ def _played(table: Mapping[str, Any]) -> list[str]:
 
 
 def signed(value: float) -> str:
-    """Return a difference with three digits; what rounds to zero has no sign of its own."""
+    """Return a difference with three digits and its sign; one that rounds to zero is +0.000."""
     return f"{round(value, 3) + 0.0:+.3f}"
 
 
 def p_value(p: float) -> str:
-    """Return `p 0.012`, and of what three digits do not tell from 0 that it is less."""
+    """Return `p 0.012`, and `p < 0.001` below three digits."""
     return f"p {p:.3f}" if p >= 0.0005 else "p < 0.001"
 
 
 def replayed_as_text(table: Mapping[str, Any]) -> str:
-    """Return what the replay one at a time has shown; tables of before 2026-11-22 do not know about scores."""
+    """Return how many episodes of the replay one at a time differ."""
     differ = f"Played once more one at a time, {table['differ_alone']} of {table['replayed']} episodes differ"
-    scores = f", {table['scores_differ_alone']} of them in their scores" if table.get("scores_differ_alone") is not None else ""
-    return f"{differ}{scores}."
+    return f"{differ}, {table['scores_differ_alone']} of them in their scores."
 
 
 def _name(measure: str) -> str:

@@ -152,15 +152,10 @@ def test_every_arm_has_its_share_of_the_replay(tmp_path):
     assert play(tmp_path / "eval", Counting(), resume=True, alone=99)["replayed"] == 12, "there are no more"
 
 
-def test_a_smaller_table_tells_what_it_leaves_out(tmp_path, caplog):
+def test_a_smaller_table_leaves_episodes_where_they_are(tmp_path):
     play(tmp_path / "eval")
-    assert "not asked for" not in caplog.text
     table = play(tmp_path / "eval", questions=QUESTIONS[:4], arms=("none",), resume=True)
     assert [line["episodes"] for line in table["arms"]] == [4]
-    assert "6 of set/seed-0/full, 2 of set/seed-0/none" in caplog.text
-    with (tmp_path / "eval" / "set" / "seed-0" / "full" / "trajectories.jsonl").open("a") as file:
-        file.write('{"question_id": "q')  # as a kill leaves it
-    play(tmp_path / "eval", arms=("none",), resume=True)
     play(tmp_path / "eval", resume=True)
     assert len(rows(tmp_path / "eval")) == 12, "all are still there"
 
@@ -232,8 +227,8 @@ def test_two_files_of_one_name_are_refused_and_repeated_questions_told(tmp_path,
         rows = [{"id": i, "question": "Who  WROTE it?" if i else "Who wrote it?", "answers": ["me", 3]} for i in range(2)]
         (tmp_path / folder / "val.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     assert read_datasets([tmp_path / "a" / "val.jsonl"])["val"][1].answers == ("me", "3")
-    assert "asked more than once, and count so often: 1 (the first: ['0', '1'])" in caplog.text
-    with pytest.raises(HiExpError, match="a data set 'val' already"):
+    assert "1 questions are asked more than once, and count as often (the first: ['0', '1'])" in caplog.text
+    with pytest.raises(HiExpError, match="the name 'val' is taken"):
         read_datasets([tmp_path / "a" / "val.jsonl", tmp_path / "b" / "val.jsonl"])
 
 
@@ -287,7 +282,7 @@ def test_every_arm_is_compared_with_every_other(tmp_path):
     right = {"none": [1, 0, 0, 0], "full": [1, 1, 1, 0], "random": [1, 1, 0, 0]}
     played = [row(arm, str(i), float(value)) for arm, values in right.items() for i, value in enumerate(values)]
     lines = table_of(played)
-    pairs = {(pair["arm"], pair["against"]): pair for pair in pairs_of(played, lines) if pair["measure"] == "cem"}
+    pairs = {(pair["arm"], pair["against"]): pair for pair in pairs_of(played) if pair["measure"] == "cem"}
     assert list(pairs) == [("full", "none"), ("random", "none"), ("random", "full")]
     assert (pairs["random", "full"]["mean"], pairs["random", "full"]["p"], pairs["random", "full"]["high"]) == (-0.25, 1.0, 0.0)
     assert pairs["full", "none"]["mean"] == 0.5 and pairs["full", "none"].items() >= lines[1]["cem_minus_none"].items()
@@ -301,7 +296,7 @@ def test_arms_against_each_other_are_a_table_of_their_own(tmp_path):
         ("set", "random", "full"),
     }
     text = (tmp_path / "three" / TABLE_MD).read_text()
-    assert "| random - full |" in text and "- none |" not in text and "not corrected for how many" in text
+    assert "| random - full |" in text and "- none |" not in text and "not corrected for the number of comparisons" in text
     play(tmp_path / "two")
     text = (tmp_path / "two" / TABLE_MD).read_text()
     assert "arm against arm" not in text and "corrected" not in text
@@ -324,7 +319,7 @@ def test_failed_searches_and_look_ups_stand_under_the_table(tmp_path):
     passages = [passage(), passage("p2", "Rome", "Rome is the capital of Italy.")]
     play(tmp_path / "eval", search=Failing(passages), shown=blind)
     text = (tmp_path / "eval" / TABLE_MD).read_text()
-    assert "6 of 6 searches failed in arm none." in text and "6 look-ups of experience failed in arm full" in text
+    assert "6 of 6 searches failed in arm none of set." in text and "6 look-ups of experience failed in arm full" in text
     assert "delete their folders" in text
     play(tmp_path / "blind", shown=blind)
     assert "12 look-ups of experience failed in arm full" in (tmp_path / "blind" / TABLE_MD).read_text(), "at the start and at the search"
@@ -358,25 +353,25 @@ def test_how_many_played_at_a_time_is_told_of_all_lives(tmp_path):
     out = tmp_path / "eval"
     with pytest.raises(HiExpError, match="stopped"):
         play(out, Invariant(stop_after=6), batch_size=2)
-    assert play(out, resume=True, batch_size=3)["batch_size"] == "2, then 3"
-    assert "2, then 3 episodes at a time" in (out / TABLE_MD).read_text()
-    assert play(out, resume=True, batch_size=16)["batch_size"] == "2, then 3", "nothing was left to play"
+    assert play(out, resume=True, batch_size=3)["batch_size"] == "2 or 3"
+    assert "2 or 3 episodes at a time" in (out / TABLE_MD).read_text()
+    assert play(out, resume=True, batch_size=16)["batch_size"] == "2 or 3", "nothing was left to play"
     with pytest.raises(HiExpError, match="was made with policy"):
         play(out, resume=True, batch_size=9, policy="another")
-    assert play(out, resume=True)["batch_size"] == "2, then 3", "a life that was refused played nothing"
+    assert play(out, resume=True)["batch_size"] == "2 or 3", "a life that was refused played nothing"
 
 
 def test_what_a_table_took_is_what_its_own_episodes_took(tmp_path):
     out = tmp_path / "eval"
     play(out, Slow(), batch_size=2, arms=["none"])
     other = play(out, resume=True, batch_size=3, questions={"other": QUESTIONS}, arms=["none"])
-    assert (other["batch_size"], other["seconds"] < 0.6) == (3, True)
+    assert (other["batch_size"], other["seconds"] < 0.6) == ("3", True)
     both = play(out, resume=True, questions={"other": QUESTIONS, "set": QUESTIONS}, arms=["none"])
-    assert both["batch_size"] == "2, then 3" and both["seconds"] >= 0.6
+    assert both["batch_size"] == "2 or 3" and both["seconds"] >= 0.6
     fewer = play(out, resume=True, batch_size=16, questions={"other": QUESTIONS[:3]}, arms=["none"])
-    assert fewer["batch_size"] == 3, "nothing was played at 16"
+    assert fewer["batch_size"] == "3", "nothing was played at 16"
     plenty = [*QUESTIONS, replace(QUESTIONS[0], id="new")]
-    assert play(out, resume=True, batch_size=16, questions={"other": plenty[-3:]}, arms=["none"])["batch_size"] == "3, then 16"
+    assert play(out, resume=True, batch_size=16, questions={"other": plenty[-3:]}, arms=["none"])["batch_size"] == "3 or 16"
 
 
 def test_a_damaged_manifest_of_a_part_is_named(tmp_path):

@@ -22,7 +22,7 @@ def test_a_constant_difference_has_no_width():
 
 
 def test_other_questions_or_one_alone_are_refused():
-    with pytest.raises(HiExpError, match="2 questions were played by one arm alone"):
+    with pytest.raises(HiExpError, match="2 questions were played in one arm only"):
         paired_difference({"a": 1.0, "b": 1.0}, {"a": 1.0, "c": 1.0})
     with pytest.raises(HiExpError, match="at least 2 questions, found 1"):
         paired_difference({"a": 1.0}, {"a": 1.0})
