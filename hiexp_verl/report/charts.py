@@ -2,15 +2,13 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from statistics import fmean
-from typing import TypeVar
 
 from hiexp_verl.report.html import e
 
 Point = tuple[float, float]  # step, value
 Span = tuple[float, float, float]  # step, lowest, highest
-_Row = TypeVar("_Row", Point, Span)
 MAX_POINTS = 60  # of a line: of longer runs one wants to see the course, not the noise
 _MAX_DOTS = 40
 _WIDTH, _HEIGHT, _LEFT, _RIGHT, _TOP, _BOTTOM = 360, 190, 44, 12, 10, 24  # in SVG units
@@ -29,24 +27,20 @@ class Line:
 
 
 def chart(title: str, lines: Sequence[Line], by: str = "step") -> str:
-    """Return a chart of the lines; nothing when there is no finite point."""
-    lines = [replace(line, points=_finite(line.points), band=_finite(line.band), faint=[*map(_finite, line.faint)]) for line in lines]
-    everything = [point for line in lines for points in (line.points, *line.faint) for point in points]
-    if not everything:
+    """Return a chart of the lines; nothing where they have no points."""
+    curves = [points for line in lines for points in (line.points, *line.faint) if points]
+    if not curves:
         return ""
-    heights = [y for _, y in everything] + [y for line in lines for _, *span in line.band for y in span]
-    frame = _Frame(min(x for x, _ in everything), max(x for x, _ in everything), ticks(min(heights), max(heights)))
+    steps = [x for points in curves for x, _ in points]
+    heights = [y for points in curves for _, y in points] + [y for line in lines for _, *span in line.band for y in span]
+    frame = _Frame(min(steps), max(steps), ticks(min(heights), max(heights)))
     ends = ", ".join(f"{line.name} from {line.points[0][1]:.3g} to {line.points[-1][1]:.3g}" for line in lines if line.points)
     label = e(f"{title} by {by}: {ends}")
     drawn = "".join(_line(line, frame) for line in lines)
     drawing = f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{label}">{frame.grid()}{drawn}</svg>'
-    window = max(_window(points) for line in lines for points in (line.points, *line.faint))
+    window = max(map(_window, curves))
     note = f", each point the mean of {window} points" if window > 1 else ""
     return f'<figure class="card"><h3>{e(title)}</h3>{drawing}<figcaption>by {e(by)}{note}</figcaption></figure>'
-
-
-def _finite(points: Sequence[_Row]) -> list[_Row]:
-    return [point for point in points if all(map(math.isfinite, point))]
 
 
 @dataclass(frozen=True)
@@ -83,7 +77,7 @@ class _Frame:
 
 def _line(line: Line, frame: _Frame) -> str:
     thin = thinned(line.points)
-    parts = [f'<path class="r{line.style} faint" d="{_path(thinned(run), frame)}"/>' for run in line.faint if run]
+    parts = [f'<path class="r{line.style} faint" d="{_path(thinned(run), frame)}"/>' for run in line.faint]
     if len(line.band) > 1:
         lows, highs = thinned([(x, low) for x, low, _ in line.band]), thinned([(x, high) for x, _, high in line.band])
         around = " ".join(f"{frame.x(x):.1f},{frame.y(y):.1f}" for x, y in [*highs, *reversed(lows)])
@@ -166,20 +160,13 @@ def interval_bar(mean: float, low: float, high: float, scale: tuple[float, float
     )
 
 
-def _bar(share: float) -> str:
-    return (
-        '<svg viewBox="0 0 100 10" preserveAspectRatio="none" aria-hidden="true">'
-        f'<rect width="{max(0.5, 100 * share):.1f}" height="10"/></svg>'
-    )
-
-
 def stages(parts: Sequence[tuple[str, float]]) -> str:
     """Return a bar for each (name, seconds), and their sum."""
-    if not parts:
-        return ""
-    longest = max(seconds for _, seconds in parts) or 1.0
+    longest = max((seconds for _, seconds in parts), default=0.0) or 1.0
     rows = [
-        f'<div class="stage"><span>{e(name)}</span>{_bar(seconds / longest)}<span>{seconds:.1f} s</span></div>' for name, seconds in parts
+        f'<div class="stage"><span>{e(name)}</span><svg viewBox="0 0 100 10" preserveAspectRatio="none" aria-hidden="true">'
+        f'<rect width="{max(0.5, 100 * seconds / longest):.1f}" height="10"/></svg><span>{seconds:.1f} s</span></div>'
+        for name, seconds in parts
     ]
     total = sum(seconds for _, seconds in parts)
     text = f"{total:.1f} s" if total < 120 else f"{total / 60:.1f} minutes" if total < 7200 else f"{total / 3600:.1f} hours"

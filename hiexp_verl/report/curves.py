@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -14,7 +15,7 @@ from hiexp_verl.report.training import Training
 
 STYLES = 10  # in report.css; more runs share them
 # Settings that say where a run writes. Runs that differ in them and in seeds alone are one experiment.
-_PLACES = {
+PLACES = {
     "trainer.default_local_dir",
     "trainer.experiment_name",
     "trainer.rollout_data_dir",
@@ -60,8 +61,8 @@ MEASURES: Mapping[str, Mapping[str, Sequence[str]]] = {
         "Pearson of rollout and actor probabilities": ("training/rollout_actor_probs_pearson_corr",),
     },
 }
-_MAIN = "val-core/"  # verl's name for the one metric of each data set that counts
-_VALIDATION = re.compile(r"val-core/(.+)|val-aux/(.+/(?:reward|em|f1|cem)/mean@.+)")
+_MAIN = re.compile(r"val-core/(.+)")  # verl's name for the one metric of each data set that counts
+_VALIDATION = re.compile(r"val-(?:core|aux(?=.+/(?:reward|em|f1|cem)/mean@))/(.+)")
 _TOKENS = "perf/total_num_tokens"
 
 
@@ -90,40 +91,33 @@ def grouped(trainings: Sequence[Training]) -> list[Group]:
     return [Group(_name(runs), i % STYLES, runs) for i, runs in enumerate(by_config.values())]
 
 
-def is_place(key: str) -> bool:
-    """Whether a setting only says where a run writes."""
-    return key in _PLACES
-
-
 def _identity(config: Mapping[str, Any]) -> str:
-    kept = {key: value for key, value in config.items() if not is_place(key) and not _SEED.search(key)}
+    kept = {key: value for key, value in config.items() if key not in PLACES and not _SEED.search(key)}
     return json.dumps(kept, sort_keys=True, default=str)
 
 
 def _name(runs: Sequence[Training]) -> str:
     if len(runs) == 1:
         return runs[0].name
-    letters = list(zip(*(run.name for run in runs), strict=False))
-    shared = next((i for i, column in enumerate(letters) if len(set(column)) > 1), len(letters))
-    return f"{runs[0].name[:shared]}* ({len(runs)} runs)"
+    return f"{os.path.commonprefix([run.name for run in runs])}* ({len(runs)} runs)"  # noqa: RUF071 (by character, as wanted)
 
 
 def curves(trainings: Sequence[Training]) -> str:
     """Return the charts of all runs under a common legend whose boxes hide lines."""
     groups = grouped([run for run in trainings if run.steps])
-    if not groups:
-        return ""
+    runs = [run for group in groups for run in group.runs]
     parts, constant = [], []
     for heading, measures in MEASURES.items():
         charts = []
         for title, keys in measures.items():
-            values = {value for group in groups for run in group.runs for _, value in first_curve(run, keys)}
+            values = {value for run in runs for _, value in first_curve(run, keys)}
             if len(values) == 1:
                 constant.append(f"{e(title)} {number(values.pop())}")
             else:
                 charts.append(_chart(title, groups, keys))
         if heading == "Learning":
-            charts[1:1] = [*_validations(groups), *_by_tokens(groups)]
+            validated = [_chart(f"validation: {name}", groups, (key,)) for key, name in validations(runs, _VALIDATION).items()]
+            charts[1:1] = [*validated, *_by_tokens(groups)]
         if any(charts):
             parts.append(f'<h3 class="part">{heading}</h3><div class="grid">{"".join(charts)}</div>')
     same = f'<p class="soft">Constant in all steps of all runs: {", ".join(constant)}.</p>' if constant else ""
@@ -140,19 +134,12 @@ def _chart(title: str, groups: Sequence[Group], keys: Sequence[str]) -> str:
     return chart(title, [group.line(curves) for group, curves in lines if curves])
 
 
-def _validations(groups: Sequence[Group]) -> list[str]:
-    keys = dict.fromkeys(key for group in groups for run in group.runs for step in run.steps.values() for key in step)
-    found = [(key, match[1] or match[2]) for key in keys if (match := _VALIDATION.fullmatch(key))]
-    return [_chart(f"validation: {name}", groups, (key,)) for key, name in sorted(found, key=lambda pair: pair[0], reverse=True)]
-
-
 def _by_tokens(groups: Sequence[Group]) -> list[str]:
     """Return reward and validation by tokens spent, where runs are compared: equal steps are not equal budgets."""
     if len(groups) < 2:
         return []
-    measures = {"reward": REWARD} | {
-        f"validation: {name}": (key,) for key, name in validations([run for g in groups for run in g.runs]).items()
-    }
+    validated = validations([run for group in groups for run in group.runs])
+    measures = {"reward": REWARD} | {f"validation: {name}": (key,) for key, name in validated.items()}
     charts = []
     for title, keys in measures.items():
         lines = [Line(run.name, group.style, _over_tokens(run, keys)) for group in groups for run in group.runs]
@@ -170,10 +157,10 @@ def _over_tokens(run: Training, keys: Sequence[str]) -> list[Point]:
     return points if spent else []
 
 
-def validations(runs: Sequence[Training]) -> dict[str, str]:
-    """Return the names of the main validation metrics of these runs, by their keys."""
-    keys = dict.fromkeys(key for run in runs for step in run.steps.values() for key in step)
-    return {key: key.removeprefix(_MAIN) for key in keys if key.startswith(_MAIN)}
+def validations(runs: Sequence[Training], kind: re.Pattern[str] = _MAIN) -> dict[str, str]:
+    """Return the names of the validation metrics of these runs by their keys, the main ones first."""
+    keys = {key for run in runs for step in run.steps.values() for key in step}
+    return {key: match[1] for key in sorted(keys, reverse=True) if (match := kind.fullmatch(key))}
 
 
 def _legend(groups: Sequence[Group]) -> str:

@@ -1,109 +1,73 @@
-"""Episodes: of thousands only what is counted is kept in memory, the few that are shown in full are read again."""
+"""Episodes: of thousands only the records are kept in memory, the few that are shown in full are read again."""
 
 import json
 import re
-import sys
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import zip_longest
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from hiexp_verl.guide.record import EpisodeRecord, aggregate
 from hiexp_verl.io.datasets import trajectory_of
-from hiexp_verl.io.rows import BadRow, Row, read_rows
-from hiexp_verl.report.find import flat
-from hiexp_verl.report.html import e, plural
+from hiexp_verl.io.rows import BadRow, read_rows
+from hiexp_verl.report.find import flat, read_lines
+from hiexp_verl.report.html import e, number, plural
 from hiexp_verl.types import Trajectory
 
 _STEP = re.compile(r"@(\d+)$")  # our trainer ends the ids of its dump so
-# What may differ between two sets of episodes that are compared: it is what they are compared for.
-_ARM_SETTINGS = re.compile(r"hek|arm|(prompt|tool)\..+")
-MISPLACED = ("random", "shuffled")  # arms whose entries do not fit the question
+_EXPERIENCE_SETTINGS = re.compile(r"hek|arm|(prompt|tool)\..+")  # in which episodes that are compared may differ
+_MISPLACED = ("random", "shuffled")  # arms whose entries do not fit the question
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Played:
     """An episode in brief."""
 
     path: Path
     line: int
-    question: tuple[str, str]  # id and text: two data sets may have the same ids
     run: str  # the training, evaluation or rollout that it belongs to
-    arm: str  # of an evaluation; "" elsewhere
     step: int | None  # of a training
     scope: str  # episodes on one question and of one scope differ in the experience alone, and may be compared
-    hek: str | None  # content hash; None where it is not known
-    shown_as: str  # the arm by its settings; "" where it is not known
+    hek: str  # content hash; "" where it is not known
     correct: bool
     score: float
-    shown: frozenset[str]  # ids of entries
-    searches: int
-    lookups: int | None
-    experience_tokens: int
-    tokens: int | None  # that the policy wrote
-    seconds: float | None
     answered: bool
-    model: str
+    shown: frozenset[str]  # ids of entries
+    record: EpisodeRecord  # without messages
+
+    @property
+    def question(self) -> tuple[str, str]:
+        """Id and text: two data sets may have the same ids."""
+        return self.record.question_id, self.record.question
+
+    @property
+    def misplaced(self) -> bool:
+        """Whether its experience was chosen not to fit the question."""
+        return self.record.arm in _MISPLACED
 
 
-def read_played(
-    path: Path, run: str, family: str, settings: Mapping[str, Any], faults: list[str], arm: str = "", hek: str | None = None
-) -> list[Played]:
-    """Read a file of episodes; what cannot be read is added to `faults`.
+def read_played(path: Path, run: str, settings: Mapping[str, Any], hek: str, faults: list[str]) -> list[Played]:
+    """Read a file of episodes.
 
     Args:
-        family: with the same settings, apart from experience, episodes of one family can be compared.
-        settings: how they were played.
+        settings: how they were played; episodes with the same settings, apart from experience, can be compared.
         hek: what they were shown of, where the settings do not say it.
     """
-    played, bad = [], []
-    hek, shown_as = settings.get("hek", hek), str(settings.get("arm", ""))
-    hek = hek if isinstance(hek, str) else None
-    common = json.dumps([family, {key: value for key, value in flat(settings).items() if not _ARM_SETTINGS.fullmatch(key)}], sort_keys=True)
-    for line, row in read_rows(path, surrogates=True):
-        try:
-            if isinstance(row, BadRow):
-                raise row
-            played.append(_brief(trajectory_of(row), path, line, run, arm, common, hek, shown_as))
-        except (BadRow, ValueError, TypeError, KeyError) as error:
-            bad.append(f"line {line}: {error}")
-    if bad:
-        faults.append(unreadable(path, bad, len(played)))
-    return played
+    scope = json.dumps({key: value for key, value in flat(settings).items() if not _EXPERIENCE_SETTINGS.fullmatch(key)}, sort_keys=True)
 
+    def brief(line: int, row: dict[str, Any]) -> Played:
+        t = trajectory_of(row)
+        record = replace(EpisodeRecord.of(t), messages=(), queries=())
+        found = _STEP.search(t.id) if "arm" in t.extra else None
+        step = int(found[1]) if found else None
+        shown = frozenset(row["entry"] for row in record.shown)
+        of_hek = settings.get("hek") or hek
+        return Played(path, line, run, step, f"{scope} {step}", of_hek, t.correct, t.score, bool(t.prediction), shown, record)
 
-def unreadable(path: Path | None, bad: Sequence[str], good: int) -> str:
-    """Return one line about the episodes of a file that cannot be read."""
-    return f"{path}: {len(bad)} of {len(bad) + good} episodes cannot be read ({bad[0]})"
-
-
-def _brief(t: Trajectory, path: Path, line: int, run: str, arm: str, common: str, hek: str | None, shown_as: str) -> Played:
-    found = _STEP.search(t.id) if "arm" in t.extra else None
-    step = int(found[1]) if found else None
-    shown: Sequence[Row] = t.extra.get("shown") or ()
-    lookups, tokens, seconds = (t.extra.get(key) for key in ("lookups", "completion_tokens", "seconds"))
-    return Played(
-        path,
-        line,
-        (t.question_id, sys.intern(t.question)),
-        run,
-        arm,
-        step,
-        common if step is None else f"{common} {step}",
-        hek,
-        shown_as,
-        t.correct,
-        t.score,
-        frozenset(str(row["entry"]) for row in shown),
-        int(t.extra.get("searches") or 0),
-        None if lookups is None else int(lookups),
-        sum(int(row.get("tokens") or 0) for row in shown),
-        None if tokens is None else int(tokens),
-        None if seconds is None else float(seconds),
-        bool(t.prediction),
-        t.model,
-    )
+    return read_lines(path, brief, faults)
 
 
 def read_again(chosen: Iterable[Played]) -> dict[Played, Trajectory]:
@@ -111,32 +75,34 @@ def read_again(chosen: Iterable[Played]) -> dict[Played, Trajectory]:
     wanted: dict[Path, dict[int, Played]] = defaultdict(dict)
     for played in chosen:
         wanted[played.path][played.line] = played
-    found = {}
-    for path, lines in wanted.items():
-        for line, row in read_rows(path, surrogates=True):
-            if line in lines and not isinstance(row, BadRow):
-                found[lines[line]] = trajectory_of(row)
-            if line >= max(lines):
-                break
-    return found
+    return {
+        lines[line]: trajectory_of(row)
+        for path, lines in wanted.items()
+        for line, row in read_rows(path, surrogates=True)
+        if line in lines and not isinstance(row, BadRow)
+    }
+
+
+def by_question(played: Iterable[Played]) -> list[list[Played]]:
+    """Return groups of episodes that may be compared: one question, one scope."""
+    groups: dict[tuple[str, tuple[str, str]], list[Played]] = defaultdict(list)
+    for one in played:
+        groups[one.scope, one.question].append(one)
+    return list(groups.values())
 
 
 def pairs(played: Iterable[Played], at_most: int) -> list[tuple[Played, Played]]:
     """Return (without, with experience) of the same question and scope, one pair a question: won and lost in turn, then the rest."""
-    groups: dict[tuple[str, tuple[str, str]], list[Played]] = defaultdict(list)
-    for one in played:
-        groups[one.scope, one.question].append(one)
     kinds: dict[tuple[bool, bool], list[tuple[Played, Played]]] = defaultdict(list)
     asked = set()
-    for group in reversed(groups.values()):  # of a training, the last steps are of most interest
+    for group in reversed(by_question(played)):  # of a training, the last steps are of most interest
         with_, without = [one for one in group if one.shown], [one for one in group if not one.shown]
         if with_ and without and group[0].question not in asked:
             asked.add(group[0].question)
             pair = next(((a, b) for b in with_ for a in without if a.correct != b.correct), (without[0], with_[0]))
             kinds[pair[0].correct, pair[1].correct].append(pair)
-    queues = [kinds[kind] for kind in ((False, True), (True, False))]
-    mixed = [queue[i] for i in range(max(map(len, queues), default=0)) for queue in queues if i < len(queue)]
-    return [*mixed, *kinds[False, False], *kinds[True, True]][:at_most]
+    in_turn = [pair for both in zip_longest(kinds[False, True], kinds[True, False]) for pair in both if pair]
+    return [*in_turn, *kinds[False, False], *kinds[True, True]][:at_most]
 
 
 def samples(played: Sequence[Played], each: int) -> list[Played]:
@@ -148,19 +114,22 @@ def samples(played: Sequence[Played], each: int) -> list[Played]:
 
 def outcome(played: Sequence[Played]) -> dict[str, str]:
     """Return counts, shares and means over episodes, for a table."""
-    outcomes: dict[tuple[str, tuple[str, str]], set[bool]] = defaultdict(set)
-    for one in played:
-        outcomes[one.scope, one.question].add(one.correct)
-    return {
-        "episodes": f"{len(played):,}",
-        "questions": f"{len({one.question for one in played}):,}",
-        "right": f"{fmean(one.correct for one in played):.3f}",
-        "reward": f"{fmean(one.score for one in played):.3f}",
-        "answered": f"{fmean(one.answered for one in played):.2f}",
-        "searches": f"{fmean(one.searches for one in played):.2f}",
-        "with experience": f"{fmean(bool(one.shown) for one in played):.2f}",
-        "groups with both outcomes": f"{fmean(len(seen) == 2 for seen in outcomes.values()):.2f}",
+    totals = aggregate(one.record for one in played)
+    seconds = [one.record.seconds for one in played if one.record.seconds is not None]
+    means = {
+        "right": fmean(one.correct for one in played),
+        "reward": fmean(one.score for one in played),
+        "answered": fmean(one.answered for one in played),
+        "groups with both outcomes": fmean(len({one.correct for one in group}) == 2 for group in by_question(played)),
+        "with experience": totals.mean("guided"),
+        "experience tokens": totals.mean("experience_tokens"),
+        "searches": totals.mean("searches"),
+        "look-ups": totals.mean("lookups"),
     }
+    means |= {"policy tokens": totals.mean("completion_tokens")} if totals.completion_tokens else {}
+    means |= {"seconds": fmean(seconds)} if seconds else {}
+    counts = {"episodes": len(played), "questions": len({one.question for one in played})}
+    return {name: number(value) for name, value in (counts | means).items()}
 
 
 MAX_CHARS = 6000  # of a message

@@ -1,17 +1,18 @@
-"""The runs below a directory: every folder with a `run.json`, and every HEK. Other files are counted, and not opened."""
+"""The runs below some directories: every folder with a `run.json`, and every HEK. Other files are not read."""
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.io.manifest import MANIFEST, Manifest, read_manifest
+from hiexp_verl.io.rows import BadRow, read_rows
 
 _OF_A_HEK = {"CURRENT", "header.json"}  # beside its versions, in a version
-MAX_JSON_BYTES = 64 << 20  # a table of hundreds of arms has kilobytes
+_T = TypeVar("_T")
 
 
 @dataclass
@@ -21,33 +22,31 @@ class Found:
     manifests: dict[Path, Manifest] = field(default_factory=dict)
     heks: list[Path] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)  # what cannot be read, one line each
-    not_read: list[Path] = field(default_factory=list)  # files that no manifest names
 
 
 def find(root: Path) -> Found:
-    """Return what lies below a directory.
+    """Return the runs and HEKs below a directory.
 
     Raises:
-        HiExpError: there is no such directory.
+        HiExpError: there is no such directory, or nothing in it.
     """
     if not root.is_dir():
         raise HiExpError(f"{root} is not a directory; give the output folder of a training, `hiexp eval`, `rollout` or `build`")
-    found, files = Found(), list[Path]()
+    found = Found()
     for path, folders, names in os.walk(root):  # links to folders are not followed: no cycles, nothing twice
         folder = Path(path)
         folders.sort()
         if _OF_A_HEK.intersection(names):
             found.heks.append(folder)
             folders.clear()
-            continue
-        if MANIFEST in names:
+        elif MANIFEST in names:
             try:
                 found.manifests[folder] = read_manifest(folder)
             except HiExpError as error:
                 found.faults.append(str(error))
-        files += [folder / name for name in sorted(names) if name != MANIFEST]
-    named = {path for folder, manifest in found.manifests.items() for name in manifest.results for path in paths_of(folder, manifest, name)}
-    found.not_read = [path for path in files if path not in named and named.isdisjoint(path.parents)]
+    if not (found.manifests or found.heks):
+        broken = f" ({found.faults[0]})" if found.faults else ""
+        raise HiExpError(f"nothing to report in {root}: no run.json and no HEK{broken}; give a directory that a verb of hiexp wrote")
     return found
 
 
@@ -56,33 +55,36 @@ def paths_of(folder: Path, manifest: Manifest, name: str) -> list[Path]:
     return [Path(os.path.normpath(folder / place)) for place in manifest.results.get(name, [])]
 
 
-def files_of(folder: Path, manifest: Manifest, name: str, found: Found) -> list[Path]:
+def files_of(folder: Path, manifest: Manifest, name: str, faults: list[str]) -> list[Path]:
     """Return the files of one kind of results, those in folders by name; one that a finished run lacks is a fault."""
     paths = paths_of(folder, manifest, name)
     if manifest.finished:
-        found.faults += [f"{path} does not exist, and {folder / MANIFEST} names it" for path in paths if not path.exists()]
-    return list(_files(paths))
+        faults += [f"{path} does not exist, and {folder / MANIFEST} names it" for path in paths if not path.exists()]
+    return [file for path in paths for file in (sorted(path.glob("*.jsonl")) if path.is_dir() else [path]) if file.is_file()]
 
 
-def _files(paths: list[Path]) -> Iterator[Path]:
-    for path in paths:
-        yield from sorted(path.glob("*.jsonl")) if path.is_dir() else [path] if path.is_file() else []
+def read_lines(path: Path, parse: Callable[[int, dict[str, Any]], _T], faults: list[str]) -> list[_T]:
+    """Return what `parse` makes of each line (its number and object); lines that cannot be read are one fault of the file."""
+    good, bad = [], []
+    for line, row in read_rows(path, surrogates=True):
+        try:
+            if isinstance(row, BadRow):
+                raise row
+            good.append(parse(line, row))
+        except (BadRow, ValueError, TypeError, KeyError) as error:
+            bad.append(f"line {line}: {error}")
+    if bad:
+        faults.append(f"{path}: {len(bad)} of {len(bad) + len(good)} lines cannot be read ({bad[0]})")
+    return good
 
 
 def read_object(path: Path, faults: list[str]) -> dict[str, Any]:
     """Return the object in a JSON file, an empty one and a fault where it is damaged."""
     try:
-        if (size := path.stat().st_size) > MAX_JSON_BYTES:
-            raise ValueError(f"{size} bytes")
-        value = json.loads(path.read_bytes())
-        if isinstance(value, dict):
-            return value
-        faults.append(f"{path} is damaged (not an object)")
-    except (ValueError, RecursionError) as error:
-        faults.append(f"{path} is damaged ({error})")
-    except OSError as error:
-        faults.append(f"{path} cannot be read ({error.strerror or error})")
-    return {}
+        return dict(json.loads(path.read_bytes()))
+    except (ValueError, TypeError, RecursionError, OSError) as error:
+        faults.append(f"{path} cannot be read ({error})")
+        return {}
 
 
 def flat(value: Any, prefix: str = "") -> dict[str, Any]:
@@ -90,3 +92,8 @@ def flat(value: Any, prefix: str = "") -> dict[str, Any]:
     if not isinstance(value, Mapping) or not value:
         return {prefix: value}
     return {name: leaf for key, part in value.items() for name, leaf in flat(part, f"{prefix}.{key}" if prefix else str(key)).items()}
+
+
+def innermost(folder: Path, homes: Sequence[Path]) -> Path | None:
+    """Return the nearest of these folders that holds the folder."""
+    return max((home for home in homes if folder.is_relative_to(home)), key=lambda home: len(home.parts), default=None)

@@ -48,14 +48,6 @@ def _hash(text: str) -> str:
     return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
 
 
-def section(title: str, content: str) -> str:
-    """Return a part of the page under its heading; nothing where there is no content."""
-    if not content:
-        return ""
-    anchor = re.sub(r"\W+", "-", title.lower()).strip("-")
-    return f'<section id="{e(anchor)}"><h2>{e(title)}</h2>{content}</section>'
-
-
 def number(value: Any) -> str:
     """Return a number for people, in few digits; other values as text."""
     if not isinstance(value, float):
@@ -63,13 +55,6 @@ def number(value: Any) -> str:
     if not math.isfinite(value):
         return "n/a"
     return f"{value:.3g}" if 0 < abs(value) < 0.001 or abs(value) >= 1e6 else f"{round(value, 3):g}"
-
-
-def percent(share: float) -> str:
-    """Return a share; one that is nearly none or nearly all is not rounded to it."""
-    if not math.isfinite(share):
-        return "n/a"
-    return f"{share:.0%}" if f"{share:.0%}" not in ("100%", "0%") or share in (0, 1) else f"{share:.1%}"
 
 
 def facts(rows: Mapping[str, Any]) -> str:
@@ -87,18 +72,16 @@ def table(rows: Sequence[Mapping[str, str]]) -> str:
 
 
 def _table(columns: Sequence[str], rows: Sequence[Mapping[str, str]]) -> str:
-    head = "".join(f'<th scope="col"{_LONG_HEAD * _has_long_word(column)}>{e(column)}</th>' for column in columns)
+    head = "".join(map(_head, columns))
     body = "".join(f"<tr>{''.join(_cell(column, row.get(column, '')) for column in columns)}</tr>" for row in rows)
     texts = any(len(_plain(row.get(column, ""))) > _LONG and "<svg" not in row[column] for row in rows for column in columns[1:])
     style = ' class="texts"' if texts else ""
     return f'<div class="card scroll" tabindex="0"><table{style}><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
 
 
-_LONG_HEAD = ' class="long"'
-
-
-def _has_long_word(text: str) -> bool:
-    return any(len(word) > _LONG_WORD for word in text.split())
+def _head(column: str) -> str:
+    style = ' class="long"' if any(len(word) > _LONG_WORD for word in column.split()) else ""
+    return f'<th scope="col"{style}>{e(column)}</th>'
 
 
 def _cell(column: str, content: str) -> str:

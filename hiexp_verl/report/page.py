@@ -8,14 +8,13 @@ from hiexp_verl import __version__
 from hiexp_verl.io.files import atomic_writer
 from hiexp_verl.report import arms, policies, sections
 from hiexp_verl.report.curves import REWARD, curves, first_curve, grouped, validations
-from hiexp_verl.report.episodes import MISPLACED, Played, outcome, pair, pairs, read_again, samples, single
-from hiexp_verl.report.html import document, e, facts, folded, listed, percent, plural, section, table
+from hiexp_verl.report.episodes import Played, outcome, pair, pairs, read_again, samples, single
+from hiexp_verl.report.html import document, e, facts, folded, listed, number, plural, table
 from hiexp_verl.report.runs import Gathered, gather
 from hiexp_verl.report.training import Training
 from hiexp_verl.report.tree import tree, uses_of
 
-MAX_PAIRS, MAX_SINGLE, MAX_HEKS = 16, 4, 4
-_MAX_NAMES = 50  # of files that were not read
+_MAX_PAIRS, _MAX_SINGLE, _MAX_HEKS = 16, 4, 4
 _FEW = 5  # steps at the beginning and at the end
 
 
@@ -47,14 +46,19 @@ def page(found: Gathered, title: str) -> str:
         "What was run": _what_was_run(found),
         "Experience": _heks(found),
         "Episodes": _episodes(found.played),
-        "Cost": sections.cost(found.trainings, found.played, found.recipes),
-        "Files": _files(found),
+        "Cost": sections.cost(found.trainings, found.recipes),
+        "Not read": listed([e(fault) for fault in found.faults]),
     }
     parts = {heading: content for heading, content in parts.items() if content}
-    links = "".join(f'<a href="#{heading.lower().replace(" ", "-")}">{heading}</a>' for heading in parts)
-    body = "\n".join(section(heading, content) for heading, content in parts.items())
+    links = "".join(f'<a href="#{_anchor(heading)}">{heading}</a>' for heading in parts)
+    body = "\n".join(f'<section id="{_anchor(heading)}"><h2>{heading}</h2>{content}</section>' for heading, content in parts.items())
     footer = f'<footer class="soft">Made by hiexp-verl {e(__version__)}. This page needs no network.</footer>'
     return document(title, f'<h1>{e(title)}</h1>\n<nav aria-label="Parts">{links}</nav>\n{body}\n{footer}', "report.css")
+
+
+def _anchor(heading: str) -> str:
+    """Return the id of a part of the page."""
+    return heading.lower().replace(" ", "-")
 
 
 def _in_short(trainings: Sequence[Training]) -> str:
@@ -69,7 +73,7 @@ def _in_short(trainings: Sequence[Training]) -> str:
                 row[name] = f"{first:.3f} &rarr; {last:.3f}" if max(map(len, found)) > 1 else f"{last:.3f}"
         shown = [value for run in group.runs for _, value in run.curve("hiexp/with_experience")]
         if shown:
-            row["with experience"] = percent(fmean(shown))
+            row["with experience"] = number(fmean(shown))
         rows.append(row)
     note = f"Mean of the first and of the last {_FEW} values, of fewer where the two would overlap."
     return table(rows) + (f'<p class="soft">{note}</p>' if rows else "")
@@ -81,38 +85,33 @@ def _ends(values: Sequence[float]) -> tuple[float, float]:
 
 
 def _what_was_run(found: Gathered) -> str:
-    recipes = {name: outcome["facts"] for name, outcome in found.recipes.items() if isinstance(outcome.get("facts"), dict)}
-    noted = [f"<h3>{e(name)}</h3>{facts(of)}" for name, of in recipes.items()]
-    trained = sections.settings(found.trainings) if found.trainings else ""
-    return "".join(noted) + trained + (sections.rollouts(found.rollouts) if found.rollouts else "")
+    noted = [f"<h3>{e(name)}</h3>{facts(recipe['facts'])}" for name, recipe in found.recipes.items() if "facts" in recipe]
+    return "".join(noted) + sections.settings(found.trainings) + sections.rollouts(found.rollouts)
 
 
 def _heks(found: Gathered) -> str:
+    placed = [one for one in found.played if not one.misplaced]
+    kept = {one.run for one in found.played}  # of their episodes; others have counters alone
     parts = []
-    placed = [one for one in found.played if one.shown_as not in MISPLACED and one.arm not in MISPLACED]
-    dumped = {one.run for one in found.played if one.step is not None}
-    for content_hash, hek in list(found.heks.items())[:MAX_HEKS]:
-        own = [one for one in placed if one.hek in (content_hash, "", None) or not one.shown]
-        counters = [run.counters for run in found.trainings if run.hek == content_hash and run.name not in dumped]
+    for content_hash, hek in list(found.heks.items())[:_MAX_HEKS]:
+        own = [one for one in placed if one.hek in (content_hash, "") or not one.shown]
+        counters = [run.counters for run in found.trainings if run.hek == content_hash and run.name not in kept]
         parts.append(tree(hek, uses_of(own, counters)))
-    if not parts:
-        return ""
     more = len(found.heks) - len(parts)
     note = (
         '<p class="soft">Which entry an episode sees depends on its question, so the outcome beside an entry does not measure its effect: '
         "arms and mixed groups do.</p>"
     )
-    return note + "".join(parts) + (f'<p class="soft">and {plural(more, "HEK")} more</p>' if more > 0 else "")
+    return (note if parts else "") + "".join(parts) + (f'<p class="soft">and {plural(more, "HEK")} more</p>' if more > 0 else "")
 
 
 def _episodes(played: Sequence[Played]) -> str:
-    by_run: dict[str, list[Played]] = {}
+    by_arm: dict[str, list[Played]] = {}
     for one in played:
-        by_run.setdefault(f"{one.run} {one.arm}".strip(), []).append(one)
-    outcomes = table([{"episodes of": e(name), **outcome(group)} for name, group in by_run.items()])
-    placed = [one for one in played if one.shown_as not in MISPLACED and one.arm not in MISPLACED]
-    chosen = pairs(placed, MAX_PAIRS)
-    alone = [] if chosen else [one for group in by_run.values() for one in samples(group, MAX_SINGLE)][: 4 * MAX_SINGLE]
+        by_arm.setdefault(f"{one.run} {one.record.arm}", []).append(one)
+    outcomes = table([{"episodes of": e(name), **outcome(group)} for name, group in by_arm.items()])
+    chosen = pairs([one for one in played if not one.misplaced], _MAX_PAIRS)
+    alone = [] if chosen else [one for group in by_arm.values() for one in samples(group, _MAX_SINGLE)][: 4 * _MAX_SINGLE]
     texts = read_again([*(one for both in chosen for one in both), *alone])
     side_by_side = "".join(pair(texts[a], texts[b], (_origin(a), _origin(b))) for a, b in chosen)
     singles = "".join(single(texts[one], _origin(one)) for one in alone)
@@ -126,12 +125,4 @@ def _episodes(played: Sequence[Played]) -> str:
 
 
 def _origin(one: Played) -> str:
-    return " ".join(filter(None, (one.run, one.arm, f"step {one.step}" if one.step is not None else "")))
-
-
-def _files(found: Gathered) -> str:
-    faults = f'<p class="bad">Not everything could be read:</p>{listed([e(fault) for fault in found.faults])}' if found.faults else ""
-    names = listed([e(path) for path in found.not_read[:_MAX_NAMES]])
-    more = len(found.not_read) - _MAX_NAMES
-    rest = f'<p class="soft">and {more:,} more</p>' if more > 0 else ""
-    return faults + folded(f"{plural(len(found.not_read), 'file')} not read: no run.json names them", names + rest)
+    return f"{one.run} {one.record.arm}" + (f" step {one.step}" if one.step is not None else "")

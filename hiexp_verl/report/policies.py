@@ -6,22 +6,19 @@ from dataclasses import dataclass
 from functools import cached_property
 from statistics import fmean
 
-from hiexp_verl.evaluate.statistics import Difference, mean_interval, paired_difference
+from hiexp_verl.evaluate.statistics import mean_interval, paired_difference
 from hiexp_verl.evaluate.tables import BASE, p_value, signed
-from hiexp_verl.report.arms import by_verdict, gap_bar, score_bar, side_of
+from hiexp_verl.report.arms import by_verdict, gap_bar, reach_of, score_bar, side_of
 from hiexp_verl.report.curves import grouped
-from hiexp_verl.report.evaluations import Evaluation
+from hiexp_verl.report.evaluations import Evaluation, Values
 from hiexp_verl.report.html import e, number, table
 from hiexp_verl.report.training import Training
 
-_MAX_POLICIES = 12  # beside the reference, of a table
 _NOTE = (
     "CEM of each policy and arm, and its difference to <b>{policy}</b> without experience ({why}), paired by question; p by sign flips, "
     "not corrected for the number of comparisons. Policies that differ in seeds alone are one line with the mean over seeds; the "
     "intervals do not include the variance between trainings, which the scores of each run show."
 )
-Values = Mapping[str, float]  # by question
-Texts = Mapping[str, str]  # of the questions, as far as they are known
 
 
 @dataclass(frozen=True)
@@ -31,7 +28,6 @@ class Scores:
     policy: str
     arm: str
     runs: Sequence[Values]
-    texts: Sequence[Texts]  # in each of its runs
 
     @cached_property
     def mean(self) -> dict[str, float]:
@@ -46,9 +42,8 @@ class Comparison:
     dataset: str
     reference: Scores
     why: str  # of the choice of the reference
-    lines: Sequence[tuple[Scores, Difference | None]]  # None: the reference itself
+    lines: Sequence[tuple[Scores, Mapping[str, float] | None]]  # with its difference; None: the reference itself
     other: Sequence[Scores]  # of other questions
-    left_out: Sequence[str]  # policies beyond the most that a table has
 
 
 def comparisons(found: Sequence[Evaluation], trainings: Sequence[Training]) -> list[Comparison]:
@@ -59,27 +54,25 @@ def comparisons(found: Sequence[Evaluation], trainings: Sequence[Training]) -> l
     policies = _by_policy(found, trainings)
     unguided = {run.name for run in trainings if not any(value for _, value in run.curve("hiexp/with_experience"))}
     compared = []
-    for dataset in dict.fromkeys(name for one in found for name in one.datasets()):
+    for dataset in dict.fromkeys(name for one in found for name in one.datasets):
         played = list(_played(policies, dataset))
         bases = [one for one in played if one.arm == BASE and len(one.runs[0]) > 1]
-        trained = [one for one in bases if all(run.training in unguided for run in policies[one.policy])]
         if not bases:
             continue
+        trained = [one for one in bases if all(run.training in unguided for run in policies[one.policy])]
         reference = (trained or bases)[0]
-        alike = _asked_the_same(reference, played)
-        others = [policy for policy in dict.fromkeys(one.policy for one in alike) if policy != reference.policy]
-        if others:
-            left_out = others[_MAX_POLICIES:]
-            kept = [one for one in alike if one.policy not in left_out]
-            gaps = [(one, None if one is reference else paired_difference(one.mean, reference.mean)) for one in kept]
+        questions = reference.runs[0].keys()
+        alike = [one for one in played if all(values.keys() == questions for values in one.runs)]
+        if len({one.policy for one in alike}) > 1:
+            gaps = [(one, None if one is reference else vars(paired_difference(one.mean, reference.mean))) for one in alike]
             why = "the first one trained without" if trained else "the first one"
-            compared.append(Comparison(dataset, reference, why, gaps, [one for one in played if one not in alike], left_out))
+            compared.append(Comparison(dataset, reference, why, gaps, [one for one in played if one not in alike]))
     return compared
 
 
 def between(compared: Sequence[Comparison]) -> str:
     """Return a table for each data set."""
-    parts = [(f"<h4>{e(one.dataset)}</h4>" if one.dataset else "") + _against(one) for one in compared]
+    parts = [f"<h4>{e(one.dataset)}</h4>{_against(one)}" for one in compared]
     return f"<h3>Policies compared</h3>{''.join(parts)}" if parts else ""
 
 
@@ -88,25 +81,13 @@ def in_short(compared: Sequence[Comparison]) -> list[str]:
     sentences = []
     for one in compared:
         verdicts = [
-            (side_of(gap.low, gap.high, gap.p), f"<b>{e(played.policy)}, {e(played.arm)}</b> ({signed(gap.mean)}, {e(p_value(gap.p))})")
+            (side_of(gap), f"<b>{e(played.policy)}, {e(played.arm)}</b> ({signed(gap['mean'])}, {e(p_value(gap['p']))})")
             for played, gap in one.lines
             if gap is not None and played.arm in (BASE, "full")
         ]
-        where = " on ".join(filter(None, (f"Against <b>{e(one.reference.policy)}</b> without experience", e(one.dataset))))
-        more = f" ({len(one.left_out)} more below the table)" if one.left_out else ""
-        sentences.append(f"{where}, CEM: {by_verdict(verdicts)}{more}.")
+        where = f"Against <b>{e(one.reference.policy)}</b> without experience on {e(one.dataset)}"
+        sentences.append(f"{where}, CEM: {by_verdict(verdicts)}.")
     return sentences
-
-
-def _asked_the_same(reference: Scores, played: Sequence[Scores]) -> list[Scores]:
-    """Return those with the questions of the reference in all runs: the same ids, and no id with two texts."""
-    ids, texts, alike = reference.runs[0].keys(), dict[str, str](), []
-    for one in (reference, *played):
-        known = [(key, text) for of in one.texts for key, text in of.items() if key in ids]
-        if all(values.keys() == ids for values in one.runs) and all(texts.get(key, text) == text for key, text in known):
-            texts |= dict(known)
-            alike.append(one)
-    return [one for one in played if any(one is each for each in alike)]
 
 
 def _by_policy(found: Sequence[Evaluation], trainings: Sequence[Training]) -> dict[str, list[Evaluation]]:
@@ -117,7 +98,7 @@ def _by_policy(found: Sequence[Evaluation], trainings: Sequence[Training]) -> di
         within = one.name.removeprefix(one.training).strip("/") if one.training else ""
         kinds[group_of.get(one.training, one.name)][within].append(one)
     return {
-        " ".join(filter(None, (policy, within if len(by_place) > 1 else ""))): evaluations
+        f"{policy} {within}".strip() if len(by_place) > 1 else policy: evaluations
         for policy, by_place in kinds.items()
         for within, evaluations in by_place.items()
     }
@@ -126,24 +107,22 @@ def _by_policy(found: Sequence[Evaluation], trainings: Sequence[Training]) -> di
 def _played(policies: Mapping[str, Sequence[Evaluation]], dataset: str) -> Iterator[Scores]:
     for policy, evaluations in policies.items():
         for arm in dict.fromkeys(arm for one in evaluations for of, arm in one.values if of == dataset):
-            of = [one for one in evaluations if (dataset, arm) in one.values]
-            yield Scores(policy, arm, [one.values[dataset, arm] for one in of], [one.texts.get(dataset, {}) for one in of])
+            yield Scores(policy, arm, [one.values[dataset, arm] for one in evaluations if (dataset, arm) in one.values])
 
 
 def _against(compared: Comparison) -> str:
     spans = [mean_interval(played.mean) for played, _ in compared.lines]
     scale = (min(low for low, _ in spans), max(high for _, high in spans))
-    reach = max((max(abs(gap.low), abs(gap.high)) for _, gap in compared.lines if gap), default=1.0)
+    reach = reach_of([gap for _, gap in compared.lines if gap])
     rows = []
     for (played, gap), span in zip(compared.lines, spans, strict=True):
         means = played.mean
         row = {"policy, arm": f"<b>{e(played.policy)}</b>, {e(played.arm)}", "CEM": score_bar(fmean(means.values()), span, scale)}
-        row["against the reference"] = gap_bar(gap.mean, gap.low, gap.high, gap.p, reach) if gap else ""
+        row["against the reference"] = gap_bar(gap, reach) if gap else ""
         if len(played.runs) > 1:
             row["each run"] = ", ".join(f"{fmean(each.values()):.3f}" for each in played.runs)
         rows.append(row | {"questions": number(len(means))})
     note = _NOTE.format(policy=e(compared.reference.policy), why=compared.why)
     names = ", ".join(f"{e(one.policy)}, {e(one.arm)}" for one in compared.other)
     other = f" Not compared, other questions: {names}." if names else ""
-    left_out = f" Not compared, too many policies: {', '.join(map(e, compared.left_out))}." if compared.left_out else ""
-    return table(rows) + f'<p class="soft">{note}{other}{left_out}</p>'
+    return table(rows) + f'<p class="soft">{note}{other}</p>'

@@ -2,17 +2,14 @@
 
 import math
 import re
-from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from pathlib import PurePath
 from statistics import fmean
 from typing import Any
 
-from hiexp_verl.io.rows import as_number
 from hiexp_verl.report.charts import stages
-from hiexp_verl.report.curves import is_place
-from hiexp_verl.report.episodes import Played
+from hiexp_verl.report.curves import PLACES
 from hiexp_verl.report.find import flat
 from hiexp_verl.report.html import e, facts, folded, listed, number, plural, table
 from hiexp_verl.report.training import Step, Training
@@ -42,67 +39,51 @@ _HEAD = {
     "hiexp.search.corpus": "corpus",
     "hiexp.seed": "seed",
 }
-_MAX_DIFFERENCES = 60
 _MANY = 5  # runs that stand side by side; of more, each is a row
+Rows = dict[str, list[str]]  # name of a setting -> its value in each run
 
 
 def settings(trainings: Sequence[Training]) -> str:
     """Return the settings in which trainings differ, and those that they share."""
     names = [run.name for run in trainings]
-    rows: dict[str, list[str]] = {
-        "steps done": [_steps(run) for run in trainings],
+    rows: Rows = {
+        "steps done": [spans(run.trained) if run.trained else "none" for run in trainings],
         "resumed at": [", ".join(map(str, run.resumed)) for run in trainings],
-        "HEK": [_hek(run) for run in trainings],
+        "HEK": [run.hek[:12] for run in trainings],
         "software": [run.software for run in trainings],
     }
-    rows |= {name: [_shown(run.config.get(key)) for run in trainings] for key, name in _HEAD.items()}
-    rows = {name: values for name, values in rows.items() if any(values)}
-    differ = {name: values for name, values in rows.items() if len(set(values)) > 1}
-    same = {name: values[0] for name, values in rows.items() if name not in differ}
-    others = [key for key in dict.fromkeys(key for run in trainings for key in run.config) if key not in _HEAD and not is_place(key)]
-    values_of = {key: [_shown(run.config.get(key)) for run in trainings] for key in others}
-    different = {key: values for key, values in values_of.items() if len(set(values)) > 1}
-    shown = dict(list(different.items())[:_MAX_DIFFERENCES])
-    more = f"{plural(len(different) - len(shown), 'setting')} more" if len(different) > len(shown) else ""
-    others = folded(f"{plural(len(different), 'other setting')} in which they differ", _side_by_side(names, shown) + more)
-    return _side_by_side(names, differ) + others + _same(same, len(trainings))
+    configs = [run.config for run in trainings]
+    rows |= {name: [_shown(config.get(key)) for config in configs] for key, name in _HEAD.items()}
+    keys = dict.fromkeys(key for config in configs for key in config if key not in _HEAD and key not in PLACES)
+    differ, same = _split(rows)
+    others, _ = _split({key: [_shown(config.get(key)) for config in configs] for key in keys})
+    folded_others = folded(f"{plural(len(others), 'other setting')} in which they differ", _side_by_side(names, others))
+    return _side_by_side(names, differ) + folded_others + _same(same, len(trainings))
 
 
 def rollouts(specs: Mapping[str, Mapping[str, Any]]) -> str:
     """Return the settings in which rollouts differ, and those that they share."""
     configs = [flat(spec) for spec in specs.values()]
     keys = dict.fromkeys(key for config in configs for key in config)
-    rows = {key.replace("_", " "): [_shown(config.get(key)) for config in configs] for key in keys}
-    differ = {name: values for name, values in rows.items() if len(set(values)) > 1}
-    same = {name: values[0] for name, values in rows.items() if name not in differ and values[0]}
+    differ, same = _split({key.replace("_", " "): [_shown(config.get(key)) for config in configs] for key in keys})
     return folded(f"Settings of {plural(len(specs), 'rollout')}", _side_by_side(list(specs), differ) + _same(same, len(specs)))
+
+
+def _split(rows: Rows) -> tuple[Rows, dict[str, str]]:
+    """Return the settings in which runs differ, and the values of those that they share and that are set."""
+    differ = {name: values for name, values in rows.items() if len(set(values)) > 1}
+    return differ, {name: values[0] for name, values in rows.items() if name not in differ and any(values)}
 
 
 def _same(rows: Mapping[str, str], runs: int) -> str:
     return (f"<h3>The same in all {runs} runs</h3>" if runs > 1 and rows else "") + facts(rows)
 
 
-def _hek(run: Training) -> str:
-    if run.hek:
-        return run.hek[:12]
-    return _shown(run.hek_paths[0]) if run.hek_paths and run.config.get("hiexp.enabled") else ""
-
-
-def _side_by_side(names: Sequence[str], rows: Mapping[str, Sequence[str]]) -> str:
-    if not rows:
-        return ""
+def _side_by_side(names: Sequence[str], rows: Rows) -> str:
     cells = {name: [e(value or "none") for value in values] for name, values in rows.items()}
-    if len(names) > _MANY:
+    if cells and len(names) > _MANY:
         return table([{"run": f"<b>{e(run)}</b>", **{name: values[i] for name, values in cells.items()}} for i, run in enumerate(names)])
     return table([{"": e(name), **dict(zip(names, values, strict=True))} for name, values in cells.items()])
-
-
-def _steps(run: Training) -> str:
-    numbers = run.trained
-    if not numbers:
-        return "none"
-    missing = "" if len(numbers) == numbers[-1] - numbers[0] + 1 else f", {len(numbers)} of them logged"
-    return f"{numbers[0]} to {numbers[-1]}{missing}" if len(numbers) > 1 else str(numbers[0])
 
 
 def _shown(value: Any) -> str:
@@ -118,8 +99,6 @@ def _shown(value: Any) -> str:
 
 
 _ALARM = "hiexp/alarm/"
-_PEARSON = "training/rollout_actor_probs_pearson_corr"
-_MIN_PEARSON = 0.99  # in sync it is 0.998 and more; three steps behind, it was 0.96
 _FAULTS: dict[str, Callable[[Step], bool]] = {
     "look-ups of experience failed": lambda step: step.get("hiexp/lookup_failures", 0.0) > 0,
     "search calls failed": lambda step: step.get("hiexp/failed_search_rate", 0.0) > 0.1,
@@ -129,29 +108,29 @@ _FAULTS: dict[str, Callable[[Step], bool]] = {
         math.isnan(step.get(key, 0.0)) for key in ("actor/grad_norm", "actor/loss", "actor/pg_loss")
     ),
 }
+_MIN_PEARSON = 0.99  # in sync it is 0.998 and more; three steps behind, it was 0.96
+_WITHOUT_STRIP: dict[str, Callable[[Step], bool]] = {  # with it the two see different contexts, by design
+    f"the rollout's probabilities are not the policy's (Pearson below {_MIN_PEARSON})": lambda step: (
+        step.get("training/rollout_actor_probs_pearson_corr", 1.0) < _MIN_PEARSON
+    ),
+}
 
 
 def alarms(trainings: Sequence[Training]) -> str:
     """Return the alarms and faults of each run with their steps, and the error that ended it."""
     runs_of: dict[str, list[str]] = {}
     for run in trainings:
-        held = [f"<b>alarm {e(name)}</b> at {spans(steps)}" for name, steps in _triggered(run).items()]
-        ended = [f"ended with <b>{e(run.error)}</b>"] if run.error else []
-        faults = dict(_FAULTS)
-        if not run.config.get("hiexp.group.strip"):  # then the two see different contexts, by design
-            faults[f"the rollout's probabilities are not the policy's (Pearson below {_MIN_PEARSON})"] = _out_of_sync
+        faults = _FAULTS if run.config.get("hiexp.group.strip") else _FAULTS | _WITHOUT_STRIP
         found = {fault: [step for step, values in run.steps.items() if holds(values)] for fault, holds in faults.items()}
-        wrong = [f"{e(fault)}: {spans(steps)}" for fault, steps in found.items() if steps]
-        for line in held + wrong + ended:
+        lines = [f"<b>alarm {e(name)}</b> at {spans(steps)}" for name, steps in _triggered(run).items()]
+        lines += [f"{e(fault)}: {spans(steps)}" for fault, steps in found.items() if steps]
+        lines += [f"ended with <b>{e(run.error)}</b>"] if run.error else []
+        for line in lines:
             runs_of.setdefault(line, []).append(e(run.name))
     if not runs_of and any(run.trained for run in trainings):
         watched = f"<code>{_ALARM}*</code>; {'; '.join(map(e, _FAULTS))}"
         return f'<p class="soft">None in {plural(len(trainings), "run")}. Checked: {watched}.</p>'
     return listed([f"{line} ({', '.join(runs)})" for line, runs in runs_of.items()])
-
-
-def _out_of_sync(step: Step) -> bool:
-    return step.get(_PEARSON, 1.0) < _MIN_PEARSON
 
 
 def _triggered(run: Training) -> dict[str, list[int]]:
@@ -175,41 +154,19 @@ def spans(steps: Sequence[int]) -> str:
 _TIME = "timing_s/"
 _WHOLE = "timing_s/step"
 _AFTER = "testing"  # the one part that all trainers of verl time outside of the step
-_MAX_DRAWINGS = 6  # of more, a table
 _MEMORY = ("perf/max_memory_allocated_gb", "actor/perf/max_memory_allocated_gb", "actor/perf/cpu_memory_used_gb")
 
 
-def cost(trainings: Sequence[Training], played: Sequence[Played], recipes: Mapping[str, Mapping[str, Any]]) -> str:
-    """Return the time by part for each training, the cost of all episodes, and the stages of recipes."""
-    by_run: dict[str, list[Played]] = defaultdict(list)
-    for one in played:
-        by_run[f"{one.run} {one.arm}".strip()].append(one)
+def cost(trainings: Sequence[Training], recipes: Mapping[str, Mapping[str, Any]]) -> str:
+    """Return the time by part for each training and the stages of recipes."""
     timed = [run for run in trainings if run.curve(_WHOLE)]
-    bars = [f'<div class="card"><h3>{e(run.name)}: seconds per step, by part</h3>{_by_part(run)}</div>' for run in timed]
-    for name, recipe in recipes.items():
-        seconds = recipe["seconds"].items() if isinstance(recipe.get("seconds"), dict) else ()
-        shown = [(str(stage), float(value)) for stage, value in seconds if as_number(value) is not None]
-        bars.append(f'<div class="card"><h3>{e(name)}: stages</h3>{stages(shown)}</div>')
-    drawn = f'<div class="grid wide">{"".join(bars)}</div>' if len(bars) <= _MAX_DRAWINGS else _parts(timed)
-    rows = [{"training": e(run.name), **_training(run)} for run in timed]
-    episodes = [{"per episode of": e(name), **_episodes(group)} for name, group in by_run.items()]
+    bars = {f"{run.name}: seconds per step, by part": parts_of(list(run.steps.values())) for run in timed}
+    bars |= {f"{name}: stages": list(recipe["seconds"].items()) for name, recipe in recipes.items() if "seconds" in recipe}
+    cards = [f'<div class="card"><h3>{e(title)}</h3>{stages(parts)}</div>' for title, parts in bars.items()]
+    drawn = f'<div class="grid wide">{"".join(cards)}</div>' if cards else ""
     tested = any(run.curve(_TIME + _AFTER) for run in timed)
     note = f'<p class="soft">The trainer\'s clock of a step leaves out the validation after it ({_AFTER}).</p>' if tested else ""
-    return f"{drawn}{table(rows)}{note}{table(episodes)}" if bars or episodes else ""
-
-
-def _by_part(run: Training) -> str:
-    """Return the bars of a run, and what the trainer's own clock says where that is less than their sum."""
-    parts, clock = parts_of(list(run.steps.values())), fmean(value for _, value in run.curve(_WHOLE))
-    if sum(seconds for _, seconds in parts) < 1.01 * clock:
-        return stages(parts)
-    return f'{stages(parts)}<p class="soft">By the trainer\'s own clock of a step: {clock:.1f} s.</p>'
-
-
-def _parts(trainings: Sequence[Training]) -> str:
-    parts = {run.name: dict(parts_of(list(run.steps.values()))) for run in trainings}
-    names = dict.fromkeys(name for found in parts.values() for name in found)
-    return table([{"seconds per step, by part": e(run), **{n: f"{found.get(n, 0.0):.1f}" for n in names}} for run, found in parts.items()])
+    return drawn + table([{"training": e(run.name), **_training(run)} for run in timed]) + note
 
 
 def parts_of(steps: Sequence[Step]) -> list[tuple[str, float]]:
@@ -240,16 +197,4 @@ def _training(run: Training) -> dict[str, str]:
         row |= {"tokens": number(int(tokens)), "tokens per second": f"{tokens / sum(seconds):.0f}"}
     if memory and max(memory) > 0:
         row["most memory (GB)"] = f"{max(memory):.1f}"
-    return row
-
-
-def _episodes(played: Sequence[Played]) -> dict[str, str]:
-    row = {"experience tokens": f"{fmean(one.experience_tokens for one in played):.0f}"}
-    for name, values in {
-        "policy tokens": [one.tokens for one in played if one.tokens is not None],
-        "look-ups": [one.lookups for one in played if one.lookups is not None],
-        "seconds": [one.seconds for one in played if one.seconds is not None],
-    }.items():
-        if values:
-            row[name] = f"{fmean(values):.1f}"
     return row

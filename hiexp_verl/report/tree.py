@@ -2,13 +2,16 @@
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cache
 from statistics import fmean
 
 from hiexp_verl.hek.store import HEK
-from hiexp_verl.report.episodes import Played
+from hiexp_verl.report.episodes import Played, by_question
 from hiexp_verl.report.html import e, plural
 from hiexp_verl.types import Entry
+
+MAX_CHILDREN = 40  # shown under one entry
 
 
 @dataclass(frozen=True)
@@ -17,7 +20,7 @@ class Use:
 
     episodes: int
     reward: float  # mean
-    accuracy: float | None  # None where it is not known
+    accuracy: float | None = None  # None where it is not known
     questions: int = 0  # that were played both with and without it
     gain: float | None = None  # reward with it minus reward without it, mean over these questions
 
@@ -28,99 +31,58 @@ def uses_of(played: Iterable[Played], counters: Iterable[Mapping[str, Mapping[st
     Args:
         counters: of runs that kept no episodes: episodes and sum of rewards for each entry.
     """
-    groups: dict[tuple[str, tuple[str, str]], list[Played]] = defaultdict(list)
-    for one in played:
-        groups[one.scope, one.question].append(one)
     with_: dict[str, list[Played]] = defaultdict(list)
     gains: dict[str, list[float]] = defaultdict(list)
-    for group in groups.values():
+    for group in by_question(played):
         for entry in {entry for one in group for entry in one.shown}:
             shown = [one for one in group if entry in one.shown]
             with_[entry] += shown
             if len(shown) < len(group):
                 gains[entry].append(fmean(one.score for one in shown) - fmean(one.score for one in group if entry not in one.shown))
-    uses = {
-        entry: Use(
-            len(shown),
-            fmean(one.score for one in shown),
-            fmean(one.correct for one in shown),
-            len(gains[entry]),
-            fmean(gains[entry]) if gains[entry] else None,
-        )
-        for entry, shown in with_.items()
-    }
+    uses = {}
+    for entry, shown in with_.items():
+        reward, accuracy = fmean(one.score for one in shown), fmean(one.correct for one in shown)
+        gain = fmean(gains[entry]) if gains[entry] else None
+        uses[entry] = Use(len(shown), reward, accuracy, len(gains[entry]), gain)
     for counted in counters:
         for entry, counter in counted.items():
-            uses[entry] = _added(uses.get(entry), int(counter["episodes"]), float(counter["reward"]))
+            use = uses.get(entry, Use(0, 0.0))
+            episodes = use.episodes + int(counter["episodes"])
+            uses[entry] = replace(use, episodes=episodes, reward=(use.reward * use.episodes + counter["reward"]) / max(episodes, 1))
     return uses
 
 
-def _added(use: Use | None, episodes: int, reward: float) -> Use:
-    if use is None:
-        return Use(episodes, reward / episodes if episodes else 0.0, None)
-    together = use.episodes + episodes
-    return Use(together, (use.reward * use.episodes + reward) / together, use.accuracy, use.questions, use.gain)
-
-
-MAX_CHILDREN = 40  # shown under one entry
-MAX_ENTRIES = 400  # shown of a HEK
-
-
 def tree(hek: HEK, uses: Mapping[str, Use]) -> str:
-    """Return the tree; of a big HEK the entries that were shown most, and those above them."""
-    counts = ", ".join(f"{count} {level.upper()}" for level, count in sorted(hek.levels.items(), reverse=True))
+    """Return the tree; under each entry those first that were shown most, with what is below them."""
     header = hek.header
+    counts = ", ".join(f"{count} {level.upper()}" for level, count in sorted(hek.levels.items(), reverse=True))
     origin = f"Encoder {e(header.encoder.name)}, distilled by {e(header.distiller or 'unknown')}, {e(header.content_hash[:12])}"
-    kept = _kept(hek, uses)
-    cut = (
-        f" The {len(kept)} most used are below; <code>hiexp inspect HEK --html FILE</code> shows all."
-        if len(kept) < len(hek.entries)
-        else ""
-    )
     used = sum(entry.id in uses for entry in hek.entries)
-    total = (
-        f"{used} of {len(hek.entries)} were shown in the episodes of this report"
-        if used
-        else "none was shown in the episodes of this report"
-    )
-    branches = _Branches(hek, uses, kept)
-    return f'<p class="soft">{counts}. {origin}; {total}.{cut}</p><div class="card tree">{branches.of(branches.roots)}</div>'
-
-
-def _kept(hek: HEK, uses: Mapping[str, Use]) -> set[str]:
-    parents: dict[str, list[str]] = defaultdict(list)
-    for entry in hek.entries:
-        for child in entry.children:
-            parents[child].append(entry.id)
-    kept: set[str] = set()
-    for entry in sorted(hek.entries, key=lambda entry: _rank(entry, uses)):
-        above = [entry.id]
-        for id in above:
-            above += [parent for parent in parents[id] if parent not in above]
-        if len(kept.union(above)) > MAX_ENTRIES:
-            break
-        kept.update(above)
-    return kept
-
-
-def _rank(entry: Entry, uses: Mapping[str, Use]) -> tuple[int, int, str]:
-    return -(uses[entry.id].episodes if entry.id in uses else 0), -int(entry.level[1]), entry.id
+    total = f"{used} of {len(hek.entries)} entries were shown in the episodes of this report"
+    more = f" At most {MAX_CHILDREN} are below each entry; <code>hiexp inspect HEK --html FILE</code> shows all."
+    more *= len(hek.entries) > MAX_CHILDREN
+    children = {child for entry in hek.entries for child in entry.children}
+    roots = [entry for entry in hek.entries if entry.id not in children]
+    return f'<p class="soft">{counts}. {origin}. {total}.{more}</p><div class="card tree">{_Branches(hek, uses).of(roots)}</div>'
 
 
 class _Branches:
-    """Draws entries with what lies below them."""
+    """Draws entries with what is below them."""
 
-    def __init__(self, hek: HEK, uses: Mapping[str, Use], kept: set[str]) -> None:
+    def __init__(self, hek: HEK, uses: Mapping[str, Use]) -> None:
         self._by_id = {entry.id: entry for entry in hek.entries}
-        self._uses, self._kept = uses, kept
-        children = {child for entry in hek.entries for child in entry.children}
-        self.roots = [entry for entry in hek.entries if entry.id not in children]
+        self._uses = uses
+        self._shown = cache(self._count_shown)
 
     def of(self, entries: Sequence[Entry]) -> str:
-        ranked = sorted(entries, key=lambda entry: (-int(entry.level[1]), *_rank(entry, self._uses)))
-        drawn = [entry for entry in ranked if entry.id in self._kept][:MAX_CHILDREN]
-        more = f'<p class="soft">and {len(ranked) - len(drawn)} more</p>' if len(ranked) > len(drawn) else ""
-        return "".join(map(self._one, drawn)) + more
+        ranked = sorted(entries, key=lambda entry: (-int(entry.level[1]), -self._shown(entry.id), entry.id))
+        more = f'<p class="soft">and {len(ranked) - MAX_CHILDREN} more</p>' if len(ranked) > MAX_CHILDREN else ""
+        return "".join(map(self._one, ranked[:MAX_CHILDREN])) + more
+
+    def _count_shown(self, entry_id: str) -> int:
+        """Return how often an entry and those below it were shown."""
+        own = self._uses[entry_id].episodes if entry_id in self._uses else 0
+        return own + sum(map(self._shown, self._by_id[entry_id].children))
 
     def _one(self, entry: Entry) -> str:
         use = self._uses.get(entry.id)
@@ -128,11 +90,11 @@ class _Branches:
         source = f'<p class="soft">{e(entry.id)}, from {plural(len(entry.questions), "question")}</p>'
         about = f'<p dir="auto">{e(entry.description)}</p>{source}{_outcome(use)}'
         brief = f' <span class="soft">{use.episodes}&times;</span>' if use else ""
-        children = [self._by_id[child] for child in entry.children if child in self._by_id]
         title = f'{tags}<span dir="auto">{e(entry.title)}</span>{brief}'
-        if not children:
+        if not entry.children:
             return f'<details class="leaf"><summary>{title}</summary>{about}</details>'
-        return f"<details{' open' if entry.level == 'e3' else ''}><summary>{title}</summary>{about}{self.of(children)}</details>"
+        below = self.of([self._by_id[child] for child in entry.children])
+        return f"<details{' open' if entry.level == 'e3' else ''}><summary>{title}</summary>{about}{below}</details>"
 
 
 def _outcome(use: Use | None) -> str:

@@ -4,7 +4,9 @@ The data are in the page as JSON, and the program (viewer.js) shows them as text
 """
 
 import json
+from collections.abc import Iterable
 from dataclasses import asdict
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -35,22 +37,20 @@ def write_viewer(hek: HEK, path: Path, transcripts: Transcripts | None = None) -
 def _data(hek: HEK, transcripts: Transcripts) -> dict[str, Any]:
     """Return what the page shows. Texts that recur stand once; entries, sources, questions and tags refer by index."""
     asked = {source.question_id: source.question for source in hek.sources}
-    questions = list(dict.fromkeys([*asked, *(question for entry in hek.entries for question in entry.questions)]))
-    tags = list(dict.fromkeys(tag for entry in hek.entries for tag in _labels(entry)))
-    models = list(dict.fromkeys(source.model for source in hek.sources))
     rows = {
-        "entry": _numbers([entry.id for entry in hek.entries]),
-        "source": _numbers([source.id for source in hek.sources]),
-        "question": _numbers(questions),
-        "tag": _numbers(tags),
-        "model": _numbers(models),
+        "entry": _numbers(entry.id for entry in hek.entries),
+        "source": _numbers(source.id for source in hek.sources),
+        "question": _numbers(chain(asked, *(entry.questions for entry in hek.entries))),
+        "tag": _numbers(chain(*map(_labels, hek.entries))),
+        "model": _numbers(source.model for source in hek.sources),
     }
     by_id = {source.id: source for source in hek.sources}
     return {
-        "questions": [[question, asked.get(question, "")] for question in questions],
-        "tags": tags,
-        "models": models,
-        "sources": [_source(source, rows) for source in hek.sources],
+        "questions": [[question, asked.get(question, "")] for question in rows["question"]],
+        "tags": list(rows["tag"]),
+        "models": list(rows["model"]),
+        # Whether it was right says its side of the comparison.
+        "sources": [[s.id, rows["question"][s.question_id], rows["model"][s.model], s.prediction, s.queries] for s in hek.sources],
         "entries": [_entry(entry, by_id, rows, transcripts) for entry in hek.entries],
     }
 
@@ -59,8 +59,8 @@ def _labels(entry: Entry) -> tuple[str, ...]:
     return (*entry.labels, *(f"plan:{plan.sentence}" for plan in entry.plans))
 
 
-def _numbers(names: list[str]) -> dict[str, int]:
-    return {name: number for number, name in enumerate(names)}
+def _numbers(names: Iterable[str]) -> dict[str, int]:
+    return {name: number for number, name in enumerate(dict.fromkeys(names))}
 
 
 def _facts(hek: HEK) -> dict[str, str]:
@@ -74,14 +74,8 @@ def _facts(hek: HEK) -> dict[str, str]:
     }
 
 
-def _source(source: Source, rows: dict[str, dict[str, int]]) -> list[Any]:
-    """Id, question, model, prediction, queries; whether it was right says its side of the comparison."""
-    return [source.id, rows["question"][source.question_id], rows["model"][source.model], source.prediction, source.queries]
-
-
 def _entry(entry: Entry, by_id: dict[str, Source], rows: dict[str, dict[str, int]], transcripts: Transcripts) -> dict[str, Any]:
     """Fields as in `Entry`, empty ones left out; comparisons as [failure, success, differing step], -1 for none."""
-    compared = comparisons(entry, by_id)
     fields = {
         "id": entry.id,
         "level": LEVELS.index(entry.level),
@@ -93,12 +87,8 @@ def _entry(entry: Entry, by_id: dict[str, Source], rows: dict[str, dict[str, int
         "children": [rows["entry"][child] for child in entry.children],
         "questions": [rows["question"][question] for question in entry.questions],
         "comparisons": [
-            [
-                rows["source"][c.failure.id] if c.failure else -1,
-                rows["source"][c.success.id] if c.success else -1,
-                -1 if c.differ_at is None else c.differ_at,
-            ]
-            for c in compared
+            [*(rows["source"][side.id] if side else -1 for side in (c.failure, c.success)), -1 if c.differ_at is None else c.differ_at]
+            for c in comparisons(entry, by_id)
         ],
         "others": [source for source in entry.sources if source not in by_id],
         "evidence": [

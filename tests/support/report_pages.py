@@ -53,7 +53,7 @@ def episode(text="plain", guided=True, **fields):
         {"role": "tool", "content": f'<information>\nDoc 1(Title: "{text}") {text}\n</information>{experience}'},
         {"role": "assistant", "content": f"<answer>{text}</answer>", "tool_calls": [{"function": {"name": text}}]},
     )
-    extra = {"shown": shown("e1-0001"), "searches": 1} if guided else {"searches": 1}
+    extra = {"arm": "full", "shown": shown("e1-0001"), "searches": 1} if guided else {"searches": 1}
     return trajectory(messages=messages, question=text, answers=(text,), prediction=text, extra=extra, **fields)
 
 

@@ -18,6 +18,7 @@ CONFIG = {
     "hiexp": {"enabled": True, "seed": 0, "arm": "full", "group": {"strip": False}},
 }
 SETTINGS = {"temperature": 0.0, "seed": 0, "hek": "", "model": "policy"}
+TABLE = {"questions": 50, "settings": SETTINGS, "seeds": [0], "batch_size": "4", "pairs": []}
 
 
 def write_metrics(path: Path, rewards: Mapping[int, float], **more: float | None) -> None:
@@ -81,7 +82,7 @@ def shown(*entries: str, place: str = "prompt") -> list[dict[str, Any]]:
 
 def dumped(question_id: str, step: int, correct: bool, *entries: str, sample: int = 0) -> Trajectory:
     """An episode as a training keeps it."""
-    extra = {"split": "train", "arm": "all", "shown": shown(*entries), "searches": 2, "lookups": 3}
+    extra = {"split": "train", "arm": "full", "shown": shown(*entries), "searches": 2, "lookups": 3}
     return trajectory(question_id, correct, id=f"{question_id}#{sample}@{step}", extra=extra)
 
 
@@ -93,7 +94,7 @@ def write_rollout(folder: Path, episodes: Sequence[Trajectory], **settings: Any)
 
 def arm(name: str, cem: float, gain: float | None = None, **more: Any) -> dict[str, Any]:
     """A line of an evaluation's table; the interval reaches 0.1 to both sides."""
-    line: dict[str, Any] = {"arm": name, "episodes": 50}
+    line: dict[str, Any] = {"dataset": "set", "arm": name, "episodes": 50}
     for key in ("em", "f1", "cem"):
         line |= {key: cem, f"{key}_interval": [cem - 0.1, cem + 0.1]}
         if gain is not None:
@@ -104,7 +105,7 @@ def arm(name: str, cem: float, gain: float | None = None, **more: Any) -> dict[s
 def write_evaluation(folder: Path, arms: Sequence[Mapping[str, Any]], rows: Sequence[Mapping[str, Any]] = (), **more: Any) -> None:
     """Write the table and the rows that `hiexp eval` leaves."""
     plan(folder)
-    (folder / "table.json").write_text(json.dumps({"questions": 50, "settings": SETTINGS, "batch_size": 4, **more, "arms": arms}))
+    (folder / "table.json").write_text(json.dumps({**TABLE, **more, "arms": arms}))
     manifest = read_manifest(folder)
     manifest.results["table"] = ["table.json"]
     if rows:
@@ -113,14 +114,10 @@ def write_evaluation(folder: Path, arms: Sequence[Mapping[str, Any]], rows: Sequ
     manifest.finish(folder)
 
 
-def plan(folder: Path, **part: Any) -> None:
-    """Add a part (dataset, seed, arm) to the plan of an evaluation."""
-    spec = {"datasets": [], "seeds": [], "arms": []}
-    manifest = read_manifest(folder) if (folder / MANIFEST).is_file() else Manifest(kind="evaluation", spec=spec)
-    for name, value in part.items():
-        if value not in manifest.spec[f"{name}s"]:
-            manifest.spec[f"{name}s"].append(value)
-    manifest.write(folder)
+def plan(folder: Path) -> None:
+    """Write the manifest of an evaluation, unless it is there."""
+    if not (folder / MANIFEST).is_file():
+        Manifest(kind="evaluation", spec={}).write(folder)
 
 
 def write_part(
@@ -134,15 +131,12 @@ def write_part(
     **more: Any,
 ) -> None:
     """Write what `hiexp eval` leaves of an arm before its table: settings and episodes on the questions q0, q1, ..."""
-    extra = {"em": 0.0, "f1": 0.5, "cem": 0.0, "format": 1.0, "searches": 2, "failed_searches": 0, "completion_tokens": 9, "stop": "answer"}
-    told = [
-        trajectory(f"q{i}", good, question=question, extra={**extra, "cem": float(good), "em": float(good), "shown": list(shown)})
-        for i, good in enumerate(right)
-    ]
+    extra = {"arm": arm, "searches": 2, "completion_tokens": 9, "stop": "answer", "shown": list(shown)}
+    episodes = [trajectory(f"q{i}", good, question=question, extra=extra) for i, good in enumerate(right)]
     settings = {"hek": "abc", "arm": arm} if arm != "none" else {}
-    write_rollout(part_folder(evaluation, dataset, seed, arm), told, seed=seed, **settings, **more)
-    plan(evaluation, dataset=dataset, seed=seed, arm=arm)
+    write_rollout(part_folder(evaluation, dataset, seed, arm), episodes, seed=seed, **settings, **more)
+    plan(evaluation)
 
 
-def row(arm: str, id: str, right: bool, **more: Any) -> dict[str, Any]:
-    return {"arm": arm, "id": id, "prediction": "x", "em": float(right), "cem": float(right), "f1": 0.5, "searches": 2, "tokens": 9, **more}
+def row(arm: str, id: str, right: bool, dataset: str = "set", seed: int = 0) -> dict[str, Any]:
+    return {"dataset": dataset, "seed": seed, "arm": arm, "id": id, "question": f"What is {id}?", "cem": float(right)}

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hiexp_verl.cli import main
 from hiexp_verl.io.files import write_jsonl
 from hiexp_verl.io.manifest import read_manifest
-from hiexp_verl.report.tree import MAX_ENTRIES
+from hiexp_verl.report.tree import MAX_CHILDREN
 from tests.support.factories import trajectory
 from tests.support.heks import e, hek, tree
 from tests.support.report_pages import Tags, episode, everything, page
@@ -59,7 +59,7 @@ def test_the_page_needs_nothing_from_outside(tmp_path):
 
 def test_every_part_is_there_and_its_links_lead_to_it(tmp_path):
     text = page(everything(tmp_path / "runs"))
-    parts = ["In short", "Triggered alarms", "Evaluation", "Curves", "What was run", "Experience", "Episodes", "Cost", "Files"]
+    parts = ["In short", "Triggered alarms", "Evaluation", "Curves", "What was run", "Experience", "Episodes", "Cost"]
     assert headings(text) == parts
     links = re.findall(r'<a href="#(.*?)">', text)
     assert len(links) == len(parts) and all(f'<section id="{link}">' in text for link in links)
@@ -69,14 +69,14 @@ def test_parts_with_nothing_to_show_are_left_out(tmp_path):
     tree().save(tmp_path / "hek")
     assert headings(page(tmp_path / "hek")) == ["Experience"]
     write_rollout(tmp_path / "roll", [episode()])
-    assert headings(page(tmp_path / "roll")) == ["What was run", "Episodes", "Cost"]
+    assert headings(page(tmp_path / "roll")) == ["What was run", "Episodes"]
 
 
 def test_episodes_on_one_question_stand_side_by_side_with_what_was_injected(tmp_path):
     text = part(page(everything(tmp_path / "runs")), "Episodes")
     assert text.count('<div class="side">') == 2
     assert text.count(INJECTED) == 2  # in the system prompt and after the documents
-    without, with_ = text.index("roll/without</span>"), text.index("roll/with</span>")
+    without, with_ = text.index("roll/without none</span>"), text.index("roll/with full</span>")
     assert without < with_ < text.index(INJECTED)
     assert "✗ wrong</span> without, " in text and "✓ right</span> with experience" in text
 
@@ -114,9 +114,9 @@ def test_what_cannot_be_read_is_on_the_page_and_on_stderr(tmp_path, capsys):
     assert main(["report", str(folder), "--out", str(tmp_path / "x.html"), "--title", "T & U"]) == 0
     out, err = capsys.readouterr()
     assert "1 training, 1 evaluation, 2 rollouts, 2 episodes, 1 HEK; " in out
-    assert re.fullmatch(r"hiexp: .*metrics\.jsonl: 1 lines cannot be read \(line 3: not JSON .*\)\n", err)
+    assert re.fullmatch(r"hiexp: .*metrics\.jsonl: 1 of 3 lines cannot be read \(line 3: not JSON .*\)\n", err)
     text = (tmp_path / "x.html").read_text()
-    assert "metrics.jsonl: 1 lines cannot be read" in part(text, "Files") and "1 file not read: no run.json names them" in text
+    assert "metrics.jsonl: 1 of 3 lines cannot be read" in part(text, "Not read")
     assert "<title>T &amp; U</title>" in text
 
 
@@ -183,6 +183,6 @@ def test_thousands_of_steps_episodes_and_entries_make_a_small_page(tmp_path):
     hek(*(e(n) for n in range(1000))).save(folder / "hek")
     text = page(folder)
     assert len(text) < 1_000_000
-    assert f"The {MAX_ENTRIES} most used are below" in text
+    assert f"and {1000 - MAX_CHILDREN} more" in text
     assert "each point the mean of 84 points" in text  # 5000 in 60
     assert "more characters)" in text and "of 3,000 episodes in all" in text

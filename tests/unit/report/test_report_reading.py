@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.io.files import write_jsonl
-from hiexp_verl.io.manifest import MANIFEST, Manifest, read_manifest
+from hiexp_verl.io.manifest import MANIFEST, read_manifest
 from hiexp_verl.report.episodes import outcome, pairs
 from hiexp_verl.report.runs import gather
 from hiexp_verl.report.tree import uses_of
@@ -39,7 +39,7 @@ def test_a_training_is_what_its_manifest_names(tmp_path):
     assert (run.config["hiexp.seed"], run.resumed, run.error) == (3, (), "")
 
 
-def test_of_two_lives_the_later_one_counts_step_by_step(tmp_path):
+def test_of_two_sessions_the_later_one_counts_step_by_step(tmp_path):
     write_metrics(tmp_path / "b.jsonl", {1: 0.1, 2: 0.2, 3: 0.3, 4: 0.4})
     write_metrics(tmp_path / "a.jsonl", {4: 0.9, 5: 0.95})
     write_training(tmp_path, metrics=("b.jsonl", "a.jsonl"))  # the later one by the manifest, not by name
@@ -115,54 +115,29 @@ def test_an_older_version_of_a_hek_is_shown_where_a_run_used_it(tmp_path):
     write_training(tmp_path / "run", {1: 0.1})
     write_state(tmp_path / "run", 1, content_hash, {})
     found = gather([tmp_path])
-    assert len(found.heks) == 2 and content_hash in found.heks and not found.not_read
+    assert len(found.heks) == 2 and content_hash in found.heks
 
 
 # ---- evaluations and rollouts -------------------------------------------------------------------------------------------
 
 
-def test_an_evaluation_counts_what_each_arm_won_and_lost(tmp_path):
-    rows = [row("none", f"q{i}", i < 2) for i in range(4)] + [row("full", f"q{i}", i in (1, 2, 3)) for i in range(4)]
-    write_evaluation(tmp_path, [arm("none", 0.5), arm("full", 0.75, 0.25)], rows)
+def test_an_evaluation_has_its_table_and_the_mean_of_each_question_over_seeds(tmp_path):
+    rows = [row("none", "q1", False, "a"), row("none", "q1", True, "a", seed=1), row("none", "q1", True, "b"), row("full", "q1", True, "a")]
+    write_evaluation(tmp_path, [arm("none", 0.5, dataset="a"), arm("full", 0.75, 0.25, dataset="a")], rows)
     (found,) = gather([tmp_path]).evaluations
-    assert found.won_lost == {("", "full"): (2, 1)}
-    assert found.table == "whole"
+    assert found.values["a", "none"] == {"a/q1: What is q1?": 0.5} and found.values["a", "full"] == {"a/q1: What is q1?": 1.0}
+    assert found.values["all", "none"] == {"a/q1: What is q1?": 0.5, "b/q1: What is q1?": 1.0}
+    assert [line["cem"] for line in found.arms] == [0.5, 0.75]
 
 
-def test_rows_of_other_data_sets_and_seeds_are_not_mixed(tmp_path):
-    rows = [row("none", "q1", False, dataset="a", seed=0), row("none", "q1", True, dataset="a", seed=1)]
-    rows += [
-        row("full", "q1", True, dataset="a", seed=0),
-        row("full", "q1", True, dataset="a", seed=1),
-        row("full", "q1", True, dataset="b"),
-    ]
-    write_evaluation(tmp_path, [arm("none", 0.5, dataset="a")], rows)
-    assert gather([tmp_path]).evaluations[0].won_lost == {("a", "full"): (1, 0), ("all", "full"): (1, 0)}
-
-
-def test_a_table_without_its_rows_has_no_others(tmp_path):
-    write_part(tmp_path, "a", 0, "none", [False, False, False])
-    write_part(tmp_path, "a", 0, "full", [True, True, True])
-    write_evaluation(tmp_path, [arm("none", 0.0, dataset="a"), arm("full", 1.0, 1.0, dataset="a")])
-    (tmp_path / "rows.jsonl").unlink(missing_ok=True)
-    (found,) = gather([tmp_path]).evaluations
-    assert found.table == "whole" and not found.values and not found.won_lost, "of the episodes some may not be asked for any more"
-
-
-def test_arms_that_were_played_without_a_table_are_an_unfinished_evaluation(tmp_path):
+def test_arms_that_were_played_without_a_table_have_their_episodes(tmp_path):
     write_part(tmp_path, "hotpot", 0, "none", [True, False, False])
     write_part(tmp_path, "hotpot", 0, "full", [False, True], shown("e1-a"))
     write_part(tmp_path, "hotpot", 0, "random", [])  # begun: no episode yet
     found = gather([tmp_path])
     (one,) = found.evaluations
-    assert one.table == "unfinished" and not found.rollouts and not found.faults
-    assert [(line["dataset"], line["arm"], line["episodes"], line.get("cem")) for line in one.arms] == [
-        ("hotpot", "none", 3, pytest.approx(1 / 3)),
-        ("hotpot", "full", 2, 0.5),
-        ("hotpot", "random", 0, None),
-    ]
-    assert one.won_lost == {("hotpot", "full"): (1, 1)}
-    assert sorted((each.run, each.arm) for each in found.played) == [(tmp_path.name, "full")] * 2 + [(tmp_path.name, "none")] * 3
+    assert not one.arms and not found.rollouts and not found.faults
+    assert sorted((each.run, each.record.arm) for each in found.played) == [(tmp_path.name, "full")] * 2 + [(tmp_path.name, "none")] * 3
 
 
 def test_a_line_that_a_kill_tore_is_named_once(tmp_path):
@@ -170,74 +145,39 @@ def test_a_line_that_a_kill_tore_is_named_once(tmp_path):
     path = tmp_path / "hotpot" / "seed-0" / "none" / "trajectories.jsonl"
     path.write_bytes(path.read_bytes()[:-20])
     found = gather([tmp_path])
-    assert found.evaluations[0].arms[0]["episodes"] == 1
-    assert len(found.faults) == 1 and "1 of 2 episodes cannot be read (line 2: not JSON" in found.faults[0]
+    assert len(found.played) == 1
+    assert len(found.faults) == 1 and "1 of 2 lines cannot be read (line 2: not JSON" in found.faults[0]
 
 
-def test_an_episode_without_measures_is_named(tmp_path):
-    write_part(tmp_path, "hotpot", 0, "none", [])
-    write_rollout(tmp_path / "hotpot" / "seed-0" / "none", [trajectory()])
-    found = gather([tmp_path])
-    assert found.evaluations[0].arms[0]["episodes"] == 0 and "1 of 1 episodes cannot be read (line 1: 'em')" in found.faults[0]
-
-
-def test_rollouts_that_no_evaluation_plans_are_rollouts_and_below_one_are_not_read(tmp_path):
+def test_a_rollout_below_an_evaluation_is_one_of_its_arms(tmp_path):
     write_rollout(tmp_path / "hotpot" / "seed-0" / "none", [trajectory()])
     assert len(gather([tmp_path]).rollouts) == 1
     write_part(tmp_path, "hotpot", 0, "full", [True])
-    write_rollout(tmp_path / "hotpot" / "seed-1" / "none", [trajectory()])
     found = gather([tmp_path])
-    assert not found.rollouts and [one.arm for one in found.played] == ["full"]
-    assert [path.parent.parent.name for path in found.not_read] == ["seed-0", "seed-1"]
+    assert not found.rollouts and sorted(one.record.arm for one in found.played) == ["full", "none"]
 
 
 def test_rows_and_table_of_an_earlier_plan_are_not_taken(tmp_path):
-    write_part(tmp_path, "a", 0, "none", [True, False])
-    write_evaluation(tmp_path, [arm("none", 0.9, dataset="a")], [row("none", "q1", True, dataset="a")])
+    write_evaluation(tmp_path, [arm("none", 0.9)], [row("none", "q1", True)])
     assert gather([tmp_path]).evaluations[0].arms[0]["cem"] == 0.9
     manifest = read_manifest(tmp_path)
     manifest.finished = None
     manifest.write(tmp_path)
-    (found,) = gather([tmp_path]).evaluations
-    assert (found.table, found.arms[0]["cem"]) == ("unfinished", 0.5)
+    assert not gather([tmp_path]).evaluations[0].arms
 
 
-@pytest.mark.parametrize("content", ["", '{"questions": 2, "arms": [', '{"arms": []}', '{"arms": [3]}', "[]", "\x00"])
-@pytest.mark.parametrize("with_rows", [True, False])
-def test_a_damaged_table_is_named_and_means_are_shown(tmp_path, content, with_rows):
-    write_part(tmp_path, "hotpot", 0, "none", [True, False])
-    rows = [row("none", "q0", True, dataset="hotpot"), row("none", "q1", False, dataset="hotpot")]
-    write_evaluation(tmp_path, [arm("none", 0.5)], rows if with_rows else [])
+@pytest.mark.parametrize("content", ["", '{"questions": 2, "arms": [', "3", "\x00"])
+def test_a_damaged_table_is_named(tmp_path, content):
+    write_evaluation(tmp_path, [arm("none", 0.5)])
     (tmp_path / "table.json").write_text(content)
     found = gather([tmp_path])
-    (one,) = found.evaluations
-    assert one.table == "damaged" and [line["cem"] for line in one.arms] == [0.5]
-    assert len(found.faults) == 1 and "table.json is damaged (" in found.faults[0]
+    assert not found.evaluations[0].arms and len(found.faults) == 1 and "table.json cannot be read (" in found.faults[0]
 
 
-def test_all_seeds_and_budgets_of_an_evaluation_are_told(tmp_path):
-    write_evaluation(tmp_path / "a", [arm("none", 0.5)], seeds=[0, 7], settings={"seed": 0, "prompt": {"top_k": 3}}, judge="qwen")
-    write_part(tmp_path / "b", "hotpot", 1, "none", [True])
-    write_part(tmp_path / "b", "hotpot", 1, "full", [True])
-    write_part(tmp_path / "b", "wiki", 2, "none", [True])  # without a HEK, and read last
-    whole, unfinished = gather([tmp_path]).evaluations
-    assert whole.settings == {"seed": "0, 7", "prompt.top_k": 3} and whole.facts["judge"] == "qwen"
-    assert (unfinished.settings["seed"], unfinished.settings["hek"]) == ("1, 2", "abc") and "arm" not in unfinished.settings
-
-
-def test_pairs_without_the_base_are_kept_and_broken_ones_dropped(tmp_path):
-    good = {"dataset": "a", "arm": "full", "against": "random", "measure": "cem", "mean": 0.1, "low": 0.0, "high": 0.2, "p": 0.04}
-    bad = [good | {"against": "none"}, good | {"mean": None}, {"arm": "full"}, 3]
-    write_evaluation(tmp_path / "a", [arm("none", 0.5)], pairs=[good, *bad])
-    write_evaluation(tmp_path / "b", [arm("none", 0.5)], pairs="none")
-    assert [one.pairs for one in gather([tmp_path]).evaluations] == [[good], []]
-
-
-def test_episodes_of_an_evaluation_are_those_of_its_arms(tmp_path):
-    for name in ("none", "full"):
-        write_part(tmp_path, "hotpot", 0, name, [True])
-    write_evaluation(tmp_path, [arm("none", 0.5), arm("full", 0.6, 0.1)])
-    assert sorted((one.run, one.arm) for one in gather([tmp_path]).played) == [(tmp_path.name, "full"), (tmp_path.name, "none")]
+def test_all_seeds_and_budgets_of_an_evaluation_are_known(tmp_path):
+    write_evaluation(tmp_path, [arm("none", 0.5)], seeds=[0, 7], settings={"prompt.top_k": 3}, judge="qwen")
+    (found,) = gather([tmp_path]).evaluations
+    assert found.facts == {"questions": 50, "batch_size": "4", "judge": "qwen", "seed": "0, 7", "prompt.top_k": 3}
 
 
 def test_episodes_of_two_data_sets_with_the_same_ids_are_of_different_questions(tmp_path):
@@ -249,8 +189,6 @@ def test_episodes_of_two_data_sets_with_the_same_ids_are_of_different_questions(
     assert len(chosen) == 4 and all(a.question == b.question for a, b in chosen)
     assert outcome(found.played)["questions"] == "4"
     assert uses_of(found.played)["e1-a"].questions == 4
-    texts = {"a": dict.fromkeys(("q0", "q1"), "Which river?"), "b": dict.fromkeys(("q0", "q1"), "Which capital?")}
-    assert found.evaluations[0].texts == texts
 
 
 def test_rollouts_compare_where_they_differ_in_experience_alone(tmp_path):
@@ -290,11 +228,11 @@ def test_no_damage_of_one_run_stops_the_reading_of_another(tmp_path_factory, con
     assert any("run.json is damaged" in fault for fault in found.faults)
 
 
-@pytest.mark.parametrize("row", [{"step": 1, "data": 3}, {"step": True, "data": {}}, {"step": "one", "data": {}}, {"step": None}], ids=str)
+@pytest.mark.parametrize("row", [{"step": 1, "data": 3}, {"step": "one", "data": {}}, {"step": None}], ids=str)
 def test_a_line_of_metrics_of_wrong_types_is_a_fault(tmp_path, row):
     write_training(tmp_path, {1: 0.1})
     write_jsonl(tmp_path / "metrics.jsonl", [row])
-    assert "1 lines cannot be read (line 1: no step with data)" in gather([tmp_path]).faults[0]
+    assert "1 of 1 lines cannot be read (line 1: " in gather([tmp_path]).faults[0]
 
 
 @pytest.mark.parametrize(
@@ -308,13 +246,7 @@ def test_a_line_of_metrics_of_wrong_types_is_a_fault(tmp_path, row):
 def test_an_episode_of_wrong_types_is_a_fault(tmp_path, row):
     write_rollout(tmp_path, [trajectory()])
     write_jsonl(tmp_path / "trajectories.jsonl", [row])
-    assert "1 of 1 episodes cannot be read" in gather([tmp_path]).faults[0]
-
-
-@pytest.mark.parametrize("spec", [{}, {"datasets": 3, "seeds": "x", "arms": None}, {"datasets": [None], "seeds": [{}], "arms": [[]]}])
-def test_a_plan_of_wrong_types_has_no_parts(tmp_path, spec):
-    Manifest(kind="evaluation", spec=spec).write(tmp_path)
-    assert gather([tmp_path]).evaluations[0].arms == []
+    assert "1 of 1 lines cannot be read" in gather([tmp_path]).faults[0]
 
 
 def test_a_damaged_hek_is_a_fault(tmp_path):
@@ -324,7 +256,8 @@ def test_a_damaged_hek_is_a_fault(tmp_path):
     found = gather([tmp_path])
     assert found.heks == {} and len(found.faults) == 1
     (version / "header.json").write_text("{")
-    assert "holds no HEK that can be read" in gather([tmp_path]).faults[0]
+    (fault,) = gather([tmp_path]).faults
+    assert "header.json is damaged" in fault
 
 
 def test_a_file_that_a_finished_run_lacks_is_named(tmp_path):
@@ -338,7 +271,7 @@ def test_what_no_manifest_names_is_not_read(tmp_path):
     write_rollout(tmp_path / "rollout", [trajectory()])
     write_metrics(tmp_path / "metrics.jsonl", {1: 0.1})
     found = gather([tmp_path])
-    assert [path.name for path in found.not_read] == ["metrics.jsonl"] and not found.faults and not found.trainings
+    assert not found.faults and not found.trainings
 
 
 def test_a_packed_file_is_read(tmp_path):
