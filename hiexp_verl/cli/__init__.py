@@ -11,27 +11,7 @@ from hiexp_verl.cli import build, data, doctor, evaluate, hek_change, hek_show, 
 from hiexp_verl.cli.options import Verb
 from hiexp_verl.errors import HiExpError
 
-# In the order of use.
-VERBS = (
-    doctor.add_doctor,
-    rollout.add_rollout,
-    evaluate.add_eval,
-    report.add_report,
-    data.add_import,
-    build.add_build,
-    hek_change.add_calibrate,
-    hek_show.add_retrieve,
-    hek_show.add_inspect,
-    hek_show.add_audit,
-    hek_show.add_versions,
-    hek_show.add_diff,
-    hek_show.add_rollback,
-    hek_change.add_edit,
-    hek_change.add_remove,
-    hek_change.add_merge,
-    train.add_train,
-    data.add_serve_search,
-)
+MODULES = (doctor, rollout, evaluate, report, data, build, hek_show, hek_change, train)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -64,6 +44,6 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="hiexp", description="Search agents that learn from their own experience.")
     parser.add_argument("--version", action="version", version=__version__)
     verbs = parser.add_subparsers(required=True, metavar="VERB")
-    for add in VERBS:
-        add(verbs)
+    for module in MODULES:
+        module.add(verbs)
     return parser

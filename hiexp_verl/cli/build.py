@@ -11,7 +11,7 @@ from hiexp_verl.distil.replies import Price
 from hiexp_verl.distil.spec import BuildSpec, run_build
 
 
-def add_build(verbs: Any) -> None:
+def add(verbs: Any) -> None:
     """Add the verb."""
     epilog = (
         "distillers:  rules             templates over the diagnosis, no model\n"

@@ -4,12 +4,16 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from hiexp_verl.cli.options import add_verb, print_result
+from hiexp_verl.cli.options import JSON_HELP, add_verb, print_result
+from hiexp_verl.config import SearchConfig
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.importers import FORMATS, FromR1Searcher, Tags
+from hiexp_verl.importers.stream import import_trajectories
+from hiexp_verl.models.encoder import load_encoder
+from hiexp_verl.search import open_engine
+from hiexp_verl.search.server import listen, serve
 
-_TAGS = ("query_tags", "documents_tags", "answer_tags")
-_EPILOG = """\
+_IMPORT = """\
 formats (one JSON object a line, .gz or plain):
   hiexp        trajectories of `hiexp rollout`, or of training with hiexp.dump_dir: checked and rewritten
   verl-dump    what verl writes to trainer.rollout_data_dir or trainer.validation_data_dir; chat templates like ChatML
@@ -28,51 +32,42 @@ example: hiexp import runs/*.jsonl.gz --format r1-searcher --out trajectories.js
 then:    hiexp build --trajectories trajectories.jsonl ..."""
 
 
-def add_import(verbs: Any) -> None:
-    """Add the verb."""
-    parser = add_verb(verbs, "import", run_import, "Import trajectories of other programs.", _EPILOG)
+_SERVE = """\
+example: hiexp serve-search --corpus corpus.jsonl.gz --port 8000
+         then train with hiexp.search.engine=http hiexp.search.url=http://HOST:8000/retrieve"""
+
+
+def add(verbs: Any) -> None:
+    """Add the verbs."""
+    parser = add_verb(verbs, "import", run_import, "Import trajectories of other programs.", _IMPORT)
     parser.add_argument("files", type=Path, nargs="+", metavar="FILE")
     parser.add_argument("--format", required=True, choices=tuple(FORMATS))
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="replaced at the end, or unchanged on an error")
-    parser.add_argument("--query-tags", nargs=2, metavar=("OPEN", "CLOSE"), help="default <|begin_of_query|> <|end_of_query|>")
-    parser.add_argument("--documents-tags", nargs=2, metavar=("OPEN", "CLOSE"), help="default <|begin_of_documents|> <|end_of_documents|>")
-    parser.add_argument("--answer-tags", nargs=2, metavar=("OPEN", "CLOSE"), help="default <answer> </answer>")
+    for name, default in vars(Tags()).items():
+        parser.add_argument(f"--{name}-tags", nargs=2, metavar=("OPEN", "CLOSE"), help=f"default {' '.join(default)}")
     parser.add_argument("--strict", action="store_true", help="write nothing if a line is rejected")
-    parser.add_argument("--json", action="store_true", help="machine-readable counts")
+    parser.add_argument("--json", action="store_true", help=JSON_HELP)
 
-
-def run_import(arguments: argparse.Namespace) -> int:
-    """Convert and print the counts."""
-    from hiexp_verl.importers.stream import import_trajectories
-
-    tags = {name.removesuffix("_tags"): tuple(pair) for name in _TAGS if (pair := getattr(arguments, name))}
-    if tags and arguments.format != "r1-searcher":
-        raise HiExpError(f"tags can be set for --format r1-searcher only, found --format {arguments.format}; leave them out")
-    convert = FromR1Searcher(Tags(**tags)) if tags else FORMATS[arguments.format]()
-    report = import_trajectories(arguments.files, arguments.out, convert, arguments.strict)
-    counts = {"read": report.read, "written": report.written, "rejected": report.rejected, "without_search": report.without_search}
-    value = counts | {"reasons": dict(report.reasons)}
-    print_result(arguments.json, value, report.summary())
-    return 0
-
-
-def add_serve_search(verbs: Any) -> None:
-    """Add the verb."""
-    epilog = "example: hiexp serve-search --corpus corpus.jsonl.gz --port 8000\n         then train with hiexp.search.engine=http hiexp.search.url=http://HOST:8000/retrieve"
-    parser = add_verb(verbs, "serve-search", run_serve_search, "Serve a corpus over the Search-R1 retrieval wire format.", epilog)
+    parser = add_verb(verbs, "serve-search", run_serve_search, "Serve a corpus over the Search-R1 retrieval wire format.", _SERVE)
     parser.add_argument("--corpus", required=True, help="JSONL (.gz) with id, title, text")
     parser.add_argument("--encoder", help="dense search with this encoder; without it, BM25")
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=8000)
 
 
+def run_import(arguments: argparse.Namespace) -> int:
+    """Convert and print the counts."""
+    tags = {name: tuple(pair) for name in vars(Tags()) if (pair := getattr(arguments, f"{name}_tags"))}
+    if tags and arguments.format != "r1-searcher":
+        raise HiExpError(f"tags can be set for --format r1-searcher only, found --format {arguments.format}; leave them out")
+    convert = FromR1Searcher(Tags(**tags)) if tags else FORMATS[arguments.format]()
+    report = import_trajectories(arguments.files, arguments.out, convert, arguments.strict)
+    print_result(arguments.json, {**vars(report), "rejected": report.rejected}, report.summary())
+    return 0
+
+
 def run_serve_search(arguments: argparse.Namespace) -> int:
     """Serve until interrupted."""
-    from hiexp_verl.config import SearchConfig
-    from hiexp_verl.models.encoder import load_encoder
-    from hiexp_verl.search import open_engine
-    from hiexp_verl.search.server import listen, serve
-
     encoder = load_encoder(arguments.encoder) if arguments.encoder else None
     engine = open_engine(SearchConfig(engine="dense" if encoder else "bm25", corpus=arguments.corpus), encoder)
     listener = listen(arguments.host, arguments.port)

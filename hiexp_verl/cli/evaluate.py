@@ -13,7 +13,7 @@ from hiexp_verl.evaluate.tables import as_markdown
 from hiexp_verl.rollout.spec import EvalSpec
 
 
-def add_eval(verbs: Any) -> None:
+def add(verbs: Any) -> None:
     """Add the verb."""
     arms = "".join(f"  {arm:14} {meaning}\n" for arm, meaning in MEANING_OF.items())
     epilog = (

@@ -3,36 +3,77 @@
 import argparse
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
-from hiexp_verl.cli.options import add_verb, print_result
+from hiexp_verl.cli.options import ENCODER_HELP, add_hek, add_verb, print_result
+from hiexp_verl.distil.cluster import Linkage
+from hiexp_verl.distil.counts import table_of
+from hiexp_verl.distil.heights import Criterion, calibrate_height, check_plot, plot, read_unit_vectors, recalibrate, table
+from hiexp_verl.distil.merge import merge_heks
+from hiexp_verl.distil.validate import tells
 from hiexp_verl.errors import HiExpError
+from hiexp_verl.hek.edit import edit, remove
+from hiexp_verl.hek.opening import find_encoder, open_encoder, remember_encoder
+from hiexp_verl.hek.store import HEK, root_of
+from hiexp_verl.hek.text_view import inspect_entry
 from hiexp_verl.types import KINDS
 
+_EDIT = 'example: hiexp edit hek e1-0003 --description "Search the country first." --reason "named the wrong hop"'
+_REMOVE = 'example: hiexp remove hek e1-0003 e1-0007 --reason "tell an answer"'
+_MERGE = """\
+Near-duplicate entries are united and keep the sources of both; clusters are not recomputed. Where thresholds
+differ, the stricter is kept: the higher minimum score, the lower Ward height.
 
-def add_edit(verbs: Any) -> None:
-    """Add the verb."""
-    epilog = 'example: hiexp edit hek e1-0003 --description "Search the country first." --reason "named the wrong hop"'
-    parser = add_verb(verbs, "edit", run_edit, "Change the words of one entry, as a new version.", epilog)
-    parser.add_argument("hek", type=Path, metavar="HEK")
+example: hiexp merge hek_hotpot hek_wiki --out hek_both"""
+_CALIBRATE = """\
+criteria:  size        clusters of about --cluster-size entries (default)
+           silhouette  the height at which entries are closest to their own cluster
+           stability   the height at which four fifths of the entries fall into the same clusters
+           percentile  the height of a pair that is closer than 99 in 100 random pairs
+
+With a HEK, minimum scores and heights are stored in a new version, beside the encoder they hold for.
+With --vectors, the heights are only shown.
+
+example: hiexp calibrate hek --by stability --plot calibration.svg"""
+
+
+def add(verbs: Any) -> None:
+    """Add the verbs."""
+    parser = add_verb(verbs, "calibrate", run_calibrate, "Choose the thresholds of a HEK from its own data.", _CALIBRATE)
+    add_hek(parser, encoder=True, json=True, nargs="?")
+    parser.add_argument("--vectors", type=Path, metavar="FILE.npy", help="float32 matrix of unit vectors, instead of a HEK")
+    parser.add_argument("--by", default="size", choices=get_args(Criterion))
+    parser.add_argument("--cluster-size", type=float, default=4.0, help="for --by size (default 4)")
+    parser.add_argument("--linkage", default="ward", choices=get_args(Linkage))
+    percentile = "of the cosines with unrelated titles: a match lies above (default 95)"
+    parser.add_argument("--percentile", type=float, default=95.0, help=percentile)
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw scores over heights (.svg, .png, .pdf)")
+
+    parser = add_verb(verbs, "edit", run_edit, "Change the words of one entry, as a new version.", _EDIT)
+    add_hek(parser, encoder=True)
     parser.add_argument("entry", metavar="ENTRY", help="id of an entry, as `hiexp inspect` shows it")
     parser.add_argument("--title", help="when the advice applies; what queries are compared with")
     parser.add_argument("--description", help="the advice")
     parser.add_argument("--kind", choices=KINDS)
     parser.add_argument("--reason", required=True, metavar="WHY")
-    parser.add_argument("--encoder", help="where the encoder of the HEK lies, if it has moved; only a new title needs it")
     parser.add_argument("--force", action="store_true", help="allow new words that contain an answer that the HEK knows")
+
+    parser = add_verb(verbs, "remove", run_remove, "Remove entries from a HEK, as a new version.", _REMOVE)
+    add_hek(parser)
+    parser.add_argument("entries", nargs="+", metavar="ENTRY", help="ids of entries, as `hiexp inspect` shows them")
+    parser.add_argument("--reason", required=True, metavar="WHY")
+    parser.add_argument("--with-orphans", action="store_true", help="also remove what would lose all its children")
+
+    parser = add_verb(verbs, "merge", run_merge, "Merge two HEKs that have the same encoder.", _MERGE)
+    parser.add_argument("a", type=Path, metavar="A")
+    parser.add_argument("b", type=Path, metavar="B")
+    parser.add_argument("--out", type=Path, required=True, metavar="C", help="directory; the merged HEK becomes its next version")
+    parser.add_argument("--prefix", default="", help="put before ids of B's questions or trajectories where they mean others in A")
+    parser.add_argument("--encoder", help=ENCODER_HELP)
 
 
 def run_edit(arguments: argparse.Namespace) -> int:
     """Save the edited HEK as the next version."""
-    from hiexp_verl.distil.validate import tells
-    from hiexp_verl.errors import HiExpError
-    from hiexp_verl.hek.edit import edit
-    from hiexp_verl.hek.opening import open_encoder
-    from hiexp_verl.hek.store import HEK, root_of
-    from hiexp_verl.hek.text_view import inspect_entry
-
     root = root_of(arguments.hek)
     hek = HEK.load(arguments.hek)
     encoder = open_encoder(hek, arguments.hek, arguments.encoder) if arguments.title else None
@@ -47,21 +88,8 @@ def run_edit(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def add_remove(verbs: Any) -> None:
-    """Add the verb."""
-    epilog = 'example: hiexp remove hek e1-0003 e1-0007 --reason "tell an answer"'
-    parser = add_verb(verbs, "remove", run_remove, "Remove entries from a HEK, as a new version.", epilog)
-    parser.add_argument("hek", type=Path, metavar="HEK")
-    parser.add_argument("entries", nargs="+", metavar="ENTRY", help="ids of entries, as `hiexp inspect` shows them")
-    parser.add_argument("--reason", required=True, metavar="WHY")
-    parser.add_argument("--with-orphans", action="store_true", help="also remove what would lose all its children")
-
-
 def run_remove(arguments: argparse.Namespace) -> int:
     """Save the HEK without the entries as the next version."""
-    from hiexp_verl.hek.edit import remove
-    from hiexp_verl.hek.store import HEK, root_of
-
     root = root_of(arguments.hek)
     left = remove(HEK.load(arguments.hek), arguments.entries, arguments.reason, arguments.with_orphans)
     version = left.save(root)
@@ -69,28 +97,8 @@ def run_remove(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def add_merge(verbs: Any) -> None:
-    """Add the verb."""
-    epilog = (
-        "Near-duplicate entries are united and keep the sources of both; clusters are not recomputed. Where thresholds\n"
-        "differ, the stricter is kept: the higher minimum score, the lower Ward height.\n\n"
-        "example: hiexp merge hek_hotpot hek_wiki --out hek_both"
-    )
-    parser = add_verb(verbs, "merge", run_merge, "Merge two HEKs that have the same encoder.", epilog)
-    parser.add_argument("a", type=Path, metavar="A")
-    parser.add_argument("b", type=Path, metavar="B")
-    parser.add_argument("--out", type=Path, required=True, metavar="C", help="directory; the merged HEK becomes its next version")
-    parser.add_argument("--prefix", default="", help="put before ids of B's questions or trajectories where they mean others in A")
-    parser.add_argument("--encoder", help="where the encoder of the HEKs lies, if it has moved")
-
-
 def run_merge(arguments: argparse.Namespace) -> int:
     """Merge, save, and print what came of it."""
-    from hiexp_verl.distil.counts import table_of
-    from hiexp_verl.distil.merge import merge_heks
-    from hiexp_verl.hek.opening import find_encoder, open_encoder, remember_encoder
-    from hiexp_verl.hek.store import HEK
-
     if arguments.out.exists() and not arguments.out.is_dir():
         raise HiExpError(f"--out {arguments.out} is a file; give a directory for the HEK")
     a, b = HEK.load(arguments.a), HEK.load(arguments.b)
@@ -103,37 +111,8 @@ def run_merge(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def add_calibrate(verbs: Any) -> None:
-    """Add the verb."""
-    epilog = (
-        "criteria:  size        clusters of about --cluster-size entries (default)\n"
-        "           silhouette  the height at which entries are closest to their own cluster\n"
-        "           stability   the height at which four fifths of the entries fall into the same clusters\n"
-        "           percentile  the height of a pair that is closer than 99 in 100 random pairs\n\n"
-        "With a HEK, minimum scores and heights are stored in a new version, beside the encoder they hold for.\n"
-        "With --vectors, the heights are only shown.\n\n"
-        "example: hiexp calibrate hek --by stability --plot calibration.svg"
-    )
-    parser = add_verb(verbs, "calibrate", run_calibrate, "Choose the thresholds of a HEK from its own data.", epilog)
-    parser.add_argument("hek", type=Path, nargs="?", metavar="HEK")
-    parser.add_argument("--vectors", type=Path, metavar="FILE.npy", help="float32 matrix of unit vectors, instead of a HEK")
-    parser.add_argument("--by", default="size", choices=("size", "silhouette", "stability", "percentile"))
-    parser.add_argument("--cluster-size", type=float, default=4.0, help="for --by size (default 4)")
-    parser.add_argument("--linkage", default="ward", choices=("ward", "average"))
-    parser.add_argument(
-        "--percentile", type=float, default=95.0, help="of the cosines with unrelated titles: a match lies above (default 95)"
-    )
-    parser.add_argument("--encoder", help="where the encoder of the HEK lies, if it has moved")
-    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw scores over heights (.svg, .png, .pdf)")
-    parser.add_argument("--json", action="store_true", help="machine-readable output")
-
-
 def run_calibrate(arguments: argparse.Namespace) -> int:
     """Calibrate a HEK and save the new version, or look at vectors."""
-    from hiexp_verl.distil.heights import calibrate_height, check_plot, plot, read_unit_vectors, recalibrate, table
-    from hiexp_verl.hek.opening import open_encoder
-    from hiexp_verl.hek.store import HEK
-
     if (arguments.hek is None) == (arguments.vectors is None):
         raise HiExpError("give either a HEK or --vectors FILE.npy")
     if arguments.plot is not None:

@@ -7,34 +7,70 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from hiexp_verl.cli.options import add_verb, print_result
+from hiexp_verl.cli.options import JSON_HELP, add_hek, add_verb, print_result
 from hiexp_verl.errors import HiExpError
+from hiexp_verl.guide.blocks import LEVELS_OF
+from hiexp_verl.guide.lookup import masked_question
+from hiexp_verl.hek.audit import audit, audit_text
+from hiexp_verl.hek.diff import diff, diff_text
+from hiexp_verl.hek.opening import open_encoder
+from hiexp_verl.hek.provenance import read_transcripts
+from hiexp_verl.hek.retrieve import Retriever
+from hiexp_verl.hek.store import HEK
+from hiexp_verl.hek.text_view import entry_json, inspect_entry, inspect_hek
+from hiexp_verl.hek.versions import rollback, versions, versions_text
+from hiexp_verl.io.datasets import read_questions
+from hiexp_verl.models.encoder import Encoder
+from hiexp_verl.report.viewer import write_viewer
+from hiexp_verl.types import LEVELS, Level, to_json
+
+_INSPECT = """\
+examples: hiexp inspect hek                       the tree E3 > E2 > E1
+          hiexp inspect hek e1-0001               one entry: parents, children, failure beside success, evidence
+          hiexp inspect hek e1-0001 --trajectories outputs/rollouts/trajectories.jsonl
+          hiexp inspect hek --html hek.html       all of it as one page with search and filters"""
+_ROLLBACK = "Nothing is deleted; --to a later version undoes it.\n\nexample: hiexp rollback hek --to 0002"
+_DIFF = "A and B are HEK directories (their current version) or versions.\n\nexample: hiexp diff hek/0001 hek"
+_AUDIT = """\
+Exit code 0: nothing overlaps; 1: something does; 2: an error. Near-duplicates share a third of their words and have a
+cosine of at least 0.95, or share 80% of their words where the encoder is not found; their names and numbers agree.
+
+example: hiexp audit hek --questions test.jsonl"""
 
 
-def add_inspect(verbs: Any) -> None:
-    """Add the verb."""
-    epilog = (
-        "examples: hiexp inspect hek                       the tree E3 > E2 > E1\n"
-        "          hiexp inspect hek e1-0001               one entry: parents, children, failure beside success, evidence\n"
-        "          hiexp inspect hek e1-0001 --trajectories outputs/rollouts/trajectories.jsonl\n"
-        "          hiexp inspect hek --html hek.html       all of it as one page with search and filters"
-    )
-    parser = add_verb(verbs, "inspect", run_inspect, "Show a HEK as a tree, as a page, or one entry with where it comes from.", epilog)
-    parser.add_argument("hek", type=Path, metavar="HEK")
+def add(verbs: Any) -> None:
+    """Add the verbs."""
+    parser = add_verb(verbs, "inspect", run_inspect, "Show a HEK as a tree, as a page, or one entry with where it comes from.", _INSPECT)
+    add_hek(parser, json=True)
     parser.add_argument("entry", nargs="?", metavar="ENTRY", help="id of an entry")
     parser.add_argument("--html", type=Path, metavar="FILE", help="write a page that opens without a network")
     parser.add_argument("--trajectories", type=Path, nargs="+", metavar="FILE", help="also show the documents around the evidence")
-    parser.add_argument("--json", action="store_true", help="machine-readable output")
+
+    parser = add_verb(verbs, "retrieve", run_retrieve, "Show the entries nearest to a text, without minimum scores or leave-one-out.")
+    add_hek(parser, encoder=True, json=True)
+    parser.add_argument("text")
+    parser.add_argument("--level", choices=LEVELS, help="default: all levels")
+    parser.add_argument("--top-k", type=int, default=5)
+
+    parser = add_verb(verbs, "audit", run_audit, "Report what a HEK knows of a test set: questions, answers in entries.", _AUDIT)
+    add_hek(parser, encoder=True, json=True)
+    parser.add_argument("--questions", type=Path, required=True, metavar="FILE", help="the test set, JSON lines")
+
+    help = "List the versions of a HEK: entries, origin, reason; * is the current one."
+    add_hek(add_verb(verbs, "versions", run_versions, help, "example: hiexp versions hek"), json=True)
+
+    parser = add_verb(verbs, "diff", run_diff, "Show what changed from one HEK to another: entries, levels, thresholds, header.", _DIFF)
+    parser.add_argument("a", type=Path, metavar="A")
+    parser.add_argument("b", type=Path, metavar="B")
+    parser.add_argument("--json", action="store_true", help=JSON_HELP)
+
+    parser = add_verb(verbs, "rollback", run_rollback, "Make an earlier version of a HEK the current one.", _ROLLBACK)
+    add_hek(parser)
+    parser.add_argument("--to", metavar="VERSION", help="default: the one that the current version was made from, or the one before it")
 
 
 def run_inspect(arguments: argparse.Namespace) -> int:
     """Print the tree or the entry, or write the page."""
-    from hiexp_verl.hek.provenance import read_transcripts
-    from hiexp_verl.hek.store import HEK
-    from hiexp_verl.hek.text_view import entry_json, inspect_entry, inspect_hek
-    from hiexp_verl.report.viewer import write_viewer
-    from hiexp_verl.types import to_json
-
     if arguments.html and arguments.entry:
         raise HiExpError(f"--html shows the whole HEK; leave out {arguments.entry!r} and open FILE#{arguments.entry}")
     if arguments.trajectories and not (arguments.html or arguments.entry):
@@ -57,26 +93,8 @@ def run_inspect(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def add_retrieve(verbs: Any) -> None:
-    """Add the verb."""
-    parser = add_verb(verbs, "retrieve", run_retrieve, "Show the entries nearest to a text, without minimum scores or leave-one-out.", "")
-    parser.add_argument("hek", type=Path, metavar="HEK")
-    parser.add_argument("text")
-    parser.add_argument("--level", choices=("e1", "e2", "e3"), help="default: all levels")
-    parser.add_argument("--top-k", type=int, default=5)
-    parser.add_argument("--encoder", help="where the encoder of the HEK lies, if it has moved")
-    parser.add_argument("--json", action="store_true", help="machine-readable output")
-
-
 def run_retrieve(arguments: argparse.Namespace) -> int:
     """Print the hits, best first."""
-    from hiexp_verl.guide.blocks import LEVELS_OF
-    from hiexp_verl.guide.lookup import masked_question
-    from hiexp_verl.hek.opening import open_encoder
-    from hiexp_verl.hek.retrieve import Retriever
-    from hiexp_verl.hek.store import HEK
-    from hiexp_verl.types import Level, to_json
-
     if arguments.top_k < 1:
         raise HiExpError(f"--top-k must be at least 1, found {arguments.top_k}")
     if not arguments.text.strip():
@@ -93,95 +111,36 @@ def run_retrieve(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def add_versions(verbs: Any) -> None:
-    """Add the verb."""
-    epilog = "example: hiexp versions hek"
-    parser = add_verb(verbs, "versions", run_versions, "List the versions of a HEK: entries, origin, reason; * is the current one.", epilog)
-    parser.add_argument("hek", type=Path, metavar="HEK")
-    parser.add_argument("--json", action="store_true", help="machine-readable output")
-
-
 def run_versions(arguments: argparse.Namespace) -> int:
     """Print one line per version."""
-    from dataclasses import asdict
-
-    from hiexp_verl.hek.versions import versions, versions_text
-
     listed = versions(arguments.hek)
     print_result(arguments.json, [asdict(version) for version in listed], versions_text(listed))
     return 0
 
 
-def add_rollback(verbs: Any) -> None:
-    """Add the verb."""
-    epilog = "Nothing is deleted; --to a later version undoes it.\n\nexample: hiexp rollback hek --to 0002"
-    parser = add_verb(verbs, "rollback", run_rollback, "Make an earlier version of a HEK the current one.", epilog)
-    parser.add_argument("hek", type=Path, metavar="HEK")
-    parser.add_argument("--to", metavar="VERSION", help="default: the one that the current version was made from, or the one before it")
-
-
 def run_rollback(arguments: argparse.Namespace) -> int:
     """Point CURRENT at the version."""
-    from hiexp_verl.hek.versions import rollback
-
     print(f"current is {rollback(arguments.hek, arguments.to)}")
     return 0
 
 
-def add_diff(verbs: Any) -> None:
-    """Add the verb."""
-    epilog = "A and B are HEK directories (their current version) or versions.\n\nexample: hiexp diff hek/0001 hek"
-    parser = add_verb(verbs, "diff", run_diff, "Show what changed from one HEK to another: entries, levels, thresholds, header.", epilog)
-    parser.add_argument("a", type=Path, metavar="A")
-    parser.add_argument("b", type=Path, metavar="B")
-    parser.add_argument("--json", action="store_true", help="machine-readable output")
-
-
 def run_diff(arguments: argparse.Namespace) -> int:
     """Print the differences; the exit code is 0 also when there are some."""
-    from dataclasses import asdict
-
-    from hiexp_verl.hek.diff import diff, diff_text
-    from hiexp_verl.hek.store import HEK
-
     found = diff(HEK.load(arguments.a), HEK.load(arguments.b))
     print_result(arguments.json, asdict(found), diff_text(found))
     return 0
 
 
-def add_audit(verbs: Any) -> None:
-    """Add the verb."""
-    epilog = (
-        "Exit code 0: nothing overlaps; 1: something does; 2: an error. Near-duplicates share a third of their words and have a\n"
-        "cosine of at least 0.95, or share 80% of their words where the encoder is not found; their names and numbers agree.\n\n"
-        "example: hiexp audit hek --questions test.jsonl"
-    )
-    parser = add_verb(verbs, "audit", run_audit, "Report what a HEK knows of a test set: questions, answers in entries.", epilog)
-    parser.add_argument("hek", type=Path, metavar="HEK")
-    parser.add_argument("--questions", type=Path, required=True, metavar="FILE", help="the test set, JSON lines")
-    parser.add_argument("--encoder", help="where the encoder of the HEK lies, if it has moved")
-    parser.add_argument("--json", action="store_true", help="machine-readable output")
-
-
 def run_audit(arguments: argparse.Namespace) -> int:
     """Print what overlaps; 1 when something does."""
-    from dataclasses import asdict
-
-    from hiexp_verl.hek.audit import audit, audit_text
-    from hiexp_verl.hek.store import HEK
-    from hiexp_verl.io.datasets import read_questions
-
     hek = HEK.load(arguments.hek)
-    questions = read_questions(arguments.questions)
-    found = audit(hek, questions, _encoder(hek, arguments))
+    found = audit(hek, read_questions(arguments.questions), _encoder(hek, arguments))
     print_result(arguments.json, asdict(found), audit_text(found))
     return 0 if found.clean else 1
 
 
-def _encoder(hek: Any, arguments: argparse.Namespace) -> Any:
+def _encoder(hek: HEK, arguments: argparse.Namespace) -> Encoder | None:
     """Return the encoder, None with a warning where it was not asked for and cannot be found."""
-    from hiexp_verl.hek.opening import open_encoder
-
     try:
         return open_encoder(hek, arguments.hek, arguments.encoder)
     except HiExpError as error:

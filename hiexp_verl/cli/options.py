@@ -4,12 +4,14 @@ import argparse
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 from hiexp_verl.config import Engine
 
 QUESTIONS_HELP = "JSONL with id, question, answer or answers, or parquet as verl and Search-R1 have it"
 SEED_HELP = "of the sampling; every turn of every question derives its own (default 0)"
+ENCODER_HELP = "directory or name of the encoder of the HEK, if it has moved"
+JSON_HELP = "machine-readable output"
 Verb = Callable[[argparse.Namespace], int]
 SET_HELP = (
     "budgets of experience by their names in training: prompt.top_k=3 prompt.max_tokens=160 tool.min_score=0.5 "
@@ -27,6 +29,15 @@ def add_verb(verbs: Any, name: str, run: Verb, help: str, epilog: str = "") -> a
     return parser
 
 
+def add_hek(parser: argparse.ArgumentParser, encoder: bool = False, json: bool = False, nargs: Literal["?"] | None = None) -> None:
+    """Add the HEK that a verb reads, where its encoder is, and JSON output."""
+    parser.add_argument("hek", type=Path, nargs=nargs, metavar="HEK")
+    if encoder:
+        parser.add_argument("--encoder", help=ENCODER_HELP)
+    if json:
+        parser.add_argument("--json", action="store_true", help=JSON_HELP)
+
+
 def add_episode_arguments(parser: argparse.ArgumentParser, temperature: float) -> None:
     """Add the options of playing episodes: model, search, experience, sampling."""
     parser.add_argument("--search", default="bm25", choices=get_args(Engine), help="as hiexp.search.engine (default bm25)")
@@ -39,7 +50,7 @@ def add_episode_arguments(parser: argparse.ArgumentParser, temperature: float) -
         help="directory of a model or of a verl checkpoint (served by vLLM), URL, or URL#MODEL of an OpenAI-compatible server",
     )
     parser.add_argument("--hek", type=Path, help="show experience of this HEK")
-    parser.add_argument("--encoder", help="where the encoder of the HEK lies, if it has moved")
+    parser.add_argument("--encoder", help=ENCODER_HELP)
     trained = "(default: as the checkpoint was trained, or %s)"
     parser.add_argument("--format", choices=("search_tags", "hermes"), help="dialect of search calls " + trained % "search_tags")
     parser.add_argument("--instructions", type=Path, metavar="FILE", help="system prompt, instead of the dialect's (experience follows it)")

@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from hiexp_verl.cli.options import add_verb
+from hiexp_verl.report import write_report
+from hiexp_verl.report.html import plural
 
 
-def add_report(verbs: Any) -> None:
+def add(verbs: Any) -> None:
     """Add the verb."""
     epilog = (
         "RUN: the output directory of a training (trainer.default_local_dir), of `hiexp eval`, `rollout` or `build`, or one that holds\n"
@@ -17,24 +19,15 @@ def add_report(verbs: Any) -> None:
         "example: hiexp report outputs/grpo outputs/grpo-hiexp outputs/eval --out report.html"
     )
     parser = add_verb(verbs, "report", run_report, "Write one HTML page about runs: tables, curves, HEK, episodes, alarms, cost.", epilog)
-    parser.add_argument(
-        "runs",
-        type=Path,
-        nargs="+",
-        metavar="RUN",
-        help="output directory of a training, an evaluation, rollouts or a HEK, or one that holds several",
-    )
-    parser.add_argument(
-        "--out", type=Path, default=Path("report.html"), help="page (.html), or directory for report.html (default report.html)"
-    )
+    runs = "output directory of a training, an evaluation, rollouts or a HEK, or one that holds several"
+    parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help=runs)
+    out = "page (.html), or directory for report.html (default report.html)"
+    parser.add_argument("--out", type=Path, default=Path("report.html"), help=out)
     parser.add_argument("--title", default="", help="of the page (default: the names of the runs)")
 
 
 def run_report(arguments: argparse.Namespace) -> int:
     """Write the page and print what is on it; what cannot be read goes to stderr, too."""
-    from hiexp_verl.report import write_report
-    from hiexp_verl.report.html import plural
-
     out = page_at(arguments.out)
     found = write_report(arguments.runs, out, arguments.title)
     for fault in found.faults:

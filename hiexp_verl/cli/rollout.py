@@ -15,11 +15,11 @@ from hiexp_verl.protocol import check_format
 from hiexp_verl.rollout.as_trained import as_trained, read_budgets
 from hiexp_verl.rollout.episode import EpisodeSettings
 from hiexp_verl.rollout.policy import state_of
-from hiexp_verl.rollout.rollout import rollout
+from hiexp_verl.rollout.rollout import TRAJECTORIES, rollout
 from hiexp_verl.rollout.spec import RolloutSpec
 
 
-def add_rollout(verbs: Any) -> None:
+def add(verbs: Any) -> None:
     """Add the verb."""
     epilog = (
         "example: hiexp rollout --questions train.jsonl --corpus corpus.jsonl --model DIR --k 4 --out outputs/rollouts\n"
@@ -44,26 +44,17 @@ def add_rollout(verbs: Any) -> None:
 
 def run_rollout(arguments: argparse.Namespace) -> int:
     """Run the episodes and print their summary."""
-    print(rollout_command(arguments))
-    return 0
-
-
-EPISODE_NUMBERS = ("max_tokens", "top_k", "max_words", "max_chars", "max_model_len")
-
-
-def rollout_command(arguments: argparse.Namespace) -> str:
-    """Run the rollout of these arguments; return the summary as text.
-
-    Raises:
-        HiExpError: questions, search, model or HEK are not usable.
-    """
-    check_numbers(vars(arguments), "k", "limit")
     spec = rollout_spec(arguments)
-    return _text(rollout_by_verl(spec) if arguments.by == "verl" else rollout(spec), spec.out)
+    summary = rollout_by_verl(spec) if arguments.by == "verl" else rollout(spec)
+    for name, value in summary.items():
+        print(f"{name:>20}  {json.dumps(value)}")
+    print(f"{'trajectories':>20}  {spec.out / TRAJECTORIES}")
+    return 0
 
 
 def rollout_spec(arguments: argparse.Namespace) -> RolloutSpec:
     """Return what these arguments ask for. Raises as `play_options`."""
+    check_numbers(vars(arguments), "k", "limit")
     arm: Arm = arguments.arm
     if arm not in ("full", "none") and not arguments.hek:
         raise HiExpError(f"--arm {arm} shows experience; give a HEK as --hek")
@@ -77,9 +68,11 @@ def play_options(arguments: argparse.Namespace, seed: int) -> dict[str, Any]:
         HiExpError: an option is out of range, missing, or does not fit the others.
     """
     played = as_trained(arguments.model, vars(arguments))
-    check_numbers({**vars(arguments), **played}, *EPISODE_NUMBERS)
-    check_sampling(arguments.temperature, arguments.top_p)
-    search = search_of(arguments)
+    check_numbers({**vars(arguments), **played}, "max_tokens", "top_k", "max_words", "max_chars", "max_model_len")
+    if not 0 <= arguments.temperature < math.inf:
+        raise HiExpError(f"--temperature must be at least 0, found {arguments.temperature:g}")
+    if not 0 < arguments.top_p <= 1:
+        raise HiExpError(f"--top-p must be in (0, 1], found {arguments.top_p:g}")
     if arguments.set and not arguments.hek:
         raise HiExpError("--set limits what is shown of a HEK; give one as --hek")
     settings = EpisodeSettings(
@@ -97,7 +90,7 @@ def play_options(arguments: argparse.Namespace, seed: int) -> dict[str, Any]:
     return {
         "model": arguments.model,
         "out": arguments.out,
-        "search": search,
+        "search": search_of(arguments),
         "hek": arguments.hek,
         "encoder": arguments.encoder,
         "budgets": read_budgets(arguments.set, state_of(arguments.model) if arguments.hek else None),
@@ -119,18 +112,6 @@ def check_numbers(options: Mapping[str, Any], *names: str) -> None:
         value = options[name]
         if value is not None and value < 1:
             raise HiExpError(f"--{name.replace('_', '-')} must be at least 1, found {value}")
-
-
-def check_sampling(temperature: float, top_p: float) -> None:
-    """Refuse what no server samples with.
-
-    Raises:
-        HiExpError: the temperature is negative, or top-p not in (0, 1].
-    """
-    if not 0 <= temperature < math.inf:
-        raise HiExpError(f"--temperature must be at least 0, found {temperature:g}")
-    if not 0 < top_p <= 1:
-        raise HiExpError(f"--top-p must be in (0, 1], found {top_p:g}")
 
 
 def read_instructions(path: Path | None) -> str:
@@ -169,8 +150,3 @@ def search_of(arguments: argparse.Namespace) -> SearchConfig:
     if search.engine == "dense" and not (search.encoder or arguments.encoder or arguments.hek):
         raise HiExpError("--search dense needs an encoder; give --search-encoder, a directory or a name")
     return search
-
-
-def _text(summary: dict[str, Any], out: Path) -> str:
-    lines = [f"{name:>20}  {json.dumps(value)}" for name, value in summary.items()]
-    return "\n".join([*lines, f"{'trajectories':>20}  {out / 'trajectories.jsonl'}"])

@@ -8,7 +8,7 @@ from typing import Any
 from hiexp_verl.cli.options import add_verb
 
 
-def add_train(verbs: Any) -> None:
+def add(verbs: Any) -> None:
     """Add the verb."""
     epilog = (
         "Runs `python -m verl.trainer.main_ppo`: everything after the options is a hydra override.\n"

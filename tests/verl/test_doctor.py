@@ -54,7 +54,7 @@ def test_a_registration_that_fails_is_visible_and_found(tmp_path):
     (package / "sitecustomize.py").write_text("import sys\nsys.modules['hiexp_verl.plugin.trainer'] = None\n")
     env = {**os.environ, "PYTHONPATH": f"{package}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"}
     # What a training imports first, then what the doctor says of it.
-    code = "import json, verl.trainer.ppo.v1; from hiexp_verl.cli import doctor; print(json.dumps(doctor._registrations().found))"
+    code = "import json, verl.trainer.ppo.v1; from hiexp_verl.cli import doctor; print(json.dumps(doctor._registrations()[1]))"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env)
     assert result.returncode == 0
     assert "hiexp_verl could not register the trainers hiexp_sync and hiexp_colocate_async" in result.stderr
