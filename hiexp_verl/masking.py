@@ -211,7 +211,7 @@ def _articles(text: str) -> str:
 
 
 def _longest_first(names: Iterable[str]) -> list[str]:
-    return sorted(dict.fromkeys(names), key=lambda name: (-len(name), name))
+    return sorted(set(names), key=lambda name: (-len(name), name))
 
 
 # compare: which of two; common: what two share; verify: yes or no; indirect: the thing is described, not named.

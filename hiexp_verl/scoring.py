@@ -66,14 +66,6 @@ def score(prediction: str | None, answers: Sequence[str], kind: RewardKind = "de
     return Score(reward, acc, measures["em"], measures["f1"], measures["cem"], 1.0)
 
 
-def outcome(prediction: str, answers: Sequence[str], reward: float | None = None, correct: bool | None = None) -> tuple[float, bool]:
-    """Return (score, correct) of a trajectory: the row's own where it has them, else scored; a `correct` alone is the score."""
-    scored = score(prediction, answers)
-    if reward is None:
-        reward = scored.reward if correct is None else float(correct)
-    return reward, scored.correct if correct is None else correct
-
-
 def score_text(text: str, answers: Sequence[str], kind: RewardKind = "default") -> Score:
     """Return the score of what a model wrote; answers inside tool text do not count."""
     return score(extract_answer(strip_tool_text(text)), answers, kind)

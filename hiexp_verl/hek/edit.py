@@ -50,13 +50,8 @@ def edit(
 def remove(hek: HEK, entry_ids: Sequence[str], reason: str, with_orphans: bool = False) -> HEK:
     """Return the HEK without these entries, links to them and sources that no other entry uses.
 
-    Entries that summarised them keep their `questions` and `sources`, since their text does not change.
-
-    Args:
-        hek: the HEK.
-        entry_ids: the entries to remove.
-        reason: why.
-        with_orphans: also remove entries that would lose all their children; otherwise that is an error.
+    Entries that summarised them keep their `questions` and `sources`, since their text does not change. An entry that would lose
+    all its children is removed with `with_orphans`, and an error otherwise.
 
     Raises:
         HiExpError: no such entry, no reason, a parent without children would remain, or no entry at all.

@@ -6,7 +6,7 @@ from typing import Any
 from hiexp_verl.io.datasets import answers_of, bare_question, question_id_of
 from hiexp_verl.io.rows import BadRow, Row, bool_field, messages_field, number_field, text_field
 from hiexp_verl.protocol import final_answer
-from hiexp_verl.scoring import outcome
+from hiexp_verl.scoring import score
 from hiexp_verl.text import text_of
 from hiexp_verl.types import Message, Trajectory
 
@@ -32,17 +32,17 @@ def scored(row: Row, messages: Sequence[Message], question: str) -> Trajectory:
     """Return the trajectory of the messages; answers, prediction, label and ids are those of the row, see `from_messages`."""
     answers = answers_of(row)
     prediction = text_field(row, "prediction") if str(row.get("prediction") or "").strip() else final_answer(messages)
-    reward = number_field(row, "score") if row.get("score") is not None else None
+    label = score(prediction, answers)
     correct = bool_field(row, "correct") if row.get("correct") is not None else None
-    reward, correct = outcome(prediction, answers, reward, correct)
+    reward = label.reward if correct is None else float(correct)
     return Trajectory(
         question_id=str(row.get("question_id") or question_id_of(question)),
         question=question,
         answers=answers,
         messages=tuple(messages),
         prediction=prediction,
-        score=reward,
-        correct=correct,
+        score=number_field(row, "score") if row.get("score") is not None else reward,
+        correct=label.correct if correct is None else correct,
         model=str(row.get("model") or ""),
         id=str(row.get("id") or ""),
         extra={key: value for key, value in row.items() if key not in _KNOWN},

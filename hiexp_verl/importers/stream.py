@@ -1,6 +1,7 @@
 """The import: streams trajectory files into one file of our trajectories, written in full or not at all.
 
-Rejected and counted: lines that cannot be read, duplicates, ids used twice, copies with contradictory labels.
+Rejected and counted: lines that cannot be read, exact duplicates, trajectories with the id of an earlier one, and every copy of
+a trajectory whose copies differ in `correct`.
 """
 
 import json
@@ -96,15 +97,13 @@ class ImportReport:
 
 
 def import_trajectories(files: Sequence[Path], out: Path, convert: Converter, strict: bool = False) -> ImportReport:
-    """Convert the files into one, in their order; log the first rejected lines with their numbers, count all of them.
+    """Convert the files (JSON lines, plain or gzip) into one; log the first rejected lines with their numbers, count all of them.
 
-    Rejected: lines that cannot be read, exact duplicates, trajectories with the id of an earlier one, and every copy of a
-    trajectory whose copies differ in `correct`. A damaged gzip counts as one rejected line.
-    Memory holds one line, and the `Ledger`. `out` is replaced at the end or not at all.
+    A damaged gzip counts as one rejected line. Memory holds one line, and the `Ledger`. `out` is replaced at the end or not at all.
 
     Args:
-        files: JSON lines, plain or gzip.
-        out: written as JSON lines; must not be one of the files.
+        files: in this order.
+        out: JSON lines; must not be one of the files.
         convert: of the format that all files have; see `FORMATS`.
         strict: write nothing when any line is rejected.
 

@@ -122,17 +122,17 @@ def sha256_of(*paths: Path) -> str:
     return digest.hexdigest()
 
 
-def fingerprint(path: Path, pieces: int = 256, size: int = 1 << 16) -> str:
-    """Return a hash of the size and of evenly spaced pieces of a file, which identifies it without reading all of it.
+def fingerprint(path: Path) -> str:
+    """Return a hash of the size and of 256 evenly spaced pieces of a file, which identifies it without reading all of it.
 
     A training step changes only some weights, so the first and last bytes are not enough.
     """
     total = path.stat().st_size
     digest = hashlib.sha256(str(total).encode())
     with path.open("rb") as file:
-        for start in range(0, total, max(size, total // pieces)):
+        for start in range(0, total, max(1 << 16, total // 256)):
             file.seek(start)
-            digest.update(file.read(size))
+            digest.update(file.read(1 << 16))
     return digest.hexdigest()
 
 
@@ -141,16 +141,14 @@ def digest_of(*parts: Any) -> bytes:
     return hashlib.blake2b(json.dumps(parts, sort_keys=True).encode(), digest_size=16).digest()
 
 
-ROOT_FILES = ("CURRENT", "ENCODER", "run.json")  # next to the versions, written under the lock
-
-
 @contextmanager
 def locked(root: Path) -> Iterator[None]:
     """Hold the write lock of `root`; remove unfinished files of killed writers."""
     handle = os.open(root, os.O_RDONLY)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX)
-        for unfinished in chain(root.glob(".new-*"), *(root.glob(f".{name}.*") for name in ROOT_FILES)):
+        # Versions, and the files beside them that are written under the lock.
+        for unfinished in chain.from_iterable(map(root.glob, (".new-*", ".CURRENT.*", ".ENCODER.*", ".run.json.*"))):
             shutil.rmtree(unfinished) if unfinished.is_dir() else unfinished.unlink()
         yield
     finally:
