@@ -17,7 +17,7 @@ MODULES = (doctor, rollout, evaluate, report, data, build, hek_show, hek_change,
 def main(argv: list[str] | None = None) -> int:
     """Run a verb; a user's fault is one line on stderr and exit code 2, an interrupt 130."""
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
-    logging.getLogger("hiexp_verl").setLevel(logging.INFO)  # libraries speak up only when something is wrong
+    logging.getLogger("hiexp_verl").setLevel(logging.INFO)  # libraries log warnings only
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that a served vLLM is stopped when we are
     parser = build_parser()
     arguments, rest = parser.parse_known_args(argv)
@@ -34,7 +34,7 @@ def main(argv: list[str] | None = None) -> int:
         goes_on = "; what was finished is kept, the same command with --resume goes on" if hasattr(arguments, "resume") else ""
         print(f"hiexp: interrupted{goes_on}", file=sys.stderr)
         return 130
-    except BrokenPipeError:  # whoever read our output has seen enough (`| head`)
+    except BrokenPipeError:  # the reader of our output has closed it (`| head`)
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python would complain once more at exit
         return 141
 

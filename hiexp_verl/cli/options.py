@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args
 
 from hiexp_verl.config import Engine
 
-QUESTIONS_HELP = "JSONL with id, question, answer or answers, or parquet as verl and Search-R1 have it"
+QUESTIONS_HELP = "JSONL with id, question, answer or answers, or parquet in the format of verl or Search-R1"
 SEED_HELP = "of the sampling; every turn of every question derives its own (default 0)"
 ENCODER_HELP = "directory or name of the encoder of the HEK, if it has moved"
 JSON_HELP = "machine-readable output"

@@ -6,7 +6,7 @@ from statistics import fmean
 
 from hiexp_verl import __version__
 from hiexp_verl.io.files import atomic_writer
-from hiexp_verl.report import arms, policies, sections
+from hiexp_verl.report import evaluations, policies, sections
 from hiexp_verl.report.curves import REWARD, curves, first_curve, grouped, validations
 from hiexp_verl.report.episodes import Played, outcome, pair, pairs, read_again, samples, single
 from hiexp_verl.report.html import document, e, facts, folded, listed, number, plural, table
@@ -35,13 +35,13 @@ def write_report(runs: Sequence[Path], out: Path, title: str = "") -> Gathered:
 def page(found: Gathered, title: str) -> str:
     """Return the page."""
     compared = policies.comparisons(found.evaluations, found.trainings)
-    each = listed(arms.in_short(found.evaluations))
+    each = listed(evaluations.in_short(found.evaluations))
     parts = {
         "In short": _in_short(found.trainings)
         + listed(policies.in_short(compared))
         + (folded(f"Each of {plural(len(found.evaluations), 'evaluation')} alone", each) if compared else each),
         "Triggered alarms": sections.alarms(found.trainings),
-        "Evaluation": policies.between(compared) + arms.evaluations(found.evaluations),
+        "Evaluation": policies.between(compared) + evaluations.tables(found.evaluations),
         "Curves": curves(found.trainings),
         "What was run": _what_was_run(found),
         "Experience": _heks(found),

@@ -8,9 +8,8 @@ from statistics import fmean
 
 from hiexp_verl.evaluate.statistics import mean_interval, paired_difference
 from hiexp_verl.evaluate.tables import BASE, p_value, signed
-from hiexp_verl.report.arms import by_verdict, gap_bar, reach_of, score_bar, side_of
 from hiexp_verl.report.curves import grouped
-from hiexp_verl.report.evaluations import Evaluation, Values
+from hiexp_verl.report.evaluations import Evaluation, Values, by_verdict, gap_bar, reach_of, score_bar, side_of
 from hiexp_verl.report.html import e, number, table
 from hiexp_verl.report.training import Training
 

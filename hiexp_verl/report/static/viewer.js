@@ -227,13 +227,13 @@ function quote({trajectory, message, start, end, what, quote, excerpt}) {
 function facts(entry) {
   const questions = (entry.questions || EMPTY).map(i => data.questions[i][0]);
   const some = ids => number(ids.length) + ": " + ids.slice(0, STEP).join(", ") + (ids.length > STEP ? ", …" : "");
-  const told = [
+  const fields = [
     ["tags", entry.tags && tagsOf(entry).map(tag => make("span", {className: "tag"}, tag))],
     ["counters", entry.counters && [Object.entries(entry.counters).map(([name, count]) => name + " " + count).join(", ")]],
     ["questions", questions.length && [some(questions)]],
     ["rollouts without record", entry.others && [some(entry.others)]],
   ];
-  return make("dl", {}, ...told.filter(([, value]) => value).flatMap(([name, value]) => [make("dt", {}, name), make("dd", {}, ...value)]));
+  return make("dl", {}, ...fields.filter(([, value]) => value).flatMap(([name, value]) => [make("dt", {}, name), make("dd", {}, ...value)]));
 }
 
 function show(i) {

@@ -91,8 +91,8 @@ def test_two_servers_of_one_model_name_are_not_mixed(command, tmp_path, capsys):
     with server(answering) as (one, _), server(answering) as (other, asked):
         assert main([*command, "--model", one]) == 0
         assert table(tmp_path)["settings"]["policy"] == one
-        said = refusal([*command, "--model", other, "--resume"], capsys)
-        assert f"made with policy = '{one}', now it is '{other}'" in said and "--same-model if that is the same model elsewhere" in said
+        text = refusal([*command, "--model", other, "--resume"], capsys)
+        assert f"made with policy = '{one}', now it is '{other}'" in text and "--same-model if that is the same model elsewhere" in text
         assert not asked
         assert main([*command, "--model", other, "--resume", "--same-model"]) == 0
         for path in (tmp_path / "out").rglob(MANIFEST):
@@ -103,10 +103,10 @@ def test_two_servers_of_one_model_name_are_not_mixed(command, tmp_path, capsys):
 
 
 def test_the_table_names_the_judge_and_another_one_is_asked_anew(command, tmp_path, capsys):
-    said = {"kind": "Yes", "strict": "no"}
+    verdicts = {"kind": "Yes", "strict": "no"}
 
     def judging(request, number):
-        return (200, completion(said[request["model"]])) if request["model"] in said else answering(request, number)
+        return (200, completion(verdicts[request["model"]])) if request["model"] in verdicts else answering(request, number)
 
     with server(judging) as (url, asked):
         for model, share in (("kind", 1.0), ("strict", 0.0), ("kind", 1.0)):
@@ -115,10 +115,10 @@ def test_the_table_names_the_judge_and_another_one_is_asked_anew(command, tmp_pa
             assert [line["judge"] for line in found["arms"]] == [share, share]
             assert (found["judge"], found["verdicts"], found["unreadable_verdicts"]) == (f"{model} ({url})", 3, 0)
             assert f"Judge: {model} ({url})." in (tmp_path / "out" / TABLE_MD).read_text()
-        assert [sum(request["model"] == model for request in asked) for model in said] == [3, 3]
+        assert [sum(request["model"] == model for request in asked) for model in verdicts] == [3, 3]
         shutil.rmtree(tmp_path / "out")
         assert "is not a model directory" in refusal([*command, "--model", url, "--judge", str(tmp_path)], capsys)
-        assert not list((tmp_path / "out").rglob("trajectories.jsonl")), "told before anything is played"
+        assert not list((tmp_path / "out").rglob("trajectories.jsonl")), "refused before anything is played"
 
 
 def test_a_server_that_dies_in_the_replay_leaves_a_table(command, tmp_path, capsys):
@@ -133,8 +133,8 @@ def test_a_server_that_dies_in_the_replay_leaves_a_table(command, tmp_path, caps
         assert main([*command, "--model", url]) == 0
         episodes, limit = len(asked), len(asked) * 2 + 1
         shutil.rmtree(tmp_path / "out")
-        told = refusal([*alone, "--model", url], capsys)
-        assert "the table is written, --resume goes on with the replay (--alone 3)" in told
+        text = refusal([*alone, "--model", url], capsys)
+        assert "the table is written, --resume goes on with the replay (--alone 3)" in text
         assert "replayed" not in table(tmp_path)
         limit = 10**6
         assert main([*alone, "--model", url, "--resume"]) == 0
@@ -177,5 +177,5 @@ def test_a_server_that_stops_says_what_is_kept(command, tmp_path, capsys):
         return answering(request, number) if number < 5 else (401, {"error": {"message": "no more"}})
 
     with server(stopping) as (url, _):
-        said = refusal([*command, "--model", url, "--batch-size", "1"], capsys)
-    assert "episodes are kept in" in said and "--resume goes on" in said
+        text = refusal([*command, "--model", url, "--batch-size", "1"], capsys)
+    assert "episodes are kept in" in text and "--resume goes on" in text

@@ -92,9 +92,9 @@ def play(
         def players_of(arm):
             return Players(client, search, shown(arm))
 
-        told = evaluate.play(plan, players_of, job)
-        told |= evaluate.replay(plan, players_of, job, alone) if alone else {}
-        return write_tables(plan, told, out, judge)
+        summary = evaluate.play(plan, players_of, job)
+        summary |= evaluate.replay(plan, players_of, job, alone) if alone else {}
+        return write_tables(plan, summary, out, judge)
 
 
 def rows(out):
@@ -132,8 +132,8 @@ def test_an_engine_whose_words_depend_on_the_batch_is_found_out(tmp_path):
     assert play(tmp_path / "good", alone=4)["differ_alone"] == 0
     table = play(tmp_path / "moody", Moody(), batch_size=6, alone=4)
     assert table["replayed"] == 4 and table["differ_alone"] > table["scores_differ_alone"] == 0, "a space scores the same"
-    told = f"{table['differ_alone']} of 4 episodes differ, 0 of them in their scores."
-    assert told in (tmp_path / "moody" / TABLE_MD).read_text()
+    sentence = f"{table['differ_alone']} of 4 episodes differ, 0 of them in their scores."
+    assert sentence in (tmp_path / "moody" / TABLE_MD).read_text()
 
 
 def test_every_arm_has_its_share_of_the_replay(tmp_path):
@@ -177,7 +177,7 @@ def test_a_second_evaluation_does_not_write_into_the_first(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("arms", "has_hek", "said"),
+    ("arms", "has_hek", "message"),
     [
         (["none", "hk"], True, "'hk'; known: full, none, prompt"),
         ([""], True, "known:"),
@@ -185,8 +185,8 @@ def test_a_second_evaluation_does_not_write_into_the_first(tmp_path):
         (["none", "random"], False, "arm random shows experience; give a HEK"),
     ],
 )
-def test_arms_that_mean_nothing_are_refused(arms, has_hek, said):
-    with pytest.raises(HiExpError, match=said):
+def test_arms_that_mean_nothing_are_refused(arms, has_hek, message):
+    with pytest.raises(HiExpError, match=message):
         check_arms(arms, has_hek)
 
 
@@ -207,7 +207,7 @@ def test_the_command_checks_before_a_model_is_served(tmp_path, capsys):
     assert not (tmp_path / "out").exists()
 
 
-def test_several_data_sets_and_seeds_are_told_apart_and_taken_together(tmp_path):
+def test_several_data_sets_and_seeds_are_kept_apart_and_taken_together(tmp_path):
     other = [question(f"q{i}", f"What is the capital of Italy, {i}?", ("Rome",)) for i in range(4)]  # the same ids
     table = play(tmp_path / "eval", questions={"one": QUESTIONS, "two": other}, seeds=(1, 2, 3))
     found = rows(tmp_path / "eval")
@@ -221,7 +221,7 @@ def test_several_data_sets_and_seeds_are_told_apart_and_taken_together(tmp_path)
     assert "| two | full |" in (tmp_path / "eval" / TABLE_MD).read_text()
 
 
-def test_two_files_of_one_name_are_refused_and_repeated_questions_told(tmp_path, caplog):
+def test_two_files_of_one_name_are_refused_and_repeated_questions_logged(tmp_path, caplog):
     for folder in ("a", "b"):
         (tmp_path / folder).mkdir()
         rows = [{"id": i, "question": "Who  WROTE it?" if i else "Who wrote it?", "answers": ["me", 3]} for i in range(2)]
@@ -246,8 +246,8 @@ def test_a_judge_s_verdicts_are_a_column_of_their_own(tmp_path):
     unreadable = len({row["prediction"] for row in found if row["id"] == "q0"})
     assert table["unreadable_verdicts"] == unreadable > 0 and table["verdicts"] == len({(row["id"], row["prediction"]) for row in found})
     assert {pair["measure"] for pair in table["pairs"]} == {"em", "f1", "cem", "judge"}
-    told = f"Judge: one; {unreadable} of {table['verdicts']} verdicts were neither yes nor no, and count as wrong."
-    assert told in as_markdown({**table, "judge": "one"})
+    sentence = f"Judge: one; {unreadable} of {table['verdicts']} verdicts were neither yes nor no, and count as wrong."
+    assert sentence in as_markdown({**table, "judge": "one"})
     assert "judge - none" in (tmp_path / "eval" / TABLE_MD).read_text()
 
 
@@ -272,7 +272,7 @@ def row(arm, id, em, **more):
     return {"dataset": "set", "seed": 0, "arm": arm, "id": id, "em": em, "f1": em, "cem": em, **values, **more}
 
 
-def test_what_episodes_cost_is_told_as_means():
+def test_what_episodes_cost_is_a_mean():
     (line,) = table_of([row("none", "a", 1.0, searches=3, tokens=30, format=0.0), row("none", "b", 0.0, searches=1, tokens=20)])
     assert (line["searches"], line["tokens"], line["format"], line["experience_tokens"]) == (2.0, 25.0, 0.5, 0.0)
 
@@ -327,7 +327,7 @@ def test_failed_searches_and_look_ups_stand_under_the_table(tmp_path):
     assert "failed" not in (tmp_path / "good" / TABLE_MD).read_text()
 
 
-def test_episodes_that_outgrow_the_context_are_told(tmp_path):
+def test_episodes_that_outgrow_the_context_are_counted(tmp_path):
     class Small(Invariant):
         async def chat(self, messages, **more):
             if "<experience>" in str(messages) and len(messages) > 3:
@@ -340,16 +340,16 @@ def test_episodes_that_outgrow_the_context_are_told(tmp_path):
     assert "6 of 6 episodes outgrew the model's context in arm full" in (tmp_path / "eval" / TABLE_MD).read_text()
 
 
-def test_the_seconds_are_those_of_all_lives(tmp_path):
+def test_the_seconds_are_those_of_all_sessions(tmp_path):
     first = play(tmp_path / "eval", Slow())
     again = play(tmp_path / "eval", resume=True)
     assert again["seconds"] >= first["seconds"] >= 0.6
     with pytest.raises(HiExpError, match="stopped"):
         play(tmp_path / "cut", Slow(stop_after=2), batch_size=1)
-    assert play(tmp_path / "cut", resume=True)["seconds"] >= 0.4, "the life that was cut off counts"
+    assert play(tmp_path / "cut", resume=True)["seconds"] >= 0.4, "the session that was cut off counts"
 
 
-def test_how_many_played_at_a_time_is_told_of_all_lives(tmp_path):
+def test_the_batch_sizes_of_all_sessions_are_in_the_table(tmp_path):
     out = tmp_path / "eval"
     with pytest.raises(HiExpError, match="stopped"):
         play(out, Invariant(stop_after=6), batch_size=2)
@@ -358,7 +358,7 @@ def test_how_many_played_at_a_time_is_told_of_all_lives(tmp_path):
     assert play(out, resume=True, batch_size=16)["batch_size"] == "2 or 3", "nothing was left to play"
     with pytest.raises(HiExpError, match="was made with policy"):
         play(out, resume=True, batch_size=9, policy="another")
-    assert play(out, resume=True)["batch_size"] == "2 or 3", "a life that was refused played nothing"
+    assert play(out, resume=True)["batch_size"] == "2 or 3", "a session that was refused played nothing"
 
 
 def test_what_a_table_took_is_what_its_own_episodes_took(tmp_path):

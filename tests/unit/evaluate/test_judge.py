@@ -11,15 +11,15 @@ from tests.support.factories import trajectory
 
 
 class Judging:
-    """Says what it is told to, and counts."""
+    """Gives the replies in order, and keeps what it was asked."""
 
-    def __init__(self, *said):
-        self.said, self.asked = list(said), []
+    def __init__(self, *replies):
+        self.replies, self.asked = list(replies), []
 
     def complete(self, conversations, *, max_tokens, progress, on_reply):
         self.asked += [c[0]["content"] for c in conversations]
         for index in range(len(conversations)):
-            on_reply(index, Reply(self.said.pop(0), "stop", 1))
+            on_reply(index, Reply(self.replies.pop(0), "stop", 1))
 
 
 def test_verdicts_are_kept_and_not_asked_for_again(tmp_path):

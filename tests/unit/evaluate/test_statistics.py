@@ -8,15 +8,15 @@ from hiexp_verl.evaluate.statistics import mean_interval, paired_difference
 
 
 def test_a_difference_is_paired_by_question():
-    told = paired_difference({"a": 1.0, "b": 0.5, "c": 1.0}, {"c": 0.0, "a": 0.5, "b": 0.5})
-    assert told.mean == pytest.approx(0.5)  # (0.5 + 0 + 1) / 3
-    assert 0.0 <= told.low < 0.5 < told.high <= 1.0
-    assert told.p == 0.5  # of 8 swaps of signs, +-1.5 come about 4 times: the middle one is 0 either way
+    found = paired_difference({"a": 1.0, "b": 0.5, "c": 1.0}, {"c": 0.0, "a": 0.5, "b": 0.5})
+    assert found.mean == pytest.approx(0.5)  # (0.5 + 0 + 1) / 3
+    assert 0.0 <= found.low < 0.5 < found.high <= 1.0
+    assert found.p == 0.5  # of 8 swaps of signs, +-1.5 come about 4 times: the middle one is 0 either way
 
 
 def test_a_constant_difference_has_no_width():
-    told = paired_difference({"a": 1.0, "b": 0.5, "c": 1.0}, {"a": 0.75, "b": 0.25, "c": 0.75})
-    assert (told.mean, told.low, told.high, told.p) == (0.25, 0.25, 0.25, 0.25)  # 2 of 8 swaps are as far from 0
+    found = paired_difference({"a": 1.0, "b": 0.5, "c": 1.0}, {"a": 0.75, "b": 0.25, "c": 0.75})
+    assert (found.mean, found.low, found.high, found.p) == (0.25, 0.25, 0.25, 0.25)  # 2 of 8 swaps are as far from 0
     same = {"a": 1.0, "b": 0.5}
     assert vars(paired_difference(same, same)) == {"mean": 0.0, "low": 0.0, "high": 0.0, "p": 1.0}
 
@@ -28,7 +28,7 @@ def test_other_questions_or_one_alone_are_refused():
         paired_difference({"a": 1.0}, {"a": 1.0})
 
 
-def test_a_real_difference_is_told_from_none():
+def test_a_real_difference_has_a_small_p():
     chance = np.random.default_rng(0)
     base = {str(i): float(chance.random() < 0.4) for i in range(200)}
     better = {q: max(value, float(chance.random() < 0.3)) for q, value in base.items()}

@@ -10,11 +10,10 @@ from hypothesis import strategies as st
 from hiexp_verl.evaluate.tables import signed
 from hiexp_verl.io.files import write_jsonl
 from hiexp_verl.report import policies
-from hiexp_verl.report.arms import evaluations, in_short
 from hiexp_verl.report.charts import MAX_POINTS, Line, chart, interval_bar, mean_and_band, thinned, ticks
 from hiexp_verl.report.curves import curves, grouped
 from hiexp_verl.report.episodes import pairs, read_again, read_played
-from hiexp_verl.report.evaluations import Evaluation
+from hiexp_verl.report.evaluations import Evaluation, in_short, tables
 from hiexp_verl.report.html import number
 from hiexp_verl.report.sections import alarms, cost, parts_of, rollouts, settings, spans
 from hiexp_verl.report.training import Training
@@ -91,15 +90,15 @@ def seeds_of_policies(**right):
 def test_policies_are_compared_on_the_questions_that_all_were_asked():
     found, trainings = seeds_of_policies(none_0="ab", none_1="abcd", full_0="abcdefgh", full_1="abcdef")
     compared = policies.comparisons([*found, evaluated("foreign", {"none": "xy"}, questions="xyz")], trainings)
-    told = policies.between(compared)
-    assert "<b>none_* (2 runs)</b>, none" in told and "0.250, 0.500" in told, "each seed beside their mean"
-    assert "+0.500" in told, "of full, 0.875, against 0.375"
-    assert "<b>full_* (2 runs)</b>, full" in told and "other questions: foreign, none" in told
-    (said,) = policies.in_short(compared)
-    assert said.startswith(
+    drawn = policies.between(compared)
+    assert "<b>none_* (2 runs)</b>, none" in drawn and "0.250, 0.500" in drawn, "each seed beside their mean"
+    assert "+0.500" in drawn, "of full, 0.875, against 0.375"
+    assert "<b>full_* (2 runs)</b>, full" in drawn and "other questions: foreign, none" in drawn
+    (sentence,) = policies.in_short(compared)
+    assert sentence.startswith(
         "Against <b>none_* (2 runs)</b> without experience on val, CEM: better: <b>full_* (2 runs), none</b> (+0.500, p 0"
     )
-    assert "no significant difference: <b>none_* (2 runs), full</b> (+0.000, p 1.000)" in said
+    assert "no significant difference: <b>none_* (2 runs), full</b> (+0.000, p 1.000)" in sentence
     assert policies.comparisons(found[:2], trainings) == [], "one policy, two seeds"
     assert policies.comparisons([found[0]], []) == policies.comparisons([], []) == [] and policies.between([]) == ""
 
@@ -122,7 +121,7 @@ def test_runs_of_which_no_configuration_is_known_stay_apart():
     assert len(grouped([run("a"), run("b")])) == 2
 
 
-def test_a_resume_is_marked_and_a_constant_is_told_in_words():
+def test_a_resume_is_marked_and_a_constant_is_a_sentence():
     drawn = curves([replace(run("a", **{"actor/entropy": 0.5}), resumed=(2,))])
     assert "a resumed at step 2" in drawn and "A diamond marks" in drawn
     assert "Constant in all steps of all runs: entropy 0.5." in drawn
@@ -184,20 +183,20 @@ def test_an_interval_alone_makes_no_verdict_when_the_test_sees_nothing():
         "eval, set, against none: better: <b>full</b> (CEM +0.200 [+0.100, +0.300], p 0.010); "
         "no significant difference: <b>shuffled</b> (CEM -0.300 [-0.400, -0.200], p 0.250)."
     ]
-    drawn = evaluations([evaluation(arm("none", 0.4), sure, unsure)])
+    drawn = tables([evaluation(arm("none", 0.4), sure, unsure)])
     assert re.findall(r'p (0\.010|0\.250)</span><svg class="interval (\w+)"', drawn) == [("0.010", "up"), ("0.250", "even")]
 
 
 def test_each_data_set_has_its_table_and_what_was_won_and_lost():
     arms = [arm(name, 0.5, gain, dataset=dataset) for dataset in ("hotpot", "2wiki") for name, gain in (("none", None), ("full", 0.2))]
     values = {("2wiki", "none"): {"a": 1.0, "b": 0.0, "c": 0.0}, ("2wiki", "full"): {"a": 0.5, "b": 1.0, "c": 0.5}}
-    drawn = evaluations([evaluation(*arms, values=values)])
+    drawn = tables([evaluation(*arms, values=values)])
     assert drawn.index("<h4>hotpot</h4>") < drawn.index("<h4>2wiki</h4>") < drawn.index(">2, 1<")
     assert drawn.count("+0.200") == 2 and drawn.count(">2, 1<") == 1
 
 
 def test_a_table_of_one_question_has_no_intervals():
-    drawn = evaluations([evaluation(*({"dataset": "set", "arm": name, "em": 0.5, "cem": 0.5, "episodes": 1} for name in ("none", "full")))])
+    drawn = tables([evaluation(*({"dataset": "set", "arm": name, "em": 0.5, "cem": 0.5, "episodes": 1} for name in ("none", "full")))])
     Tags(drawn)
     assert "0.500" in drawn and "against none" not in drawn
 
@@ -205,18 +204,18 @@ def test_a_table_of_one_question_has_no_intervals():
 def test_arms_against_each_other_are_folded_under_their_table():
     gap = {"dataset": "set", "arm": "full", "against": "random", "mean": 0.25, "low": 0.1, "high": 0.4, "p": 0.013}
     pairs = [gap | {"measure": "em", "mean": 0.5}, gap | {"measure": "cem"}, gap | {"measure": "cem", "against": "<b>"}]
-    drawn = evaluations([evaluation(arm("none", 0.4), pairs=pairs)])
+    drawn = tables([evaluation(arm("none", 0.4), pairs=pairs)])
     Tags(drawn)
     inside = re.search(r'<details class="fold"><summary class="soft">Arm against arm \(2\)</summary>.*?</details>', drawn)[0]
     assert inside.index(">CEM</th>") < inside.index(">EM</th>")
     assert re.search(r"<b>full</b></td><td [^>]*>random</td><td [^>]*>\+0.250 ", inside)
     assert "+0.500" in inside and "p 0.013" in inside
     assert "&lt;b&gt;" in inside
-    assert "Arm against arm" not in evaluations([evaluation(arm("none", 0.4))])
+    assert "Arm against arm" not in tables([evaluation(arm("none", 0.4))])
 
 
 def test_an_unfinished_evaluation_says_so():
-    assert "no table yet" in evaluations([evaluation()]) and in_short([evaluation()]) == ["eval: no table yet."]
+    assert "no table yet" in tables([evaluation()]) and in_short([evaluation()]) == ["eval: no table yet."]
 
 
 def test_what_rounds_to_zero_has_no_sign():
@@ -296,14 +295,14 @@ def test_settings_of_rollouts_are_those_that_differ_and_those_that_do_not():
     assert drawn.index("<table") < drawn.index("The same in all 2 runs") < drawn.index("<dd>y/z</dd>")
 
 
-def test_alarms_are_told_with_their_steps():
+def test_alarms_are_listed_with_their_steps():
     steps = {step: {"hiexp/alarm/entropy": float(step in (3, 5, 6, 7)), "hiexp/alarm/reward": 0.0} for step in range(1, 9)}
     assert alarms([Training("a", steps), Training("b", steps)]) == "<ul><li><b>alarm entropy</b> at steps 3, 5 to 7 (a, b)</li></ul>"
     assert "None in 1 run." in alarms([run("a")]) and alarms([]) == ""
     assert alarms([Training("a", {}, error="HiExpError: <b>")]) == "<ul><li>ended with <b>HiExpError: &lt;b&gt;</b> (a)</li></ul>"
 
 
-def test_stale_weights_are_told_but_not_of_a_run_that_strips():
+def test_stale_weights_are_a_fault_unless_experience_is_stripped():
     stale = run("a", **{"training/rollout_actor_probs_pearson_corr": 0.96})
     assert "Pearson below 0.99" in alarms([stale])
     assert "None in 1 run." in alarms([replace(stale, config={"hiexp.group.strip": True})])
@@ -320,7 +319,7 @@ def test_what_no_part_of_a_step_accounts_for_is_other():
     assert parts_of([{}]) == []
 
 
-def test_validation_is_no_part_of_a_step_and_both_sums_are_told():
+def test_validation_is_not_part_of_a_step():
     steps = {1: {"timing_s/step": 60.0, "timing_s/gen": 50.0}, 2: {"timing_s/step": 60.0, "timing_s/gen": 50.0, "timing_s/testing": 30.0}}
     assert parts_of([*steps.values()]) == [("gen", 50.0), ("testing", 15.0), ("other", 10.0)]
     drawn = cost([Training("a", steps)], {})
