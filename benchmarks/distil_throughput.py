@@ -23,7 +23,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,7 @@ from hiexp_verl.distil.contrast import Contrast, contrasts
 from hiexp_verl.distil.diagnose import diagnose
 from hiexp_verl.distil.distillers import concurrency_for
 from hiexp_verl.distil.prompts import reflection_prompt
-from hiexp_verl.distil.replies import ENTRY_SCHEMA, ModelAnswers, Sampling
+from hiexp_verl.distil.replies import ENTRY_SCHEMA, ModelAnswers, sampling_of
 from hiexp_verl.io.files import cache_dir
 from hiexp_verl.models.chat import ChatClient, open_model
 from hiexp_verl.models.vllm_offline import offline_vllm
@@ -201,7 +201,7 @@ def yardstick_worker(model: Path) -> None:
     for line in sys.stdin:
         conversations = json.loads(line)
         schema = StructuredOutputsParams(json=ENTRY_SCHEMA)
-        sampling = SamplingParams(**asdict(Sampling.of(0)), structured_outputs=schema)
+        sampling = SamplingParams(**sampling_of(0), structured_outputs=schema)
         start = time.monotonic()
         outputs = llm.chat(conversations, sampling, use_tqdm=False)
         seconds = time.monotonic() - start

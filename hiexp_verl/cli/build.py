@@ -61,5 +61,5 @@ def spec_of(arguments: argparse.Namespace) -> BuildSpec:
     Raises:
         HiExpError: see `BuildSpec`.
     """
-    values = {each.name: getattr(arguments, each.name) for each in fields(BuildSpec)}
+    values = {each.name: getattr(arguments, each.name) for each in fields(BuildSpec) if each.name in arguments}
     return BuildSpec(**values | {"price": Price(*arguments.price) if arguments.price else None})

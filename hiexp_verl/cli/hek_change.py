@@ -8,7 +8,7 @@ from typing import Any, get_args
 from hiexp_verl.cli.options import ENCODER_HELP, add_hek, add_verb, print_result
 from hiexp_verl.distil.cluster import Linkage
 from hiexp_verl.distil.counts import table_of
-from hiexp_verl.distil.heights import Criterion, calibrate_height, check_plot, plot, read_unit_vectors, recalibrate, table
+from hiexp_verl.distil.heights import Criterion, calibrate_height, plot, read_vectors, recalibrate
 from hiexp_verl.distil.merge import merge_heks
 from hiexp_verl.distil.validate import tells
 from hiexp_verl.errors import HiExpError
@@ -115,10 +115,8 @@ def run_calibrate(arguments: argparse.Namespace) -> int:
     """Calibrate a HEK and save the new version, or look at vectors."""
     if (arguments.hek is None) == (arguments.vectors is None):
         raise HiExpError("give either a HEK or --vectors FILE.npy")
-    if arguments.plot is not None:
-        check_plot(arguments.plot)
     if arguments.vectors is not None:
-        vectors_E_D = read_unit_vectors(arguments.vectors)
+        vectors_E_D = read_vectors(arguments.vectors)
         calibrations = {"vectors": calibrate_height(vectors_E_D, arguments.by, arguments.cluster_size, arguments.linkage)}
         if arguments.plot is not None:
             plot(calibrations, arguments.plot)
@@ -141,7 +139,7 @@ def run_calibrate(arguments: argparse.Namespace) -> int:
         }
         stored = "\n".join(f"{name:>22} {number:g}" for name, number in sorted(thresholds.items()))
         text = f"{stored}\n{done.tool_fire_rate:.0%} of its own searches would get an E1 of another question\nsaved as {version}"
-    tables = [f"{name}\n{table(calibration)}\n" for name, calibration in calibrations.items()]
+    tables = [f"{name}\n{calibration.table()}\n" for name, calibration in calibrations.items()]
     value["levels"] = {name: asdict(calibration) for name, calibration in calibrations.items()}
     print_result(arguments.json, value, "\n".join([*tables, text]).rstrip())
     return 0

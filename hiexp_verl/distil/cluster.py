@@ -13,7 +13,7 @@ import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Literal, get_args
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +22,9 @@ from hiexp_verl.errors import HiExpError
 from hiexp_verl.models.encoder import Vectors
 from hiexp_verl.types import Level
 
-_BLOCK = 1 << 24  # distances held at a time by each thread
+Linkage = Literal["ward", "average"]
+MOST_AVERAGE = 20_000
+_BLOCK = 1 << 24  # distances in memory at a time, by thread
 
 
 @dataclass(frozen=True)
@@ -50,11 +52,11 @@ def ward_tree(vectors_N_D: Vectors) -> Tree:
     from threadpoolctl import threadpool_limits
 
     # Equal vectors are each other's nearest in a chain that would merge one pair a round: they are one cluster from the start.
-    unique_A_D, first_A, twin_N = np.unique(np.asarray(vectors_N_D, dtype=np.float32), axis=0, return_index=True, return_inverse=True)
-    twins = np.flatnonzero(first_A[twin_N] != np.arange(len(twin_N)))
-    pairs = [np.stack([first_A[twin_N[twins]], twins], axis=1)]
-    heights = [np.zeros(len(twins))]
-    clusters = _Clusters(unique_A_D, first_A, np.bincount(twin_N).astype(np.float64))
+    unique_A_D, first_A, unique_N = np.unique(np.asarray(vectors_N_D, dtype=np.float32), axis=0, return_index=True, return_inverse=True)
+    equal_M = np.flatnonzero(first_A[unique_N] != np.arange(len(unique_N)))
+    pairs = [np.stack([first_A[unique_N[equal_M]], equal_M], axis=1)]
+    heights = [np.zeros(len(equal_M))]
+    clusters = _Clusters(unique_A_D, first_A, np.bincount(unique_N).astype(np.float64))
     with threadpool_limits(1), ThreadPoolExecutor(os.cpu_count()) as threads:
         while len(clusters.leaf_A) > 1:
             clusters.find_nearest(threads)
@@ -63,7 +65,7 @@ def ward_tree(vectors_N_D: Vectors) -> Tree:
             heights.append(merged_heights)
     heights_M = np.concatenate(heights)
     order_M = np.argsort(heights_M, kind="stable")
-    return Tree(np.concatenate(pairs)[order_M], heights_M[order_M], len(twin_N))
+    return Tree(np.concatenate(pairs)[order_M], heights_M[order_M], len(unique_N))
 
 
 class _Clusters:
@@ -139,11 +141,6 @@ class _Clusters:
         self.nearest_A, self.distance_A, self.stale_A = place_A[self.nearest_A[order_K]], self.distance_A[order_K], self.stale_A[order_K]
 
 
-Linkage = Literal["ward", "average"]
-LINKAGES: tuple[Linkage, ...] = get_args(Linkage)
-MOST_AVERAGE = 20_000
-
-
 def ward_clusters(vectors_E_D: Vectors, max_height: float) -> NDArray[np.int64]:
     """Return a cluster number per row, numbered in the order of first appearance.
 
@@ -151,20 +148,43 @@ def ward_clusters(vectors_E_D: Vectors, max_height: float) -> NDArray[np.int64]:
     clusters, so a fixed height splits a growing bank ever finer: choose it by `height_for` from the data.
 
     Raises:
-        HiExpError: it is no matrix, rows are not of length 1, or the height is not a number.
+        HiExpError: the vectors are not a matrix of rows of length 1, or the height is NaN.
     """
-    check_unit(vectors_E_D)
-    if max_height != max_height:
+    if np.isnan(max_height):
         raise HiExpError("max_height is not a number; choose one with `hiexp calibrate`")
-    return ward_tree(vectors_E_D).cut(max_height)
+    return linkage_tree(vectors_E_D).cut(max_height)
 
 
-def threshold_of(level: Level, linkage: Linkage) -> str:
-    """Return the name under which a header keeps the height at which entries of the level are clustered.
+def linkage_tree(vectors_E_D: Vectors, linkage: Linkage = "ward") -> Tree:
+    """Return the tree of merges of unit vectors.
 
-    The linkage is part of it: a height of one means nothing to the other.
+    Heights of `ward` are Euclidean and grow with the clusters; those of `average` are cosine distances (1 - cosine), the
+    mean over the pairs of two clusters, whatever their size.
+
+    Raises:
+        HiExpError: the vectors are not a matrix of rows of length 1, an unknown linkage, or too many rows for `average`, whose
+            memory is quadratic.
     """
-    return f"{level}_{linkage}_max_height"
+    _check_unit(vectors_E_D)
+    if linkage == "ward":
+        return ward_tree(vectors_E_D)
+    if linkage != "average":
+        raise HiExpError(f"unknown linkage {linkage!r}; use ward or average")
+    rows = len(vectors_E_D)
+    if rows > MOST_AVERAGE:
+        raise HiExpError(f"average linkage of {rows} entries needs too much memory (at most {MOST_AVERAGE}); use ward")
+    if rows < 2:
+        return Tree(np.zeros((0, 2), dtype=np.int64), np.zeros(0), rows)
+    from scipy.cluster.hierarchy import linkage as scipy_linkage
+
+    merges_M_4 = scipy_linkage(vectors_E_D.astype(np.float64), method="average", metric="cosine")
+    # scipy names a cluster by the merge that made it; we, by one of its vectors.
+    leaf = list(range(rows))
+    pairs = []
+    for left, right in merges_M_4[:, :2].astype(np.int64):
+        pairs.append((leaf[left], leaf[right]))
+        leaf.append(min(pairs[-1]))
+    return Tree(np.array(pairs, dtype=np.int64), np.maximum(merges_M_4[:, 2], 0.0), rows)
 
 
 def height_for(tree: Tree, cluster_size: float) -> float:
@@ -183,56 +203,21 @@ def height_for(tree: Tree, cluster_size: float) -> float:
     return round(float(below + above) / 2, 6)
 
 
-def linkage_tree(vectors_E_D: Vectors, linkage: Linkage = "ward") -> Tree:
-    """Return the tree of merges of unit vectors.
-
-    Heights of `ward` are Euclidean and grow with the clusters; those of `average` are cosine distances (1 - cosine), the
-    mean over the pairs of two clusters, whatever their size.
-
-    Raises:
-        HiExpError: rows are not of length 1, an unknown linkage, or too many rows for `average`, whose memory is quadratic.
-    """
-    check_unit(vectors_E_D)
-    if linkage == "ward":
-        return ward_tree(vectors_E_D)
-    if linkage != "average":
-        raise HiExpError(f"unknown linkage {linkage!r}; use ward or average")
-    rows = len(vectors_E_D)
-    if rows > MOST_AVERAGE:
-        raise HiExpError(f"average linkage of {rows} entries needs too much memory (at most {MOST_AVERAGE}); use ward")
-    if rows < 2:
-        return Tree(np.zeros((0, 2), dtype=np.int64), np.zeros(0), rows)
-    from scipy.cluster.hierarchy import linkage as scipy_linkage
-
-    merges_M_4 = scipy_linkage(vectors_E_D.astype(np.float64), method="average", metric="cosine")
-    # scipy names a cluster by the merge that made it; we, by one of its vectors.
-    leaf = list(range(rows))
-    for left, right, _, _ in merges_M_4:
-        leaf.append(min(leaf[int(left)], leaf[int(right)]))
-    pairs = [(leaf[int(left)], leaf[int(right)]) for left, right, _, _ in merges_M_4]
-    return Tree(np.array(pairs, dtype=np.int64), np.maximum(merges_M_4[:, 2], 0.0), rows)
-
-
 def height_of_cosine(cosine: float, linkage: Linkage = "ward") -> float:
-    """Return the height at which a pair of that cosine is merged: sqrt(2 * (1 - cosine)) by Ward, 1 - cosine by average.
-
-    Raises:
-        HiExpError: the cosine is outside -1 to 1.
-    """
-    if not -1 <= cosine <= 1:
-        raise HiExpError(f"cosine {cosine} is out of range; give a number from -1 to 1")
+    """Return the height at which a pair of that cosine (-1 to 1) is merged: sqrt(2 * (1 - cosine)) by Ward, 1 - cosine by average."""
     return float(np.sqrt(2 * (1 - cosine))) if linkage == "ward" else float(1 - cosine)
 
 
-def check_unit(vectors_E_D: Vectors) -> None:
-    """Refuse vectors that are not of length 1.
+def threshold_of(level: Level, linkage: Linkage) -> str:
+    """Return the name of the height at which entries of the level are clustered, in a header; heights of linkages differ."""
+    return f"{level}_{linkage}_max_height"
 
-    Raises:
-        HiExpError: some are not.
-    """
+
+def _check_unit(vectors_E_D: Vectors) -> None:
     if vectors_E_D.ndim != 2:
         raise HiExpError(f"vectors have the shape {vectors_E_D.shape}; give a matrix, one row per entry")
     norms_E = np.linalg.norm(vectors_E_D, axis=1)
-    if not np.allclose(norms_E, 1.0, atol=1e-3):  # also when one is not a number
-        norms = f"{norms_E.min():.3f} to {norms_E.max():.3f}"
-        raise HiExpError(f"Ward needs unit vectors, their norms run from {norms}; encode with an Encoder, which normalises")
+    wrong_E = np.flatnonzero(~(np.abs(norms_E - 1) <= 1e-3))  # true of NaN, too
+    if len(wrong_E):
+        found = f"{len(wrong_E)} rows are not of length 1, the first is row {wrong_E[0]} with {norms_E[wrong_E[0]]:.3f}"
+        raise HiExpError(f"clusters need unit vectors: {found}; encode with an Encoder, which normalises")

@@ -1,7 +1,6 @@
 """The input of a build: distinct training trajectories, grouped by question into successes beside failures."""
 
-import json
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -12,6 +11,7 @@ from hiexp_verl.text import content_words, sanitise
 from hiexp_verl.types import MAX_DESCRIPTION_CHARS, TRAIN, Trajectory
 
 _VERDICTS = frozenset(("yes", "no"))
+_SHOWN_CHARS = 120  # of a question in an error
 
 
 @dataclass(frozen=True)
@@ -26,8 +26,8 @@ class Contrast:
     spellings: tuple[str, ...] = ()  # accepted predictions in other words, which give the answer away as well
 
     @property
-    def telling(self) -> tuple[str, ...]:
-        """What must not stand in an entry: gold answers first, then the other spellings."""
+    def all_answers(self) -> tuple[str, ...]:
+        """What must not be in an entry: gold answers first, then the other spellings."""
         return (*self.answers, *self.spellings)
 
 
@@ -38,80 +38,67 @@ def contrasts(
 
     Args:
         success_at: a trajectory succeeds when its score reaches this; None takes its own `correct` mark.
-        single_sided: also keep questions with failures only, if there is an answer to hold them against (questions with
+        single_sided: also keep questions with failures only, if there is an answer to compare them with (questions with
             successes only teach nothing new).
     """
-    groups: dict[str, list[Trajectory]] = {}
+    groups: dict[str, list[Trajectory]] = defaultdict(list)
     for trajectory in trajectories:
-        groups.setdefault(trajectory.question_id, []).append(trajectory)
+        groups[trajectory.question_id].append(trajectory)
     kept: list[Contrast] = []
     dropped: Counter[str] = Counter()
     for question_id, played in groups.items():
         group = _without_contradictions(played)
-        if len(group) < len(played):
-            dropped["contradictory"] += len(played) - len(group)
-        if not group:
-            continue
+        dropped["contradictory"] += len(played) - len(group)
         good = [t for t in group if (t.correct if success_at is None else t.score >= success_at)]
-        accepted = {normalise(t.prediction) for t in good}
         bad = [t for t in group if t not in good]
-        # The judge called the same answer right once and wrong once: there is nothing to learn from that.
+        # The judge accepted the same answer once and refused it once: nothing to learn from that.
+        accepted = {normalise(t.prediction) for t in good}
         clear = [t for t in bad if not t.prediction or normalise(t.prediction) not in accepted]
         answers = tuple(dict.fromkeys(answer for t in played for answer in t.answers))
-        reason = _reason_to_drop(good, bad, clear, answers, single_sided)
-        if reason:
-            dropped[reason] += 1
+        if not group:
+            continue
+        if not bad:
+            dropped["successes_only"] += 1
+        elif not good and not single_sided:
+            dropped["failures_only"] += 1
+        elif not good and not answers:
+            dropped["failures_only_unanswered"] += 1
+        elif not clear:
+            dropped["accepted_failures"] += 1
         else:
             spellings = _spellings([t.prediction for t in good], answers)
             kept.append(Contrast(question_id, group[0].question, answers, tuple(good), tuple(clear), spellings))
-    return kept, dropped
+    return kept, +dropped
 
 
 def _spellings(accepted: Sequence[str], gold: Sequence[str]) -> tuple[str, ...]:
     """Return the accepted predictions that are the answer in other words, each once."""
     if gold and all(normalise(answer) in _VERDICTS for answer in gold):
-        return ()  # "both are" for "yes" tells nothing
+        return ()  # "both are" for "yes" gives nothing away
     known = {normalise(answer) for answer in gold}
     found: dict[str, str] = {}
     for prediction in accepted:
-        # Function words alone would be taken out of every entry; what is longer than any entry cannot stand in one.
+        # Function words alone would be taken out of every entry; what is longer than any entry cannot be in one.
         if content_words(prediction) - _VERDICTS and len(prediction) <= MAX_DESCRIPTION_CHARS and normalise(prediction) not in known:
             found.setdefault(normalise(prediction), prediction)
     return tuple(found.values())
 
 
 def _without_contradictions(played: list[Trajectory]) -> list[Trajectory]:
-    """Leave out trajectories that occur both as right and as wrong: their judge contradicts itself."""
-    marks: dict[str, set[bool]] = {}
-    keys = [json.dumps(t.messages, sort_keys=True) if t.messages else t.id for t in played]
+    """Leave out trajectories that occur both as right and as wrong."""
+    keys = [digest_of(t.messages or t.id) for t in played]
+    marks: dict[bytes, set[bool]] = defaultdict(set)
     for key, trajectory in zip(keys, played, strict=True):
-        marks.setdefault(key, set()).add(trajectory.correct)
+        marks[key].add(trajectory.correct)
     return [t for key, t in zip(keys, played, strict=True) if len(marks[key]) == 1]
-
-
-def _reason_to_drop(
-    good: list[Trajectory], bad: list[Trajectory], clear: list[Trajectory], answers: tuple[str, ...], single_sided: bool
-) -> str:
-    if not bad:
-        return "successes_only"
-    if not good and not single_sided:
-        return "failures_only"
-    if not good and not answers:
-        return "failures_only_unanswered"
-    if not clear:
-        return "accepted_failures"
-    return ""
-
-
-_SHOWN_CHARS = 120  # of a question in an error
 
 
 def distinct(trajectories: Iterable[Trajectory]) -> tuple[list[Trajectory], Counter[str]]:
     """Return the trajectories without repetitions, in their order, and count those left out, by reason.
 
-    Episodes that say they are for validation (or test) are left out: experience from them would be shown in their own grading.
-    A duplicate has the question, messages and label of an earlier trajectory (copies with another label stay: they show
-    that the judge contradicts itself). Without messages, a trajectory is known by its id.
+    Episodes of validation (or test) questions are left out: experience from them would be shown in their own grading.
+    A duplicate has the question, messages and label of an earlier trajectory; copies with another label stay, since they show
+    that the judge contradicts itself. Without messages, the id identifies a trajectory.
 
     Raises:
         HiExpError: one question id stands for two different questions.
@@ -119,22 +106,20 @@ def distinct(trajectories: Iterable[Trajectory]) -> tuple[list[Trajectory], Coun
     kept: list[Trajectory] = []
     dropped: Counter[str] = Counter()
     texts: dict[str, str] = {}
-    contents: set[tuple[bytes, bool]] = set()
-    ids: set[str] = set()
-    for trajectory in trajectories:
-        if trajectory.extra.get("split", TRAIN) != TRAIN:
+    seen: set[object] = set()
+    for t in trajectories:
+        if t.extra.get("split", TRAIN) != TRAIN:
             dropped["validation"] += 1
             continue
-        _check_question(trajectory, texts)
-        content = digest_of(trajectory.question_id, trajectory.messages or trajectory.id), trajectory.correct
-        if content in contents:
+        _check_question(t, texts)
+        content = digest_of(t.question_id, t.messages or t.id), t.correct
+        if content in seen:
             dropped["duplicate"] += 1
-        elif trajectory.id and trajectory.id in ids:
+        elif t.id and t.id in seen:
             dropped["duplicate_id"] += 1
         else:
-            contents.add(content)
-            ids.add(trajectory.id)
-            kept.append(trajectory)
+            seen |= {content, t.id}
+            kept.append(t)
     return kept, dropped
 
 

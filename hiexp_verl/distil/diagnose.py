@@ -4,6 +4,7 @@ Small models cannot find the difference between two transcripts, but it can be c
 which, what they retrieved, where they part. The finding is what a distiller gets, and it is kept as provenance.
 """
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from hiexp_verl.distil.evidence import evidence_of
 from hiexp_verl.masking import Masker, Shape, asked_for, shape_of
 from hiexp_verl.protocol import Search, searches
 from hiexp_verl.scoring import cem, normalise
-from hiexp_verl.text import FUNCTION_WORDS, alike_from_start, content_words, same_query
+from hiexp_verl.text import FUNCTION_WORDS, alike_from_start, content_words, repeated
 from hiexp_verl.types import Evidence, Trajectory
 
 # In the order in which they are decisive: the first that holds is the main finding of a failure.
@@ -78,139 +79,139 @@ class Diagnosis:
 
 def diagnose(contrast: Contrast, most: int = 2) -> list[Diagnosis]:
     """Return at most `most` diagnoses with different findings, the most frequent finding first."""
-    documents = [search.documents for t in (*contrast.successes, *contrast.failures) for search in searches(t.messages)]
-    masker = Masker(contrast.question, documents, contrast.telling)
-    ways = _ways(contrast)
+    diagnoser = _Diagnoser(contrast)
     by_finding: dict[Finding, list[Diagnosis]] = {}
     for failure in contrast.failures:
-        found = _diagnose_pair(contrast, failure, _model_success(contrast, failure), masker, ways)
+        found = diagnoser.diagnosis_of(failure)
         by_finding.setdefault(found.finding, []).append(found)
     # sorted() is stable: equally frequent findings keep their order of appearance.
     groups = sorted(by_finding.values(), key=len, reverse=True)
     return [max(group, key=lambda d: d.part_at) for group in groups[:most]]
 
 
-def _model_success(contrast: Contrast, failure: Trajectory) -> Trajectory | None:
-    """Return the success to hold against a failure: one with evidence for its answer, that went with the failure for longest.
+class _Diagnoser:
+    """Diagnoses the failures of one contrast."""
 
-    The later the two part, the more is equal that could have made the difference. Of equals, the one that searched least.
-    """
-    failed = [search.query for search in searches(failure.messages)]
+    def __init__(self, contrast: Contrast) -> None:
+        documents = [search.documents for t in (*contrast.successes, *contrast.failures) for search in searches(t.messages)]
+        self.contrast = contrast
+        self.masker = Masker(contrast.question, documents, contrast.all_answers)
+        self.question = content_words(contrast.question)
+        names = self.masker.names(contrast.question)
+        self.names = [words for name in names if (words := content_words(name))]
+        self.asks_about_two = _asks_about_two(contrast.question, names)
+        made = [searches(success.messages) for success in contrast.successes]
+        made.sort(key=lambda each: (self.saw_answer(each) is False, len(each)))
+        self.ways = tuple(tuple(search.query for search in each) for each in made)
 
-    def order(success: Trajectory) -> tuple[bool, bool, int, int, str]:
-        made = searches(success.messages)
-        alike = alike_from_start(failed, [search.query for search in made])
-        return (not made, not _saw(made, contrast.answers), -alike, len(made), success.id)
+    def diagnosis_of(self, failure: Trajectory) -> Diagnosis:
+        """Return what went wrong in a failure."""
+        success = self.success_for(failure)
+        failed = self.side(failure)
+        succeeded = self.side(success) if success is not None else None
+        findings: list[Finding] = [finding for finding, holds in self.checks(failed, succeeded).items() if holds] or ["misjudged"]
+        part_at = alike_from_start(failed.queries, succeeded.queries) if succeeded is not None else 0
+        masked = self.masker.mask(self.contrast.question)
+        shape = shape_of(masked)
+        bridge = succeeded.bridge if succeeded is not None else ""
+        return Diagnosis(
+            question_id=self.contrast.question_id,
+            question=self.contrast.question,
+            answers=self.contrast.all_answers,
+            finding=findings[0],
+            also=tuple(findings[1:]),
+            shape="indirect" if shape == "direct" and bridge else shape,
+            asked_for=asked_for(masked),
+            bridge_kind=self.masker.kind_of(bridge) if bridge else "",
+            part_at=part_at,
+            failed=failed,
+            succeeded=succeeded,
+            masker=self.masker,
+            evidence=evidence_of(failure, success, part_at, self.contrast),
+            ways=self.ways,
+        )
 
-    return min(contrast.successes, key=order, default=None)
+    def success_for(self, failure: Trajectory) -> Trajectory | None:
+        """Return the success to compare a failure with: one that saw its answer, and whose searches were alike for longest.
 
+        The later the two part, the more is equal that could have made the difference. Of equals, the one with the fewest searches.
+        """
+        failed = [search.query for search in searches(failure.messages)]
 
-def _diagnose_pair(
-    contrast: Contrast, failure: Trajectory, success: Trajectory | None, masker: Masker, ways: tuple[tuple[str, ...], ...]
-) -> Diagnosis:
-    failed = _side(failure, contrast, masker)
-    succeeded = _side(success, contrast, masker) if success is not None else None
-    names = _names(contrast, masker)
-    checks = _checks(contrast, failed, succeeded, names, _asks_about_two(contrast, masker))
-    findings: list[Finding] = [finding for finding, holds in checks if holds] or ["misjudged"]
-    part_at = alike_from_start(failed.queries, succeeded.queries) if succeeded is not None else 0
-    masked = masker.mask(contrast.question)
-    shape = shape_of(masked)
-    bridge = succeeded.bridge if succeeded is not None else ""
-    return Diagnosis(
-        question_id=contrast.question_id,
-        question=contrast.question,
-        answers=contrast.telling,
-        finding=findings[0],
-        also=tuple(findings[1:]),
-        shape="indirect" if shape == "direct" and bridge else shape,
-        asked_for=asked_for(masked),
-        bridge_kind=masker.kind_of(bridge) if bridge else "",
-        part_at=part_at,
-        failed=failed,
-        succeeded=succeeded,
-        masker=masker,
-        evidence=evidence_of(failure, success, part_at, contrast),
-        ways=ways,
-    )
+        def order(success: Trajectory) -> tuple[bool, bool, int, int, str]:
+            made = searches(success.messages)
+            alike = alike_from_start(failed, [search.query for search in made])
+            return (not made, not self.saw_answer(made), -alike, len(made), success.id)
 
+        return min(self.contrast.successes, key=order, default=None)
 
-def _checks(
-    contrast: Contrast, failed: Side, succeeded: Side | None, names: list[frozenset[str]], two_things: bool
-) -> list[tuple[Finding, bool]]:
-    """Evaluate every finding, in the order of `Finding`."""
-    question = content_words(contrast.question)
-    good = succeeded if succeeded is not None else Side("", (), contrast.answers[0], None, "")
-    searched = bool(failed.queries)
-    looked_up = two_things and _each_on_its_own(failed.queries, names)
-    return [
-        ("no_answer", not failed.prediction.strip()),
-        ("answer_form", _same_thing(failed.prediction, (good.prediction, *contrast.answers))),
-        ("never_searched", not searched and (bool(good.queries) or succeeded is None)),
-        ("two_in_one_query", two_things and not looked_up and _joins(failed.queries, names) and not _joins(good.queries, names)),
-        ("answer_retrieved_but_missed", failed.saw_answer is True),
-        ("wrong_entity", bool(good.bridge and failed.bridge) and not content_words(good.bridge) & content_words(failed.bridge)),
-        ("entity_never_resolved", searched and bool(good.bridge) and not failed.bridge),
-        ("repeated_query", _repeats(failed.queries) and not _repeats(good.queries)),
-        ("answer_repeats_question", not two_things and _covered(content_words(failed.prediction), question) and searched),
-        ("misjudged", looked_up),
-        ("stopped_early", 0 < len(failed.queries) < len(good.queries)),
-        ("dropped_condition", searched and len(_dropped(question, failed.queries) - _dropped(question, good.queries)) >= 2),
-        ("whole_question_query", any(len(content_words(q) & question) >= _WHOLE_QUESTION * len(question) for q in failed.queries)),
-        ("answer_never_retrieved", searched and failed.saw_answer is False),
-    ]
+    def checks(self, failed: Side, succeeded: Side | None) -> dict[Finding, bool]:
+        """Return whether each finding holds, in the order of `Finding`."""
+        good = succeeded if succeeded is not None else Side("", (), self.contrast.answers[0], None, "")
+        searched, predicted = bool(failed.queries), content_words(failed.prediction)
+        named = [[name for name in self.names if name <= content_words(query)] for query in failed.queries]
+        looked_up = self.asks_about_two and all([name] in named for name in self.names)  # each of the two in a query without the other
+        joined = self._joins(failed.queries) and not self._joins(good.queries)
+        return {
+            "no_answer": not failed.prediction.strip(),
+            "answer_form": _same_thing(failed.prediction, (good.prediction, *self.contrast.answers)),
+            "never_searched": not searched and (bool(good.queries) or succeeded is None),
+            "two_in_one_query": self.asks_about_two and not looked_up and joined,
+            "answer_retrieved_but_missed": failed.saw_answer is True,
+            "wrong_entity": bool(good.bridge and failed.bridge) and not content_words(good.bridge) & content_words(failed.bridge),
+            "entity_never_resolved": searched and bool(good.bridge) and not failed.bridge,
+            "repeated_query": repeated(failed.queries) > 0 and not repeated(good.queries),
+            "answer_repeats_question": not self.asks_about_two and searched and bool(predicted) and predicted <= self.question,
+            "misjudged": looked_up,
+            "stopped_early": 0 < len(failed.queries) < len(good.queries),
+            "dropped_condition": searched and len(self._dropped(failed.queries) - self._dropped(good.queries)) >= 2,
+            "whole_question_query": any(
+                len(content_words(query) & self.question) >= _WHOLE_QUESTION * len(self.question) for query in failed.queries
+            ),
+            "answer_never_retrieved": searched and failed.saw_answer is False,
+        }
 
+    def side(self, trajectory: Trajectory) -> Side:
+        """Return what a trajectory did."""
+        made = searches(trajectory.messages)
+        queries = tuple(search.query for search in made)
+        return Side(trajectory.id, queries, trajectory.prediction, self.saw_answer(made), self.bridge(made))
 
-def _side(trajectory: Trajectory, contrast: Contrast, masker: Masker) -> Side:
-    made = searches(trajectory.messages)
-    return Side(
-        trajectory_id=trajectory.id,
-        queries=tuple(search.query for search in made),
-        prediction=trajectory.prediction,
-        saw_answer=_saw(made, contrast.answers),
-        bridge=_bridge(made, contrast, masker),
-    )
+    def saw_answer(self, made: Sequence[Search]) -> bool | None:
+        """Return whether a passage had the answer; None when that says nothing (yes, no, very short answers)."""
+        long = [answer for answer in self.contrast.answers if len(normalise(answer)) >= _MIN_ANSWER_CHARS]
+        return any(cem(search.documents, long) == 1.0 for search in made) if long else None
 
+    def bridge(self, made: Sequence[Search]) -> str:
+        """Return the first name in a query that the question does not give, that earlier passages do, and that is not the answer."""
+        seen = ""
+        for number, search in enumerate(made):
+            # Of two things compared, a query that still names one is about that one, whatever else it adds.
+            about_one = self.asks_about_two and any(name <= content_words(search.query) for name in self.names)
+            if number > 0 and not about_one:
+                for name in (*self.masker.names(search.query), *_new_words(search.query, self.question)):
+                    words = content_words(name)
+                    if words and not words & self.question and cem(seen, [name]) and not cem(name, self.contrast.answers):
+                        return name
+            seen += "\n" + search.documents
+        return ""
 
-def _saw(made: Sequence[Search], answers: Sequence[str]) -> bool | None:
-    telling = [answer for answer in answers if len(normalise(answer)) >= _MIN_ANSWER_CHARS]
-    return any(cem(search.documents, telling) == 1.0 for search in made) if telling else None
+    def _joins(self, queries: Sequence[str]) -> bool:
+        """Whether the first query has two of the question's names."""
+        return bool(queries) and sum(name <= content_words(queries[0]) for name in self.names) >= 2
 
-
-def _ways(contrast: Contrast) -> tuple[tuple[str, ...], ...]:
-    made = [searches(success.messages) for success in contrast.successes]
-    made.sort(key=lambda each: (_saw(each, contrast.answers) is False, len(each)))
-    return tuple(tuple(search.query for search in each) for each in made)
-
-
-def _bridge(made: Sequence[Search], contrast: Contrast, masker: Masker) -> str:
-    """Return the first name in a query that the question does not give, that earlier passages do, and that is not the answer."""
-    question, names = content_words(contrast.question), _names(contrast, masker)
-    two_things = _asks_about_two(contrast, masker)
-    seen = ""
-    for number, search in enumerate(made):
-        # Of two things compared, a query that still names one is about that one, whatever else it adds.
-        goes_on = number > 0 and not (two_things and any(name <= content_words(search.query) for name in names))
-        if goes_on:
-            for name in (*masker.names(search.query), *_new_words(search.query, question)):
-                words = content_words(name)
-                if words and not words & question and cem(seen, [name]) and not cem(name, contrast.answers):
-                    return name
-        seen += "\n" + search.documents
-    return ""
+    def _dropped(self, queries: Sequence[str]) -> frozenset[str]:
+        """Return the words of the question that no query has."""
+        return self.question.difference(*(content_words(query) for query in queries))
 
 
-def _names(contrast: Contrast, masker: Masker) -> list[frozenset[str]]:
-    return [words for name in masker.names(contrast.question) if (words := content_words(name))]
-
-
-def _asks_about_two(contrast: Contrast, masker: Masker) -> bool:
+def _asks_about_two(question: str, names: Sequence[str]) -> bool:
     """Whether the question sets two named things beside each other ("X or Y", "X and Y") to compare or judge them."""
-    if shape_of(contrast.question) not in ("compare", "common", "verify"):
+    if shape_of(question) not in ("compare", "common", "verify"):
         return False
-    names = [re.escape(name) for name in masker.names(contrast.question)]
-    pairs = "|".join(rf"{one}\W+(?:and|or|vs\.?)\W+(?:\w+ ){{0,3}}{other}" for one in names for other in names if one != other)
-    return bool(pairs and re.search(pairs, contrast.question))
+    spelt = [re.escape(name) for name in names]
+    pairs = "|".join(rf"{one}\W+(?:and|or|vs\.?)\W+(?:\w+ ){{0,3}}{other}" for one in spelt for other in spelt if one != other)
+    return bool(pairs and re.search(pairs, question))
 
 
 def _new_words(query: str, question: frozenset[str]) -> list[str]:
@@ -234,34 +235,8 @@ def _same_thing(prediction: str, answers: Sequence[str]) -> bool:
             continue
         if len(given & right) >= 0.5 * min(len(given), len(right)) and (given <= right or right <= given):
             return True
-        if len(given) == len(right) == 1 and _same_stem(min(given), min(right)):
+        one, other = min(given), min(right)
+        stem = math.ceil(max(5, 0.7 * max(len(one), len(other))))
+        if len(given) == len(right) == 1 and one[:stem] == other[:stem]:
             return True
     return False
-
-
-def _same_stem(a: str, b: str) -> bool:
-    alike = next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
-    return alike >= max(5, 0.7 * max(len(a), len(b)))
-
-
-def _joins(queries: Sequence[str], names: list[frozenset[str]]) -> bool:
-    """Whether the first query holds two of the question's names."""
-    return bool(queries) and sum(name <= content_words(queries[0]) for name in names) >= 2
-
-
-def _each_on_its_own(queries: Sequence[str], names: list[frozenset[str]]) -> bool:
-    """Whether each of the question's names has a query without the others."""
-    asked = [[name for name in names if name <= content_words(query)] for query in queries]
-    return all([name] in asked for name in names)
-
-
-def _repeats(queries: Sequence[str]) -> bool:
-    return any(same_query(a, b) for i, a in enumerate(queries) for b in queries[i + 1 :])
-
-
-def _dropped(question: frozenset[str], queries: Sequence[str]) -> frozenset[str]:
-    return question.difference(*(content_words(query) for query in queries))
-
-
-def _covered(words: frozenset[str], by: frozenset[str]) -> bool:
-    return bool(words) and words <= by

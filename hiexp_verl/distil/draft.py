@@ -1,4 +1,4 @@
-"""What a distiller hands in, before it becomes an entry: cleaned here, whoever wrote it."""
+"""What a distiller returns, before it becomes an entry; cleaned here, whoever wrote it."""
 
 from collections import Counter
 from collections.abc import Hashable, Iterable, Sequence
@@ -14,14 +14,11 @@ Value = TypeVar("Value", bound=Hashable)
 
 @dataclass(frozen=True)
 class Draft:
-    """Title, description and kind of an entry to be."""
+    """Title, description and kind of a future entry."""
 
     title: str
     description: str
     kind: Kind
-
-
-Value = TypeVar("Value", bound=Hashable)
 
 
 def clean(draft: Draft, masker: Masker, answers: Sequence[str], question: str) -> Draft | None:
@@ -29,20 +26,26 @@ def clean(draft: Draft, masker: Masker, answers: Sequence[str], question: str) -
 
     Answers are redacted before names are masked: a masked answer could no longer be recognised.
     """
-    title = _fit(masker.mask_known(redact(sanitise(draft.title, 1000), answers, question)), MAX_TITLE_CHARS)
-    description = _fit(masker.mask_known(redact(sanitise(draft.description, 2000), answers, question)), MAX_DESCRIPTION_CHARS)
-    return Draft(_capital(title), _capital(description), draft.kind) if len(title) > 3 and len(description) > 10 else None
+
+    def cleaned(text: str, max_chars: int) -> str:
+        return masker.mask_known(redact(sanitise(text, max_chars), answers, question))
+
+    fitted = fit(Draft(cleaned(draft.title, 1000), cleaned(draft.description, 2000), draft.kind))
+    if len(fitted.title) <= 3 or len(fitted.description) <= 10:
+        return None
+    title, description = (text[0].upper() + text[1:] for text in (fitted.title, fitted.description))
+    return Draft(title, description, draft.kind)
 
 
 def fit(draft: Draft) -> Draft:
-    """Return a draft made of entries that are already clean, within the length caps."""
+    """Return the draft within the length caps."""
     return Draft(_fit(draft.title, MAX_TITLE_CHARS), _fit(draft.description, MAX_DESCRIPTION_CHARS), draft.kind)
 
 
 def fit_with(description: str, sentence: str) -> str:
-    """Return the description with the sentence at its end, less as many of its own sentences as that takes.
+    """Return the description with the sentence at its end, in place of its own last sentences where room is short.
 
-    Unchanged where the sentence alone is too long.
+    Unchanged if the sentence alone is too long.
     """
     room = MAX_DESCRIPTION_CHARS - len(sentence) - 1
     if room < -1:
@@ -63,7 +66,3 @@ def _fit(text: str, max_chars: int) -> str:
         return text
     end = max(text.rfind(mark, 0, max_chars) for mark in (". ", "; "))
     return text[:end].rstrip(";.") + "." if end > max_chars // 2 else sanitise(text, max_chars)
-
-
-def _capital(text: str) -> str:
-    return text[:1].upper() + text[1:]

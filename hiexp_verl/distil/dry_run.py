@@ -7,7 +7,6 @@ from pathlib import Path
 from hiexp_verl.distil.diagnose import Diagnosis
 from hiexp_verl.distil.distillers import split_spec
 from hiexp_verl.distil.draft import Draft
-from hiexp_verl.distil.pipeline import BuildReport
 from hiexp_verl.distil.prompts import confirmation_prompt, prompt_files, reflection_prompt, summary_prompt
 from hiexp_verl.distil.replies import MAX_TOKENS, Price
 from hiexp_verl.distil.rules import RulesDistiller
@@ -16,41 +15,36 @@ from hiexp_verl.errors import HiExpError
 from hiexp_verl.models.tokenizer import PolicyTokenizer
 from hiexp_verl.types import Entry, Level
 
-CHARS_PER_TOKEN = 4  # of English, for the tokenizers of today
+CHARS_PER_TOKEN = 4  # of English
 _ESTIMATED = " (estimated: clusters of what the rules would write)"
-CountTokens = Callable[[str], int]
 
 
-class Rehearsal:
-    """A distiller that records the prompts and writes by rules, so that the levels above have entries to cluster."""
+class Rehearsal(RulesDistiller):
+    """Records the prompts and writes by rules, so that the levels above have entries to cluster."""
 
     name = "dry run"
 
     def __init__(self) -> None:
-        self.asked: dict[str, list[str]] = {"e1": [], "e2": [], "e3": []}
-        self._rules = RulesDistiller()
+        self.asked: dict[str, list[str]] = {"e1": [], "e2": [], "e3": []}  # the same prompt is asked once
 
     def prompts(self) -> dict[str, str]:
         """Return the prompt files that would be used, by name."""
         return prompt_files()
 
     def reflect(self, diagnoses: Sequence[Diagnosis]) -> list[Draft | None]:
-        """Note what would be asked about each diagnosis."""
-        self._note("e1", [reflection_prompt(diagnosis, 0) for diagnosis in diagnoses])
-        return self._rules.reflect(diagnoses)
+        """Record what would be asked about each diagnosis."""
+        self.asked["e1"] += dict.fromkeys(reflection_prompt(diagnosis, 0) for diagnosis in diagnoses)
+        return super().reflect(diagnoses)
 
     def summarise(self, groups: Sequence[Sequence[Entry]], level: Level) -> list[Draft | None]:
-        """Note what would be asked about each group."""
-        self._note(level, [summary_prompt(group, level, 0) for group in groups])
-        return self._rules.summarise(groups, level)
+        """Record what would be asked about each group."""
+        self.asked[level] += dict.fromkeys(summary_prompt(group, 0, level) for group in groups)
+        return super().summarise(groups, level)
 
     def confirm(self, pairs: Sequence[tuple[Draft, Entry]]) -> list[bool]:
-        """Note what would be asked about each member."""
+        """Record what would be asked about each member."""
         self.asked.setdefault("confirm", []).extend(confirmation_prompt(*pair) for pair in pairs)
-        return self._rules.confirm(pairs)
-
-    def _note(self, level: Level, prompts: Sequence[str]) -> None:
-        self.asked[level] += dict.fromkeys(prompts)  # the same prompt is asked once
+        return super().confirm(pairs)
 
 
 def dry_run(spec: BuildSpec, show: int = 3) -> str:
@@ -63,31 +57,30 @@ def dry_run(spec: BuildSpec, show: int = 3) -> str:
         raise HiExpError("a dry run needs a distiller that asks a model, by name; leave --dry-run out, or give --distiller KIND:PLACE")
     kind, place = split_spec(spec.distiller)
     local = kind.startswith("vllm")
-    count: CountTokens = _with_tokenizer(Path(place)) if local else lambda prompt: len(prompt) // CHARS_PER_TOKEN
+    count = _with_tokenizer(Path(place)) if local else lambda prompt: len(prompt) // CHARS_PER_TOKEN
     rehearsal = Rehearsal()
-    built = run_build(replace(spec, distiller=rehearsal, out=None, resume=False))
+    counts = run_build(replace(spec, distiller=rehearsal, out=None, resume=False)).report.counts
     how = "counted by the model's tokenizer" if local else f"at {CHARS_PER_TOKEN} characters a token"
-    head = f"dry run of {spec.distiller}: no model was asked, nothing was written; prompt tokens are {how}"
-    return "\n".join([head, *_input(built.report), *_calls(rehearsal.asked, count, spec.price), *_shown(rehearsal.asked, show)])
+    diagnoses = sum(number for key, number in counts.items() if key.startswith("diagnosed."))
+    prompts = [(level, prompt) for level, of_level in rehearsal.asked.items() for prompt in of_level]
+    shown = [f"\n--- prompt {i} of {len(prompts)} ({level.upper()}) ---\n{text}" for i, (level, text) in enumerate(prompts[:show], start=1)]
+    lines = [
+        f"dry run of {spec.distiller}: no model was asked, nothing was written; prompt tokens are {how}",
+        f"{counts['trajectories']:8,} trajectories of {counts['questions']:,} questions",
+        f"{counts['questions_contrasted']:8,} contrasts",
+        f"{diagnoses:8,} diagnoses",
+    ]
+    return "\n".join([*lines, *_calls(rehearsal.asked, count, spec.price), *shown])
 
 
-def _with_tokenizer(model_dir: Path) -> CountTokens:
+def _with_tokenizer(model_dir: Path) -> Callable[[str], int]:
     if not model_dir.is_dir():
         raise HiExpError(f"model {model_dir} is not a directory; give the directory of the model that will distil")
     tokenizer = PolicyTokenizer(model_dir)
     return lambda prompt: tokenizer.count_prompt([{"role": "user", "content": prompt}])
 
 
-def _input(report: BuildReport) -> list[str]:
-    diagnoses = sum(count for key, count in report.counts.items() if key.startswith("diagnosed."))
-    return [
-        f"{report.counts['trajectories']:8,} trajectories of {report.counts['questions']:,} questions",
-        f"{report.counts['questions_contrasted']:8,} contrasts",
-        f"{diagnoses:8,} diagnoses",
-    ]
-
-
-def _calls(asked: dict[str, list[str]], count: CountTokens, price: Price | None) -> list[str]:
+def _calls(asked: dict[str, list[str]], count: Callable[[str], int], price: Price | None) -> list[str]:
     tokens = {level: sum(map(count, prompts)) for level, prompts in asked.items()}
     lines = [
         f"{len(prompts):8,} calls for {level.upper()} with {tokens[level]:,} prompt tokens{'' if level == 'e1' else _ESTIMATED}"
@@ -97,11 +90,4 @@ def _calls(asked: dict[str, list[str]], count: CountTokens, price: Price | None)
     most = calls * MAX_TOKENS
     cost = f", cost at most {price.of(prompt_tokens, most):.4f}" if price else ""
     lines.append(f"{calls:8,} calls in all, {prompt_tokens:,} prompt + at most {most:,} completion tokens{cost}")
-    return [*lines, "         an answer that is not an entry is asked for again once: at worst twice as much"]
-
-
-def _shown(asked: dict[str, list[str]], show: int) -> list[str]:
-    prompts = [(level, prompt) for level, of_level in asked.items() for prompt in of_level]
-    return [
-        f"\n--- prompt {i} of {len(prompts)} ({level.upper()}) ---\n{prompt}" for i, (level, prompt) in enumerate(prompts[:show], start=1)
-    ]
+    return [*lines, "         a refused answer is asked for again once: at worst twice as much"]

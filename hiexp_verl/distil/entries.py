@@ -1,24 +1,70 @@
-"""Drafts become entries: numbered, linked to where they come from, near-duplicates merged."""
+"""Drafts become entries: cases (E1) of the drafts that pass, parents of summaries; numbered, near-duplicates merged."""
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hiexp_verl.distil.diagnose import Diagnosis
-from hiexp_verl.distil.draft import Draft, Value, most_common
+from hiexp_verl.distil.draft import Draft, Value, clean, most_common
 from hiexp_verl.distil.plan import plan_of
+from hiexp_verl.distil.rules import advice_for
+from hiexp_verl.distil.validate import admit, closer_than_chance, is_advice
 from hiexp_verl.models.encoder import Encoder
 from hiexp_verl.types import Entry, Level
 
-# Fields that two near-duplicates bring together.
+# Cosines of titles and of descriptions from which entries of a level are near-duplicates.
+NEAR: dict[Level, tuple[float, float]] = {"e1": (0.9, 0.9), "e2": (-1.0, 0.95), "e3": (-1.0, 0.85)}
+# Fields that two near-duplicates unite.
 _UNITED = ("findings", "shapes", "asked_for", "bridges", "hops", "plans", "tags", "children", "questions", "sources", "evidence")
+Drafts = Sequence[tuple[Draft, Diagnosis]]
+
+
+def cases_of(diagnoses: Sequence[Diagnosis], drafts: Sequence[Draft | None], encoder: Encoder) -> tuple[list[Entry], Counter[str]]:
+    """Return the E1 of the drafts that pass the gates, and the counts of what was left out; of None the distiller counts the reasons."""
+    dropped: Counter[str] = Counter()
+    admitted: list[tuple[Draft, Diagnosis]] = []
+    for diagnosis, draft in zip(diagnoses, drafts, strict=True):
+        # Whoever wrote it: a template carries words of the question, too.
+        result = admit(draft, diagnosis) if draft is not None else None
+        if isinstance(result, Draft):
+            # The kind is computed: models call every draft a guide.
+            admitted.append((replace(result, kind=advice_for(diagnosis).kind), diagnosis))
+        elif result is not None:
+            dropped[f"e1.{result}"] += 1
+    written = [case(draft, diagnosis) for draft, diagnosis in _with_fitting_titles(_specific(admitted, encoder, dropped), encoder, dropped)]
+    merged = merge_near_duplicates(written, encoder)
+    dropped["e1.near_duplicate"] += len(written) - len(merged)
+    return number(merged, "e1"), dropped
+
+
+def _specific(drafts: Drafts, encoder: Encoder, dropped: Counter[str]) -> Drafts:
+    """Return the drafts whose advice is specific to their diagnosis: see `closer_than_chance`, with the rules' advice as target."""
+    advice_N_D = encoder.encode_passages([draft.description for draft, _ in drafts])
+    target_N_D = encoder.encode_passages([advice_for(d).description for _, d in drafts])
+    kept = [each for each, fits in zip(drafts, closer_than_chance(advice_N_D, target_N_D), strict=True) if fits]
+    dropped["e1.lost_point"] += len(drafts) - len(kept)
+    return kept
+
+
+def _with_fitting_titles(drafts: Drafts, encoder: Encoder, dropped: Counter[str]) -> Drafts:
+    """Replace each title that fits other questions as well, or is advice, by the kind of question, which is computed."""
+    kinds = [clean(replace(draft, title=d.kind_of_question), d.masker, d.answers, d.question) or draft for draft, d in drafts]
+    titles_N_D = encoder.encode_passages([draft.title for draft, _ in drafts])
+    kinds_N_D = encoder.encode_passages([kind.title for kind in kinds])
+    fitting: list[tuple[Draft, Diagnosis]] = []
+    for (draft, d), kind, fits in zip(drafts, kinds, closer_than_chance(titles_N_D, kinds_N_D), strict=True):
+        keeps = bool(fits) and not is_advice(draft)
+        fitting.append((draft if keeps else kind, d))
+        dropped["e1.title_replaced"] += not keeps
+    return fitting
 
 
 def case(draft: Draft, d: Diagnosis) -> Entry:
-    """Make an E1 of a draft (its id comes with `number`)."""
-    sources = [side.trajectory_id for side in (d.succeeded, d.failed) if side is not None]
+    """Return the E1 of a draft (its id comes with `number`)."""
     plan = plan_of(d)
     return Entry(
         id="",
@@ -34,66 +80,69 @@ def case(draft: Draft, d: Diagnosis) -> Entry:
         plans=(plan,) if plan else (),
         tags=tuple(f"also:{finding}" for finding in d.also),
         questions=(d.question_id,),
-        sources=tuple(sources),
+        sources=tuple(side.trajectory_id for side in (d.succeeded, d.failed) if side is not None),
         evidence=d.evidence,
     )
 
 
-def parent(draft: Draft, level: Level, children: Sequence[Entry]) -> Entry:
-    """Make an E2 or E3 of a draft, with the questions and rollouts of all its children."""
+def parent(draft: Draft, level: Level, children: Sequence[Entry], tags: tuple[str, ...] = ()) -> Entry:
+    """Return the E2 or E3 of a draft, with the two most common values of its children, and all their questions and rollouts."""
+
+    def shared(name: str) -> tuple[Any, ...]:
+        return tuple(most_common(value for child in children for value in getattr(child, name))[:2])
+
     return Entry(
         id="",
         level=level,
         title=draft.title,
         description=draft.description,
         kind=draft.kind,
-        findings=_two_most_common(child.findings for child in children),
-        shapes=_two_most_common(child.shapes for child in children),
-        asked_for=_two_most_common(child.asked_for for child in children),
-        bridges=_two_most_common(child.bridges for child in children),
-        hops=_two_most_common(child.hops for child in children),
+        findings=shared("findings"),
+        shapes=shared("shapes"),
+        asked_for=shared("asked_for"),
+        bridges=shared("bridges"),
+        hops=shared("hops"),
+        tags=tags,
         children=tuple(child.id for child in children),
         questions=_union(child.questions for child in children),
         sources=_union(child.sources for child in children),
     )
 
 
-def merge_near_duplicates(entries: Sequence[Entry], encoder: Encoder, title_cosine: float, description_cosine: float) -> list[Entry]:
-    """Return the entries with near-duplicates merged: same number of hops, title and description at least that similar.
+def merge_near_duplicates(entries: Sequence[Entry], encoder: Encoder) -> list[Entry]:
+    """Return entries of one level with near-duplicates merged: as similar as `NEAR`, with the same number of hops.
 
     Each entry goes into the first kept one that it matches. That one keeps its words; the origins of both are united. The hops count
     because an encoder barely tells "the currency of the country whose capital is X" from "... that borders the country whose capital is X".
     """
     if not entries:
         return []
-    titles_E_D = encoder.encode_passages([entry.title for entry in entries])
-    descriptions_E_D = encoder.encode_passages([entry.description for entry in entries])
-    # Rows of what is kept stay packed at the front, so that each comparison is one product without a copy.
-    kept_titles_E_D, kept_descriptions_E_D = np.empty_like(titles_E_D), np.empty_like(descriptions_E_D)
+    title_cosine, description_cosine = NEAR[entries[0].level]
+    titles_E_D = np.array(encoder.encode_passages([entry.title for entry in entries]))
+    descriptions_E_D = np.array(encoder.encode_passages([entry.description for entry in entries]))
     hops_E = hops_of(entries)
-    kept_hops_E = np.empty_like(hops_E)
-    kept: list[Entry] = []
+    kept: list[Entry] = []  # their rows are moved to the front, so that each comparison is one product without a copy
     for row, entry in enumerate(entries):
-        same_title_K = kept_titles_E_D[: len(kept)] @ titles_E_D[row] >= title_cosine
-        close_K = same_title_K & (kept_descriptions_E_D[: len(kept)] @ descriptions_E_D[row] >= description_cosine)
-        close_K &= kept_hops_E[: len(kept)] == hops_E[row]
+        count = len(kept)
+        close_K = (titles_E_D[:count] @ titles_E_D[row] >= title_cosine) & (hops_E[:count] == hops_E[row])
+        close_K &= descriptions_E_D[:count] @ descriptions_E_D[row] >= description_cosine
         if close_K.any():
-            twin = int(np.argmax(close_K))
-            kept[twin] = united(kept[twin], entry)
+            first = int(np.argmax(close_K))
+            kept[first] = united(kept[first], entry)
         else:
-            kept_titles_E_D[len(kept)], kept_descriptions_E_D[len(kept)] = titles_E_D[row], descriptions_E_D[row]
-            kept_hops_E[len(kept)] = hops_E[row]
+            for each in (titles_E_D, descriptions_E_D, hops_E):
+                each[count] = each[row]
             kept.append(entry)
     return kept
 
 
 def hops_of(entries: Sequence[Entry]) -> NDArray[np.int64]:
-    """Return how many searches the plan of each entry has, (E,); 0 where it has none."""
+    """Return the number of searches in the plan of each entry, (E,); 0 without a plan."""
     return np.array([(*entry.hops, 0)[0] for entry in entries], dtype=np.int64)
 
 
 def number(entries: Sequence[Entry], level: Level) -> list[Entry]:
-    """Give ids in order: e1-0001, e1-0002, ..."""
+    """Return the entries with ids in order: e1-0001, e1-0002, ..."""
     width = max(4, len(str(len(entries))))
     return [replace(entry, id=f"{level}-{n:0{width}d}") for n, entry in enumerate(entries, start=1)]
 
@@ -105,10 +154,6 @@ def united(a: Entry, b: Entry) -> Entry:
         **{name: _union((getattr(a, name), getattr(b, name))) for name in _UNITED},
         counters={**a.counters, "merged": a.counters.get("merged", 0) + b.counters.get("merged", 0) + 1},
     )
-
-
-def _two_most_common(groups: Iterable[tuple[Value, ...]]) -> tuple[Value, ...]:
-    return tuple(most_common(value for group in groups for value in group)[:2])
 
 
 def _union(groups: Iterable[tuple[Value, ...]]) -> tuple[Value, ...]:

@@ -1,10 +1,10 @@
-"""Where in the transcripts one can see what a diagnosis says: places a person, or a model, can check."""
+"""The places in the transcripts that show a diagnosis, for a person or a model to check."""
 
 from collections.abc import Iterator, Sequence
 
 from hiexp_verl.distil.contrast import Contrast
 from hiexp_verl.masking import pattern_of, redact
-from hiexp_verl.protocol import Search, searches, text_of
+from hiexp_verl.protocol import searches, text_of
 from hiexp_verl.scoring import normalise
 from hiexp_verl.text import sanitise
 from hiexp_verl.types import Evidence, Trajectory
@@ -15,40 +15,35 @@ _ROOM = 160  # characters kept on each side of what is quoted, at most to the en
 PARTS, ANSWER, ENDS = "parts here", "the answer was here", "ends here"
 
 
+_Place = tuple[Trajectory, int, tuple[int, int], str]  # trajectory, message, span, what
+
+
 def evidence_of(failure: Trajectory, success: Trajectory | None, part_at: int, contrast: Contrast) -> tuple[Evidence, ...]:
     """Return where failure and success part, where each had a passage with the answer, and how the failure ends.
 
     `part_at` is the number of leading searches that both made alike. Answers are redacted from the quotes, since a quote
     travels with the entry; the span still points at them.
     """
-    found = list(_of_one(failure, part_at, contrast.answers))
-    found += _ending(failure)
+    places = [*_places(failure, part_at, contrast.answers), *_ending(failure)]
     if success is not None:
-        found += _of_one(success, part_at, contrast.answers)
-    return tuple(_evidence(spot, contrast) for spot in found)
+        places += _places(success, part_at, contrast.answers)
+    return tuple(_evidence(place, contrast) for place in places)
 
 
-_Place = tuple[Trajectory, int, int, int, str]
-
-
-def _of_one(trajectory: Trajectory, part_at: int, answers: Sequence[str]) -> Iterator[_Place]:
+def _places(trajectory: Trajectory, part_at: int, answers: Sequence[str]) -> Iterator[_Place]:
     made = searches(trajectory.messages)
     if part_at < len(made):
-        yield from _query(trajectory, made[part_at])
-    for search in made:
-        if search.result_index is None:
-            continue
-        text = text_of(trajectory.messages[search.result_index])
-        match = next((match for answer in answers if len(normalise(answer)) > 3 and (match := pattern_of(answer).search(text))), None)
+        index = made[part_at].message_index
+        match = pattern_of(made[part_at].query).search(text_of(trajectory.messages[index]))
+        if match is not None:  # a server that parses calls itself keeps the query beside the text
+            yield trajectory, index, match.span(), PARTS
+    patterns = [pattern_of(answer) for answer in answers if len(normalise(answer)) > 3]
+    for index in (search.result_index for search in made if search.result_index is not None):
+        text = text_of(trajectory.messages[index])
+        match = next((match for pattern in patterns if (match := pattern.search(text))), None)
         if match is not None:
-            yield trajectory, search.result_index, match.start(), match.end(), ANSWER
+            yield trajectory, index, match.span(), ANSWER
             return
-
-
-def _query(trajectory: Trajectory, search: Search) -> Iterator[_Place]:
-    match = pattern_of(search.query).search(text_of(trajectory.messages[search.message_index]))
-    if match is not None:  # a server that parses calls itself keeps the query beside the text
-        yield trajectory, search.message_index, match.start(), match.end(), PARTS
 
 
 def _ending(trajectory: Trajectory) -> Iterator[_Place]:
@@ -56,17 +51,17 @@ def _ending(trajectory: Trajectory) -> Iterator[_Place]:
     if last < 0 or trajectory.messages[last].get("role") != "assistant":
         return
     text = text_of(trajectory.messages[last])
-    spoken = list(pattern_of(trajectory.prediction).finditer(text))
-    if spoken:
-        yield trajectory, last, spoken[-1].start(), spoken[-1].end(), ENDS
+    predictions = list(pattern_of(trajectory.prediction).finditer(text))
+    if predictions:
+        yield trajectory, last, predictions[-1].span(), ENDS
     elif text:
-        yield trajectory, last, max(0, len(text) - MAX_QUOTE_CHARS), len(text), ENDS
+        yield trajectory, last, (max(0, len(text) - MAX_QUOTE_CHARS), len(text)), ENDS
 
 
-def _evidence(spot: _Place, contrast: Contrast) -> Evidence:
-    trajectory, message, start, end, what = spot
+def _evidence(place: _Place, contrast: Contrast) -> Evidence:
+    trajectory, message, (start, end), what = place
     text = text_of(trajectory.messages[message])
     low = max(text.rfind(mark, max(0, start - _ROOM), start) for mark in (". ", "\n")) + 1 or max(0, start - _ROOM)
-    high = min((place for mark in (". ", "\n") if (place := text.find(mark, end, end + _ROOM)) >= 0), default=min(len(text), end + _ROOM))
-    quote = sanitise(redact(text[low:high], contrast.telling, contrast.question), MAX_QUOTE_CHARS)
+    high = min((at for mark in (". ", "\n") if (at := text.find(mark, end, end + _ROOM)) >= 0), default=min(len(text), end + _ROOM))
+    quote = sanitise(redact(text[low:high], contrast.all_answers, contrast.question), MAX_QUOTE_CHARS)
     return Evidence(trajectory.id, message, start, end, what, quote)

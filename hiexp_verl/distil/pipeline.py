@@ -3,53 +3,49 @@
 import hashlib
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from tqdm import tqdm
 
-from hiexp_verl.distil.cluster import threshold_of
+from hiexp_verl.distil.cluster import Linkage, threshold_of
 from hiexp_verl.distil.contrast import Contrast, contrasts, distinct
 from hiexp_verl.distil.counts import table_of, text_of
 from hiexp_verl.distil.diagnose import Diagnosis, diagnose
 from hiexp_verl.distil.distillers import Distiller, PromptedDistiller
-from hiexp_verl.distil.draft import Draft, clean
-from hiexp_verl.distil.entries import case, merge_near_duplicates, number
+from hiexp_verl.distil.entries import cases_of
 from hiexp_verl.distil.plan import with_plans
 from hiexp_verl.distil.replies import Price, Usage
-from hiexp_verl.distil.rules import advice_for
 from hiexp_verl.distil.summarise import LevelConfig, level_above
 from hiexp_verl.distil.thresholds import thresholds
-from hiexp_verl.distil.validate import admit, closer_than_chance, is_advice
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.hek.same_question import near_duplicates
 from hiexp_verl.hek.schema import Header
 from hiexp_verl.hek.store import HEK
 from hiexp_verl.models.encoder import Encoder
 from hiexp_verl.protocol import searches
-from hiexp_verl.types import Entry, Source, Trajectory
+from hiexp_verl.types import Entry, Level, Source, Trajectory
 
 logger = logging.getLogger(__name__)
+PATTERNS_PER_STRATEGY = 2.5  # on average
+Map = Callable[[Callable[[Contrast], list[Diagnosis]], Sequence[Contrast]], list[list[Diagnosis]]]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class DistilSettings:
     """Settings of the method."""
 
     success_at: float | None = None  # score that makes a success; None: the trajectory's own mark
-    single_sided: bool = False  # also reflect on questions with failures only
+    single_sided: bool = False  # also reflect on questions without a success
     cases_per_question: int = 2  # at most so many E1, with different findings
-    merge_cosine: float = 0.9  # E1 whose titles and descriptions are both this similar are one
-    pattern: LevelConfig = field(default_factory=LevelConfig)  # E1 -> E2
-    strategy: LevelConfig = field(default_factory=lambda: LevelConfig(cluster_size=2.5, merge_cosine=0.85))  # E2 -> E3
-    confirm: bool = False  # ask the distiller of each member whether its summary holds for it
-    percentile: float = 95.0  # of the cosines with other questions' titles: the minimum score of a match
-    min_fire_rate: float = 0.3  # of searches that must get an E1; the minimum score is lowered for it
-    max_fire_rate: float = 0.5  # of searches that may get one; the minimum score is raised for it
+    linkage: Linkage = "ward"
+    cluster_size: float = 4.0  # E1 under an E2, on average
+    heights: Mapping[Level, float] = field(default_factory=dict)  # at which entries of a level are clustered, instead of by size
+    confirm: bool = False  # ask the distiller whether a summary holds for each of its members
 
 
 @dataclass(frozen=True)
@@ -59,10 +55,6 @@ class BuildReport:
     counts: dict[str, int]  # what was used, made, and left out with its reason: keys as in `counts.TEXTS`
     tool_fire_rate: float  # expected share of searches with an E1, leave-one-out, on the trajectories it was built from
     usage: Usage | None = None  # what the answers of a model took
-
-    def summary(self) -> str:
-        """Return the counts and the expected fire rate, one a line."""
-        return "\n".join([*table_of(self.counts), f"{self.tool_fire_rate:6.0%} of these searches would get an E1 of another question"])
 
 
 @dataclass(frozen=True)
@@ -80,20 +72,17 @@ class Built:
         return {"levels": self.hek.levels} | asdict(self.report) | {"cost": cost}
 
     def summary(self, price: Price | None = None) -> str:
-        """Return the report, what the answers took, and the number of entries, for people."""
+        """Return the counts, the expected fire rate, what the answers took, and the number of entries, for people."""
+        lines = table_of(self.report.counts)
+        lines.append(f"{self.report.tool_fire_rate:6.0%} of these searches would get an E1 of another question")
+        if self.report.usage:
+            lines.append(f"distiller: {self.report.usage.summary(price)}")
         levels = ", ".join(f"{count} {level.upper()}" for level, count in self.hek.levels.items())
-        usage = f"\ndistiller: {self.report.usage.summary(price)}" if self.report.usage else ""
-        return f"{self.report.summary()}{usage}\n{levels}{f' in {self.version}' if self.version else ''}"
-
-
-class Map(Protocol):
-    """Applies a function to every item, in order (`one_by_one` here, `distil.ray.ray_map` on a cluster)."""
-
-    def __call__(self, function: Callable[[Contrast], list[Diagnosis]], items: Sequence[Contrast], /) -> list[list[Diagnosis]]: ...
+        return "\n".join([*lines, f"{levels} in {self.version}" if self.version else levels])
 
 
 def one_by_one(function: Callable[[Contrast], list[Diagnosis]], items: Sequence[Contrast]) -> list[list[Diagnosis]]:
-    """Map in this process, with a progress bar when it takes a while."""
+    """Map in this process, with a progress bar when it takes a while (`distil.ray.ray_map` maps on a cluster)."""
     return [function(item) for item in tqdm(items, desc="diagnose", disable=len(items) < 50)]
 
 
@@ -106,96 +95,63 @@ def distil(
 ) -> Built:
     """Distil trajectories into experience: cases (E1), patterns (E2), strategies (E3).
 
+    1. Contrast: the trajectories of a question, successes beside failures.
+    2. Diagnose: what each failure did otherwise than a success, by computation.
+    3. Reflect: the distiller writes a case for each diagnosis; gates refuse, near-duplicates are merged.
+    4. Cluster the titles of the cases, summarise each cluster into a pattern; the same again for strategies.
+    5. Encode all titles; choose the minimum score of a match from the searches of the trajectories.
+
     Raises:
         HiExpError: an id stands for two questions, there is nothing to contrast, or no entry could be written; the message says why.
     """
     config = config or DistilSettings()
     given = list(trajectories)
-    trajectories, repeated = distinct(given)
+    trajectories, dropped = distinct(given)
     logger.info("contrasting %d trajectories", len(trajectories))
-    contrasted, dropped = contrasts(trajectories, config.success_at, config.single_sided)
-    dropped.update(repeated)
+    contrasted, not_contrasted = contrasts(trajectories, config.success_at, config.single_sided)
     logger.info("diagnosing the failures of %d contrasts", len(contrasted))
     diagnoses = list(chain.from_iterable(map_contrasts(partial(diagnose, most=config.cases_per_question), contrasted)))
     logger.info("reflecting on %d diagnoses with %s", len(diagnoses), distiller.name)
-    cases = _cases(diagnoses, distiller, encoder, config, dropped)
+    cases, not_admitted = cases_of(diagnoses, distiller.reflect(diagnoses), encoder)
     logger.info("clustering %d E1, summarising the clusters", len(cases))
-    patterns, pattern_height = level_above(cases, "e2", distiller, encoder, config.pattern, dropped, config.confirm)
+    pattern = LevelConfig(config.cluster_size, config.heights.get("e1"), config.linkage, config.confirm)
+    patterns, pattern_height, no_patterns = level_above(cases, "e2", distiller, encoder, pattern)
     logger.info("clustering %d E2, summarising the clusters", len(patterns))
-    strategies, strategy_height = level_above(patterns, "e3", distiller, encoder, config.strategy, dropped, config.confirm)
-    if isinstance(distiller, PromptedDistiller):
-        dropped.update(distiller.dropped)
+    strategy = replace(pattern, cluster_size=PATTERNS_PER_STRATEGY, max_height=config.heights.get("e2"))
+    strategies, strategy_height, no_strategies = level_above(patterns, "e3", distiller, encoder, strategy)
+    asked = distiller if isinstance(distiller, PromptedDistiller) else None
+    for left_out in (not_contrasted, not_admitted, no_patterns, no_strategies, asked.dropped if asked else {}):
+        dropped.update(left_out)
     counts = _counts(given, contrasted, diagnoses, (cases, patterns, strategies), dropped)
     entries = (*cases, *with_plans(patterns, cases), *strategies)
     if not entries:
         raise HiExpError(f"the trajectories gave no experience ({_why(counts)}); roll out more per question, or give --single-sided")
-    header = Header(
-        encoder=encoder.identity,
-        distiller=distiller.name,
-        models=tuple(sorted({t.model for t in trajectories if t.model})),
-        prompts={name: hashlib.sha256(text.encode()).hexdigest() for name, text in sorted(distiller.prompts().items())},
-        counts=counts,
-        near_duplicates=near_duplicates({t.question_id: t.question for t in trajectories}, encoder),
-    )
     logger.info("encoding %d titles, choosing thresholds", len(entries))
-    vectors_E_D = encoder.encode_passages([entry.title for entry in entries])
-    asked = [source_of(t) for t in trajectories]
-    used = {source for case in cases for source in case.sources}
-    hek = HEK(header, entries, vectors_E_D, tuple(source for source in asked if source.id in used))
-    scores, fire_rate = thresholds(hek, asked, encoder, config.percentile, config.min_fire_rate, config.max_fire_rate)
-    heights = {
-        threshold_of("e1", config.pattern.linkage): pattern_height,
-        threshold_of("e2", config.strategy.linkage): strategy_height,
-    }
-    return Built(replace(hek, header=replace(header, thresholds=scores | heights)), BuildReport(counts, fire_rate))
+    sources = [_source(t) for t in trajectories]
+    hek = _hek(entries, sources, distiller, encoder, counts)
+    scores, fire_rate = thresholds(hek, sources, encoder)
+    heights = {threshold_of("e1", config.linkage): pattern_height, threshold_of("e2", config.linkage): strategy_height}
+    report = BuildReport(counts, fire_rate, asked.usage if asked else None)
+    return Built(replace(hek, header=replace(hek.header, thresholds=scores | heights)), report)
 
 
-def source_of(t: Trajectory) -> Source:
-    """Return what a HEK remembers of a trajectory."""
+def _source(t: Trajectory) -> Source:
     return Source(t.id, t.question_id, t.question, t.model, t.prediction, t.correct, tuple(s.query for s in searches(t.messages)))
 
 
-def _cases(
-    diagnoses: Sequence[Diagnosis], distiller: Distiller, encoder: Encoder, config: DistilSettings, dropped: Counter[str]
-) -> list[Entry]:
-    admitted: list[tuple[Draft, Diagnosis]] = []
-    for diagnosis, draft in zip(diagnoses, distiller.reflect(diagnoses), strict=True):
-        # Whoever wrote it: a template carries words of the question, too. Of None the distiller counts the reasons.
-        result = admit(draft, diagnosis) if draft is not None else None
-        if isinstance(result, Draft):
-            # Whether it is a thing to do or a mistake to avoid is computed: models call all of it a guide.
-            admitted.append((replace(result, kind=advice_for(diagnosis).kind), diagnosis))
-        elif result is not None:
-            dropped[f"e1.{result}"] += 1
-    kept = _to_the_point(admitted, encoder, dropped)
-    written = [case(draft, diagnosis) for draft, diagnosis in _with_fitting_titles(kept, encoder, dropped)]
-    merged = merge_near_duplicates(written, encoder, config.merge_cosine, config.merge_cosine)
-    dropped["e1.near_duplicate"] += len(written) - len(merged)
-    return number(merged, "e1")
-
-
-def _to_the_point(drafts: Sequence[tuple[Draft, Diagnosis]], encoder: Encoder, dropped: Counter[str]) -> list[tuple[Draft, Diagnosis]]:
-    """Leave out drafts whose advice is not specific to their diagnosis: see `closer_than_chance`, with the rules' advice as target."""
-    if not drafts:
-        return []
-    called_for = [advice_for(d).description for _, d in drafts]
-    advice_N_D, called_for_N_D = (encoder.encode_passages(texts) for texts in ([draft.description for draft, _ in drafts], called_for))
-    kept = [one for one, fits in zip(drafts, closer_than_chance(advice_N_D, called_for_N_D), strict=True) if fits]
-    dropped["e1.lost_point"] += len(drafts) - len(kept)
-    return kept
-
-
-def _with_fitting_titles(
-    drafts: Sequence[tuple[Draft, Diagnosis]], encoder: Encoder, dropped: Counter[str]
-) -> list[tuple[Draft, Diagnosis]]:
-    """Put the kind of question, which is computed, in the place of each title that fits others as well, or is advice."""
-    if not drafts:
-        return []
-    kinds = [clean(replace(draft, title=d.kind_of_question), d.masker, d.answers, d.question) or draft for draft, d in drafts]
-    titles_N_D, kinds_N_D = (encoder.encode_passages([draft.title for draft in each]) for each in ([draft for draft, _ in drafts], kinds))
-    fits = [fit and not is_advice(draft) for fit, (draft, _) in zip(closer_than_chance(titles_N_D, kinds_N_D), drafts, strict=True)]
-    dropped["e1.title_replaced"] += fits.count(False)
-    return [(draft if fit else kind, d) for (draft, d), kind, fit in zip(drafts, kinds, fits, strict=True)]
+def _hek(entries: tuple[Entry, ...], sources: Sequence[Source], distiller: Distiller, encoder: Encoder, counts: dict[str, int]) -> HEK:
+    """Return the HEK of the entries, without thresholds, with the sources that they rest on."""
+    header = Header(
+        encoder=encoder.identity,
+        distiller=distiller.name,
+        models=tuple(sorted({source.model for source in sources if source.model})),
+        prompts={name: hashlib.sha256(text.encode()).hexdigest() for name, text in sorted(distiller.prompts().items())},
+        counts=counts,
+        near_duplicates=near_duplicates({source.question_id: source.question for source in sources}, encoder),
+    )
+    used = {source for entry in entries for source in entry.sources}
+    vectors_E_D = encoder.encode_passages([entry.title for entry in entries])
+    return HEK(header, entries, vectors_E_D, tuple(source for source in sources if source.id in used))
 
 
 def _counts(

@@ -1,7 +1,7 @@
-"""The searches of a success without its names: the part of experience that another question of its kind can follow word for word.
+"""Plans: the searches of a success without its names, which another question of its kind can follow word for word.
 
-A policy reads in general what to do ("find out the name first") and sees once how ("... shares a land border with").
-Computed, never written by a model, and so the same with every distiller.
+Advice says what to do ("find out the name first"), a plan shows how ("... shares a land border with"). Computed, so it is the
+same with every distiller.
 """
 
 import re
@@ -26,23 +26,21 @@ _QUOTES = re.compile('["\u201c\u201d]')
 def plan_of(d: Diagnosis) -> Plan | None:
     """Return the kind of question with the searches of a success, or None where none is a plan for other questions.
 
-    Of several plans the one with the fewest searches; what was asked twice counts once. Searches are a plan when a later one goes
-    on from a name that an earlier one found, each says more than a name (but the first, which may look up the one given), and none
-    tells the answer, holds a number or is the question once more.
+    Of several plans the one with the fewest searches; what was asked twice counts once. Searches are a plan when a later one uses
+    a name that an earlier one found, each says more than a name (but the first, which may look up the one given), and none
+    has the answer or a number or repeats the question.
     """
     for queries in d.ways:
         masked: list[str] = []
         for query in (_masked(query, d) for query in queries):
             if not any(query == earlier or same_query(query, earlier) for earlier in masked):
                 masked.append(query)
-        if len(masked) <= MOST_SEARCHES and any(FOUND in query for query in masked[1:]) and _say_more_than_a_name(masked):
-            kind = _LETTER.sub(GIVEN, _QUOTES.sub("", redact(d.kind_of_question, d.answers, d.question)))
-            return Plan(sanitise(kind, 1000), tuple(masked))
+        if len(masked) <= MOST_SEARCHES and any(FOUND in query for query in masked[1:]):
+            more_than_names = masked[1:] if masked[0] == GIVEN else masked
+            if all(content_words(_NAMES.sub("", query)) for query in more_than_names):
+                kind = _LETTER.sub(GIVEN, _QUOTES.sub("", redact(d.kind_of_question, d.answers, d.question)))
+                return Plan(sanitise(kind, 1000), tuple(masked))
     return None
-
-
-def _say_more_than_a_name(masked: Sequence[str]) -> bool:
-    return all(content_words(_NAMES.sub("", query)) for query in masked[masked[0] == GIVEN :])
 
 
 def _masked(query: str, d: Diagnosis) -> str:
@@ -59,18 +57,17 @@ def _masked(query: str, d: Diagnosis) -> str:
 
 
 def with_plans(patterns: Sequence[Entry], cases: Sequence[Entry]) -> list[Entry]:
-    """Return the E2 with a plan of their cases at the end: of those for the kind of question in the title that most of them share.
+    """Return the E2 with the plan at their end that most of their cases share.
 
-    Where none is for that kind, that which most share. An entry keeps its words where no case has a plan; they give way, sentence
-    by sentence, where there is no room for both.
+    A plan for the kind of question in the title comes first; of equally frequent plans, that of the case in the title. An entry
+    whose cases have no plan keeps its words; sentences of it make room for a plan where there is not enough.
     """
     by_id = {case.id: case for case in cases}
-    return [_with_plan(pattern, [by_id[child] for child in pattern.children]) for pattern in patterns]
-
-
-def _with_plan(pattern: Entry, cases: Sequence[Entry]) -> Entry:
-    quoted = sorted(cases, key=lambda case: case.title not in pattern.title)  # `most_common` is stable
-    plans = most_common(plan for case in quoted for plan in case.plans)
-    title = _LETTER.sub(GIVEN, pattern.title)
-    plans.sort(key=lambda plan: plan.question not in title)
-    return replace(pattern, description=fit_with(pattern.description, plans[0].sentence)) if plans else pattern
+    planned = []
+    for pattern in patterns:
+        title = _LETTER.sub(GIVEN, pattern.title)
+        children = sorted((by_id[child] for child in pattern.children), key=lambda case: case.title not in pattern.title)
+        plans = most_common(plan for case in children for plan in case.plans)  # stable, and so is `min`
+        plan = min(plans, key=lambda plan: plan.question not in title, default=None)
+        planned.append(replace(pattern, description=fit_with(pattern.description, plan.sentence)) if plan else pattern)
+    return planned

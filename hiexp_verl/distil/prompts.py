@@ -1,6 +1,6 @@
 """The prompts of a distiller that asks a model, filled from prompts/*.txt, and the diagnosis in words.
 
-Names are masked before the model reads them: small models repeat whatever name they see and describe one case instead of
+Names are masked before the model reads them: small models repeat the names they see and describe one case instead of
 advising for all (benchmarks/LOG.md). What to do instead is computed; the model fits it to the kind of question.
 """
 
@@ -29,20 +29,23 @@ def prompt_files() -> dict[str, str]:
 
 
 def reflection_prompt(diagnosis: Diagnosis, attempt: int) -> str:
-    """Return what asks for an E1; a repetition shows other examples."""
-    shown = "\n".join(_show(example) for example in examples_for(diagnosis, attempt))
-    return _template("distil_e1.txt").substitute(examples=shown, diagnosis=describe(diagnosis))
+    """Return the prompt for an E1; a second attempt shows other examples."""
+    shown = [
+        f"{example['situation']}\n{json.dumps({key: example[key] for key in ('title', 'description', 'kind')})}"
+        for example in examples_for(diagnosis, attempt)
+    ]
+    return _template("distil_e1.txt").substitute(examples="\n".join(shown), diagnosis=describe(diagnosis))
 
 
-def summary_prompt(group: Sequence[Entry], level: Level, attempt: int) -> str:
-    """Return what asks for the entry above a group, most telling members first; a repetition shows them in another order."""
+def summary_prompt(group: Sequence[Entry], attempt: int, level: Level) -> str:
+    """Return the prompt for the entry above a group, in the order of the group; a second attempt reverses it."""
     shown = list(group[:_MOST_CHILDREN])[:: -1 if attempt else 1]
     children = "\n".join(f"- ({entry.title}) {entry.description}" for entry in shown)
     return _template(f"summarise_{level}.txt").substitute(children=children, known=advice_over(group, level).description)
 
 
 def confirmation_prompt(draft: Draft, member: Entry) -> str:
-    """Return what asks whether a summary holds for one of its members."""
+    """Return the prompt that asks whether a summary holds for one of its members."""
     texts = {"title": draft.title, "description": draft.description}
     return _template("confirm.txt").substitute(**texts, member_title=member.title, member_description=member.description)
 
@@ -61,11 +64,6 @@ def examples_for(diagnosis: Diagnosis, attempt: int) -> list[dict[str, str]]:
 def examples() -> list[dict[str, str]]:
     """Return the pool of worked examples."""
     return [json.loads(line) for line in (PROMPTS / "distil_examples.jsonl").read_text(encoding="utf-8").splitlines()]
-
-
-def _show(example: dict[str, str]) -> str:
-    answer = {key: example[key] for key in ("title", "description", "kind")}
-    return f"{example['situation']}\n{json.dumps(answer)}"
 
 
 @cache
@@ -92,23 +90,22 @@ _MEANING: dict[Finding, str] = {
 _MOST_CHARS = 160  # per query
 _SEPARATOR = " :: "  # ends in what starts a sentence, so that a capital after it is not yet a name
 _PLACEHOLDER = re.compile(r"(?:\b(?:an?|the) )?\b([XYZW])\b")
-_SPOKEN = ("the first one", "the second one", "the third one", "the fourth one")
+_ORDINALS = ("the first one", "the second one", "the third one", "the fourth one")
 
 
 def describe(d: Diagnosis, max_tokens: int = 400) -> str:
     """Return the diagnosis as some lines of text, without names and answers, in about `max_tokens` tokens (4 characters each).
 
-    The middle searches go when room is short; the kind of question, what went wrong and what to do instead always stay.
+    The middle searches are left out when room is short; the kind of question, what went wrong and what to do instead stay.
     """
-    versions = ("\n".join(_lines(d, queries)) for queries in (6, 3, 2, 1))
-    *most, least = versions
+    *most, least = ("\n".join(_lines(d, queries)) for queries in (6, 3, 2, 1))
     return next((text for text in most if len(text) <= 4 * max_tokens), least)
 
 
 def _lines(d: Diagnosis, most: int) -> list[str]:
     failed = d.failed.queries
     succeeded = d.succeeded.queries if d.succeeded is not None else ()
-    kind, *queries = spoken(d.masker, [redact(text, d.answers, d.question) for text in (d.question, *failed, *succeeded)])
+    kind, *queries = without_names(d.masker, [redact(text, d.answers, d.question) for text in (d.question, *failed, *succeeded)])
     lines = [f"Kind of question: {kind}", f"The failed attempt made {_numbered(queries[: len(failed)], most)}."]
     if d.succeeded is not None:
         lines.append(f"The successful attempt made {_numbered(queries[len(failed) :], most)}.")
@@ -123,14 +120,14 @@ def _lines(d: Diagnosis, most: int) -> list[str]:
     return lines
 
 
-def spoken(masker: Masker, texts: Sequence[str]) -> list[str]:
-    """Return the texts without names, the same name called the same in all: "a film", "another film", "the first one".
+def without_names(masker: Masker, texts: Sequence[str]) -> list[str]:
+    """Return the texts without names, the same words for a name in all: "a film", "another film", "the first one".
 
     Letters for names of unknown kind ("X and Y") would come back in the advice, where they mean nothing.
     """
     masked = masker.mask(_SEPARATOR.join(text.replace("::", ":") for text in texts))
     letters = sorted(set(_PLACEHOLDER.findall(masked)), key="XYZW".index)
-    names = dict(zip(letters, _SPOKEN if len(letters) > 1 else ("the named one",), strict=False))
+    names = dict(zip(letters, _ORDINALS if len(letters) > 1 else ("the named one",), strict=False))
     parts = [_PLACEHOLDER.sub(lambda found: names[found[1]], part).strip() for part in masked.split("::")]
     return [part[: part.rfind(" ", 0, _MOST_CHARS)] if len(part) > _MOST_CHARS else part for part in parts]
 

@@ -1,16 +1,17 @@
 """The stages of a build on a Ray cluster, such as the one that verl trains on. The same result as in one process.
 
-Diagnoses and encodings are spread; clustering is one process's work, and distillers are asked concurrently anyway.
+Diagnoses and encodings are spread; clustering runs in one process, and distillers are asked concurrently in any case.
 """
 
 import socket
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from functools import cache, partial
+from typing import TypeVar
 
 import numpy as np
 
 from hiexp_verl.errors import HiExpError
-from hiexp_verl.models.encoder import CHUNK, Encoder, EncoderIdentity, Vectors, load_encoder
+from hiexp_verl.models.encoder import CHUNK, EncoderIdentity, Vectors, load_encoder
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -29,18 +30,13 @@ def connect(address: str = "auto") -> None:
         raise HiExpError("--ray needs Ray; install ray, or leave --ray out") from error
     if ray.is_initialized():
         return
+    host, _, port = address.rpartition(":")
     try:
-        _reach(address)
+        if port.isdecimal() and "//" not in host:  # Ray itself would wait for minutes where nobody listens
+            socket.create_connection((host, int(port)), timeout=5).close()
         ray.init(address=address, log_to_driver=False, configure_logging=False)
     except (OSError, RuntimeError, ValueError) as error:
         raise HiExpError(f"no Ray cluster at {address!r}; start one with `ray start --head`, or leave --ray out") from error
-
-
-def _reach(address: str) -> None:
-    """Raise an OSError where nobody listens: Ray itself would wait for minutes."""
-    host, _, port = address.rpartition(":")
-    if port.isdecimal() and "//" not in host:
-        socket.create_connection((host, int(port)), timeout=5).close()
 
 
 def ray_map(function: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
@@ -65,27 +61,15 @@ def ray_map(function: Callable[[Item], Result], items: Sequence[Item]) -> list[R
 
 
 class RayEncoder:
-    """An encoder with a copy on each of `copies` CPUs of the cluster.
+    """An encoder whose chunks of texts are encoded by all CPUs of the cluster.
 
     Raises:
         HiExpError: see `load_encoder`.
     """
 
-    def __init__(self, spec: str, copies: int | None = None) -> None:
-        import ray
-
+    def __init__(self, spec: str) -> None:
+        self._spec = spec
         self.identity: EncoderIdentity = load_encoder(spec).identity  # a wrong one fails here and not in a worker
-        count = copies or max(1, int(ray.cluster_resources().get("CPU", 1)))
-
-        @ray.remote(num_cpus=1)
-        class Worker:
-            def __init__(self) -> None:
-                self._encoder: Encoder = load_encoder(spec)
-
-            def encode(self, kind: str, texts: list[str]) -> Vectors:
-                return self._encoder.encode_queries(texts) if kind == "queries" else self._encoder.encode_passages(texts)
-
-        self._workers: list[Any] = [Worker.remote() for _ in range(count)]
 
     def encode_queries(self, texts: Sequence[str]) -> Vectors:
         """Encode what is searched with; (N, D)."""
@@ -96,18 +80,15 @@ class RayEncoder:
         return self._encode("passages", texts)
 
     def _encode(self, kind: str, texts: Sequence[str]) -> Vectors:
-        from ray.util import ActorPool
-
         # In the chunks of a local encoder: the last bits of a vector depend on what it is batched with.
         chunks = [list(texts[start : start + CHUNK]) for start in range(0, len(texts), CHUNK)]
-        if not chunks:
-            return np.zeros((0, self.identity.dimensions), dtype=np.float32)
-        found = ActorPool(self._workers).map(lambda worker, chunk: worker.encode.remote(kind, chunk), chunks)
-        return np.concatenate(list(found))
+        none_0_D = np.zeros((0, self.identity.dimensions), dtype=np.float32)
+        return np.concatenate([none_0_D, *ray_map(partial(_encode, self._spec, kind), chunks)])
 
-    def close(self) -> None:
-        """Give the CPUs back."""
-        import ray
 
-        for worker in self._workers:
-            ray.kill(worker)
+_loaded = cache(load_encoder)  # once in each worker process
+
+
+def _encode(spec: str, kind: str, texts: list[str]) -> Vectors:
+    encoder = _loaded(spec)
+    return encoder.encode_queries(texts) if kind == "queries" else encoder.encode_passages(texts)

@@ -6,21 +6,37 @@ was interrupted since, and its answers may have been paid for.
 
 import hashlib
 import json
-import os
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.io.datasets import read_jsonl
-from hiexp_verl.io.files import write_jsonl, writing
+from hiexp_verl.io.files import drop_torn_line, make_folder, write_jsonl, writing
 from hiexp_verl.io.manifest import read_manifest
-from hiexp_verl.models.chat import Reply
-from hiexp_verl.types import Message
+from hiexp_verl.models.chat import ChatClient, Reply
+from hiexp_verl.models.vllm_offline import OfflineModel
+from hiexp_verl.types import KINDS, Message
 
-MILLION = 1_000_000
+Conversation = Sequence[Message]
+Schema = dict[str, Any]
+ANSWERS = "answers.jsonl"  # in the folder of the HEK
+MAX_TOKENS = 220  # a title and a description of the sizes asked for take about 100
+
+
+def _schema(**properties: Any) -> Schema:
+    return {"type": "object", "properties": properties, "required": list(properties), "additionalProperties": False}
+
+
+ENTRY_SCHEMA = _schema(title={"type": "string"}, description={"type": "string"}, kind={"type": "string", "enum": list(KINDS)})
+YES_OR_NO_SCHEMA = _schema(holds={"type": "string", "enum": ["yes", "no"]})
+
+
+def sampling_of(attempt: int) -> dict[str, Any]:
+    """Return how an answer is drawn: greedily at first, with some randomness in a repetition."""
+    return {"temperature": 0.7 if attempt else 0.0, "seed": attempt, "max_tokens": MAX_TOKENS}
 
 
 @dataclass(frozen=True)
@@ -32,16 +48,16 @@ class Price:
 
     def of(self, prompt_tokens: int, completion_tokens: int) -> float:
         """Return the cost of so many tokens."""
-        return (prompt_tokens * self.prompt + completion_tokens * self.completion) / MILLION
+        return (prompt_tokens * self.prompt + completion_tokens * self.completion) / 1_000_000
 
 
 @dataclass
 class Usage:
-    """Counts of one build. Stored answers cost nothing, and are not among the calls."""
+    """Counts of one build; answers that were stored before are not among the calls."""
 
     calls: int = 0
-    repeated: int = 0  # of the calls: asked again, since the first answer was no entry
-    stored: int = 0  # answers that were there already
+    repeated: int = 0  # of the calls: second attempts
+    stored: int = 0
     uncounted: int = 0  # of the calls: the server gave no number of tokens
     prompt_tokens: int = 0
     completion_tokens: int = 0
@@ -71,100 +87,82 @@ class Usage:
         return ", ".join(parts)
 
 
-Conversation = Sequence[Message]
-Done = Callable[[int, str], None]
-Schema = dict[str, Any]
-
-ENTRY_SCHEMA: Schema = {
-    "type": "object",
-    "properties": {
-        "title": {"type": "string"},
-        "description": {"type": "string"},
-        "kind": {"type": "string", "enum": ["guide", "pitfall"]},
-    },
-    "required": ["title", "description", "kind"],
-    "additionalProperties": False,
-}
-YES_OR_NO_SCHEMA: Schema = {
-    "type": "object",
-    "properties": {"holds": {"type": "string", "enum": ["yes", "no"]}},
-    "required": ["holds"],
-    "additionalProperties": False,
-}
-MAX_TOKENS = 220  # a title and a description of the sizes asked for take about 100
-
-
-@dataclass(frozen=True)
-class Sampling:
-    """How an answer is drawn: greedily at first, with some randomness in a repetition."""
-
-    temperature: float
-    seed: int
-    max_tokens: int = MAX_TOKENS
-
-    @classmethod
-    def of(cls, attempt: int) -> "Sampling":
-        """Return the sampling of an attempt, counted from 0."""
-        return cls(temperature=0.7 if attempt else 0.0, seed=attempt)
-
-
 class Answers(Protocol):
-    """Answers conversations; `attempt` counts from 0, and a repetition may be answered differently."""
+    """Answers conversations; `attempt` counts from 0, and a second attempt may be answered differently."""
 
     name: str
     can_retry: bool
     usage: Usage
 
-    def answer(
-        self, conversations: Sequence[Conversation], attempt: int, progress: str, done: Done | None = None, schema: Schema = ENTRY_SCHEMA
-    ) -> list[str]: ...
+    def answer(self, conversations: Sequence[Conversation], attempt: int, progress: str, schema: Schema = ENTRY_SCHEMA) -> list[str]: ...
 
 
-class Model(Protocol):
-    """What generates: `chat.ChatClient` or `vllm_offline.OfflineModel`."""
+class StoredAnswers:
+    """The answers of a model, also in a JSONL file if there is one, so that an interrupted build continues.
 
-    def complete(
-        self,
-        conversations: Sequence[Conversation],
-        *,
-        max_tokens: int,
-        temperature: float,
-        seed: int,
-        schema: dict[str, Any],
-        progress: str,
-        on_reply: Callable[[int, Reply], None],
-    ) -> list[str]: ...
+    An answer is found by `model` (which identifies the weights), sampling, schema and prompt. Without `resume` the first new
+    answer replaces the file of an earlier build; until then it stays, since it may have been paid for.
+
+    Raises:
+        HiExpError: a line of the file is damaged.
+    """
+
+    def __init__(self, path: Path | None = None, model: str = "", resume: bool = False) -> None:
+        self._path = path
+        self._model = model
+        self._mode = "a" if resume else "w"
+        self.by_key = _read_answers(path) if path is not None and resume and path.is_file() else {}
+
+    def key(self, conversation: Conversation, attempt: int, schema: Schema) -> str:
+        """Return the key of an answer."""
+        how = json.dumps([sampling_of(attempt), schema], sort_keys=True)
+        return f"{self._model} {hashlib.sha256(how.encode()).hexdigest()[:8]} {prompt_key(conversation)}"
+
+    def add(self, key: str, answer: str) -> None:
+        """Keep an answer.
+
+        Raises:
+            HiExpError: the file cannot be written.
+        """
+        if self._path is not None:
+            make_folder(self._path.parent)
+            with writing(self._path), self._path.open(self._mode, encoding="ascii") as file:
+                file.write(json.dumps({"key": key, "answer": answer}) + "\n")
+        self._mode = "a"
+        self.by_key[key] = answer
 
 
 class ModelAnswers:
-    """Asks a model, JSON-constrained where it can be, and counts the tokens."""
+    """Asks a model for what is not stored, JSON-constrained where it can be, and counts the tokens."""
 
     can_retry = True
 
-    def __init__(self, model: Model, name: str) -> None:
+    def __init__(self, model: ChatClient | OfflineModel, name: str, stored: StoredAnswers | None = None) -> None:
         self._model = model
+        self._stored = stored or StoredAnswers()
         self.name = name
         self.usage = Usage()
 
-    def answer(
-        self, conversations: Sequence[Conversation], attempt: int, progress: str, done: Done | None = None, schema: Schema = ENTRY_SCHEMA
-    ) -> list[str]:
-        """Answer all; `done(index, text)` is called as each one arrives.
+    def answer(self, conversations: Sequence[Conversation], attempt: int, progress: str, schema: Schema = ENTRY_SCHEMA) -> list[str]:
+        """Return the answers; the same prompt is asked once.
 
         Raises:
-            HiExpError: the model cannot be reached or refuses.
+            HiExpError: the model cannot be reached or refuses, or the file cannot be written; answers until then are kept.
         """
+        keys = [self._stored.key(conversation, attempt, schema) for conversation in conversations]
+        missing = {key: c for key, c in zip(keys, conversations, strict=True) if key not in self._stored.by_key}
+        self.usage.stored += len(set(keys)) - len(missing)
+        asked = list(missing)
 
-        def count(index: int, reply: Reply) -> None:
+        def keep(index: int, reply: Reply) -> None:
             self.usage.add(reply.prompt_tokens, reply.completion_tokens, repeated=attempt > 0)
-            if done is not None:
-                done(index, reply.text)
+            self._stored.add(asked[index], reply.text)
 
-        start = time.monotonic()
-        sampling = asdict(Sampling.of(attempt))
-        texts = self._model.complete(conversations, **sampling, schema=schema, progress=progress, on_reply=count)
-        self.usage.seconds += time.monotonic() - start
-        return texts
+        if missing:
+            start = time.monotonic()
+            self._model.complete(list(missing.values()), **sampling_of(attempt), schema=schema, progress=progress, on_reply=keep)
+            self.usage.seconds += time.monotonic() - start
+        return [self._stored.by_key[key] for key in keys]
 
 
 class FileAnswers:
@@ -179,9 +177,7 @@ class FileAnswers:
         self.usage = Usage()
         self.name = f"files:{folder.name}"
 
-    def answer(
-        self, conversations: Sequence[Conversation], attempt: int, progress: str, done: Done | None = None, schema: Schema = ENTRY_SCHEMA
-    ) -> list[str]:
+    def answer(self, conversations: Sequence[Conversation], attempt: int, progress: str, schema: Schema = ENTRY_SCHEMA) -> list[str]:
         """Return the stored answers.
 
         Raises:
@@ -198,70 +194,15 @@ class FileAnswers:
         return [path.read_text(encoding="utf-8", errors="replace") for path in paths]
 
 
-class CachedAnswers:
-    """Keeps every answer of a model in a JSONL file as it arrives, so that an interrupted build goes on where it was.
-
-    An answer is found again by `model` (whatever tells models apart), the sampling and the prompt. Without `resume` the
-    file of an earlier build is replaced, but not before the first answer is there: it may have been paid for.
-    """
-
-    def __init__(self, source: Answers, path: Path, model: str, resume: bool) -> None:
-        self._source = source
-        self._model = model
-        self._path = path
-        self._mode = "a" if resume else "w"
-        self.name = source.name
-        self.can_retry = source.can_retry
-        self.usage = source.usage
-        self._known = _read_cache(path) if resume and path.is_file() else {}
-
-    def answer(
-        self, conversations: Sequence[Conversation], attempt: int, progress: str, done: Done | None = None, schema: Schema = ENTRY_SCHEMA
-    ) -> list[str]:
-        """Return stored answers, and ask the source for the others.
-
-        Raises:
-            HiExpError: the source fails, or the file cannot be written; what it holds by then is kept.
-        """
-        keys = [self._key(conversation, attempt, schema) for conversation in conversations]
-        missing = {key: c for key, c in zip(keys, conversations, strict=True) if key not in self._known}
-        self.usage.stored += len(set(keys)) - len(missing)
-        asked = list(missing)
-
-        def keep(number: int, text: str) -> None:
-            with writing(self._path):
-                self._path.parent.mkdir(parents=True, exist_ok=True)
-                with self._path.open(self._mode, encoding="ascii") as file:
-                    file.write(json.dumps({"key": asked[number], "answer": text}) + "\n")
-            self._mode = "a"
-            self._known[asked[number]] = text
-
-        if missing:
-            self._source.answer(list(missing.values()), attempt, progress, keep, schema)
-        return [self._known[key] for key in keys]
-
-    def _key(self, conversation: Conversation, attempt: int, schema: Schema) -> str:
-        how = json.dumps([asdict(Sampling.of(attempt)), schema], sort_keys=True)
-        return f"{self._model} {hashlib.sha256(how.encode()).hexdigest()[:8]} {prompt_key(conversation)}"
-
-
 def prompt_key(conversation: Conversation) -> str:
     """Return the sha256 of a prompt."""
     text = json.dumps(list(conversation), ensure_ascii=False, sort_keys=True)
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def _read_cache(path: Path) -> dict[str, str]:
-    """Read the cache; a last line that was cut off by a crash is dropped from the file.
-
-    Raises:
-        HiExpError: another line is damaged.
-    """
-    content = path.read_bytes()
-    whole = content.rfind(b"\n") + 1
-    if whole < len(content):
-        os.truncate(path, whole)  # in place: a copy could itself be cut off
-    if not whole:
+def _read_answers(path: Path) -> dict[str, str]:
+    drop_torn_line(path)
+    if not path.stat().st_size:
         return {}
     try:
         return {row["key"]: row["answer"] for _, row in read_jsonl(path, "cache of answers", surrogates=True)}
@@ -269,24 +210,28 @@ def _read_cache(path: Path) -> dict[str, str]:
         raise HiExpError(f"{path}: a line has no {error}; leave --resume out to ask for the answers again") from error
 
 
-def check_stored_answers(out: Path, cache: Path) -> None:
-    """Check that no interrupted build left answers.
+def check_stored_answers(out: Path) -> None:
+    """Check that no interrupted build left answers in the folder of a HEK.
 
     Raises:
         HiExpError: there are some.
     """
-    left = count_answers(cache)
-    if left and left != finished_answers(out):
-        raise HiExpError(f"{cache} holds {left} answers of an interrupted build; continue with --resume, or delete that file to start over")
+    count = count_answers(out)
+    if count and count != finished_answers(out):
+        cache = out / ANSWERS
+        raise HiExpError(
+            f"{cache} holds {count} answers of an interrupted build; continue with --resume, or delete that file to start over"
+        )
 
 
-def count_answers(cache: Path) -> int:
-    """Return the number of whole lines in the file of answers, 0 when there is none."""
-    return cache.read_bytes().count(b"\n") if cache.is_file() else 0
+def count_answers(out: Path) -> int:
+    """Return the number of whole lines in the file of answers, 0 without one."""
+    path = out / ANSWERS
+    return path.read_bytes().count(b"\n") if path.is_file() else 0
 
 
 def finished_answers(out: Path) -> int:
-    """Return how many answers there were when the last build was finished, 0 when none was or its record is damaged."""
+    """Return the number of answers when the last build finished, 0 if none did or its record is damaged."""
     try:
         stored = read_manifest(out).outcome.get("answers")
     except HiExpError:

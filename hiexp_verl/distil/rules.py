@@ -1,6 +1,6 @@
-"""The distiller that needs no model: templates filled from the computed diagnosis (prompts/rules_*.jsonl).
+"""The distiller without a model: templates filled from the computed diagnosis (prompts/rules_*.jsonl).
 
-Useful as a baseline and a control, and the only honest choice where the policy is too small to reflect.
+A baseline, a control, and the choice where the policy is too small to reflect.
 """
 
 import json
@@ -11,10 +11,10 @@ from typing import Any
 
 from hiexp_verl.distil.diagnose import Diagnosis
 from hiexp_verl.distil.draft import Draft, fit, most_common
-from hiexp_verl.types import MAX_TITLE_CHARS, Entry, Level
+from hiexp_verl.types import MAX_TITLE_CHARS, Entry, Kind, Level
 
 _TEMPLATES = Path(__file__).parents[1] / "prompts"
-# How a sentence names what is asked for, where the noun alone would not do.
+# What is asked for, as a sentence names it, where the noun does not fit.
 _ASKED = {"answer": "what is asked", "yes or no": "the verdict"}
 
 
@@ -36,12 +36,12 @@ class RulesDistiller:
         return [fit(advice_over(group, level)) for group in groups]
 
     def confirm(self, pairs: Sequence[tuple[Draft, Entry]]) -> list[bool]:
-        """Say yes: a template that was filled from its members holds for them."""
+        """Return yes for all: a template filled from its members holds for them."""
         return [True] * len(pairs)
 
 
 def advice_for(d: Diagnosis) -> Draft:
-    """Return what the templates say about a diagnosis."""
+    """Return the advice of the templates for a diagnosis."""
     wanted = d.succeeded.prediction if d.succeeded else d.answers[0]
     longer = len(d.failed.prediction.split()) - len(wanted.split())
     facts = {"form": "longer" if longer > 0 else "shorter" if longer < 0 else "other", "bridge_kind": bool(d.bridge_kind)}
@@ -58,20 +58,20 @@ def advice_for(d: Diagnosis) -> Draft:
 
 
 def advice_over(group: Sequence[Entry], level: Level) -> Draft:
-    """Say how the group's main shape is gone about, and add the advice for its two main findings."""
+    """Return the advice of the templates for the main shape of a group and its two main findings."""
     shape, *_ = most_common(shape for entry in group for shape in entry.shapes) or ["direct"]
     findings = most_common(finding for entry in group for finding in entry.findings)
     rules = _rules(f"rules_{level}.jsonl")
     main = next(rule for rule in rules if rule.get("shape") == shape)
     advice = [rule["text"] for finding in findings[:2] for rule in rules if rule.get("finding") == finding]
-    kind = most_common(entry.kind for entry in group)[0]
     room = MAX_TITLE_CHARS - len(main["title"].format(example=""))
     alike = [entry for entry in group if shape in entry.shapes] or group
     title = main["title"].format(example=_most_typical([entry for entry in alike if len(entry.title) <= room] or alike))
     asked, *_ = most_common(asked for entry in group for asked in entry.asked_for) or ["answer"]
     shared = asked not in _ASKED and 2 * sum(asked in entry.asked_for for entry in group) > len(group)
     text = main["text"].format(asked=f"the {asked}" if shared else "the fact that is asked for")
-    return Draft(title, " ".join([text, *advice]), "pitfall" if kind == "pitfall" else "guide")
+    kinds: list[Kind] = [entry.kind for entry in group]
+    return Draft(title, " ".join([text, *advice]), most_common(kinds)[0])
 
 
 def _most_typical(group: Sequence[Entry]) -> str:

@@ -1,17 +1,17 @@
 """`build`: trajectories in, a HEK out, with the encoder, the distiller and the folder by name (`pipeline.distil` is the method)."""
 
 import time
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, dataclass, fields, replace
+from collections.abc import Iterable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, fields, replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from hiexp_verl.distil.cluster import LINKAGES, Linkage, threshold_of
-from hiexp_verl.distil.distillers import Distiller, PromptedDistiller, open_distiller, split_spec
+from hiexp_verl.distil.cluster import Linkage, threshold_of
+from hiexp_verl.distil.distillers import Distiller, open_distiller, split_spec
 from hiexp_verl.distil.pipeline import Built, DistilSettings, Map, distil, one_by_one
-from hiexp_verl.distil.replies import Price, check_stored_answers, count_answers, finished_answers
+from hiexp_verl.distil.replies import ANSWERS, Price, check_stored_answers, count_answers, finished_answers
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.hek.opening import remember_encoder
 from hiexp_verl.hek.store import HEK
@@ -26,8 +26,8 @@ Trajectories = str | Path | Iterable[str | Path] | Iterable[Trajectory]
 
 
 @dataclass(frozen=True)
-class BuildSpec:
-    """What a build takes: the options of `hiexp build`.
+class BuildSpec(DistilSettings):
+    """The options of `hiexp build`.
 
     Raises:
         HiExpError: a number is out of range, or `out` is a file.
@@ -37,13 +37,7 @@ class BuildSpec:
     encoder: str | Encoder  # directory, name, or an open one
     distiller: str | Distiller = "rules"  # "rules", "vllm:DIR", "vllm-local:DIR", "openai:URL#MODEL", "files:DIR", or an open one
     out: str | Path | None = None  # the folder of the HEK, which gets a new version; None: it is not saved
-    success_at: float | None = None  # score that makes a success; None: the trajectory's own mark
-    single_sided: bool = False  # also reflect on questions without a success
-    cases_per_question: int = 2
-    linkage: Linkage = "ward"
-    cluster_size: float = 4.0  # E1 under an E2, on average
     calibrated: str | Path | None = None  # cluster at the heights of this HEK
-    confirm: bool = False  # ask the distiller of each member whether its summary holds for it
     ray: str | None = None  # address of a Ray cluster to diagnose and encode on
     resume: bool = False  # use the stored answers of an interrupted build
     concurrency: int | None = None  # requests in flight
@@ -75,33 +69,22 @@ class BuildSpec:
         paths = [Path(each) for each in given if isinstance(each, str | Path)]
         return [*read_trajectories(*paths), *(each for each in given if isinstance(each, Trajectory))]
 
-    def settings(self) -> DistilSettings:
-        """Return the settings of the method.
+    def with_heights(self) -> "BuildSpec":
+        """Return the options with the heights of the calibrated HEK.
 
         Raises:
-            HiExpError: the calibrated HEK has no heights of this linkage.
+            HiExpError: it has none of this linkage.
         """
-        heights = _heights(Path(self.calibrated), self.linkage) if self.calibrated is not None else {}
-        default = DistilSettings()
-        return DistilSettings(
-            success_at=self.success_at,
-            single_sided=self.single_sided,
-            cases_per_question=self.cases_per_question,
-            confirm=self.confirm,
-            pattern=replace(default.pattern, linkage=self.linkage, cluster_size=self.cluster_size, max_height=heights.get("e1")),
-            strategy=replace(default.strategy, linkage=self.linkage, max_height=heights.get("e2")),
-        )
+        return self if self.calibrated is None else replace(self, heights=_heights(Path(self.calibrated), self.linkage))
 
     def described(self) -> dict[str, Any]:
-        """Return the options as plain values, for `run.json`; what was handed over open is named."""
-        values = {each.name: getattr(self, each.name) for each in fields(self) if each.name != "trajectories"}
-        values["price"] = asdict(self.price) if self.price else None
-        given = [self.trajectories] if isinstance(self.trajectories, str | Path) else self.trajectories
-        paths = [str(each) for each in given if isinstance(each, str | Path)] if isinstance(given, list | tuple) else []
-        plain = {name: value if isinstance(value, str | int | float | dict | None) else str(value) for name, value in values.items()}
-        encoder = self.encoder if isinstance(self.encoder, str) else self.encoder.identity.name
-        distiller = self.distiller if isinstance(self.distiller, str) else self.distiller.name
-        return plain | {"trajectories": paths, "encoder": encoder, "distiller": distiller}
+        """Return the options for `run.json`; objects in place of names are named."""
+        given = self.trajectories if isinstance(self.trajectories, list | tuple) else [self.trajectories]
+        return {each.name: getattr(self, each.name) for each in fields(self)} | {
+            "trajectories": [str(each) for each in given if isinstance(each, str | Path)],
+            "encoder": self.encoder if isinstance(self.encoder, str) else self.encoder.identity.name,
+            "distiller": self.distiller if isinstance(self.distiller, str) else self.distiller.name,
+        }
 
 
 def build(
@@ -139,25 +122,22 @@ def run_build(spec: BuildSpec) -> Built:
         HiExpError: see `build`.
     """
     begun, started = now(), time.monotonic()
-    trajectories, settings = spec.read(), spec.settings()
+    trajectories, settings = spec.read(), spec.with_heights()
     out = Path(spec.out) if spec.out is not None else None
-    cache = out / "answers.jsonl" if out is not None else None
-    if out is not None and cache is not None and spec.asks_a_model and not spec.resume:
-        check_stored_answers(out, cache)
-    with _encoder_and_map(spec) as (encoder, map_contrasts), _distiller(spec, cache) as distiller:
+    if out is not None and spec.asks_a_model and not spec.resume:
+        check_stored_answers(out)
+    encoder, map_contrasts = _encoder_and_map(spec)
+    with _distiller(spec) as distiller:
         built = distil(trajectories, distiller, encoder, settings, map_contrasts)
-    usage = distiller.usage if isinstance(distiller, PromptedDistiller) else None
-    built = replace(built, report=replace(built.report, usage=usage))
-    if out is None or cache is None:
+    if out is None:
         return built
     version = built.hek.save(out)
     if isinstance(spec.encoder, str):
         remember_encoder(out, spec.encoder)
     seconds = round(time.monotonic() - started, 3)
     manifest = Manifest(kind="build", spec=spec.described(), begun=begun, seconds=seconds, results={"hek": [version.name]})
-    answers = count_answers(cache) if spec.asks_a_model else finished_answers(out)
-    # It describes this run, not the HEK: a build that was resumed took less than one that was not.
-    with locked(out):
+    answers = count_answers(out) if spec.asks_a_model else finished_answers(out)
+    with locked(out):  # beside the versions: it describes this run, a resumed build takes less than a whole one
         manifest.finish(out, **built.outcome(spec.price), answers=answers)
     return replace(built, version=version)
 
@@ -165,36 +145,28 @@ def run_build(spec: BuildSpec) -> Built:
 def _heights(path: Path, linkage: Linkage) -> dict[Level, float]:
     """Return the heights that the HEK keeps for this linkage, by the level that is clustered."""
     thresholds = HEK.load(path).header.thresholds
-    names: dict[Level, str] = {level: threshold_of(level, linkage) for level in LEVELS}
-    heights: dict[Level, float] = {level: thresholds[name] for level, name in names.items() if name in thresholds}
+    heights: dict[Level, float] = {level: thresholds[name] for level in LEVELS if (name := threshold_of(level, linkage)) in thresholds}
     if not heights:
-        others = [other for other in LINKAGES if any(threshold_of(level, other) in thresholds for level in LEVELS)]
-        found = f"has heights of {others[0]} linkage, none of {linkage}" if others else "has no heights to cluster at"
-        same = f"give --linkage {others[0]}, or " if others else ""
-        todo = f"{same}run `hiexp calibrate {path} --linkage {linkage}` first, or leave --calibrated out"
-        raise HiExpError(f"HEK {path} {found}; {todo}")
+        found = ", ".join(name for name in thresholds if name.endswith("_max_height")) or "none"
+        todo = f"give the linkage of these, or run `hiexp calibrate {path} --linkage {linkage}` first, or leave --calibrated out"
+        raise HiExpError(f"HEK {path} has no heights of {linkage} linkage, found {found}; {todo}")
     return heights
 
 
-@contextmanager
-def _encoder_and_map(spec: BuildSpec) -> Iterator[tuple[Encoder, Map]]:
-    """Yield the encoder and how contrasts are mapped: in this process, or on a Ray cluster."""
+def _encoder_and_map(spec: BuildSpec) -> tuple[Encoder, Map]:
+    """Return the encoder and what maps contrasts: in this process, or on a Ray cluster."""
     if not isinstance(spec.encoder, str):
-        yield spec.encoder, one_by_one
-    elif spec.ray is None:
-        yield load_encoder(spec.encoder), one_by_one
-    else:
-        from hiexp_verl.distil.ray import RayEncoder, connect, ray_map
+        return spec.encoder, one_by_one
+    if spec.ray is None:
+        return load_encoder(spec.encoder), one_by_one
+    from hiexp_verl.distil.ray import RayEncoder, connect, ray_map
 
-        connect(spec.ray)
-        encoder = RayEncoder(spec.encoder)
-        try:
-            yield encoder, ray_map
-        finally:
-            encoder.close()
+    connect(spec.ray)
+    return RayEncoder(spec.encoder), ray_map
 
 
-def _distiller(spec: BuildSpec, cache: Path | None) -> Any:
+def _distiller(spec: BuildSpec) -> AbstractContextManager[Distiller]:
     if not isinstance(spec.distiller, str):
         return nullcontext(spec.distiller)
+    cache = Path(spec.out) / ANSWERS if spec.out is not None else None
     return open_distiller(spec.distiller, cache, spec.resume, spec.max_model_len, spec.concurrency)

@@ -8,20 +8,19 @@ paper: a question always gets the top k of E2 and E3 (`hiexp.prompt.min_score` s
 import math
 from collections import defaultdict
 from collections.abc import Sequence
-from typing import Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
 from hiexp_verl.distil.validate import evenly_spaced
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.hek.retrieve import Retriever
 from hiexp_verl.hek.store import HEK
 from hiexp_verl.models.encoder import Encoder, Vectors
+from hiexp_verl.types import Source
 
-# Rows of queries compared at a time: bounds memory at 16,000 queries x 16,000 titles.
-_CHUNK = 1024
+_CHUNK = 1024  # queries compared at a time: bounds memory at 16,000 queries x 16,000 titles
 _BINS = 20_000  # of width 1e-4: a percentile is exact to that
+_MOST_QUERIES = 20_000
 
 
 def calibrate(
@@ -55,7 +54,8 @@ def calibrate(
         other_C_E = np.ones(cosines_C_E.shape, dtype=bool)
         for row, question in enumerate(query_questions[start : start + _CHUNK]):
             other_C_E[row, rows_of.get(question, [])] = False
-        histogram_B += _histogram(cosines_C_E[other_C_E])
+        bins = np.clip(((cosines_C_E[other_C_E] + 1.0) * (_BINS / 2)).astype(np.int64), 0, _BINS - 1)
+        histogram_B += np.bincount(bins, minlength=_BINS)
     total = int(histogram_B.sum())
     if total == 0:
         raise HiExpError("no query and title of different questions to calibrate with; give trajectories of at least two questions")
@@ -63,46 +63,30 @@ def calibrate(
     return round(-1.0 + (reached + 1) * 2.0 / _BINS, 4)
 
 
-def _histogram(cosines: NDArray[np.float32]) -> NDArray[np.int64]:
-    bins = np.clip(((cosines + 1.0) * (_BINS / 2)).astype(np.int64), 0, _BINS - 1)
-    return np.bincount(bins, minlength=_BINS)
-
-
-_MOST_QUERIES = 20_000
-
-
-class Asked(Protocol):
-    """The queries that a trajectory made for a question (`types.Source` is one)."""
-
-    @property
-    def question_id(self) -> str: ...
-    @property
-    def queries(self) -> Sequence[str]: ...
-
-
 def thresholds(
-    hek: HEK, asked: Sequence[Asked], encoder: Encoder, percentile: float, min_fire_rate: float, max_fire_rate: float = 1.0
+    hek: HEK, sources: Sequence[Source], encoder: Encoder, percentile: float = 95.0, fire_rates: tuple[float, float] = (0.3, 0.5)
 ) -> tuple[dict[str, float], float]:
-    """Return the thresholds, and the share of these searches that would get an E1 of another question under them.
+    """Return the thresholds, and the share of the sources' searches that would get an E1 of another question under them.
 
     `tool_min_score` is a percentile of the cosines with titles of E1 of other questions, absent where no such pair exists.
-    That is of pairs, and a search gets the best of all E1: of many, one passes by chance. It is raised until no more than
-    `max_fire_rate` of the searches get one. Where all questions are alike, "other" is not "unrelated", and the percentile
-    would silence E1: it is then lowered until `min_fire_rate` of the searches get one.
+    That is of pairs, and a search gets the best of all E1: of many, one passes by chance. It is raised until no more than the
+    higher of `fire_rates` of the searches get one. Where all questions are alike, "other" is not "unrelated", and the
+    percentile would silence E1: it is then lowered until the lower of `fire_rates` get one.
     """
-    queries = [(one.question_id, query) for one in asked for query in one.queries]
+    queries = [(source.question_id, query) for source in sources for query in source.queries]
     queries = queries[evenly_spaced(len(queries), _MOST_QUERIES)]
     found = {"percentile": percentile}
     rows = [row for row, entry in enumerate(hek.entries) if entry.level == "e1"]
-    sources = [hek.entries[row].questions for row in rows]
-    if any(question not in own for question, _ in queries for own in sources):
+    questions = [hek.entries[row].questions for row in rows]
+    if any(question not in own for question, _ in queries for own in questions):
         vectors_N_D = encoder.encode_queries([query for _, query in queries])
-        found["tool_min_score"] = calibrate(vectors_N_D, [q for q, _ in queries], hek.vectors_E_D[rows], sources, percentile)
+        found["tool_min_score"] = calibrate(vectors_N_D, [q for q, _ in queries], hek.vectors_E_D[rows], questions, percentile)
     best_N = _best_scores(hek, encoder, queries)
     if "tool_min_score" in found and len(best_N):
-        at_most = float(np.quantile(best_N, 1 - max_fire_rate, method="higher"))
+        lowest, highest = fire_rates
+        at_most = float(np.quantile(best_N, 1 - highest, method="higher"))
         found["tool_min_score"] = max(found["tool_min_score"], math.floor(at_most * 1e4) / 1e4)
-        at_least = float(np.quantile(best_N, 1 - min_fire_rate, method="lower"))
+        at_least = float(np.quantile(best_N, 1 - lowest, method="lower"))
         found["tool_min_score"] = min(found["tool_min_score"], math.floor(at_least * 1e4) / 1e4)
     return found, float((best_N >= found.get("tool_min_score", -1.0)).mean()) if len(best_N) else 0.0
 

@@ -14,158 +14,132 @@ from numpy.typing import NDArray
 from hiexp_verl.distil.diagnose import Diagnosis
 from hiexp_verl.distil.draft import Draft, clean, fit
 from hiexp_verl.distil.rules import advice_for, advice_over
-from hiexp_verl.masking import pattern_of
+from hiexp_verl.masking import redact
 from hiexp_verl.models.encoder import Vectors
 from hiexp_verl.scoring import normalise
 from hiexp_verl.text import main_words
 from hiexp_verl.types import Entry, Level
 
 PERCENTILE = 90.0
-_MOST_STRANGERS = 1_000  # a percentile needs no more
-
-
-def evenly_spaced(count: int, most: int) -> slice:
-    """Return what takes at most `most` of `count` rows, evenly spaced over all."""
-    return slice(None, None, max(1, -(-count // most)))
-
-
-def chance(scores_M: NDArray[np.float32], are_strangers_M: NDArray[np.bool_], percentile: float) -> float:
-    """Return that percentile of the scores with unrelated rows; minus infinity without any."""
-    return float(np.percentile(scores_M[are_strangers_M], percentile)) if are_strangers_M.any() else -np.inf
-
-
-def closer_than_chance(texts_N_D: Vectors, wanted_N_D: Vectors, percentile: float = PERCENTILE) -> NDArray[np.bool_]:
-    """Return which texts are specific: closer to their own target than to most targets of other texts.
-
-    A text passes when its cosine with its own target reaches the given percentile of its cosines with the other targets. The
-    title "Finding the right information" fails: it is as close to any question as to its own, and would be retrieved by chance.
-
-    Args:
-        texts_N_D: unit vectors of the texts.
-        wanted_N_D: unit vectors of their targets: the kind of question for a title, the advice by rules for a description.
-        percentile: of the cosines with other targets.
-    """
-    others_M_D = wanted_N_D[evenly_spaced(len(wanted_N_D), _MOST_STRANGERS)]
-    scores_N_M = texts_N_D @ others_M_D.T
-    own_N = np.einsum("nd,nd->n", texts_N_D, wanted_N_D)
-    # Those of whom the very same is wanted are no strangers.
-    strangers_N_M = wanted_N_D @ others_M_D.T < 0.999
-    chance_N = [chance(scores_M, strangers_M, percentile) for scores_M, strangers_M in zip(scores_N_M, strangers_N_M, strict=True)]
-    return own_N >= np.array(chance_N)
-
-
-MIN_TITLE_WORDS, MIN_DESCRIPTION_WORDS = 2, 4
-_NOTHING_LEFT, _IS_ONE_CASE, _MISTAKE = "nothing_left", "one_case", "advises_mistake"
 COPY = 0.7  # share of common words from which a description is the question once more
+MIN_TITLE_WORDS, MIN_DESCRIPTION_WORDS = 2, 4
+_MOST_OTHERS = 1_000  # a percentile needs no more
 _ONE_CASE = re.compile(
     r"\b(?:in this case|in this example|this question|the question asks for the|for example, search for"
     r"|the (?:failed|successful) attempt|the named one)\b",
     re.IGNORECASE,
 )
 _NUMBER = re.compile(r"\b\d{3,}\b")
-# Letters that stand for masked names mean nothing to whoever reads the advice.
-_PLACEHOLDER = re.compile(r"\b[XYZW]\b")
+_PLACEHOLDER = re.compile(r"\b[XYZW]\b")  # of a masked name: means nothing in advice
 _CAPITALISED = re.compile(r"(?<=[a-z0-9,;] )[^\W\d_a-z]\w+")
-# Advice against putting two things into one query that recommends it: small models turn the sense around.
+# Advice to put two things into one query, and words that turn it into advice against that.
 _JOINS = re.compile(r"\bcombin|\btogether\b|\bin one query\b", re.IGNORECASE)
 _PARTS = re.compile(
     r"\bseparate|\bon its own\b|\balone\b|\beach\b|\bone by one\b|\bindividually\b|\bnot\b|n't\b|\bavoid|\bnever\b", re.IGNORECASE
 )
-
 _REPEATS = re.compile(r"\b(?:again|once more) with the same\b|\brepeat (?:the|that|your) (?:same )?(?:query|search)", re.IGNORECASE)
+_SENTENCE_END = re.compile(r"(?<=[.;!]) ")
+
+
+def evenly_spaced(count: int, most: int) -> slice:
+    """Return the slice that takes at most `most` of `count` rows, evenly spaced over all."""
+    return slice(None, None, max(1, -(-count // most)))
+
+
+def chance(scores_M: NDArray[np.float32], are_others_M: NDArray[np.bool_], percentile: float) -> float:
+    """Return that percentile of the scores with the other rows; minus infinity without any."""
+    return float(np.percentile(scores_M[are_others_M], percentile)) if are_others_M.any() else -np.inf
+
+
+def closer_than_chance(texts_N_D: Vectors, targets_N_D: Vectors) -> NDArray[np.bool_]:
+    """Return which texts are specific: closer to their own target than to most targets of other texts.
+
+    A text passes when its cosine with its own target reaches the `PERCENTILE` of its cosines with the other targets. The title
+    "Finding the right information" fails: it is as close to any question as to its own, and would be retrieved by chance.
+
+    Args:
+        texts_N_D: unit vectors of the texts.
+        targets_N_D: unit vectors of their targets: the kind of question for a title, the advice by rules for a description.
+    """
+    sample_M_D = targets_N_D[evenly_spaced(len(targets_N_D), _MOST_OTHERS)]
+    scores_N_M = texts_N_D @ sample_M_D.T
+    own_N = np.einsum("nd,nd->n", texts_N_D, targets_N_D)
+    others_N_M = targets_N_D @ sample_M_D.T < 0.999  # the same target is not another one
+    return own_N >= np.array([chance(scores_M, others_M, PERCENTILE) for scores_M, others_M in zip(scores_N_M, others_N_M, strict=True)])
 
 
 def admit(draft: Draft, d: Diagnosis) -> Draft | str:
     """Return the draft of an E1, cleaned, as it enters the HEK, or why it does not."""
     cleaned = clean(draft, d.masker, d.answers, d.question)
-    return (refusal(cleaned, d) or cleaned) if cleaned is not None else _NOTHING_LEFT
-
-
-def admit_summary(draft: Draft, members: Sequence[Entry], level: Level) -> Draft | str:
-    """Return the draft of an E2 or E3, cleaned, as it enters the HEK, or why it does not.
-
-    Its members are free of names and answers; what a summary names beyond their words it has made up. A summary that says
-    what one member says already, or names what only one member's title does, is about that one alone.
-    """
-    fitted = fit(draft)
-    if len(fitted.title) <= 3 or len(fitted.description) <= 10:
-        return _NOTHING_LEFT
-    texts = "\n".join(f"{member.title}\n{member.description}" for member in members)
-    joined = 2 * sum("two_in_one_query" in member.findings for member in members) > len(members)
-    if any(repeats(fitted.description, member.description) for member in members):
-        return "copies_member"
-    reason = _too_short(fitted) or _one_case(fitted) or _against_parts(fitted, joined) or _other_script(fitted, texts)
-    if not reason and _new_names(fitted.description, texts):
-        reason = "new_name"
-    if not reason and _particulars(fitted, members, advice_over(members, level)):
-        reason = "one_member"
-    return reason or fitted
+    return (refusal(cleaned, d) or cleaned) if cleaned is not None else "nothing_left"
 
 
 def refusal(draft: Draft, d: Diagnosis) -> str:
     """Return why a cleaned draft of an E1 is not admitted, or an empty string.
 
-    Too short: a title of one word matches anything, and advice of three words says nothing. Copy: it repeats the question
-    instead of advising. Answer: it survived redaction, in another spelling. One case: names, numbers and "in this case"
-    help with no other question. Against the finding: it advises the very mistake. Language: retrieval compares it with
-    questions of the data, so it must be written in their script. Half a sentence: the head of the advice went into the title.
+    Too short: a title of one word matches anything, and advice of three words says nothing. Half a sentence: the head of the
+    advice went into the title. Copy: it repeats the question. Answer: it survived redaction, in another spelling. One case:
+    names, numbers and "in this case" help with no other question. Mistake: it advises what was the finding. Script: retrieval
+    compares it with questions of the data, so it must be written in theirs.
     """
-    if reason := _too_short(draft):
-        return reason
-    if _begins_inside(draft.description, advice_for(d).description):
-        return "half_sentence"
-    if repeats(draft.description, d.question):
-        return "copies_question"
-    if tells(f"{draft.title}\n{draft.description}", d.question, d.answers):
-        return "tells_answer"
-    if _names_any(draft.description, d):
-        return _IS_ONE_CASE
-    if "repeated_query" in (d.finding, *d.also) and _advises_repetition(draft.description):
-        return _MISTAKE
-    return _one_case(draft) or _against_parts(draft, d.finding == "two_in_one_query") or _other_script(draft, d.question)
+    text = draft.description
+    repeats_query = "repeated_query" in (d.finding, *d.also) and any(
+        _REPEATS.search(sentence) and not _PARTS.search(sentence) for sentence in _SENTENCE_END.split(text)
+    )
+    checks = {
+        "too_short": _is_short(draft),
+        "half_sentence": _begins_inside(text, advice_for(d).description),
+        "copies_question": repeats(text, d.question),
+        "tells_answer": tells(f"{draft.title}\n{text}", d.question, d.answers),
+        "one_case": _names_any(text, d) or _is_one_case(text),
+        "advises_mistake": repeats_query or (d.finding == "two_in_one_query" and _joins(text)),
+        "other_script": script_of(text) != script_of(d.question),
+    }
+    return next((reason for reason, holds in checks.items() if holds), "")
 
 
-def _too_short(draft: Draft) -> str:
-    short = len(normalise(draft.title).split()) < MIN_TITLE_WORDS or len(normalise(draft.description).split()) < MIN_DESCRIPTION_WORDS
-    return "too_short" if short else ""
+def admit_summary(draft: Draft, members: Sequence[Entry], level: Level) -> Draft | str:
+    """Return the draft of an E2 or E3, cleaned, as it enters the HEK, or why it does not.
+
+    Its members are free of names and answers: a name that they do not have is invented. A summary that copies one member, or
+    has a word that only one member's title has and general advice lacks, is about that one alone.
+    """
+    draft = fit(draft)
+    text = draft.description
+    of_members = "\n".join(f"{member.title}\n{member.description}" for member in members)
+    known = set(normalise(of_members).split())
+    in_titles = Counter(word for member in members for word in main_words(member.title))
+    of_one_title = {word for word, count in in_titles.items() if count == 1 and len(members) > 1}
+    joined = 2 * sum("two_in_one_query" in member.findings for member in members) > len(members)
+    checks = {
+        "nothing_left": len(draft.title) <= 3 or len(text) <= 10,
+        "copies_member": any(repeats(text, member.description) for member in members),
+        "too_short": _is_short(draft),
+        "one_case": _is_one_case(text),
+        "advises_mistake": joined and _joins(text),
+        "other_script": script_of(text) != script_of(of_members),
+        "new_name": any(normalise(name) not in known for name in _CAPITALISED.findall(text)),
+        "one_member": bool((main_words(text) & of_one_title) - main_words(advice_over(members, level).description)),
+    }
+    return next((reason for reason, holds in checks.items() if holds), draft)
+
+
+def _is_short(draft: Draft) -> bool:
+    return len(normalise(draft.title).split()) < MIN_TITLE_WORDS or len(normalise(draft.description).split()) < MIN_DESCRIPTION_WORDS
 
 
 def _begins_inside(text: str, advice: str) -> bool:
-    """Whether the text begins in the middle of a clause of the advice: a model has put the head into the title."""
-    before, found, _ = advice.casefold().partition(re.split(r"(?<=[.;!]) ", text)[0].casefold())
+    """Whether the text begins in the middle of a clause of the advice."""
+    before, found, _ = advice.casefold().partition(_SENTENCE_END.split(text)[0].casefold())
     return bool(found and before) and before.rstrip()[-1:] not in ",;:."
 
 
-def _one_case(draft: Draft) -> str:
-    text = draft.description
-    return _IS_ONE_CASE if _ONE_CASE.search(text) or _NUMBER.search(text) or _PLACEHOLDER.search(text) else ""
+def _is_one_case(text: str) -> bool:
+    return any(pattern.search(text) for pattern in (_ONE_CASE, _NUMBER, _PLACEHOLDER))
 
 
-def _against_parts(draft: Draft, joined: bool) -> str:
-    """Refuse advice to join two things in one query where just that was the mistake."""
-    return _MISTAKE if joined and _JOINS.search(draft.description) and not _PARTS.search(draft.description) else ""
-
-
-def _advises_repetition(text: str) -> bool:
-    """Whether a sentence advises to repeat a query, and does not advise against it."""
-    return any(_REPEATS.search(sentence) and not _PARTS.search(sentence) for sentence in re.split(r"(?<=[.;!]) ", text))
-
-
-def _other_script(draft: Draft, of: str) -> str:
-    return "other_script" if script_of(draft.description) != script_of(of) else ""
-
-
-def _new_names(text: str, other: str) -> list[str]:
-    """Return the names in the text (capitalised inside a sentence) whose words the other text does not have."""
-    words = set(normalise(other).split())
-    return [name for name in _CAPITALISED.findall(text) if normalise(name) not in words]
-
-
-def _particulars(draft: Draft, members: Sequence[Entry], general: Draft) -> frozenset[str]:
-    """Return the words of a summary that stand in the title of one member alone, and are none of general advice."""
-    holders = Counter(word for member in members for word in main_words(member.title))
-    alone = {word for word, count in holders.items() if count == 1 and len(members) > 1}
-    return (main_words(draft.description) & alone) - main_words(general.description)
+def _joins(text: str) -> bool:
+    return bool(_JOINS.search(text)) and not _PARTS.search(text)
 
 
 def is_advice(draft: Draft) -> bool:
@@ -174,7 +148,7 @@ def is_advice(draft: Draft) -> bool:
 
 
 def repeats(text: str, other: str, share: float = COPY) -> bool:
-    """Whether two texts are made of the same words, for the most part: they have that share of all their words in common."""
+    """Whether two texts have that share of all their words in common."""
     mine, theirs = set(normalise(text).split()), set(normalise(other).split())
     return len(mine & theirs) >= share * len(mine | theirs)
 
@@ -192,14 +166,12 @@ def script_of(text: str) -> str:
 
 
 def tells(text: str, question: str, answers: Sequence[str]) -> bool:
-    """Whether the text holds an answer that the question itself does not."""
-    given = f" {normalise(question)} "
-    telling = [answer for answer in answers if f" {normalise(answer)} " not in given and normalise(answer) not in ("yes", "no", "")]
-    return any(pattern_of(answer).search(text) for answer in telling)
+    """Whether the text has an answer that the question itself does not have."""
+    return redact(text, answers, question) != text
 
 
 def _names_any(text: str, d: Diagnosis) -> bool:
-    """Whether the text holds a capitalised name of the question or of a query, in its own spelling."""
+    """Whether the text has a capitalised name of the question or of a query, in its own spelling."""
     queries = (*d.failed.queries, *(d.succeeded.queries if d.succeeded is not None else ()))
     names = {name for source in (d.question, *queries) for name in d.masker.names(source) if len(name) > 3 and not name.islower()}
     return any(re.search(rf"(?<!\w){re.escape(name)}(?!\w)", text) for name in names)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from hiexp_verl.distil.distillers import PromptedDistiller, parse_draft
 from hiexp_verl.distil.pipeline import distil
-from hiexp_verl.distil.replies import CachedAnswers, Usage
+from hiexp_verl.distil.replies import Usage
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.hek import HEK
 from hiexp_verl.io.files import append_line, write_jsonl, writing
@@ -22,7 +22,7 @@ from hiexp_verl.models.encoder import HashEncoder
 from hiexp_verl.text import sanitise
 from hiexp_verl.types import MAX_DESCRIPTION_CHARS, MAX_TITLE_CHARS
 from tests.support.episodes import trajectories
-from tests.support.scripted_distiller import GOOD, Scripted
+from tests.support.scripted_distiller import GOOD, Scripted, stored
 from tests.support.stored_hek import hek
 
 MADE = trajectories()
@@ -63,7 +63,7 @@ garbage = st.one_of(
 )
 
 
-class Garbage:
+class Garbage(Scripted):
     """Answers every call with the next of some texts."""
 
     name = "garbage"
@@ -72,11 +72,9 @@ class Garbage:
     def __init__(self, texts):
         self.texts, self.asked, self.usage = texts, 0, Usage()
 
-    def answer(self, conversations, attempt, progress, done=None, schema=None):
+    def answer(self, conversations, attempt, progress, schema=None):
         answers = [self.texts[(self.asked + i) % len(self.texts)] for i in range(len(conversations))]
         self.asked += len(answers)
-        for i, given_text in enumerate(answers):
-            done and done(i, given_text)
         return answers
 
 
@@ -110,10 +108,10 @@ def test_garbage_is_counted_and_never_in_an_entry(texts):
 def test_every_answer_survives_the_cache(tmp_path_factory, texts):
     cache = tmp_path_factory.mktemp("cache") / "answers.jsonl"
     asked = [[{"role": "user", "content": str(i)}] for i in range(len(texts))]
-    assert CachedAnswers(Garbage(texts), cache, "m", resume=True).answer(asked, 0, "") == texts
-    again = Garbage(["never asked"])
-    assert CachedAnswers(again, cache, "m", resume=True).answer(asked, 0, "") == texts
-    assert (again.asked, again.usage.stored) == (0, len(texts))
+    assert stored(Garbage(texts), cache).answer(asked, 0, "") == texts
+    again = stored(Garbage(["never asked"]), cache)
+    assert again.answer(asked, 0, "") == texts
+    assert (again.usage.calls, again.usage.stored) == (0, len(texts))
 
 
 def test_nothing_but_garbage_is_a_one_line_error():
@@ -135,16 +133,16 @@ def test_half_a_surrogate_pair_is_no_text():
 
 def test_an_answer_of_another_model_or_sampling_is_not_taken(tmp_path):
     asked = [[{"role": "user", "content": "a"}]]
-    CachedAnswers(Scripted(["A"]), tmp_path / "c", "m", resume=True).answer(asked, 0, "")
-    assert CachedAnswers(Scripted(["B"]), tmp_path / "c", "other", resume=True).answer(asked, 0, "") == ["B"]
-    assert CachedAnswers(Scripted([], ["C"]), tmp_path / "c", "m", resume=True).answer(asked, 1, "") == ["C"]
-    assert CachedAnswers(Scripted(), tmp_path / "c", "m", resume=True).answer(asked, 0, "") == ["A"]
+    stored(Scripted(["A"]), tmp_path / "c").answer(asked, 0, "")
+    assert stored(Scripted(["B"]), tmp_path / "c", "other").answer(asked, 0, "") == ["B"]
+    assert stored(Scripted([], ["C"]), tmp_path / "c").answer(asked, 1, "") == ["C"]
+    assert stored(Scripted(), tmp_path / "c").answer(asked, 0, "") == ["A"]
 
 
 def test_stored_answers_go_only_when_a_new_one_is_there(tmp_path):
     cache = tmp_path / "c"
     asked = [[{"role": "user", "content": text}] for text in "ab"]
-    CachedAnswers(Scripted(["A", "B"]), cache, "m", resume=False).answer(asked, 0, "")
+    stored(Scripted(["A", "B"]), cache, resume=False).answer(asked, 0, "")
     before = cache.read_bytes()
 
     class Down(Scripted):
@@ -152,23 +150,23 @@ def test_stored_answers_go_only_when_a_new_one_is_there(tmp_path):
             raise HiExpError("the server does not answer")
 
     with pytest.raises(HiExpError, match="does not answer"):
-        CachedAnswers(Down(), cache, "m", resume=False).answer(asked, 0, "")
+        stored(Down(), cache, resume=False).answer(asked, 0, "")
     assert cache.read_bytes() == before
-    assert CachedAnswers(Scripted(["C", "D"]), cache, "m", resume=False).answer(asked, 0, "") == ["C", "D"]
-    assert CachedAnswers(Scripted(), cache, "m", resume=True).answer(asked, 0, "") == ["C", "D"]
+    assert stored(Scripted(["C", "D"]), cache, resume=False).answer(asked, 0, "") == ["C", "D"]
+    assert stored(Scripted(), cache).answer(asked, 0, "") == ["C", "D"]
     assert len(cache.read_text().splitlines()) == 2
 
 
 def test_a_cache_with_a_foreign_line_says_so(tmp_path):
     (tmp_path / "c").write_text('{"key": "k", "answer": "a"}\n{"other": 1}\n')
     with pytest.raises(HiExpError, match="--resume"):
-        CachedAnswers(Scripted(), tmp_path / "c", "m", resume=True)
+        stored(Scripted(), tmp_path / "c")
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
 def test_a_full_disk_under_the_cache_is_a_one_line_error(tmp_path):
     (tmp_path / "answers.jsonl").symlink_to("/dev/full")
-    cached = CachedAnswers(Scripted(["A"]), tmp_path / "answers.jsonl", "m", resume=True)
+    cached = stored(Scripted(["A"]), tmp_path / "answers.jsonl")
     with pytest.raises(HiExpError, match="No space left") as error:
         cached.answer([[{"role": "user", "content": "a"}]], 0, "")
     assert "\n" not in str(error.value)

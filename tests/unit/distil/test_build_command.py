@@ -26,7 +26,7 @@ def arguments(tmp_path):
 
 
 def settings(arguments, *more):
-    return spec_of(build_parser().parse_args([*arguments, *more])).settings()
+    return spec_of(build_parser().parse_args([*arguments, *more])).with_heights()
 
 
 def test_every_setting_reaches_the_build(arguments):
@@ -44,7 +44,7 @@ def test_every_setting_reaches_the_build(arguments):
         "--confirm",
     )
     assert (config.success_at, config.single_sided, config.cases_per_question, config.confirm) == (0.8, True, 3, True)
-    assert (config.pattern.linkage, config.pattern.cluster_size, config.strategy.linkage) == ("average", 6.0, "average")
+    assert (config.linkage, config.cluster_size) == ("average", 6.0)
     for wrong in (("--cases-per-question", "0"), ("--cluster-size", "0.5"), ("--cluster-size", "nan")):
         with pytest.raises(HiExpError, match="must be at least 1"):
             settings(arguments, *wrong)
@@ -81,7 +81,10 @@ def test_heights_of_another_linkage_are_not_used(arguments, tmp_path, capsys):
     again = [*arguments[:-1], str(tmp_path / "again"), "--calibrated", str(tmp_path / "hek")]
     assert main(again) == 2
     told = capsys.readouterr().err.splitlines()[-1]
-    assert "has heights of average linkage, none of ward; give --linkage average, or run `hiexp calibrate" in told
+    assert (
+        "has no heights of ward linkage, found e1_average_max_height, e2_average_max_height; give the linkage of these, or run `hiexp"
+        in told
+    )
     assert main([*again, "--linkage", "average"]) == 0
     heights = {"e1_average_max_height", "e2_average_max_height"}
     for name in ("hek", "again"):
@@ -89,7 +92,7 @@ def test_heights_of_another_linkage_are_not_used(arguments, tmp_path, capsys):
     assert main(["calibrate", str(tmp_path / "hek"), "--encoder", "hash:64", "--linkage", "ward"]) == 0
     thresholds = HEK.load(tmp_path / "hek").header.thresholds
     assert thresholds["e1_ward_max_height"] != thresholds["e1_average_max_height"]  # both hold, each for its own
-    assert settings(again).pattern.max_height == thresholds["e1_ward_max_height"]
+    assert settings(again).heights["e1"] == thresholds["e1_ward_max_height"]
 
 
 def test_without_a_ray_cluster_the_user_is_told(arguments, capsys):

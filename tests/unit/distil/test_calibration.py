@@ -10,7 +10,7 @@ import pytest
 
 from hiexp_verl.cli import main
 from hiexp_verl.distil.cluster import height_of_cosine, linkage_tree, ward_clusters
-from hiexp_verl.distil.heights import CRITERIA, calibrate_height, plot, recalibrate, table
+from hiexp_verl.distil.heights import calibrate_height, plot, recalibrate
 from hiexp_verl.distil.summarise import of_other_kind, spread_order, supporters
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.hek import HEK, Header
@@ -38,7 +38,7 @@ def test_the_clouds_that_are_there_are_found(by, linkage):
 def test_a_height_by_size_gives_that_size_and_one_by_percentile_is_a_cosine_s():
     vectors = clouds(12, 5)
     assert ward_clusters(vectors, calibrate_height(vectors, "size", 5.0).height).max() + 1 == 12
-    by_percentile = calibrate_height(vectors, "percentile", percentile=99.0)
+    by_percentile = calibrate_height(vectors, "percentile")
     assert by_percentile.height == pytest.approx(height_of_cosine(by_percentile.random_pairs["99"]), abs=1e-3)
 
 
@@ -55,9 +55,7 @@ def test_a_ward_height_splits_a_growing_bank_and_an_average_height_does_not():
 def test_too_little_to_calibrate_with_is_said():
     with pytest.raises(HiExpError, match="too few"):
         calibrate_height(clouds(1, 2))
-    with pytest.raises(HiExpError, match="unknown criterion"):
-        calibrate_height(clouds(2, 5), "best")  # type: ignore[arg-type]
-    with pytest.raises(HiExpError, match="calibrate by size"):
+    with pytest.raises(HiExpError, match="too few entries \\(3\\) for the silhouette; use --by size"):
         calibrate_height(np.repeat(clouds(1, 1), 3, axis=0), "silhouette")
 
 
@@ -109,19 +107,19 @@ def test_the_plot_is_a_picture_and_a_wrong_suffix_is_said(tmp_path):
     assert (tmp_path / "c.PNG").read_bytes().startswith(b"\x89PNG")
     with pytest.raises(HiExpError, match=r"end the name in \.svg"):
         plot({"E1": calibration}, tmp_path / "c.xyz")
-    assert all(criterion in CRITERIA for criterion in ("size", "percentile")) and "chosen" in table(
-        replace(calibration, height=calibration.candidates[0].height)
-    )
+    assert "chosen" in replace(calibration, height=calibration.candidates[0].height).table()
 
 
 def test_a_plot_that_cannot_be_drawn_is_said_before_anything_is_saved(tmp_path, capsys):
     pytest.importorskip("matplotlib")
     before, _ = hek()
     before.save(tmp_path / "hek")
-    for name, says in (("c.xyz", ".xyz is not a format"), ("plot", "no suffix"), ("none/c.svg", "its folder does not exist")):
+    (tmp_path / "hek.svg").mkdir()
+    for name, says in (("c.xyz", "end the name in .svg"), ("plot", "end the name in .svg"), ("hek.svg", "does not name a file")):
         assert main(["calibrate", str(tmp_path / "hek"), "--encoder", "hash:64", "--plot", str(tmp_path / name)]) == 2
         told = capsys.readouterr().err
         assert says in told and told.count("\n") == 1
+    (tmp_path / "hek.svg").rmdir()
     two = replace(before, entries=before.entries[:2], vectors_E_D=before.vectors_E_D[:2])
     two.save(tmp_path / "two")
     assert main(["calibrate", str(tmp_path / "two"), "--encoder", "hash:64", "--plot", str(tmp_path / "c.svg")]) == 2
@@ -145,19 +143,19 @@ def _with(row, value):
 @pytest.mark.parametrize(
     ("content", "says"),
     [
-        (None, "does not exist"),
-        (b"", "is not a .npy file"),
-        (b"0.1 0.2\n0.3 0.4\n", "is not a .npy file"),
-        (b"PK\x03\x04archive", "is not a .npy file"),
-        (_saved(clouds(2, 3))[:200], "is damaged"),
-        (_saved(clouds(2, 3))[:20], "is damaged"),
-        (_saved(np.array([{"a": 1}], dtype=object), allow_pickle=True), "holds Python objects"),
+        (None, "No such file"),
+        (b"", "cannot be read as a .npy file"),
+        (b"0.1 0.2\n0.3 0.4\n", "cannot be read as a .npy file"),
+        (b"PK\x03\x04archive", "cannot be read as a .npy file"),
+        (_saved(clouds(2, 3))[:200], "cannot be read as a .npy file"),
+        (_saved(clouds(2, 3))[:20], "cannot be read as a .npy file"),
+        (_saved(np.array([{"a": 1}], dtype=object), allow_pickle=True), "Object arrays cannot be loaded"),
         (_saved(clouds(2, 3).astype(np.float64)), "holds float64, not float32"),
-        (_saved(clouds(2, 3)[0]), "has the shape (64,)"),
-        (_saved(clouds(2, 3)[None]), "has the shape (1, 6, 64)"),
-        (_with(3, np.nan), "1 rows hold NaN or infinity, the first is row 3"),
+        (_saved(clouds(2, 3)[0]), "have the shape (64,)"),
+        (_saved(clouds(2, 3)[None]), "have the shape (1, 6, 64)"),
+        (_with(3, np.nan), "1 rows are not of length 1, the first is row 3 with nan"),
         (_with(4, np.inf), "the first is row 4"),
-        (_with(2, 2.0), "row 2 has the length 2.000, not 1"),
+        (_with(2, 2.0), "the first is row 2 with 2.000"),
         (_saved(clouds(1, 2)), "2 vectors are too few"),
         (_saved(np.zeros((0, 8), dtype=np.float32)), "0 vectors are too few"),
     ],
@@ -170,13 +168,13 @@ def test_vectors_that_cannot_be_used_have_a_line_each(tmp_path, capsys, content,
     assert says in told and told.count("\n") == 1 and "HEK" not in told
 
 
-def test_members_that_a_summary_does_not_speak_for_are_found():
+def test_members_that_do_not_support_a_summary_are_found():
     members = np.eye(4, dtype=np.float32)[[0, 0, 1, 2, 3]]
     summaries = np.eye(4, dtype=np.float32)[[0, 2]]
-    # The first summary is like members 0 and 1, not like 2; of the second, one of two is a stranger.
-    found = supporters(summaries, members, [[0, 1, 2], [3, 4]], 50.0)
+    # The first summary is like members 0 and 1, not like 2; the second is like one of its two.
+    found = supporters(summaries, members, [[0, 1, 2], [3, 4]])
     assert [holds.tolist() for holds in found] == [[True, True, False], [True, False]]
-    assert supporters(summaries[:1], members, [[0, 1, 2, 3, 4]], 50.0)[0].all()
+    assert supporters(summaries[:1], members, [[0, 1, 2, 3, 4]])[0].all()
 
 
 def test_the_medoid_comes_first_and_then_the_most_different():

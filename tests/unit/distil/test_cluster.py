@@ -45,21 +45,19 @@ def test_rows_that_are_not_unit_vectors_are_refused():
         ward_clusters(plane(0, 90) * np.nan, 1.0)
 
 
-def test_a_cosine_out_of_range_is_refused():
-    with pytest.raises(HiExpError, match="cosine"):
-        height_of_cosine(1.5)
+def test_a_cluster_size_below_one_is_refused():
     with pytest.raises(HiExpError, match="size"):
         height_for(ward_tree(plane(0, 1)), 0.5)
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(2, 120), st.integers(2, 8), st.integers(0, 20))
 @settings(deadline=None)
-def test_the_tree_is_scikit_learn_s(seed, rows, dimensions, twins):
+def test_the_tree_is_scikit_learn_s(seed, rows, dimensions, equal):
     from sklearn.cluster import AgglomerativeClustering
     from sklearn.metrics import adjusted_rand_score
 
     vectors = np.random.default_rng(seed).normal(size=(rows, dimensions)).astype(np.float32)
-    vectors = np.vstack([vectors, vectors[:twins]])  # equal titles are common
+    vectors = np.vstack([vectors, vectors[:equal]])  # equal titles are common
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     tree = ward_tree(vectors)
     theirs = AgglomerativeClustering(n_clusters=None, distance_threshold=0.0).fit(vectors.astype(np.float64))

@@ -61,7 +61,7 @@ def test_an_accepted_prediction_in_another_spelling_is_an_answer(accepted, count
     good = trajectory("q1", prediction=accepted, answers=("JFK",))
     (only,), _ = contrasts([good, trajectory("q1", correct=False, answers=("JFK",), id="q1#1")])
     assert (only.answers, only.spellings) == (("JFK",), (accepted,) if counts else ())
-    assert diagnose(only)[0].answers == only.telling == (*only.answers, *only.spellings)
+    assert diagnose(only)[0].answers == only.all_answers == (*only.answers, *only.spellings)
 
 
 def test_what_was_accepted_for_yes_or_no_is_no_answer_to_hide():

@@ -4,19 +4,19 @@ from dataclasses import replace
 
 from hiexp_verl.distil.contrast import Contrast
 from hiexp_verl.distil.diagnose import diagnose
-from hiexp_verl.distil.prompts import describe, spoken
+from hiexp_verl.distil.prompts import describe, without_names
 from hiexp_verl.masking import Masker
 from tests.support.episodes import QUESTION, episode, two_hops
 
 
-def test_a_name_of_unknown_kind_is_spoken_of_alike_in_all_texts():
+def test_a_name_of_unknown_kind_has_the_same_words_in_all_texts():
     masker = Masker("Are Sleepwave and Underoath from the same state?")
-    assert spoken(masker, ["Are Sleepwave and Underoath from the same state?", "the Underoath band", "Sleepwave"]) == [
+    assert without_names(masker, ["Are Sleepwave and Underoath from the same state?", "the Underoath band", "Sleepwave"]) == [
         "Are the first one and the second one from the same state?",
         "the second one band",
         "the first one",
     ]
-    assert spoken(masker, ["Sleepwave state"]) == ["the named one state"]
+    assert without_names(masker, ["Sleepwave state"]) == ["the named one state"]
 
 
 def test_middle_searches_go_when_room_is_short_and_the_finding_stays():

@@ -1,7 +1,7 @@
 """What a model writes is parsed strictly, cleaned, asked for once more, and else counted and left out."""
 
 import json
-from collections import Counter
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -12,7 +12,7 @@ from hiexp_verl.distil.diagnose import diagnose
 from hiexp_verl.distil.distillers import PromptedDistiller, open_distiller, parse_draft
 from hiexp_verl.distil.draft import Draft, clean
 from hiexp_verl.distil.prompts import examples_for
-from hiexp_verl.distil.replies import CachedAnswers, FileAnswers, prompt_key
+from hiexp_verl.distil.replies import FileAnswers, prompt_key
 from hiexp_verl.distil.rules import RulesDistiller
 from hiexp_verl.distil.summarise import LevelConfig, level_above
 from hiexp_verl.errors import HiExpError
@@ -21,7 +21,7 @@ from hiexp_verl.models.encoder import HashEncoder
 from hiexp_verl.types import MAX_DESCRIPTION_CHARS, MAX_TITLE_CHARS
 from tests.support.episodes import QUESTION, episode, two_hops
 from tests.support.factories import entry
-from tests.support.scripted_distiller import GOOD, Scripted
+from tests.support.scripted_distiller import GOOD, Scripted, stored
 
 
 def diagnosis(answer="Tehran"):
@@ -147,13 +147,13 @@ def test_answers_in_files_are_read_and_missing_ones_listed(tmp_path):
 def test_an_interrupted_run_asks_only_for_what_is_missing(tmp_path):
     a, b, c = ([{"role": "user", "content": text}] for text in "abc")
     cache = tmp_path / "answers.jsonl"
-    assert CachedAnswers(Scripted(["A", "B"]), cache, "m", resume=True).answer([a, b], 0, "") == ["A", "B"]
+    assert stored(Scripted(["A", "B"]), cache).answer([a, b], 0, "") == ["A", "B"]
     cache.write_bytes(cache.read_bytes()[:-3])  # the crash cut the last line
     source = Scripted(["B2", "C"])
-    assert CachedAnswers(source, cache, "m", resume=True).answer([a, b, c, a], 0, "") == ["A", "B2", "C", "A"]
+    assert stored(source, cache).answer([a, b, c, a], 0, "") == ["A", "B2", "C", "A"]
     assert source.asked == [["b", "c"]]
     untouched = Scripted()
-    assert CachedAnswers(untouched, cache, "m", resume=True).answer([c, a], 0, "") == ["C", "A"]
+    assert stored(untouched, cache).answer([c, a], 0, "") == ["C", "A"]
     assert untouched.asked == []
 
 
@@ -179,10 +179,9 @@ def test_a_member_that_the_distiller_denies_is_detached():
             return [member.title != "case c" for _, member in pairs]
 
     entries = [entry(f"e1-{i}", title=f"case {name}", shapes=("direct",), findings=("no_answer",)) for i, name in enumerate("abcd")]
-    dropped = Counter()
     config = LevelConfig(max_height=9.0)
-    (all_of_them,), _ = level_above(entries, "e2", RulesDistiller(), HashEncoder(64), config, dropped)
-    (without_one,), _ = level_above(entries, "e2", Denies(), HashEncoder(64), config, dropped, confirm=True)
+    (all_of_them,), *_ = level_above(entries, "e2", RulesDistiller(), HashEncoder(64), config)
+    (without_one,), _, dropped = level_above(entries, "e2", Denies(), HashEncoder(64), replace(config, confirm=True))
     assert all_of_them.children == ("e1-0", "e1-1", "e1-2", "e1-3")
     assert without_one.children == ("e1-0", "e1-1", "e1-3")
     assert dropped["e2.detached"] == 1

@@ -10,10 +10,10 @@ EAST, NORTH, BETWEEN = [1.0, 0.0], [0.0, 1.0], [0.6, 0.8]
 def test_a_title_must_lie_nearer_to_its_own_kind_than_to_others():
     titles = np.array([EAST, EAST, BETWEEN], dtype=np.float32)
     kinds = np.array([EAST, NORTH, NORTH], dtype=np.float32)
-    # The second title is that of the first kind: 0 to its own, 1 to a stranger's.
+    # The second title is that of the first kind: 0 to its own, 1 to the other's.
     assert closer_than_chance(titles, kinds).tolist() == [True, False, True]
 
 
-def test_kinds_that_are_the_same_are_no_strangers():
+def test_the_same_kind_twice_is_not_compared():
     kinds = np.array([EAST, EAST], dtype=np.float32)
     assert closer_than_chance(np.array([EAST, BETWEEN], dtype=np.float32), kinds).tolist() == [True, True]

@@ -32,20 +32,18 @@ def trajectories():
 def test_ray_or_not_the_hek_is_the_same(cluster, tmp_path):
     connect()
     here = distil(trajectories(), RulesDistiller(), HashEncoder(64)).hek.save(tmp_path / "here")
-    encoder = RayEncoder("hash:64", copies=1)
+    encoder = RayEncoder("hash:64")
     there = distil(trajectories(), RulesDistiller(), encoder, map_contrasts=ray_map).hek.save(tmp_path / "there")
-    encoder.close()
     names = sorted(path.name for path in here.iterdir())
     assert names == sorted(path.name for path in there.iterdir())
     assert all((here / name).read_bytes() == (there / name).read_bytes() for name in names)
 
 
-def test_texts_keep_their_order_across_workers(cluster):
+def test_texts_keep_their_order_across_tasks(cluster):
     texts = [f"text {i}" for i in range(2 * CHUNK + 3)]
-    encoder = RayEncoder("hash:64", copies=1)
+    encoder = RayEncoder("hash:64")
     assert (encoder.encode_passages(texts) == HashEncoder(64).encode_passages(texts)).all()
     assert encoder.encode_queries([]).shape == (0, 64)
-    encoder.close()
 
 
 def test_what_a_task_raises_is_raised_here(cluster):

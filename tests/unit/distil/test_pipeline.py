@@ -8,7 +8,6 @@ from hiexp_verl.distil.distillers import PromptedDistiller
 from hiexp_verl.distil.entries import merge_near_duplicates
 from hiexp_verl.distil.pipeline import DistilSettings, distil
 from hiexp_verl.distil.rules import RulesDistiller
-from hiexp_verl.distil.summarise import LevelConfig
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.hek import HEK, Retriever
 from hiexp_verl.io.datasets import read_trajectories
@@ -106,17 +105,11 @@ def test_failures_alone_give_experience_on_request():
     assert distil(made, RulesDistiller(), ENCODER, DistilSettings(single_sided=True)).hek.levels["e1"] > 0
 
 
-def test_a_level_takes_a_height_or_a_cosine_but_not_both():
-    distil(trajectories(), RulesDistiller(), ENCODER, DistilSettings(pattern=LevelConfig(cosine=0.5), strategy=LevelConfig(max_height=2.0)))
-    with pytest.raises(HiExpError, match="both"):
-        LevelConfig(cosine=0.5, max_height=1.0)
-
-
 def test_near_duplicates_unite_what_they_come_from():
     a = entry("", title="capital of a country", questions=("q1",), sources=("t1",))
     b = entry("", title="capital of a country", questions=("q2",), sources=("t2",))
     other = entry("", title="who wrote a book", description="Find the book.", questions=("q3",))
-    merged = merge_near_duplicates([a, other, b], ENCODER, 0.95, 0.95)
+    merged = merge_near_duplicates([a, other, b], ENCODER)
     assert [(e.questions, e.sources) for e in merged] == [(("q1", "q2"), ("t1", "t2")), (("q3",), ())]
 
 

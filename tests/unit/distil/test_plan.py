@@ -126,7 +126,7 @@ def test_cases_of_other_hops_are_not_merged_and_say_how_many_they_have():
     three = diagnosis("Noshak highest point country", "Afghanistan shares a border with", "capital of Pakistan")
     none = diagnosis("Noshak highest point country")
     cases = [case(advice_for(two), each) for each in (two, three, none, two)]
-    merged = merge_near_duplicates(cases, HashEncoder(), -1.0, -1.0)
+    merged = merge_near_duplicates(cases, HashEncoder())
     assert [each.hops for each in merged] == [(2,), (3,), ()]
     assert [each.counters.get("merged", 0) for each in merged] == [1, 0, 0]
 

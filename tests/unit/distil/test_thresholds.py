@@ -10,10 +10,10 @@ from tests.support.heks import ENCODER, source, tree
 
 def test_only_the_step_gets_a_minimum_score():
     sources = [source(n, queries=(f"zebra number {n}",)) for n in (1, 2, 3)]
-    found, fire_rate = thresholds(tree(), sources, ENCODER, percentile=95.0, min_fire_rate=0.0)
+    found, fire_rate = thresholds(tree(), sources, ENCODER, percentile=95.0, fire_rates=(0.0, 1.0))
     assert set(found) == {"percentile", "tool_min_score"}
     assert 0.0 <= fire_rate <= 1.0
-    lowered, fire_rate = thresholds(tree(), sources, ENCODER, percentile=95.0, min_fire_rate=1.0)
+    lowered, fire_rate = thresholds(tree(), sources, ENCODER, percentile=95.0, fire_rates=(1.0, 1.0))
     assert lowered["tool_min_score"] <= found["tool_min_score"]
     assert fire_rate == pytest.approx(1.0)
 
@@ -25,7 +25,7 @@ def test_the_share_of_searches_that_get_an_entry_is_kept_between_two_bounds(monk
 
     def step(pairs, lowest, highest):
         monkeypatch.setattr(module, "calibrate", lambda *_: pairs)
-        found, rate = thresholds(tree(), sources, ENCODER, 95.0, lowest, highest)
+        found, rate = thresholds(tree(), sources, ENCODER, 95.0, (lowest, highest))
         return found["tool_min_score"], rate
 
     assert step(0.05, 0.3, 0.5) == (0.6, 0.5)  # of pairs it would let all pass: 0.6 to 1.0 do
