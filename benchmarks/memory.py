@@ -120,7 +120,7 @@ def answer_from_hek(folder: str) -> int:
     from hiexp_verl.hek import HEK, Retriever
 
     retriever = Retriever(HEK.load(Path(folder, "hek")), Encoder())
-    hits = retriever.retrieve_vectors(Encoder().encode_queries(range(QUERIES)), ["e1", "e2", "e3"], TOP_K)
+    hits = retriever.retrieve(Encoder().encode_queries(range(QUERIES)), ["e1", "e2", "e3"], TOP_K)
     return sum(map(len, hits))
 
 

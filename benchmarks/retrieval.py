@@ -5,7 +5,7 @@
 Look-ups: 256 callers ask `LocalRetrieval.experience` for distinct texts, each the next when it has its answer: a question, at the
 start, and 15 queries of its episodes. Each question is compared with the 300 factbook questions that the HEK comes from. Beside it one
 call of the encoder for each query, as an agent's tool would do by itself, and as a yardstick the encoder alone in batches of 64.
-Top-k: `Retriever.retrieve_vectors` for a batch of 64 queries, every query with its own entries hidden. Beside it
+Top-k: `Retriever.retrieve` for a batch of 64 queries, every query with its own entries hidden. Beside it
 sentence-transformers' `semantic_search`, which hides nothing, and as a yardstick the product of the two matrices. All ways take
 turns within one run; medians. Growth: over the callers or the size of the batch, and over the entries.
 """
@@ -175,7 +175,7 @@ def top_k(entry_count: int, rounds: int) -> Measured:
     own = [f"q{i}" for i in range(BATCH)]
     ways: Ways = {
         PRODUCT: lambda: queries_N_D @ vectors_E_D.T,
-        OURS: lambda: retriever.retrieve_vectors(queries_N_D, ["e1"], TOP_K, exclude_questions=own),
+        OURS: lambda: retriever.retrieve(queries_N_D, ["e1"], TOP_K, exclude_questions=own),
         SEARCH: lambda: semantic_search(queries_N_D, vectors_E_D, top_k=TOP_K),  # type: ignore[arg-type]
     }
     in_turns(ways, 0)

@@ -103,9 +103,10 @@ def find_search(text: str, format: Format) -> str | None:
     In ``search_tags`` a complete answer ends the episode and later calls are ignored. In ``hermes`` all calls count, as in verl's
     parser. Calls of other tools are not run.
     """
-    text = _before_answer(text) if check_format(format) == "search_tags" else text
-    calls = (query for _, name, query in _calls_in(text, format) if name == SEARCH_TOOL_NAME)
-    return next(calls, None)
+    answer = text.find(ANSWER_OPEN)
+    if check_format(format) == "search_tags" and answer >= 0 and text.find(ANSWER_CLOSE, answer) >= 0:
+        text = text[:answer]
+    return next((query for _, name, query in _calls_in(text, format) if name == SEARCH_TOOL_NAME), None)
 
 
 def answering_text(turns: Sequence[str], format: str) -> str:
@@ -138,11 +139,6 @@ def search_failed_message(reason: str, format: Format = "search_tags") -> str:
     """Return what the model reads in place of documents when the search itself failed."""
     reason = sanitise(reason, max_chars=120) or "unknown reason"
     return _wrap(f"The search failed ({reason}). Search again or answer with what you know.", format)
-
-
-def _before_answer(text: str) -> str:
-    start = text.find(ANSWER_OPEN)
-    return text[:start] if start >= 0 and text.find(ANSWER_CLOSE, start) >= 0 else text
 
 
 def _document(number: int, passage: Passage, max_words: int) -> str:

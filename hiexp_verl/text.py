@@ -1,4 +1,4 @@
-"""Text of messages, made safe before it enters a prompt; its words; queries that ask the same. Pure functions."""
+"""Text of messages, sanitised for a prompt; its words; queries that ask the same. Pure functions."""
 
 import re
 import unicodedata
@@ -24,7 +24,7 @@ _BOXED = re.compile(r"\\boxed\b")
 
 
 def text_of(message: Message) -> str:
-    """Return the text of a message, whether its content is a text or a list of parts."""
+    """Return the text of a message, whose content is a text or a list of parts."""
     content = message.get("content")
     if isinstance(content, list):
         return "\n".join(str(part.get("text", "")) for part in content if isinstance(part, dict))

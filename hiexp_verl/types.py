@@ -54,7 +54,7 @@ class Trajectory:
 
 @dataclass(frozen=True)
 class Evidence:
-    """A place in a trajectory that an entry rests on: characters `start` to `end` of one message."""
+    """Evidence of an entry: characters `start` to `end` of one message of a trajectory."""
 
     trajectory: str  # id
     message: int  # index into Trajectory.messages
@@ -66,7 +66,7 @@ class Evidence:
 
 @dataclass(frozen=True)
 class Source:
-    """What a HEK remembers of a trajectory that it was distilled from."""
+    """The summary that a HEK keeps of a trajectory that it was distilled from."""
 
     id: str
     question_id: str
@@ -79,7 +79,7 @@ class Source:
 
 @dataclass(frozen=True)
 class Plan:
-    """The searches of a success without its names, for other questions of its kind to follow word for word."""
+    """The searches of a success without its names, as a template for questions of its kind."""
 
     question: str  # the kind of question it answers
     searches: tuple[str, ...]

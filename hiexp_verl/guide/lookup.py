@@ -127,7 +127,7 @@ class Lookup:
             if not levels:
                 continue
             retriever = self._shuffled if arm == "shuffled" else self._retriever
-            hits = retriever.retrieve_vectors(
+            hits = retriever.retrieve(
                 queries_N_D[rows],
                 levels=levels,
                 top_k=self.top_k[place] + max(requests[i].beyond for i in rows),

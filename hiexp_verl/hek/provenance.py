@@ -1,6 +1,6 @@
 """Provenance of an entry: its rollouts side by side, and the places in them that are its evidence."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,7 +48,16 @@ def comparisons(entry: Entry, sources: Mapping[str, Source]) -> list[SideBySide]
     groups: dict[str, list[Source]] = {}
     for source in (sources[id] for id in entry.sources if id in sources):
         groups.setdefault(source.question_id, []).append(source)
-    return [comparison for group in groups.values() for comparison in _compare(group)]
+    compared: list[SideBySide] = []
+    for group in groups.values():
+        failures, successes = [source for source in group if not source.correct], [source for source in group if source.correct]
+        shown: set[str] = set()
+        for failure in failures:
+            nearest = max(successes, key=lambda success: alike_from_start(failure.queries, success.queries), default=None)
+            compared.append(SideBySide(failure, nearest, _differ_at(failure, nearest) if nearest else None))
+            shown |= {nearest.id} if nearest else set()
+        compared += [SideBySide(None, success, None) for success in successes if success.id not in shown]
+    return compared
 
 
 def parents_of(hek: HEK) -> dict[str, list[Entry]]:
@@ -105,20 +114,7 @@ def excerpt(evidence: Evidence, transcripts: Transcripts) -> Excerpt | None:
     )
 
 
-def _compare(group: Sequence[Source]) -> list[SideBySide]:
-    successes = [source for source in group if source.correct]
-    pairs: list[tuple[Source | None, Source | None]] = []
-    for failure in (source for source in group if not source.correct):
-        nearest = max(successes, key=lambda success: alike_from_start(failure.queries, success.queries), default=None)
-        pairs.append((failure, nearest))
-    shown = {success.id for _, success in pairs if success is not None}
-    pairs += [(None, success) for success in successes if success.id not in shown]
-    return [SideBySide(failure, success, _differ_at(failure, success)) for failure, success in pairs]
-
-
-def _differ_at(failure: Source | None, success: Source | None) -> int | None:
-    if failure is None or success is None:
-        return None
+def _differ_at(failure: Source, success: Source) -> int | None:
     alike = alike_from_start(failure.queries, success.queries)
     # Where one ends, its answer is compared with the other's next search; where both end, their answers are.
     both_end = alike == len(failure.queries) == len(success.queries)

@@ -63,24 +63,13 @@ class Retriever:
 
     def retrieve(
         self,
-        texts: Sequence[str],
+        queries: Sequence[str] | Vectors,
         levels: Collection[Level],
         top_k: int,
         min_score: float | None = None,
         exclude_questions: Sequence[Questions | None] | None = None,
     ) -> list[list[Hit]]:
-        """Return the best entries for each text, best first; see `retrieve_vectors`."""
-        return self.retrieve_vectors(self.encoder.encode_queries(texts), levels, top_k, min_score, exclude_questions)
-
-    def retrieve_vectors(
-        self,
-        queries_N_D: Vectors,
-        levels: Collection[Level],
-        top_k: int,
-        min_score: float | None = None,
-        exclude_questions: Sequence[Questions | None] | None = None,
-    ) -> list[list[Hit]]:
-        """Return for each query vector at most `top_k` entries of these levels with cosine >= `min_score`.
+        """Return for each query, a text or a vector, at most `top_k` entries of these levels with cosine >= `min_score`.
 
         An entry distilled only from the question given in `exclude_questions` (one id, several or None per query), or from
         questions that ask the same, is hidden: in training it would hand the question its own solution.
@@ -89,6 +78,7 @@ class Retriever:
         Raises:
             HiExpError: the vectors have other dimensions, or there is not one exclusion per query.
         """
+        queries_N_D = queries if isinstance(queries, np.ndarray) else self.encoder.encode_queries(queries)
         if queries_N_D.ndim != 2 or queries_N_D.shape[1] != self.hek.vectors_E_D.shape[1]:
             dimensions = self.hek.vectors_E_D.shape[1]
             raise HiExpError(f"query vectors have the shape {queries_N_D.shape}, the HEK has {dimensions} dimensions; use its encoder")

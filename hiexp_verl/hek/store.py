@@ -144,7 +144,7 @@ def set_current(root: Path, version: str) -> None:
     Raises:
         HiExpError: the disk is full, or `root` is not writable.
     """
-    with writing(root, UNCHANGED), atomic_writer(root / "CURRENT") as file:
+    with atomic_writer(root / "CURRENT") as file:
         file.write(version + "\n")
 
 

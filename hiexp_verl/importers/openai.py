@@ -25,7 +25,11 @@ def from_messages(row: dict[str, Any]) -> Trajectory:
     messages = messages_field(row)
     if not any(message["role"] == "assistant" for message in messages):
         raise BadRow("no assistant message")
-    return scored(row, messages, text_field(row, "question") if row.get("question") is not None else _question(messages))
+    asked = (bare_question(text_of(message)) for message in messages if message["role"] == "user")
+    question = text_field(row, "question") if row.get("question") is not None else next(asked, "")
+    if not question:
+        raise BadRow("no question", "give 'question', or a user message")
+    return scored(row, messages, question)
 
 
 def scored(row: Row, messages: Sequence[Message], question: str) -> Trajectory:
@@ -47,10 +51,3 @@ def scored(row: Row, messages: Sequence[Message], question: str) -> Trajectory:
         id=str(row.get("id") or ""),
         extra={key: value for key, value in row.items() if key not in _KNOWN},
     )
-
-
-def _question(messages: tuple[Message, ...]) -> str:
-    question = next((bare_question(text_of(message)) for message in messages if message["role"] == "user"), "")
-    if not question:
-        raise BadRow("no question", "give 'question', or a user message")
-    return question

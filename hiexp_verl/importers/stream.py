@@ -22,39 +22,38 @@ from hiexp_verl.types import Trajectory, to_json
 
 logger = logging.getLogger(__name__)
 
-Place = tuple[int, int]  # number of the file, line
 CONTRADICTORY = "contradictory labels"
 
 
 class Ledger:
-    """Trajectories entered so far, by digest of content and id: about 600 bytes for each."""
+    """Trajectories entered so far with their places ("file:line"), by digest of content and id: about 600 bytes for each."""
 
     def __init__(self) -> None:
         self.contradicted: set[bytes] = set()  # contents with both labels; all copies are left out
-        self._labels: dict[bytes, tuple[Place, bool]] = {}  # content -> first place, label
-        self._ids: dict[bytes, tuple[Place, bytes]] = {}  # id -> first place, content
+        self._labels: dict[bytes, tuple[str, bool]] = {}  # content -> first place, label
+        self._ids: dict[bytes, tuple[str, bytes]] = {}  # id -> first place, content
         self._samples: Counter[str] = Counter()
 
-    def enter(self, trajectory: Trajectory, place: Place) -> tuple[Trajectory, bytes]:
+    def enter(self, trajectory: Trajectory, place: str) -> tuple[Trajectory, bytes]:
         """Return the trajectory with an id, and the digest of its content: question and messages.
 
         Raises:
-            Conflict: it is a duplicate, its id belongs to another trajectory, or its label contradicts a copy's.
+            BadRow: it is a duplicate, its id belongs to another trajectory, or its label contradicts a copy's.
         """
         content = digest_of(trajectory.question, trajectory.messages)
         first, label = self._labels.setdefault(content, (place, trajectory.correct))
         if label != trajectory.correct:
             self.contradicted.add(content)
-            raise Conflict(CONTRADICTORY, first)
+            raise BadRow(CONTRADICTORY, f"first in {first}")
         # A trajectory without an id is identified by content and model.
         key = digest_of("id", trajectory.id) if trajectory.id else digest_of("content", content.hex(), trajectory.model)
         if key in self._ids:
             first, other = self._ids[key]
-            raise Conflict("duplicate" if other == content else "the id belongs to another trajectory", first)
+            raise BadRow("duplicate" if other == content else "the id belongs to another trajectory", f"first in {first}")
         self._ids[key] = place, content
         return (trajectory if trajectory.id else self._numbered(trajectory, place, content)), content
 
-    def _numbered(self, trajectory: Trajectory, place: Place, content: bytes) -> Trajectory:
+    def _numbered(self, trajectory: Trajectory, place: str, content: bytes) -> Trajectory:
         while True:
             numbered = replace(trajectory, id=f"{trajectory.question_id}#{self._samples[trajectory.question_id]}")
             self._samples[trajectory.question_id] += 1
@@ -62,14 +61,6 @@ class Ledger:
             if key not in self._ids:
                 self._ids[key] = place, content
                 return numbered
-
-
-class Conflict(BadRow):
-    """A trajectory that conflicts with an earlier one, which is at `first`."""
-
-    def __init__(self, wrong: str, first: Place) -> None:
-        super().__init__(wrong)
-        self.first = first
 
 
 MAX_WARNINGS = 20  # rejected lines that are logged; the others are only counted
@@ -145,52 +136,48 @@ class _Import:
     def __init__(self, files: Sequence[Path], convert: Converter) -> None:
         self.report = ImportReport()
         self._files, self._convert, self._ledger = files, convert, Ledger()
+        self._staged: list[tuple[bytes, str, bool]] = []  # of each staged line: content, place, whether it has a search
 
     def stage(self, staged: TextIO) -> None:
-        """Write every usable trajectory as a line: content digest, file, line, whether it searched, JSON."""
-        for number, path in enumerate(self._files):
+        """Write every usable trajectory as a line."""
+        for path in self._files:
             for line, row in read_rows(path):
                 self.report.read += 1
+                place = f"{path}:{line}"
                 try:
                     if isinstance(row, BadRow):
                         raise row
                     trajectory = self._convert(row)
                     _line(trajectory)  # a trajectory that cannot be written must not enter the ledger
-                    trajectory, content = self._ledger.enter(trajectory, (number, line))
-                    searched = int(bool(searches(trajectory.messages)))
-                    staged.write(f"{content.hex()} {number} {line} {searched} {_line(trajectory)}\n")
-                except Conflict as error:
-                    self._reject((number, line), error.wrong, f"first in {self._where(error.first)}")
+                    trajectory, content = self._ledger.enter(trajectory, place)
+                    self._staged.append((content, place, bool(searches(trajectory.messages))))
+                    staged.write(_line(trajectory))
                 except BadRow as error:
-                    self._reject((number, line), error.wrong, error.found)
+                    self._reject(place, error.wrong, error.found)
                 except RecursionError:
-                    self._reject((number, line), "nested too deeply")
+                    self._reject(place, "nested too deeply")
 
     def kept(self, staged: TextIO) -> Iterator[str]:
         """Yield the staged trajectories that no later copy contradicts."""
-        for text in staged:
-            content, number, line, searched, row = text.split(" ", 4)
-            if bytes.fromhex(content) in self._ledger.contradicted:
-                self._reject((int(number), int(line)), CONTRADICTORY, "a later copy has the other label")
+        for row, (content, place, has_search) in zip(staged, self._staged, strict=True):
+            if content in self._ledger.contradicted:
+                self._reject(place, CONTRADICTORY, "a later copy has the other label")
             else:
                 self.report.written += 1
-                self.report.without_search += searched == "0"
+                self.report.without_search += not has_search
                 yield row
 
-    def _reject(self, place: Place, wrong: str, found: str = "") -> None:
+    def _reject(self, place: str, wrong: str, found: str = "") -> None:
         self.report.reasons[wrong] += 1
         if self.report.rejected <= MAX_WARNINGS:
-            logger.warning("%s: %s%s", self._where(place), wrong, f" ({found})" if found else "")
+            logger.warning("%s: %s%s", place, wrong, f" ({found})" if found else "")
         elif self.report.rejected == MAX_WARNINGS + 1:
             logger.warning("more than %d lines are rejected; from here on they are only counted", MAX_WARNINGS)
-
-    def _where(self, place: Place) -> str:
-        return f"{self._files[place[0]]}:{place[1]}"
 
 
 def _line(trajectory: Trajectory) -> str:
     try:
-        return json.dumps(to_json(trajectory), ensure_ascii=False, allow_nan=False)
+        return json.dumps(to_json(trajectory), ensure_ascii=False, allow_nan=False) + "\n"
     except ValueError as error:
         raise BadRow("a number that is not finite") from error
 

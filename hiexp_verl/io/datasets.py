@@ -1,4 +1,4 @@
-"""Reads questions, passages and trajectories from files; one function per kind turns a row of any known shape into it."""
+"""Reads questions, passages and trajectories from files; one function per kind converts a row of any known format."""
 
 import hashlib
 import math

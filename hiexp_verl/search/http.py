@@ -142,7 +142,7 @@ def _full_url(url: str) -> str:
 
 
 def write_reply(rankings: Sequence[Ranking]) -> dict[str, Any]:
-    """Return the body of a reply; documents have both forms, for every client."""
+    """Return the body of a reply; documents have both formats, for every client."""
     return {"result": [[{"document": _document(passage), "score": score} for passage, score in ranking] for ranking in rankings]}
 
 

@@ -37,30 +37,30 @@ def ids(hits) -> list[str]:
 
 
 def test_the_nearest_titles_come_first_with_their_cosines():
-    (hits,) = retriever([0, 60, 30]).retrieve_vectors(plane(0), ["e1"], top_k=2)
+    (hits,) = retriever([0, 60, 30]).retrieve(plane(0), ["e1"], top_k=2)
     assert ids(hits) == ["e1-0000", "e1-0002"]
     assert [hit.score for hit in hits] == pytest.approx([1.0, 0.866], abs=1e-3)  # cos 0, cos 30
 
 
 def test_a_minimum_score_makes_it_abstain():
-    found = retriever([0, 60]).retrieve_vectors(plane(90, 0), ["e1"], top_k=5, min_score=0.9)
+    found = retriever([0, 60]).retrieve(plane(90, 0), ["e1"], top_k=5, min_score=0.9)
     assert [ids(hits) for hits in found] == [[], ["e1-0000"]]  # cos 90 = 0 and cos 30 = 0.87 are too little
 
 
 def test_only_the_levels_asked_for_are_searched():
-    found = retriever([0, 0, 0], levels=["e1", "e2", "e3"]).retrieve_vectors(plane(0), ["e2", "e3"], top_k=5)
+    found = retriever([0, 0, 0], levels=["e1", "e2", "e3"]).retrieve(plane(0), ["e2", "e3"], top_k=5)
     assert ids(found[0]) == ["e2-0001", "e3-0002"]
 
 
 def test_a_question_does_not_see_entries_from_itself_alone():
     own = retriever([0, 10, 20], questions=[("a",), ("a", "b"), ("b",)])
-    found = own.retrieve_vectors(plane(0, 0, 0), ["e1"], top_k=3, exclude_questions=["a", "b", None])
+    found = own.retrieve(plane(0, 0, 0), ["e1"], top_k=3, exclude_questions=["a", "b", None])
     assert [ids(hits) for hits in found] == [["e1-0001", "e1-0002"], ["e1-0000", "e1-0001"], ["e1-0000", "e1-0001", "e1-0002"]]
 
 
 def test_questions_that_ask_the_same_are_left_out_together():
     own = retriever([0, 10], questions=[("a", "twin"), ("twin",)], near_duplicates={"a": ("twin",), "twin": ("a",)})
-    assert own.retrieve_vectors(plane(0), ["e1"], top_k=3, exclude_questions=["a"]) == [[]]
+    assert own.retrieve(plane(0), ["e1"], top_k=3, exclude_questions=["a"]) == [[]]
 
 
 def test_a_question_without_a_known_id_is_known_by_its_text():
@@ -83,19 +83,19 @@ def test_a_question_is_hidden_under_its_id_and_under_those_of_questions_that_ask
     own = Retriever(HEK(Header(ENCODER.identity), entries, plane(0, 0), sources), ENCODER)
     assert own.known_questions([("1", "Who painted Guernica?")]) == [{"1", "2"}]
     assert own.known_questions([("1", "Who sang it?")]) == [{"1"}]
-    assert own.retrieve_vectors(plane(0), ["e1"], 5, exclude_questions=[frozenset({"1", "2"})]) == [[]]
+    assert own.retrieve(plane(0), ["e1"], 5, exclude_questions=[frozenset({"1", "2"})]) == [[]]
 
 
 def test_equal_scores_are_ordered_by_id():
-    (hits,) = retriever([5] * 9).retrieve_vectors(plane(0), ["e1"], top_k=3)
+    (hits,) = retriever([5] * 9).retrieve(plane(0), ["e1"], top_k=3)
     assert ids(hits) == ["e1-0000", "e1-0001", "e1-0002"]
 
 
 @given(st.lists(st.integers(0, 180), min_size=1, max_size=30), st.integers(1, 12))
 def test_top_k_is_the_head_of_the_full_ranking(degrees, top_k):
     found = retriever(degrees)
-    (everything,) = found.retrieve_vectors(plane(0), ["e1"], top_k=len(degrees))
-    (head,) = found.retrieve_vectors(plane(0), ["e1"], top_k=top_k)
+    (everything,) = found.retrieve(plane(0), ["e1"], top_k=len(degrees))
+    (head,) = found.retrieve(plane(0), ["e1"], top_k=top_k)
     assert head == everything[:top_k]
     assert [hit.score for hit in everything] == sorted((hit.score for hit in everything), reverse=True)
 
@@ -107,7 +107,7 @@ def test_the_head_is_the_same_where_there_are_too_many_scores_to_sort(top_k):
     found = retriever(degrees, questions=[(f"q{i % 7}",) for i in range(entries)], near_duplicates={"q0": ("q1",)})
     cosines = np.round(np.cos(np.radians(degrees)), 5)
     best = sorted((i for i in range(entries) if i % 7 > 1), key=lambda i: (-cosines[i], i))[:top_k]
-    hits, rest = found.retrieve_vectors(plane(0, 0), ["e1"], top_k, exclude_questions=["q0", "q5"])
+    hits, rest = found.retrieve(plane(0, 0), ["e1"], top_k, exclude_questions=["q0", "q5"])
     assert ids(hits) == [f"e1-{i:04d}" for i in best]
     assert len(rest) == top_k and all(hit.entry.questions != ("q5",) for hit in rest)
 
@@ -117,7 +117,7 @@ def test_the_head_is_the_same_where_there_are_too_many_scores_to_sort(top_k):
 def test_a_query_vector_that_is_no_direction_finds_nothing_and_its_neighbours_their_own(broken, top_k):
     queries = plane(0, 0, 60)
     queries[1, 3] = broken
-    found = retriever([0, 60]).retrieve_vectors(queries, ["e1"], top_k)
+    found = retriever([0, 60]).retrieve(queries, ["e1"], top_k)
     assert [ids(hits)[:1] for hits in found] == [["e1-0000"], [], ["e1-0001"]]
 
 
@@ -134,9 +134,9 @@ def test_wrong_encoder_wrong_dimensions_and_wrong_exclusions_are_errors():
     with pytest.raises(HiExpError, match="encoder"):
         Retriever(found.hek, HashEncoder(64))
     with pytest.raises(HiExpError, match="dimensions"):
-        found.retrieve_vectors(np.zeros((1, 5), dtype=np.float32), ["e1"], 1)
+        found.retrieve(np.zeros((1, 5), dtype=np.float32), ["e1"], 1)
     with pytest.raises(HiExpError, match="excluded"):
-        found.retrieve_vectors(plane(0), ["e1"], 1, exclude_questions=["a", "b"])
+        found.retrieve(plane(0), ["e1"], 1, exclude_questions=["a", "b"])
 
 
 def test_calibration_takes_the_percentile_over_other_questions_only():
