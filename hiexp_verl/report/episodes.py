@@ -5,7 +5,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import zip_longest
+from itertools import islice, zip_longest
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -75,12 +75,12 @@ def read_again(chosen: Iterable[Played]) -> dict[Played, Trajectory]:
     wanted: dict[Path, dict[int, Played]] = defaultdict(dict)
     for played in chosen:
         wanted[played.path][played.line] = played
-    return {
-        lines[line]: trajectory_of(row)
-        for path, lines in wanted.items()
-        for line, row in read_rows(path, surrogates=True)
-        if line in lines and not isinstance(row, BadRow)
-    }
+    found = {}
+    for path, lines in wanted.items():
+        for line, row in islice(read_rows(path, surrogates=True), max(lines)):
+            if line in lines and not isinstance(row, BadRow):
+                found[lines[line]] = trajectory_of(row)
+    return found
 
 
 def by_question(played: Iterable[Played]) -> list[list[Played]]:
