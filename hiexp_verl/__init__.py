@@ -6,9 +6,11 @@ The public names are loaded when they are first used: importing the package load
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from hiexp_verl.errors import HiExpError
+from hiexp_verl.types import Entry, Question, Trajectory
+
 if TYPE_CHECKING:
     from hiexp_verl.distil import build
-    from hiexp_verl.errors import HiExpError
     from hiexp_verl.evaluate.evaluate import evaluate
     from hiexp_verl.guide.guide import Guide
     from hiexp_verl.hek.store import HEK
@@ -16,7 +18,6 @@ if TYPE_CHECKING:
     from hiexp_verl.models.encoder import load_encoder
     from hiexp_verl.rollout.rollout import rollout
     from hiexp_verl.rollout.spec import EvalSpec, RolloutSpec
-    from hiexp_verl.types import Entry, Question, Trajectory
 
 __version__ = "0.1.0"
 
@@ -37,15 +38,11 @@ __all__ = [
     "rollout",
 ]
 
-_HOMES = {
+_MODULE_OF = {
     "HEK": "hek.store",
-    "Entry": "types",
     "EvalSpec": "rollout.spec",
     "Guide": "guide.guide",
-    "HiExpError": "errors",
-    "Question": "types",
     "RolloutSpec": "rollout.spec",
-    "Trajectory": "types",
     "build": "distil",
     "load_encoder": "models.encoder",
     "read_questions": "io.datasets",
@@ -59,9 +56,9 @@ def __getattr__(name: str) -> Any:
     """Return a public name from the module that defines it."""
     if name in _VERBS:
         return import_module(f"{__name__}.{name}")
-    if name not in _HOMES:
+    if name not in _MODULE_OF:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    return getattr(import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
 
 
 def __dir__() -> list[str]:

@@ -1,7 +1,7 @@
 """Arms: which experience a rollout sees. One list of names (`config.ARMS`) for training, mixed groups and evaluation.
 
-Two arms differ in one respect of the experience alone, so that a difference between them has one cause. A group whose rollouts
-are of different arms measures what experience is worth question by question (`hiexp/gap/*`).
+Two arms differ in one respect alone, so that a difference between them has one cause. A group with different arms measures the
+effect of experience question by question (`hiexp/gap/*`).
 """
 
 import hashlib
@@ -30,25 +30,16 @@ def levels_at(arm: str, place: Place) -> tuple[Level, ...]:
     return tuple(level for level in LEVELS_OF[place] if level in _LEVELS.get(arm, LEVELS_OF[place]))
 
 
-def places_of(arm: str) -> tuple[Place, ...]:
-    """Return the places at which an arm shows experience."""
-    return tuple(place for place in LEVELS_OF if levels_at(arm, place))
-
-
 def arm_of(session: int, settings: HiExpConfig) -> Arm:
     """Return the arm of the training rollout with this index in its group."""
     arms = settings.group.arms or (settings.arm,)
     return arms[session % len(arms)]
 
 
-def val_arm_of(settings: HiExpConfig) -> Arm:
-    """Return the arm of validation."""
-    return settings.val_arm or settings.arm
-
-
-def arms_of(settings: HiExpConfig) -> set[Arm]:
-    """Return the arms that a run plays, in training and in validation."""
-    return {*(settings.group.arms or (settings.arm,)), val_arm_of(settings)}
+def shows_at(place: Place, settings: HiExpConfig) -> bool:
+    """Return whether a run shows experience at a place, in training or in validation."""
+    arms = {*(settings.group.arms or (settings.arm,)), settings.val_arm or settings.arm}
+    return settings.enabled and any(levels_at(arm, place) for arm in arms)
 
 
 def shuffled(hek: HEK) -> HEK:

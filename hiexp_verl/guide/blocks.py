@@ -33,8 +33,8 @@ class Block:
     """A block of experience; empty where nothing is found or nothing fits."""
 
     text: str = ""
-    # {"entry", "level", "score", "place", "tokens"} each. The tokens of all are those that the block adds to the context: the
-    # first entry has those of the tags and the introduction, too.
+    # {"entry", "level", "score", "place", "tokens"} each. The first has the tokens of the tags and the introduction, too, so that all
+    # together are those that the block adds to the context.
     entries: tuple[dict[str, Any], ...] = ()
     dropped: int = 0  # entries that the budget has no room for
 
@@ -54,7 +54,10 @@ def fit_block(place: Place, hits: Sequence[Hit], max_tokens: int, count_tokens: 
         logger.info("%d of %d entries do not fit the %s budget of %d tokens", dropped, len(ranked), place, max_tokens)
     if not kept:
         return Block(dropped=dropped)
-    entries = [_row(place, hit, count_tokens) for hit in _displayed(place, kept)]
+    entries = []
+    for hit in _displayed(place, kept):
+        row = {"entry": hit.entry.id, "level": hit.entry.level, "score": round(hit.score, 4), "place": place}
+        entries.append({**row, "tokens": count_tokens(line_of(hit) + "\n")})
     entries[0]["tokens"] += tokens - sum(entry["tokens"] for entry in entries)
     return Block(_render(place, kept), tuple(entries), dropped)
 
@@ -65,12 +68,16 @@ def add_to_system(messages: Sequence[Message], block: Block) -> list[Message]:
     if block.text:
         if not guided or guided[0].get("role") != "system":
             guided.insert(0, {"role": "system", "content": ""})
-        guided[0]["content"] = _append(guided[0].get("content") or "", block.text)
+        content = guided[0].get("content") or ""
+        if isinstance(content, list):  # OpenAI style parts
+            content.append({"type": "text", "text": block.text})
+        else:
+            guided[0]["content"] = f"{content}{SEPARATORS['prompt']}{block.text}" if content else block.text
     return guided
 
 
 def beside_documents(block: Block, position: Literal["before", "after"]) -> tuple[str, str]:
-    """Return what stands before the documents of a search and what stands after them: one of both is empty."""
+    """Return the text before the documents of a search and the text after them; one of both is empty."""
     if not block.text:
         return "", ""
     separator = SEPARATORS["tool"]
@@ -97,11 +104,6 @@ def distinct(place: Place, hits: Sequence[Hit]) -> list[Hit]:
     return list(by_text.values())
 
 
-def _row(place: Place, hit: Hit, count_tokens: CountTokens) -> dict[str, Any]:
-    tokens = count_tokens(line_of(hit) + "\n")
-    return {"entry": hit.entry.id, "level": hit.entry.level, "score": round(hit.score, 4), "place": place, "tokens": tokens}
-
-
 def _displayed(place: Place, hits: Sequence[Hit]) -> list[Hit]:
     return sorted(hits, key=lambda hit: LEVELS_OF[place].index(hit.entry.level))  # stable: by score within a level
 
@@ -115,9 +117,3 @@ def _render(place: Place, hits: Sequence[Hit]) -> str:
 def _line_of(description: str) -> str:
     # Entries were sanitised when they were written; a file can be edited by hand.
     return f"- {sanitise(description, sys.maxsize)}"  # what is longer than the budget is dropped whole, never cut
-
-
-def _append(content: Any, block: str) -> Any:
-    if isinstance(content, list):  # OpenAI style parts
-        return [*content, {"type": "text", "text": block}]
-    return f"{content}{SEPARATORS['prompt']}{block}" if content else block

@@ -1,4 +1,4 @@
-"""One guided episode: what it has been shown, what it searched for, and what failed.
+"""One guided episode: the experience shown, the queries, and the failures.
 
 No entry is shown twice in an episode: a second search that finds the same E1 gets the next best. An episode whose look-up
 fails goes on without experience and counts the failure.
@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from hiexp_verl.config import Arm, Budgets, Place
-from hiexp_verl.guide.arms import places_of
+from hiexp_verl.guide.arms import levels_at
 from hiexp_verl.guide.blocks import Block, CountTokens, add_to_system, beside_documents, distinct, fit_block, line_of, rough_tokens
 from hiexp_verl.guide.lookup import ExperienceRequest, LookupFailed
 from hiexp_verl.guide.record import EpisodeRecord
@@ -37,7 +37,6 @@ class Episode:
 
     def __init__(self, guidance: Guidance, question: str, question_id: str | None = None) -> None:
         self.question, self.question_id = question, question_id
-        self.places: tuple[Place, ...] = places_of(guidance.arm)
         self.arm: Arm = guidance.arm
         self.shown: list[dict[str, Any]] = []  # rows of `Block.entries`, those beside documents with "search", counted from 1
         self.blocks: list[tuple[int, str]] = []  # the search and the text that was added to its documents
@@ -78,8 +77,8 @@ class Episode:
         )
 
     def _request(self, place: Place, text: str, parallel: int = 1) -> ExperienceRequest | None:
-        """Return the look-up to make, None where the arm shows nothing; `parallel` searches may each be shown entries meanwhile."""
-        if place not in self.places:
+        """Return the look-up to make, None where the arm shows nothing; `parallel` is how many searches may be under way."""
+        if not levels_at(self.arm, place):
             return None
         self.lookups += 1
         own = (self.question_id, self.question) if self._guidance.leave_one_out else (None, "")
@@ -95,13 +94,9 @@ class Episode:
         budget, count_tokens = self._guidance.budgets.prompt.max_tokens, self._guidance.count_tokens
         block = fit_block("prompt", hits, budget, count_tokens)
         guided = add_to_system(messages, block)
-        over = excess(guided) if excess is not None and block.entries else 0
-        room = -excess(list(messages)) if excess is not None and over > 0 else 0
-        while excess is not None and block.entries and over > 0:
-            block = fit_block("prompt", hits, min(budget, max(0, room)), count_tokens)
+        while excess is not None and block.entries and (over := excess(guided)) > 0:
+            block = fit_block("prompt", hits, sum(row["tokens"] for row in block.entries) - over, count_tokens)
             guided = add_to_system(messages, block)
-            over = excess(guided)
-            room -= over  # a chat template may add tokens around the block
         self._note(block)
         return guided
 

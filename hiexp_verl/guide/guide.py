@@ -21,28 +21,13 @@ MAX_FAILURES_IN_A_ROW = 20  # more than one batch of a rollout's 16 episodes: a 
 class Guide:
     """Shows entries of one HEK to any number of episodes.
 
-    Args:
-        retriever: of the HEK, with its encoder.
-        prompt: limits in the system prompt.
-        tool: limits in tool responses; without a minimum score, the HEK's calibrated one applies.
-        leave_one_out: hide from a question what was distilled from it alone (for training questions).
-        arm: which experience is shown (`guide.arms`).
-        count_tokens: of the policy's tokenizer; without one, an estimate.
+    Without a minimum score for tool responses, the HEK's calibrated one applies.
     """
 
-    def __init__(
-        self,
-        retriever: Retriever,
-        prompt: PromptConfig | None = None,
-        tool: ToolConfig | None = None,
-        leave_one_out: bool = True,
-        arm: Arm = "full",
-        count_tokens: CountTokens = rough_tokens,
-    ) -> None:
-        budgets = Budgets(prompt or PromptConfig(), tool or ToolConfig())
-        self.guidance = Guidance(budgets, arm, leave_one_out, count_tokens)
+    def __init__(self, retriever: Retriever, guidance: Guidance | None = None) -> None:
+        self.guidance = guidance or Guidance()
         self.content_hash = retriever.hek.header.content_hash
-        self._lookup = Lookup(retriever, budgets.prompt, budgets.tool)
+        self._lookup = Lookup(retriever, self.guidance.budgets.prompt, self.guidance.budgets.tool)
         self._failures_in_a_row = 0
 
     @classmethod
@@ -57,12 +42,15 @@ class Guide:
     ) -> "Guide":
         """Return the guide of the HEK in a directory; `encoder` is the directory or name of its encoder, if it has moved.
 
+        `count_tokens` is that of the policy's tokenizer; without one, tokens are estimated.
+
         Raises:
             HiExpError: there is no HEK, or its encoder cannot be found.
         """
         path = Path(hek)
         loaded = HEK.load(path)
-        return cls(Retriever(loaded, open_encoder(loaded, path, encoder)), prompt, tool, arm=arm, count_tokens=count_tokens)
+        budgets = Budgets(prompt or PromptConfig(), tool or ToolConfig())
+        return cls(Retriever(loaded, open_encoder(loaded, path, encoder)), Guidance(budgets, arm, count_tokens=count_tokens))
 
     def begin(self, question: str, id: str | None = None) -> GuidedEpisode:
         """Return a new episode; its `system` and `tool` are synchronous."""
@@ -86,7 +74,7 @@ class Guide:
 
     @contextmanager
     def _limited(self) -> Iterator[None]:
-        """Stop when every look-up fails: episodes would be unguided without anybody noticing."""
+        """Raise a `HiExpError` when many look-ups fail in a row: nobody would notice that episodes are unguided."""
         try:
             yield
         except LookupFailed as error:

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
+from hiexp_verl.scoring import Score
 from hiexp_verl.types import Level, Message, Trajectory
 
 
@@ -47,6 +48,21 @@ class EpisodeRecord:
     def extra(self) -> dict[str, Any]:
         """Return what a trajectory keeps in `extra`: all that it has not itself."""
         return {name: value for name, value in self.to_json().items() if name not in _OF_TRAJECTORY}
+
+    def trajectory(self, answers: tuple[str, ...], prediction: str | None, score: Score, model: str) -> Trajectory:
+        """Return the trajectory of the episode."""
+        return Trajectory(
+            question_id=self.question_id,
+            question=self.question,
+            answers=answers,
+            messages=self.messages,
+            prediction=prediction or "",
+            score=score.reward,
+            correct=score.correct,
+            model=model,
+            id=f"{self.question_id}#{self.sample}",
+            extra=self.extra(),
+        )
 
     @classmethod
     def of(cls, t: Trajectory) -> "EpisodeRecord":

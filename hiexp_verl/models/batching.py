@@ -25,9 +25,8 @@ class Batcher(Generic[Item, Result]):
         self._answer = answer
         self._waiting: list[tuple[Item, asyncio.Future[Result]]] = []
         self._workers = workers
+        self._free = asyncio.Semaphore(workers)
         self._running: set[asyncio.Task[None]] = set()
-        self._busy = 0
-        self._freed: asyncio.Future[None] | None = None  # waits for a worker
         self._flush: asyncio.Task[None] | None = None
 
     async def __call__(self, item: Item) -> Result:
@@ -39,11 +38,10 @@ class Batcher(Generic[Item, Result]):
 
     async def _drain(self) -> None:
         await asyncio.sleep(MAX_WAIT_SECONDS)
+        if not self._running:
+            self._free = asyncio.Semaphore(self._workers)  # a semaphore belongs to one event loop
         while self._waiting:
-            while self._busy >= self._workers:  # what arrives meanwhile joins the next batch
-                self._freed = asyncio.get_running_loop().create_future()
-                await self._freed
-            self._busy += 1
+            await self._free.acquire()  # what arrives meanwhile joins the next batch
             batch, self._waiting = self._waiting[:MAX_BATCH], self._waiting[MAX_BATCH:]
             task = asyncio.create_task(self._serve(batch))
             self._running.add(task)
@@ -54,7 +52,7 @@ class Batcher(Generic[Item, Result]):
             try:
                 results = await self._answer([item for item, _ in batch])
             finally:
-                self._free()  # first: the next batch starts before the callers of this one continue
+                self._free.release()  # first: the next batch starts before the callers of this one continue
             if len(results) != len(batch):
                 raise ValueError(f"{len(results)} results for a batch of {len(batch)}")
         except BaseException as error:  # raised to every caller
@@ -65,11 +63,6 @@ class Batcher(Generic[Item, Result]):
         for (_, future), result in zip(batch, results, strict=True):
             if not future.done():
                 future.set_result(result)
-
-    def _free(self) -> None:
-        self._busy -= 1
-        if self._freed is not None and not self._freed.done():
-            self._freed.set_result(None)
 
 
 class MicroBatcher(Batcher[Item, Result]):

@@ -1,44 +1,54 @@
 """Chat client: messages in, text out, for every OpenAI-compatible server.
 
-All retries are here. A server that does not answer, refuses a request or does not serve the model is a `HiExpError` (the user
-can fix it); a prompt that exceeds the context is `PromptTooLong` (the caller handles it).
+A server that does not answer, refuses a request or does not serve the model is a `HiExpError` (the user can fix it); a prompt
+that exceeds the context is `PromptTooLong` (the caller handles it).
 """
 
 import asyncio
 import json
 import logging
 import os
-import random
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypedDict, TypeVar
 from urllib.parse import urlsplit
 from weakref import WeakKeyDictionary
 
-from hiexp_verl.errors import HiExpError
+from typing_extensions import Unpack
+
+from hiexp_verl.errors import HiExpError, first_line
 from hiexp_verl.models.vllm_server import serve_vllm
 from hiexp_verl.types import Message
-
-logger = logging.getLogger(__name__)
 
 if TYPE_CHECKING:
     import openai
 
+logger = logging.getLogger(__name__)
+
 T = TypeVar("T")
 
-# Options that some servers reject, and the words in their error messages by which that is recognised.
-SCHEMA, STOP_TEXT = "a JSON schema", "include_stop_str_in_output"
-_EXTRAS: dict[str, tuple[str, ...]] = {
-    SCHEMA: ("response_format", "json_schema", "guided", "grammar", "structured"),
-    STOP_TEXT: ("include_stop_str",),
+# Fields of a request that some servers reject, and the words by which their error messages are recognised.
+_OPTIONAL: dict[str, tuple[str, ...]] = {
+    "response_format": ("response_format", "json_schema", "guided", "grammar", "structured"),
+    "extra_body": ("include_stop_str",),
 }
 _TOO_LONG = ("context length", "maximum context", "max_tokens", "too long", "max_model_len")
 
 
 class PromptTooLong(HiExpError):
     """The server refused a request because prompt and answer do not fit its context."""
+
+
+class ChatOptions(TypedDict, total=False):
+    """Options of a request; where one is missing, the server's default applies."""
+
+    temperature: float  # 0 if it is missing
+    top_p: float
+    seed: int | None
+    stop: Sequence[str]  # strings that end the answer; they stay in its text
+    schema: dict[str, Any]  # JSON schema of the answer, for servers that support one
 
 
 @dataclass(frozen=True)
@@ -56,65 +66,50 @@ class ChatClient:
 
     Args:
         base_url: for example http://localhost:8000/v1.
-        model: name of the model on the server; empty: the only model that the server has.
+        model: name of the model on the server; empty: `find_model` asks the server.
         concurrency: requests in flight at a time.
         timeout: seconds for one request.
         retries: further attempts after a connection error, a time-out, a 429 or a 5xx.
     """
 
-    def __init__(
-        self, base_url: str, model: str = "", api_key: str | None = None, concurrency: int = 16, timeout: float = 300.0, retries: int = 4
-    ) -> None:
+    def __init__(self, base_url: str, model: str = "", concurrency: int = 16, timeout: float = 300.0, retries: int = 4) -> None:
         self.base_url = base_url.rstrip("/")
         self.model = model
-        self._api_key = api_key or os.environ.get("OPENAI_API_KEY") or "none"
         self._concurrency = concurrency
         self._timeout = timeout
         self._retries = retries
         # A connection pool belongs to one event loop, and `complete` makes a new loop each time.
         self._pools: WeakKeyDictionary[asyncio.AbstractEventLoop, tuple[openai.AsyncOpenAI, asyncio.Semaphore]] = WeakKeyDictionary()
-        self._refused: set[str] = set()
-        self._logged_attempt = 0
+        self._rejected: set[str] = set()  # fields that the server does not support
 
-    async def chat(
-        self,
-        messages: Sequence[Message],
-        *,
-        max_tokens: int,
-        temperature: float = 1.0,
-        top_p: float | None = None,
-        seed: int | None = None,
-        stop: Sequence[str] | None = None,
-        schema: dict[str, Any] | None = None,
-    ) -> Reply:
-        """Return one answer; `stop` strings stay in its text, `schema` (a JSON schema) constrains it if the server supports that.
+    async def chat(self, messages: Sequence[Message], *, max_tokens: int, **options: Unpack[ChatOptions]) -> Reply:
+        """Return one answer.
 
         Raises:
             PromptTooLong: prompt plus `max_tokens` exceed the context of the model.
             HiExpError: the server cannot be reached after all retries, or refuses the request.
         """
-        request: dict[str, Any] = {
-            "model": await self.find_model(),
-            "messages": list(messages),
-            "max_tokens": max_tokens,
-            "temperature": temperature,
-            "top_p": top_p,
-            "seed": seed,
-            "stop": list(stop) if stop else None,
-        }
-        return await self._chat({key: value for key, value in request.items() if value is not None}, schema)
+        import openai
+
+        client, limit = self._pool()
+        while True:
+            request = self._request(messages, max_tokens, options)
+            try:
+                async with limit:
+                    response = await client.chat.completions.create(**request)
+                return _reply(response, options.get("stop", ()), self.base_url)
+            except (openai.APIError, json.JSONDecodeError) as error:
+                if not (isinstance(error, openai.BadRequestError) and self._drops_field(request, str(error))):
+                    raise _in_words(error, self.base_url) from error
 
     def complete(
         self,
         conversations: Sequence[Sequence[Message]],
         *,
         max_tokens: int,
-        temperature: float = 0.0,
-        seed: int | None = None,
-        schema: dict[str, Any] | None = None,
-        stop: Sequence[str] | None = None,
         progress: str = "",
         on_reply: Callable[[int, Reply], None] | None = None,
+        **options: Unpack[ChatOptions],
     ) -> list[str]:
         """Answer all conversations, in their order, with a progress bar named `progress` (none when empty).
 
@@ -125,7 +120,7 @@ class ChatClient:
         """
 
         async def one(index: int, messages: Sequence[Message]) -> str:
-            reply = await self.chat(messages, max_tokens=max_tokens, temperature=temperature, seed=seed, schema=schema, stop=stop)
+            reply = await self.chat(messages, max_tokens=max_tokens, **options)
             if on_reply is not None:
                 on_reply(index, reply)
             return reply.text
@@ -138,25 +133,23 @@ class ChatClient:
 
         return asyncio.run(run())
 
-    async def find_model(self) -> str:
-        """Return the name of the model; without one, ask the server and remember the answer.
+    async def find_model(self) -> None:
+        """Set the name of the model to that of the only one on the server; close the connections.
 
         Raises:
             HiExpError: the server cannot be reached, or serves none or several.
         """
-        if not self.model:
-            client, limit = self._pool()
+        import openai
 
-            async def ask() -> list[str]:
-                async with limit:
-                    return [model.id for model in (await client.models.list()).data]
-
-            names = await self._with_retries(ask, set())
-            if not self.model:
-                if len(names) != 1:
-                    raise HiExpError(f"the server {self.base_url} serves {names or 'no model'}; name one as {self.base_url}#MODEL")
-                self.model = names[0]
-        return self.model
+        try:
+            names = [model.id for model in (await self._pool()[0].models.list()).data]
+        except (openai.APIError, json.JSONDecodeError) as error:
+            raise _in_words(error, self.base_url) from error
+        finally:
+            await self.close()
+        if len(names) != 1:
+            raise HiExpError(f"the server {self.base_url} serves {names or 'no model'}; name one as {self.base_url}#MODEL")
+        self.model = names[0]
 
     async def close(self) -> None:
         """Close the connections of the running event loop (they are opened again when needed)."""
@@ -171,62 +164,28 @@ class ChatClient:
 
             # A proxy set for downloads would swallow calls to a server on this machine.
             direct = DefaultAsyncHttpxClient(trust_env=False) if _is_local(self.base_url) else None
-            client = AsyncOpenAI(base_url=self.base_url, api_key=self._api_key, timeout=self._timeout, max_retries=0, http_client=direct)
+            key = os.environ.get("OPENAI_API_KEY") or "none"
+            client = AsyncOpenAI(base_url=self.base_url, api_key=key, timeout=self._timeout, max_retries=self._retries, http_client=direct)
             self._pools[loop] = (client, asyncio.Semaphore(self._concurrency))
         return self._pools[loop]
 
-    async def _chat(self, request: dict[str, Any], schema: dict[str, Any] | None) -> Reply:
-        client, limit = self._pool()
+    def _request(self, messages: Sequence[Message], max_tokens: int, options: ChatOptions) -> dict[str, Any]:
+        """Return the fields of a request, without those that the server has rejected."""
+        request: dict[str, Any] = {"temperature": 0.0, **options}
+        request |= {"model": self.model, "messages": list(messages), "max_tokens": max_tokens}
+        if schema := request.pop("schema", None):
+            request["response_format"] = {"type": "json_schema", "json_schema": {"name": "answer", "strict": True, "schema": schema}}
+        if "stop" in request:
+            request["extra_body"] = {"include_stop_str_in_output": True}
+        return {field: value for field, value in request.items() if value is not None and field not in self._rejected}
 
-        extras: set[str] = set()
-
-        async def ask() -> Reply:
-            options: dict[str, Any] = dict(request)
-            extras.clear()
-            if schema is not None and SCHEMA not in self._refused:
-                extras.add(SCHEMA)
-                options["response_format"] = {"type": "json_schema", "json_schema": {"name": "answer", "strict": True, "schema": schema}}
-            if "stop" in request and STOP_TEXT not in self._refused:
-                extras.add(STOP_TEXT)
-                options["extra_body"] = {"include_stop_str_in_output": True}
-            async with limit:
-                response = await client.chat.completions.create(**options)
-            return _reply(response, request.get("stop", []), self.base_url)
-
-        return await self._with_retries(ask, extras)
-
-    async def _with_retries(self, ask: Callable[[], Awaitable[T]], extras: set[str]) -> T:
-        """Return the answer after at most `retries` retries; `extras` are the options of this request that a server may reject."""
-        import openai
-
-        attempt = 0
-        while True:
-            try:
-                return await ask()
-            except openai.BadRequestError as error:
-                if not self._drops_extra(str(error), extras):
-                    raise _refusal(self.base_url, error) from error
-            except (openai.APIConnectionError, openai.RateLimitError, openai.InternalServerError) as error:
-                if attempt >= self._retries:
-                    tried = f"{attempt + 1} attempts, last: {_first_line(error)}"
-                    raise HiExpError(f"the server {self.base_url} does not answer ({tried}); start it or correct the address") from error
-                attempt += 1
-                if attempt > self._logged_attempt:  # once for all concurrent requests
-                    self._logged_attempt = attempt
-                    logger.warning("%s: %s; trying again (%d of %d)", self.base_url, _first_line(error), attempt, self._retries)
-                await asyncio.sleep(min(30.0, 0.25 * 2**attempt) * (0.5 + random.random()))
-            except openai.APIStatusError as error:
-                raise _refusal(self.base_url, error) from error
-            except (openai.APIError, json.JSONDecodeError) as error:
-                raise _no_chat_server(self.base_url, _first_line(error)) from error
-
-    def _drops_extra(self, complaint: str, extras: set[str]) -> bool:
-        """Drop the option that the server rejects; return whether to send the request again."""
-        for extra, words in _EXTRAS.items():
-            if extra in extras and any(word in complaint for word in words):
-                if extra not in self._refused:
-                    logger.warning("%s does not support %s; requests go without it", self.base_url, extra)
-                self._refused.add(extra)
+    def _drops_field(self, request: dict[str, Any], complaint: str) -> bool:
+        """Drop the optional field that the server rejects; return whether to send the request again."""
+        for field, words in _OPTIONAL.items():
+            if field in request and any(word in complaint for word in words):
+                if field not in self._rejected:
+                    logger.warning("%s does not support %s; requests go without it", self.base_url, words[0])
+                self._rejected.add(field)
                 return True
         return False
 
@@ -267,28 +226,21 @@ def open_model(spec: str, concurrency: int = 16, max_model_len: int = MAX_MODEL_
     spec = spec.removeprefix("openai:").removeprefix("vllm:")
     if spec.startswith(("http://", "https://")):
         url, _, model = spec.partition("#")
-        client = ChatClient(url, model, concurrency=concurrency)
+        client = ChatClient(url, model, concurrency)
         if not model:
-            asyncio.run(_find_model_once(client))
+            asyncio.run(client.find_model())
         yield client
         return
     name = name or Path(spec).resolve().name
     with serve_vllm(Path(spec), name, max_model_len) as base_url:
-        yield ChatClient(base_url, name, concurrency=concurrency)
-
-
-async def _find_model_once(client: ChatClient) -> None:
-    try:
-        await client.find_model()
-    finally:
-        await client.close()
+        yield ChatClient(base_url, name, concurrency)
 
 
 def _reply(response: object, stop: Sequence[str], base_url: str) -> Reply:
     from openai.types.chat import ChatCompletion
 
     if not isinstance(response, ChatCompletion) or not response.choices:
-        raise _no_chat_server(base_url, f"got {str(response)[:80]!r}")
+        raise _no_chat_server(base_url, f"got {' '.join(str(response).split())[:80]!r}")
     choice = response.choices[0]
     text = choice.message.content or ""
     # vLLM names the string that stopped it; restore it when the server left it out.
@@ -306,19 +258,19 @@ def _is_local(base_url: str) -> bool:
 
 
 def _no_chat_server(base_url: str, found: str) -> HiExpError:
-    found = " ".join(found.split())
     return HiExpError(f"{base_url} answers, but not as an OpenAI-compatible server ({found}); correct the address (it usually ends in /v1)")
 
 
-def _refusal(base_url: str, error: "openai.APIStatusError") -> HiExpError:
-    text = _first_line(error)
+def _in_words(error: Exception, base_url: str) -> HiExpError:
+    """Return an error of the client library as one line."""
+    import openai
+
+    text = " ".join(first_line(each) for each in (error, error.__cause__) if each is not None)
+    if isinstance(error, openai.APIConnectionError | openai.RateLimitError | openai.InternalServerError):
+        return HiExpError(f"the server {base_url} does not answer ({text}); start it or correct the address")
+    if not isinstance(error, openai.APIStatusError):
+        return _no_chat_server(base_url, text)
     if error.status_code == 400 and any(words in text for words in _TOO_LONG):
         return PromptTooLong(f"the prompt does not fit the model at {base_url} ({text}); raise its context length or shorten the prompt")
     hint = {401: "set OPENAI_API_KEY", 403: "set OPENAI_API_KEY", 404: "check the address (it usually ends in /v1) and the model name"}
     return HiExpError(f"the server {base_url} refuses the request ({text}); {hint.get(error.status_code, 'see the log of the server')}")
-
-
-def _first_line(error: BaseException) -> str:
-    cause = error.__cause__
-    lines = (str(error) + (f" {cause}" if cause is not None and str(cause) else "")).strip().splitlines()
-    return lines[0][:300] if lines else type(error).__name__

@@ -8,6 +8,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
+from importlib.util import find_spec
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Protocol
@@ -26,11 +27,11 @@ Vectors = NDArray[np.float32]
 
 # Texts per call of the model, the same everywhere: the last bits of a vector depend on the other texts of its batch.
 CHUNK = 256
+BATCH = 64  # of those, texts in one forward pass
 
 _OTHER_FRAMEWORKS = ["*.onnx", "*.h5", "*.msgpack", "openvino/*", "onnx/*"]
 _WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
-# A sentence encoder has at least one of these.
-_CONFIGS = ("modules.json", "config.json")
+_CONFIGS = ("modules.json", "config.json")  # a sentence encoder has at least one of these
 
 
 @dataclass(frozen=True)
@@ -76,12 +77,6 @@ class HashEncoder:
         self.identity = EncoderIdentity(f"hash:{dimensions}", sha256, "", "", dimensions)
 
     def encode_queries(self, texts: Sequence[str]) -> Vectors:
-        return self._encode(texts)
-
-    def encode_passages(self, texts: Sequence[str]) -> Vectors:
-        return self._encode(texts)
-
-    def _encode(self, texts: Sequence[str]) -> Vectors:
         vectors_N_D = np.zeros((len(texts), self.identity.dimensions), dtype=np.float32)
         for row, text in zip(vectors_N_D, texts, strict=True):
             for gram in _ngrams(text):
@@ -89,35 +84,28 @@ class HashEncoder:
                 row[bucket % self.identity.dimensions] += sign
         return unit_rows(vectors_N_D)
 
+    encode_passages = encode_queries
+
 
 class SentenceEncoder:
-    """A sentence-transformers model from a local directory or the hub.
+    """A sentence-transformers model from a local directory or the hub, on the CPU.
 
-    Models of the e5 family need the prefixes "query: " and "passage: "; they are recognised by name and can be set.
+    Models of the e5 family, recognised by name, get their prefixes "query: " and "passage: ".
 
     Raises:
         HiExpError: the directory does not exist or holds no model, or sentence-transformers is not installed.
     """
 
-    def __init__(
-        self,
-        path_or_name: str | Path,
-        device: str = "cpu",
-        query_prefix: str | None = None,
-        passage_prefix: str | None = None,
-        batch_size: int = 64,
-    ) -> None:
-        folder = _model_folder(str(path_or_name))
-        is_e5 = "e5" in Path(path_or_name).name.lower().replace("_", "-").split("-")
-        self._model = _load_sentence_transformer(folder, device)
-        self._batch_size = batch_size
-        self.identity = EncoderIdentity(
-            name=Path(path_or_name).name,
-            sha256=_sha256_of_weights(folder),
-            query_prefix=("query: " if is_e5 else "") if query_prefix is None else query_prefix,
-            passage_prefix=("passage: " if is_e5 else "") if passage_prefix is None else passage_prefix,
-            dimensions=len(self._encode(["probe"])[0]),
-        )
+    def __init__(self, path_or_name: str) -> None:
+        if find_spec("sentence_transformers") is None:
+            raise HiExpError(f"encoder {path_or_name!r} needs sentence-transformers; install hiexp-verl[encoders]")
+        folder = _model_folder(path_or_name)
+        name = Path(path_or_name).name
+        is_e5 = "e5" in name.lower().replace("_", "-").split("-")
+        self._model = _load_sentence_transformer(folder)
+        dimensions = len(self._encode(["probe"])[0])
+        prefixes = ("query: ", "passage: ") if is_e5 else ("", "")
+        self.identity = EncoderIdentity(name, _sha256_of_weights(folder), *prefixes, dimensions)
 
     def encode_queries(self, texts: Sequence[str]) -> Vectors:
         return self._encode([self.identity.query_prefix + text for text in texts])
@@ -129,11 +117,11 @@ class SentenceEncoder:
         if not texts:
             return np.zeros((0, self.identity.dimensions), dtype=np.float32)
         chunks = [texts[start : start + CHUNK] for start in range(0, len(texts), CHUNK)]
-        encode = partial(self._model.encode, batch_size=self._batch_size, convert_to_numpy=True, show_progress_bar=False)
+        encode = partial(self._model.encode, batch_size=BATCH, convert_to_numpy=True, show_progress_bar=False)
         return unit_rows(np.concatenate([np.asarray(encode(chunk), dtype=np.float32) for chunk in chunks]))
 
 
-def load_encoder(spec: str, device: str = "cpu") -> Encoder:
+def load_encoder(spec: str) -> Encoder:
     """Return an encoder: `hash:256` (no model), a model directory, or a name on the hub.
 
     Raises:
@@ -144,7 +132,7 @@ def load_encoder(spec: str, device: str = "cpu") -> Encoder:
         if not size.isdecimal():
             raise HiExpError(f"encoder {spec!r}: expected a number of dimensions after hash:, found {size!r}; write for example hash:256")
         return HashEncoder(int(size))
-    return SentenceEncoder(spec, device=device)
+    return SentenceEncoder(spec)
 
 
 def unit_rows(vectors_N_D: Vectors) -> Vectors:
@@ -180,30 +168,24 @@ def _model_folder(path_or_name: str) -> Path:
 
 
 def _download(name: str) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
     try:
-        import huggingface_hub
-        from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-    except ImportError as error:
-        raise HiExpError(f"encoder {name!r} needs sentence-transformers; install hiexp-verl[encoders]") from error
-    try:
-        return Path(huggingface_hub.snapshot_download(name, ignore_patterns=_OTHER_FRAMEWORKS))
+        return Path(snapshot_download(name, ignore_patterns=_OTHER_FRAMEWORKS))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        raise HiExpError(
-            f"encoder {name!r} is neither a directory nor a model of the hub ({first_line(error)}); give a local folder"
-        ) from error
+        fault = f"encoder {name!r} is neither a directory nor a model of the hub ({first_line(error)})"
+        raise HiExpError(f"{fault}; give a local folder") from error
 
 
-def _load_sentence_transformer(folder: Path, device: str) -> "SentenceTransformer":
+def _load_sentence_transformer(folder: Path) -> "SentenceTransformer":
+    from sentence_transformers import SentenceTransformer
+
     try:
-        from sentence_transformers import SentenceTransformer
-    except ImportError as error:
-        raise HiExpError(f"encoder {folder} needs sentence-transformers; install hiexp-verl[encoders]") from error
-    try:
-        return SentenceTransformer(str(folder), device=device, local_files_only=True)
+        return SentenceTransformer(str(folder), device="cpu", local_files_only=True)
     except (OSError, ValueError, KeyError) as error:
-        raise HiExpError(
-            f"encoder {folder} could not be loaded ({first_line(error)}); give a complete sentence-transformers folder"
-        ) from error
+        fault = f"encoder {folder} could not be loaded ({first_line(error)})"
+        raise HiExpError(f"{fault}; give a complete sentence-transformers folder") from error
 
 
 def _sha256_of_weights(folder: Path) -> str:
@@ -218,7 +200,7 @@ CACHED_TEXTS = 4_096  # texts; 6 MiB at 384 dimensions
 
 
 class QueryVectors:
-    """An encoder with a cache of query vectors, since the rollouts of a group share their question and often their first query.
+    """An encoder with a cache of query vectors: the rollouts of a group share their question and often their first query.
 
     Safe to call from several threads if the encoder is.
     """
@@ -248,11 +230,6 @@ class QueryVectors:
             if made_N_D.shape != wanted:
                 raise ValueError(f"the encoder returned vectors of shape {made_N_D.shape}, expected {wanted}")
             known |= zip(missing, made_N_D, strict=True)
-        self._remember(known)
-        return np.stack([known[text] for text in texts])
-
-    def _remember(self, known: dict[str, Vectors]) -> None:
         with self._lock:
-            for text, vector in known.items():
-                if np.isfinite(vector).all():  # a failed encoding is tried again
-                    self._vectors[text] = vector
+            self._vectors.update((text, vector) for text, vector in known.items() if np.isfinite(vector).all())  # others are tried again
+        return np.stack([known[text] for text in texts])

@@ -10,6 +10,12 @@ from hiexp_verl.types import Message
 CHUNK = 4096  # texts: bounds the memory that their tokens take
 
 
+def prompt_ids(tokenizer: Any, messages: Sequence[Message], tools: Sequence[dict[str, Any]] = (), **template_kwargs: Any) -> list[int]:
+    """Return the token ids of a prompt under the chat template; `template_kwargs` go to the template."""
+    options = {"add_generation_prompt": True, "tokenize": True, "return_dict": True, **template_kwargs}
+    return list(tokenizer.apply_chat_template(list(messages), tools=list(tools) or None, **options)["input_ids"])
+
+
 class PolicyTokenizer:
     """The tokenizer and chat template in a model directory.
 
@@ -38,24 +44,16 @@ class PolicyTokenizer:
             found += map(len, self._tokenizer(chunk, add_special_tokens=False, return_attention_mask=False)["input_ids"])
         return found
 
-    def count_prompt(self, messages: Sequence[Message], tools: Sequence[dict[str, Any]] | None = None, **template_kwargs: Any) -> int:
-        """Return the number of tokens of a prompt under the chat template; `template_kwargs` go to the template.
+    def count_prompt(self, messages: Sequence[Message], tools: Sequence[dict[str, Any]] = (), **template_kwargs: Any) -> int:
+        """Return the number of tokens of a prompt; see `prompt_ids`.
 
         Raises:
             HiExpError: there is no chat template, or it rejects these messages.
         """
         try:
-            ids = self._tokenizer.apply_chat_template(
-                list(messages),
-                tools=list(tools) if tools else None,
-                add_generation_prompt=True,
-                tokenize=True,
-                return_dict=True,
-                **template_kwargs,
-            )
+            return len(prompt_ids(self._tokenizer, messages, tools, **template_kwargs))
         except Exception as error:  # templates are programs
             raise self._unusable(error) from error
-        return len(ids["input_ids"])
 
     def _unusable(self, error: Exception) -> HiExpError:
         return HiExpError(f"the tokenizer in {self._model_dir} is not usable ({first_line(error)}); complete the model directory")

@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import IO, Any
 
 from tqdm import tqdm
+from typing_extensions import Unpack
 
 from hiexp_verl.errors import HiExpError
-from hiexp_verl.models.chat import Reply
+from hiexp_verl.models.chat import MAX_MODEL_LEN, ChatOptions, Reply
 from hiexp_verl.models.vllm_process import engine_arguments, engine_process, log_tail
 from hiexp_verl.types import Message
 
@@ -36,18 +37,17 @@ class OfflineModel:
         conversations: Sequence[Sequence[Message]],
         *,
         max_tokens: int,
-        temperature: float = 0.0,
-        seed: int | None = None,
-        schema: dict[str, Any] | None = None,
         progress: str = "",
         on_reply: Callable[[int, Reply], None] | None = None,
+        **options: Unpack[ChatOptions],
     ) -> list[str]:
         """Answer all conversations, in their order; `on_reply(index, reply)` is called as each answer arrives, in any order.
 
         Raises:
             HiExpError: the engine stops, for example at a prompt that is too long; the message quotes its log.
         """
-        sampling = {"max_tokens": max_tokens, "temperature": temperature, "seed": seed}
+        sampling: dict[str, Any] = {"temperature": 0.0, **options, "max_tokens": max_tokens}
+        schema = sampling.pop("schema", None)
         self._send({"conversations": [list(messages) for messages in conversations], "sampling": sampling, "schema": schema})
         texts = [""] * len(conversations)
         with tqdm(total=len(conversations), desc=progress, disable=not progress) as bar:
@@ -70,7 +70,7 @@ class OfflineModel:
         assert self._worker.stdout is not None
         line = self._worker.stdout.readline()
         if not line.endswith("\n"):
-            raise HiExpError(f"vLLM stopped while it ran {self.model}; its log ends: {log_tail(self._log)}")
+            raise self._stopped()
         return json.loads(line)
 
     def _send(self, row: dict[str, Any]) -> None:
@@ -79,11 +79,14 @@ class OfflineModel:
             self._worker.stdin.write(json.dumps(row) + "\n")
             self._worker.stdin.flush()
         except BrokenPipeError as error:
-            raise HiExpError(f"vLLM stopped while it ran {self.model}; its log ends: {log_tail(self._log)}") from error
+            raise self._stopped() from error
+
+    def _stopped(self) -> HiExpError:
+        return HiExpError(f"vLLM stopped while it ran {self.model}; its log ends: {log_tail(self._log)}")
 
 
 @contextmanager
-def offline_vllm(model_dir: Path, max_model_len: int = 4096) -> Iterator[OfflineModel]:
+def offline_vllm(model_dir: Path, max_model_len: int = MAX_MODEL_LEN) -> Iterator[OfflineModel]:
     """Yield a model directory loaded into vLLM; its memory is freed at the end.
 
     Raises:

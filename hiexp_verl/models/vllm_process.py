@@ -17,13 +17,14 @@ from typing import IO, Any
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.io.manifest import version_of
 
-# vLLM's CPU worker in a process of its own adds 14 s to the start, and the engine busy-waits for it on one core.
-SINGLE_PROCESS_ENGINE = {
+# The environment of vLLM's engine on a CPU. Its worker in a process of its own adds 14 s to the start, and the engine busy-waits
+# for it on one core.
+CPU_ENGINE = {
+    "VLLM_CPU_KVCACHE_SPACE": "1",  # GiB; vLLM's default is half of the memory. Requests beyond it wait
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
     "VLLM_CPU_OMP_THREADS_BIND": "nobind",
     "OMP_NUM_THREADS": str(os.cpu_count() or 1),
 }
-_KV_CACHE_GIB = "1"  # on the CPU; vLLM's default is half of the memory. Requests beyond it wait
 _PEFT_PREFIX = "base_model.model."
 _TAIL = 600  # characters of the log that an error quotes
 
@@ -107,11 +108,7 @@ def engine_arguments(model_dir: Path, max_model_len: int) -> dict[str, Any]:
 @contextmanager
 def engine_process(command: Sequence[str], **options: Any) -> "Iterator[tuple[subprocess.Popen[Any], IO[bytes]]]":
     """Yield a running process of a command that imports vLLM, and its log; stop it at the end. `options` go to Popen."""
-    environment = dict(os.environ)
-    if is_cpu_build():
-        environment.setdefault("VLLM_CPU_KVCACHE_SPACE", _KV_CACHE_GIB)
-        for name, value in SINGLE_PROCESS_ENGINE.items():
-            environment.setdefault(name, value)
+    environment = {**(CPU_ENGINE if is_cpu_build() else {}), **os.environ}
     with tempfile.TemporaryFile(prefix="hiexp-vllm-") as log, tempfile.TemporaryDirectory(prefix="hiexp-vllm-") as shim:
         if is_cpu_build() and version_of("vllm") is None:
             _add_vllm_metadata(Path(shim), environment)

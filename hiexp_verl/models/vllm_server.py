@@ -5,8 +5,6 @@ import socket
 import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,11 +15,11 @@ from hiexp_verl.models.vllm_process import engine_arguments, engine_process, kee
 
 logger = logging.getLogger(__name__)
 
+_STARTUP_SECONDS = 600.0
+
 
 @contextmanager
-def serve_vllm(
-    model_dir: Path, name: str, max_model_len: int = 4096, startup_seconds: float = 600.0, options: tuple[str, ...] = ()
-) -> Iterator[str]:
+def serve_vllm(model_dir: Path, name: str, max_model_len: int) -> Iterator[str]:
     """Yield the base URL of a healthy `vllm serve` on a free local port; stop it at the end.
 
     Raises:
@@ -34,26 +32,26 @@ def serve_vllm(
     for name, value in arguments.items():
         flag = name.replace("_", "-")
         command += [f"--{'' if value else 'no-'}{flag}"] if isinstance(value, bool) else [f"--{flag}", str(value)]
-    with engine_process([*command, *options]) as (server, log):
+    with engine_process(command) as (server, log):
+        _wait_until_healthy(server, port, model_dir, log)
         try:
-            _wait_until_healthy(server, port, model_dir, startup_seconds, log)
             yield f"http://127.0.0.1:{port}/v1"
         except HiExpError as error:
-            if "its log ends" in str(error) or _healthy(port):
+            if _healthy(port):
                 raise
             # The client only sees that the server does not answer; the cause is in the log.
             raise HiExpError(f"vLLM stopped while it served {model_dir} (log: {keep_log(log)}; it ends: {log_tail(log)})") from error
 
 
-def _wait_until_healthy(server: "subprocess.Popen[bytes]", port: int, model_dir: Path, startup_seconds: float, log: IO[bytes]) -> None:
+def _wait_until_healthy(server: "subprocess.Popen[bytes]", port: int, model_dir: Path, log: IO[bytes]) -> None:
     start = time.monotonic()
     next_message = 0.0
     while not _healthy(port):
         waited = time.monotonic() - start
         if server.poll() is not None:
             raise HiExpError(f"vLLM stopped with code {server.returncode} while loading {model_dir}; its log ends: {log_tail(log)}")
-        if waited > startup_seconds:
-            raise HiExpError(f"vLLM did not become healthy within {startup_seconds:.0f} s on {model_dir}; its log ends: {log_tail(log)}")
+        if waited > _STARTUP_SECONDS:
+            raise HiExpError(f"vLLM did not become healthy within {_STARTUP_SECONDS:.0f} s on {model_dir}; its log ends: {log_tail(log)}")
         if waited >= next_message:
             logger.info("waiting for vLLM to load %s (%.0f s)", model_dir, waited)
             next_message = waited + 15
@@ -62,12 +60,12 @@ def _wait_until_healthy(server: "subprocess.Popen[bytes]", port: int, model_dir:
 
 
 def _healthy(port: int) -> bool:
+    import httpx
+
     try:
         # No proxy, whatever the environment sets: the server is on this machine.
-        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-        with opener.open(f"http://127.0.0.1:{port}/health", timeout=5) as response:
-            return response.status == 200
-    except (urllib.error.URLError, OSError):
+        return httpx.get(f"http://127.0.0.1:{port}/health", timeout=5, trust_env=False).status_code == 200
+    except httpx.HTTPError:
         return False
 
 

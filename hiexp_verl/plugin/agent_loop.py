@@ -4,7 +4,7 @@ import copy
 import logging
 from dataclasses import replace
 from functools import cached_property, lru_cache
-from itertools import zip_longest
+from itertools import groupby, zip_longest
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -14,10 +14,11 @@ from verl.experimental.agent_loop.tool_parser import FunctionCall
 from verl.tools.schemas import ToolResponse
 
 from hiexp_verl.config import Arm, Budgets, HiExpConfig, parse_config
-from hiexp_verl.guide.arms import arm_of, val_arm_of
+from hiexp_verl.guide.arms import arm_of
 from hiexp_verl.guide.episode import AsyncGuidedEpisode, Guidance
 from hiexp_verl.guide.record import EpisodeRecord
 from hiexp_verl.io.datasets import question_id_of, question_in
+from hiexp_verl.models.tokenizer import prompt_ids
 from hiexp_verl.plugin.retrieval import Retrieval, retrieval_for
 from hiexp_verl.plugin.search_tool import SearchTool
 from hiexp_verl.plugin.tokens import closing_ids, kept_tokens, missing_ids
@@ -54,7 +55,7 @@ class HiExpAgentLoop(ToolAgentLoop):
         self.tool_messages: list[list[Message]] = []  # of each turn whose responses the policy read
 
     async def run(self, sampling_params: dict[str, Any], **kwargs: Any) -> AgentLoopOutput:
-        """Run one episode (see verl); `extra_fields["hiexp"]` of the output records what was shown."""
+        """Run one episode (see verl); `extra_fields["hiexp"]` of the output is its record."""
         if self.settings.enabled and self.settings.max_tokens_per_turn:
             sampling_params = {**sampling_params, "max_tokens": self.settings.max_tokens_per_turn}
         self.step, self.sample = int(kwargs.get("global_steps", 0)), int(kwargs.get("session_id", 0))
@@ -66,7 +67,7 @@ class HiExpAgentLoop(ToolAgentLoop):
         self.split = str(extra_info.get("split") or TRAIN)
         self.training = self.split == TRAIN
         self.episode = AsyncGuidedEpisode(self._guidance(), self.retrieval.experience, question, question_id)
-        # As verl does it: a row may name the tools that it is for.
+        # A row may select its tools, as in verl.
         selection = extra_info.get("tool_selection")
         self.schemas = self.tool_schemas
         if selection and self.tools:
@@ -83,9 +84,10 @@ class HiExpAgentLoop(ToolAgentLoop):
 
     def _guidance(self) -> Guidance:
         # Groups are mixed in training alone.
-        arm: Arm = arm_of(self.sample, self.settings) if self.training else val_arm_of(self.settings)
-        budgets = Budgets(self.settings.prompt, self.settings.tool)
-        return Guidance(budgets, arm if self.settings.enabled else "none", self.settings.leave_one_out, self._count_tokens)
+        settings = self.settings
+        arm: Arm = arm_of(self.sample, settings) if self.training else settings.val_arm or settings.arm
+        budgets = Budgets(settings.prompt, settings.tool)
+        return Guidance(budgets, arm if settings.enabled else "none", settings.leave_one_out, self._count_tokens)
 
     async def _handle_generating_state(self, agent_data: AgentData, sampling_params: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
         if self.settings.seed is not None:
@@ -94,12 +96,12 @@ class HiExpAgentLoop(ToolAgentLoop):
         return await super()._handle_generating_state(agent_data, sampling_params, *args, **kwargs)
 
     def _strip(self, output: AgentLoopOutput, unguided: list[Message]) -> bool:
-        """Take the experience out of what is trained on; return whether that could be done exactly (else nothing is changed)."""
+        """Remove the experience from the tokens that are trained; return whether that is exact (else nothing is changed)."""
         logprobs = output.response_logprobs
         blocks = [text for _, text in self.episode.blocks]
         kept = kept_tokens(output.response_ids, output.response_mask, blocks, self.tokenizer)
         if kept is None or getattr(output, "routed_experts", None) is not None:  # these are by position
-            logger.warning("experience could not be taken out of an episode token for token: it is trained on as it was sampled")
+            logger.warning("experience cannot be removed exactly from the tokens of an episode: it is trained as it was sampled")
             return False
         ids, origin = kept
         output.prompt_ids = self._prompt_ids(unguided)
@@ -118,7 +120,7 @@ class HiExpAgentLoop(ToolAgentLoop):
         if self.settings.enabled:
             self._close_turn(agent_data)
         state = await super()._handle_processing_tools_state(agent_data)
-        if state == AgentState.TERMINATED:  # the budget has no room for the responses: the policy never saw them
+        if state == AgentState.TERMINATED:  # the budget has no room for the responses: the policy has not read them
             agent_data.prompt_ids, agent_data.response_mask, agent_data.response_logprobs = written
             self.episode.forget_after(searches)
         else:
@@ -126,11 +128,11 @@ class HiExpAgentLoop(ToolAgentLoop):
         return state
 
     def _close_turn(self, agent_data: AgentData) -> None:
-        """End the policy's turn as the chat template does, without loss.
+        """End the policy's turn as the chat template does; the added tokens have no loss.
 
-        The policy stops at `<|im_end|>`, or before it where its turn was cut. verl 0.9.0 adds the newline that follows; 0.9.1
-        adds it for models of the Qwen family alone, though others (SmolLM2) have the same template. Neither completes a turn
-        that was cut. Calls of other dialects end in tokens of their own: those are left to verl.
+        The policy stops at `<|im_end|>`, or before it where its turn was cut. verl 0.9.0 adds the newline that follows; 0.9.1 adds
+        it for models of the Qwen family alone, though others (SmolLM2) have the same template. Neither completes a turn that was
+        cut. Other formats have their own end of a call: verl completes them.
         """
         if self.tool_parser_name not in FORMATS:
             return
@@ -152,11 +154,11 @@ class HiExpAgentLoop(ToolAgentLoop):
     ) -> tuple[ToolResponse, float, dict]:
         tool = self.tools.get(tool_call.name)
         if tool is not None and not isinstance(tool, SearchTool):
-            return await super()._call_tool(tool_call, tools_kwargs, agent_data)  # a tool of the user's: no search, no experience
+            return await super()._call_tool(tool_call, tools_kwargs, agent_data)  # a tool of the user: no search, no experience
         search = self.episode.begin_search(query_in(tool_call.arguments) if tool is not None else None, self.max_parallel_calls)
         response, reward, info = await super()._call_tool(tool_call, tools_kwargs, agent_data)
         search.ran(info.get("query", ""))
-        if self.settings.enabled and not info:  # verl answers a broken call itself, in words of the call
+        if self.settings.enabled and not info:  # verl's own answer to a broken call quotes the call
             response.text = sanitise(response.text or "", MAX_COMPLAINT_CHARS)
         if info.get("search_failed", 1):
             search.failed()
@@ -168,7 +170,7 @@ class HiExpAgentLoop(ToolAgentLoop):
 
     def _room_after(self, documents: str, agent_data: AgentData) -> int:
         """Return the tokens that experience may take: verl ends the episode on a tool response that does not fit."""
-        others = self.max_parallel_calls - 1  # their documents are taken to be as long, and their experience as its budget
+        others = self.max_parallel_calls - 1  # estimate: their documents are as long, and their experience fills its budget
         answers = (others + 1) * self._count_tokens(documents) + others * self.settings.tool.max_tokens
         return max(0, self.response_length - len(agent_data.response_mask) - answers - WRAPPER_TOKENS)
 
@@ -176,15 +178,7 @@ class HiExpAgentLoop(ToolAgentLoop):
         return _tokens_of(self.tokenizer, text)
 
     def _prompt_ids(self, messages: list[Message]) -> list[int]:
-        encoding = self.tokenizer.apply_chat_template(
-            messages,
-            tools=self.schemas or None,
-            add_generation_prompt=True,
-            tokenize=True,
-            return_dict=True,
-            **self.apply_chat_template_kwargs,
-        )
-        return list(encoding["input_ids"])
+        return prompt_ids(self.tokenizer, messages, self.schemas, **self.apply_chat_template_kwargs)
 
     def _record(self, output: AgentLoopOutput) -> EpisodeRecord:
         """Return what happened, for the reward, the metrics and the dump."""
@@ -201,14 +195,8 @@ class HiExpAgentLoop(ToolAgentLoop):
 
     def _assistant_turns(self, output: AgentLoopOutput) -> list[str]:
         """Return the text of each stretch of tokens that the policy wrote (mask 1)."""
-        turns: list[list[int]] = []
-        previous = 0
-        for token, mask in zip(output.response_ids, output.response_mask, strict=True):
-            if mask and not previous:
-                turns.append([])
-            if mask:
-                turns[-1].append(token)
-            previous = mask
+        tokens = zip(output.response_ids, output.response_mask, strict=True)
+        turns = [[token for token, _ in stretch] for written, stretch in groupby(tokens, lambda pair: bool(pair[1])) if written]
         return [self.tokenizer.decode(turn, skip_special_tokens=True) for turn in turns]
 
 

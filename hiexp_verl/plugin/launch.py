@@ -3,14 +3,13 @@
 import os
 import sys
 
-from hiexp_verl.models.vllm_process import SINGLE_PROCESS_ENGINE
+from hiexp_verl.models.vllm_process import CPU_ENGINE
 
 # Defaults of a run on the CPU, set by `hiexp train --cpu` and, with VERL_PLATFORM=cpu, by the plugin.
 CPU_ENVIRONMENT = {
     "VERL_PLATFORM": "cpu",
-    "VLLM_CPU_KVCACHE_SPACE": "1",  # GiB
     "TOKENIZERS_PARALLELISM": "false",
-    **SINGLE_PROCESS_ENGINE,  # its OMP_NUM_THREADS also keeps Ray from giving the training worker one thread
+    **CPU_ENGINE,  # its OMP_NUM_THREADS also keeps Ray from giving the training worker one thread
 }
 
 

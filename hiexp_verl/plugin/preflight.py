@@ -1,7 +1,7 @@
 """Checks of a run before it takes device time: a hydra callback in the driver of `main_ppo`.
 
-Each check raises the error that the run would meet minutes later, or would never report: with a dataset, reward or agent loop
-of somebody else experience is silently missing. `preflight_data` checks the question files.
+Each check raises a `HiExpError` for what the run would meet minutes later, or would never report: with another dataset, reward
+or agent loop experience is silently missing. `preflight_data` checks the question files.
 """
 
 import logging
@@ -22,7 +22,7 @@ from verl.utils.tokenizer.continuous_token_wiring import create_continuous_token
 
 from hiexp_verl.config import HiExpConfig
 from hiexp_verl.errors import HiExpError, first_line
-from hiexp_verl.guide.arms import arms_of, places_of
+from hiexp_verl.guide.arms import shows_at
 from hiexp_verl.hek.opening import open_encoders, open_hek
 from hiexp_verl.hek.store import HEK
 from hiexp_verl.io.datasets import read_corpus
@@ -30,90 +30,14 @@ from hiexp_verl.plugin.agent_loop import HiExpAgentLoop, settings_of
 from hiexp_verl.plugin.checkpoint import folder_to_resume, identity_of, load_state
 from hiexp_verl.plugin.dataset import QuestionDataset
 from hiexp_verl.plugin.preflight_data import check_questions, check_validation
-from hiexp_verl.plugin.presets import common
+from hiexp_verl.plugin.presets import REWARD
 from hiexp_verl.search.http import HttpSearch
 from hiexp_verl.types import Message
 
 logger = logging.getLogger(__name__)
 
 
-def check_parts(config: DictConfig, settings: HiExpConfig) -> None:
-    """Check that agent loop, dataset and reward are ours where experience, or the record of episodes, needs them.
-
-    Raises:
-        HiExpError: one was replaced.
-    """
-    ours = common()
-    loop = ours["actor_rollout_ref"]["rollout"]["agent"]["default_agent_loop"]
-    found = config.actor_rollout_ref.rollout.agent.default_agent_loop
-    if settings.enabled and found != loop:
-        raise HiExpError(
-            f"actor_rollout_ref.rollout.agent.default_agent_loop={found} shows no experience; set it to {loop}, or hiexp.enabled=false"
-        )
-    if settings.enabled:
-        check_dataset(config.data.get("custom_cls") or {})
-    reward = ours["reward"]["custom_reward_function"]["path"]
-    found = (config.reward.get("custom_reward_function") or {}).get("path")
-    if settings.dump_dir and found != reward:
-        raise HiExpError(
-            f"hiexp.dump_dir needs the episodes that hiexp's reward returns, found reward.custom_reward_function.path={found}; "
-            f"set it to {reward}, or hiexp.dump_dir=null"
-        )
-
-
-def check_dataset(custom: Any) -> None:
-    """Check that the dataset marks each row as training or validation, as `QuestionDataset` and its subclasses do.
-
-    Args:
-        custom: verl's `data.custom_cls`, with `path` and `name`.
-
-    Raises:
-        HiExpError: it is another class, or cannot be loaded.
-    """
-    path, name = custom.get("path"), custom.get("name")
-    setting = f"data.custom_cls.path={path}"
-    try:
-        dataset = load_extern_object(path, name) if path else None
-    except Exception as error:  # importing a module can raise anything
-        raise HiExpError(
-            f"{setting} cannot be loaded as {name} ({type(error).__name__}: {first_line(error)}); correct data.custom_cls"
-        ) from error
-    if not (isinstance(dataset, type) and issubclass(dataset, QuestionDataset)):
-        raise HiExpError(
-            f"{setting} does not mark which rows are for training; leave data.custom_cls out, or name a subclass of "
-            f"{QuestionDataset.__module__}.{QuestionDataset.__name__}, or set hiexp.enabled=false"
-        )
-
-
-def check_parallel_calls(config: DictConfig) -> None:
-    """Check that the chat template renders several calls of one turn, where they are allowed (Llama 3's raises).
-
-    A hub name or a remote path is not checked.
-
-    Raises:
-        HiExpError: the template refuses them.
-    """
-    model, rollout = Path(config.actor_rollout_ref.model.path).expanduser(), config.actor_rollout_ref.rollout
-    calls = rollout.multi_turn.max_parallel_calls
-    if calls < 2 or not model.exists() or hasattr(HiExpAgentLoop, "apply_chat_template"):  # verl 0.9.0 renders the answers alone
-        return
-    builder = create_continuous_token_builder(
-        hf_tokenizer(str(model)),
-        hf_model_type=AutoConfig.from_pretrained(str(model)).model_type,
-        chat_template_kwargs={str(key): value for key, value in (config.data.get("apply_chat_template_kwargs") or {}).items()},
-        processor=hf_processor(str(model)),
-    )
-    asked: list[Message] = [{"role": "user", "content": "Who?"}, {"role": "assistant", "content": "Two searches."}]
-    answers: list[Message] = [{"role": "tool", "content": "me"}, {"role": "tool", "content": "you"}]
-    try:
-        builder.tokenize_context_incremental_messages(asked, asked + answers)
-    except TemplateError as error:
-        raise HiExpError(
-            f"the chat template in {model} does not take {calls} calls of one turn ({str(error)[:200]}); "
-            "set actor_rollout_ref.rollout.multi_turn.max_parallel_calls=1"
-        ) from error
-
-
+TURN_TOKENS = 64  # a thought and a query, or an answer
 TRAINERS = ("hiexp_sync", "hiexp_colocate_async")
 ON_CPU = {
     "trainer.n_gpus_per_node": 1,
@@ -126,63 +50,6 @@ ON_CPU = {
     "actor_rollout_ref.rollout.quantization": None,
     "actor_rollout_ref.actor.ulysses_sequence_parallel_size": 1,
 }
-
-
-def check_engine(config: DictConfig, settings: HiExpConfig) -> None:
-    """Check the trainer, and the settings of a run on a CPU.
-
-    Raises:
-        HiExpError: the trainer is not ours, or a setting would crash the run minutes later.
-    """
-    if not config.trainer.use_v1:
-        raise HiExpError("trainer.use_v1=false selects verl's earlier trainer, which has no plugins; set it to true")
-    mode = config.trainer.v1.trainer_mode
-    if settings.enabled and mode not in TRAINERS:
-        raise HiExpError(
-            f"trainer.v1.trainer_mode={mode} does not log experience; set {' or '.join(TRAINERS)} (there is none for separate_async), "
-            "or hiexp.enabled=false"
-        )
-    if config.trainer.device == "cpu":
-        check_cpu(config)
-
-
-def check_cpu(config: DictConfig) -> None:
-    """Check that no setting needs an accelerator.
-
-    Raises:
-        HiExpError: one does.
-    """
-    actor, rollout, model = config.actor_rollout_ref.actor, config.actor_rollout_ref.rollout, config.actor_rollout_ref.model
-    if config.trainer.v1.trainer_mode == "separate_async":
-        raise HiExpError("trainer.v1.trainer_mode=separate_async needs separate devices for rollouts; on a CPU set it to sync")
-    for setting, works in ON_CPU.items():
-        found = OmegaConf.select(config, setting)
-        if found != works:
-            raise HiExpError(f"{setting}={found} does not run on a CPU; set it to {works}")
-    if (model.lora.get("rank", 0) > 0 or model.lora_rank > 0) and not model.lora.merge:  # verl takes either for the rank
-        raise HiExpError(
-            "on a CPU vLLM packs its weights and cannot load adapters beside them; set actor_rollout_ref.model.lora.merge=true"
-        )
-    check_divisible(config.data.train_batch_size * rollout.n, rollout, "rollout.log_prob_micro_batch_size_per_gpu", "data.train_batch_size")
-    if actor.use_kl_loss:
-        ref = config.actor_rollout_ref.ref
-        check_divisible(config.data.train_batch_size * rollout.n, ref, "ref.log_prob_micro_batch_size_per_gpu", "data.train_batch_size")
-
-
-def check_divisible(episodes: int, block: DictConfig, setting: str, batch: str) -> None:
-    """Check that a step's episodes divide into micro-batches; verl checks it after all are played.
-
-    Raises:
-        HiExpError: they do not.
-    """
-    size = block.log_prob_micro_batch_size_per_gpu
-    if size and not block.log_prob_use_dynamic_bsz and episodes % size:
-        raise HiExpError(
-            f"{batch} x actor_rollout_ref.rollout.n = {episodes} is not divisible by actor_rollout_ref.{setting}={size}; change one"
-        )
-
-
-TURN_TOKENS = 64  # a thought and a query, or an answer
 
 
 class Preflight(Callback):
@@ -207,8 +74,7 @@ def check_run(config: DictConfig) -> None:
     settings = settings_of(config)
     check_engine(config, settings)
     check_parts(config, settings)
-    check_search(settings)
-    check_tool_response_length(settings, config.actor_rollout_ref.rollout.multi_turn.max_tool_response_length)
+    check_search(settings, config.actor_rollout_ref.rollout.multi_turn.max_tool_response_length)
     check_response_length(settings, config.data.max_response_length)
     if settings.enabled and not settings.hek:
         raise HiExpError("hiexp.hek is not set; give the directory of a HEK (`hiexp build`), or hiexp.enabled=false")
@@ -223,32 +89,119 @@ def check_run(config: DictConfig) -> None:
         check_validation(config, training, validation, hek, encoder)
 
 
+def check_parts(config: DictConfig, settings: HiExpConfig) -> None:
+    """Refuse another agent loop or dataset where experience needs ours, and another reward where the dump of episodes needs ours."""
+    found = config.actor_rollout_ref.rollout.agent.default_agent_loop
+    if settings.enabled and found != "hiexp_agent":
+        setting = f"actor_rollout_ref.rollout.agent.default_agent_loop={found}"
+        raise HiExpError(f"{setting} shows no experience; set it to hiexp_agent, or hiexp.enabled=false")
+    if settings.enabled:
+        check_dataset(config.data.get("custom_cls") or {})
+    found = (config.reward.get("custom_reward_function") or {}).get("path")
+    if settings.dump_dir and found != REWARD:
+        raise HiExpError(
+            f"hiexp.dump_dir needs the episodes that hiexp's reward returns, found reward.custom_reward_function.path={found}; "
+            f"set it to {REWARD}, or hiexp.dump_dir=null"
+        )
+
+
+def check_dataset(custom: Any) -> None:
+    """Refuse a dataset (verl's `data.custom_cls`) that does not mark its rows, as `QuestionDataset` and its subclasses do."""
+    path, name = custom.get("path"), custom.get("name")
+    setting = f"data.custom_cls.path={path}"
+    try:
+        dataset = load_extern_object(path, name) if path else None
+    except Exception as error:  # importing a module can raise anything
+        fault = f"{type(error).__name__}: {first_line(error)}"
+        raise HiExpError(f"{setting} cannot be loaded as {name} ({fault}); correct data.custom_cls") from error
+    if not (isinstance(dataset, type) and issubclass(dataset, QuestionDataset)):
+        raise HiExpError(
+            f"{setting} does not mark which rows are for training; leave data.custom_cls out, or name a subclass of "
+            f"{QuestionDataset.__module__}.{QuestionDataset.__name__}, or set hiexp.enabled=false"
+        )
+
+
+def check_parallel_calls(config: DictConfig) -> None:
+    """Refuse several calls a turn where the chat template of a model directory raises at them (Llama 3's does)."""
+    model, rollout = Path(config.actor_rollout_ref.model.path).expanduser(), config.actor_rollout_ref.rollout
+    calls = rollout.multi_turn.max_parallel_calls
+    if calls < 2 or not model.exists() or hasattr(HiExpAgentLoop, "apply_chat_template"):  # verl 0.9.0 renders the answers alone
+        return
+    builder = create_continuous_token_builder(
+        hf_tokenizer(str(model)),
+        hf_model_type=AutoConfig.from_pretrained(str(model)).model_type,
+        chat_template_kwargs={str(key): value for key, value in (config.data.get("apply_chat_template_kwargs") or {}).items()},
+        processor=hf_processor(str(model)),
+    )
+    asked: list[Message] = [{"role": "user", "content": "Who?"}, {"role": "assistant", "content": "Two searches."}]
+    answers: list[Message] = [{"role": "tool", "content": "me"}, {"role": "tool", "content": "you"}]
+    try:
+        builder.tokenize_context_incremental_messages(asked, asked + answers)
+    except TemplateError as error:
+        raise HiExpError(
+            f"the chat template in {model} does not take {calls} calls of one turn ({str(error)[:200]}); "
+            "set actor_rollout_ref.rollout.multi_turn.max_parallel_calls=1"
+        ) from error
+
+
+def check_engine(config: DictConfig, settings: HiExpConfig) -> None:
+    """Refuse a trainer that does not log experience, and what does not run on a CPU."""
+    if not config.trainer.use_v1:
+        raise HiExpError("trainer.use_v1=false selects verl's earlier trainer, which has no plugins; set it to true")
+    mode = config.trainer.v1.trainer_mode
+    if settings.enabled and mode not in TRAINERS:
+        raise HiExpError(
+            f"trainer.v1.trainer_mode={mode} does not log experience; set {' or '.join(TRAINERS)} (there is none for separate_async), "
+            "or hiexp.enabled=false"
+        )
+    if config.trainer.device == "cpu":
+        check_cpu(config)
+
+
+def check_cpu(config: DictConfig) -> None:
+    """Refuse settings that need an accelerator, and micro-batches that do not fit."""
+    model, rollout = config.actor_rollout_ref.model, config.actor_rollout_ref.rollout
+    if config.trainer.v1.trainer_mode == "separate_async":
+        raise HiExpError("trainer.v1.trainer_mode=separate_async needs separate devices for rollouts; on a CPU set it to sync")
+    for setting, works in ON_CPU.items():
+        found = OmegaConf.select(config, setting)
+        if found != works:
+            raise HiExpError(f"{setting}={found} does not run on a CPU; set it to {works}")
+    if (model.lora.get("rank", 0) > 0 or model.lora_rank > 0) and not model.lora.merge:  # verl takes either for the rank
+        raise HiExpError("on a CPU vLLM cannot load adapters beside its packed weights; set actor_rollout_ref.model.lora.merge=true")
+    episodes = config.data.train_batch_size * rollout.n
+    for name in ("rollout", "ref") if config.actor_rollout_ref.actor.use_kl_loss else ("rollout",):
+        block = config.actor_rollout_ref[name]
+        size = block.log_prob_micro_batch_size_per_gpu
+        if size and not block.log_prob_use_dynamic_bsz and episodes % size:  # verl checks it after all are played
+            setting = f"actor_rollout_ref.{name}.log_prob_micro_batch_size_per_gpu={size}"
+            raise HiExpError(f"data.train_batch_size x actor_rollout_ref.rollout.n = {episodes} is not divisible by {setting}; change one")
+
+
 def check_group(settings: HiExpConfig, config: DictConfig) -> None:
-    """Check the settings of mixed groups, and the settings of verl that they need."""
+    """Refuse arms that a group has no rollouts for, and settings of verl that baselines per arm or stripping do not work with."""
     group, n = settings.group, int(config.actor_rollout_ref.rollout.n)
     count = len(group.arms)
     if count and settings.arm != "full":
         raise HiExpError(f"hiexp.group.arms and hiexp.arm={settings.arm} both set the arm of a rollout; leave one of them out")
     if n < count:
         raise HiExpError(f"hiexp.group.arms has {count} arms, and actor_rollout_ref.rollout.n={n}; raise it to {count} or more")
-    if group.baseline == "within-arm" and config.algorithm.adv_estimator != "hiexp_grpo":
-        raise HiExpError(
-            f"hiexp.group.baseline=within-arm needs algorithm.adv_estimator=hiexp_grpo, found {config.algorithm.adv_estimator}; set it"
-        )
+    estimator = config.algorithm.adv_estimator
+    if group.baseline == "within-arm" and estimator != "hiexp_grpo":
+        raise HiExpError(f"hiexp.group.baseline=within-arm needs algorithm.adv_estimator=hiexp_grpo, found {estimator}; set it")
     if group.baseline == "within-arm" and n < 2 * count:
         logger.warning(
             f"hiexp.group.arms has {count} arms, and the baseline of an arm with one rollout is the group's mean; "
             f"for within-arm set actor_rollout_ref.rollout.n={2 * count} or more, found {n}"
         )
-    if group.strip:
-        if not config.actor_rollout_ref.rollout.calculate_log_probs:
-            raise HiExpError("hiexp.group.strip needs the rollout's probabilities; set actor_rollout_ref.rollout.calculate_log_probs=true")
-        if config.algorithm.rollout_correction.get("bypass_mode"):
-            raise HiExpError("hiexp.group.strip needs probabilities without experience; set algorithm.rollout_correction.bypass_mode=false")
+    if group.strip and not config.actor_rollout_ref.rollout.calculate_log_probs:
+        raise HiExpError("hiexp.group.strip needs the rollout's probabilities; set actor_rollout_ref.rollout.calculate_log_probs=true")
+    if group.strip and config.algorithm.rollout_correction.get("bypass_mode"):
+        raise HiExpError("hiexp.group.strip needs probabilities without experience; set algorithm.rollout_correction.bypass_mode=false")
 
 
 def check_resume(settings: HiExpConfig, hek: HEK | None, config: DictConfig) -> None:
-    """Check that the checkpoint to resume from is complete and of a run with the same settings; warn where a kill could lose all."""
+    """Refuse a checkpoint to resume that is incomplete or of other settings; warn where a kill could lose all checkpoints."""
     folder = folder_to_resume(config)
     if folder is not None:
         load_state(folder, identity_of(settings, hek, config), settings.allow_mismatch)
@@ -260,11 +213,7 @@ def check_resume(settings: HiExpConfig, hek: HEK | None, config: DictConfig) -> 
 
 
 def check_model(path: str) -> None:
-    """Check that the model can be loaded: a directory, a name in the hub, or a remote path (not checked: verl fetches it).
-
-    Raises:
-        HiExpError: the directory is missing or holds no model, or the hub is offline and its cache does not have the model.
-    """
+    """Refuse a directory without a model, and a hub name that cannot be fetched; remote paths are not checked: verl fetches them."""
     setting = f"actor_rollout_ref.model.path={path}"
     folder = Path(path).expanduser()
     if "://" in path or (folder / "config.json").is_file():
@@ -283,8 +232,8 @@ def check_model(path: str) -> None:
         )
 
 
-def check_search(settings: HiExpConfig) -> None:
-    """Check that the search tool has a corpus or a server that answers."""
+def check_search(settings: HiExpConfig, max_response_chars: int) -> None:
+    """Refuse a search without a corpus or a server that answers, and documents that verl would cut again, closing tag included."""
     search = settings.search
     if search.engine == "http":
         if not search.url:
@@ -294,22 +243,18 @@ def check_search(settings: HiExpConfig) -> None:
         raise HiExpError(f"hiexp.search.engine={search.engine} needs hiexp.search.corpus, a JSONL of id, title, text")
     else:
         read_corpus(Path(search.corpus))
-
-
-def check_tool_response_length(settings: HiExpConfig, limit: int) -> None:
-    """Check that verl does not cut the documents again, closing tag included."""
-    if settings.search.max_chars > limit:
+    if search.max_chars > max_response_chars:
         raise HiExpError(
-            f"hiexp.search.max_chars={settings.search.max_chars} is over verl's limit of {limit} characters; raise "
+            f"hiexp.search.max_chars={search.max_chars} is over verl's limit of {max_response_chars} characters; raise "
             "actor_rollout_ref.rollout.multi_turn.max_tool_response_length above it"
         )
 
 
 def check_response_length(settings: HiExpConfig, limit: int) -> None:
-    """Check that two searches and an answer fit into the response, estimated at 4 characters or 1 / 1.35 words a token."""
+    """Refuse a response without room for two searches and an answer, estimated at 4 characters or 1 / 1.35 words a token."""
     search = settings.search
     documents = min(search.max_chars / 4, search.top_k * search.max_words_per_passage * 1.35)
-    experience = settings.tool.max_tokens if settings.enabled and any("tool" in places_of(arm) for arm in arms_of(settings)) else 0
+    experience = settings.tool.max_tokens if shows_at("tool", settings) else 0
     turn = min(TURN_TOKENS, settings.max_tokens_per_turn or TURN_TOKENS)
     wanted = math.ceil(2 * (documents + experience) + 3 * turn)
     if limit < wanted:

@@ -7,7 +7,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 from hiexp_verl.errors import HiExpError
-from hiexp_verl.guide.arms import arms_of, places_of
+from hiexp_verl.guide.arms import shows_at
 from hiexp_verl.hek.same_question import SameQuestions
 from hiexp_verl.hek.store import HEK
 from hiexp_verl.io.datasets import gold_answers, question_in, read_questions, read_records
@@ -16,7 +16,7 @@ from hiexp_verl.models.encoder import Encoder
 from hiexp_verl.models.tokenizer import PolicyTokenizer
 from hiexp_verl.plugin.agent_loop import settings_of
 from hiexp_verl.plugin.dataset import is_question_file, paths_of
-from hiexp_verl.plugin.presets import common
+from hiexp_verl.plugin.presets import REWARD
 from hiexp_verl.protocol import SEARCH_TOOL_SCHEMA, check_format, first_messages
 from hiexp_verl.scoring import normalise
 from hiexp_verl.types import Message
@@ -44,29 +44,20 @@ def check_questions(config: DictConfig, key: str) -> Texts:
 
 
 def check_validation(config: DictConfig, training: Texts, validation: Texts, hek: HEK | None, encoder: Encoder | None) -> None:
-    """Check that training data and HEK hold no validation question.
-
-    Raises:
-        HiExpError: a file or a question is in both sets, or the HEK was distilled from a validation question.
-    """
+    """Refuse validation questions that are also in the training data, or in the HEK."""
     files = [_absolute(file) for file in paths_of(config.data.val_files)]
-    both = [file for file in paths_of(config.data.train_files) if _absolute(file) in files]
-    if both:
+    if both := [file for file in paths_of(config.data.train_files) if _absolute(file) in files]:
         raise HiExpError(f"{both[0]} is in data.train_files and data.val_files; validate on other questions, or set trainer.val_only=true")
     asked = {normalise(text) for texts in training.values() for text in texts.values()}
     known = SameQuestions({source.question_id: source.question for source in (hek.sources if hek is not None else ())}, encoder)
     for file, texts in validation.items():
-        learnt = [name for name, text in texts.items() if normalise(text) in asked]
-        if learnt:
+        questions = f"of the {len(texts)} validation questions of {file} (the first:"
+        if trained := [name for name, text in texts.items() if normalise(text) in asked]:
+            raise HiExpError(f"{len(trained)} {questions} {trained[0]}) are also in data.train_files; remove them from one of the two")
+        if found := [name for name, same in zip(texts, known.find(list(texts.values())), strict=True) if same]:
             raise HiExpError(
-                f"{len(learnt)} of the {len(texts)} validation questions of {file} (the first: {learnt[0]}) are also in data.train_files; "
-                "remove them from one of the two"
-            )
-        found = [name for name, same in zip(texts, known.find(list(texts.values())), strict=True) if same]
-        if found:
-            raise HiExpError(
-                f"the HEK was distilled from {len(found)} of the {len(texts)} validation questions of {file} (the first: {found[0]}); "
-                "remove them from data.val_files, or build a HEK without them (`hiexp audit` lists them)"
+                f"the HEK was distilled from {len(found)} {questions} {found[0]}); remove them from data.val_files, or build a HEK "
+                "without them (`hiexp audit` lists them)"
             )
 
 
@@ -83,7 +74,7 @@ def _rows(config: DictConfig, file: str) -> dict[str, tuple[str, list[Message]]]
     if path.suffix != ".parquet":
         return {}
     key = config.data.prompt_key
-    ours = (config.reward.get("custom_reward_function") or {}).get("path") == common()["reward"]["custom_reward_function"]["path"]
+    ours = (config.reward.get("custom_reward_function") or {}).get("path") == REWARD
     found: dict[str, tuple[str, list[Message]]] = {}
     for i, (place, row) in enumerate(read_records(path, "question file")):
         prompt = row.get(key)
@@ -103,26 +94,25 @@ def _absolute(file: str) -> str:
 
 
 def check_prompt_lengths(config: DictConfig, file: str, prompts: dict[str, list[Message]]) -> None:
-    """Check that the longest prompt and its experience fit: verl cuts from the left, and so the system prompt first."""
+    """Refuse a prompt that does not fit with its experience: verl cuts from the left, and so the system prompt first."""
     path = Path(config.actor_rollout_ref.model.path).expanduser()
-    if not prompts or not path.exists():
-        return  # a hub name or a remote path: verl fetches it, and its own checks apply
-    if config.data.filter_overlong_prompts:
-        return  # verl drops prompts that do not fit, and the agent loop shows only experience that fits
+    # verl fetches a hub name or a remote path. It filters prompts that do not fit, and the agent loop shows only experience that fits.
+    if not prompts or not path.exists() or config.data.filter_overlong_prompts:
+        return
     template_kwargs = config.data.get("apply_chat_template_kwargs") or {}
     name, length = longest_prompt(PolicyTokenizer(path), prompts, template_kwargs)
     limit = config.data.max_prompt_length
     settings = settings_of(config)
-    experience = settings.prompt.max_tokens if settings.enabled and any("prompt" in places_of(arm) for arm in arms_of(settings)) else 0
+    experience = settings.prompt.max_tokens if shows_at("prompt", settings) else 0
+    prompt = f"the prompt of question {name} in {file} has {length} tokens"
     if length > limit:
         raise HiExpError(
-            f"the prompt of question {name} in {file} has {length} tokens, over data.max_prompt_length={limit}, "
-            "so verl would cut its system prompt; raise data.max_prompt_length, or set data.filter_overlong_prompts=true"
+            f"{prompt}, over data.max_prompt_length={limit}, so verl would cut its system prompt; raise data.max_prompt_length, or set "
+            "data.filter_overlong_prompts=true"
         )
     if length + experience > limit:
         raise HiExpError(
-            f"the prompt of question {name} in {file} has {length} tokens, and data.max_prompt_length={limit} leaves no room for "
-            f"hiexp.prompt.max_tokens={experience}; "
+            f"{prompt}, and data.max_prompt_length={limit} leaves no room for hiexp.prompt.max_tokens={experience}; "
             f"set max_prompt_length to {length + experience} or more, or max_tokens to {limit - length}"
         )
 

@@ -9,52 +9,48 @@ from omegaconf import OmegaConf
 from hiexp_verl.config import HiExpConfig, block_of
 from hiexp_verl.models.vllm_process import cpu_dtype
 
-TOOLS = str(Path(__file__).with_name("tools.yaml"))
+REWARD = "pkg://hiexp_verl.plugin.reward"
 
-
-def common() -> dict[str, Any]:
-    """Return the settings of both algorithms."""
-    return {
-        "hiexp": block_of(HiExpConfig()),
-        # Refuses a bad corpus, HEK, encoder or setting in the driver, before Ray or a device is touched.
-        "hydra": {
-            "callbacks": {
-                "hiexp": {"_target_": "hiexp_verl.plugin.preflight.Preflight"},
-                "hiexp_record": {"_target_": "hiexp_verl.plugin.record.Record"},
-            }
-        },
-        "data": {
-            "custom_cls": {"path": "pkg://hiexp_verl.plugin.dataset", "name": "QuestionDataset"},
-            "search_format": "${actor_rollout_ref.rollout.multi_turn.format}",
-            "return_raw_chat": True,
-            "max_prompt_length": 2048,  # verl's defaults of 512 end most episodes at their first search
-            "max_response_length": 4096,
-        },
-        "actor_rollout_ref": {
-            "rollout": {
-                "n": 5,
-                "agent": {"default_agent_loop": "hiexp_agent"},
-                "multi_turn": {
-                    "enable": True,
-                    "format": "hermes",
-                    "max_assistant_turns": 8,
-                    "tool_config_path": TOOLS,
-                    "max_tool_response_length": 4000,  # characters; verl's default of 256 trains on scraps
-                    "tool_response_truncate_side": "right",
-                },
+COMMON: dict[str, Any] = {
+    "hiexp": block_of(HiExpConfig()),
+    # Refuses a bad corpus, HEK, encoder or setting in the driver, before Ray or a device is touched.
+    "hydra": {
+        "callbacks": {
+            "hiexp": {"_target_": "hiexp_verl.plugin.preflight.Preflight"},
+            "hiexp_record": {"_target_": "hiexp_verl.plugin.record.Record"},
+        }
+    },
+    "data": {
+        "custom_cls": {"path": "pkg://hiexp_verl.plugin.dataset", "name": "QuestionDataset"},
+        "search_format": "${actor_rollout_ref.rollout.multi_turn.format}",
+        "return_raw_chat": True,
+        "max_prompt_length": 2048,  # verl's defaults of 512 end most episodes at their first search
+        "max_response_length": 4096,
+    },
+    "actor_rollout_ref": {
+        "rollout": {
+            "n": 5,
+            "agent": {"default_agent_loop": "hiexp_agent"},
+            "multi_turn": {
+                "enable": True,
+                "format": "hermes",
+                "max_assistant_turns": 8,
+                "tool_config_path": str(Path(__file__).with_name("tools.yaml")),
+                "max_tool_response_length": 4000,  # characters; verl's default of 256 cuts most of the documents
+                "tool_response_truncate_side": "right",
             },
         },
-        "reward": {
-            "custom_reward_function": {
-                "path": "pkg://hiexp_verl.plugin.reward",
-                "name": "compute_score",
-                "reward_kwargs": {"kind": "${hiexp.reward.kind}"},
-            }
-        },
-        "algorithm": {"adv_estimator": "hiexp_grpo", "norm_adv_by_std_in_grpo": True, "use_kl_in_reward": False},
-        "trainer": {"v1": {"trainer_mode": "hiexp_sync"}},
-    }
-
+    },
+    "reward": {
+        "custom_reward_function": {
+            "path": REWARD,
+            "name": "compute_score",
+            "reward_kwargs": {"kind": "${hiexp.reward.kind}"},
+        }
+    },
+    "algorithm": {"adv_estimator": "hiexp_grpo", "norm_adv_by_std_in_grpo": True, "use_kl_in_reward": False},
+    "trainer": {"v1": {"trainer_mode": "hiexp_sync"}},
+}
 
 GRPO: dict[str, Any] = {
     "actor_rollout_ref": {
@@ -111,7 +107,7 @@ CPU: dict[str, Any] = {
             "enable_sleep_mode": False,
             "free_cache_engine": False,
             "agent": {"num_workers": 1},
-            "engine_kwargs": {"vllm": {"distributed_executor_backend": "uni"}},  # see vllm_process.SINGLE_PROCESS_ENGINE
+            "engine_kwargs": {"vllm": {"distributed_executor_backend": "uni"}},  # see vllm_process.CPU_ENGINE
             "checkpoint_engine": {"update_weights_bucket_megabytes": 1024},
         },
     },
@@ -120,7 +116,7 @@ CPU: dict[str, Any] = {
 
 def compose(algorithm: str, cpu: bool) -> dict[str, Any]:
     """Return everything that `+hiexp=<algorithm>` sets, on a CPU or not."""
-    parts = [common(), {"grpo": GRPO, "gspo": GSPO}[algorithm], *([CPU] if cpu else [])]
+    parts = [COMMON, {"grpo": GRPO, "gspo": GSPO}[algorithm], *([CPU] if cpu else [])]
     return OmegaConf.to_container(OmegaConf.merge(*parts))  # type: ignore[return-value]
 
 

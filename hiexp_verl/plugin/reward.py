@@ -7,8 +7,13 @@ from hiexp_verl.errors import HiExpError
 from hiexp_verl.guide.record import EpisodeRecord, aggregate
 from hiexp_verl.io.datasets import gold_answers
 from hiexp_verl.io.rows import BadRow
-from hiexp_verl.scoring import RewardKind, Score, extract_answer, score_text
-from hiexp_verl.types import TRAJECTORY_KEY, Trajectory, to_json
+from hiexp_verl.scoring import RewardKind, extract_answer, score_text
+from hiexp_verl.types import TRAJECTORY_KEY, to_json
+
+_COUNTED = (  # of `Totals`
+    *("searches", "failed_searches", "e1_fired", "e1_repeats", "repeated_queries"),
+    *("lookups", "lookup_failures", "experience_tokens"),
+)
 
 
 def compute_score(
@@ -35,38 +40,10 @@ def compute_score(
         raise HiExpError(f"a row has no gold answer to score against: {error}; correct reward_model.ground_truth") from error
     score = score_text(text, answers, kind)
     totals = aggregate([record] if record is not None else [])
-    result: dict[str, float | str] = {
-        "score": score.reward,
-        "acc": score.acc,
-        "em": score.em,
-        "f1": score.f1,
-        "cem": score.cem,
-        "format": score.format,
-        "searches": float(totals.searches),
-        "failed_searches": float(totals.failed_searches),
-        "e1_fired": float(totals.e1_fired),
-        "e1_repeats": float(totals.e1_repeats),
-        "repeated_queries": float(totals.repeated_queries),
-        "lookups": float(totals.lookups),
-        "lookup_failures": float(totals.lookup_failures),
-        "e2_e3_shown": float(totals.prompt_entries),
-        "experience_tokens": float(totals.experience_tokens),
-    }
+    result: dict[str, float | str] = {"score": score.reward}
+    result |= {name: getattr(score, name) for name in ("acc", "em", "f1", "cem", "format")}
+    result |= {name: float(getattr(totals, name)) for name in _COUNTED}
+    result["e2_e3_shown"] = float(totals.prompt_entries)
     if record is not None:
-        result[TRAJECTORY_KEY] = json.dumps(to_json(_trajectory(record, answers, text, score)))
+        result[TRAJECTORY_KEY] = json.dumps(to_json(record.trajectory(answers, extract_answer(text), score, "policy")))
     return result
-
-
-def _trajectory(record: EpisodeRecord, answers: tuple[str, ...], text: str, score: Score) -> Trajectory:
-    return Trajectory(
-        question_id=record.question_id,
-        question=record.question,
-        answers=answers,
-        messages=record.messages,
-        prediction=extract_answer(text) or "",
-        score=score.reward,
-        correct=score.correct,
-        model="policy",
-        id=f"{record.question_id}#{record.sample}",
-        extra=record.extra(),
-    )

@@ -9,13 +9,11 @@ if TYPE_CHECKING:
 
 
 class _Verb(ModuleType):
-    """Lets the public API call the package: `hiexp_verl.rollout(RolloutSpec(...))`."""
-
     def __call__(self, spec: "RolloutSpec") -> dict[str, Any]:
-        """Return the summary; see `rollout.rollout.rollout`."""
+        """Return the summary of `hiexp_verl.rollout(RolloutSpec(...))`; see `rollout.rollout.rollout`."""
         from hiexp_verl.rollout.rollout import rollout
 
         return rollout(spec)
 
 
-sys.modules[__name__].__class__ = _Verb
+sys.modules[__name__].__class__ = _Verb  # the package is a function of the public API

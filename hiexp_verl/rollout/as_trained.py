@@ -69,7 +69,7 @@ def _compare_sources(model: str, identity: Mapping[str, Any], given: Mapping[str
 
 
 def _options(identity: Mapping[str, Any]) -> dict[str, Any]:
-    """Return these settings by our option."""
+    """Return the settings of a training by our options."""
     turns = "actor_rollout_ref.rollout.multi_turn"
     search = identity.get("search") or {}
     found = {
@@ -81,7 +81,7 @@ def _options(identity: Mapping[str, Any]) -> dict[str, Any]:
         "max_chars": search.get("max_chars"),
     }
     if found["format"] not in get_args(Format):
-        del found["format"]  # a dialect of verl's own
+        del found["format"]  # one of verl's own formats
     return {option: value for option, value in found.items() if value is not None}
 
 
@@ -90,17 +90,19 @@ def _as_text(options: Mapping[str, Any]) -> str:
 
 
 def read_budgets(assignments: Sequence[str], state: Path | None = None) -> Budgets:
-    """Return the budgets of a training (its `state.json`), the defaults where there is none, changed by `prompt.top_k=3` and the like.
+    """Return the budgets of a training (its `state.json`), or the defaults, changed by assignments such as `prompt.top_k=3`.
 
     Raises:
         HiExpError: an assignment is not KEY=VALUE, or not for `prompt` and `tool`; a setting is unknown or out of range; the state
             is damaged.
     """
-    trained = _trained(state) if state is not None else Budgets()
-    if state is not None and trained != Budgets():
-        defaults = Budgets().flat()
-        changed = ", ".join(f"{name}={value}" for name, value in trained.flat().items() if value != defaults[name])
-        logger.info("budgets of experience as in the training of %s: %s", state.parent.parent, changed)
+    trained, defaults = Budgets(), Budgets().flat()
+    if state is not None:
+        identity = identity_in(state)
+        kept = {place: identity[place] for place in get_args(Place) if place in identity}  # none of a run without experience
+        trained = parse_block(Budgets, kept, f"{state}: hiexp")
+        if changed := ", ".join(f"{name}={value}" for name, value in trained.flat().items() if value != defaults[name]):
+            logger.info("budgets of experience as in the training of %s: %s", state.parent.parent, changed)
     blocks = block_of(trained)
     for assignment in assignments:
         key, equals, text = assignment.partition("=")
@@ -109,18 +111,8 @@ def read_budgets(assignments: Sequence[str], state: Path | None = None) -> Budge
             raise HiExpError(f"--set takes KEY=VALUE, as prompt.top_k=3, found {assignment!r}")
         if place not in get_args(Place) and place in {each.name for each in fields(HiExpConfig)}:
             raise HiExpError(f"--set is for hiexp.prompt and hiexp.tool, found {key}; other settings have their own options (--help)")
-        blocks.setdefault(place, {})[name] = _value(assignment, text)
+        try:
+            blocks.setdefault(place, {})[name] = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise HiExpError(f"--set {assignment}: the value cannot be read ({first_line(error)}); give a number or null") from error
     return parse_block(Budgets, blocks, "hiexp")
-
-
-def _value(assignment: str, text: str) -> Any:
-    try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise HiExpError(f"--set {assignment}: the value cannot be read ({first_line(error)}); give a number or null") from error
-
-
-def _trained(state: Path) -> Budgets:
-    identity = identity_in(state)
-    kept = {place: identity[place] for place in get_args(Place) if place in identity}  # none of a run without experience
-    return parse_block(Budgets, kept, f"{state}: hiexp")

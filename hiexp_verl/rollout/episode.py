@@ -5,13 +5,15 @@ import hashlib
 import logging
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Protocol
+
+from typing_extensions import Unpack
 
 from hiexp_verl.guide.episode import AsyncGuidedEpisode, Guidance
 from hiexp_verl.guide.guide import Guide
 from hiexp_verl.guide.lookup import ExperienceRequest
-from hiexp_verl.models.chat import PromptTooLong, Reply
+from hiexp_verl.models.chat import ChatOptions, PromptTooLong, Reply
 from hiexp_verl.protocol import (
     Format,
     answering_text,
@@ -29,27 +31,12 @@ from hiexp_verl.types import Hit, Message, Question, Trajectory
 logger = logging.getLogger(__name__)
 
 
-class Policy(Protocol):
-    """The model that plays; `chat.ChatClient` is one."""
+class Client(Protocol):
+    """The model that plays, as `models.chat.ChatClient`."""
 
     model: str
 
-    async def chat(
-        self,
-        messages: Sequence[Message],
-        *,
-        max_tokens: int,
-        temperature: float = 1.0,
-        top_p: float | None = None,
-        seed: int | None = None,
-        stop: Sequence[str] | None = None,
-    ) -> Reply: ...
-
-
-class Client(Policy, Protocol):
-    """A policy behind a server (`models.chat.ChatClient`)."""
-
-    async def find_model(self) -> str: ...
+    async def chat(self, messages: Sequence[Message], *, max_tokens: int, **options: Unpack[ChatOptions]) -> Reply: ...
     async def close(self) -> None: ...
 
 
@@ -97,8 +84,10 @@ async def episode(question: Question, players: Players, settings: EpisodeSetting
             prompt that grew too long does not raise: both are recorded in `extra`.
     """
     started = time.monotonic()
-    begin = players.guide.abegin if players.guide is not None else _unguided
-    guided = await begin(question.question, question.id)
+    if players.guide is not None:
+        guided = await players.guide.abegin(question.question, question.id)
+    else:
+        guided = AsyncGuidedEpisode(Guidance(arm="none"), _no_entries, question.question, question.id)
     state = _State(await guided.system(first_messages(question.question, settings.format, settings.instructions)), guided)
     while not state.stop:
         query = await _model_turn(state, players.client, settings, seed_of(settings.seed, question.id, sample, len(guided.queries)))
@@ -109,11 +98,11 @@ async def episode(question: Question, players: Players, settings: EpisodeSetting
     return _trajectory(question, players.client.model, state, settings, sample, time.monotonic() - started)
 
 
-async def _model_turn(state: _State, policy: Policy, settings: EpisodeSettings, seed: int) -> str | None:
-    """Let the model speak; return the query it searches for, or None (then the reason to stop is set)."""
+async def _model_turn(state: _State, client: Client, settings: EpisodeSettings, seed: int) -> str | None:
+    """Play a turn of the model; return the query that it searches for, or None (then the reason to stop is set)."""
     closing = call_tags(settings.format)[1]
     try:
-        reply = await policy.chat(
+        reply = await client.chat(
             state.messages,
             max_tokens=settings.max_tokens,
             temperature=settings.temperature,
@@ -129,7 +118,7 @@ async def _model_turn(state: _State, policy: Policy, settings: EpisodeSettings, 
         return None
     state.completion_tokens += reply.completion_tokens
     before, closed, _ = reply.text.partition(closing)  # not every server stops at a stop string
-    text = (before + closed).encode("utf-8", "replace").decode()  # half a character cannot be written to a file
+    text = (before + closed).encode("utf-8", "replace").decode()  # a lone surrogate cannot be written to a file
     cut_short = reply.finish_reason == "length" and not closed
     if not cut_short:
         text = close_call(text, settings.format)
@@ -155,10 +144,6 @@ async def _search_turn(state: _State, query: str, search: SearchEngine, settings
     state.messages.append({"role": "tool", "content": text})
 
 
-async def _unguided(question: str, id: str) -> AsyncGuidedEpisode:
-    return AsyncGuidedEpisode(Guidance(arm="none"), _no_entries, question, id)
-
-
 async def _no_entries(_: ExperienceRequest) -> list[Hit]:
     return []
 
@@ -170,23 +155,14 @@ def _trajectory(question: Question, model: str, state: _State, settings: Episode
     record = state.guided.record(
         sample=sample,
         split=question.meta.get("split"),
+        messages=tuple(state.messages),
         stop=state.stop,
         completion_tokens=state.completion_tokens,
         seconds=round(seconds, 3),
     )
+    played = record.trajectory(question.answers, prediction, result, model)
     scores = {name: value for name, value in asdict(result).items() if name != "reward"}
-    return Trajectory(
-        question_id=question.id,
-        question=question.question,
-        answers=question.answers,
-        messages=tuple(state.messages),
-        prediction=prediction or "",
-        score=result.reward,
-        correct=result.correct,
-        model=model,
-        id=f"{question.id}#{sample}",
-        extra={**record.extra(), **scores},
-    )
+    return replace(played, extra={**played.extra, **scores})
 
 
 def seed_of(*parts: int | str) -> int:

@@ -18,27 +18,27 @@ logger = logging.getLogger(__name__)
 MARKER = "latest_checkpointed_iteration.txt"  # verl writes it when a checkpoint is whole
 STATE = Path("hiexp") / "state.json"  # ours, in a checkpoint (`plugin.checkpoint`)
 MERGED = "policy"  # in the output directory
-_ADAPTER = "lora_adapter"  # in what verl merges of a LoRA run, beside the weights that it started from
+_ADAPTER = "lora_adapter"  # in verl's merged weights of a LoRA run, beside those of the base model
 _SOURCE = "merged_from.txt"  # in the merged weights: the identity of the shards
 _WEIGHTS = ("*.safetensors", "*.bin")
-_BESIDE = ("*.json", "*.jinja")  # what else decides on what a model says: its config, tokenizer and chat template
+_BESIDE = ("*.json", "*.jinja")  # config, tokenizer and chat template
 _LORA = "lora_train_meta.json"  # verl writes it for a LoRA run alone
 _SHARDS = "model_world_size_*_rank_*.pt"
 
 
 class Policy(NamedTuple):
-    """What plays."""
+    """The model of a `--model`."""
 
-    spec: str  # what `chat.open_model` takes
-    name: str  # "" where the server or the directory tells it
-    identity: str  # what tells it from others of that name: the server's address, or a hash of the weights
+    spec: str  # for `chat.open_model`
+    name: str  # "": that of the directory, or the server's
+    identity: str  # differs from others of that name: the server's address, or a hash of the weights
 
 
 def find_policy(spec: str, out_dir: Path) -> Policy:
-    """Return the policy that is meant.
+    """Return the policy of a `--model`.
 
-    A checkpoint of verl is the directory that holds them (then the latest), its `global_step_N`, or `actor` in it. Weights that
-    are there only in FSDP's shards are merged by verl into `out_dir`/policy.
+    A checkpoint of verl is the directory that holds them (then the latest), its `global_step_N`, or `actor` in it. Weights in
+    FSDP's shards alone are merged by verl into `out_dir`/policy.
 
     Raises:
         HiExpError: the checkpoint has no weights of a policy, or they cannot be merged.
@@ -48,7 +48,7 @@ def find_policy(spec: str, out_dir: Path) -> Policy:
         return Policy(spec, "", identify(spec))
     name = f"{actor.parent.parent.parent.name}/{actor.parent.name}"
     exported = actor / "huggingface"
-    # What verl exports of a LoRA run names its weights as peft does, which no engine loads; merging makes a model of them.
+    # verl's export of a LoRA run has peft's names of weights, which no engine loads: its shards are merged.
     if any(path for pattern in _WEIGHTS for path in exported.glob(pattern)) and not (actor / _LORA).is_file():
         return Policy(str(exported), name, identify(str(exported)))
     if not any(actor.glob(_SHARDS)):
@@ -62,7 +62,7 @@ def find_policy(spec: str, out_dir: Path) -> Policy:
 
 
 def identify(spec: str) -> str:
-    """Return what tells a server or a model directory from another: the address without credentials, or a hash of the content."""
+    """Return the identity of a server or a model directory: the address without credentials, or a hash of the content."""
     if "://" in spec:
         url = urlsplit(spec.removeprefix("openai:"))
         return f"{url.scheme}://{url.netloc.rpartition('@')[2]}{url.path.rstrip('/')}"
@@ -71,26 +71,22 @@ def identify(spec: str) -> str:
 
 
 def state_of(spec: str) -> Path | None:
-    """Return what HiExp kept of the training that a checkpoint is of, None where `spec` is no such checkpoint."""
+    """Return the state file of HiExp in a checkpoint, None if `spec` is another model."""
     actor = _actor_of(spec)
     return actor.parent / STATE if actor is not None and (actor.parent / STATE).is_file() else None
 
 
 def identity_in(state: Path) -> Mapping[str, Any]:
-    """Return the settings of a training from what `state_of` found, by the names of `plugin.checkpoint`'s identity_of and played_of.
+    """Return the settings of a training from its state file, by the names of `identity_of` and `played_of` in `plugin.checkpoint`.
 
     Raises:
         HiExpError: the file is damaged.
     """
     try:
         found = json.loads(state.read_text(encoding="utf-8"))
-        identity, played = found["identity"], found.get("played", {})  # what was played stands beside it since 2026-11-22
+        return {**found["played"], **found["identity"]}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise HiExpError(f"{state} is damaged ({first_line(error)}); give another checkpoint") from error
-    for name, value in {"identity": identity, "played": played}.items():
-        if not isinstance(value, dict):
-            raise HiExpError(f"{state} is damaged (its {name} is {str(value)[:40]!r}); give another checkpoint")
-    return {**played, **identity}
 
 
 def _hash_of(*files: Path) -> str:
@@ -98,7 +94,7 @@ def _hash_of(*files: Path) -> str:
 
 
 def _actor_of(spec: str) -> Path | None:
-    """Return the actor's directory where the path is verl's, None where it is a model's own, or a server's address."""
+    """Return the actor's directory of a checkpoint; None for a model directory or a server."""
     path = Path(spec.removeprefix("vllm:"))
     if "://" in spec:
         return None
@@ -114,12 +110,12 @@ def _actor_of(spec: str) -> Path | None:
 def _is_merged_from(identity: str, merged: Path) -> bool:
     source = merged / _SOURCE
     if merged.exists() and not source.is_file():
-        raise HiExpError(f"{merged} is in the way of the merged weights; move it away, or give another --out")
+        raise HiExpError(f"{merged} exists and was not written by hiexp; remove it or choose another --out")
     return source.is_file() and source.read_text(encoding="utf-8") == identity
 
 
 def _merge(actor: Path, merged: Path, identity: str) -> None:
-    """Have verl merge the shards; they are there in full or not at all."""
+    """Merge the shards by verl into `merged`, which appears only when it is complete."""
     make_folder(merged.parent)
     target = merged.with_name(f".{merged.name}")
     shutil.rmtree(target, ignore_errors=True)
@@ -127,17 +123,17 @@ def _merge(actor: Path, merged: Path, identity: str) -> None:
     logger.info("merging the shards of %s into %s", actor, merged)
     done = subprocess.run([*command, "--target_dir", str(target)], capture_output=True, text=True, check=False)
     if done.returncode:
-        said = (done.stderr.strip().splitlines() or ["no output"])[-1][:300]
-        raise HiExpError(f"verl could not merge the shards of {actor} ({said}); see `python -m verl.model_merger --help`")
+        fault = (done.stderr.strip().splitlines() or ["no output"])[-1][:300]
+        raise HiExpError(f"verl could not merge the shards of {actor} ({fault}); see `python -m verl.model_merger --help`")
     if (target / _ADAPTER).is_dir():
-        _apply(target / _ADAPTER, target)
+        _merge_adapter(target / _ADAPTER, target)
     (target / _SOURCE).write_text(identity, encoding="utf-8")
     shutil.rmtree(merged, ignore_errors=True)
     target.rename(merged)
 
 
-def _apply(adapter: Path, model_dir: Path) -> None:
-    """Add what was trained to the weights that it was trained on."""
+def _merge_adapter(adapter: Path, model_dir: Path) -> None:
+    """Add a LoRA adapter to the weights in the model directory."""
     from peft import PeftModel
     from transformers import AutoModelForCausalLM
 

@@ -5,17 +5,16 @@ import json
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from reprlib import repr as brief
-from typing import Any, NamedTuple
+from typing import Any
 
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.guide.record import EpisodeRecord, aggregate, share
 from hiexp_verl.io.datasets import read_questions, read_trajectories
 from hiexp_verl.io.files import append_line, atomic_writer, drop_torn_line, make_folder, write_jsonl, writing
 from hiexp_verl.io.manifest import Manifest, read_manifest, timed
-from hiexp_verl.models.chat import open_model
+from hiexp_verl.models.chat import gather_with_progress, open_model
 from hiexp_verl.rollout.episode import EpisodeSettings, Players, episode
 from hiexp_verl.rollout.opening import check_policy, open_spec
 from hiexp_verl.rollout.policy import find_policy
@@ -23,7 +22,6 @@ from hiexp_verl.rollout.spec import RolloutSpec
 from hiexp_verl.types import Question, Trajectory, to_json
 
 TRAJECTORIES, SUMMARY = "trajectories.jsonl", "summary.json"
-_NUMBERS = ("em", "f1", "cem", "format", "searches", "completion_tokens", "seconds")  # of an episode, where it has them
 
 
 @dataclass(frozen=True)
@@ -39,7 +37,7 @@ class Job:
     # So that a resumed run notices others: what is searched, and which weights play.
     corpus: str = ""
     policy: str = ""
-    same_policy: bool = False  # the caller vouches for the weights (a server that has moved)
+    same_policy: bool = False  # other weights are accepted: the server has another address and the same model
 
 
 def rollout(spec: RolloutSpec) -> dict[str, Any]:
@@ -53,8 +51,8 @@ def rollout(spec: RolloutSpec) -> dict[str, Any]:
     policy = find_policy(spec.model, spec.out)
     opened = open_spec(spec, check_policy(policy.spec, questions, spec))
     make_folder(spec.out)
-    job = Job(spec.out, spec.settings, spec.k, spec.resume, spec.batch_size)
-    job = replace(job, corpus=opened.corpus, policy=policy.identity, same_policy=spec.same_model)
+    known = {"corpus": opened.corpus, "policy": policy.identity, "same_policy": spec.same_model}
+    job = Job(spec.out, spec.settings, spec.k, spec.resume, spec.batch_size, **known)
     with open_model(policy.spec, max_model_len=spec.max_model_len, name=policy.name) as client:
         return play(questions, Players(client, opened.search, opened.guide(spec.arm)), job)
 
@@ -77,9 +75,14 @@ def play(questions: Sequence[Question], players: Players, job: Job) -> dict[str,
     check_output(out_dir, job.resume)
     done = _finished(path, questions)
     experience = players.guide.settings() if players.guide is not None else {"hek": ""}
-    wanted = {**asdict(job.settings), "corpus": job.corpus, "policy": job.policy, **experience}
+    wanted = {**asdict(job.settings), "corpus": job.corpus, "policy": job.policy, **experience, "model": players.client.model}
+    manifest = _manifest(job, wanted, bool(done))
+    todo = [(q, sample) for sample in range(k) for q in questions if f"{q.id}#{sample}" not in done]
     try:
-        manifest = asyncio.run(_play_all(questions, players, job, _Before(done, wanted)))
+        if todo:
+            manifest.add_batch_size(job.batch_size)
+            with timed(out_dir, manifest):
+                asyncio.run(_play_all(todo, len(questions) * k, players, job))
     except HiExpError as error:
         kept = len(_finished(path, questions))
         raise HiExpError(f"{error}; {kept} episodes are kept in {out_dir}, --resume goes on" if kept > len(done) else str(error)) from error
@@ -95,58 +98,30 @@ def play(questions: Sequence[Question], players: Players, job: Job) -> dict[str,
     return summary
 
 
-class _Before(NamedTuple):
-    """What is known before the first episode: those that are finished, and the settings that all must have."""
-
-    done: set[str]
-    wanted: dict[str, Any]
-
-
-async def _play_all(questions: Sequence[Question], players: Players, job: Job, before: _Before) -> Manifest:
+async def _play_all(todo: Sequence[tuple[Question, int]], total: int, players: Players, job: Job) -> None:
+    """Play these questions and samples; append each episode when it is finished. `total` counts those finished before, too."""
     from tqdm import tqdm
 
-    todo = iter([(q, sample) for sample in range(job.k) for q in questions if f"{q.id}#{sample}" not in before.done])
-    total = len(questions) * job.k
+    left, path, finished = iter(todo), job.out / TRAJECTORIES, total - len(todo)
     try:
-        await players.client.find_model()  # an unreachable server is reported before anything is written
-        manifest = _manifest(job, {**before.wanted, "model": players.client.model}, bool(before.done))
-        finished = sum(f"{q.id}#{sample}" in before.done for q in questions for sample in range(job.k))
-        if finished == total:
-            return manifest
-        manifest.add_batch_size(job.batch_size)
-        path = job.out / TRAJECTORIES
         with (
-            timed(job.out, manifest),
             writing(path),
             path.open("a", encoding="utf-8") as file,
-            tqdm(total=total, desc=job.progress, disable=not job.progress) as bar,
+            tqdm(total=total, initial=finished, desc=job.progress, disable=not job.progress) as bar,
         ):
-            bar.update(finished)
 
             async def worker() -> None:
-                for question, sample in todo:  # one iterator for all workers
+                for question, sample in left:  # one iterator for all workers
                     append_line(file, to_json(await episode(question, players, job.settings, sample)))
                     bar.update()
 
-            await _all_or_first_error([worker() for _ in range(min(job.batch_size, total))])
-        return manifest
+            await gather_with_progress([worker() for _ in range(min(job.batch_size, total))], name="")
     finally:
         await players.client.close()
 
 
-async def _all_or_first_error(work: Sequence[Any]) -> None:
-    """Await all; the first error cancels the rest and is raised (asyncio.TaskGroup needs Python 3.11)."""
-    tasks = [asyncio.ensure_future(one) for one in work]
-    try:
-        await asyncio.gather(*tasks)
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-
-
 def check_output(out_dir: Path, resume: bool) -> None:
-    """Refuse to add to episodes that are there already; cheap, so that it can be asked before a model is loaded.
+    """Refuse to add to episodes that are there already.
 
     Raises:
         HiExpError: `out_dir` holds episodes and `resume` is off, or it is a file.
@@ -177,9 +152,6 @@ def _finished(path: Path, questions: Sequence[Question]) -> set[str]:
                 f"{path.parent} was made with another question {trajectory.question_id} ({trajectory.question[:60]!r}); "
                 "use the same questions or another output directory"
             )
-        if odd := [name for name in _NUMBERS if not isinstance(trajectory.extra.get(name, 0), int | float)]:
-            told = f"{path}: {odd[0]} of episode {trajectory.id} is no number (found {brief(trajectory.extra[odd[0]])})"
-            raise HiExpError(f"{told}; remove {path.parent}, which is then played anew, or choose another output directory")
         done.add(trajectory.id)
     return done
 
@@ -204,22 +176,26 @@ def summarise(trajectories: Iterable[Trajectory]) -> dict[str, Any]:
     for t in episodes:
         outcomes[t.question_id].add(t.correct)
     totals = aggregate(map(EpisodeRecord.of, episodes))
+
+    def mean(values: Iterable[float]) -> float:
+        return _share(sum(values), len(episodes))
+
     return {
         "questions": len(outcomes),
         "episodes": len(episodes),
-        "valid_search": _mean(totals.searched, len(episodes)),  # share of episodes with at least one well-formed search
-        "answered": _mean(sum(bool(t.prediction) for t in episodes), len(episodes)),
-        "correct": _mean(sum(t.correct for t in episodes), len(episodes)),
-        **{name: _mean(sum(float(t.extra.get(name, 0.0)) for t in episodes), len(episodes)) for name in ("em", "f1", "cem")},
-        "reward": _mean(sum(t.score for t in episodes), len(episodes)),
-        "mean_searches": _mean(totals.searches, len(episodes)),
-        "mixed_groups": _mean(sum(len(seen) == 2 for seen in outcomes.values()), len(outcomes)),  # with a success and a failure
-        "failed_searches": _mean(totals.failed_searches, totals.searches),
+        "valid_search": _share(totals.searched, len(episodes)),  # share of episodes with at least one well-formed search
+        "answered": mean(bool(t.prediction) for t in episodes),
+        "correct": mean(t.correct for t in episodes),
+        **{name: mean(float(t.extra.get(name, 0.0)) for t in episodes) for name in ("em", "f1", "cem")},
+        "reward": mean(t.score for t in episodes),
+        "mean_searches": _share(totals.searches, len(episodes)),
+        "mixed_groups": _share(sum(len(seen) == 2 for seen in outcomes.values()), len(outcomes)),  # with a success and a failure
+        "failed_searches": _share(totals.failed_searches, totals.searches),
         "completion_tokens": totals.completion_tokens,
         "stops": dict(sorted(totals.stops.items())),
         # How much experience was shown: without these numbers nobody notices that none is.
-        "prompt_hit_rate": _mean(totals.prompt_hits, len(episodes)),
-        "e1_fire_rate": _mean(totals.e1_fired, totals.searches - totals.failed_searches),  # of the searches that were answered
+        "prompt_hit_rate": _share(totals.prompt_hits, len(episodes)),
+        "e1_fire_rate": _share(totals.e1_fired, totals.searches - totals.failed_searches),  # of the searches that were answered
         "e1_repeats": totals.e1_repeats,
         "lookup_failures": totals.lookup_failures,
         "dropped": totals.dropped,
@@ -227,5 +203,5 @@ def summarise(trajectories: Iterable[Trajectory]) -> dict[str, Any]:
     }
 
 
-def _mean(total: float, count: int) -> float:
-    return round(share(total, count), 4)
+def _share(part: float, whole: float) -> float:
+    return round(share(part, whole), 4)

@@ -1,6 +1,6 @@
 """What a rollout and an evaluation are asked to do; the command line makes these from its options."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from hiexp_verl.config import Arm, Budgets, HiExpConfig, SearchConfig
@@ -24,12 +24,11 @@ class PlaySpec:
     resume: bool = False
     same_model: bool = False  # with `resume`: the model has another address and is the same
 
-    def config(self, arm: Arm = "full") -> HiExpConfig:
+    def config(self) -> HiExpConfig:
         """Return the `hiexp:` block of a training with the same HEK, budgets and search."""
         hek = str(self.hek) if self.hek else None
-        budgets = self.budgets
-        block = HiExpConfig(hek=hek, encoder=self.encoder, search=self.search, arm=arm, prompt=budgets.prompt, tool=budgets.tool)
-        return replace(block, enabled=hek is not None)
+        shown = {"prompt": self.budgets.prompt, "tool": self.budgets.tool}
+        return HiExpConfig(enabled=hek is not None, hek=hek, encoder=self.encoder, search=self.search, **shown)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,9 +10,10 @@ from typing import Any
 
 import yaml
 
-from hiexp_verl.config import PromptConfig, SearchConfig
+from hiexp_verl.config import Budgets, PromptConfig, SearchConfig
 from hiexp_verl.distil import build
 from hiexp_verl.errors import HiExpError
+from hiexp_verl.guide.episode import Guidance
 from hiexp_verl.guide.guide import Guide
 from hiexp_verl.hek.retrieve import Retriever
 from hiexp_verl.hek.store import HEK
@@ -129,7 +130,7 @@ class Demo:
         model = Path(self.results["grpo"]["model"])
         encoder = load_encoder(self.results["assets"]["paths"]["minilm"])
         retriever = Retriever(HEK.load(Path(self.results["build"]["hek"])), encoder)
-        guide = Guide(retriever, PromptConfig(**TRAIN["hiexp"]["prompt"]), count_tokens=PolicyTokenizer(model).count)
+        guide = Guide(retriever, Guidance(Budgets(PromptConfig(**TRAIN["hiexp"]["prompt"])), count_tokens=PolicyTokenizer(model).count))
         with open_model(str(model)) as client:
             without = self._validate(client, folder / "without_hek")["shares"]
             with_hek = self._validate(client, folder / "with_hek", guide)["shares"]

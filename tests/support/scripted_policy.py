@@ -1,5 +1,6 @@
 """Rollouts by a policy that follows a script, with a HEK of four entries."""
 
+from hiexp_verl.guide.episode import Guidance
 from hiexp_verl.guide.guide import Guide
 from hiexp_verl.hek import HEK, Header, Retriever
 from hiexp_verl.models.chat import Reply
@@ -27,9 +28,6 @@ class Scripted:
         line = self.script[sum(m["role"] == "assistant" for m in messages)]
         return Reply(line(seed) if callable(line) else line, self.finish, 3)
 
-    async def find_model(self):
-        return self.model
-
     async def close(self):
         self.closed += 1
 
@@ -44,7 +42,7 @@ def guide(leave_one_out=True, queries=None):
     encoder = HashEncoder()
     header = Header(encoder.identity, thresholds={"tool_min_score": 0.5})
     vectors = encoder.encode_passages([e.title for e in entries])
-    return Guide(Retriever(HEK(header, entries, vectors), queries or encoder), leave_one_out=leave_one_out)
+    return Guide(Retriever(HEK(header, entries, vectors), queries or encoder), Guidance(leave_one_out=leave_one_out))
 
 
 QUESTIONS = [question("q1"), question("q2", "What is the capital of Italy?", ("Rome",))]

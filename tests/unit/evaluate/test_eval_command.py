@@ -78,7 +78,7 @@ def test_a_checkpoint_is_evaluated_with_the_budgets_of_its_training(command, tmp
     actor = tmp_path / "run" / "checkpoints" / "global_step_3" / "actor"
     (actor / "huggingface").mkdir(parents=True)
     (actor.parent / STATE).parent.mkdir()
-    (actor.parent / STATE).write_text(json.dumps({"identity": {"prompt": {"top_k": 3, "max_tokens": 160}}}))
+    (actor.parent / STATE).write_text(json.dumps({"identity": {"prompt": {"top_k": 3, "max_tokens": 160}}, "played": {}}))
     assert "has no weights" in refusal([*command, "--model", str(actor.parent)], capsys)
     from hiexp_verl.cli import build_parser
     from hiexp_verl.cli.evaluate import eval_spec

@@ -53,9 +53,6 @@ class Invariant:
         right = random.Random(f"{seed}").random() < (0.9 if guided else 0.4)
         return Reply(f"<answer>{'Paris' if right else 'Rome'}</answer>", "stop", 5)
 
-    async def find_model(self):
-        return self.model
-
     async def close(self):
         return None
 

@@ -4,7 +4,7 @@ import pytest
 
 from hiexp_verl.config import parse_config
 from hiexp_verl.errors import HiExpError
-from hiexp_verl.guide.arms import arm_of, arms_of, places_of
+from hiexp_verl.guide.arms import arm_of, shows_at
 
 
 def arms(n, **block):
@@ -21,17 +21,20 @@ def test_the_arms_of_a_group_go_round():
     assert arms(6, group={"arms": ["none", "prompt", "tool", "full"]}) == ["none", "prompt", "tool", "full", "none", "prompt"]
 
 
-def test_a_run_plays_the_arms_of_its_groups_and_that_of_validation():
-    assert arms_of(parse_config({})) == {"full"}
-    assert arms_of(parse_config({"group": {"arms": ["none", "tool"]}, "val_arm": "e3"})) == {"none", "tool", "e3"}
-    assert arms_of(parse_config({"arm": "none"})) == {"none"}, "validation follows training where nothing else is set"
-
-
 @pytest.mark.parametrize(
-    ("arm", "places"), [("full", ("prompt", "tool")), ("none", ()), ("prompt", ("prompt",)), ("e1", ("tool",)), ("e2", ("prompt",))]
+    ("block", "places"),
+    [
+        ({}, ["prompt", "tool"]),
+        ({"enabled": False}, []),
+        ({"arm": "none"}, []),
+        ({"arm": "e1"}, ["tool"]),
+        ({"arm": "none", "val_arm": "e2"}, ["prompt"]),
+        ({"group": {"arms": ["none", "tool"]}}, ["tool", "prompt"]),
+        ({"group": {"arms": ["none", "tool"]}, "val_arm": "none"}, ["tool"]),
+    ],
 )
-def test_an_arm_has_its_places(arm, places):
-    assert places_of(arm) == places
+def test_a_run_shows_experience_at_the_places_of_its_arms_and_of_validation(block, places):
+    assert {place for place in ("prompt", "tool") if shows_at(place, parse_config(block))} == set(places)
 
 
 @pytest.mark.parametrize(("key", "value"), [("arms", ["all"]), ("arms", "full"), ("shrinkage", -1.0), ("baseline", "arm")])

@@ -8,9 +8,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from hiexp_verl.config import PromptConfig, ToolConfig
+from hiexp_verl.config import Budgets, PromptConfig, ToolConfig
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.guide import lookup as lookup_module
+from hiexp_verl.guide.episode import Guidance
 from hiexp_verl.guide.guide import MAX_FAILURES_IN_A_ROW, Guide
 from hiexp_verl.guide.lookup import ExperienceRequest, Lookup, LookupFailed
 from hiexp_verl.hek import Retriever
@@ -120,7 +121,7 @@ def test_what_cannot_be_compared_with_the_questions_of_the_hek_is_shown_nothing_
 
 def test_a_rollout_goes_on_without_counts_warns_once_and_gives_up_after_a_row(caplog, monkeypatch):
     monkeypatch.setattr(lookup_module, "_warned", set())
-    guide = Guide(Retriever(HEK, Ailing()), PromptConfig(), ToolConfig(min_score=-1.0))
+    guide = Guide(Retriever(HEK, Ailing()), Guidance(Budgets(tool=ToolConfig(min_score=-1.0))))
 
     async def play():
         for _ in range(MAX_FAILURES_IN_A_ROW - 1):

@@ -20,8 +20,7 @@ def client(url, **options):
 
 @pytest.fixture(autouse=True)
 def no_waiting(monkeypatch):
-    real = asyncio.sleep
-    monkeypatch.setattr("hiexp_verl.models.chat.asyncio.sleep", lambda seconds: real(0))
+    monkeypatch.setattr("openai._base_client.INITIAL_RETRY_DELAY", 0.0)
 
 
 def test_many_conversations_are_answered_in_order_and_reported_as_they_arrive():

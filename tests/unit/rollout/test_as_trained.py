@@ -26,7 +26,7 @@ def checkpoint(folder, identity, **more):
     state = folder / "global_step_3" / STATE
     (state.parent.parent / "actor" / "huggingface").mkdir(parents=True, exist_ok=True)
     state.parent.mkdir(exist_ok=True)
-    state.write_text(json.dumps({"identity": identity, **more}))
+    state.write_text(json.dumps({"identity": identity, "played": {}, **more}))
     return str(folder / "global_step_3")
 
 

@@ -73,7 +73,7 @@ def test_what_lies_where_the_merged_weights_go_is_left_alone(tmp_path):
     actor = checkpoint(tmp_path, 3, weights=False, shards=True)
     (tmp_path / "out" / "policy").mkdir(parents=True)
     (tmp_path / "out" / "policy" / "thesis.tex").touch()
-    with pytest.raises(HiExpError, match="is in the way"):
+    with pytest.raises(HiExpError, match="exists and was not written by hiexp; remove it or choose another --out"):
         find_policy(str(actor), tmp_path / "out")
     assert (tmp_path / "out" / "policy" / "thesis.tex").exists()
 
