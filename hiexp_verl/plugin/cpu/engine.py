@@ -7,7 +7,6 @@ from verl.utils.torch_dtypes import PrecisionType
 from verl.workers.engine.base import EngineRegistry
 from verl.workers.engine.fsdp.transformer_impl import FSDPEngineWithLMHead
 
-from hiexp_verl.errors import HiExpError
 from hiexp_verl.models.vllm_process import cpu_dtype
 
 
@@ -16,8 +15,6 @@ class CPUEngineWithLMHead(FSDPEngineWithLMHead):
     """FSDP2 without CPU offload: verl offloads a reference model into *pinned* memory, which a CPU does not have."""
 
     def _build_fsdp_module(self, module: torch.nn.Module) -> torch.nn.Module:
-        if self.engine_config.strategy != "fsdp2":
-            raise HiExpError(f"actor_rollout_ref.actor.strategy={self.engine_config.strategy} does not run on a CPU; set it to fsdp2")
         precision = self.engine_config.mixed_precision or {}
         param_dtype = PrecisionType.to_dtype(precision.get("param_dtype", cpu_dtype()))
         reduce_dtype = PrecisionType.to_dtype(precision.get("reduce_dtype", "fp32"))

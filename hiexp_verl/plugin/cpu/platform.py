@@ -1,7 +1,7 @@
 """The platform `cpu` for verl: active only with VERL_PLATFORM=cpu.
 
-verl schedules by accelerators, so on a CPU each rank holds one *logical* Ray GPU
-(`ray_kwargs.ray_init.num_gpus`), and the process group is gloo.
+verl schedules by accelerators, so on a CPU each rank holds one *logical* Ray GPU (`ray_kwargs.ray_init.num_gpus`), and the process
+group is gloo.
 """
 
 import os
@@ -16,46 +16,38 @@ from verl.plugin.platform import PlatformRegistry
 from verl.plugin.platform.platform_base import PlatformBase
 
 
+def _zero(*_: Any, **__: Any) -> int:
+    """Return 0: the memory of a device that is not there."""
+    return 0
+
+
+def _nothing(*_: Any, **__: Any) -> None:
+    """Do nothing: only an accelerator has this to do."""
+
+
 def _torch_cpu_with_memory_api() -> ModuleType:
-    """Return torch.cpu with the memory functions that verl's logging calls on every device; they report 0."""
+    """Return torch.cpu with the functions that verl calls on every device."""
     module = ModuleType("torch_cpu_with_memory_api")
     module.__dict__.update({name: getattr(torch.cpu, name) for name in dir(torch.cpu) if not name.startswith("__")})
-
-    def zero(*_: Any, **__: Any) -> int:
-        return 0
-
-    def nothing(*_: Any, **__: Any) -> None:
-        return None
-
-    for name in ("memory_allocated", "memory_reserved", "max_memory_allocated", "max_memory_reserved"):
-        setattr(module, name, zero)
-    for name in ("empty_cache", "ipc_collect", "reset_peak_memory_stats", "manual_seed", "manual_seed_all"):
-        setattr(module, name, nothing)
-    module.get_rng_state, module.set_rng_state = torch.get_rng_state, torch.set_rng_state  # type: ignore[attr-defined]  # on resume
-    module.mem_get_info = lambda *_: (0, 0)  # type: ignore[attr-defined]
-    module.get_device_name = lambda *_: "CPU"  # type: ignore[attr-defined]  # of unknown speed to verl's FLOPS table
-    module.is_available = lambda: False  # type: ignore[attr-defined]  # verl guards its CUDA-only code with this
+    memory = ("memory_allocated", "memory_reserved", "max_memory_allocated", "max_memory_reserved")
+    module.__dict__.update(dict.fromkeys(memory, _zero))
+    module.__dict__.update(
+        dict.fromkeys(("empty_cache", "ipc_collect", "reset_peak_memory_stats", "manual_seed", "manual_seed_all"), _nothing),
+        get_rng_state=torch.get_rng_state,  # on resume
+        set_rng_state=torch.set_rng_state,
+        mem_get_info=lambda *_: (0, 0),
+        get_device_name=lambda *_: "CPU",  # of unknown speed to verl's FLOPS table
+        is_available=lambda: False,  # verl guards its CUDA-only code with this
+    )
     return module
-
-
-_DEVICE_MODULE = _torch_cpu_with_memory_api()
 
 
 @PlatformRegistry.register(platform="cpu")
 class PlatformCPU(PlatformBase):
     """verl's device interface on a machine without an accelerator."""
 
-    @property
-    def device_name(self) -> str:
-        return "cpu"
-
-    @property
-    def vendor_name(self) -> str:
-        return "cpu"
-
-    @property
-    def device_module(self) -> ModuleType:
-        return _DEVICE_MODULE
+    device_name = vendor_name = "cpu"  # type: ignore[assignment]  # properties in verl
+    device_module = _torch_cpu_with_memory_api()  # type: ignore[assignment]
 
     def is_available(self) -> bool:
         return True
@@ -69,23 +61,12 @@ class PlatformCPU(PlatformBase):
     def device_count(self) -> int:
         return 1
 
-    def set_device(self, device_index: int) -> None:
-        return None
-
-    def synchronize(self, device_index: int | None = None) -> None:
-        return None
+    set_device = synchronize = set_allocator_settings = empty_cache = profiler_start = profiler_stop = cudart = _nothing
 
     def manual_seed(self, seed: int) -> None:
         torch.manual_seed(seed)
 
-    def manual_seed_all(self, seed: int) -> None:
-        torch.manual_seed(seed)
-
-    def set_allocator_settings(self, settings: str) -> None:
-        return None
-
-    def empty_cache(self) -> None:
-        return None
+    manual_seed_all = manual_seed
 
     def get_device_capability(self, device_index: int = 0) -> tuple[int | None, int | None]:
         return None, None
@@ -114,12 +95,6 @@ class PlatformCPU(PlatformBase):
     def nvtx_range(self, msg: str) -> Iterator[None]:
         yield
 
-    def profiler_start(self) -> None:
-        return None
-
-    def profiler_stop(self) -> None:
-        return None
-
     def ray_resource_name(self) -> str:
         return "GPU"
 
@@ -128,6 +103,3 @@ class PlatformCPU(PlatformBase):
 
     def is_ipc_supported(self) -> bool:
         return False
-
-    def cudart(self) -> None:
-        return None

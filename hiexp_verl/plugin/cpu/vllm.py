@@ -1,27 +1,47 @@
 """The rollout engine `vllm_cpu`: verl's own vLLM replica and server, on vLLM's CPU build.
 
-Only the receiving end of the weight sync differs, because on a CPU (a) the received tensors alias the shared-memory
-buffer, which cannot be closed while they live, and (b) vLLM has replaced its linear weights by packed kernels, so
-weights have to go through the model runner's layer-by-layer reload.
+Only the receiver of the weight sync differs, because on a CPU (a) the received tensors alias the shared-memory buffer, which
+cannot be closed before they are freed, and (b) vLLM has replaced its linear weights by packed kernels, so weights go through the
+model runner's layer-by-layer reload.
 """
 
+import importlib
+import importlib.metadata
 from typing import Any
 
 import ray
 import torch
 
-from hiexp_verl.plugin.cpu.vllm_import import import_verl_vllm
+from hiexp_verl.io.manifest import version_of
 
-import_verl_vllm()
+
+def _import_verl_vllm() -> None:
+    """Import verl's vLLM package where vLLM is installed as the distribution `vllm-cpu`.
+
+    It asks the package metadata for a distribution named `vllm` and gives up when there is none; vLLM's own platform detection,
+    which runs inside the same import, wants "cpu" in the answer. So the metadata answers `<version>+cpu` during that import.
+    """
+    real_version = importlib.metadata.version
+
+    def version(name: str) -> str:
+        return f"{real_version('vllm-cpu')}+cpu" if name == "vllm" else real_version(name)
+
+    importlib.metadata.version = version
+    try:
+        importlib.import_module("verl.workers.rollout.vllm_rollout")
+    finally:
+        importlib.metadata.version = real_version
+
+
+if version_of("vllm-cpu") is not None:
+    _import_verl_vllm()
 
 from verl.workers.rollout.vllm_rollout.bucketed_weight_transfer import BucketedWeightReceiver  # noqa: E402
 from verl.workers.rollout.vllm_rollout.utils import vLLMColocateWorkerExtension  # noqa: E402
 from verl.workers.rollout.vllm_rollout.vllm_async_server import vLLMHttpServer, vLLMReplica  # noqa: E402
 from verl.workers.rollout.vllm_rollout.vllm_rollout import ServerAdapter  # noqa: E402
 
-ROLLOUT_NAME = "vllm_cpu"
-
-__all__ = ["ROLLOUT_NAME", "CPUWorkerExtension", "ServerAdapter", "vLLMCPUReplica", "vLLMCPUServer"]
+__all__ = ["ServerAdapter", "vLLMCPUReplica"]  # what verl loads by name
 
 
 class CPUWorkerExtension(vLLMColocateWorkerExtension):
@@ -84,4 +104,4 @@ class vLLMCPUReplica(vLLMReplica):
         self.server_class = ray.remote(vLLMCPUServer)
 
     def _get_server_name_prefix(self) -> str:
-        return f"{ROLLOUT_NAME}_"
+        return "vllm_cpu_"
