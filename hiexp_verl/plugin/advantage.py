@@ -1,6 +1,6 @@
 """The advantage `hiexp_grpo`: GRPO within the group of a question, also where the rollouts of a group have different arms."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -78,32 +78,24 @@ def within_arm_advantages(rewards: np.ndarray, groups: Sequence[Any], arms: Arms
     The baseline of rollout i uses the others only, so it does not bias the gradient: with k rollouts in its arm, n in
     its group and shrinkage s, w = (k - 1) / (k - 1 + s) and b_i = w mean(arm without i) + (1 - w) mean(group without i). The
     factor (n - 1) / n makes a group of one arm GRPO's: r - mean. The divisor is the root of sum(A^2) / (n - 1), which is then
-    GRPO's standard deviation.
+    GRPO's standard deviation. The advantage of a group of one is its reward, as in GRPO.
     """
-    advantages = rewards.astype(float)
-    for rows in _rows_by(groups, range(len(groups))):
-        n = len(rows)
-        if n == 1:
-            continue  # the advantage is the reward, as in verl's GRPO
-        total = rewards[rows].sum()
-        for arm_rows in _rows_by(arms.names, rows):
-            k, arm_total = len(arm_rows), rewards[arm_rows].sum()
-            weight = (k - 1) / (k - 1 + arms.shrinkage) if k > 1 else 0.0
-            for row in arm_rows:
-                of_group = (total - rewards[row]) / (n - 1)
-                of_arm = (arm_total - rewards[row]) / (k - 1) if k > 1 else 0.0
-                advantages[row] = (n - 1) / n * (rewards[row] - weight * of_arm - (1 - weight) * of_group)
-        if by_std:
-            advantages[rows] /= np.sqrt((advantages[rows] ** 2).sum() / (n - 1)) + EPSILON
-    return advantages
+    group = np.unique(np.asarray(groups, dtype=str), return_inverse=True)[1]
+    name = np.unique(np.asarray(arms.names, dtype=str), return_inverse=True)[1]
+    arm = np.unique(group * len(name) + name, return_inverse=True)[1]  # of its group
+    n, k = np.bincount(group)[group], np.bincount(arm)[arm]
+    of_group = (_sums(group, rewards) - rewards) / np.maximum(n - 1, 1)
+    of_arm = (_sums(arm, rewards) - rewards) / np.maximum(k - 1, 1)
+    weight = (k - 1) / np.maximum(k - 1 + arms.shrinkage, 1)
+    advantages = (n - 1) / n * (rewards - weight * of_arm - (1 - weight) * of_group)
+    if by_std:
+        advantages /= np.sqrt(_sums(group, advantages**2) / np.maximum(n - 1, 1)) + EPSILON
+    return np.where(n > 1, advantages, rewards)
 
 
-def _rows_by(keys: Sequence[Any], rows: Iterable[int]) -> list[list[int]]:
-    """Return the rows grouped by key, in the order of first appearance."""
-    found: dict[Any, list[int]] = {}
-    for row in rows:
-        found.setdefault(keys[row], []).append(row)
-    return list(found.values())
+def _sums(keys: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Return for each row the sum of the values with its key."""
+    return np.bincount(keys, values)[keys]
 
 
 if NAME not in ADV_ESTIMATOR_REGISTRY:  # verl refuses a second registration, and workers may import this twice

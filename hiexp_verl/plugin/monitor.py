@@ -1,7 +1,7 @@
 """The monitor of a training: use of each entry, a window of metrics, checks that experience is shown, collapse alarms.
 
-Missing experience is silent: nothing crashes, nothing is shown. `Expectation` stops such a run. A collapse is slow: `Alarms`
-warns or stops. `Watch` holds all of it, once per run, and its state goes into every checkpoint.
+A run without experience does not crash: `Expectation` stops it. A collapse is slow: `Alarms` warns or stops. `Watch` holds all of
+it, once per run, and its state goes into every checkpoint.
 """
 
 import logging
@@ -66,7 +66,7 @@ class History:
         return found
 
     def state(self) -> dict[str, Any]:
-        """Return what `load` takes up again."""
+        """Return the state for `load`."""
         return {"steps": list(self._steps), "best": self.best}
 
     def load(self, state: Mapping[str, Any]) -> None:
@@ -76,10 +76,15 @@ class History:
 
 
 # The metric that is above 0 when a place showed something, and what to check when it stays 0.
-_METRIC: dict[Place, str] = {"prompt": "hiexp/e2_e3_hit_rate", "tool": "hiexp/e1_fire_rate"}
-_HINT: dict[Place, str] = {
-    "prompt": "no episode was shown E2 or E3; check hiexp.prompt.min_score and max_tokens, and data.max_prompt_length",
-    "tool": "no search call got an E1; check hiexp.tool.min_score and max_tokens, and whether the policy searches at all",
+_EXPECTED: dict[Place, tuple[str, str]] = {
+    "prompt": (
+        "hiexp/e2_e3_hit_rate",
+        "no episode was shown E2 or E3; check hiexp.prompt.min_score and max_tokens, and data.max_prompt_length",
+    ),
+    "tool": (
+        "hiexp/e1_fire_rate",
+        "no search call got an E1; check hiexp.tool.min_score and max_tokens, and whether the policy searches at all",
+    ),
 }
 
 
@@ -90,19 +95,13 @@ class Expectation:
     """
 
     def __init__(self, settings: HiExpConfig, hek: HEK | None, n: int) -> None:
-        self._after = settings.expect.after
-        self._lookup_failures = settings.expect.lookup_failures
+        self._settings = settings.expect
         self._steps = 0
         self._silent: set[Place] = set()
-        if hek is None:
-            return
-        arms = {arm_of(session, settings) for session in range(n)}
-        budgets: dict[Place, tuple[bool, int]] = {
-            "prompt": (settings.expect.prompt, settings.prompt.max_tokens),
-            "tool": (settings.expect.tool, settings.tool.max_tokens),
-        }
-        for place, (wanted, max_tokens) in budgets.items():
-            if wanted and max_tokens and any(hek.levels[level] for arm in arms for level in levels_at(arm, place)):
+        available = hek.levels if hek is not None else {}
+        for place in _EXPECTED:
+            levels = {level for session in range(n) for level in levels_at(arm_of(session, settings), place)}
+            if getattr(settings.expect, place) and getattr(settings, place).max_tokens and any(available.get(level) for level in levels):
                 self._silent.add(place)
 
     def check(self, metrics: Mapping[str, float], last: bool = False) -> None:
@@ -112,22 +111,22 @@ class Expectation:
             HiExpError: a place has shown nothing in `expect.after` steps or more, or too many look-ups failed.
         """
         failed = metrics.get("hiexp/lookup_failures", 0.0)
-        if failed > self._lookup_failures:
+        if failed > self._settings.lookup_failures:
             raise HiExpError(
                 f"{failed:.0%} of the look-ups of experience in a step failed; the warning 'a look-up of experience failed' in the log "
                 "names the cause; correct it and resume (hiexp.expect.lookup_failures=1 goes on without experience)"
             )
         self._steps += 1
-        self._silent -= {place for place in self._silent if metrics.get(_METRIC[place], 0.0) > 0}
+        self._silent -= {place for place in self._silent if metrics.get(_EXPECTED[place][0], 0.0) > 0}
         for place in sorted(self._silent):
-            fault = f"in {self._steps} steps {_HINT[place]}"
-            if self._steps >= self._after:
+            fault = f"in {self._steps} steps {_EXPECTED[place][1]}"
+            if self._steps >= self._settings.after:
                 raise HiExpError(f"{fault}; hiexp.expect.{place}=false trains without")
             if last:
                 logger.warning("%s; the policy was trained without it", fault)
 
     def state(self) -> dict[str, Any]:
-        """Return what `load` takes up again."""
+        """Return the state for `load`."""
         return {"steps": self._steps, "silent": sorted(self._silent)}
 
     def load(self, state: Mapping[str, Any]) -> None:
@@ -155,22 +154,14 @@ class Alarms:
         Raises:
             HiExpError: an alarm that is set to `stop` is triggered.
         """
-        found: dict[str, float] = {}
-        stop = ""
-        for name, fault in _ALARMS.items():
-            action = getattr(self._settings, name)
-            if action == "off":
-                continue
-            message = fault(history)
-            found[f"hiexp/alarm/{name}"] = float(bool(message))
-            if message and name not in self.triggered:
-                logger.warning("alarm: %s", message)
-            if message and action == "stop":  # also when already triggered: the run may be resumed from that step's checkpoint
-                stop = stop or f"{message}; stopped by hiexp.alarms.{name}=stop"
-            self.triggered = self.triggered | {name} if message else self.triggered - {name}
-        if stop:
-            raise HiExpError(stop)
-        return found
+        messages = {name: fault(history) for name, fault in _ALARMS.items() if getattr(self._settings, name) != "off"}
+        before, self.triggered = self.triggered, {name for name, message in messages.items() if message}
+        for name in sorted(self.triggered - before):
+            logger.warning("alarm: %s", messages[name])
+        for name in sorted(self.triggered):  # not only the new ones: the run may be resumed from the checkpoint of such a step
+            if getattr(self._settings, name) == "stop":
+                raise HiExpError(f"{messages[name]}; stopped by hiexp.alarms.{name}=stop")
+        return {f"hiexp/alarm/{name}": float(bool(message)) for name, message in messages.items()}
 
 
 def _collapse(what: str, key: str) -> Callable[[History], str]:
@@ -198,10 +189,9 @@ def _searches(history: History) -> str:
 
 
 def _repeats(history: History) -> str:
-    mean = history.mean(REPEATS)
-    if mean is not None and mean > REPEATED:
-        return f"{mean:.0%} of the queries of the last {history.window} steps repeat an earlier query of their episode"
-    return ""
+    mean = history.mean(REPEATS) or 0.0
+    text = f"{mean:.0%} of the queries of the last {history.window} steps repeat an earlier query of their episode"
+    return text if mean > REPEATED else ""
 
 
 def _gradient(history: History) -> str:
