@@ -70,10 +70,10 @@ def _content_of(file: str) -> str:
 
 
 def save_state(
-    folder: Path, step: int, identity: Mapping[str, Any], played: Mapping[str, Any], hek_path: str | None, watched: Mapping[str, Any]
+    folder: Path, identity: Mapping[str, Any], played: Mapping[str, Any], hek_path: str | None, watched: Mapping[str, Any]
 ) -> None:
-    """Write the state of a checkpoint, atomically."""
-    state = {"format": FORMAT, "step": step, "hek_path": hek_path, "software": software()}
+    """Write the state of the checkpoint in a folder `global_step_N`, atomically."""
+    state = {"format": FORMAT, "step": int(folder.name.rpartition("_")[2]), "hek_path": hek_path, "software": software()}
     state |= {"identity": identity, "played": played, "watched": watched}
     (folder / STATE).parent.mkdir(parents=True, exist_ok=True)
     with atomic_writer(folder / STATE) as file:
@@ -81,7 +81,7 @@ def save_state(
 
 
 def load_state(folder: Path, identity: Mapping[str, Any], allow_mismatch: bool) -> dict[str, Any] | None:
-    """Return the monitor's state in this checkpoint, None where it cannot be used and the run may go on without.
+    """Return the monitor's state in this checkpoint, None if there is none of this run and the run may go on without.
 
     Raises:
         HiExpError: the state is damaged; or it is missing or of a run with another identity, and `allow_mismatch` is off.
@@ -134,9 +134,7 @@ def folder_to_resume(config: DictConfig) -> Path | None:
     marker = root / MARKER
     if not marker.is_file():
         return None
-    text = marker.read_text(encoding="utf-8", errors="replace").strip()
-    if not text:
-        text = _repaired(marker)
+    text = marker.read_text(encoding="utf-8", errors="replace").strip() or _repaired(marker)
     folder = root / f"global_step_{text}"
     if not text.isdigit() or not (folder / "actor").is_dir():
         raise HiExpError(
@@ -147,6 +145,7 @@ def folder_to_resume(config: DictConfig) -> Path | None:
 
 
 def _repaired(marker: Path) -> str:
+    """Set an empty marker to the newest complete checkpoint; return its step."""
     steps = [int(path.name.removeprefix("global_step_")) for path in marker.parent.glob("global_step_*") if (path / "data.pt").is_file()]
     if not steps:
         raise HiExpError(f"{marker} is empty and there is no complete checkpoint beside it; delete it to start over")
@@ -157,6 +156,4 @@ def _repaired(marker: Path) -> str:
 
 
 def _shown(key: str, value: Any, path: str | None = None) -> str:
-    if key == "hek" and isinstance(value, str):
-        return f"{value[:12]}{f' ({path})' if path else ''}"
-    return str(value)
+    return f"{value[:12]}{f' ({path})' if path else ''}" if key == "hek" and isinstance(value, str) else str(value)

@@ -4,20 +4,21 @@ Queries of concurrent episodes are micro-batched: one encoder call and one matri
 """
 
 import asyncio
-import hashlib
-import json
 import os
 from functools import cache
 from typing import Any, Protocol
 
+import ray
 import torch
 from ray.exceptions import RayActorError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from hiexp_verl.config import HiExpConfig, SearchConfig, block_of
+from hiexp_verl.config import HiExpConfig, block_of
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.guide.lookup import ExperienceRequest, Lookup, LookupFailed
 from hiexp_verl.hek.opening import open_encoders, open_hek, pinned
 from hiexp_verl.hek.retrieve import Retriever
+from hiexp_verl.io.files import digest_of
 from hiexp_verl.models.batching import Batcher, MicroBatcher
 from hiexp_verl.search import SearchEngine, SearchFailed, open_engine
 from hiexp_verl.search.http import longest_answer
@@ -104,10 +105,7 @@ class ActorRetrieval:
 
     def __init__(self, actor: Any) -> None:
         self._actor = actor
-        self._experiences = Batcher[ExperienceRequest, list[Hit] | BaseException](self._cross, workers=CONCURRENT_CALLS)
-
-    async def _cross(self, requests: list[ExperienceRequest]) -> list[list[Hit] | BaseException]:
-        return await self._actor.experiences.remote(requests)
+        self._experiences = Batcher[ExperienceRequest, list[Hit] | BaseException](actor.experiences.remote, workers=CONCURRENT_CALLS)
 
     async def search(self, query: str, top_k: int) -> list[Passage]:
         try:
@@ -125,33 +123,20 @@ class ActorRetrieval:
         return found
 
 
-def retrieval_for(settings: HiExpConfig | SearchConfig) -> Retrieval:
-    """Return the retrieval of this node: the shared actor under Ray, otherwise an object of this process."""
-    if isinstance(settings, SearchConfig):
-        settings = HiExpConfig(enabled=False, search=settings)
-    return _retrieval(settings)
-
-
 @cache
-def _retrieval(settings: HiExpConfig) -> Retrieval:
-    import ray
-
+def retrieval_for(settings: HiExpConfig) -> Retrieval:
+    """Return the retrieval of this node: the shared actor under Ray, otherwise an object of this process."""
     if not ray.is_initialized():
         return LocalRetrieval(settings)
     node = ray.get_runtime_context().get_node_id()
-    key = hashlib.sha256(json.dumps(block_of(settings), sort_keys=True).encode()).hexdigest()[:12]
-    strategy = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(node_id=node, soft=False)
-    actor = (
-        ray.remote(_Actor)
-        .options(
-            name=f"hiexp_retrieval_{node}_{key}",
-            get_if_exists=True,
-            num_cpus=0,  # it must never wait for a CPU slot: Ray would hang silently
-            max_concurrency=CONCURRENT_CALLS,
-            max_restarts=3,  # it can load everything again
-            max_task_retries=3,
-            scheduling_strategy=strategy,
-        )
-        .remote(pinned(settings))  # also used by Ray when it restarts the actor
-    )
-    return ActorRetrieval(actor)
+    options = {
+        "name": f"hiexp_retrieval_{node}_{digest_of(block_of(settings)).hex()[:12]}",
+        "get_if_exists": True,
+        "num_cpus": 0,  # it must never wait for a CPU slot: Ray would hang silently
+        "max_concurrency": CONCURRENT_CALLS,
+        "max_restarts": 3,  # it can load everything again
+        "max_task_retries": 3,
+        "scheduling_strategy": NodeAffinitySchedulingStrategy(node_id=node, soft=False),
+    }
+    # Ray uses the pinned settings also when it restarts the actor.
+    return ActorRetrieval(ray.remote(_Actor).options(**options).remote(pinned(settings)))

@@ -1,15 +1,27 @@
-"""The search tool as a verl tool."""
+"""The search tool as a verl tool, and the parser of its calls in the Search-R1 dialect (`multi_turn.format=search_tags`)."""
 
+import json
 import logging
 from typing import Any
 
+from verl.experimental.agent_loop.tool_parser import FunctionCall, ToolParser
 from verl.tools.base_tool import BaseTool
 from verl.tools.schemas import OpenAIFunctionToolSchema, ToolResponse
+from verl.utils.ray_utils import get_event_loop
 
-from hiexp_verl.config import SearchConfig, parse_block
+from hiexp_verl.config import HiExpConfig, SearchConfig, parse_block
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.plugin.retrieval import Retrieval, retrieval_for
-from hiexp_verl.protocol import SEARCH_TOOL_SCHEMA, Format, check_format, query_in, render_documents, search_failed_message
+from hiexp_verl.protocol import (
+    SEARCH_TOOL_NAME,
+    SEARCH_TOOL_SCHEMA,
+    Format,
+    check_format,
+    find_search,
+    query_in,
+    render_documents,
+    search_failed_message,
+)
 from hiexp_verl.search import SearchFailed
 
 logger = logging.getLogger(__name__)
@@ -29,7 +41,7 @@ class SearchTool(BaseTool):
         self._retrieval: Retrieval | None = None
         if config.get("search"):
             settings = parse_block(SearchConfig, config["search"], "tools.search")
-            self.bind(settings, config.get("format", "hermes"), retrieval_for(settings))
+            self.bind(settings, config.get("format", "hermes"), retrieval_for(HiExpConfig(enabled=False, search=settings)))
 
     @property
     def bound(self) -> bool:
@@ -44,17 +56,29 @@ class SearchTool(BaseTool):
         """Return the answer to one search call; a failed search becomes a message to the model and is counted."""
         if self._retrieval is None:
             raise HiExpError("the search tool has no corpus; set hiexp.search.corpus, or search: in the tool's YAML")
-        query = query_in(parameters)
-        failed = 0
-        if not query:
-            text, failed = search_failed_message("the call has no query", self._format), 1
-        else:
-            try:
-                passages = await self._retrieval.search(query, self._settings.top_k)
-                settings = self._settings
-                text = render_documents(passages, self._format, settings.max_words_per_passage, settings.max_chars)
-            except SearchFailed as error:
-                logger.warning("search failed: %s", error.reason)
-                # Not str(error): an exception that crossed a Ray actor prints its whole traceback.
-                text, failed = search_failed_message(error.reason, self._format), 1
+        query, settings = query_in(parameters), self._settings
+        text, failed = search_failed_message("the call has no query", self._format), 1
+        try:
+            if query:
+                passages = await self._retrieval.search(query, settings.top_k)
+                text, failed = render_documents(passages, self._format, settings.max_words_per_passage, settings.max_chars), 0
+        except SearchFailed as error:
+            logger.warning("search failed: %s", error.reason)
+            text = search_failed_message(error.reason, self._format)  # str(error) has a traceback when it crossed a Ray actor
         return ToolResponse(text=text), 0.0, {"search_failed": failed, "query": query}
+
+
+@ToolParser.register("search_tags")
+class SearchTagsParser(ToolParser):
+    """Parses `<search>query</search>`; the rest of the turn is content."""
+
+    async def extract_tool_calls(
+        self, responses_ids: list[int], tools: list[OpenAIFunctionToolSchema] | None = None
+    ) -> tuple[str, list[FunctionCall]]:
+        """Return the turn's text, tags included, and at most one search call."""
+        loop = get_event_loop()
+        text = await loop.run_in_executor(None, lambda: self.tokenizer.decode(responses_ids, skip_special_tokens=True))
+        query = find_search(text, "search_tags")
+        if query is None:
+            return text, []
+        return text, [FunctionCall(name=SEARCH_TOOL_NAME, arguments=json.dumps({"query": query}, ensure_ascii=False))]

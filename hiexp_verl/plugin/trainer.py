@@ -41,7 +41,7 @@ class HiExpTrainer(PPOTrainer):
                 correction = config.algorithm.rollout_correction
                 correction.rollout_is = correction.rollout_is or "token"
         super().__init__(config)
-        # Starts loading encoder, HEK and corpus while the models are initialised; agent loops of this node find it.
+        # Loads encoder, HEK and corpus while the models are initialised; agent loops of this node use the same.
         self.retrieval = retrieval_for(settings)
         hek, rollout = open_hek(settings), config.actor_rollout_ref.rollout
         self.identity = identity_of(settings, hek, config)
@@ -58,14 +58,15 @@ class HiExpTrainer(PPOTrainer):
     def _save_checkpoint(self) -> None:
         # Before verl's files, of which the marker is last: a checkpoint that it names is complete.
         folder = Path(self.config.trainer.default_local_dir) / f"global_step_{self.global_steps}"
-        save_state(folder, self.global_steps, self.identity, played_of(self.settings, self.config), self.settings.hek, self.watch.state())
+        save_state(folder, self.identity, played_of(self.settings, self.config), self.settings.hek, self.watch.state())
         super()._save_checkpoint()
 
     def _compute_advantage(self, batch: Any, metrics: dict[str, Any]) -> Any:
         group = self.settings.group
         arms = None
         if group.baseline == "within-arm":
-            arms = Arms([arm_of(_session(key), self.settings) for key in batch.keys], group.shrinkage)
+            sessions = [int(key.rsplit("_", 2)[1]) for key in batch.keys]  # verl's keys are {uid}_{session}_{output}
+            arms = Arms([arm_of(session, self.settings) for session in sessions], group.shrinkage)
         with baseline_within(arms):
             return super()._compute_advantage(batch, metrics)
 
@@ -99,7 +100,7 @@ class HiExpTrainer(PPOTrainer):
         rows = zip(keys, data.pop("extra_fields").tolist(), *(data[name].unbind() for name in fields[1:]), strict=True)
         return [
             EpisodeOutcome(
-                group=_uid(key),
+                group=key.rsplit("_", 2)[0],
                 reward=float(scores.sum()),
                 record=EpisodeRecord.from_json(extra["hiexp"]),
                 advantage=float((advantages * mask).sum() / mask.sum().clamp(min=1)),
@@ -123,11 +124,3 @@ class HiExpTrainerColocateAsync(HiExpTrainer, PPOTrainerColocateAsync):
     """`PPOTrainerColocateAsync` with HiExp."""
 
     mode = "colocate_async"
-
-
-def _uid(key: str) -> str:
-    return key.rsplit("_", 2)[0]  # verl's keys are {uid}_{session}_{output}
-
-
-def _session(key: str) -> int:
-    return int(key.rsplit("_", 2)[1])

@@ -12,6 +12,7 @@ from hiexp_verl.io.datasets import read_jsonl, read_questions, read_trajectories
 from hiexp_verl.io.files import atomic_writer, make_folder, write_jsonl
 from hiexp_verl.io.manifest import Manifest, timed
 from hiexp_verl.models.vllm_process import check_model_dir, is_cpu_build
+from hiexp_verl.plugin.launch import trainer_command
 from hiexp_verl.rollout.policy import find_policy
 from hiexp_verl.rollout.rollout import SUMMARY, TRAJECTORIES, check_output, summarise
 from hiexp_verl.rollout.spec import RolloutSpec
@@ -26,8 +27,6 @@ def rollout_by_verl(spec: RolloutSpec) -> dict[str, Any]:
     Raises:
         HiExpError: verl failed (its log is kept), or left no trajectories; `resume` is asked for, which verl cannot.
     """
-    from hiexp_verl.plugin.launch import trainer_command
-
     check_output(spec.out, spec.resume)
     questions = read_questions(spec.questions)[: spec.limit]
     spec = replace(spec, model=find_policy(spec.model, spec.out).spec)

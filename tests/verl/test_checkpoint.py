@@ -37,7 +37,7 @@ def saved(tmp_path, hek=None, **block):
 
     identity = identity_of(parse_config(block), HEK.load(version), run_of())
     folder = tmp_path / "global_step_2"
-    save_state(folder, 2, identity, {}, str(version), EMPTY_WATCH)
+    save_state(folder, identity, {}, str(version), EMPTY_WATCH)
     return identity, folder
 
 

@@ -19,7 +19,7 @@ from hiexp_verl.guide.lookup import ExperienceRequest
 from hiexp_verl.hek.opening import open_hek, pinned
 from hiexp_verl.hek.store import HEK, current_version
 from hiexp_verl.plugin.agent_loop import HiExpAgentLoop
-from hiexp_verl.plugin.retrieval import LocalRetrieval, _retrieval
+from hiexp_verl.plugin.retrieval import LocalRetrieval, retrieval_for
 from hiexp_verl.plugin.reward import compute_score
 from hiexp_verl.search import SearchFailed
 from hiexp_verl.search.http import longest_answer
@@ -31,9 +31,9 @@ STEP = ExperienceRequest("tool", "highest point of a country")
 
 @pytest.fixture
 def paths(tmp_path):
-    _retrieval.cache_clear()
+    retrieval_for.cache_clear()
     yield {"corpus": write_corpus(tmp_path / "corpus.jsonl"), "hek": write_hek(tmp_path / "hek"), "root": tmp_path}
-    _retrieval.cache_clear()
+    retrieval_for.cache_clear()
 
 
 def settings_for(paths, **search):

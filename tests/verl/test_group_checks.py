@@ -58,7 +58,7 @@ def test_a_run_does_not_resume_what_another_hek_has_trained(tmp_path):
     folder = tmp_path / "checkpoints" / "global_step_3"
     (folder / "actor").mkdir(parents=True)
     (folder.parent / MARKER).write_text("3")
-    save_state(folder, 3, identity_of(settings, heks[0], config), {}, settings.hek, EMPTY_WATCH)
+    save_state(folder, identity_of(settings, heks[0], config), {}, settings.hek, EMPTY_WATCH)
     check_resume(settings, heks[0], config)
     with pytest.raises(HiExpError, match=r"hiexp\.hek="):
         check_resume(settings, heks[1], config)

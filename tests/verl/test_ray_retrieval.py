@@ -14,7 +14,7 @@ pytest.importorskip("verl")
 
 from hiexp_verl.config import HiExpConfig, SearchConfig
 from hiexp_verl.guide.lookup import ExperienceRequest, LookupFailed
-from hiexp_verl.plugin.retrieval import ActorRetrieval, _retrieval, retrieval_for
+from hiexp_verl.plugin.retrieval import ActorRetrieval, retrieval_for
 from hiexp_verl.search import SearchFailed
 from tests.support.verl_fixtures import write_corpus, write_hek
 
@@ -22,16 +22,20 @@ from tests.support.verl_fixtures import write_corpus, write_hek
 @pytest.fixture(scope="module")
 def cluster():
     ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False, configure_logging=False)
-    _retrieval.cache_clear()
+    retrieval_for.cache_clear()
     yield
-    _retrieval.cache_clear()
+    retrieval_for.cache_clear()
     ray.shutdown()
+
+
+def without_hek(**search):
+    return HiExpConfig(enabled=False, search=SearchConfig(**search))
 
 
 def test_one_actor_serves_the_node(cluster, tmp_path):
     settings = HiExpConfig(hek=str(write_hek(tmp_path / "hek")), search=SearchConfig(corpus=str(write_corpus(tmp_path / "c.jsonl"))))
     first = retrieval_for(settings)
-    _retrieval.cache_clear()  # as another worker process would see it
+    retrieval_for.cache_clear()  # as another worker process would see it
     second = retrieval_for(settings)
     assert isinstance(first, ActorRetrieval) and isinstance(second, ActorRetrieval)
     assert first._actor._actor_id == second._actor._actor_id
@@ -47,7 +51,7 @@ def test_one_actor_serves_the_node(cluster, tmp_path):
 
 
 def test_a_look_up_that_fails_in_the_actor_is_raised_to_who_asked(cluster, tmp_path):
-    retrieval = retrieval_for(SearchConfig(corpus=str(write_corpus(tmp_path / "c.jsonl"))))  # and no HEK
+    retrieval = retrieval_for(without_hek(corpus=str(write_corpus(tmp_path / "c.jsonl"))))  # and no HEK
 
     async def ask():
         return await asyncio.gather(*(retrieval.experience(ExperienceRequest("tool", text)) for text in "ab"), return_exceptions=True)
@@ -56,7 +60,7 @@ def test_a_look_up_that_fails_in_the_actor_is_raised_to_who_asked(cluster, tmp_p
 
 
 def test_a_failed_search_keeps_its_reason_across_the_actor(cluster):
-    retrieval = retrieval_for(SearchConfig(engine="http", url="http://127.0.0.1:9/retrieve", retries=0, timeout=1.0))
+    retrieval = retrieval_for(without_hek(engine="http", url="http://127.0.0.1:9/retrieve", retries=0, timeout=1.0))
 
     async def ask():
         await retrieval.search("x", 1)
