@@ -7,7 +7,7 @@ fails goes on without experience and counts the failure.
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from hiexp_verl.config import Arm, Budgets, Place
 from hiexp_verl.guide.arms import levels_at
@@ -19,6 +19,7 @@ from hiexp_verl.types import Hit, Message
 
 LookUp = Callable[[ExperienceRequest], Awaitable[list[Hit]]]  # raises LookupFailed
 LookUpNow = Callable[[ExperienceRequest], list[Hit]]  # the same without waiting
+Finder = TypeVar("Finder")  # one of both
 Excess = Callable[[list[Message]], int]  # by how many tokens a prompt exceeds its room
 
 
@@ -32,10 +33,10 @@ class Guidance:
     count_tokens: CountTokens = rough_tokens
 
 
-class Episode:
+class Episode(Generic[Finder]):
     """The state of one guided episode. Single use; `GuidedEpisode` and `AsyncGuidedEpisode` add the look-ups."""
 
-    def __init__(self, guidance: Guidance, question: str, question_id: str | None = None) -> None:
+    def __init__(self, guidance: Guidance, look_up: Finder, question: str, question_id: str | None = None) -> None:
         self.question, self.question_id = question, question_id
         self.arm: Arm = guidance.arm
         self.shown: list[dict[str, Any]] = []  # rows of `Block.entries`, those beside documents with "search", counted from 1
@@ -47,6 +48,7 @@ class Episode:
         self.lookups = 0
         self.lookup_failures = 0
         self._guidance = guidance
+        self._look_up = look_up
 
     def search_failed(self, query: str) -> None:
         """Count a search that returned no documents."""
@@ -120,12 +122,8 @@ class Episode:
         self.dropped += block.dropped
 
 
-class GuidedEpisode(Episode):
+class GuidedEpisode(Episode[LookUpNow]):
     """An episode of a synchronous agent (`Guide.begin`)."""
-
-    def __init__(self, guidance: Guidance, look_up: LookUpNow, question: str, question_id: str | None = None) -> None:
-        super().__init__(guidance, question, question_id)
-        self._look_up = look_up
 
     def system(self, messages: Sequence[Message]) -> list[Message]:
         """Return the first messages with E3 and E2 in the system prompt; the given ones are not changed."""
@@ -144,12 +142,8 @@ class GuidedEpisode(Episode):
             return self._failed(failure)
 
 
-class AsyncGuidedEpisode(Episode):
+class AsyncGuidedEpisode(Episode[LookUp]):
     """An episode of an asynchronous agent (`Guide.abegin`), of our rollouts and of verl's agent loop."""
-
-    def __init__(self, guidance: Guidance, look_up: LookUp, question: str, question_id: str | None = None) -> None:
-        super().__init__(guidance, question, question_id)
-        self._look_up = look_up
 
     async def system(self, messages: Sequence[Message], excess: Excess | None = None) -> list[Message]:
         """Return the first messages with E3 and E2 in the system prompt; the given ones are not changed.

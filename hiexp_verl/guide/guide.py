@@ -74,7 +74,7 @@ class Guide:
 
     @contextmanager
     def _limited(self) -> Iterator[None]:
-        """Raise a `HiExpError` when many look-ups fail in a row: nobody would notice that episodes are unguided."""
+        """Raise a `HiExpError` when many look-ups fail in a row: episodes would silently be unguided."""
         try:
             yield
         except LookupFailed as error:

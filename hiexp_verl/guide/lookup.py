@@ -35,11 +35,7 @@ class ExperienceRequest:
 
 
 class LookupFailed(Exception):
-    """A look-up failed.
-
-    Not a `HiExpError`: the user did nothing wrong, and one failed look-up must not end a run. The episode goes on without
-    experience and counts the failure.
-    """
+    """A failed look-up. Not a `HiExpError`: the episode goes on without experience and counts the failure."""
 
     def __init__(self, reason: str, detail: str = "") -> None:
         super().__init__(reason, detail)  # both in args, so that it survives pickling between processes
@@ -56,8 +52,8 @@ class LookupFailed(Exception):
 def masked_question(question: str) -> str:
     """Return the question without its names and without what it asks for: "What is the answer of the country whose capital is X?".
 
-    An encoder weighs both above how one gets to the answer, which is what patterns and strategies are about: asked for a currency,
-    it puts every other way to a currency before the same way to another fact.
+    An encoder weighs both above the way to the answer, which E2 and E3 are about: it finds other ways to a currency before the
+    same way to another fact.
     """
     text = bare_question(question)
     masked = Masker(text).mask(text)
@@ -71,16 +67,13 @@ class Lookup:
     """
 
     def __init__(self, retriever: Retriever, prompt: PromptConfig, tool: ToolConfig, timeout: float = LOOKUP_SECONDS) -> None:
-        # A group's rollouts share their question, and a question is compared with those of the HEK too: once is enough.
+        # Rollouts of a group share their question, which is also compared with those of the HEK: each is encoded once.
         encoder = QueryVectors(retriever.encoder)
         self._retriever = Retriever(retriever.hek, encoder)
         self._by_way = prompt.match == "way"
-        calibrated = retriever.hek.header.thresholds.get("tool_min_score")
+        tool_min_score = tool.min_score if tool.min_score is not None else retriever.hek.header.thresholds.get("tool_min_score")
         self.top_k: dict[Place, int] = {"prompt": prompt.top_k, "tool": tool.top_k}
-        self.min_score: dict[Place, float | None] = {
-            "prompt": prompt.min_score,
-            "tool": tool.min_score if tool.min_score is not None else calibrated,
-        }
+        self.min_score: dict[Place, float | None] = {"prompt": prompt.min_score, "tool": tool_min_score}
         self._batched = MicroBatcher[ExperienceRequest, list[Hit] | LookupFailed](self._answer, timeout=timeout)
 
     @cached_property

@@ -53,18 +53,12 @@ class EncoderIdentity:
 
 
 class Encoder(Protocol):
-    """Turns texts into float32 vectors of length 1."""
+    """Turns N texts into float32 vectors of length 1, (N, D)."""
 
     @property
     def identity(self) -> EncoderIdentity: ...
-
-    def encode_queries(self, texts: Sequence[str]) -> Vectors:
-        """Return the vectors of queries; (N, D)."""
-        ...
-
-    def encode_passages(self, texts: Sequence[str]) -> Vectors:
-        """Return the vectors of passages; (N, D)."""
-        ...
+    def encode_queries(self, texts: Sequence[str]) -> Vectors: ...
+    def encode_passages(self, texts: Sequence[str]) -> Vectors: ...
 
 
 class HashEncoder:

@@ -48,7 +48,7 @@ class HiExpAgentLoop(ToolAgentLoop):
         self.settings = settings_of(self.config)
         self.retrieval: Retrieval = retrieval_for(self.settings)
         for tool in self.tools.values():
-            if isinstance(tool, SearchTool) and not tool.bound:
+            if isinstance(tool, SearchTool) and tool.retrieval is None:
                 tool.bind(self.settings.search, self.tool_parser_name, self.retrieval)
         self.episode: AsyncGuidedEpisode  # made by `run`
         self.messages: list[Message] = []  # what the policy read and wrote, for the dump

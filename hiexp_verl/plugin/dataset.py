@@ -20,11 +20,9 @@ class QuestionDataset(RLHFDataset):
 
     def __getitem__(self, item: int) -> dict[str, Any]:
         row = super().__getitem__(item)
-        return {**row, "extra_info": {**row["extra_info"], "split": self._split()}}
-
-    def _split(self) -> str:
         # Files that are given for both are for validation: preflight allows that only where nothing is trained.
-        return "val" if paths_of(self.original_data_files) == paths_of(self.config.get("val_files")) else TRAIN
+        split = "val" if paths_of(self.original_data_files) == paths_of(self.config.get("val_files")) else TRAIN
+        return {**row, "extra_info": {**row["extra_info"], "split": split}}
 
     def _read_files_and_tokenize(self) -> None:
         if not all(is_question_file(str(file)) for file in self.data_files):

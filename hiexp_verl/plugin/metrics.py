@@ -66,7 +66,7 @@ def _group_metrics(episodes: Sequence[EpisodeOutcome]) -> dict[str, float]:
     for episode in episodes:
         groups[episode.group].append(episode)
     metrics = {
-        # A group whose rewards are all equal has no advantage and teaches nothing; neither does a group of one.
+        # A group with equal rewards, or of one, has no advantage.
         "hiexp/zero_variance_groups": _mean([np.ptp([e.reward for e in group]) == 0 for group in groups.values()]),
         "hiexp/groups_of_one": _mean([len(group) == 1 for group in groups.values()]),
         "hiexp/reward_mean": _mean([e.reward for e in episodes]),
@@ -83,12 +83,12 @@ def _group_metrics(episodes: Sequence[EpisodeOutcome]) -> dict[str, float]:
 
 
 def _gap(group: Sequence[EpisodeOutcome]) -> tuple[float, float] | None:
-    """Return by how much the rollouts that may see experience differ from those that may not, in reward and in searches."""
-    with_, without = ([e for e in group if (e.record.arm != "none") == seen] for seen in (True, False))
-    if not with_ or not without:
+    """Return the difference between rollouts with and without experience in mean reward and searches; None without both kinds."""
+    guided, others = ([e for e in group if (e.record.arm != "none") == seen] for seen in (True, False))
+    if not guided or not others:
         return None
-    reward = _mean([e.reward for e in with_]) - _mean([e.reward for e in without])
-    return reward, _mean([e.record.searches for e in with_]) - _mean([e.record.searches for e in without])
+    reward = _mean([e.reward for e in guided]) - _mean([e.reward for e in others])
+    return reward, _mean([e.record.searches for e in guided]) - _mean([e.record.searches for e in others])
 
 
 def _mean(values: Sequence[float | bool]) -> float:

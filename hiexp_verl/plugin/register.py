@@ -20,16 +20,11 @@ CPU = os.environ.get("VERL_PLATFORM", "").strip().lower() == "cpu"
 
 
 def _platform() -> None:
-    if CPU:  # first of all: several verl modules ask for the platform while they are imported
-        from hiexp_verl.plugin.launch import CPU_ENVIRONMENT
+    from hiexp_verl.plugin.launch import CPU_ENVIRONMENT
 
-        for name, value in CPU_ENVIRONMENT.items():
-            os.environ.setdefault(name, value)  # in the driver Ray is not up yet, and its workers inherit it
-        importlib.import_module("hiexp_verl.plugin.cpu.platform")
-
-
-def _config_group() -> None:
-    importlib.import_module("hiexp_verl.plugin.presets").store(cpu=CPU)
+    for name, value in CPU_ENVIRONMENT.items():
+        os.environ.setdefault(name, value)  # in the driver Ray is not up yet, and its workers inherit it
+    importlib.import_module("hiexp_verl.plugin.cpu.platform")
 
 
 def _rollout() -> None:
@@ -45,7 +40,10 @@ def _by_import(name: str) -> None:
     importlib.import_module(f"hiexp_verl.plugin.{name}")
 
 
-AT_ONCE: dict[str, Step] = {"platform cpu": _platform, "config group hiexp": _config_group}
+AT_ONCE: dict[str, Step] = {
+    **({"platform cpu": _platform} if CPU else {}),  # first: several verl modules ask for the platform while they are imported
+    "config group hiexp": lambda: importlib.import_module("hiexp_verl.plugin.presets").store(cpu=CPU),
+}
 # The others run when verl imports the module with their registry: each of the dozen processes of a run imports verl, and
 # few need the trainer or the agent loop, which take longer to import than verl itself.
 WHEN_IMPORTED: dict[str, tuple[str, Step]] = {

@@ -30,15 +30,10 @@ CONCURRENT_CALLS = 4_096  # of the actor
 
 
 class Retrieval(Protocol):
-    """The retrieval of an episode: passages for its searches, entries for its queries and question."""
+    """The retrieval of an episode: passages for its searches, entries for its queries and question, best first."""
 
-    async def search(self, query: str, top_k: int) -> list[Passage]:
-        """Return the passages found; raises SearchFailed."""
-        ...
-
-    async def experience(self, request: ExperienceRequest) -> list[Hit]:
-        """Return the entries found, best first; raises LookupFailed."""
-        ...
+    async def search(self, query: str, top_k: int) -> list[Passage]: ...  # raises SearchFailed
+    async def experience(self, request: ExperienceRequest) -> list[Hit]: ...  # raises LookupFailed
 
 
 class LocalRetrieval:
@@ -47,9 +42,8 @@ class LocalRetrieval:
     def __init__(self, settings: HiExpConfig) -> None:
         hek = open_hek(settings)
         encoder, search_encoder = open_encoders(settings, hek)
-        self._lookup: Lookup | None = None
-        if hek is not None and encoder is not None:
-            self._lookup = Lookup(Retriever(hek, encoder), settings.prompt, settings.tool)
+        retriever = Retriever(hek, encoder) if hek is not None and encoder is not None else None
+        self._lookup = Lookup(retriever, settings.prompt, settings.tool) if retriever is not None else None
         self._engine: SearchEngine = open_engine(settings.search, search_encoder)
         # Several requests to a remote server are in flight at a time; an engine of this process uses the cores itself.
         remote = settings.search.engine == "http"

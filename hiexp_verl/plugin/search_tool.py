@@ -38,29 +38,24 @@ class SearchTool(BaseTool):
         super().__init__(config, tool_schema or OpenAIFunctionToolSchema.model_validate(SEARCH_TOOL_SCHEMA))
         self._settings = SearchConfig()
         self._format: Format = "hermes"
-        self._retrieval: Retrieval | None = None
+        self.retrieval: Retrieval | None = None  # until it is bound
         if config.get("search"):
             settings = parse_block(SearchConfig, config["search"], "tools.search")
             self.bind(settings, config.get("format", "hermes"), retrieval_for(HiExpConfig(enabled=False, search=settings)))
 
-    @property
-    def bound(self) -> bool:
-        """Whether the tool knows where to search."""
-        return self._retrieval is not None
-
     def bind(self, settings: SearchConfig, format: str, retrieval: Retrieval) -> None:
         """Set where to search and in which dialect to answer."""
-        self._settings, self._format, self._retrieval = settings, check_format(format), retrieval
+        self._settings, self._format, self.retrieval = settings, check_format(format), retrieval
 
     async def execute(self, instance_id: str, parameters: dict[str, Any], **kwargs: Any) -> tuple[ToolResponse, float, dict]:
         """Return the answer to one search call; a failed search becomes a message to the model and is counted."""
-        if self._retrieval is None:
+        if self.retrieval is None:
             raise HiExpError("the search tool has no corpus; set hiexp.search.corpus, or search: in the tool's YAML")
         query, settings = query_in(parameters), self._settings
         text, failed = search_failed_message("the call has no query", self._format), 1
         try:
             if query:
-                passages = await self._retrieval.search(query, settings.top_k)
+                passages = await self.retrieval.search(query, settings.top_k)
                 text, failed = render_documents(passages, self._format, settings.max_words_per_passage, settings.max_chars), 0
         except SearchFailed as error:
             logger.warning("search failed: %s", error.reason)

@@ -47,16 +47,15 @@ def rollout_by_verl(spec: RolloutSpec) -> dict[str, Any]:
         with log.open("w", encoding="utf-8") as file:
             code = subprocess.run(command, env=environment, stdout=file, stderr=subprocess.STDOUT, check=False).returncode
         if code:
-            raise HiExpError(_refusal(log) or f"verl ended with code {code}; the end of {log} says why")
+            raise HiExpError(_refusal(log) or f"verl ended with code {code}; see the end of {log}")
         dumps = sorted((Path(work) / "dump").glob("*.jsonl"))
         rows = [json.loads(row[TRAJECTORY_KEY]) for dump in dumps for _, row in read_jsonl(dump, "dump")]
-    for row in rows:
-        del row["extra"]["split"]  # "val" for verl alone: it is the caller who knows what the questions are for
     if not rows:
-        raise HiExpError(f"verl left no trajectories; the end of {log} says why")
-    path = spec.out / TRAJECTORIES
-    write_jsonl(path, rows)
-    summary = summarise(read_trajectories(path))
+        raise HiExpError(f"verl left no trajectories; see the end of {log}")
+    for row in rows:
+        del row["extra"]["split"]  # "val" for verl alone: only the caller knows the role of the questions
+    write_jsonl(spec.out / TRAJECTORIES, rows)
+    summary = summarise(read_trajectories(spec.out / TRAJECTORIES))
     with atomic_writer(spec.out / SUMMARY) as file:
         json.dump(summary, file, indent=1)
     manifest.finish(spec.out)
@@ -70,18 +69,16 @@ def _refusal(log: Path) -> str:
 
 
 def _overrides(spec: RolloutSpec, questions: Path, dump: Path) -> list[str]:
-    search, settings = spec.search, spec.settings
-    where = {"engine": search.engine, "corpus": search.corpus, "url": search.url, "encoder": search.encoder}
-    # Without a HEK it is verl's own tool agent, which knows no limit of a single turn.
-    shown = [f"hiexp.hek={spec.hek}", f"hiexp.arm={spec.arm}"]
-    shown += [f"hiexp.{name}={'null' if value is None else value}" for name, value in spec.budgets.flat().items()]
-    hek = [*shown, f"hiexp.max_tokens_per_turn={settings.max_tokens}"] if spec.hek else ["hiexp.enabled=false"]
-    rollout = "actor_rollout_ref.rollout"
+    settings, rollout = spec.settings, "actor_rollout_ref.rollout"
+    hek = ["hiexp.enabled=false"]  # verl's own tool agent, which has no limit of a single turn
+    if spec.hek:
+        hek = [f"hiexp.hek={spec.hek}", f"hiexp.arm={spec.arm}", f"hiexp.max_tokens_per_turn={settings.max_tokens}"]
+        hek += [f"hiexp.{name}={'null' if value is None else value}" for name, value in spec.budgets.flat().items()]
     return [
         "+hiexp=grpo",
         *hek,
         *([f"hiexp.encoder={spec.encoder}"] if spec.encoder else []),
-        *(f"hiexp.search.{name}={value}" for name, value in where.items() if value),
+        *(f"hiexp.search.{name}={value}" for name in ("engine", "corpus", "url", "encoder") if (value := getattr(spec.search, name))),
         f"hiexp.search.top_k={settings.top_k}",
         f"hiexp.search.max_words_per_passage={settings.max_words_per_passage}",
         f"hiexp.search.max_chars={settings.max_chars}",

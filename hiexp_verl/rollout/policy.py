@@ -56,7 +56,10 @@ def find_policy(spec: str, out_dir: Path) -> Policy:
         raise HiExpError(f"{actor} has no weights: found neither {exported}/*.safetensors{whole} nor {_SHARDS}; give another checkpoint")
     identity = _hash_of(*actor.glob(_SHARDS), *(path for pattern in _BESIDE for path in exported.glob(pattern)))
     merged = out_dir / MERGED
-    if not _is_merged_from(identity, merged):
+    source = merged / _SOURCE
+    if merged.exists() and not source.is_file():
+        raise HiExpError(f"{merged} exists and was not written by hiexp; remove it or choose another --out")
+    if not (source.is_file() and source.read_text(encoding="utf-8") == identity):
         _merge(actor, merged, identity)
     return Policy(str(merged), name, identity)
 
@@ -105,13 +108,6 @@ def _actor_of(spec: str) -> Path | None:
     if path.name == "huggingface" and (path.parent.name == "actor" or any(path.parent.glob(_SHARDS))):
         path = path.parent
     return path if any(path.glob(_SHARDS)) or (path / "huggingface").is_dir() else None
-
-
-def _is_merged_from(identity: str, merged: Path) -> bool:
-    source = merged / _SOURCE
-    if merged.exists() and not source.is_file():
-        raise HiExpError(f"{merged} exists and was not written by hiexp; remove it or choose another --out")
-    return source.is_file() and source.read_text(encoding="utf-8") == identity
 
 
 def _merge(actor: Path, merged: Path, identity: str) -> None:

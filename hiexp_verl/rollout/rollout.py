@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from reprlib import repr as brief
 from typing import Any
 
 from hiexp_verl.errors import HiExpError
@@ -22,6 +23,7 @@ from hiexp_verl.rollout.spec import RolloutSpec
 from hiexp_verl.types import Question, Trajectory, to_json
 
 TRAJECTORIES, SUMMARY = "trajectories.jsonl", "summary.json"
+_NUMBERS = ("em", "f1", "cem", "format", "searches", "completion_tokens", "seconds")  # of an episode, where it has them
 
 
 @dataclass(frozen=True)
@@ -152,6 +154,9 @@ def _finished(path: Path, questions: Sequence[Question]) -> set[str]:
                 f"{path.parent} was made with another question {trajectory.question_id} ({trajectory.question[:60]!r}); "
                 "use the same questions or another output directory"
             )
+        if odd := [name for name in _NUMBERS if not isinstance(trajectory.extra.get(name, 0), int | float)]:
+            fault = f"{path}: {odd[0]} of episode {trajectory.id} is {brief(trajectory.extra[odd[0]])}, not a number"
+            raise HiExpError(f"{fault}; remove {path.parent}, which is then played again, or choose another output directory")
         done.add(trajectory.id)
     return done
 
@@ -193,7 +198,7 @@ def summarise(trajectories: Iterable[Trajectory]) -> dict[str, Any]:
         "failed_searches": _share(totals.failed_searches, totals.searches),
         "completion_tokens": totals.completion_tokens,
         "stops": dict(sorted(totals.stops.items())),
-        # How much experience was shown: without these numbers nobody notices that none is.
+        # How much experience was shown; 0 is otherwise silent.
         "prompt_hit_rate": _share(totals.prompt_hits, len(episodes)),
         "e1_fire_rate": _share(totals.e1_fired, totals.searches - totals.failed_searches),  # of the searches that were answered
         "e1_repeats": totals.e1_repeats,
