@@ -10,7 +10,7 @@ from hiexp_verl.errors import HiExpError
 from hiexp_verl.types import Entry, Question, Trajectory
 
 if TYPE_CHECKING:
-    from hiexp_verl.distil import build
+    from hiexp_verl.distil.spec import build
     from hiexp_verl.evaluate.evaluate import evaluate
     from hiexp_verl.guide.guide import Guide
     from hiexp_verl.hek.store import HEK
@@ -43,7 +43,7 @@ _MODULE_OF = {
     "EvalSpec": "rollout.spec",
     "Guide": "guide.guide",
     "RolloutSpec": "rollout.spec",
-    "build": "distil",
+    "build": "distil.spec",
     "load_encoder": "models.encoder",
     "read_questions": "io.datasets",
     "read_trajectories": "io.datasets",

@@ -111,7 +111,10 @@ def distinct(trajectories: Iterable[Trajectory]) -> tuple[list[Trajectory], Coun
         if t.extra.get("split", TRAIN) != TRAIN:
             dropped["validation"] += 1
             continue
-        _check_question(t, texts)
+        text = " ".join(t.question.split())
+        if text != (first := texts.setdefault(t.question_id, text)):
+            found = " and ".join(repr(sanitise(each, _SHOWN_CHARS)) for each in (first, text))
+            raise HiExpError(f"the question id {t.question_id!r} stands for two questions, {found}; give each an id of its own")
         content = digest_of(t.question_id, t.messages or t.id), t.correct
         if content in seen:
             dropped["duplicate"] += 1
@@ -121,11 +124,3 @@ def distinct(trajectories: Iterable[Trajectory]) -> tuple[list[Trajectory], Coun
             seen |= {content, t.id}
             kept.append(t)
     return kept, dropped
-
-
-def _check_question(trajectory: Trajectory, texts: dict[str, str]) -> None:
-    text = " ".join(trajectory.question.split())
-    first = texts.setdefault(trajectory.question_id, text)
-    if first != text:
-        found = " and ".join(repr(sanitise(each, _SHOWN_CHARS)) for each in (first, text))
-        raise HiExpError(f"the question id {trajectory.question_id!r} stands for two questions, {found}; give each an id of its own")

@@ -1,18 +1,14 @@
 """The counters of a build: keys for code, such as `left_out.e1.not_json`, and their texts for people.
 
 A key is made of names, with dots between: a group (`written`, `diagnosed`, `left_out`), a level where one is meant, and a
-reason, such as `admit` returns for a draft. A name without a text, such as a finding, stands for itself.
+reason, such as `admit` returns for a draft. A name without a text, such as a level or a finding, is its own text.
 """
 
 # `{}` is the text of the rest of the key.
 TEXTS = {
     "questions_contrasted": "questions contrasted",
-    "diagnosed": "diagnosed {}",
     "written": "{} written",
     "left_out": "left out: {}",
-    "e1": "e1 {}",
-    "e2": "e2 {}",
-    "e3": "e3 {}",
     # trajectories and questions
     "validation": "trajectories of validation questions",
     "duplicate": "duplicate trajectories",
@@ -61,7 +57,7 @@ TEXTS = {
 def text_of(key: str) -> str:
     """Return the text of a counter: `left_out.e1.not_json` is "left out: e1 not JSON"."""
     name, _, rest = key.partition(".")
-    return TEXTS.get(name, name).format(text_of(rest) if rest else "").strip()
+    return TEXTS.get(name, f"{name} {{}}").format(text_of(rest) if rest else "").strip()
 
 
 def table_of(counts: dict[str, int]) -> list[str]:

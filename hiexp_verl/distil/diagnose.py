@@ -222,7 +222,7 @@ def _new_words(query: str, question: frozenset[str]) -> list[str]:
             runs.append([])
         else:
             runs[-1].append(word)
-    # One ordinary word is no name; two that passages hold side by side nearly always are.
+    # One ordinary word is rarely a name; two that passages have side by side nearly always are.
     return [" ".join(run) for run in runs if len(run) >= 2]
 
 

@@ -1,4 +1,4 @@
-"""What a distiller returns, before it becomes an entry; cleaned here, whoever wrote it."""
+"""What a distiller returns, before it becomes an entry; every draft is cleaned here."""
 
 from collections import Counter
 from collections.abc import Hashable, Iterable, Sequence

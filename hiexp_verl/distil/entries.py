@@ -28,7 +28,7 @@ def cases_of(diagnoses: Sequence[Diagnosis], drafts: Sequence[Draft | None], enc
     dropped: Counter[str] = Counter()
     admitted: list[tuple[Draft, Diagnosis]] = []
     for diagnosis, draft in zip(diagnoses, drafts, strict=True):
-        # Whoever wrote it: a template carries words of the question, too.
+        # Of every distiller: a template has words of the question, too.
         result = admit(draft, diagnosis) if draft is not None else None
         if isinstance(result, Draft):
             # The kind is computed: models call every draft a guide.

@@ -25,7 +25,7 @@ _MOST_CHILDREN = 12  # shown to a model for one summary; more do not fit a small
 def prompt_files() -> dict[str, str]:
     """Return the prompt files, by name."""
     names = ("distil_e1.txt", "distil_examples.jsonl", "summarise_e2.txt", "summarise_e3.txt", "confirm.txt")
-    return {name: (PROMPTS / name).read_text(encoding="utf-8") for name in names}
+    return {name: _read(name) for name in names}
 
 
 def reflection_prompt(diagnosis: Diagnosis, attempt: int) -> str:
@@ -34,20 +34,20 @@ def reflection_prompt(diagnosis: Diagnosis, attempt: int) -> str:
         f"{example['situation']}\n{json.dumps({key: example[key] for key in ('title', 'description', 'kind')})}"
         for example in examples_for(diagnosis, attempt)
     ]
-    return _template("distil_e1.txt").substitute(examples="\n".join(shown), diagnosis=describe(diagnosis))
+    return Template(_read("distil_e1.txt").strip()).substitute(examples="\n".join(shown), diagnosis=describe(diagnosis))
 
 
 def summary_prompt(group: Sequence[Entry], attempt: int, level: Level) -> str:
     """Return the prompt for the entry above a group, in the order of the group; a second attempt reverses it."""
     shown = list(group[:_MOST_CHILDREN])[:: -1 if attempt else 1]
     children = "\n".join(f"- ({entry.title}) {entry.description}" for entry in shown)
-    return _template(f"summarise_{level}.txt").substitute(children=children, known=advice_over(group, level).description)
+    return Template(_read(f"summarise_{level}.txt").strip()).substitute(children=children, known=advice_over(group, level).description)
 
 
 def confirmation_prompt(draft: Draft, member: Entry) -> str:
     """Return the prompt that asks whether a summary holds for one of its members."""
     texts = {"title": draft.title, "description": draft.description}
-    return _template("confirm.txt").substitute(**texts, member_title=member.title, member_description=member.description)
+    return Template(_read("confirm.txt").strip()).substitute(**texts, member_title=member.title, member_description=member.description)
 
 
 def examples_for(diagnosis: Diagnosis, attempt: int) -> list[dict[str, str]]:
@@ -63,12 +63,12 @@ def examples_for(diagnosis: Diagnosis, attempt: int) -> list[dict[str, str]]:
 @cache
 def examples() -> list[dict[str, str]]:
     """Return the pool of worked examples."""
-    return [json.loads(line) for line in (PROMPTS / "distil_examples.jsonl").read_text(encoding="utf-8").splitlines()]
+    return [json.loads(line) for line in _read("distil_examples.jsonl").splitlines()]
 
 
 @cache
-def _template(name: str) -> Template:
-    return Template((PROMPTS / name).read_text(encoding="utf-8").strip())
+def _read(name: str) -> str:
+    return (PROMPTS / name).read_text(encoding="utf-8")
 
 
 _MEANING: dict[Finding, str] = {

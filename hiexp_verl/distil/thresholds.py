@@ -30,14 +30,11 @@ def calibrate(
     title_questions: Sequence[Sequence[str]],
     percentile: float = 95.0,
 ) -> float:
-    """Return the percentile of the cosines between queries and the titles of other questions (a cosine, 4 digits).
+    """Return the percentile (0 to 100) of the cosines between queries and the titles of other questions (a cosine, 4 digits).
 
     Args:
-        queries_N_D: unit vectors of search queries.
-        query_questions: the id of the question that each query belongs to.
-        titles_E_D: unit vectors of entry titles.
-        title_questions: per entry, the ids of the questions it was distilled from.
-        percentile: 0 to 100.
+        queries_N_D: unit vectors of queries; `query_questions` has the id of the question of each.
+        titles_E_D: unit vectors of titles; `title_questions` has the ids of the questions that each was distilled from.
 
     Raises:
         HiExpError: the percentile is out of range, or there is no pair of different questions.

@@ -166,7 +166,7 @@ def script_of(text: str) -> str:
 
 
 def tells(text: str, question: str, answers: Sequence[str]) -> bool:
-    """Whether the text has an answer that the question itself does not have."""
+    """Whether the text gives an answer away: has one that the question does not have."""
     return redact(text, answers, question) != text
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from hiexp_verl.config import Budgets, PromptConfig, SearchConfig
-from hiexp_verl.distil import build
+from hiexp_verl.distil.spec import build
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.guide.episode import Guidance
 from hiexp_verl.guide.guide import Guide

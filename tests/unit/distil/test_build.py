@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from hiexp_verl.distil import BuildSpec, Built, build
+from hiexp_verl.distil.pipeline import Built
 from hiexp_verl.distil.rules import RulesDistiller
+from hiexp_verl.distil.spec import BuildSpec, build
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.hek import HEK
 from hiexp_verl.io.files import write_jsonl

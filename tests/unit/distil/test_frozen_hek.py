@@ -6,7 +6,7 @@ The fixture has twelve questions about invented countries, each with a success a
 import json
 from dataclasses import asdict
 
-from hiexp_verl.distil import build
+from hiexp_verl.distil.spec import build
 from tests.support.paths import GOLDEN
 
 FROZEN = GOLDEN / "frozen"
