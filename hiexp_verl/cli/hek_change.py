@@ -8,8 +8,8 @@ from typing import Any, get_args
 from hiexp_verl.cli.options import ENCODER_HELP, add_hek, add_verb, print_result
 from hiexp_verl.distil.cluster import Linkage
 from hiexp_verl.distil.counts import table_of
-from hiexp_verl.distil.heights import Criterion, calibrate_height, plot, read_vectors, recalibrate
 from hiexp_verl.distil.merge import merge_heks
+from hiexp_verl.distil.thresholds import Criterion, calibrate_height, plot, read_vectors, recalibrate
 from hiexp_verl.distil.validate import tells
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.hek.edit import edit, remove

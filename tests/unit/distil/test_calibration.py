@@ -10,8 +10,8 @@ import pytest
 
 from hiexp_verl.cli import main
 from hiexp_verl.distil.cluster import height_of_cosine, linkage_tree, ward_clusters
-from hiexp_verl.distil.heights import calibrate_height, plot, recalibrate
 from hiexp_verl.distil.summarise import of_other_kind, spread_order, supporters
+from hiexp_verl.distil.thresholds import calibrate_height, plot, recalibrate
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.hek import HEK, Header
 from hiexp_verl.models.encoder import HashEncoder

@@ -24,7 +24,7 @@ def test_the_share_of_searches_that_get_an_entry_is_kept_between_two_bounds(monk
     sources = [source(n, queries=(f"zebra number {n}",)) for n in (1, 2, 3)]
 
     def step(pairs, lowest, highest):
-        monkeypatch.setattr(module, "calibrate", lambda *_: pairs)
+        monkeypatch.setattr(module, "calibrate_score", lambda *_: pairs)
         found, rate = thresholds(tree(), sources, ENCODER, 95.0, (lowest, highest))
         return found["tool_min_score"], rate
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hiexp_verl.distil.thresholds import calibrate
+from hiexp_verl.distil.thresholds import calibrate_score
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.hek import HEK, Header, Retriever
 from hiexp_verl.models.encoder import HashEncoder
@@ -142,12 +142,12 @@ def test_wrong_encoder_wrong_dimensions_and_wrong_exclusions_are_errors():
 def test_calibration_takes_the_percentile_over_other_questions_only():
     # The own title (cosine 1) does not count; the others have cosines 0.5 and 0.
     queries, titles = plane(0), plane(0, 60, 90)
-    assert calibrate(queries, ["a"], titles, [("a",), ("b",), ("c",)], percentile=100) == pytest.approx(0.5, abs=2e-4)
-    assert calibrate(queries, ["a"], titles, [("a",), ("b",), ("c",)], percentile=50) == pytest.approx(0.0, abs=2e-4)
+    assert calibrate_score(queries, ["a"], titles, [("a",), ("b",), ("c",)], percentile=100) == pytest.approx(0.5, abs=2e-4)
+    assert calibrate_score(queries, ["a"], titles, [("a",), ("b",), ("c",)], percentile=50) == pytest.approx(0.0, abs=2e-4)
 
 
 def test_calibration_needs_two_questions_and_a_percentile():
     with pytest.raises(HiExpError, match="two questions"):
-        calibrate(plane(0), ["a"], plane(0), [("a",)])
+        calibrate_score(plane(0), ["a"], plane(0), [("a",)])
     with pytest.raises(HiExpError, match="percentile"):
-        calibrate(plane(0), ["a"], plane(0), [("b",)], percentile=101)
+        calibrate_score(plane(0), ["a"], plane(0), [("b",)], percentile=101)
