@@ -158,17 +158,13 @@ def _model_folder(path_or_name: str) -> Path:
         return folder
     if folder.exists() or path_or_name.startswith(("/", ".", "~")) or path_or_name.count("/") > 1 or not path_or_name:
         raise HiExpError(f"encoder {path_or_name!r} is not a directory; give a sentence-transformers folder, a hub name, or hash:256")
-    return _download(path_or_name)
-
-
-def _download(name: str) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
-        return Path(snapshot_download(name, ignore_patterns=_OTHER_FRAMEWORKS))
+        return Path(snapshot_download(path_or_name, ignore_patterns=_OTHER_FRAMEWORKS))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        fault = f"encoder {name!r} is neither a directory nor a model of the hub ({first_line(error)})"
+        fault = f"encoder {path_or_name!r} is neither a directory nor a model of the hub ({first_line(error)})"
         raise HiExpError(f"{fault}; give a local folder") from error
 
 

@@ -128,14 +128,6 @@ def log_tail(log: IO[bytes]) -> str:
     return " ".join(" ".join((errors or lines)[-2:]).split())[-_TAIL:]
 
 
-def keep_log(log: IO[bytes]) -> str:
-    """Copy a log to a file that is kept; return its path."""
-    log.seek(0)
-    with tempfile.NamedTemporaryFile("wb", prefix="hiexp-vllm-", suffix=".log", delete=False) as kept:
-        kept.write(log.read())
-    return kept.name
-
-
 def _add_vllm_metadata(folder: Path, environment: dict[str, str]) -> None:
     """Make a distribution named `vllm` visible to the engine's processes.
 

@@ -4,6 +4,7 @@ import logging
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import IO
 
 from hiexp_verl.errors import HiExpError
-from hiexp_verl.models.vllm_process import engine_arguments, engine_process, keep_log, log_tail
+from hiexp_verl.models.vllm_process import engine_arguments, engine_process, log_tail
 
 logger = logging.getLogger(__name__)
 
@@ -39,8 +40,12 @@ def serve_vllm(model_dir: Path, name: str, max_model_len: int) -> Iterator[str]:
         except HiExpError as error:
             if _healthy(port):
                 raise
-            # The client only sees that the server does not answer; the cause is in the log.
-            raise HiExpError(f"vLLM stopped while it served {model_dir} (log: {keep_log(log)}; it ends: {log_tail(log)})") from error
+            # The client only sees that the server does not answer; the cause is in the log, which is kept.
+            tail = log_tail(log)
+            with tempfile.NamedTemporaryFile("wb", prefix="hiexp-vllm-", suffix=".log", delete=False) as kept:
+                log.seek(0)
+                kept.write(log.read())
+            raise HiExpError(f"vLLM stopped while it served {model_dir} (log: {kept.name}; it ends: {tail})") from error
 
 
 def _wait_until_healthy(server: "subprocess.Popen[bytes]", port: int, model_dir: Path, log: IO[bytes]) -> None:

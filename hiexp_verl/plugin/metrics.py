@@ -37,7 +37,7 @@ def episode_metrics(episodes: Sequence[EpisodeOutcome], max_searches: int = 0) -
     metrics |= {
         "hiexp/answered": _mean([bool(extract_answer(r.answer_text)) for r in records]),
         "hiexp/response_tokens": _mean([e.tokens for e in episodes]),
-        "hiexp/searches": totals.mean("searches"),
+        **{f"hiexp/{name}": totals.mean(name) for name in ("searches", "experience_tokens", "dropped", "e1_repeats")},
         "hiexp/valid_search_rate": totals.mean("answered_search"),
         "hiexp/failed_search_rate": share(totals.failed_searches, totals.searches),
         "hiexp/repeated_query_rate": share(totals.repeated_queries, totals.searches),
@@ -46,9 +46,6 @@ def episode_metrics(episodes: Sequence[EpisodeOutcome], max_searches: int = 0) -
         "hiexp/e1_fire_rate": share(totals.e1_fired, totals.searches),  # of all search calls
         "hiexp/e2_e3_hit_rate": totals.mean("prompt_hits"),
         **{f"hiexp/{level}_hit_rate": share(totals.level_hits.get(level, 0), totals.episodes) for level in LEVELS},
-        "hiexp/experience_tokens": totals.mean("experience_tokens"),
-        "hiexp/dropped": totals.mean("dropped"),
-        "hiexp/e1_repeats": totals.mean("e1_repeats"),
     }
     if max_searches:
         metrics["hiexp/at_search_cap"] = _mean([r.searches >= max_searches for r in records])
