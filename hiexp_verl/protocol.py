@@ -1,6 +1,6 @@
 """The text of an episode, written and read: system prompt, search calls, documents, answers.
 
-Training, rollouts without verl, the warm start, importers and the builder share this one format, in two dialects:
+Training, rollouts without verl, the warm start, importers and the builder write and read it here, in two dialects:
 
 * ``search_tags`` (Search-R1): ``<search>query</search>`` is answered by ``<information>...</information>``.
 * ``hermes`` (verl and Qwen tool calls): ``<tool_call>{"name": "search", "arguments": {"query": ...}}</tool_call>``.

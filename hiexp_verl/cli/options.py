@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from hiexp_verl.config import Engine
+from hiexp_verl.protocol import FORMATS
 
 QUESTIONS_HELP = "JSONL with id, question, answer or answers, or parquet in the format of verl or Search-R1"
 SEED_HELP = "of the sampling; every turn of every question derives its own (default 0)"
@@ -52,7 +53,7 @@ def add_episode_arguments(parser: argparse.ArgumentParser, temperature: float) -
     parser.add_argument("--hek", type=Path, help="show experience of this HEK")
     parser.add_argument("--encoder", help=ENCODER_HELP)
     trained = "(default: as the checkpoint was trained, or %s)"
-    parser.add_argument("--format", choices=("search_tags", "hermes"), help="dialect of search calls " + trained % "search_tags")
+    parser.add_argument("--format", choices=FORMATS, help="dialect of search calls " + trained % "search_tags")
     parser.add_argument("--instructions", type=Path, metavar="FILE", help="system prompt, instead of the dialect's (experience follows it)")
     parser.add_argument("--temperature", type=float, default=temperature, help=f"(default {temperature:g}; 0 is greedy)")
     parser.add_argument("--top-p", type=float, default=1.0, help="probability mass of nucleus sampling (default 1: all tokens)")

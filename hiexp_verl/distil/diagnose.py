@@ -19,7 +19,7 @@ from hiexp_verl.scoring import cem, normalise
 from hiexp_verl.text import FUNCTION_WORDS, alike_from_start, content_words, repeated
 from hiexp_verl.types import Evidence, Trajectory
 
-# In the order in which they are decisive: the first that holds is the main finding of a failure.
+# What can go wrong; the first that holds in `_Diagnoser.checks` is the main finding of a failure.
 Finding = Literal[
     "no_answer",  # it ended without an answer that could be read
     "answer_form",  # it had the right thing in another form, or with more or less than was asked
@@ -146,7 +146,7 @@ class _Diagnoser:
         return min(self.contrast.successes, key=order, default=None)
 
     def checks(self, failed: Side, succeeded: Side | None) -> dict[Finding, bool]:
-        """Return whether each finding holds, in the order of `Finding`."""
+        """Return whether each finding holds, the most decisive first."""
         good = succeeded if succeeded is not None else Side("", (), self.contrast.answers[0], None, "")
         searched, predicted = bool(failed.queries), content_words(failed.prediction)
         named = [[name for name in self.names if name <= content_words(query)] for query in failed.queries]

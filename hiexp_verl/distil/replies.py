@@ -1,4 +1,4 @@
-"""Where a prompted distiller's answers come from: a model, files, or stored answers of an interrupted build; and what they cost.
+"""`Answers`: where those of a prompted distiller come from: a model, files, or stored answers of an interrupted build; and what they cost.
 
 OUT/run.json keeps how many answers OUT/answers.jsonl held when the last build finished. Another number means that a build
 was interrupted since, and its answers may have been paid for.

@@ -3,14 +3,14 @@
 from collections.abc import Sequence
 from typing import Any
 
-from hiexp_verl.io.datasets import answers_of, bare_question, question_id_of
+from hiexp_verl.io.datasets import ANSWER_FIELDS, answers_of, bare_question, question_id_of
 from hiexp_verl.io.rows import BadRow, Row, bool_field, messages_field, number_field, text_field
 from hiexp_verl.protocol import final_answer
 from hiexp_verl.scoring import score
 from hiexp_verl.text import text_of
 from hiexp_verl.types import Message, Trajectory
 
-_KNOWN = {"messages", "question", "question_id", "answer", "answers", "prediction", "score", "correct", "model", "id"}
+_KNOWN = {*ANSWER_FIELDS, "messages", "question", "question_id", "prediction", "score", "correct", "model", "id"}
 
 
 def from_messages(row: dict[str, Any]) -> Trajectory:

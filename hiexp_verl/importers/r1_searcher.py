@@ -8,12 +8,13 @@ from typing import Any
 
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.importers.openai import scored
+from hiexp_verl.io.datasets import ANSWER_FIELDS
 from hiexp_verl.io.rows import text_field
 from hiexp_verl.text import listed, printable
 from hiexp_verl.types import Message, Trajectory
 
 _SYSTEM = "Answer the question. Search as often as needed, then give a short answer."
-_KNOWN = {"dataset", "model", "question", "answer", "answers", "prediction", "correct", "text"}
+_KNOWN = {*ANSWER_FIELDS, "dataset", "model", "question", "prediction", "correct", "text"}
 _NEXT_DOCUMENT = re.compile(r"^(?=\(\d+\)\S)", re.MULTILINE)
 # "(1)Title: Kabul Text: Kabul is ..." or, as the files for 2WikiMultihopQA have it, "(1)Kabul   Kabul is ..."
 _DOCUMENT = re.compile(r'\((\d+)\)("?Title: )?')

@@ -1,4 +1,4 @@
-"""`hiexp/*`: experience, search and rewards of a training step as numbers for verl's loggers."""
+"""`hiexp/*`: experience, search and rewards of a training step as numbers for verl's loggers (over several steps: `monitor.History`)."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence

@@ -204,6 +204,7 @@ def _gradient(history: History) -> str:
     return ""
 
 
+# Names are the fields of `config.AlarmsConfig`.
 _ALARMS: dict[str, Callable[[History], str]] = {
     "reward": _collapse("the reward", REWARD),
     "length": _collapse("the response length", LENGTH),

@@ -1,10 +1,14 @@
-"""What a model is told of a diagnosis."""
+"""What a model reads of a diagnosis."""
 
 from dataclasses import replace
+from typing import get_args
+
+import pytest
 
 from hiexp_verl.distil.contrast import Contrast
-from hiexp_verl.distil.diagnose import diagnose
-from hiexp_verl.distil.prompts import describe, without_names
+from hiexp_verl.distil.diagnose import Finding, diagnose
+from hiexp_verl.distil.prompts import _MEANING, describe, without_names
+from hiexp_verl.distil.rules import _rules
 from hiexp_verl.masking import Masker
 from tests.support.episodes import QUESTION, episode, two_hops
 
@@ -35,3 +39,12 @@ def test_an_answer_in_a_query_does_not_reach_the_model():
     told = episode(("kabul highest point", "peak"), answer="Tehran")
     (found,) = diagnose(Contrast("q1", QUESTION, ("Kabul",), (two_hops(number=9),), (told,)))
     assert "kabul" not in describe(found).lower()
+
+
+@pytest.mark.parametrize("finding", get_args(Finding))
+def test_each_finding_has_words_for_a_model_and_a_rule_without_conditions(finding):
+    assert _MEANING[finding]
+    rules = [rule for rule in _rules("rules_e1.jsonl") if rule["finding"] == finding]
+    assert any(set(rule) == {"finding", "text", "kind"} for rule in rules)
+    for name in ("rules_e2.jsonl", "rules_e3.jsonl"):
+        assert any(rule.get("finding") == finding for rule in _rules(name))
