@@ -19,7 +19,7 @@ from hiexp_verl.errors import HiExpError
 Config = TypeVar("Config")
 Place = Literal["prompt", "tool"]  # the system prompt; the response of the search tool
 Engine = Literal["bm25", "dense", "http"]
-RewardKind = Literal["default", "em", "f1", "cem"]
+RewardKind = Literal["concise", "pvpo", "em", "f1", "cem"]
 Arm = Literal["full", "none", "prompt", "tool", "e1", "e2", "e3", "random", "shuffled", "own-question"]
 ARMS: tuple[Arm, ...] = get_args(Arm)
 # What each arm shows; one list of names for training, groups and evaluation.
@@ -50,10 +50,13 @@ _CHECKED = ConfigDict(extra="forbid")
 class PromptConfig:
     """E2 and E3 in the system prompt, once, matched to the question."""
 
-    top_k: _Count = Field(default=5, description="Entries shown, the best ones (paper: 5).")
-    match: Literal["way", "question"] = Field(
-        default="way", description="way: match the question without its names and without what it asks for; question: all of it (paper)."
+    top_k: _Count = Field(default=5, description="Entries shown, the best ones (paper: 5). Small policies mix the steps of several plans.")
+    match: Literal["way", "kind", "question"] = Field(
+        default="way",
+        description="way: match the question without its names and without what it asks for; kind: without its names; "
+        "question: all of it (paper).",
     )
+    instantiate: _Flag = Field(default=False, description="Put the question's name into a plan that is shown; the entry stays without.")
     min_score: _Number | None = Field(default=None, description="Minimum cosine; null: no threshold (paper).")
     max_tokens: _Natural = Field(
         default=448, description="Budget of the whole block; the lowest scores are dropped first. 0: nothing is shown."
@@ -96,7 +99,11 @@ class SearchConfig:
 class RewardConfig:
     """The terminal reward (hiexp_verl.scoring)."""
 
-    kind: RewardKind = Field(default="default", description="The measure of a well-formed answer.")
+    kind: RewardKind = Field(
+        default="pvpo",
+        description="The measure of a well-formed answer. concise: covered, and no more than that; pvpo and cem also pay for several "
+        "answers at once and for denied ones.",
+    )
 
 
 @dataclass(frozen=True, config=_CHECKED)

@@ -1,6 +1,7 @@
-"""Scores of a short answer: exact match, F1, covered match, format; pure functions.
+"""Scores of a short answer: exact match, F1, covered match, concise match, format; pure functions.
 
-Normalisation and F1 follow the SQuAD v1.1 and HotpotQA evaluation scripts; the default reward is that of PVPO.
+Normalisation and F1 follow the SQuAD v1.1 and HotpotQA evaluation scripts. A concise match is a covered match that says no more:
+CEM pays for "A or B", for "not A" and for whole passages, and so does the reward of PVPO, within bounds.
 """
 
 import re
@@ -14,11 +15,18 @@ from typing import get_args
 from hiexp_verl.config import RewardKind
 from hiexp_verl.errors import HiExpError
 
-FORMAT_REWARD = 0.1  # what a wrong but well-formed answer earns by default (PVPO)
-LONG_ANSWER_RATIO = 3  # from here on a covered answer may be luck or hedging, so F1 counts instead (PVPO)
-CORRECT_F1 = 0.8  # an answer this close counts as a success although it does not cover the gold answer
+FORMAT_REWARD = 0.1  # what a wrong but well-formed answer earns with `concise` and `pvpo`
+LONG_ANSWER_RATIO = 3  # pvpo: from here on a covered answer may be luck or hedging, so F1 counts instead
+CLOSE_F1 = 0.8  # an answer this close is taken for the gold answer although it does not cover it
+MORE_WORDS = 2  # of content beside the gold answer, or as many as it has itself
 
 _YES_NO = {"yes": "no", "no": "yes"}
+_VERDICTS = frozenset(("yes", "yeah", "no", "not", "nope", "never", "neither", "nor"))
+# Beside the gold answer, these deny it, doubt it or give another one.
+_DENIES = ("not", "no", "nor", "never", "neither", "nope", "none")
+_HEDGES = frozenset((*_DENIES, "and", "or", "either", "both", "maybe", "perhaps", "possibly", "probably"))
+# No content of their own.
+_SMALL = frozenset("of in on at to is was were are it he she they that this by for from with as his her its their be who which".split())  # noqa: SIM905
 _ARTICLES = re.compile(r"\b(?:a|an|the)\b")
 _ANSWER_OPEN, _ANSWER_CLOSE = "<answer>", "</answer>"
 # Chinese, Japanese, Thai, Lao, Burmese and Khmer do not put spaces between words: each character counts as one.
@@ -38,18 +46,19 @@ class Score:
     em: float
     f1: float
     cem: float
+    concise: float
     format: float  # 1.0 when there is a well-formed answer
 
     @property
     def correct(self) -> bool:
         """Return whether the answer counts as a success when experience is distilled."""
-        return self.cem == 1.0 or self.f1 >= CORRECT_F1
+        return self.cem == 1.0 or self.f1 >= CLOSE_F1
 
 
-def score(prediction: str | None, answers: Sequence[str], kind: RewardKind = "default") -> Score:
+def score(prediction: str | None, answers: Sequence[str], kind: RewardKind = "pvpo", question: str = "") -> Score:
     """Return the score of an extracted answer; each measure is the best over the gold answers.
 
-    Without a well-formed answer (None or blank) everything is 0.
+    Without a well-formed answer (None or blank) everything is 0. The question names the candidates that `concise` counts.
 
     Raises:
         HiExpError: there is no gold answer, or the kind is unknown.
@@ -59,16 +68,17 @@ def score(prediction: str | None, answers: Sequence[str], kind: RewardKind = "de
     if kind not in get_args(RewardKind):
         raise HiExpError(f"unknown reward {kind!r}; use one of {', '.join(get_args(RewardKind))}")
     if prediction is None or not prediction.strip():
-        return Score(0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
+        return Score(0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
     measures = {"em": em(prediction, answers), "f1": f1(prediction, answers), "cem": cem(prediction, answers)}
-    acc = max(_default_acc(prediction, gold) for gold in answers) if kind == "default" else measures[kind]
-    reward = max(FORMAT_REWARD, acc) if kind == "default" else acc
-    return Score(reward, acc, measures["em"], measures["f1"], measures["cem"], 1.0)
+    measures["concise"] = concise(prediction, answers, question)
+    acc = max(_pvpo(prediction, gold) for gold in answers) if kind == "pvpo" else measures[kind]
+    reward = max(FORMAT_REWARD, acc) if kind in ("concise", "pvpo") else acc
+    return Score(reward, acc, **measures, format=1.0)
 
 
-def score_text(text: str, answers: Sequence[str], kind: RewardKind = "default") -> Score:
+def score_text(text: str, answers: Sequence[str], kind: RewardKind = "pvpo", question: str = "") -> Score:
     """Return the score of what a model wrote; answers inside tool text do not count."""
-    return score(extract_answer(strip_tool_text(text)), answers, kind)
+    return score(extract_answer(strip_tool_text(text)), answers, kind, question)
 
 
 def em(prediction: str, answers: Sequence[str]) -> float:
@@ -84,6 +94,31 @@ def f1(prediction: str, answers: Sequence[str]) -> float:
 def cem(prediction: str, answers: Sequence[str]) -> float:
     """Return 1.0 when a gold answer is covered by the prediction, whole tokens in order, after normalisation."""
     return float(any(_covers(_tokens(prediction), _tokens(gold)) for gold in answers))
+
+
+def concise(prediction: str, answers: Sequence[str], question: str = "") -> float:
+    """Return 1.0 when the prediction covers a gold answer, or nearly equals it, and says no more than that.
+
+    More is a word that denies or hedges ("not", "or"), another candidate of a question that names the gold answer, and more than a
+    few words of content. A prediction for a yes or no begins with it and does not take it back.
+    """
+    predicted = _tokens(prediction)
+    return float(any(_concise(predicted, _tokens(gold), question) for gold in answers))
+
+
+def _concise(predicted: list[str], wanted: list[str], question: str) -> bool:
+    if predicted == wanted:
+        return bool(wanted)
+    if len(wanted) == 1 and wanted[0] in _YES_NO:
+        return predicted[:1] == wanted and not _VERDICTS.intersection(predicted[1:])
+    if not (_covers(predicted, wanted) or _f1(predicted, wanted) >= CLOSE_F1):
+        return False
+    more = list((Counter(predicted) - Counter(wanted)).elements())
+    if _HEDGES.intersection(more):
+        return False
+    candidates = set(_tokens(" ".join(re.findall(r"\b[^\W\d_a-z][\w'.-]*", question)))) if set(wanted) <= set(_tokens(question)) else set()
+    content = [word for word in more if word not in _SMALL]
+    return not candidates.intersection(content) and len(content) <= max(MORE_WORDS, len(wanted))
 
 
 def normalise(text: str) -> str:
@@ -113,7 +148,7 @@ def _tokens(text: str) -> list[str]:
     return _UNSPACED.sub(r" \g<0> ", normalise(text)).split() or text.lower().split()
 
 
-def _default_acc(prediction: str, gold: str) -> float:
+def _pvpo(prediction: str, gold: str) -> float:
     predicted, wanted = _tokens(prediction), _tokens(gold)
     if len(predicted) >= LONG_ANSWER_RATIO * len(wanted):
         return _f1(predicted, wanted)

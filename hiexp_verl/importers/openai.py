@@ -36,7 +36,7 @@ def scored(row: Row, messages: Sequence[Message], question: str) -> Trajectory:
     """Return the trajectory of the messages; answers, prediction, label and ids are those of the row, see `from_messages`."""
     answers = answers_of(row)
     prediction = text_field(row, "prediction") if str(row.get("prediction") or "").strip() else final_answer(messages)
-    label = score(prediction, answers)
+    label = score(prediction, answers, question=question)
     correct = bool_field(row, "correct") if row.get("correct") is not None else None
     reward = label.reward if correct is None else float(correct)
     return Trajectory(

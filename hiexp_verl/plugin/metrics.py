@@ -11,7 +11,7 @@ from hiexp_verl.guide.record import EpisodeRecord, aggregate, share
 from hiexp_verl.scoring import extract_answer
 from hiexp_verl.types import LEVELS
 
-AVERAGED = ("acc", "em", "f1", "cem", "format")  # of the scores
+AVERAGED = ("acc", "em", "f1", "cem", "concise", "format")  # of the scores
 QUANTILES = (10, 50, 90)
 
 

@@ -17,7 +17,7 @@ _COUNTED = (  # of `Totals`
 
 
 def compute_score(
-    data_source: str, solution_str: str, ground_truth: Any, extra_info: dict[str, Any] | None = None, kind: RewardKind = "default"
+    data_source: str, solution_str: str, ground_truth: Any, extra_info: dict[str, Any] | None = None, kind: RewardKind = "pvpo"
 ) -> dict[str, float | str]:
     """Score one episode; every number in the result becomes a verl metric.
 
@@ -26,7 +26,7 @@ def compute_score(
         solution_str: everything after the prompt, tool text included; used when the agent loop is not ours.
         ground_truth: see `io.datasets.gold_answers`.
         extra_info: the row's own, with the agent loop's `hiexp` record in it.
-        kind: default | em | f1 | cem.
+        kind: see `config.RewardConfig`.
 
     Raises:
         HiExpError: the row has no answer.
@@ -38,10 +38,10 @@ def compute_score(
         answers = gold_answers(ground_truth)
     except BadRow as error:
         raise HiExpError(f"a row has no gold answer to score against: {error}; correct reward_model.ground_truth") from error
-    score = score_text(text, answers, kind)
+    score = score_text(text, answers, kind, record.question if record is not None else "")
     totals = aggregate([record] if record is not None else [])
     result: dict[str, float | str] = {"score": score.reward}
-    result |= {name: getattr(score, name) for name in ("acc", "em", "f1", "cem", "format")}
+    result |= {name: getattr(score, name) for name in ("acc", "em", "f1", "cem", "concise", "format")}
     result |= {name: float(getattr(totals, name)) for name in _COUNTED}
     result["e2_e3_shown"] = float(totals.prompt_entries)
     if record is not None:

@@ -54,7 +54,7 @@ class EpisodeSettings:
     top_k: int = 3  # passages per search
     max_words_per_passage: int = 60
     max_chars: int = 3600  # of one tool message, experience not counted
-    reward: RewardKind = "default"
+    reward: RewardKind = "pvpo"
 
 
 @dataclass
@@ -151,7 +151,7 @@ async def _no_entries(_: ExperienceRequest) -> list[Hit]:
 def _trajectory(question: Question, model: str, state: _State, settings: EpisodeSettings, sample: int, seconds: float) -> Trajectory:
     turns = [m["content"] for m in state.messages if m["role"] == "assistant"]
     prediction = extract_answer(answering_text(turns, settings.format))
-    result = score(prediction, question.answers, settings.reward)
+    result = score(prediction, question.answers, settings.reward, question.question)
     record = state.guided.record(
         sample=sample,
         split=question.meta.get("split"),

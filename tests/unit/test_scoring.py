@@ -81,9 +81,64 @@ def test_gold_answers_that_normalise_to_nothing_are_not_matched_by_nothing():
         (None, 0.0, 0.0),
     ],
 )
-def test_the_default_reward(prediction, reward, acc):
-    result = scoring.score(prediction, ["Paris"])
+def test_the_reward_of_pvpo(prediction, reward, acc):
+    result = scoring.score(prediction, ["Paris"], "pvpo")
     assert (result.reward, result.acc) == pytest.approx((reward, acc))
+
+
+QUESTION = "Which of the two is larger, Peru or Chile?"
+
+
+@pytest.mark.parametrize(
+    ("prediction", "gold"),
+    [
+        ("Paris", "Paris"),
+        ("It is Paris, France.", "Paris"),
+        ("the city of Paris", "Paris"),
+        ("b c d e", "b c d e f"),  # F1 = 8/9
+        ("yes, they are", "yes"),
+        ("Tom and Jerry", "Tom and Jerry"),  # the words of the gold answer are no hedge
+        ("the larger one is Peru", "Peru"),
+    ],
+)
+def test_an_answer_that_says_no_more_is_concise(prediction, gold):
+    result = scoring.score(prediction, [gold], "concise", QUESTION)
+    assert (result.concise, result.reward) == (1.0, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("prediction", "gold"),
+    [
+        ("Paris or London", "Paris"),
+        ("Paris and London", "Paris"),
+        ("not Paris", "Paris"),
+        ("Peru Chile", "Peru"),  # both candidates of the question
+        ("Chile, Peru", "Peru"),
+        ("yes nope", "yes"),
+        ("no, yes", "yes"),
+        ("not b c d e f", "b c d e f"),  # F1 = 10/11
+        ("Paris London Rome Berlin", "Paris"),
+        ("Doc 1(Title: Paris) Paris is the capital of France. It lies on the Seine.", "Paris"),
+        ("b c", "b c d e f"),
+        ("Rome", "Paris"),
+    ],
+)
+def test_an_answer_that_hedges_denies_or_pastes_earns_no_more_than_a_wrong_one(prediction, gold):
+    result = scoring.score(prediction, [gold], "concise", QUESTION)
+    assert (result.concise, result.reward) == (0.0, scoring.FORMAT_REWARD)
+
+
+@given(st.text(max_size=30), st.text(alphabet="ab ", min_size=1, max_size=8), st.text(max_size=30))
+def test_a_concise_answer_is_covered_or_close(before, gold, after):
+    prediction = f"{before} {gold} {after}"
+    if scoring.concise(prediction, [gold]):
+        assert scoring.cem(prediction, [gold]) or scoring.f1(prediction, [gold]) >= scoring.CLOSE_F1
+
+
+def test_success_is_covered_or_nearly_equal():
+    assert scoring.score("Paris, France", ["Paris"]).correct
+    assert scoring.score("b c d e", ["b c d e f"]).correct  # F1 = 8/9
+    assert not scoring.score("b c", ["b c d e f"]).correct
 
 
 def test_other_kinds_are_the_measure_itself():
@@ -91,12 +146,6 @@ def test_other_kinds_are_the_measure_itself():
         assert scoring.score("Paris France", ["Paris"], kind).reward == pytest.approx(reward)
     assert scoring.score("Rome", ["Paris"], "em").reward == 0.0
     assert scoring.score("Rome", ["Paris"], "em").format == 1.0
-
-
-def test_success_is_covered_or_nearly_equal():
-    assert scoring.score("Paris, France", ["Paris"]).correct
-    assert scoring.score("b c d e", ["b c d e f"]).correct  # F1 = 8/9
-    assert not scoring.score("b c", ["b c d e f"]).correct
 
 
 @pytest.mark.parametrize(
@@ -145,7 +194,9 @@ PIECES = ["<answer>", "</answer>", "\\boxed{", "}", "{", "<information>", "</inf
 @given(st.lists(st.sampled_from(PIECES), max_size=30).map("".join) | st.text(), st.sampled_from(get_args(RewardKind)))
 def test_scoring_never_raises_and_stays_in_range(text, kind):
     result = scoring.score_text(text, ["a", "yes"], kind)
-    assert all(0.0 <= value <= 1.0 for value in (result.reward, result.acc, result.em, result.f1, result.cem, result.format))
+    assert all(
+        0.0 <= value <= 1.0 for value in (result.reward, result.acc, result.em, result.f1, result.cem, result.concise, result.format)
+    )
     assert (result.format == 1.0) == (scoring.extract_answer(scoring.strip_tool_text(text)) is not None)
     assert result.em <= result.f1 + 1e-9
 

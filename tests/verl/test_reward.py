@@ -51,7 +51,7 @@ def test_no_answer_earns_nothing_and_a_wrong_one_the_format_reward():
 
 
 @pytest.mark.parametrize("text", ["<answer></answer>", "<answer> \n </answer>", "<answer>\\boxed{}</answer>", "<answer>", ""])
-@pytest.mark.parametrize("kind", ["default", "em", "f1", "cem"])
+@pytest.mark.parametrize("kind", ["concise", "pvpo", "em", "f1", "cem"])
 def test_an_empty_answer_is_no_answer(text, kind):
     result = compute_score("hiexp", text, ["Kabul"], kind=kind)
     assert (result["score"], result["format"], result["acc"]) == (0.0, 0.0, 0.0)
