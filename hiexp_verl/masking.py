@@ -10,6 +10,7 @@ from typing import Literal
 
 from hiexp_verl.scoring import normalise
 from hiexp_verl.text import word_set
+from hiexp_verl.types import GIVEN
 
 _QUOTED = re.compile(r"[\"\u201c\u201d]([^\"\u201c\u201d]{1,120})[\"\u201c\u201d]")
 _CAPITAL = r"(?:(?=[^\W\d_a-z])[^\W\d_][\w'\u2019.&-]*)"
@@ -163,6 +164,23 @@ class Masker:
         if len(name) < 2 and not name.isalpha():
             return None
         return start, start + len(name), name
+
+
+def kind_of(question: str) -> str:
+    """Return the question with "..." for each name, date and number: what questions of one kind share."""
+    text = question
+    for name in sorted(Masker(question).names(question), key=len, reverse=True):
+        text = re.sub(rf"(?<!\w){re.escape(name)}(?!\w)", GIVEN, text)
+    for pattern in (_DATE, _YEAR, _NUMBER):
+        text = pattern.sub(GIVEN, text)
+    text = re.sub(rf"{re.escape(GIVEN)} \([^()]*\)", GIVEN, text)  # "film ... (1997 film)"
+    return re.sub(r"[\"\u201c\u201d]", "", " ".join(text.split()))
+
+
+def name_of(question: str) -> str:
+    """Return the one name in the question; "" where it has none, or more than one name, date or number."""
+    names = Masker(question).names(question)
+    return names[0] if len(names) == 1 and kind_of(question).count(GIVEN) == 1 else ""
 
 
 def redact(text: str, answers: Sequence[str], question: str) -> str:

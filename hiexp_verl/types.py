@@ -77,6 +77,9 @@ class Source:
     queries: tuple[str, ...]
 
 
+GIVEN, FOUND = "...", "the name found"  # in a plan: the name in the question, and one that a search found
+
+
 @dataclass(frozen=True)
 class Plan:
     """The searches of a success without its names, as a template for questions of its kind."""
@@ -89,6 +92,10 @@ class Plan:
         """Return the plan as a sentence of an entry."""
         searches = ", then ".join(f'"{search}"' for search in self.searches)
         return f'For "{self.question}" these searches worked: {searches}.'
+
+    def made_for(self, name: str) -> "Plan":
+        """Return the plan for the question that has this name; its kind stays."""
+        return Plan(self.question, tuple(search.replace(GIVEN, name) for search in self.searches))
 
 
 @dataclass(frozen=True)
@@ -108,7 +115,7 @@ class Entry:
     asked_for: tuple[str, ...] = ()  # what the questions ask for: "capital", "date"
     bridges: tuple[str, ...] = ()  # what must be found first: "country"
     hops: tuple[int, ...] = ()  # number of searches of the plans
-    plans: tuple[Plan, ...] = ()  # of an E1; an E2 ends with one of those of its children
+    plans: tuple[Plan, ...] = ()  # of an E1, and the one that an E2 shows
     tags: tuple[str, ...] = ()  # free text for people; no code reads it
     children: tuple[str, ...] = ()  # ids of the entries of the level below that it summarises
     questions: tuple[str, ...] = ()  # ids of the questions it was distilled from (for leave-one-out)
@@ -129,6 +136,7 @@ class Hit:
 
     entry: Entry
     score: float
+    made_for: str = ""  # the name that its plans were made for, where they were
 
 
 def to_json(record: Question | Passage | Trajectory | Entry | Source) -> dict[str, Any]:

@@ -33,8 +33,8 @@ class Block:
     """A block of experience; empty where nothing is found or nothing fits."""
 
     text: str = ""
-    # {"entry", "level", "score", "place", "tokens"} each. The first has the tokens of the tags and the introduction, too, so that all
-    # together are those that the block adds to the context.
+    # {"entry", "level", "score", "place", "tokens"} each, with "made_for" where its plan was made for that name. The first has the
+    # tokens of the tags and the introduction, too, so that all together are those that the block adds to the context.
     entries: tuple[dict[str, Any], ...] = ()
     dropped: int = 0  # entries that the budget has no room for
 
@@ -57,6 +57,7 @@ def fit_block(place: Place, hits: Sequence[Hit], max_tokens: int, count_tokens: 
     entries = []
     for hit in _displayed(place, kept):
         row = {"entry": hit.entry.id, "level": hit.entry.level, "score": round(hit.score, 4), "place": place}
+        row |= {"made_for": hit.made_for} if hit.made_for else {}
         entries.append({**row, "tokens": count_tokens(line_of(hit) + "\n")})
     entries[0]["tokens"] += tokens - sum(entry["tokens"] for entry in entries)
     return Block(_render(place, kept), tuple(entries), dropped)

@@ -12,6 +12,7 @@ from typing import Any, Generic, TypeVar
 from hiexp_verl.config import Arm, Budgets, Place
 from hiexp_verl.guide.arms import levels_at
 from hiexp_verl.guide.blocks import Block, CountTokens, add_to_system, beside_documents, distinct, fit_block, line_of, rough_tokens
+from hiexp_verl.guide.instantiate import made_for
 from hiexp_verl.guide.lookup import ExperienceRequest, LookupFailed
 from hiexp_verl.guide.record import EpisodeRecord
 from hiexp_verl.text import repeated
@@ -94,6 +95,8 @@ class Episode(Generic[Finder]):
 
     def _show_prompt(self, messages: Sequence[Message], hits: Sequence[Hit], excess: Excess | None = None) -> list[Message]:
         budget, count_tokens = self._guidance.budgets.prompt.max_tokens, self._guidance.count_tokens
+        if self._guidance.budgets.prompt.instantiate:
+            hits = made_for(self.question, hits)
         block = fit_block("prompt", hits, budget, count_tokens)
         guided = add_to_system(messages, block)
         while excess is not None and block.entries and (over := excess(guided)) > 0:

@@ -11,7 +11,7 @@ from hiexp_verl.config import Arm, Place, PromptConfig, ToolConfig
 from hiexp_verl.guide.arms import levels_at, random_entries, shuffled
 from hiexp_verl.hek.retrieve import Retriever
 from hiexp_verl.io.datasets import bare_question
-from hiexp_verl.masking import Masker, asked_for
+from hiexp_verl.masking import Masker, asked_for, kind_of
 from hiexp_verl.models.batching import MicroBatcher
 from hiexp_verl.models.encoder import QueryVectors, Vectors
 from hiexp_verl.types import Hit
@@ -70,7 +70,7 @@ class Lookup:
         # Rollouts of a group share their question, which is also compared with those of the HEK: each is encoded once.
         encoder = QueryVectors(retriever.encoder)
         self._retriever = Retriever(retriever.hek, encoder)
-        self._by_way = prompt.match == "way"
+        self._match = prompt.match
         tool_min_score = tool.min_score if tool.min_score is not None else retriever.hek.header.thresholds.get("tool_min_score")
         self.top_k: dict[Place, int] = {"prompt": prompt.top_k, "tool": tool.top_k}
         self.min_score: dict[Place, float | None] = {"prompt": prompt.min_score, "tool": tool_min_score}
@@ -109,7 +109,9 @@ class Lookup:
         return [found if np.isfinite(query_D).all() and query_D.any() else broken for found, query_D in zip(hits, queries_N_D, strict=True)]
 
     def _text_of(self, request: ExperienceRequest) -> str:
-        return masked_question(request.text) if self._by_way and request.place == "prompt" else request.text
+        if request.place == "tool" or self._match == "question":
+            return request.text
+        return masked_question(request.text) if self._match == "way" else kind_of(bare_question(request.text))
 
     def _find(self, requests: list[ExperienceRequest], queries_N_D: Vectors, own: list[frozenset[str] | None]) -> list[list[Hit]]:
         answers: list[list[Hit]] = [[] for _ in requests]
