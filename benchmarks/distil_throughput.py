@@ -123,7 +123,7 @@ def real_prompts(trajectories: Path | None, count: int) -> list[str]:
     if trajectories is None:
         found = [Contrast("q1", QUESTION, ("Kabul",), (two_hops(number=1),), (episode(answer=a),)) for a in ("Tehran", "")]
     else:
-        found, _ = contrasts(list(read_r1_searcher(trajectories)), None, True)
+        found, _ = contrasts(list(read_r1_searcher(trajectories)), single_sided=True)
     prompts = [reflection_prompt(diagnosis, 0) for contrast in found for diagnosis in diagnose(contrast, 2)]
     return [prompts[i % len(prompts)] for i in range(count)]
 

@@ -2,7 +2,7 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.io.files import digest_of
@@ -31,13 +31,10 @@ class Contrast:
         return (*self.answers, *self.spellings)
 
 
-def contrasts(
-    trajectories: Iterable[Trajectory], success_at: float | None = None, single_sided: bool = False
-) -> tuple[list[Contrast], Counter[str]]:
+def contrasts(trajectories: Iterable[Trajectory], single_sided: bool = False) -> tuple[list[Contrast], Counter[str]]:
     """Group trajectories by question, in the order of first appearance, and count the questions left out, by reason.
 
     Args:
-        success_at: a trajectory succeeds when its score reaches this; None takes its own `correct` mark.
         single_sided: also keep questions with failures only, if there is an answer to compare them with (questions with
             successes only teach nothing new).
     """
@@ -46,17 +43,13 @@ def contrasts(
         groups[trajectory.question_id].append(trajectory)
     kept: list[Contrast] = []
     dropped: Counter[str] = Counter()
-    for question_id, played in groups.items():
-        group = _without_contradictions(played)
-        dropped["contradictory"] += len(played) - len(group)
-        good = [t for t in group if (t.correct if success_at is None else t.score >= success_at)]
+    for question_id, group in groups.items():
+        good = [t for t in group if t.correct]
         bad = [t for t in group if t not in good]
         # The judge accepted the same answer once and refused it once: nothing to learn from that.
         accepted = {normalise(t.prediction) for t in good}
         clear = [t for t in bad if not t.prediction or normalise(t.prediction) not in accepted]
-        answers = tuple(dict.fromkeys(answer for t in played for answer in t.answers))
-        if not group:
-            continue
+        answers = tuple(dict.fromkeys(answer for t in group for answer in t.answers))
         if not bad:
             dropped["successes_only"] += 1
         elif not good and not single_sided:
@@ -84,30 +77,27 @@ def _spellings(accepted: Sequence[str], gold: Sequence[str]) -> tuple[str, ...]:
     return tuple(found.values())
 
 
-def _without_contradictions(played: list[Trajectory]) -> list[Trajectory]:
-    """Leave out trajectories that occur both as right and as wrong."""
-    keys = [digest_of(t.messages or t.id) for t in played]
-    marks: dict[bytes, set[bool]] = defaultdict(set)
-    for key, trajectory in zip(keys, played, strict=True):
-        marks[key].add(trajectory.correct)
-    return [t for key, t in zip(keys, played, strict=True) if len(marks[key]) == 1]
-
-
-def distinct(trajectories: Iterable[Trajectory]) -> tuple[list[Trajectory], Counter[str]]:
-    """Return the trajectories without repetitions, in their order, and count those left out, by reason.
+def distinct(trajectories: Iterable[Trajectory], success_at: float | None = None) -> tuple[list[Trajectory], Counter[str]]:
+    """Return the trajectories to distil, in their order, each marked as right or wrong, and count those left out, by reason.
 
     Episodes of validation (or test) questions are left out: experience from them would be shown in their own grading.
-    A duplicate has the question, messages and label of an earlier trajectory; copies with another label stay, since they show
-    that the judge contradicts itself. Without messages, the id identifies a trajectory.
+    A duplicate has the question, messages and label of an earlier trajectory; of copies with different labels, the judge
+    contradicts itself, and all are left out. Without messages, the id identifies a trajectory.
+
+    Args:
+        success_at: a trajectory is right when its score reaches this; None takes its own `correct` mark.
 
     Raises:
         HiExpError: one question id stands for two different questions.
     """
-    kept: list[Trajectory] = []
+    kept: list[tuple[bytes, Trajectory]] = []
     dropped: Counter[str] = Counter()
     texts: dict[str, str] = {}
-    seen: set[object] = set()
+    seen: set[str] = set()
+    labels: dict[bytes, set[bool]] = defaultdict(set)
     for t in trajectories:
+        if success_at is not None:
+            t = replace(t, correct=t.score >= success_at)
         if t.extra.get("split", TRAIN) != TRAIN:
             dropped["validation"] += 1
             continue
@@ -115,12 +105,15 @@ def distinct(trajectories: Iterable[Trajectory]) -> tuple[list[Trajectory], Coun
         if text != (first := texts.setdefault(t.question_id, text)):
             found = " and ".join(repr(sanitise(each, _SHOWN_CHARS)) for each in (first, text))
             raise HiExpError(f"the question id {t.question_id!r} stands for two questions, {found}; give each an id of its own")
-        content = digest_of(t.question_id, t.messages or t.id), t.correct
-        if content in seen:
+        content = digest_of(t.question_id, t.messages or t.id)
+        if t.correct in labels[content]:
             dropped["duplicate"] += 1
         elif t.id and t.id in seen:
             dropped["duplicate_id"] += 1
         else:
-            seen |= {content, t.id}
-            kept.append(t)
-    return kept, dropped
+            labels[content].add(t.correct)
+            seen.add(t.id)
+            kept.append((content, t))
+    clear = [t for content, t in kept if len(labels[content]) == 1]
+    dropped["contradictory"] = len(kept) - len(clear)
+    return clear, +dropped

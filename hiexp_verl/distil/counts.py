@@ -46,6 +46,7 @@ TEXTS = {
     "near_duplicate": "near-duplicates merged",
     "no_cluster": "entries below it that are in no cluster",
     "unsupported": "that its members do not support",
+    "no_support": "whose plans have too few questions behind them",
     "detached": "members detached, which did not support it",
     # a merge of two HEKs
     "first": "{} of the first",

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from tqdm import tqdm
 
@@ -17,7 +17,8 @@ from hiexp_verl.distil.contrast import Contrast, contrasts, distinct
 from hiexp_verl.distil.counts import table_of, text_of
 from hiexp_verl.distil.diagnose import Diagnosis, diagnose
 from hiexp_verl.distil.distillers import Distiller, PromptedDistiller
-from hiexp_verl.distil.entries import cases_of
+from hiexp_verl.distil.entries import cases_of, number
+from hiexp_verl.distil.kinds import patterns_of_kinds
 from hiexp_verl.distil.plan import with_plans
 from hiexp_verl.distil.replies import Price, Usage
 from hiexp_verl.distil.summarise import LevelConfig, level_above
@@ -43,6 +44,8 @@ class DistilSettings:
     single_sided: bool = False  # also reflect on questions without a success
     cases_per_question: int = 2  # at most so many E1, with different findings
     linkage: Linkage = "ward"
+    plans: Literal["kind", "case"] = "case"  # kind: an E2 per kind of question, its plan by tally; case: plans of E1 in E2 of clusters
+    plan_support: int = 2  # kind: questions that a plan must have solved
     cluster_size: float = 4.0  # E1 under an E2, on average
     heights: Mapping[Level, float] = field(default_factory=dict)  # at which entries of a level are clustered, instead of by size
     confirm: bool = False  # ask the distiller whether a summary holds for each of its members
@@ -98,32 +101,36 @@ def distil(
     1. Contrast: the trajectories of a question, successes beside failures.
     2. Diagnose: what each failure did otherwise than a success, by computation.
     3. Reflect: the distiller writes a case for each diagnosis; gates refuse, near-duplicates are merged.
-    4. Cluster the titles of the cases, summarise each cluster into a pattern; the same again for strategies.
-    5. Encode all titles; choose the minimum score of a match from the searches of the trajectories.
+    4. Tally the searches of each kind of question: the plan that was right most often is a pattern.
+    5. Cluster the titles of the other cases, summarise each cluster into a pattern; the same again for strategies.
+    6. Encode all titles; choose the minimum score of a match from the searches of the trajectories.
 
     Raises:
         HiExpError: an id stands for two questions, there is nothing to contrast, or no entry could be written; the message says why.
     """
     config = config or DistilSettings()
     given = list(trajectories)
-    trajectories, dropped = distinct(given)
+    trajectories, dropped = distinct(given, config.success_at)
     logger.info("contrasting %d trajectories", len(trajectories))
-    contrasted, not_contrasted = contrasts(trajectories, config.success_at, config.single_sided)
+    contrasted, not_contrasted = contrasts(trajectories, config.single_sided)
     logger.info("diagnosing the failures of %d contrasts", len(contrasted))
     diagnoses = list(chain.from_iterable(map_contrasts(partial(diagnose, most=config.cases_per_question), contrasted)))
     logger.info("reflecting on %d diagnoses with %s", len(diagnoses), distiller.name)
     cases, not_admitted = cases_of(diagnoses, distiller.reflect(diagnoses), encoder)
-    logger.info("clustering %d E1, summarising the clusters", len(cases))
+    by_kind, no_plans = patterns_of_kinds(trajectories, cases, config.plan_support) if config.plans == "kind" else ([], Counter[str]())
+    rest = [case for case in cases if not any(case.id in pattern.children for pattern in by_kind)]
+    logger.info("clustering %d E1, summarising the clusters", len(rest))
     pattern = LevelConfig(config.cluster_size, config.heights.get("e1"), config.linkage, config.confirm)
-    patterns, pattern_height, no_patterns = level_above(cases, "e2", distiller, encoder, pattern)
+    clustered, pattern_height, no_patterns = level_above(rest, "e2", distiller, encoder, pattern)
+    patterns = number([*by_kind, *clustered], "e2")
     logger.info("clustering %d E2, summarising the clusters", len(patterns))
     strategy = replace(pattern, cluster_size=PATTERNS_PER_STRATEGY, max_height=config.heights.get("e2"))
     strategies, strategy_height, no_strategies = level_above(patterns, "e3", distiller, encoder, strategy)
     asked = distiller if isinstance(distiller, PromptedDistiller) else None
-    for left_out in (not_contrasted, not_admitted, no_patterns, no_strategies, asked.dropped if asked else {}):
+    for left_out in (not_contrasted, not_admitted, no_plans, no_patterns, no_strategies, asked.dropped if asked else {}):
         dropped.update(left_out)
     counts = _counts(given, contrasted, diagnoses, (cases, patterns, strategies), dropped)
-    entries = (*cases, *with_plans(patterns, cases), *strategies)
+    entries = (*cases, *(with_plans(patterns, cases) if config.plans == "case" else patterns), *strategies)
     if not entries:
         raise HiExpError(f"the trajectories gave no experience ({_why(counts)}); roll out more per question, or give --single-sided")
     logger.info("encoding %d titles, choosing thresholds", len(entries))

@@ -10,46 +10,56 @@ from dataclasses import replace
 
 from hiexp_verl.distil.diagnose import Diagnosis
 from hiexp_verl.distil.draft import fit_with, most_common
-from hiexp_verl.masking import redact
+from hiexp_verl.masking import Masker, redact
 from hiexp_verl.scoring import normalise
 from hiexp_verl.text import content_words, same_query, sanitise
-from hiexp_verl.types import Entry, Plan
+from hiexp_verl.types import FOUND, GIVEN, Entry, Plan
 
-GIVEN, FOUND = "...", "the name found"  # in the place of a name of the question, and of any other
 MOST_SEARCHES = 3
 _MOST_CHARS = 80  # of a search
 _LETTER = re.compile(r"\b(?:an? |the )?[XYZW]\b")
 _NAMES = re.compile(rf"{re.escape(GIVEN)}|{FOUND}")
+_POSSESSIVE = re.compile("['\u2019]s\\b")
 _QUOTES = re.compile('["\u201c\u201d]')
 
 
 def plan_of(d: Diagnosis) -> Plan | None:
     """Return the kind of question with the searches of a success, or None where none is a plan for other questions.
 
-    Of several plans the one with the fewest searches; what was asked twice counts once. Searches are a plan when a later one uses
-    a name that an earlier one found, each says more than a name (but the first, which may look up the one given), and none
-    has the answer or a number or repeats the question.
+    Of several plans the one with the fewest searches.
     """
     for queries in d.ways:
-        masked: list[str] = []
-        for query in (_masked(query, d) for query in queries):
-            if not any(query == earlier or same_query(query, earlier) for earlier in masked):
-                masked.append(query)
-        if len(masked) <= MOST_SEARCHES and any(FOUND in query for query in masked[1:]):
-            more_than_names = masked[1:] if masked[0] == GIVEN else masked
-            if all(content_words(_NAMES.sub("", query)) for query in more_than_names):
-                kind = _LETTER.sub(GIVEN, _QUOTES.sub("", redact(d.kind_of_question, d.answers, d.question)))
-                return Plan(sanitise(kind, 1000), tuple(masked))
+        searches = masked_searches(queries, d.question, d.answers, d.masker)
+        if searches is not None:
+            kind = _LETTER.sub(GIVEN, _QUOTES.sub("", redact(d.kind_of_question, d.answers, d.question)))
+            return Plan(sanitise(kind, 1000), searches)
     return None
 
 
-def _masked(query: str, d: Diagnosis) -> str:
+def masked_searches(queries: Sequence[str], question: str, answers: Sequence[str], masker: Masker) -> tuple[str, ...] | None:
+    """Return the searches of an episode without names, repeated ones once; None where they are no plan for other questions.
+
+    Searches are a plan when a later one uses a name that an earlier one found, each says more than a name (but the first, which may
+    look up the one given), and none has the answer or a number or repeats the question.
+    """
+    masked: list[str] = []
+    for query in (_masked(query, question, answers, masker) for query in queries):
+        if not any(query == earlier or same_query(query, earlier) for earlier in masked):
+            masked.append(query)
+    if len(masked) <= MOST_SEARCHES and any(FOUND in query for query in masked[1:]):
+        more_than_names = masked[1:] if masked[0] == GIVEN else masked
+        if all(content_words(_NAMES.sub("", query)) for query in more_than_names):
+            return tuple(masked)
+    return None
+
+
+def _masked(query: str, question: str, answers: Sequence[str], masker: Masker) -> str:
     """Return the search without names, or "" when it fits no other question."""
     text = _QUOTES.sub("", sanitise(query, 1000))
-    if redact(text, d.answers, d.question) != text or normalise(text) == normalise(d.question):
+    if redact(text, answers, question) != text or normalise(text) == normalise(question):
         return ""
-    asked = f" {normalise(d.question)} "
-    names = {*d.masker.names(text), *d.masker.names(d.question)}  # those of the question in whatever case
+    asked = f" {normalise(_POSSESSIVE.sub('', question))} "
+    names = {*masker.names(text), *masker.names(question)}  # those of the question in whatever case
     for name in sorted((name for name in names if normalise(name)), key=len, reverse=True):
         place = GIVEN if f" {normalise(name)} " in asked else FOUND
         text = re.sub(rf"(?<!\w){re.escape(name)}(?!\w)", place, text, flags=re.IGNORECASE)
@@ -69,5 +79,7 @@ def with_plans(patterns: Sequence[Entry], cases: Sequence[Entry]) -> list[Entry]
         children = sorted((by_id[child] for child in pattern.children), key=lambda case: case.title not in pattern.title)
         plans = most_common(plan for case in children for plan in case.plans)  # stable, and so is `min`
         plan = min(plans, key=lambda plan: plan.question not in title, default=None)
-        planned.append(replace(pattern, description=fit_with(pattern.description, plan.sentence)) if plan else pattern)
+        if plan is not None:
+            pattern = replace(pattern, description=fit_with(pattern.description, plan.sentence), plans=(plan,))
+        planned.append(pattern)
     return planned

@@ -47,7 +47,7 @@ class BuildSpec(DistilSettings):
     def __post_init__(self) -> None:
         if self.out is not None and Path(self.out).exists() and not Path(self.out).is_dir():
             raise HiExpError(f"out: {self.out} is a file; give a directory for the HEK")
-        for name in ("cases_per_question", "cluster_size", "concurrency"):
+        for name in ("cases_per_question", "plan_support", "cluster_size", "concurrency"):
             value = getattr(self, name)
             if value is not None and not value >= 1:
                 raise HiExpError(f"{name} must be at least 1, found {value:g}")

@@ -83,25 +83,5 @@ def test_an_answer_judged_both_ways_teaches_nothing():
     assert contrasts([trajectory("q1"), noise])[1] == {"accepted_failures": 1}
 
 
-def test_the_score_decides_when_a_threshold_is_given():
-    half = trajectory("q1", correct=True, score=0.5, prediction="Lyon", id="q1#1")
-    (only,), _ = contrasts([trajectory("q1"), half], success_at=0.8)
-    assert only.failures == (half,)
-
-
 def test_no_trajectories_give_no_contrasts():
     assert contrasts([]) == ([], {})
-
-
-def test_a_trajectory_judged_both_right_and_wrong_is_left_out_in_all_its_copies():
-    said = ({"role": "assistant", "content": "<answer>Paris</answer>"},)
-    other = ({"role": "assistant", "content": "<answer>Rome</answer>"},)
-    group = [
-        trajectory("q1", True, said, id="q1#0"),
-        trajectory("q1", False, said, id="q1#1"),
-        trajectory("q1", True, (), id="q1#2"),
-        trajectory("q1", False, other, id="q1#3"),
-    ]
-    (kept,), dropped = contrasts(group)
-    assert ([t.id for t in kept.successes], [t.id for t in kept.failures]) == (["q1#2"], ["q1#3"])
-    assert dropped == {"contradictory": 2}

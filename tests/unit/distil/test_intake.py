@@ -29,9 +29,14 @@ def test_an_id_stays_with_the_trajectory_that_had_it_first():
     assert distinct([good, other]) == ([good], {"duplicate_id": 1})
 
 
-def test_a_copy_with_the_other_label_stays_for_its_contradiction_to_be_seen():
-    right, wrong = two_hops(number=0), two_hops(number=1, correct=False)
-    assert distinct([right, wrong, right])[0] == [right, wrong]
+def test_a_trajectory_judged_both_right_and_wrong_is_left_out_in_all_its_copies():
+    right, wrong, other = two_hops(number=0), two_hops(number=1, correct=False), episode(answer="Rome", number=2)
+    assert distinct([right, wrong, right, other]) == ([other], {"duplicate": 1, "contradictory": 2})
+
+
+def test_the_score_decides_when_a_threshold_is_given():
+    half = trajectory("q1", correct=True, score=0.5, id="q1#1")
+    assert [t.correct for t in distinct([half, trajectory("q2", correct=False, score=0.9)], success_at=0.8)[0]] == [False, True]
 
 
 def test_without_messages_a_trajectory_is_known_by_its_id():

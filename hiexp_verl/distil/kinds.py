@@ -1,0 +1,88 @@
+"""Patterns (E2) per kind of question: the searches that worked best for it, by tally over all its rollouts, right and wrong.
+
+The plan of one lucky success is rarely right; one that solved two questions of its kind nearly always is (docs/results.md).
+Computed, so the same with every distiller.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from hiexp_verl.distil.draft import most_common
+from hiexp_verl.distil.plan import masked_searches
+from hiexp_verl.masking import Masker, kind_of
+from hiexp_verl.protocol import searches
+from hiexp_verl.scoring import normalise
+from hiexp_verl.types import GIVEN, MAX_DESCRIPTION_CHARS, MAX_TITLE_CHARS, Entry, Plan, Trajectory
+
+
+@dataclass
+class _Tally:
+    """How often the same searches were right and wrong, and on which questions they were right."""
+
+    right: list[Trajectory] = field(default_factory=list)
+    wrong: int = 0
+
+    @property
+    def questions(self) -> dict[str, str]:
+        """Ids of the questions solved, one per text."""
+        return {normalise(t.question): t.question_id for t in self.right}
+
+    @property
+    def score(self) -> float:
+        """The mean of the posterior of being right, with a prior of 0.2 right in 1.2 rollouts."""
+        return (len(self.right) + 0.2) / (len(self.right) + self.wrong + 1.2)
+
+
+def patterns_of_kinds(trajectories: Sequence[Trajectory], cases: Sequence[Entry], support: int) -> tuple[list[Entry], Counter[str]]:
+    """Return one E2 per kind of question whose best plan solved at least `support` questions, and the counts of kinds left out.
+
+    The title is the question without its names, the description the plan. Children are the cases of these questions.
+    """
+    tallies: dict[str, dict[tuple[str, ...], _Tally]] = defaultdict(lambda: defaultdict(_Tally))
+    for t in trajectories:
+        kind, found = kind_of(t.question), searches(t.messages)
+        masker = Masker(t.question, [search.documents for search in found])
+        plan = masked_searches([search.query for search in found], t.question, t.answers, masker)
+        if GIVEN in kind and plan is not None and GIVEN in plan[0]:
+            tally = tallies[kind][plan]
+            if t.correct:
+                tally.right.append(t)
+            else:
+                tally.wrong += 1
+    patterns, dropped = [], Counter[str]()
+    for kind, plans in sorted(tallies.items()):
+        supported = [each for each in plans.items() if len(each[1].questions) >= support]
+        plan, best = max(supported, key=lambda each: (each[1].score, len(each[1].right)), default=((), None))
+        if best is None:
+            dropped["e2.no_support"] += 1
+        elif len(kind) > MAX_TITLE_CHARS or len(Plan(kind, plan).sentence) > MAX_DESCRIPTION_CHARS:
+            dropped["e2.too_long"] += 1
+        else:
+            patterns.append(_pattern(kind, Plan(kind, plan), best, cases))
+    return patterns, dropped
+
+
+def _pattern(kind: str, plan: Plan, tally: _Tally, cases: Sequence[Entry]) -> Entry:
+    questions = tuple(sorted(tally.questions.values()))
+    children = [case for case in cases if set(case.questions) & set(questions)]
+
+    def shared(name: str) -> tuple[str, ...]:
+        return tuple(most_common(value for case in children for value in getattr(case, name))[:2])
+
+    return Entry(
+        id="",
+        level="e2",
+        title=kind,
+        description=plan.sentence,
+        findings=shared("findings"),
+        shapes=shared("shapes"),
+        asked_for=shared("asked_for"),
+        bridges=shared("bridges"),
+        hops=(len(plan.searches),),
+        plans=(plan,),
+        children=tuple(case.id for case in children),
+        questions=questions,
+        sources=tuple(t.id for t in tally.right),
+        counters={"right": len(tally.right), "wrong": tally.wrong},
+    )
