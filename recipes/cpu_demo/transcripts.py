@@ -23,7 +23,7 @@ _DRAWS = 4  # of other words, where some do not find what they should
 
 # A few wordings each, so that the trained model keeps choices to sample from. Every thought names what it is about:
 # with vaguer ones ("I found it: ...") the model answers after the first search.
-_FIRST = (
+FIRST_THOUGHTS = (
     "The question does not name the country. I search for it first.",
     "First I need to know which country this is.",
     "I do not know the country yet, so I look it up first.",
@@ -164,20 +164,20 @@ def _transcript(
     messages = add_to_system(first_messages(one.question.question, FORMAT), block)
     for number, (query, ranking) in enumerate(zip(queries, rankings, strict=True)):
         passages = [passage for passage, _ in ranking]
-        if not _mentions(passages, wanted[number]):
+        if not mentions(passages, wanted[number]):
             return None
         # Between two countries the next thing to find is the neighbour, after the last one the goal.
         target = one.goal if number == len(queries) - 1 else "only neighbour"
-        thought = draw.choice(_FIRST) if number == 0 else draw.choice(_NEXT).format(bridge=bridges[number - 1], goal=target)
-        messages.append(_assistant(thought, write_call(query, FORMAT)))
+        thought = draw.choice(FIRST_THOUGHTS) if number == 0 else draw.choice(_NEXT).format(bridge=bridges[number - 1], goal=target)
+        messages.append(assistant(thought, write_call(query, FORMAT)))
         # After some searches only, as in an episode: a case is shown where the query is like its title.
-        case = _entries("e1", [draw.choice(_CASES).format(goal=one.goal)]) if others is not None and draw.random() < 0.5 else []
+        case = entries_of("e1", [draw.choice(_CASES).format(goal=one.goal)]) if others is not None and draw.random() < 0.5 else []
         block = fit_block("tool", case[: tool.top_k], tool.max_tokens, rough_tokens)
         documents = render_documents(passages, FORMAT, max_words, max_chars)
         before, after = beside_documents(block, tool.position)
         messages.append({"role": "tool", "content": before + documents + after})
-    answer = next(answer for answer in answers if _mentions([p for p, _ in rankings[-1]], (answer,)))
-    messages.append(_assistant(draw.choice(_LAST).format(goal=one.goal, answer=answer, bridge=bridges[-1]), write_answer(answer)))
+    answer = next(answer for answer in answers if mentions([p for p, _ in rankings[-1]], (answer,)))
+    messages.append(assistant(draw.choice(_LAST).format(goal=one.goal, answer=answer, bridge=bridges[-1]), write_answer(answer)))
     return messages
 
 
@@ -186,7 +186,7 @@ def _at_start(plans: Sequence[str], others: Sequence[_Known], draw: random.Rando
     strangers = draw.sample(others, min(len(others), draw.randint(0 if plans else 1, 2)))
     patterns = [*plans, *(_pattern(other, [draw.choice(choices) for choices in other.wordings], draw) for other in strangers)]
     draw.shuffle(patterns)
-    return [*_entries("e3", [_STRATEGY] if draw.random() < 0.3 else []), *_entries("e2", patterns)]
+    return [*entries_of("e3", [_STRATEGY] if draw.random() < 0.3 else []), *entries_of("e2", patterns)]
 
 
 def _pattern(one: _Known, words: Sequence[str], draw: random.Random) -> str:
@@ -195,14 +195,14 @@ def _pattern(one: _Known, words: Sequence[str], draw: random.Random) -> str:
     return f"{draw.choice(_PATTERNS).format(goal=one.goal)} {Plan(one.kind, tuple(searches)).sentence}"
 
 
-def _entries(level: Level, texts: Sequence[str]) -> list[Hit]:
+def entries_of(level: Level, texts: Sequence[str]) -> list[Hit]:
     """Return entries in the form in which retrieval would find them, the first one the best."""
     return [Hit(Entry(f"{level}-{number}", level, level, text), 1.0 - number / 10) for number, text in enumerate(texts)]
 
 
-def _assistant(thought: str, act: str) -> Message:
+def assistant(thought: str, act: str) -> Message:
     return {"role": "assistant", "content": f"{THINK_OPEN}{thought}{THINK_CLOSE}\n{act}"}
 
 
-def _mentions(passages: Sequence[Passage], texts: Sequence[str]) -> bool:
+def mentions(passages: Sequence[Passage], texts: Sequence[str]) -> bool:
     return any(text in passage.text for text in texts for passage in passages)

@@ -27,11 +27,11 @@ from hiexp_verl.io.files import cache_dir, digest_of, sha256_of, write_jsonl
 from hiexp_verl.models.vllm_process import cpu_dtype
 from hiexp_verl.search.bm25 import BM25Search
 from hiexp_verl.types import Message
-from recipes.cpu_demo import transcripts as transcript_writer
-from recipes.cpu_demo.transcripts import transcripts_of
+from recipes.cpu_demo import reading
+from recipes.cpu_demo import transcripts as searching
 
 IGNORED = -100  # the label that torch's cross entropy leaves out
-WRITERS = (transcript_writer, protocol, plan, guide)  # the modules that write the transcripts
+WRITERS = (searching, reading, protocol, plan, guide)  # the modules that write the transcripts
 
 
 @dataclass(frozen=True)
@@ -49,6 +49,8 @@ def main() -> int:
     parser.add_argument("--questions", type=Path, required=True, help="questions with meta.hops (factbook)")
     parser.add_argument("--corpus", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True, help="directory for the trained model; must not exist")
+    teach = "searching (default): factbook questions, plans among others; reading: questions in everyday words, one plan"
+    parser.add_argument("--teach", choices=("searching", "reading"), default="searching", help=teach)
     parser.add_argument("--limit", type=int, default=80, help="transcripts (default 80)")
     parser.add_argument("--families", nargs="+", help='only questions of these families, for example "capital > currency"')
     parser.add_argument("--epochs", type=int, default=1)
@@ -88,7 +90,8 @@ def warm_start(arguments: argparse.Namespace) -> None:
         questions = [q for q in questions if q.meta.get("family") in arguments.families]
     search = BM25Search(read_corpus(arguments.corpus))
     options = (arguments.limit, arguments.seed, arguments.top_k, arguments.max_words, arguments.max_chars)
-    transcripts = transcripts_of(questions, search, *options, ToolConfig(position=arguments.position))
+    tool = ToolConfig(position=arguments.position)
+    transcripts = {"searching": searching, "reading": reading}[arguments.teach].transcripts_of(questions, search, *options, tool)
     if not transcripts:
         raise HiExpError(
             f"no transcript can be written from {arguments.questions}; its questions need meta.hops (and the families asked for)"

@@ -10,6 +10,7 @@ from hiexp_verl.io.files import write_jsonl
 from hiexp_verl.types import Passage, Question
 from recipes.demo_data.assets import fetch
 from recipes.demo_data.factbook.countries import read_countries
+from recipes.demo_data.factbook.lay_words import HELD_OUT, WARM, lay_passages, lay_questions
 from recipes.demo_data.factbook.passages import passages_of
 from recipes.demo_data.factbook.questions import questions_of
 
@@ -40,6 +41,24 @@ def write_factbook(factbook: Path, out_dir: Path) -> dict[str, int]:
     }
     passages = (passage for country in countries if country.name for passage in passages_of(country))
     return counts | {"factbook/corpus.jsonl": write_jsonl(out_dir / "corpus.jsonl", passages)}
+
+
+def write_lay_words(factbook: Path, out_dir: Path) -> dict[str, int]:
+    """Write questions in everyday words and their corpus: warm (goals to teach, both wordings), train (plain), val and test (lay).
+
+    Goals of train, val and test are held out from warm; no country is in two splits.
+    """
+    countries = read_countries(factbook)
+    warm = [q for wording in ("lay", "plain") for q in lay_questions(countries, WARM, wording) if q.meta["split"] == "train"]
+    plain, lay = lay_questions(countries, HELD_OUT, "plain"), lay_questions(countries, HELD_OUT)
+    parts = {
+        "warm": [q for q in warm if "anthem" not in q.meta["keys"]],
+        "train": [q for q in plain if q.meta["split"] == "train"],
+        "val": [q for q in lay if q.meta["split"] == "val"],
+        "test": [q for q in lay if q.meta["split"] == "test"],
+        "corpus": lay_passages(countries),
+    }
+    return {f"lay_words/{name}.jsonl": write_jsonl(out_dir / f"{name}.jsonl", rows) for name, rows in parts.items()}
 
 
 def write_hotpot(hotpot: Path, out_dir: Path) -> dict[str, int]:
