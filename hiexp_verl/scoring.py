@@ -116,7 +116,11 @@ def _concise(predicted: list[str], wanted: list[str], question: str) -> bool:
     more = list((Counter(predicted) - Counter(wanted)).elements())
     if _HEDGES.intersection(more):
         return False
-    candidates = set(_tokens(" ".join(re.findall(r"\b[^\W\d_a-z][\w'.-]*", question)))) if set(wanted) <= set(_tokens(question)) else set()
+    asked = _tokens(question)
+    # What stands in the question word for word is one candidate of it: "the Women's University v. Hogan" for its first part.
+    one = f" {' '.join(predicted)} " in f" {' '.join(asked)} "
+    names = re.findall(r"\b[^\W\d_a-z][\w'.-]*", question) if set(wanted) <= set(asked) and not one else []
+    candidates = set(_tokens(" ".join(names)))
     content = [word for word in more if word not in _SMALL]
     return not candidates.intersection(content) and len(content) <= max(MORE_WORDS, len(wanted))
 

@@ -11,7 +11,7 @@ from hiexp_verl.io.manifest import Manifest
 from tests.support.paths import ROOT
 from tests.support.training import SMALL
 
-PREPARED = {"seed": 0, "distiller": "rules", "warm_start": 24, "train": 6, "k": 4, "val": 2, "steps": 2, "gspo_steps": 0}
+PREPARED = {"seed": 0, "distiller": "rules", "warm_start": 40, "train": 6, "k": 4, "val": 2, "steps": 2, "gspo_steps": 0}
 
 
 @pytest.fixture(scope="session")

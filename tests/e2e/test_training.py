@@ -14,7 +14,7 @@ from hiexp_verl.plugin.checkpoint import STATE
 from tests.support.training import PEARSON
 
 # Two rollouts a question, and no more padding than two searches need: most of the time is the update.
-MIXED = ["hiexp.group.arms=[none,full]", "data.max_prompt_length=384", "data.max_response_length=576"]
+MIXED = ["hiexp.group.arms=[none,full]", "data.max_response_length=576"]
 STEPS = [1, 2]
 
 
