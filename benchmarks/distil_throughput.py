@@ -35,7 +35,7 @@ from hiexp_verl.distil.contrast import Contrast, contrasts
 from hiexp_verl.distil.diagnose import diagnose
 from hiexp_verl.distil.distillers import concurrency_for
 from hiexp_verl.distil.prompts import reflection_prompt
-from hiexp_verl.distil.replies import ENTRY_SCHEMA, ModelAnswers, sampling_of
+from hiexp_verl.distil.replies import ENTRY_SCHEMA, ModelReplies, sampling_of
 from hiexp_verl.io.files import cache_dir
 from hiexp_verl.models.chat import ChatClient, open_model
 from hiexp_verl.models.vllm_offline import offline_vllm
@@ -116,7 +116,6 @@ def busy_seconds() -> tuple[float, float]:
 
 def real_prompts(trajectories: Path | None, count: int) -> list[str]:
     """Return E1 prompts, as many as asked for (over again when there are too few diagnoses)."""
-    sys.path.insert(0, str(ROOT))
     from tests.support.episodes import QUESTION, episode, two_hops
     from tests.support.r1_searcher import read_r1_searcher
 
@@ -163,12 +162,12 @@ def local(model: Path) -> Iterator[dict[str, Run]]:
 
 
 def answering(model: Any, most: int | None = None) -> Run:
-    """Measure the distillers' source of answers, on at most so many prompts."""
+    """Measure the distillers' source of replies, on at most so many prompts."""
 
     def run(conversations: Conversations) -> tuple[int, float]:
-        answers = ModelAnswers(model, "benchmark")
-        answers.answer(conversations[:most], 0, "")
-        return answers.usage.completion_tokens, answers.usage.seconds
+        replies = ModelReplies(model, "benchmark")
+        replies.reply(conversations[:most], 0, "")
+        return replies.usage.completion_tokens, replies.usage.seconds
 
     return run
 

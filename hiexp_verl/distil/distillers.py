@@ -12,7 +12,7 @@ from typing import Any, Protocol, TypeVar
 from hiexp_verl.distil.diagnose import Diagnosis
 from hiexp_verl.distil.draft import Draft
 from hiexp_verl.distil.prompts import confirmation_prompt, examples, prompt_files, reflection_prompt, summary_prompt
-from hiexp_verl.distil.replies import YES_OR_NO_SCHEMA, Answers, FileAnswers, ModelAnswers, StoredAnswers, Usage
+from hiexp_verl.distil.replies import YES_OR_NO_SCHEMA, FileReplies, ModelReplies, Replies, StoredReplies, Usage
 from hiexp_verl.distil.rules import RulesDistiller
 from hiexp_verl.distil.validate import admit, admit_summary, repeats, tells
 from hiexp_verl.errors import HiExpError
@@ -50,18 +50,18 @@ class PromptedDistiller:
     `dropped` counts what was refused again, by level and reason (`counts.TEXTS`).
 
     Raises:
-        HiExpError: each method, when the source of answers fails.
+        HiExpError: each method, when the source of replies fails.
     """
 
-    def __init__(self, answers: Answers) -> None:
-        self._answers = answers
-        self.name = answers.name
+    def __init__(self, replies: Replies) -> None:
+        self._replies = replies
+        self.name = replies.name
         self.dropped: Counter[str] = Counter()
 
     @property
     def usage(self) -> Usage:
         """What the answers took so far."""
-        return self._answers.usage
+        return self._replies.usage
 
     def prompts(self) -> dict[str, str]:
         """Return the prompt files that were used, by name."""
@@ -78,7 +78,7 @@ class PromptedDistiller:
     def confirm(self, pairs: Sequence[tuple[Draft, Entry]]) -> list[bool]:
         """Return for each summary and member whether the summary holds for it; an answer that cannot be parsed is a yes, and counted."""
         conversations: list[list[Message]] = [[{"role": "user", "content": confirmation_prompt(*pair)}] for pair in pairs]
-        rows = [_json(text) for text in self._answers.answer(conversations, 0, "confirm", YES_OR_NO_SCHEMA)] if pairs else []
+        rows = [_json(text) for text in self._replies.reply(conversations, 0, "confirm", YES_OR_NO_SCHEMA)] if pairs else []
         holds = [row.get("holds") if isinstance(row, dict) else None for row in rows]
         self.dropped["unclear_confirmation"] += sum(each not in ("yes", "no") for each in holds)
         return [each != "no" for each in holds]
@@ -92,9 +92,9 @@ class PromptedDistiller:
     ) -> list[Draft | None]:
         drafts: list[Draft | None] = [None] * len(subjects)
         reasons: dict[int, str] = dict.fromkeys(range(len(subjects)), "")  # of the drafts that are not written yet
-        for attempt in range(2 if self._answers.can_retry else 1):
+        for attempt in range(2 if self._replies.can_retry else 1):
             conversations: list[list[Message]] = [[{"role": "user", "content": prompt(subjects[i], attempt)}] for i in reasons]
-            texts = self._answers.answer(conversations, attempt, level.upper() + " again" * attempt) if conversations else []
+            texts = self._replies.reply(conversations, attempt, level.upper() + " again" * attempt) if conversations else []
             for i, text in zip(list(reasons), texts, strict=True):
                 parsed = parse_draft(text)
                 result = admit(parsed, subjects[i]) if isinstance(parsed, Draft) else parsed
@@ -130,7 +130,7 @@ def open_distiller(
     if kind == "rules":
         yield RulesDistiller()
     elif kind == "files":
-        yield PromptedDistiller(FileAnswers(Path(place)))
+        yield PromptedDistiller(FileReplies(Path(place)))
     else:
         if kind == "vllm-local":
             opened = offline_vllm(Path(place), max_model_len)
@@ -138,7 +138,7 @@ def open_distiller(
             opened = open_model(place, concurrency or concurrency_for(kind), max_model_len)
         with opened as model:
             name = f"{kind}:{model.model}"
-            yield PromptedDistiller(ModelAnswers(model, name, StoredAnswers(cache, _identity(name, place), resume)))
+            yield PromptedDistiller(ModelReplies(model, name, StoredReplies(cache, _identity(name, place), resume)))
 
 
 def split_spec(spec: str) -> tuple[str, str]:

@@ -1,7 +1,7 @@
-"""`Answers`: where those of a prompted distiller come from: a model, files, or stored answers of an interrupted build; and what they cost.
+"""`Replies`: what a prompted distiller asks: a model, files, or what an interrupted build stored; and the cost of the model.
 
-OUT/run.json keeps how many answers OUT/answers.jsonl held when the last build finished. Another number means that a build
-was interrupted since, and its answers may have been paid for.
+OUT/run.json keeps how many replies OUT/answers.jsonl held when the last build finished. Another number means that a build
+was interrupted since, and its replies may have been paid for.
 """
 
 import hashlib
@@ -22,7 +22,7 @@ from hiexp_verl.types import KINDS, Message
 
 Conversation = Sequence[Message]
 Schema = dict[str, Any]
-ANSWERS = "answers.jsonl"  # in the folder of the HEK
+REPLIES = "answers.jsonl"  # in the folder of the HEK
 MAX_TOKENS = 220  # a title and a description of the sizes asked for take about 100
 
 
@@ -35,7 +35,7 @@ YES_OR_NO_SCHEMA = _schema(holds={"type": "string", "enum": ["yes", "no"]})
 
 
 def sampling_of(attempt: int) -> dict[str, Any]:
-    """Return how an answer is drawn: greedily at first, with some randomness in a repetition."""
+    """Return how a reply is drawn: greedily at first, with some randomness in a repetition."""
     return {"temperature": 0.7 if attempt else 0.0, "seed": attempt, "max_tokens": MAX_TOKENS}
 
 
@@ -53,7 +53,7 @@ class Price:
 
 @dataclass
 class Usage:
-    """Counts of one build; answers that were stored before are not among the calls."""
+    """Counts of one build; replies that were stored before are not among the calls."""
 
     calls: int = 0
     repeated: int = 0  # of the calls: second attempts
@@ -87,21 +87,21 @@ class Usage:
         return ", ".join(parts)
 
 
-class Answers(Protocol):
-    """Answers conversations; `attempt` counts from 0, and a second attempt may be answered differently."""
+class Replies(Protocol):
+    """The source of replies to conversations; `attempt` counts from 0, and a second attempt may get another reply."""
 
     name: str
     can_retry: bool
     usage: Usage
 
-    def answer(self, conversations: Sequence[Conversation], attempt: int, progress: str, schema: Schema = ENTRY_SCHEMA) -> list[str]: ...
+    def reply(self, conversations: Sequence[Conversation], attempt: int, progress: str, schema: Schema = ENTRY_SCHEMA) -> list[str]: ...
 
 
-class StoredAnswers:
-    """The answers of a model, also in a JSONL file if there is one, so that an interrupted build continues.
+class StoredReplies:
+    """The replies of a model, also in a JSONL file if there is one, so that an interrupted build continues.
 
-    An answer is found by `model` (which identifies the weights), sampling, schema and prompt. Without `resume` the first new
-    answer replaces the file of an earlier build; until then it stays, since it may have been paid for.
+    A reply is found by `model` (which identifies the weights), sampling, schema and prompt. Without `resume` the first new
+    reply replaces the file of an earlier build; until then it stays, since it may have been paid for.
 
     Raises:
         HiExpError: a line of the file is damaged.
@@ -111,15 +111,15 @@ class StoredAnswers:
         self._path = path
         self._model = model
         self._mode = "a" if resume else "w"
-        self.by_key = _read_answers(path) if path is not None and resume and path.is_file() else {}
+        self.by_key = _read_replies(path) if path is not None and resume and path.is_file() else {}
 
     def key(self, conversation: Conversation, attempt: int, schema: Schema) -> str:
-        """Return the key of an answer."""
+        """Return the key of a reply."""
         how = json.dumps([sampling_of(attempt), schema], sort_keys=True)
         return f"{self._model} {hashlib.sha256(how.encode()).hexdigest()[:8]} {prompt_key(conversation)}"
 
-    def add(self, key: str, answer: str) -> None:
-        """Keep an answer.
+    def add(self, key: str, reply: str) -> None:
+        """Keep a reply.
 
         Raises:
             HiExpError: the file cannot be written.
@@ -127,27 +127,27 @@ class StoredAnswers:
         if self._path is not None:
             make_folder(self._path.parent)
             with writing(self._path), self._path.open(self._mode, encoding="ascii") as file:
-                file.write(json.dumps({"key": key, "answer": answer}) + "\n")
+                file.write(json.dumps({"key": key, "answer": reply}) + "\n")
         self._mode = "a"
-        self.by_key[key] = answer
+        self.by_key[key] = reply
 
 
-class ModelAnswers:
+class ModelReplies:
     """Asks a model for what is not stored, JSON-constrained where it can be, and counts the tokens."""
 
     can_retry = True
 
-    def __init__(self, model: ChatClient | OfflineModel, name: str, stored: StoredAnswers | None = None) -> None:
+    def __init__(self, model: ChatClient | OfflineModel, name: str, stored: StoredReplies | None = None) -> None:
         self._model = model
-        self._stored = stored or StoredAnswers()
+        self._stored = stored or StoredReplies()
         self.name = name
         self.usage = Usage()
 
-    def answer(self, conversations: Sequence[Conversation], attempt: int, progress: str, schema: Schema = ENTRY_SCHEMA) -> list[str]:
-        """Return the answers; the same prompt is asked once.
+    def reply(self, conversations: Sequence[Conversation], attempt: int, progress: str, schema: Schema = ENTRY_SCHEMA) -> list[str]:
+        """Return the replies; the same prompt is asked once.
 
         Raises:
-            HiExpError: the model cannot be reached or refuses, or the file cannot be written; answers until then are kept.
+            HiExpError: the model cannot be reached or refuses, or the file cannot be written; replies until then are kept.
         """
         keys = [self._stored.key(conversation, attempt, schema) for conversation in conversations]
         missing = {key: c for key, c in zip(keys, conversations, strict=True) if key not in self._stored.by_key}
@@ -165,8 +165,8 @@ class ModelAnswers:
         return [self._stored.by_key[key] for key in keys]
 
 
-class FileAnswers:
-    """Reads answers written beforehand: DIR/<sha256 of the prompt>.json. What is missing is listed in DIR/prompts.jsonl."""
+class FileReplies:
+    """Reads replies written beforehand: DIR/<sha256 of the prompt>.json. What is missing is listed in DIR/prompts.jsonl."""
 
     can_retry = False
 
@@ -177,8 +177,8 @@ class FileAnswers:
         self.usage = Usage()
         self.name = f"files:{folder.name}"
 
-    def answer(self, conversations: Sequence[Conversation], attempt: int, progress: str, schema: Schema = ENTRY_SCHEMA) -> list[str]:
-        """Return the stored answers.
+    def reply(self, conversations: Sequence[Conversation], attempt: int, progress: str, schema: Schema = ENTRY_SCHEMA) -> list[str]:
+        """Return the stored replies.
 
         Raises:
             HiExpError: some are missing; they are in DIR/prompts.jsonl then, one {"key", "messages"} a line.
@@ -200,7 +200,7 @@ def prompt_key(conversation: Conversation) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def _read_answers(path: Path) -> dict[str, str]:
+def _read_replies(path: Path) -> dict[str, str]:
     drop_torn_line(path)
     if not path.stat().st_size:
         return {}
@@ -210,28 +210,28 @@ def _read_answers(path: Path) -> dict[str, str]:
         raise HiExpError(f"{path}: a line has no {error}; leave --resume out to ask for the answers again") from error
 
 
-def check_stored_answers(out: Path) -> None:
-    """Check that no interrupted build left answers in the folder of a HEK.
+def check_stored_replies(out: Path) -> None:
+    """Check that no interrupted build left replies in the folder of a HEK.
 
     Raises:
         HiExpError: there are some.
     """
-    count = count_answers(out)
-    if count and count != finished_answers(out):
-        cache = out / ANSWERS
+    count = count_replies(out)
+    if count and count != finished_replies(out):
+        cache = out / REPLIES
         raise HiExpError(
             f"{cache} holds {count} answers of an interrupted build; continue with --resume, or delete that file to start over"
         )
 
 
-def count_answers(out: Path) -> int:
-    """Return the number of whole lines in the file of answers, 0 without one."""
-    path = out / ANSWERS
+def count_replies(out: Path) -> int:
+    """Return the number of whole lines in the file of replies, 0 without one."""
+    path = out / REPLIES
     return path.read_bytes().count(b"\n") if path.is_file() else 0
 
 
-def finished_answers(out: Path) -> int:
-    """Return the number of answers when the last build finished, 0 if none did or its record is damaged."""
+def finished_replies(out: Path) -> int:
+    """Return the number of replies when the last build finished, 0 if none did or its record is damaged."""
     try:
         stored = read_manifest(out).outcome.get("answers")
     except HiExpError:

@@ -11,7 +11,7 @@ from typing import Any
 from hiexp_verl.distil.cluster import Linkage, threshold_of
 from hiexp_verl.distil.distillers import Distiller, open_distiller, split_spec
 from hiexp_verl.distil.pipeline import Built, DistilSettings, Map, distil, one_by_one
-from hiexp_verl.distil.replies import ANSWERS, Price, check_stored_answers, count_answers, finished_answers
+from hiexp_verl.distil.replies import REPLIES, Price, check_stored_replies, count_replies, finished_replies
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.hek.opening import remember_encoder
 from hiexp_verl.hek.store import HEK
@@ -125,7 +125,7 @@ def run_build(spec: BuildSpec) -> Built:
     trajectories, settings = spec.read(), spec.with_heights()
     out = Path(spec.out) if spec.out is not None else None
     if out is not None and spec.asks_a_model and not spec.resume:
-        check_stored_answers(out)
+        check_stored_replies(out)
     encoder, map_contrasts = _encoder_and_map(spec)
     with _distiller(spec) as distiller:
         built = distil(trajectories, distiller, encoder, settings, map_contrasts)
@@ -136,7 +136,7 @@ def run_build(spec: BuildSpec) -> Built:
         remember_encoder(out, spec.encoder)
     seconds = round(time.monotonic() - started, 3)
     manifest = Manifest(kind="build", spec=spec.described(), begun=begun, seconds=seconds, results={"hek": [version.name]})
-    answers = count_answers(out) if spec.asks_a_model else finished_answers(out)
+    answers = count_replies(out) if spec.asks_a_model else finished_replies(out)
     with locked(out):  # beside the versions: it describes this run, a resumed build takes less than a whole one
         manifest.finish(out, **built.outcome(spec.price), answers=answers)
     return replace(built, version=version)
@@ -168,5 +168,5 @@ def _encoder_and_map(spec: BuildSpec) -> tuple[Encoder, Map]:
 def _distiller(spec: BuildSpec) -> AbstractContextManager[Distiller]:
     if not isinstance(spec.distiller, str):
         return nullcontext(spec.distiller)
-    cache = Path(spec.out) / ANSWERS if spec.out is not None else None
+    cache = Path(spec.out) / REPLIES if spec.out is not None else None
     return open_distiller(spec.distiller, cache, spec.resume, spec.max_model_len, spec.concurrency)

@@ -72,7 +72,7 @@ class Garbage(Scripted):
     def __init__(self, texts):
         self.texts, self.asked, self.usage = texts, 0, Usage()
 
-    def answer(self, conversations, attempt, progress, schema=None):
+    def reply(self, conversations, attempt, progress, schema=None):
         answers = [self.texts[(self.asked + i) % len(self.texts)] for i in range(len(conversations))]
         self.asked += len(answers)
         return answers
@@ -108,9 +108,9 @@ def test_garbage_is_counted_and_never_in_an_entry(texts):
 def test_every_answer_survives_the_cache(tmp_path_factory, texts):
     cache = tmp_path_factory.mktemp("cache") / "answers.jsonl"
     asked = [[{"role": "user", "content": str(i)}] for i in range(len(texts))]
-    assert stored(Garbage(texts), cache).answer(asked, 0, "") == texts
+    assert stored(Garbage(texts), cache).reply(asked, 0, "") == texts
     again = stored(Garbage(["never asked"]), cache)
-    assert again.answer(asked, 0, "") == texts
+    assert again.reply(asked, 0, "") == texts
     assert (again.usage.calls, again.usage.stored) == (0, len(texts))
 
 
@@ -133,27 +133,27 @@ def test_half_a_surrogate_pair_is_no_text():
 
 def test_an_answer_of_another_model_or_sampling_is_not_taken(tmp_path):
     asked = [[{"role": "user", "content": "a"}]]
-    stored(Scripted(["A"]), tmp_path / "c").answer(asked, 0, "")
-    assert stored(Scripted(["B"]), tmp_path / "c", "other").answer(asked, 0, "") == ["B"]
-    assert stored(Scripted([], ["C"]), tmp_path / "c").answer(asked, 1, "") == ["C"]
-    assert stored(Scripted(), tmp_path / "c").answer(asked, 0, "") == ["A"]
+    stored(Scripted(["A"]), tmp_path / "c").reply(asked, 0, "")
+    assert stored(Scripted(["B"]), tmp_path / "c", "other").reply(asked, 0, "") == ["B"]
+    assert stored(Scripted([], ["C"]), tmp_path / "c").reply(asked, 1, "") == ["C"]
+    assert stored(Scripted(), tmp_path / "c").reply(asked, 0, "") == ["A"]
 
 
 def test_stored_answers_go_only_when_a_new_one_is_there(tmp_path):
     cache = tmp_path / "c"
     asked = [[{"role": "user", "content": text}] for text in "ab"]
-    stored(Scripted(["A", "B"]), cache, resume=False).answer(asked, 0, "")
+    stored(Scripted(["A", "B"]), cache, resume=False).reply(asked, 0, "")
     before = cache.read_bytes()
 
     class Down(Scripted):
-        def answer(self, *args, **options):
+        def reply(self, *args, **options):
             raise HiExpError("the server does not answer")
 
     with pytest.raises(HiExpError, match="does not answer"):
-        stored(Down(), cache, resume=False).answer(asked, 0, "")
+        stored(Down(), cache, resume=False).reply(asked, 0, "")
     assert cache.read_bytes() == before
-    assert stored(Scripted(["C", "D"]), cache, resume=False).answer(asked, 0, "") == ["C", "D"]
-    assert stored(Scripted(), cache).answer(asked, 0, "") == ["C", "D"]
+    assert stored(Scripted(["C", "D"]), cache, resume=False).reply(asked, 0, "") == ["C", "D"]
+    assert stored(Scripted(), cache).reply(asked, 0, "") == ["C", "D"]
     assert len(cache.read_text().splitlines()) == 2
 
 
@@ -168,7 +168,7 @@ def test_a_full_disk_under_the_cache_is_a_one_line_error(tmp_path):
     (tmp_path / "answers.jsonl").symlink_to("/dev/full")
     cached = stored(Scripted(["A"]), tmp_path / "answers.jsonl")
     with pytest.raises(HiExpError, match="No space left") as error:
-        cached.answer([[{"role": "user", "content": "a"}]], 0, "")
+        cached.reply([[{"role": "user", "content": "a"}]], 0, "")
     assert "\n" not in str(error.value)
 
 

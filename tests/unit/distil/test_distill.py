@@ -12,7 +12,7 @@ from hiexp_verl.distil.diagnose import diagnose
 from hiexp_verl.distil.distillers import PromptedDistiller, open_distiller, parse_draft
 from hiexp_verl.distil.draft import Draft, clean
 from hiexp_verl.distil.prompts import examples_for
-from hiexp_verl.distil.replies import FileAnswers, prompt_key
+from hiexp_verl.distil.replies import FileReplies, prompt_key
 from hiexp_verl.distil.rules import RulesDistiller
 from hiexp_verl.distil.summarise import LevelConfig, level_above
 from hiexp_verl.errors import HiExpError
@@ -135,25 +135,25 @@ def test_rules_write_an_order_without_names():
 
 def test_answers_in_files_are_read_and_missing_ones_listed(tmp_path):
     conversation = [{"role": "user", "content": "prompt"}]
-    answers = FileAnswers(tmp_path)
+    replies = FileReplies(tmp_path)
     with pytest.raises(HiExpError, match=r"prompts\.jsonl"):
-        answers.answer([conversation], 0, "")
+        replies.reply([conversation], 0, "")
     todo = json.loads((tmp_path / "prompts.jsonl").read_text())
     assert todo == {"key": prompt_key(conversation), "messages": conversation}
     (tmp_path / f"{todo['key']}.json").write_text("answer")
-    assert answers.answer([conversation], 0, "") == ["answer"]
+    assert replies.reply([conversation], 0, "") == ["answer"]
 
 
 def test_an_interrupted_run_asks_only_for_what_is_missing(tmp_path):
     a, b, c = ([{"role": "user", "content": text}] for text in "abc")
     cache = tmp_path / "answers.jsonl"
-    assert stored(Scripted(["A", "B"]), cache).answer([a, b], 0, "") == ["A", "B"]
+    assert stored(Scripted(["A", "B"]), cache).reply([a, b], 0, "") == ["A", "B"]
     cache.write_bytes(cache.read_bytes()[:-3])  # the crash cut the last line
     source = Scripted(["B2", "C"])
-    assert stored(source, cache).answer([a, b, c, a], 0, "") == ["A", "B2", "C", "A"]
+    assert stored(source, cache).reply([a, b, c, a], 0, "") == ["A", "B2", "C", "A"]
     assert source.asked == [["b", "c"]]
     untouched = Scripted()
-    assert stored(untouched, cache).answer([c, a], 0, "") == ["C", "A"]
+    assert stored(untouched, cache).reply([c, a], 0, "") == ["C", "A"]
     assert untouched.asked == []
 
 

@@ -8,7 +8,7 @@ from hiexp_verl.cli import main
 from hiexp_verl.distil.distillers import PromptedDistiller, concurrency_for
 from hiexp_verl.distil.dry_run import dry_run
 from hiexp_verl.distil.pipeline import distil
-from hiexp_verl.distil.replies import ENTRY_SCHEMA, ModelAnswers, Price, Usage
+from hiexp_verl.distil.replies import ENTRY_SCHEMA, ModelReplies, Price, Usage
 from hiexp_verl.distil.spec import BuildSpec
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.io.files import write_jsonl
@@ -40,7 +40,7 @@ class Model:
 
 def test_calls_and_tokens_are_counted():
     model = Model(refuses=lambda prompt, seed: seed == 0 and "currency" in prompt)
-    distiller = PromptedDistiller(ModelAnswers(model, "m"))
+    distiller = PromptedDistiller(ModelReplies(model, "m"))
     distil(trajectories(), distiller, ENCODER)
     usage = distiller.usage
     repeated = sum(temperature > 0 for _, temperature in model.calls)
@@ -64,7 +64,7 @@ def test_a_server_that_tells_no_tokens_is_named():
 
 def test_a_dry_run_shows_the_very_prompts_and_their_number():
     model = Model()
-    distil(trajectories(), PromptedDistiller(ModelAnswers(model, "m")), ENCODER)
+    distil(trajectories(), PromptedDistiller(ModelReplies(model, "m")), ENCODER)
     e1 = [prompt for prompt, _ in model.calls if "It failed once" in prompt]
     shown = dry_run(BuildSpec(trajectories(), ENCODER, SPEC), show=len(e1))
     assert f"{len(set(e1)):8,} calls for E1 with {sum(len(p) // 4 for p in set(e1)):,} prompt tokens\n" in shown
