@@ -9,11 +9,12 @@ from hiexp_verl.cli.options import ENCODER_HELP, add_hek, add_verb, print_result
 from hiexp_verl.distil.cluster import Linkage
 from hiexp_verl.distil.counts import table_of
 from hiexp_verl.distil.merge import merge_heks
-from hiexp_verl.distil.thresholds import Criterion, calibrate_height, plot, read_vectors, recalibrate
+from hiexp_verl.distil.thresholds import Criterion, calibrate_height, plot, recalibrate
 from hiexp_verl.distil.validate import tells
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.hek.edit import edit, remove
 from hiexp_verl.hek.opening import find_encoder, open_encoder, remember_encoder
+from hiexp_verl.hek.schema import read_vectors
 from hiexp_verl.hek.store import HEK, root_of
 from hiexp_verl.hek.text_view import inspect_entry
 from hiexp_verl.types import KINDS
@@ -116,7 +117,8 @@ def run_calibrate(arguments: argparse.Namespace) -> int:
     if (arguments.hek is None) == (arguments.vectors is None):
         raise HiExpError("give either a HEK or --vectors FILE.npy")
     if arguments.vectors is not None:
-        vectors_E_D = read_vectors(arguments.vectors)
+        todo = "give a .npy file of a float32 matrix (entries, dimensions) with rows of length 1"
+        vectors_E_D = read_vectors(arguments.vectors, todo)
         calibrations = {"vectors": calibrate_height(vectors_E_D, arguments.by, arguments.cluster_size, arguments.linkage)}
         if arguments.plot is not None:
             plot(calibrations, arguments.plot)

@@ -55,12 +55,12 @@ TEXTS = {
 }
 
 
-def text_of(key: str) -> str:
+def label_of(key: str) -> str:
     """Return the text of a counter: `left_out.e1.not_json` is "left out: e1 not JSON"."""
     name, _, rest = key.partition(".")
-    return TEXTS.get(name, f"{name} {{}}").format(text_of(rest) if rest else "").strip()
+    return TEXTS.get(name, f"{name} {{}}").format(label_of(rest) if rest else "").strip()
 
 
 def table_of(counts: dict[str, int]) -> list[str]:
     """Return a line for each counter above 0."""
-    return [f"{count:6d} {text_of(key)}" for key, count in counts.items() if count]
+    return [f"{count:6d} {label_of(key)}" for key, count in counts.items() if count]

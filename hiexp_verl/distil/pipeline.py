@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from hiexp_verl.distil.cluster import Linkage, threshold_of
 from hiexp_verl.distil.contrast import Contrast, contrasts, distinct
-from hiexp_verl.distil.counts import table_of, text_of
+from hiexp_verl.distil.counts import label_of, table_of
 from hiexp_verl.distil.diagnose import Diagnosis, diagnose
 from hiexp_verl.distil.distillers import Distiller, PromptedDistiller
 from hiexp_verl.distil.entries import cases_of, number
@@ -176,5 +176,5 @@ def _counts(
 
 
 def _why(counts: dict[str, int]) -> str:
-    texts = [f"{count} {text_of(key.removeprefix('left_out.'))}" for key, count in counts.items() if count and key != "trajectories"]
+    texts = [f"{count} {label_of(key.removeprefix('left_out.'))}" for key, count in counts.items() if count and key != "trajectories"]
     return "; ".join(texts) or "no trajectories"

@@ -22,7 +22,7 @@ import numpy as np
 from hiexp_verl.distil.cluster import Linkage, height_for, height_of_cosine, linkage_tree, threshold_of
 from hiexp_verl.distil.summarise import main_shape, with_shape
 from hiexp_verl.distil.validate import evenly_spaced
-from hiexp_verl.errors import HiExpError, first_line
+from hiexp_verl.errors import HiExpError
 from hiexp_verl.hek.retrieve import Retriever
 from hiexp_verl.hek.store import HEK
 from hiexp_verl.io.files import make_folder, writing
@@ -147,23 +147,6 @@ class Calibration:
             lines.append(f"{c.cluster_size:6.1f} {c.height:7.4f} {c.clusters:9d} {c.silhouette:11.3f} {c.stability:10.3f}{mark}")
         cosines = ", ".join(f"{p}%: {cosine:.3f}" for p, cosine in self.random_pairs.items())
         return "\n".join([*lines, f"cosine of random pairs  {cosines}", f"height by {self.by}: {self.height:g}"])
-
-
-def read_vectors(path: Path) -> Vectors:
-    """Return the float32 array of a .npy file; Python objects in it are not loaded.
-
-    Raises:
-        HiExpError: the file is missing or damaged, or holds another type.
-    """
-    wanted = "give a .npy file of a float32 matrix (entries, dimensions) with rows of length 1"
-    try:
-        with path.open("rb") as file:
-            vectors_E_D = np.lib.format.read_array(file, allow_pickle=False)
-    except Exception as error:  # numpy parses the head of the file as Python and lets that parser's errors through
-        raise HiExpError(f"{path} cannot be read as a .npy file ({first_line(error)}); {wanted}") from error
-    if vectors_E_D.dtype != np.float32:
-        raise HiExpError(f"{path} holds {vectors_E_D.dtype}, not float32; {wanted}")
-    return vectors_E_D
 
 
 def calibrate_height(

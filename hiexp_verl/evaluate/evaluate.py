@@ -19,7 +19,7 @@ from typing import Any
 from hiexp_verl.config import Arm
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.evaluate.judge import judge, judge_key
-from hiexp_verl.evaluate.plan import ROWS, TABLE_JSON, TABLE_MD, VERDICTS, Judge, Plan, check_arms, part_folder, read_datasets
+from hiexp_verl.evaluate.plan import ROWS, TABLE_JSON, TABLE_MD, VERDICTS, EvaluationPlan, Judge, check_arms, part_folder, read_datasets
 from hiexp_verl.evaluate.tables import ALL, BASE, JUDGE, MEASURES, as_markdown, pairs_of, row_of, table_of
 from hiexp_verl.io.datasets import read_trajectories
 from hiexp_verl.io.files import atomic_writer, make_folder, write_jsonl
@@ -43,7 +43,7 @@ def evaluate(spec: EvalSpec) -> dict[str, Any]:
     Raises:
         HiExpError: questions, arms, search, model or HEK are not usable, or an evaluation is there already.
     """
-    plan = Plan(read_datasets(spec.questions, spec.limit), check_arms(spec.arms, spec.hek is not None), spec.seeds)
+    plan = EvaluationPlan(read_datasets(spec.questions, spec.limit), check_arms(spec.arms, spec.hek is not None), spec.seeds)
     plan.check_output(spec.out, spec.resume)
     with only_one(spec.out):
         policy = find_policy(spec.model, spec.out)
@@ -65,7 +65,7 @@ def evaluate(spec: EvalSpec) -> dict[str, Any]:
     return _judged(plan, spec, summary) if spec.judge else table
 
 
-def _with_replay(plan: Plan, players_of: PlayersOf, job: Job, count: int, summary: dict[str, Any]) -> dict[str, Any]:
+def _with_replay(plan: EvaluationPlan, players_of: PlayersOf, job: Job, count: int, summary: dict[str, Any]) -> dict[str, Any]:
     try:
         return summary | replay(plan, players_of, job, count)
     except HiExpError as error:
@@ -73,7 +73,7 @@ def _with_replay(plan: Plan, players_of: PlayersOf, job: Job, count: int, summar
         raise HiExpError(f"{error}; the table is written, --resume goes on with the replay (--alone {count})") from error
 
 
-def _judged(plan: Plan, spec: EvalSpec, summary: dict[str, Any]) -> dict[str, Any]:
+def _judged(plan: EvaluationPlan, spec: EvalSpec, summary: dict[str, Any]) -> dict[str, Any]:
     assert spec.judge
     with open_model(spec.judge, spec.batch_size) as client:  # now that the policy's memory is free
         name = f"{client.model} ({identify(spec.judge)})"
@@ -81,7 +81,7 @@ def _judged(plan: Plan, spec: EvalSpec, summary: dict[str, Any]) -> dict[str, An
         return write_tables(plan, {**summary, JUDGE: name}, spec.out, lambda episodes: judge(episodes, client, name, verdicts))
 
 
-def play(plan: Plan, players_of: PlayersOf, job: Job) -> dict[str, Any]:
+def play(plan: EvaluationPlan, players_of: PlayersOf, job: Job) -> dict[str, Any]:
     """Play all episodes; return what the table records about how they were played.
 
     Each episode has its own seeds, so rows depend on the batch size only where the engine's arithmetic does.
@@ -107,7 +107,7 @@ def play(plan: Plan, players_of: PlayersOf, job: Job) -> dict[str, Any]:
     }
 
 
-def write_tables(plan: Plan, summary: dict[str, Any], out_dir: Path, judge_all: Judge | None = None) -> dict[str, Any]:
+def write_tables(plan: EvaluationPlan, summary: dict[str, Any], out_dir: Path, judge_all: Judge | None = None) -> dict[str, Any]:
     """Write rows.jsonl, table.json and table.md from the episodes on disk; return the table."""
     played = [(*part[:3], t) for part in plan.parts(out_dir) for t in _played(part[3], plan.datasets[part[0]])]
     verdicts = judge_all([t for *_, t in played]) if judge_all is not None else None
@@ -146,7 +146,7 @@ def _played(folder: Path, questions: Sequence[Question]) -> list[Trajectory]:
     return [found[q.id] for q in questions]
 
 
-def replay(plan: Plan, players_of: PlayersOf, job: Job, count: int) -> dict[str, int]:
+def replay(plan: EvaluationPlan, players_of: PlayersOf, job: Job, count: int) -> dict[str, int]:
     """Play `count` episodes, spread over all arms, once more and one at a time; return how many differ, and how many in their scores.
 
     Raises:
@@ -155,7 +155,7 @@ def replay(plan: Plan, players_of: PlayersOf, job: Job, count: int) -> dict[str,
     return asyncio.run(_replay(plan, players_of, job, count))
 
 
-async def _replay(plan: Plan, players_of: PlayersOf, job: Job, count: int) -> dict[str, int]:
+async def _replay(plan: EvaluationPlan, players_of: PlayersOf, job: Job, count: int) -> dict[str, int]:
     parts = list(plan.parts(job.out))
     turns = -(-count // len(parts))
     differ = scores_differ = replayed = 0

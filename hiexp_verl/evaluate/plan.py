@@ -27,7 +27,7 @@ def part_folder(out_dir: Path, dataset: str, seed: int, arm: str) -> Path:
 
 
 @dataclass(frozen=True)
-class Plan:
+class EvaluationPlan:
     """What is played: every question of every data set, once with every seed in every arm."""
 
     datasets: Datasets

@@ -10,7 +10,7 @@ import numpy as np
 from pydantic import ConfigDict
 
 from hiexp_verl.config import parse_block
-from hiexp_verl.errors import HiExpError
+from hiexp_verl.errors import HiExpError, first_line
 from hiexp_verl.models.encoder import EncoderIdentity, Vectors
 from hiexp_verl.types import KINDS, LEVELS, Entry, Evidence, Plan, Source
 
@@ -100,20 +100,19 @@ def check_contents(entries: Sequence[Entry], vectors_E_D: Vectors, dimensions: i
                 raise HiExpError(f"entry {entry.id} ({entry.level}) has the child {child} ({levels[child]}); children are one level below")
 
 
-def read_vectors(path: Path) -> Vectors:
-    """Read vectors.npy as float32 (never as a pickle).
+def read_vectors(path: Path, todo: str = "restore it or build the HEK again") -> Vectors:
+    """Return the float32 matrix of a .npy file; Python objects in it are not loaded.
 
     Raises:
-        HiExpError: missing, damaged, or not a float32 matrix.
+        HiExpError: the file is missing or damaged, or holds something else.
     """
     try:
-        vectors_E_D = np.load(path, allow_pickle=False)
-    except FileNotFoundError as error:
-        raise HiExpError(f"{path.name} does not exist; the HEK is incomplete, build it again") from error
+        with path.open("rb") as file:
+            vectors_E_D = np.lib.format.read_array(file, allow_pickle=False)
     except Exception as error:  # numpy parses the head of the file as Python and lets that parser's errors through
-        raise HiExpError(f"{path.name} is damaged ({error}); restore it or build the HEK again") from error
-    if not isinstance(vectors_E_D, np.ndarray) or vectors_E_D.ndim != 2 or vectors_E_D.dtype != np.float32:
-        raise HiExpError(f"{path.name} is not a float32 matrix; restore it or build the HEK again")
+        raise HiExpError(f"{path} cannot be read as a .npy file ({first_line(error)}); {todo}") from error
+    if vectors_E_D.ndim != 2 or vectors_E_D.dtype != np.float32:
+        raise HiExpError(f"{path} holds {vectors_E_D.dtype} of the shape {vectors_E_D.shape}, not a float32 matrix; {todo}")
     return vectors_E_D
 
 

@@ -16,7 +16,7 @@ from hiexp_verl.errors import HiExpError
 from hiexp_verl.evaluate import evaluate
 from hiexp_verl.evaluate.evaluate import only_one, write_tables
 from hiexp_verl.evaluate.judge import judge_key
-from hiexp_verl.evaluate.plan import ROWS, TABLE_JSON, TABLE_MD, Plan, check_arms, part_folder, read_datasets
+from hiexp_verl.evaluate.plan import ROWS, TABLE_JSON, TABLE_MD, EvaluationPlan, check_arms, part_folder, read_datasets
 from hiexp_verl.evaluate.tables import as_markdown, pairs_of, row_of, table_of
 from hiexp_verl.io.manifest import MANIFEST, read_manifest
 from hiexp_verl.models.chat import PromptTooLong, Reply
@@ -80,7 +80,7 @@ def shown_in(control):
 def play(
     out, client=None, questions=QUESTIONS, judge=None, seeds=(0,), arms=("none", "full"), search=SEARCH, shown=shown_in, alone=0, **more
 ):
-    plan = Plan(questions if isinstance(questions, dict) else {"set": questions}, arms, seeds)
+    plan = EvaluationPlan(questions if isinstance(questions, dict) else {"set": questions}, arms, seeds)
     with only_one(out):
         plan.check_output(out, more.get("resume", False))
         client = client or Invariant()
