@@ -47,18 +47,18 @@ def level_above(
     """Return the entries of `level` above these, the height that made the clusters, and the counts of what was left out."""
     if not entries:
         return [], config.max_height or 0.0, Counter()
-    step = _Step(entries, level, encoder)
-    clusters, height = step.clusters(config)
-    drafts = distiller.summarise([step.members(rows) for rows in clusters], level)
-    summaries = step.with_fitting_titles(step.admitted(drafts, clusters))
-    parents = step.parents(summaries, step.supporting_members(summaries, distiller if config.confirm else None))
+    work = _Summarising(entries, level, encoder)
+    clusters, height = work.clusters(config)
+    drafts = distiller.summarise([work.members(rows) for rows in clusters], level)
+    summaries = work.with_fitting_titles(work.admitted(drafts, clusters))
+    parents = work.parents(summaries, work.supporting_members(summaries, distiller if config.confirm else None))
     merged = merge_near_duplicates(parents, encoder)
-    step.dropped["near_duplicate"] += len(parents) - len(merged)
-    return number(merged, level), height, Counter({f"{level}.{reason}": count for reason, count in step.dropped.items()})
+    work.dropped["near_duplicate"] += len(parents) - len(merged)
+    return number(merged, level), height, Counter({f"{level}.{reason}": count for reason, count in work.dropped.items()})
 
 
-class _Step:
-    """The steps from entries to the level above them; `dropped` counts what is left out, by reason."""
+class _Summarising:
+    """From entries to the level above them; `dropped` counts what is left out, by reason."""
 
     def __init__(self, entries: Sequence[Entry], level: Level, encoder: Encoder) -> None:
         self.entries, self.encoder = entries, encoder

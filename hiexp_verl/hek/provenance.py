@@ -23,7 +23,7 @@ class SideBySide:
 
     failure: Source | None
     success: Source | None
-    differ_at: int | None  # the first of their `steps` that differs, from 0; None without two sides or a difference
+    differ_at: int | None  # the first of their `actions` that differs, from 0; None without two sides or a difference
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Excerpt:
     after: str
 
 
-def steps(source: Source) -> list[tuple[str, str]]:
+def actions(source: Source) -> list[tuple[str, str]]:
     """Return what the rollout did in order: ("search", query) for each search, then ("answer", prediction)."""
     return [*(("search", query) for query in source.queries), ("answer", source.prediction)]
 

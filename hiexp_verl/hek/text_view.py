@@ -6,7 +6,7 @@ from dataclasses import asdict
 from itertools import zip_longest
 from typing import Any
 
-from hiexp_verl.hek.provenance import SideBySide, Transcripts, comparisons, excerpt, parents_of, steps
+from hiexp_verl.hek.provenance import SideBySide, Transcripts, actions, comparisons, excerpt, parents_of
 from hiexp_verl.hek.store import HEK
 from hiexp_verl.text import listed, printable
 from hiexp_verl.types import LEVELS, Entry, Evidence, to_json
@@ -88,14 +88,14 @@ def _fields(hek: HEK, entry: Entry) -> list[str]:
 
 
 def _side_by_side(comparison: SideBySide, width: int) -> list[str]:
-    """Return a table of steps, failure left and success right; an arrow marks the first step that differs."""
+    """Return a table of actions, failure left and success right; an arrow marks the first that differs."""
     sides = [side for side in (comparison.failure, comparison.success) if side is not None]
     column = max(_MIN_COLUMN, (width - len("> 99 ") - 3 * (len(sides) - 1)) // len(sides))
     lines = textwrap.wrap(f"question {sides[0].question_id}: {sides[0].question}", width)
     heads = [f"{'success' if side.correct else 'FAILURE'} {side.id}" + (f" ({side.model})" if side.model else "") for side in sides]
     lines += _row("", heads, column)
     lines += ["     " + "-+-".join("-" * column for _ in sides)]
-    for number, cells in enumerate(zip_longest(*map(steps, sides))):
+    for number, cells in enumerate(zip_longest(*map(actions, sides))):
         arrow = ">" if number == comparison.differ_at else " "
         lines += _row(f"{arrow} {number + 1}", [f"{cell[0]}: {cell[1] or '(none)'}" if cell else "" for cell in cells], column)
     return lines

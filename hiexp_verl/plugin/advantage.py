@@ -66,13 +66,13 @@ def compute_hiexp_grpo_advantage(
             index=index,
             norm_adv_by_std_in_grpo=by_std,
         )
-    rewards = token_level_rewards.sum(dim=-1).double().numpy(force=True)
-    advantages = within_arm_advantages(rewards, list(index), arms, by_std)
-    spread = torch.as_tensor(advantages, dtype=token_level_rewards.dtype, device=response_mask.device).unsqueeze(-1) * response_mask
-    return spread, spread
+    rewards_B = token_level_rewards.sum(dim=-1).double().numpy(force=True)
+    advantages_B = within_arm_advantages(rewards_B, list(index), arms, by_std)
+    spread_B_T = torch.as_tensor(advantages_B, dtype=token_level_rewards.dtype, device=response_mask.device).unsqueeze(-1) * response_mask
+    return spread_B_T, spread_B_T
 
 
-def within_arm_advantages(rewards: np.ndarray, groups: Sequence[Any], arms: Arms, by_std: bool) -> np.ndarray:
+def within_arm_advantages(rewards_B: np.ndarray, groups: Sequence[Any], arms: Arms, by_std: bool) -> np.ndarray:
     """Return (batch,) advantages with baselines per arm.
 
     The baseline of rollout i uses the others only, so it does not bias the gradient: with k rollouts in its arm, n in
@@ -80,22 +80,22 @@ def within_arm_advantages(rewards: np.ndarray, groups: Sequence[Any], arms: Arms
     factor (n - 1) / n makes a group of one arm GRPO's: r - mean. The divisor is the root of sum(A^2) / (n - 1), which is then
     GRPO's standard deviation. The advantage of a group of one is its reward, as in GRPO.
     """
-    group = np.unique(np.asarray(groups, dtype=str), return_inverse=True)[1]
-    name = np.unique(np.asarray(arms.names, dtype=str), return_inverse=True)[1]
-    arm = np.unique(group * len(name) + name, return_inverse=True)[1]  # of its group
-    n, k = np.bincount(group)[group], np.bincount(arm)[arm]
-    of_group = (_sums(group, rewards) - rewards) / np.maximum(n - 1, 1)
-    of_arm = (_sums(arm, rewards) - rewards) / np.maximum(k - 1, 1)
-    weight = (k - 1) / np.maximum(k - 1 + arms.shrinkage, 1)
-    advantages = (n - 1) / n * (rewards - weight * of_arm - (1 - weight) * of_group)
+    group_B = np.unique(np.asarray(groups, dtype=str), return_inverse=True)[1]
+    name_B = np.unique(np.asarray(arms.names, dtype=str), return_inverse=True)[1]
+    arm_B = np.unique(group_B * len(name_B) + name_B, return_inverse=True)[1]  # of its group
+    n_B, k_B = np.bincount(group_B)[group_B], np.bincount(arm_B)[arm_B]
+    of_group_B = (_sums(group_B, rewards_B) - rewards_B) / np.maximum(n_B - 1, 1)
+    of_arm_B = (_sums(arm_B, rewards_B) - rewards_B) / np.maximum(k_B - 1, 1)
+    weight_B = (k_B - 1) / np.maximum(k_B - 1 + arms.shrinkage, 1)
+    advantages_B = (n_B - 1) / n_B * (rewards_B - weight_B * of_arm_B - (1 - weight_B) * of_group_B)
     if by_std:
-        advantages /= np.sqrt(_sums(group, advantages**2) / np.maximum(n - 1, 1)) + EPSILON
-    return np.where(n > 1, advantages, rewards)
+        advantages_B /= np.sqrt(_sums(group_B, advantages_B**2) / np.maximum(n_B - 1, 1)) + EPSILON
+    return np.where(n_B > 1, advantages_B, rewards_B)
 
 
-def _sums(keys: np.ndarray, values: np.ndarray) -> np.ndarray:
+def _sums(keys_B: np.ndarray, values_B: np.ndarray) -> np.ndarray:
     """Return for each row the sum of the values with its key."""
-    return np.bincount(keys, values)[keys]
+    return np.bincount(keys_B, values_B)[keys_B]
 
 
 if NAME not in ADV_ESTIMATOR_REGISTRY:  # verl refuses a second registration, and workers may import this twice

@@ -14,7 +14,7 @@ import wrapt
 
 logger = logging.getLogger(__name__)
 
-Step = Callable[[], None]
+Registration = Callable[[], None]
 FAILURES: dict[str, str] = {}
 CPU = os.environ.get("VERL_PLATFORM", "").strip().lower() == "cpu"
 
@@ -40,13 +40,13 @@ def _by_import(name: str) -> None:
     importlib.import_module(f"hiexp_verl.plugin.{name}")
 
 
-AT_ONCE: dict[str, Step] = {
+AT_ONCE: dict[str, Registration] = {
     **({"platform cpu": _platform} if CPU else {}),  # first: several verl modules ask for the platform while they are imported
     "config group hiexp": lambda: importlib.import_module("hiexp_verl.plugin.presets").store(cpu=CPU),
 }
 # The others run when verl imports the module with their registry: each of the dozen processes of a run imports verl, and
 # few need the trainer or the agent loop, which take longer to import than verl itself.
-WHEN_IMPORTED: dict[str, tuple[str, Step]] = {
+WHEN_IMPORTED: dict[str, tuple[str, Registration]] = {
     "advantage hiexp_grpo": ("verl.trainer.ppo.core_algos", lambda: _by_import("advantage")),
     "tool parser search_tags": ("verl.experimental.agent_loop.tool_parser", lambda: _by_import("search_tool")),
     "agent loop hiexp_agent": ("verl.experimental.agent_loop.tool_agent_loop", lambda: _by_import("agent_loop")),
@@ -57,15 +57,15 @@ WHEN_IMPORTED: dict[str, tuple[str, Step]] = {
 
 def register() -> None:
     """Register all our parts with verl; a part that fails is reported, the others are still registered."""
-    for what, step in AT_ONCE.items():
-        _try(what, step)
-    for what, (module, step) in WHEN_IMPORTED.items():
-        wrapt.register_post_import_hook(lambda _, what=what, step=step: _try(what, step), module)
+    for what, add in AT_ONCE.items():
+        _try(what, add)
+    for what, (module, add) in WHEN_IMPORTED.items():
+        wrapt.register_post_import_hook(lambda _, what=what, add=add: _try(what, add), module)
 
 
-def _try(what: str, step: Step) -> None:
+def _try(what: str, add: Registration) -> None:
     try:
-        step()
+        add()
     except Exception as error:  # verl would swallow it
         FAILURES[what] = f"{type(error).__name__}: {error}"
         message = f"hiexp_verl could not register the {what} with verl ({FAILURES[what]}); run `hiexp doctor`"

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hiexp_verl.cli import main
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.hek import inspect_entry, inspect_hek
-from hiexp_verl.hek.provenance import SideBySide, comparisons, excerpt, read_transcripts, steps
+from hiexp_verl.hek.provenance import SideBySide, actions, comparisons, excerpt, read_transcripts
 from hiexp_verl.hek.text_view import entry_json
 from hiexp_verl.io.files import write_jsonl
 from hiexp_verl.types import Evidence, Source
@@ -45,7 +45,7 @@ def test_of_several_successes_the_one_that_went_along_longest_is_compared_and_no
 
 
 @pytest.mark.parametrize(
-    ("failed", "succeeded", "step"),
+    ("failed", "succeeded", "at"),
     [
         (("a1", "b1"), ("a1", "c1"), 1),
         (("Capital of France",), ("France capital", "x1"), 1),  # another order is no difference; then one answers, the other searches
@@ -53,10 +53,10 @@ def test_of_several_successes_the_one_that_went_along_longest_is_compared_and_no
         (("a1",), ("a1",), 1),  # the answers differ
     ],
 )
-def test_the_first_step_that_differs_is_found(failed, succeeded, step):
+def test_the_first_action_that_differs_is_found(failed, succeeded, at):
     (found,) = compare(made("1", False, *failed, prediction="Rome"), made("2", True, *succeeded, prediction="Paris"))
-    assert found.differ_at == step
-    assert steps(found.failure)[step] != steps(found.success)[step]
+    assert found.differ_at == at
+    assert actions(found.failure)[at] != actions(found.success)[at]
 
 
 def test_rollouts_that_do_the_same_do_not_part():
