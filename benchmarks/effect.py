@@ -1,4 +1,4 @@
-"""Does experience help a policy that is not trained on it? Real questions, a HEK of its own rollouts, controls.
+"""Does experience help a policy that is not trained on it? Real questions, a HEK of its own rollouts, and arms to compare with.
 
     python -m recipes.demo_data qwen-1.5b minilm
     python -m benchmarks.effect --data DIR --set hotpotqa --model qwen-1.5b --out outputs/effect
@@ -41,7 +41,7 @@ def main() -> None:
     parser.add_argument("--k", type=int, default=4, help="rollouts per question (default 4)")
     parser.add_argument("--temperature", default="0.7", help="of the rollouts (default 0.7; the evaluation is greedy)")
     parser.add_argument("--arms", default=ARMS, help=f"(default {ARMS})")
-    parser.add_argument("--before", action="store_true", help="hek and tool also with E1 before the documents")
+    parser.add_argument("--before", action="store_true", help="full and tool also with E1 before the documents")
     parser.add_argument("--other-set", help="play with the HEK of this set, too: is it these questions' experience, or any?")
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--out", type=Path, default=Path("outputs/effect"))

@@ -161,7 +161,9 @@ class HiExpConfig:
     )
     dump_dir: _Path | None = Field(default=None, description="Directory for trajectories with the experience shown, one JSONL per step.")
     seed: _Natural | None = Field(default=None, description="Makes training repeatable: every turn gets its own seed; null: vLLM chooses.")
-    allow_mismatch: _Flag = Field(default=False, description="Resume a checkpoint made with another HEK, arm, group or seed.")
+    allow_mismatch: _Flag = Field(
+        default=False, description="Resume a checkpoint of a run with another HEK, other questions, search, sampling, reward or seed."
+    )
     prompt: PromptConfig = Field(default_factory=PromptConfig)
     tool: ToolConfig = Field(default_factory=ToolConfig)
     search: SearchConfig = Field(default_factory=SearchConfig)

@@ -60,7 +60,7 @@ class Evidence:
     message: int  # index into Trajectory.messages
     start: int
     end: int
-    what: str  # "decision" (where success and failure part), "answer" (the passage that held it), "mistake", ...
+    what: str  # a name in `distil.evidence`: where success and failure part, where the answer was, the end
     quote: str  # that text, shortened: to be read without the trajectory
 
 

@@ -54,7 +54,7 @@ def add(verbs: Any) -> None:
 
     parser = add_verb(verbs, "audit", run_audit, "Report what a HEK knows of a test set: questions, answers in entries.", _AUDIT)
     add_hek(parser, encoder=True, json=True)
-    parser.add_argument("--questions", type=Path, required=True, metavar="FILE", help="the test set, JSON lines")
+    parser.add_argument("--questions", type=Path, required=True, metavar="FILE", help="the test set, as of `hiexp eval`")
 
     help = "List the versions of a HEK: entries, origin, reason; * is the current one."
     add_hek(add_verb(verbs, "versions", run_versions, help, "example: hiexp versions hek"), json=True)

@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args
 from hiexp_verl.config import Engine
 from hiexp_verl.protocol import FORMATS
 
-QUESTIONS_HELP = "JSONL with id, question, answer or answers, or parquet in the format of verl or Search-R1"
+QUESTIONS_HELP = "JSON lines, a JSON list or parquet, with id, question, answer or answers, or as verl or Search-R1 writes them"
 SEED_HELP = "of the sampling; every turn of every question derives its own (default 0)"
 ENCODER_HELP = "directory or name of the encoder of the HEK, if it has moved"
 JSON_HELP = "machine-readable output"

@@ -1,1 +1,1 @@
-"""Experience in use: the episode format, what is shown where, and rollouts without verl."""
+"""Experience in use: which entries a question gets, in which arm, as what text, and what an episode has seen."""

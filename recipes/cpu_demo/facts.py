@@ -1,4 +1,4 @@
-"""What the demo's report says of how it was run."""
+"""How the demo's report was run: model, questions, distiller, training, software, command."""
 
 import argparse
 import sys

@@ -82,9 +82,7 @@ def warm_start(arguments: argparse.Namespace) -> None:
     if arguments.out.exists():
         raise HiExpError(f"{arguments.out} exists already; choose another output directory")
     if not (arguments.model / "config.json").is_file():
-        raise HiExpError(
-            f"{arguments.model} is no Hugging Face model directory (no config.json); fetch one with python -m recipes.demo_data"
-        )
+        raise HiExpError(f"{arguments.model} has no config.json; fetch one with python -m recipes.demo_data")
     questions = read_questions(arguments.questions)
     if arguments.families:
         questions = [q for q in questions if q.meta.get("family") in arguments.families]

@@ -54,7 +54,7 @@ def convert_gguf(gguf: Path, out: Path, tokens: SpecialTokens) -> None:
     tokenizer.bos_token, tokenizer.eos_token, tokenizer.pad_token = tokens.bos, tokens.eos, tokens.pad
     tokenizer.padding_side = "left"  # what generation needs; training pads by itself
     tokenizer.model_max_length = model.config.max_position_embeddings
-    tokenizer.clean_up_tokenization_spaces = False  # a GGUF does not say, and defaults differ between versions
+    tokenizer.clean_up_tokenization_spaces = False  # a GGUF has no such field, and defaults differ between versions
 
     ids = {f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in ("bos", "eos", "pad")}
     for key, value in ids.items():
@@ -70,7 +70,7 @@ def _restore_tokenizer(tokenizer: Any, gguf: Path) -> None:
     """Give a byte-level tokenizer what transformers leaves out when it reads a GGUF: tokens of their own, and the split of digits.
 
     Of Qwen2.5's 22 added tokens it keeps three, and `<tool_call>` falls to pieces that the model never saw. SmolLM2 has its
-    numbers split digit by digit. A GGUF does not tell which added tokens are special: all that look like `<|control|>` are.
+    numbers split digit by digit. A GGUF does not mark which added tokens are special: all that look like `<|control|>` are.
     """
     from gguf import GGUFReader, TokenType
     from tokenizers import decoders, pre_tokenizers

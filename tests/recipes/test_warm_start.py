@@ -79,7 +79,7 @@ def test_a_template_that_rewrites_earlier_messages_is_refused(monkeypatch):
         warm_start.tokens_of(messages, RewritingTokenizer())
 
 
-@pytest.mark.parametrize(("option", "message"), [("--out", "exists already"), ("--model", "is no Hugging Face model directory")])
+@pytest.mark.parametrize(("option", "message"), [("--out", "exists already"), ("--model", "has no config.json; fetch one with")])
 def test_a_wrong_path_is_one_line_and_exit_code_1(monkeypatch, tmp_path, capsys, option, message):
     warm_start = load("warm_start")
     paths = {"--model": tmp_path, "--questions": tmp_path / "q", "--corpus": tmp_path / "c", "--out": tmp_path / "new"}

@@ -262,7 +262,7 @@ function go(i) {
 // Show the entry that the address names; the row of it, too, where the list has one.
 function open() {
   let id = location.hash.slice(1);
-  try { id = decodeURIComponent(id); } catch { /* a broken escape names no entry: said below */ }
+  try { id = decodeURIComponent(id); } catch { /* a broken escape: reported below as an unknown entry */ }
   if (!id) return;
   chosen = byId.has(id) ? byId.get(id) : -1;
   if (chosen < 0) {
