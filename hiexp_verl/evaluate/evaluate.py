@@ -9,7 +9,7 @@ import fcntl
 import json
 import os
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -23,13 +23,13 @@ from hiexp_verl.evaluate.plan import ROWS, TABLE_JSON, TABLE_MD, VERDICTS, Evalu
 from hiexp_verl.evaluate.tables import ALL, BASE, JUDGE, MEASURES, as_markdown, pairs_of, row_of, table_of
 from hiexp_verl.io.datasets import read_trajectories
 from hiexp_verl.io.files import atomic_writer, make_folder, write_jsonl
-from hiexp_verl.io.manifest import Manifest, read_manifest
+from hiexp_verl.io.manifest import MANIFEST, Manifest, read_manifest, timed
 from hiexp_verl.models.chat import open_model
 from hiexp_verl.models.vllm_process import check_model_dir
 from hiexp_verl.rollout.episode import Players, episode
 from hiexp_verl.rollout.opening import check_policy, open_spec
 from hiexp_verl.rollout.policy import find_policy, identify
-from hiexp_verl.rollout.rollout import TRAJECTORIES, Job
+from hiexp_verl.rollout.rollout import TRAJECTORIES, Job, described
 from hiexp_verl.rollout.rollout import play as play_questions
 from hiexp_verl.rollout.spec import EvalSpec
 from hiexp_verl.types import Question, Trajectory
@@ -90,21 +90,30 @@ def play(plan: EvaluationPlan, players_of: PlayersOf, job: Job) -> dict[str, Any
         HiExpError: an evaluation is there already and `resume` is off, or was of something else.
     """
     spec = {"datasets": list(plan.datasets), "seeds": list(plan.seeds), "arms": list(plan.arms)}
+    spec |= _shared(described(players_of(plan.arms[-1]), job))
+    resumed = job.resume and (job.out / MANIFEST).is_file()
     results = {"rows": [ROWS], "table": [TABLE_JSON, TABLE_MD]}
-    Manifest(kind="evaluation", spec=spec, batch_sizes=[job.batch_size], results=results).write(job.out)
-    for dataset, seed, arm, folder in plan.parts(job.out):
-        part = replace(job, out=folder, settings=replace(job.settings, seed=seed), progress=f"{dataset} {arm} {seed}")
-        play_questions(plan.datasets[dataset], players_of(arm), part)
+    manifest = read_manifest(job.out) if resumed else Manifest(kind="evaluation", spec=spec, results=results)
+    manifest.add_batch_size(job.batch_size)
+    with timed(job.out, manifest):
+        for dataset, seed, arm, folder in plan.parts(job.out):
+            part = replace(job, out=folder, settings=replace(job.settings, seed=seed), progress=f"{dataset} {arm} {seed}")
+            play_questions(plan.datasets[dataset], players_of(arm), part)
+        manifest.spec = spec  # after the parts have accepted it: a resumed evaluation may have more of them
     parts = [read_manifest(folder) for *_, folder in plan.parts(job.out)]
     sizes = sorted({size for part in parts for size in part.batch_sizes})
     return {
         "questions": sum(map(len, plan.datasets.values())),
         "seeds": list(plan.seeds),
-        # `none` is played first: the last arm has the HEK and the budgets. Arm and seed differ from part to part.
-        "settings": {name: value for name, value in parts[-1].spec.items() if name not in ("arm", "seed")},
+        "settings": _shared(parts[-1].spec),
         "seconds": round(sum(part.seconds for part in parts), 1),
         "batch_size": " or ".join(map(str, sizes)),
     }
+
+
+def _shared(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings of the last arm (`none` is first: the last has the HEK) without those that differ from part to part."""
+    return {name: value for name, value in settings.items() if name not in ("arm", "seed")}
 
 
 def write_tables(plan: EvaluationPlan, summary: dict[str, Any], out_dir: Path, judge_all: Judge | None = None) -> dict[str, Any]:
@@ -134,9 +143,7 @@ def write_tables(plan: EvaluationPlan, summary: dict[str, Any], out_dir: Path, j
         file.write(json.dumps(table, ensure_ascii=False, indent=1) + "\n")
     with atomic_writer(out_dir / TABLE_MD) as file:
         file.write(as_markdown(table))
-    manifest = read_manifest(out_dir)
-    manifest.seconds = summary["seconds"]
-    manifest.finish(out_dir)
+    read_manifest(out_dir).finish(out_dir)
     return table
 
 

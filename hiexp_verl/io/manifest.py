@@ -1,6 +1,7 @@
 """`run.json`, the manifest of an output folder: kind of run, settings, software, seconds, result files.
 
-Every verb writes it when it starts and when it ends; the report finds runs by it.
+Rollout, evaluation, training and recipe write it when they start and when they end, a build when it ends; the report finds runs by
+it. What else changes a HEK, such as `hiexp merge`, is in the header of its versions.
 """
 
 import importlib.metadata

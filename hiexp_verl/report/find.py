@@ -39,7 +39,7 @@ def find(root: Path) -> Found:
         if _OF_A_HEK.intersection(names):
             found.heks.append(folder)
             folders.clear()
-        elif MANIFEST in names:
+        if MANIFEST in names:  # also beside the versions of a HEK: that of its last build
             try:
                 found.manifests[folder] = read_manifest(folder)
             except HiExpError as error:

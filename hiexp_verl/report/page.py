@@ -46,7 +46,7 @@ def page(found: Gathered, title: str) -> str:
         "What was run": _what_was_run(found),
         "Experience": _heks(found),
         "Episodes": _episodes(found.played),
-        "Cost": sections.cost(found.trainings, found.recipes),
+        "Cost": sections.cost(found.trainings, found.recipes, found.builds),
         "Not read": listed([e(fault) for fault in found.faults]),
     }
     parts = {heading: content for heading, content in parts.items() if content}

@@ -26,6 +26,7 @@ class Gathered:
     played: list[Played] = field(default_factory=list)
     heks: dict[str, HEK] = field(default_factory=dict)  # by content hash
     recipes: dict[str, Mapping[str, Any]] = field(default_factory=dict)  # name -> outcome: seconds of stages, facts
+    builds: dict[str, Manifest] = field(default_factory=dict)  # by the name of the HEK
     faults: list[str] = field(default_factory=list)  # what cannot be read, one line each
 
 
@@ -72,6 +73,7 @@ class _Reader:
                 self.out.rollouts[name] = manifest.spec
             self._episodes(folder, manifest, name, manifest.spec)
         self.out.recipes = {self._name(folder): manifest.outcome for folder, manifest in self._of("recipe").items()}
+        self.out.builds = {self._name(folder): manifest for folder, manifest in self._of("build").items()}
         self._heks()
         self.out.faults = list(dict.fromkeys(self.out.faults))  # a damaged HEK is found twice
 

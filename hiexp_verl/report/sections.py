@@ -8,6 +8,7 @@ from pathlib import PurePath
 from statistics import fmean
 from typing import Any
 
+from hiexp_verl.io.manifest import Manifest
 from hiexp_verl.report.charts import stages
 from hiexp_verl.report.curves import PLACES
 from hiexp_verl.report.find import flat
@@ -157,8 +158,8 @@ _AFTER = "testing"  # the one part that all trainers of verl time outside of the
 _MEMORY = ("perf/max_memory_allocated_gb", "actor/perf/max_memory_allocated_gb", "actor/perf/cpu_memory_used_gb")
 
 
-def cost(trainings: Sequence[Training], recipes: Mapping[str, Mapping[str, Any]]) -> str:
-    """Return the time by part for each training and the stages of recipes."""
+def cost(trainings: Sequence[Training], recipes: Mapping[str, Mapping[str, Any]], builds: Mapping[str, Manifest]) -> str:
+    """Return the time by part for each training, the stages of recipes, and what the last build of each HEK took."""
     timed = [run for run in trainings if run.curve(_WHOLE)]
     bars = {f"{run.name}: seconds per step, by part": parts_of(list(run.steps.values())) for run in timed}
     bars |= {f"{name}: stages": list(recipe["seconds"].items()) for name, recipe in recipes.items() if "seconds" in recipe}
@@ -166,7 +167,8 @@ def cost(trainings: Sequence[Training], recipes: Mapping[str, Mapping[str, Any]]
     drawn = f'<div class="grid wide">{"".join(cards)}</div>' if cards else ""
     tested = any(run.curve(_TIME + _AFTER) for run in timed)
     note = f'<p class="soft">The trainer\'s clock of a step leaves out the validation after it ({_AFTER}).</p>' if tested else ""
-    return drawn + table([{"training": e(run.name), **_training(run)} for run in timed]) + note
+    built = table([{"build": e(name), **_build(manifest)} for name, manifest in builds.items()])
+    return drawn + table([{"training": e(run.name), **_training(run)} for run in timed]) + note + built
 
 
 def parts_of(steps: Sequence[Step]) -> list[tuple[str, float]]:
@@ -179,6 +181,14 @@ def parts_of(steps: Sequence[Step]) -> list[tuple[str, float]]:
     other = fmean(step[_WHOLE] for step in whole) - sum(seconds for name, seconds in means.items() if name != _AFTER)
     means |= {"other": other} if other > 0.01 else {}
     return sorted(((name, seconds) for name, seconds in means.items() if seconds > 0), key=lambda part: -part[1])
+
+
+def _build(manifest: Manifest) -> dict[str, str]:
+    usage = manifest.outcome.get("usage") or {}  # None where no model was asked
+    counts = {name.replace("_", " "): usage[name] for name in ("calls", "stored", "prompt_tokens", "completion_tokens") if name in usage}
+    price = {} if manifest.outcome.get("cost") is None else {"cost": manifest.outcome["cost"]}
+    row = {"distiller": manifest.spec.get("distiller", ""), **counts, **price, "seconds": manifest.seconds}
+    return {name: number(value) for name, value in row.items()}
 
 
 def _training(run: Training) -> dict[str, str]:

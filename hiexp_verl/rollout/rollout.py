@@ -76,9 +76,7 @@ def play(questions: Sequence[Question], players: Players, job: Job) -> dict[str,
     path = out_dir / TRAJECTORIES
     check_output(out_dir, job.resume)
     done = _finished(path, questions)
-    experience = players.guide.settings() if players.guide is not None else {"hek": ""}
-    wanted = {**asdict(job.settings), "corpus": job.corpus, "policy": job.policy, **experience, "model": players.client.model}
-    manifest = _manifest(job, wanted, bool(done))
+    manifest = _manifest(job, described(players, job), bool(done))
     todo = [(q, sample) for sample in range(k) for q in questions if f"{q.id}#{sample}" not in done]
     try:
         if todo:
@@ -172,6 +170,12 @@ def _manifest(job: Job, wanted: dict[str, Any], resuming: bool) -> Manifest:
             moved = ", --same-model if that is the same model elsewhere," if key == "policy" else ""
             raise HiExpError(f"{job.out} was made with {key} = {was}, now it is {value!r}; use the same{moved} or another output directory")
     return manifest
+
+
+def described(players: Players, job: Job) -> dict[str, Any]:
+    """Return the settings, search, policy and experience of a job, for its manifest."""
+    experience = players.guide.settings() if players.guide is not None else {"hek": ""}
+    return {**asdict(job.settings), "corpus": job.corpus, "policy": job.policy, **experience, "model": players.client.model}
 
 
 def summarise(trajectories: Iterable[Trajectory]) -> dict[str, Any]:

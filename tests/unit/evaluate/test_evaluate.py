@@ -381,14 +381,35 @@ def test_a_damaged_manifest_of_a_part_is_named(tmp_path):
 def test_an_evaluation_leaves_a_manifest_that_names_its_parts(tmp_path):
     play(tmp_path / "eval", batch_size=2)
     manifest = read_manifest(tmp_path / "eval")
-    assert (manifest.kind, manifest.spec) == ("evaluation", {"datasets": ["set"], "seeds": [0], "arms": ["none", "full"]})
+    plan = {"datasets": ["set"], "seeds": [0], "arms": ["none", "full"]}
+    assert manifest.kind == "evaluation" and manifest.spec.items() >= plan.items()
+    assert (manifest.spec["model"], manifest.spec["temperature"], manifest.spec["corpus"]) == ("invariant", 1.0, "")
+    assert manifest.spec["hek"] == guide().content_hash and not {"arm", "seed"} & manifest.spec.keys()
     assert manifest.finished and manifest.results == {"rows": ["rows.jsonl"], "table": ["table.json", "table.md"]}
     part = read_manifest(part_folder(tmp_path / "eval", "set", 0, "full"))
     assert (part.kind, part.batch_sizes, part.results["episodes"]) == ("rollout", [2], ["trajectories.jsonl"])
     with pytest.raises(HiExpError, match="stopped"):
         play(tmp_path / "cut", Invariant(stop_after=2))
-    assert read_manifest(tmp_path / "cut").finished is None
+    cut = read_manifest(tmp_path / "cut")
+    assert cut.finished is None and cut.error == "HiExpError: the server has stopped"
     assert read_manifest(part_folder(tmp_path / "cut", "set", 0, "none")).error.startswith("HiExpError: ")
+
+
+def test_a_resumed_evaluation_continues_its_manifest(tmp_path):
+    play(tmp_path / "eval", arms=["none"], batch_size=2)
+    first = read_manifest(tmp_path / "eval")
+    first.begun, first.seconds = first.begun.replace(year=2020), 1000.0
+    first.write(tmp_path / "eval")
+    with pytest.raises(HiExpError, match="was made with model = 'invariant'"):
+        other = Invariant()
+        other.model = "other"
+        play(tmp_path / "eval", other, resume=True)
+    refused = read_manifest(tmp_path / "eval")
+    assert (refused.spec, refused.finished) == (first.spec, None) and "was made with model" in refused.error
+    play(tmp_path / "eval", resume=True, batch_size=3)
+    again = read_manifest(tmp_path / "eval")
+    assert (again.begun, again.error, again.batch_sizes) == (first.begun, "", [2, 4, 3]) and again.finished
+    assert 1000.0 <= again.seconds < 1100.0 and again.spec["arms"] == ["none", "full"]
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from hiexp_verl.cli import main
 from hiexp_verl.io.files import write_jsonl
-from hiexp_verl.io.manifest import read_manifest
+from hiexp_verl.io.manifest import MANIFEST, Manifest, read_manifest
 from hiexp_verl.report.tree import MAX_CHILDREN
 from tests.support.factories import trajectory
 from tests.support.heks import e, hek, tree
@@ -70,6 +70,22 @@ def test_parts_with_nothing_to_show_are_left_out(tmp_path):
     assert headings(page(tmp_path / "hek")) == ["Experience"]
     write_rollout(tmp_path / "roll", [episode()])
     assert headings(page(tmp_path / "roll")) == ["What was run", "Episodes"]
+
+
+def test_what_a_build_took_is_under_cost(tmp_path):
+    version = tree().save(tmp_path / "hek")
+    usage = {"calls": 1200, "stored": 3, "prompt_tokens": 5000, "completion_tokens": 700, "seconds": 40.0}
+    manifest = Manifest(kind="build", spec={"distiller": "openai:<m>"}, seconds=61.5, results={"hek": [version.name]})
+    manifest.finish(tmp_path / "hek", usage=usage, cost=0.25)
+    text = page(tmp_path / "hek")
+    assert headings(text) == ["Experience", "Cost"]
+    cells = re.findall(r'data-name="(.*?)">(.*?)<', part(text, "Cost"))
+    found = {"distiller": "openai:&lt;m&gt;", "calls": "1,200", "stored": "3", "prompt tokens": "5,000", "completion tokens": "700"}
+    assert dict(cells) == {"build": "hek", **found, "cost": "0.25", "seconds": "61.5"}
+    manifest.finish(tmp_path / "hek", usage=None, cost=None)  # by rule
+    assert "calls" not in part(page(tmp_path / "hek"), "Cost")
+    (tmp_path / "hek" / MANIFEST).write_text("{")
+    assert headings(page(tmp_path / "hek")) == ["Experience", "Not read"]
 
 
 def test_episodes_on_one_question_stand_side_by_side_with_what_was_injected(tmp_path):

@@ -322,11 +322,11 @@ def test_what_no_part_of_a_step_accounts_for_is_other():
 def test_validation_is_not_part_of_a_step():
     steps = {1: {"timing_s/step": 60.0, "timing_s/gen": 50.0}, 2: {"timing_s/step": 60.0, "timing_s/gen": 50.0, "timing_s/testing": 30.0}}
     assert parts_of([*steps.values()]) == [("gen", 50.0), ("testing", 15.0), ("other", 10.0)]
-    drawn = cost([Training("a", steps)], {})
+    drawn = cost([Training("a", steps)], {}, {})
     assert "In all 75.0 s.</p>" in drawn
     assert "seconds per step (trainer's clock)</th>" in drawn.replace("&#x27;", "'") and "leaves out the validation" in drawn
     assert re.findall(r'data-name="hours of \w+">([\d.]+)<', drawn) == ["0.03", "0.01"]  # 120 and 30 seconds
-    untested = cost([Training("a", {1: steps[1]})], {})
+    untested = cost([Training("a", {1: steps[1]})], {}, {})
     assert "In all 60.0 s.</p>" in untested and "validation" not in untested
 
 
