@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
 from hiexp_verl.errors import HiExpError
-from hiexp_verl.scoring import extract_answer, strip_tool_text
+from hiexp_verl.scoring import extract_answer, own_words, strip_tool_text
 from hiexp_verl.text import sanitise, text_of
 from hiexp_verl.types import Message, Passage
 
@@ -109,14 +109,23 @@ def find_search(text: str, format: Format) -> str | None:
     return next((query for _, name, query in _calls_in(text, format) if name == SEARCH_TOOL_NAME), None)
 
 
-def answering_text(turns: Sequence[str], format: str) -> str:
+def answering_text(turns: Sequence[str], *formats: str) -> str:
     """Return the text in which an answer counts: the last turn's own words, none of them if that turn searches.
 
-    An answer beside a search is a guess before the evidence. Calls of other dialects are not recognised.
+    An answer beside a search is a guess before the evidence. Only calls of these dialects are recognised.
     """
-    if not turns or (format in FORMATS and find_search(turns[-1], check_format(format)) is not None):
+    if not turns or any(find_search(turns[-1], format) is not None for format in FORMATS if format in formats):
         return ""
     return strip_tool_text(turns[-1])
+
+
+def final_answer(messages: Sequence[Message]) -> str:
+    """Return the answer of an episode in whatever dialect, "" where there is none; a message may hold several turns."""
+    written = [message for message in messages if message.get("role") == "assistant"]
+    if written and written[-1].get("tool_calls"):
+        return ""
+    turns = [turn for message in written for turn in own_words(text_of(message)) if turn.strip()]
+    return extract_answer(answering_text(turns, *FORMATS)) or ""
 
 
 def render_documents(passages: Sequence[Passage], format: Format, max_words_per_passage: int, max_chars: int) -> str:
@@ -191,12 +200,6 @@ def searches(messages: Sequence[Message]) -> list[Search]:
             result, documents = results[number] if number < len(results) else (None, "")
             found.append(Search(query, documents, index, result))
     return found
-
-
-def final_answer(messages: Sequence[Message]) -> str:
-    """Return the last answer that the agent itself wrote, or an empty string."""
-    written = "\n".join(strip_tool_text(text_of(message)) for message in messages if message.get("role") == "assistant")
-    return extract_answer(written) or ""
 
 
 def query_in(arguments: object) -> str:

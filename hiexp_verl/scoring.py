@@ -144,7 +144,12 @@ def extract_answer(text: str) -> str | None:
 
 def strip_tool_text(text: str) -> str:
     """Return the assistant's own words: the decoded text without search results, tool responses and experience."""
-    return _TOOL_TEXT.sub(" ", text)
+    return " ".join(own_words(text))
+
+
+def own_words(text: str) -> list[str]:
+    """Return the assistant's own words before, between and after tool text."""
+    return _TOOL_TEXT.split(text)
 
 
 def _tokens(text: str) -> list[str]:

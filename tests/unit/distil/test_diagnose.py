@@ -48,6 +48,27 @@ def test_the_last_complete_answer_counts():
     assert final_answer([{"role": "tool", "content": "<answer>a</answer>"}]) == ""
 
 
+CALL = '<tool_call>{"name": "search", "arguments": {"query": "x"}}</tool_call>'
+
+
+@pytest.mark.parametrize(
+    ("turns", "answer"),
+    [
+        (["guess <answer>Paris</answer> <search>x</search>", "I do not know"], ""),
+        ([f"guess <answer>Paris</answer> {CALL}"], ""),
+        (["<search>x</search> <answer>Paris</answer>"], ""),
+        (["guess <answer>Paris</answer> <search>x</search>", "<answer>Rome</answer>"], "Rome"),
+        (["<search>x</search><information>Doc</information><answer>Rome</answer>"], "Rome"),  # an episode in one message
+        (["<answer>Paris</answer><search>x</search><information><answer>Rome</answer>"], "Paris"),  # the answer ended it
+        (["<search>x</search><information><answer>Rome</answer>"], ""),
+    ],
+)
+def test_a_turn_that_searches_does_not_answer(turns, answer):
+    assert final_answer([{"role": "assistant", "content": turn} for turn in turns]) == answer
+    parsed = {"role": "assistant", "content": "<answer>Paris</answer>", "tool_calls": [{"function": {"arguments": '{"query": "x"}'}}]}
+    assert final_answer([parsed]) == ""
+
+
 @given(
     st.lists(
         st.fixed_dictionaries(
