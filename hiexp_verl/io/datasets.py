@@ -24,8 +24,9 @@ from hiexp_verl.io.rows import (
     required,
     text_field,
 )
+from hiexp_verl.scoring import em, normalise
 from hiexp_verl.text import text_of
-from hiexp_verl.types import Passage, Question, Trajectory
+from hiexp_verl.types import Message, Passage, Question, Trajectory
 
 Converted = TypeVar("Converted")
 ANSWER_FIELDS = ("answers", "golden_answers", "answer")  # the first that is not blank counts
@@ -85,44 +86,67 @@ def read_questions(path: str | Path) -> list[Question]:
         HiExpError: missing or empty file, malformed row, missing field, duplicate id.
     """
     questions: dict[str, Question] = {}
-    for number, (place, row) in enumerate(read_records(Path(path), "question file")):
-        question = _at(place, question_of, row, number)
+    for place, row in read_records(Path(path), "question file"):
+        question = _at(place, question_of, row)
         if question.id in questions:
             raise HiExpError(f"{place}: the id {question.id!r} occurs twice; ids must be unique")
         questions[question.id] = question
     return list(questions.values())
 
 
-def question_of(row: Row, number: int) -> Question:
-    """Return the question of a row of ours, of Search-R1 or of verl.
+def question_of(row: Row) -> Question:
+    """Return the question of a row of ours, of Search-R1 or of verl; files and training read it alike.
 
-    - text: `question`, else that of `extra_info`, else the bare question of verl's `prompt`
-    - answers: `answers`, `golden_answers` or `answer`, else verl's `reward_model.ground_truth`; `answer_aliases` are added
-    - id: `id` or `_id`, else `question_id` or `index` of `extra_info`, else the row's number
+    - text: `question`, else that of `extra_info`, else the bare question of verl's `prompt`, which must ask the same
+    - answers: `answers`, `golden_answers` or `answer`, else the `answers` of `extra_info`, else verl's
+      `reward_model.ground_truth`, which must share one with them; `answer_aliases` are added
+    - id: `id` or `_id`, else the `question_id` of `extra_info`, else made of the text
 
     Raises:
-        BadRow: a field is missing or of the wrong type.
+        BadRow: a field is missing, of the wrong type, or contradicts another.
     """
-    extra = object_field(row, "extra_info")
-    names = (*(row.get(key) for key in _ID_FIELDS), extra.get("question_id"), extra.get("index"))
-    text = row.get("question") or question_in(row.get("prompt"), extra)
+    name, text = asked_in(row)
     meta = object_field(row, "meta") | {key: value for key, value in row.items() if key not in _READ}
-    return Question(
-        id=id_field({"id": next((name for name in names if name is not None), number)}, "id"),
-        question=text_field({**row, "question": text} if text else row, "question"),
-        answers=answers_of(row),
-        meta=meta | ({"split": extra["split"]} if extra.get("split") else {}),
-    )
+    split = object_field(row, "extra_info").get("split")
+    return Question(name, text, answers_of(row), meta | ({"split": split} if split else {}))
+
+
+def asked_in(row: Row) -> tuple[str, str]:
+    """Return the id and the text of the question of a row; see `question_of` for the fields.
+
+    Raises:
+        BadRow: there is no question, it is not a text, or the prompt asks another.
+    """
+    extra, prompt = object_field(row, "extra_info"), row.get("prompt")
+    text = row.get("question") or question_in(prompt, extra)
+    text = text_field({**row, "question": text} if text else row, "question")
+    asked = "\n".join(map(text_of, _users(prompt)))
+    if asked and text not in asked and normalise(text) not in normalise(asked):
+        raise BadRow("the prompt does not hold the row's question", f"found {brief(asked)} and {brief(text)}")
+    names = (*(row.get(key) for key in _ID_FIELDS), *_filled(extra.get("question_id")), question_id_of(text))
+    return id_field({"id": next(name for name in names if name is not None)}, "id"), text
 
 
 def answers_of(row: Row) -> tuple[str, ...]:
     """Return the gold answers of a row; see `question_of` for the fields.
 
     Raises:
-        BadRow: there is none, or one is neither a text nor a number.
+        BadRow: there is none, one is neither a text nor a number, or verl's ground truth is another.
     """
-    values = (*(row.get(key) for key in ANSWER_FIELDS), object_field(row, "reward_model").get("ground_truth"))
-    return gold_answers([next((value for value in values if _filled(value)), None), row.get(_ALIASES)])
+    answers, truth = gold_answers(answers_in(row)), _truth(row)
+    if truth and not any(em(each, answers) for each in gold_answers(truth)):
+        raise BadRow("reward_model.ground_truth and the row's answers have none in common", f"found {brief(truth)} and {brief(answers)}")
+    return answers
+
+
+def answers_in(row: Row) -> list[Any]:
+    """Return the answers of a row as they are written, unchecked; none where there are none."""
+    values = (*(row.get(key) for key in ANSWER_FIELDS), object_field(row, "extra_info").get("answers"), _truth(row))
+    return _filled([next((value for value in values if _filled(value)), None), row.get(_ALIASES)])
+
+
+def _truth(row: Row) -> list[Any]:
+    return _filled(object_field(row, "reward_model").get("ground_truth"))
 
 
 def gold_answers(value: Any) -> tuple[str, ...]:
@@ -155,8 +179,11 @@ def question_in(prompt: Any, extra_info: Row) -> str:
     """Return the question of verl's row: that of `extra_info`, else the bare one of the last user message, else ""."""
     if extra_info.get("question"):
         return str(extra_info["question"])
-    users = [m for m in (prompt if isinstance(prompt, list | tuple) else ()) if isinstance(m, dict) and m.get("role") == "user"]
-    return bare_question(text_of(users[-1])) if users else ""
+    return bare_question(text_of(users[-1])) if (users := _users(prompt)) else ""
+
+
+def _users(prompt: Any) -> list[Message]:
+    return [m for m in (prompt if isinstance(prompt, list | tuple) else ()) if isinstance(m, dict) and m.get("role") == "user"]
 
 
 def bare_question(text: str) -> str:

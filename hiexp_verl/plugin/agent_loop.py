@@ -17,7 +17,7 @@ from hiexp_verl.config import Arm, Budgets, HiExpConfig, parse_config
 from hiexp_verl.guide.arms import arm_of
 from hiexp_verl.guide.episode import AsyncGuidedEpisode, Guidance
 from hiexp_verl.guide.record import EpisodeRecord
-from hiexp_verl.io.datasets import question_id_of, question_in
+from hiexp_verl.io.datasets import asked_in
 from hiexp_verl.models.tokenizer import prompt_ids
 from hiexp_verl.plugin.retrieval import Retrieval, retrieval_for
 from hiexp_verl.plugin.search_tool import SearchTool
@@ -62,8 +62,7 @@ class HiExpAgentLoop(ToolAgentLoop):
         # The rollouts of a group share these objects: copy before anything is added.
         self.messages = copy.deepcopy(list(kwargs["raw_prompt"]))
         extra_info = kwargs.get("extra_info") or {}
-        question = question_in(self.messages, extra_info)
-        question_id = str(extra_info.get("question_id") or question_id_of(question))
+        question_id, question = asked_in({**kwargs, "prompt": self.messages})
         self.split = str(extra_info.get("split") or TRAIN)
         self.training = self.split == TRAIN
         self.episode = AsyncGuidedEpisode(self._guidance(), self.retrieval.experience, question, question_id)

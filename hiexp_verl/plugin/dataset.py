@@ -6,14 +6,15 @@ from typing import Any
 import datasets
 from verl.utils.dataset.rl_dataset import RLHFDataset
 
-from hiexp_verl.io.datasets import read_questions
+from hiexp_verl.io.datasets import answers_in, asked_in, read_questions
 from hiexp_verl.protocol import Format, check_format, first_messages
 from hiexp_verl.types import TRAIN, Question
 
 
 class QuestionDataset(RLHFDataset):
-    """`RLHFDataset` that also takes our question files (JSON lines or a JSON list); parquet goes through verl unchanged.
+    """`RLHFDataset` that also takes our question files (JSON lines or a JSON list); verl reads parquet.
 
+    `extra_info` of every row holds the id, the text and the answers of its question as every other command reads them.
     `extra_info.split` of every row names the role of its file in this run, whatever the row itself holds: a slice of a public
     training set may be the validation set here.
     """
@@ -22,7 +23,10 @@ class QuestionDataset(RLHFDataset):
         row = super().__getitem__(item)
         # Files that are given for both are for validation: preflight allows that only where nothing is trained.
         split = "val" if paths_of(self.original_data_files) == paths_of(self.config.get("val_files")) else TRAIN
-        return {**row, "extra_info": {**row["extra_info"], "split": split}}
+        asked = {**row, "prompt": row["raw_prompt"]}
+        name, text = asked_in(asked)
+        own = {"question_id": name, "question": text, "answers": answers_in(asked), "split": split}
+        return {**row, "extra_info": {**row["extra_info"], **own}}
 
     def _read_files_and_tokenize(self) -> None:
         if not all(is_question_file(str(file)) for file in self.data_files):

@@ -10,8 +10,8 @@ from hiexp_verl.errors import HiExpError
 from hiexp_verl.guide.arms import shows_at
 from hiexp_verl.hek.same_question import SameQuestions
 from hiexp_verl.hek.store import HEK
-from hiexp_verl.io.datasets import gold_answers, question_in, read_questions, read_records
-from hiexp_verl.io.rows import BadRow, object_field
+from hiexp_verl.io.datasets import answers_of, asked_in, read_questions, read_records
+from hiexp_verl.io.rows import BadRow
 from hiexp_verl.models.encoder import Encoder
 from hiexp_verl.models.tokenizer import PolicyTokenizer
 from hiexp_verl.plugin.agent_loop import settings_of
@@ -81,11 +81,12 @@ def _rows(config: DictConfig, file: str) -> dict[str, tuple[str, list[Message]]]
         if not isinstance(prompt, list) or not all(isinstance(m, dict) and {"role", "content"} <= m.keys() for m in prompt):
             raise HiExpError(f"{place}: the column {key!r} must be a list of messages with role and content, found {str(prompt)[:80]!r}")
         try:
+            _, question = asked_in(row | {"prompt": prompt})
             if ours:  # verl drops an episode whose reward fails
-                gold_answers(object_field(row, "reward_model").get("ground_truth"))
-            found[f"row {i}"] = question_in(prompt, object_field(row, "extra_info")), prompt
+                answers_of(row)
+            found[f"row {i}"] = question, prompt
         except BadRow as error:
-            raise HiExpError(f"{place}: {error}; correct reward_model.ground_truth and extra_info") from error
+            raise HiExpError(f"{place}: {error}; correct the row") from error
     return found
 
 

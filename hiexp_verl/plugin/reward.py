@@ -5,7 +5,7 @@ from typing import Any
 
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.guide.record import EpisodeRecord, aggregate
-from hiexp_verl.io.datasets import gold_answers
+from hiexp_verl.io.datasets import answers_of
 from hiexp_verl.io.rows import BadRow
 from hiexp_verl.scoring import RewardKind, extract_answer, score_text
 from hiexp_verl.types import TRAJECTORY_KEY, to_json
@@ -24,7 +24,7 @@ def compute_score(
     Args:
         data_source: the data set's name (unused: all are scored alike).
         solution_str: everything after the prompt, tool text included; used when the agent loop is not ours.
-        ground_truth: see `io.datasets.gold_answers`.
+        ground_truth: the answers, where `extra_info` has none; see `io.datasets.question_of`.
         extra_info: the row's own, with the agent loop's `hiexp` record in it.
         kind: see `config.RewardConfig`.
 
@@ -35,7 +35,7 @@ def compute_score(
     record = EpisodeRecord.from_json(found) if found else None
     text = record.answer_text if record is not None else solution_str  # no tool text, no turn that searches
     try:
-        answers = gold_answers(ground_truth)
+        answers = answers_of({"reward_model": {"ground_truth": ground_truth}, "extra_info": extra_info})
     except BadRow as error:
         raise HiExpError(f"a row has no gold answer to score against: {error}; correct reward_model.ground_truth") from error
     score = score_text(text, answers, kind, record.question if record is not None else "")

@@ -8,7 +8,7 @@ import pytest
 from pyarrow.parquet import write_table
 
 from hiexp_verl.errors import HiExpError
-from hiexp_verl.io.datasets import gold_answers, passage_of, question_in, read_corpus, read_questions, repeated_questions
+from hiexp_verl.io.datasets import gold_answers, passage_of, question_id_of, question_in, read_corpus, read_questions, repeated_questions
 from hiexp_verl.io.rows import BadRow
 from hiexp_verl.scoring import em
 from hiexp_verl.types import Passage, Question
@@ -34,17 +34,17 @@ def test_search_r1_and_verl_rows_are_questions(tmp_path):
         {
             "prompt": prompt[1:],
             "reward_model": {"style": "rule", "ground_truth": {"target": ["you"]}},
-            "extra_info": {"index": 8, "split": "test"},
+            "extra_info": {"question_id": "8", "index": 7, "split": "test"},
         },
     ]
     found = read_questions(parquet(tmp_path / "b.parquet", verl))
     assert [(q.id, q.question, q.answers, q.meta) for q in found] == [
-        ("7", "Who is it?", ("me",), {"split": "test"}),
+        (question_id_of("Who is it?"), "Who is it?", ("me",), {"split": "test"}),
         ("8", "Who is it?", ("you",), {"split": "test"}),
     ]
-    assert repeated_questions(found) == [["7", "8"]]
+    assert repeated_questions(found) == [[question_id_of("Who is it?"), "8"]]
     bare = [{"question": "Who?", "answer": "me"}, {"question": "When?", "answer": "now"}]
-    assert [q.id for q in read_questions(parquet(tmp_path / "c.parquet", bare))] == ["0", "1"]
+    assert [q.id for q in read_questions(parquet(tmp_path / "c.parquet", bare))] == [question_id_of("Who?"), question_id_of("When?")]
 
 
 @pytest.mark.parametrize(
@@ -130,8 +130,8 @@ def test_every_kind_of_file_gives_the_same_questions(tmp_path):
         found = read_questions(tmp_path / name)
         assert [(q.id, q.question, q.answers) for q in found] == [
             ("5a8", "Who?", ("me",)),
-            ("1", "When?", ("1889",)),
-            ("2", "Where?", ("7",)),
+            (question_id_of("When?"), "When?", ("1889",)),
+            (question_id_of("Where?"), "Where?", ("7",)),
         ]
         assert found[0].meta == {"level": "hard"}
 
@@ -144,7 +144,29 @@ def test_rows_of_verl_may_stand_in_json_lines_too(tmp_path):
         "extra_info": {"index": 7, "split": "test"},
     }
     (tmp_path / "q.jsonl").write_text(json.dumps(row) + "\n")
-    assert read_questions(tmp_path / "q.jsonl") == [Question("7", "Who is it?", ("me",), {"data_source": "nq", "split": "test"})]
+    asked = Question(question_id_of("Who is it?"), "Who is it?", ("me",), {"data_source": "nq", "split": "test"})
+    assert read_questions(tmp_path / "q.jsonl") == [asked]
+
+
+@pytest.mark.parametrize(
+    ("columns", "said"),
+    [
+        ({"question": "When is it?"}, "the prompt does not hold the row's question"),
+        ({"extra_info": {"question": "When is it?"}}, "the prompt does not hold the row's question"),
+        ({"answer": "you"}, "reward_model.ground_truth and the row's answers have none in common"),
+        ({"question": "who is it", "answers": ["you", "ME."]}, ""),
+        ({"answer_aliases": ["you"]}, ""),
+    ],
+)
+def test_columns_that_contradict_those_of_verl_are_refused(tmp_path, columns, said):
+    row = {"prompt": [{"role": "user", "content": "Answer. Question: Who is it?"}], "reward_model": {"ground_truth": ["me"]}, **columns}
+    path = parquet(tmp_path / "q.parquet", [row])
+    if said:
+        with pytest.raises(HiExpError, match=said):
+            read_questions(path)
+    else:
+        (asked,) = read_questions(path)
+        assert (asked.question, asked.answers) == (row.get("question", "Who is it?"), tuple(row.get("answers", ["me", "you"])))
 
 
 @pytest.mark.parametrize(
