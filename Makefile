@@ -12,7 +12,7 @@ export HF_HUB_OFFLINE = 1
 .PHONY: help install assets demo bench test test-all check lint types unit verl compat train slow e2e verl090 clean
 
 help:  ## show this list
-	@grep -E '^[a-z0-9]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 install: $(VENV)/.installed  ## the environment in .venv, every package pinned
 

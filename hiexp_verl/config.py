@@ -36,6 +36,16 @@ MEANING_OF: dict[Arm, str] = {
     "own-question": "without leave-one-out: measures what leaks through a question's own entries",
 }
 
+_RENAMED_ARMS: dict[str, Arm] = {
+    "base": "none",
+    "hek": "full",
+    "hek-start": "prompt",
+    "start-only": "prompt",
+    "hek-step": "tool",
+    "step-only": "tool",
+    "with-own-question": "own-question",
+}
+
 _Count = Annotated[int, Field(ge=1, strict=True)]
 _Natural = Annotated[int, Field(ge=0, strict=True)]
 _Flag = Annotated[bool, Field(strict=True)]
@@ -256,7 +266,26 @@ def _in_words(error: ErrorDetails, cls: Any, path: str, what: str) -> str:
     must = _MUST_BE[kind].format(**limits) if kind in _MUST_BE else error["msg"].removeprefix("Input should be ")
     if kind == "literal_error":
         must = must.replace("'", "").replace(" or ", ", ")
+        if "own-question" in must and error["input"] in _RENAMED_ARMS:
+            return f"{where}: {_renamed_arm(error['input'])}"
     return f"{where} must be {must}, found {error['input']!r}"
+
+
+def arm_named(name: str) -> Arm:
+    """Return the arm of this name.
+
+    Raises:
+        HiExpError: there is none; an earlier name is answered with the present one.
+    """
+    if name in _RENAMED_ARMS:
+        raise HiExpError(_renamed_arm(name))
+    if name not in ARMS:
+        raise HiExpError(f"unknown arm {name!r}; use one of {', '.join(ARMS)}")
+    return name
+
+
+def _renamed_arm(name: str) -> str:
+    return f"the arm {name!r} is called {_RENAMED_ARMS[name]!r} now"
 
 
 def _suggest(key: str, known: list[str]) -> str:

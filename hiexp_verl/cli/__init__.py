@@ -22,7 +22,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = build_parser()
     arguments, rest = parser.parse_known_args(argv)
     if rest and arguments.verb is not train.run_train:
-        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+        parser.error(f"unrecognized arguments: {' '.join(rest)}{' (--control is called --arm now)' if '--control' in rest else ''}")
     arguments.overrides = rest  # in the order given; hydra's own flags are among them
     verb: Verb = arguments.verb
     try:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from hiexp_verl.cli.options import QUESTIONS_HELP, SEED_HELP, add_episode_arguments, add_verb
-from hiexp_verl.config import ARMS, Arm, SearchConfig
+from hiexp_verl.config import ARMS, SearchConfig, arm_named
 from hiexp_verl.errors import HiExpError, first_line
 from hiexp_verl.plugin.verl_rollout import rollout_by_verl
 from hiexp_verl.protocol import check_format
@@ -33,7 +33,7 @@ def add(verbs: Any) -> None:
     parser.add_argument("--seed", type=int, default=0, help=SEED_HELP)
     parser.add_argument("--k", type=int, default=4, help="episodes per question (default 4; the paper's builds use about 8)")
     parser.add_argument("--out", type=Path, required=True, help="directory for trajectories.jsonl and summary.json")
-    parser.add_argument("--arm", default="full", choices=ARMS, help="which experience is shown (default full)")
+    parser.add_argument("--arm", default="full", help=f"which experience is shown: {', '.join(ARMS)} (default full)")
     parser.add_argument(
         "--by",
         choices=("server", "verl"),
@@ -55,7 +55,7 @@ def run_rollout(arguments: argparse.Namespace) -> int:
 def rollout_spec(arguments: argparse.Namespace) -> RolloutSpec:
     """Return what these arguments ask for. Raises as `play_options`."""
     check_numbers(vars(arguments), "k", "limit")
-    arm: Arm = arguments.arm
+    arm = arm_named(arguments.arm)
     if arm not in ("full", "none") and not arguments.hek:
         raise HiExpError(f"--arm {arm} shows experience; give a HEK as --hek")
     return RolloutSpec(**play_options(arguments, arguments.seed), questions=arguments.questions, k=arguments.k, arm=arm)

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from hiexp_verl.config import ARMS, Arm
+from hiexp_verl.config import Arm, arm_named
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.evaluate.tables import ALL, BASE
 from hiexp_verl.io.datasets import read_questions, repeated_questions
@@ -75,11 +75,9 @@ def check_arms(names: Sequence[str], has_hek: bool) -> list[Arm]:
     Raises:
         HiExpError: one is unknown or named twice, or shows experience where there is no HEK.
     """
-    if unknown := [name for name in names if name not in ARMS]:
-        raise HiExpError(f"--arms has {unknown[0]!r}; known: {', '.join(ARMS)}")
+    arms: list[Arm] = [arm_named(name) for name in names]
     if len(set(names)) < len(names):
         raise HiExpError(f"--arms names one twice: {','.join(names)}")
-    arms: list[Arm] = [arm for arm in ARMS if arm in names]
     if not has_hek and list(names) != [BASE]:
         raise HiExpError(f"arm {next(name for name in names if name != BASE)} shows experience; give a HEK as --hek, or --arms none")
     return sorted(arms, key=lambda arm: (arm != BASE, names.index(arm)))

@@ -9,13 +9,13 @@ import random
 from collections.abc import Sequence
 from dataclasses import replace
 
-from hiexp_verl.config import Arm, HiExpConfig, Place
+from hiexp_verl.config import ARMS, Arm, HiExpConfig, Place
 from hiexp_verl.guide.blocks import LEVELS_OF
 from hiexp_verl.hek.store import HEK
-from hiexp_verl.types import Entry, Hit, Level
+from hiexp_verl.types import LEVELS, Entry, Hit, Level
 
-# Arms that leave levels out; the others show all of them.
-_LEVELS: dict[str, tuple[Level, ...]] = {
+_LEVELS: dict[Arm, tuple[Level, ...]] = {
+    **dict.fromkeys(ARMS, LEVELS),
     "none": (),
     "prompt": ("e3", "e2"),
     "tool": ("e1",),
@@ -25,9 +25,9 @@ _LEVELS: dict[str, tuple[Level, ...]] = {
 }
 
 
-def levels_at(arm: str, place: Place) -> tuple[Level, ...]:
+def levels_at(arm: Arm, place: Place) -> tuple[Level, ...]:
     """Return the levels that an arm shows at a place."""
-    return tuple(level for level in LEVELS_OF[place] if level in _LEVELS.get(arm, LEVELS_OF[place]))
+    return tuple(level for level in LEVELS_OF[place] if level in _LEVELS[arm])
 
 
 def arm_of(session: int, settings: HiExpConfig) -> Arm:
@@ -38,7 +38,7 @@ def arm_of(session: int, settings: HiExpConfig) -> Arm:
 
 def shows_at(place: Place, settings: HiExpConfig) -> bool:
     """Return whether a run shows experience at a place, in training or in validation."""
-    arms = {*(settings.group.arms or (settings.arm,)), settings.val_arm or settings.arm}
+    arms: set[Arm] = {*(settings.group.arms or (settings.arm,)), settings.val_arm or settings.arm}
     return settings.enabled and any(levels_at(arm, place) for arm in arms)
 
 

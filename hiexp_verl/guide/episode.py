@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
-from hiexp_verl.config import Arm, Budgets, Place
+from hiexp_verl.config import Arm, Budgets, Place, arm_named
 from hiexp_verl.guide.arms import levels_at
 from hiexp_verl.guide.blocks import Block, CountTokens, add_to_system, beside_documents, distinct, fit_block, line_of, rough_tokens
 from hiexp_verl.guide.instantiate import made_for
@@ -32,6 +32,9 @@ class Guidance:
     arm: Arm = "full"
     leave_one_out: bool = True  # hide from a question what was distilled from it alone
     count_tokens: CountTokens = rough_tokens
+
+    def __post_init__(self) -> None:
+        arm_named(self.arm)  # an unknown one would only fail at its first look-up
 
 
 class Episode(Generic[Finder]):

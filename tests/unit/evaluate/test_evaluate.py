@@ -176,8 +176,8 @@ def test_a_second_evaluation_does_not_write_into_the_first(tmp_path):
 @pytest.mark.parametrize(
     ("arms", "has_hek", "message"),
     [
-        (["none", "hk"], True, "'hk'; known: full, none, prompt"),
-        ([""], True, "known:"),
+        (["none", "hk"], True, "unknown arm 'hk'; use one of full, none, prompt"),
+        ([""], True, "unknown arm"),
         (["full", "full"], True, "names one twice"),
         (["none", "random"], False, "arm random shows experience; give a HEK"),
     ],

@@ -7,6 +7,7 @@ import pytest
 from hiexp_verl.config import ARMS, MEANING_OF, PromptConfig, ToolConfig, parse_config
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.guide.arms import levels_at, random_entries, shuffled
+from hiexp_verl.guide.episode import Guidance
 from hiexp_verl.guide.lookup import ExperienceRequest, Lookup
 from hiexp_verl.hek.retrieve import Retriever
 from hiexp_verl.models.encoder import HashEncoder
@@ -119,3 +120,16 @@ def test_an_unknown_arm_is_refused_and_the_old_name_of_the_setting_names_the_new
         parse_config({"arm": "placebo"})
     with pytest.raises(HiExpError, match=r"unknown setting hiexp.control; it is called arm"):
         parse_config({"control": "random"})
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [("base", "none"), ("hek", "full"), ("start-only", "prompt"), ("hek-step", "tool"), ("with-own-question", "own-question")],
+)
+def test_an_earlier_name_of_an_arm_is_an_error_that_names_the_present_one(old, new):
+    with pytest.raises(HiExpError, match=f"the arm '{old}' is called '{new}' now"):
+        Guidance(arm=old)
+    with pytest.raises(HiExpError, match=f"hiexp.group.arms: the arm '{old}' is called '{new}' now"):
+        parse_config({"group": {"arms": ["none", old]}})
+    with pytest.raises(HiExpError, match="unknown arm 'fulll'; use one of full, none"):
+        Guidance(arm="fulll")
