@@ -33,7 +33,7 @@ demo: install  ## the whole loop on this machine: warm start, rollouts, HEK, GRP
 bench: install assets  ## what it costs, beside what one would use instead: 15 minutes on 2 cores, benchmarks/results
 	$(BIN)/python -m benchmarks
 
-test: check assets unit verl compat train  ## what .ci/run runs: 15 minutes on 2 cores, with one training, killed and resumed
+test: check assets unit verl compat train  ## what .ci/run runs: lint, types, units, verl, and one training, killed and resumed
 
 test-all: test slow e2e verl090  ## all trainer modes, GSPO, the whole demo, long property tests, all of verl 0.9.0
 
