@@ -1,18 +1,21 @@
 """The `hiexp:` block: every setting with its default, its bounds and its meaning; checked when it is read.
 
-The classes are pydantic dataclasses: `HiExpConfig(...)` and `parse_config(block)` both check values. `docs/config.md` is
-generated from them.
+The classes are pydantic dataclasses: `HiExpConfig(...)` and `parse_config(block)` both check values and raise `HiExpError`.
+`docs/config.md` is generated from them.
 """
 
 import difflib
 import os
+from collections.abc import Callable
 from dataclasses import is_dataclass
-from functools import cache
+from functools import cache, wraps
+from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args, get_type_hints
 
-from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BeforeValidator, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 from pydantic_core import ErrorDetails
+from typing_extensions import dataclass_transform
 
 from hiexp_verl.errors import HiExpError
 
@@ -46,21 +49,42 @@ _RENAMED_ARMS: dict[str, Arm] = {
     "with-own-question": "own-question",
 }
 
-_Count = Annotated[int, Field(ge=1, strict=True)]
-_Natural = Annotated[int, Field(ge=0, strict=True)]
+Count = Annotated[int, Field(ge=1, strict=True)]
+Natural = Annotated[int, Field(ge=0, strict=True)]
 _Flag = Annotated[bool, Field(strict=True)]
 _Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
-_Path = Annotated[str, AfterValidator(os.path.expanduser)]  # `~` is the home directory
+# A `Path` is taken, too; `~` is the home directory.
+PathText = Annotated[str, BeforeValidator(lambda value: os.path.expanduser(value) if isinstance(value, str | Path) else value)]
 # YAML 1.1 reads a bare `off` as false.
 _Alarm = Annotated[Literal["off", "warn", "stop"], BeforeValidator(lambda value: "off" if value is False else value)]
-_CHECKED = ConfigDict(extra="forbid")
 
 
-@dataclass(frozen=True, config=_CHECKED)
+@dataclass_transform(frozen_default=True, field_specifiers=(Field,))
+def settings(**options: Any) -> Callable[[type[Config]], type[Config]]:
+    """Return what makes a class a frozen pydantic dataclass that raises a `HiExpError`, in the words of `parse_block`."""
+
+    def make(cls: type[Config]) -> type[Config]:
+        made = dataclass(frozen=True, config={"extra": "forbid"}, **options)(cls)
+        check = made.__init__
+
+        @wraps(check)
+        def __init__(self: Config, *args: Any, **values: Any) -> None:
+            try:
+                check(self, *args, **values)
+            except ValidationError as error:
+                raise HiExpError(_in_words(error.errors()[0], cls, cls.__name__, "setting")) from error
+
+        made.__init__ = __init__
+        return made
+
+    return make
+
+
+@settings()
 class PromptConfig:
     """E2 and E3 in the system prompt, once, matched to the question."""
 
-    top_k: _Count = Field(default=5, description="Entries shown, the best ones (paper: 5). Small policies mix the steps of several plans.")
+    top_k: Count = Field(default=5, description="Entries shown, the best ones (paper: 5). Small policies mix the steps of several plans.")
     match: Literal["way", "kind", "question"] = Field(
         default="way",
         description="way: match the question without its names and without what it asks for; kind: without its names; "
@@ -68,44 +92,44 @@ class PromptConfig:
     )
     instantiate: _Flag = Field(default=False, description="Put the question's name into a plan that is shown; the entry stays without.")
     min_score: _Number | None = Field(default=None, description="Minimum cosine; null: no threshold (paper).")
-    max_tokens: _Natural = Field(
+    max_tokens: Natural = Field(
         default=448, description="Budget of the whole block; the lowest scores are dropped first. 0: nothing is shown."
     )
 
 
-@dataclass(frozen=True, config=_CHECKED)
+@settings()
 class ToolConfig:
     """E1 in the response of the search tool, matched to the query."""
 
-    top_k: _Count = Field(default=1, description="Entries shown per search (paper: 1).")
+    top_k: Count = Field(default=1, description="Entries shown per search (paper: 1).")
     min_score: _Number | None = Field(
         default=None, description="Minimum cosine; null: the HEK's calibrated value (the paper's 0.8 holds for its encoder alone)."
     )
-    max_tokens: _Natural = Field(default=96, description="Budget of the block. 0: nothing is shown.")
+    max_tokens: Natural = Field(default=96, description="Budget of the block. 0: nothing is shown.")
     position: Literal["before", "after"] = Field(
         default="before", description="Side of the documents. An untrained policy takes what it reads last for its task."
     )
 
 
-@dataclass(frozen=True, config=_CHECKED)
+@settings()
 class SearchConfig:
     """The search tool: where passages come from and how much of them the model reads."""
 
     engine: Engine = Field(default="bm25", description="bm25 and dense search a file; http asks a server.")
-    corpus: _Path | None = Field(default=None, description="JSONL or .jsonl.gz with id, title, text (bm25, dense).")
+    corpus: PathText | None = Field(default=None, description="JSONL or .jsonl.gz with id, title, text (bm25, dense).")
     url: str | None = Field(default=None, description="Address of a Search-R1 retrieval server (http).")
     encoder: str | None = Field(default=None, description="Directory or name (dense); null: the HEK's encoder.")
-    top_k: _Count = Field(default=5, description="Passages per search.")
-    max_words_per_passage: _Count = Field(default=100, description="Words of each passage that the model reads.")
-    max_chars: _Count = Field(default=3600, description="Characters of one tool response; keep below verl's max_tool_response_length.")
+    top_k: Count = Field(default=5, description="Passages per search.")
+    max_words_per_passage: Count = Field(default=100, description="Words of each passage that the model reads.")
+    max_chars: Count = Field(default=3600, description="Characters of one tool response; keep below verl's max_tool_response_length.")
     timeout: Annotated[_Number, Field(ge=0.001)] = Field(
         default=30.0, description="Seconds per request (http) or batch of queries (bm25, dense); the search has failed after that."
     )
-    retries: _Natural = Field(default=3, description="Retries of a request (http).")
-    cache_size: _Natural = Field(default=10_000, description="Queries whose passages are remembered (http).")
+    retries: Natural = Field(default=3, description="Retries of a request (http).")
+    cache_size: Natural = Field(default=10_000, description="Queries whose passages are remembered (http).")
 
 
-@dataclass(frozen=True, config=_CHECKED)
+@settings()
 class RewardConfig:
     """The terminal reward (hiexp_verl.scoring)."""
 
@@ -116,7 +140,7 @@ class RewardConfig:
     )
 
 
-@dataclass(frozen=True, config=_CHECKED)
+@settings()
 class GroupConfig:
     """Mixed groups: rollouts of one question with different experience side by side; training only."""
 
@@ -130,7 +154,7 @@ class GroupConfig:
     strip: _Flag = Field(default=False, description="Train guided rollouts without the experience in their context.")
 
 
-@dataclass(frozen=True, config=_CHECKED)
+@settings()
 class AlarmsConfig:
     """Training-collapse alarms: off, warn or stop."""
 
@@ -143,34 +167,34 @@ class AlarmsConfig:
     window: Annotated[int, Field(ge=2, strict=True)] = Field(default=10, description="Steps judged together; the span of hiexp/window/*.")
 
 
-@dataclass(frozen=True, config=_CHECKED)
+@settings()
 class ExpectConfig:
     """A run stops when a place has shown no experience in its first steps though the HEK has some, or when look-ups fail."""
 
     prompt: _Flag = Field(default=True, description="Expect E2 or E3 in system prompts.")
     tool: _Flag = Field(default=True, description="Expect E1 in tool responses.")
-    after: _Count = Field(default=5, description="Steps without experience after which the run stops.")
+    after: Count = Field(default=5, description="Steps without experience after which the run stops.")
     lookup_failures: Annotated[_Number, Field(ge=0, le=1)] = Field(
         default=0.5, description="Share of a step's look-ups that may fail before the run stops."
     )
 
 
-@dataclass(frozen=True, config=_CHECKED)
+@settings()
 class HiExpConfig:
     """The whole block. `enabled=false` is the vanilla search agent: same tool, same reward, no experience."""
 
     enabled: _Flag = Field(default=True, description="false: verl's own tool agent, token for token.")
-    hek: _Path | None = Field(default=None, description="Directory of a HEK, or of one version in it.")
+    hek: PathText | None = Field(default=None, description="Directory of a HEK, or of one version in it.")
     hek_hash: str | None = Field(default=None, description="Content hash that the HEK must have; null: its hash when the run starts.")
     encoder: str | None = Field(default=None, description="Directory or name; null: the one named in the HEK.")
     arm: Arm = Field(default="full", description="Which experience rollouts see.")
     val_arm: Arm | None = Field(default=None, description="Which experience validation sees; null: as hiexp.arm.")
     leave_one_out: _Flag = Field(default=True, description="A question never sees experience distilled from itself alone.")
-    max_tokens_per_turn: _Count | None = Field(
+    max_tokens_per_turn: Count | None = Field(
         default=None, description="Tokens of one turn; null: no limit below data.max_response_length. Ignored with enabled=false."
     )
-    dump_dir: _Path | None = Field(default=None, description="Directory for trajectories with the experience shown, one JSONL per step.")
-    seed: _Natural | None = Field(default=None, description="Makes training repeatable: every turn gets its own seed; null: vLLM chooses.")
+    dump_dir: PathText | None = Field(default=None, description="Directory for trajectories with the experience shown, one JSONL per step.")
+    seed: Natural | None = Field(default=None, description="Makes training repeatable: every turn gets its own seed; null: vLLM chooses.")
     allow_mismatch: _Flag = Field(
         default=False, description="Resume a checkpoint of a run with another HEK, other questions, search, sampling, reward or seed."
     )
@@ -183,7 +207,7 @@ class HiExpConfig:
     alarms: AlarmsConfig = Field(default_factory=AlarmsConfig)
 
 
-@dataclass(frozen=True, config=_CHECKED)
+@settings()
 class Budgets:
     """The blocks `hiexp.prompt` and `hiexp.tool`: how much experience is shown at each place."""
 
@@ -246,13 +270,17 @@ _MUST_BE = {
     "tuple_type": "a list",
     "dict_type": "an object",
     "dataclass_type": "a block of settings",
+    "path_type": "a path",
+    "unexpected_positional_argument": "given by name",
 }
 
 
 def _in_words(error: ErrorDetails, cls: Any, path: str, what: str) -> str:
     """Return one line: what is wrong, what was found, what to do."""
     where, known = path, get_type_hints(cls)
-    for key in error["loc"]:
+    positions: dict[int | str, str] = dict(enumerate(known))
+    for each in error["loc"]:
+        key = positions.get(each, each)
         if key in known:  # what else pydantic puts into a location is its own
             where, hint = f"{where}.{key}", known[str(key)]
             owner = next((kind for kind in (hint, *get_args(hint)) if is_dataclass(kind)), None)

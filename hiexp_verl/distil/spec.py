@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, fields, replace
 from difflib import get_close_matches
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,14 @@ from hiexp_verl.models.chat import MAX_MODEL_LEN
 from hiexp_verl.models.encoder import Encoder, load_encoder
 from hiexp_verl.types import LEVELS, Level, Trajectory
 
+_NUMBERS = {
+    "success_at": Real,
+    "cases_per_question": Integral,
+    "plan_support": Integral,
+    "cluster_size": Real,
+    "concurrency": Integral,
+    "max_model_len": Integral,
+}
 Trajectories = str | Path | Iterable[str | Path] | Iterable[Trajectory]
 
 
@@ -30,7 +39,7 @@ class BuildSpec(DistilSettings):
     """The options of `hiexp build`.
 
     Raises:
-        HiExpError: a number is out of range, or `out` is a file.
+        HiExpError: a number is none or out of range, or `out` is a file.
     """
 
     trajectories: Trajectories
@@ -47,9 +56,13 @@ class BuildSpec(DistilSettings):
     def __post_init__(self) -> None:
         if self.out is not None and Path(self.out).exists() and not Path(self.out).is_dir():
             raise HiExpError(f"out: {self.out} is a file; give a directory for the HEK")
-        for name in ("cases_per_question", "plan_support", "cluster_size", "concurrency"):
+        for name, kind in _NUMBERS.items():
             value = getattr(self, name)
-            if value is not None and not value >= 1:
+            if value is None and name in ("success_at", "concurrency"):
+                continue
+            if isinstance(value, bool) or not isinstance(value, kind):
+                raise HiExpError(f"{name} must be a {'whole ' * (kind is Integral)}number, found {value!r}")
+            if name != "success_at" and not value >= 1:
                 raise HiExpError(f"{name} must be at least 1, found {value:g}")
         if self.ray is not None and not isinstance(self.encoder, str):
             raise HiExpError("ray opens a copy of the encoder on each CPU; give the encoder as a directory or name")

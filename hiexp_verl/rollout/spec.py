@@ -1,26 +1,29 @@
 """What a rollout and an evaluation are asked to do; the command line makes these from its options."""
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
+from typing import Annotated, Any
 
-from hiexp_verl.config import Arm, Budgets, HiExpConfig, SearchConfig
+from pydantic import BeforeValidator
+
+from hiexp_verl.config import Arm, Budgets, Count, HiExpConfig, Natural, PathText, SearchConfig, settings
 from hiexp_verl.rollout.episode import EpisodeSettings
 
 
-@dataclass(frozen=True, kw_only=True)
+@settings(kw_only=True)
 class PlaySpec:
-    """Which model plays, with which search and experience, and how."""
+    """Which model plays, with which search and experience, and how. A text is taken for a path, too."""
 
-    model: str  # directory of a model or of a verl checkpoint, URL, or URL#MODEL
+    model: PathText  # directory of a model or of a verl checkpoint, URL, or URL#MODEL
     out: Path
     search: SearchConfig
     hek: Path | None = None
-    encoder: str | None = None  # directory or name of the HEK's encoder, if it has moved
+    encoder: PathText | None = None  # directory or name of the HEK's encoder, if it has moved
     budgets: Budgets = field(default_factory=Budgets)
     settings: EpisodeSettings = field(default_factory=EpisodeSettings)
-    limit: int | None = None  # only the first questions of a file
-    max_model_len: int = 4096
-    batch_size: int = 16  # episodes at a time
+    limit: Count | None = None  # only the first questions of a file
+    max_model_len: Count = 4096
+    batch_size: Count = 16  # episodes at a time
     resume: bool = False
     same_model: bool = False  # with `resume`: the model has another address and is the same
 
@@ -31,21 +34,25 @@ class PlaySpec:
         return HiExpConfig(enabled=hek is not None, hek=hek, encoder=self.encoder, search=self.search, **shown)
 
 
-@dataclass(frozen=True, kw_only=True)
+@settings(kw_only=True)
 class RolloutSpec(PlaySpec):
     """K episodes on every question of a file, in one arm."""
 
     questions: Path
-    k: int = 4
+    k: Count = 4
     arm: Arm = "full"
 
 
-@dataclass(frozen=True, kw_only=True)
+def _as_tuple(given: Any) -> Any:
+    return (given,) if isinstance(given, str | Path) else given
+
+
+@settings(kw_only=True)
 class EvalSpec(PlaySpec):
     """Every question of every file, once with every seed in every arm."""
 
-    questions: tuple[Path, ...]
+    questions: Annotated[tuple[Path, ...], BeforeValidator(_as_tuple)]
     arms: tuple[str, ...] = ("none", "full")
-    seeds: tuple[int, ...] = (0,)
-    alone: int = 16  # episodes that are replayed one at a time
-    judge: str | None = None  # a model that judges answers: directory or URL
+    seeds: tuple[Natural, ...] = (0,)
+    alone: Natural = 16  # episodes that are replayed one at a time
+    judge: PathText | None = None  # a model that judges answers: directory or URL

@@ -1,8 +1,11 @@
 """The `hiexp:` block: defaults, types, and errors that name the nearest right key."""
 
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
 
-from hiexp_verl.config import ARMS, HiExpConfig, parse_config
+from hiexp_verl.config import ARMS, Budgets, HiExpConfig, PromptConfig, SearchConfig, ToolConfig, parse_config
 from hiexp_verl.errors import HiExpError
 
 
@@ -50,6 +53,27 @@ def test_a_wrong_setting_is_one_line_that_says_what_to_do(block, message):
     with pytest.raises(HiExpError) as error:
         parse_config(block)
     assert str(error.value) == message
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: ToolConfig(top_k=0), "ToolConfig.top_k must be at least 1, found 0"),
+        (lambda: ToolConfig(0), "ToolConfig.top_k must be at least 1, found 0"),
+        (lambda: replace(PromptConfig(), match="title"), "PromptConfig.match must be one of way, kind, question, found 'title'"),
+        (lambda: SearchConfig(engin="bm25"), "unknown setting SearchConfig.engin; did you mean 'engine'?"),
+        (lambda: Budgets(PromptConfig(), ToolConfig(), 3), "Budgets must be given by name, found 3"),
+        (lambda: HiExpConfig(tool={"top_k": 0}), "HiExpConfig.tool.top_k must be at least 1, found 0"),
+    ],
+)
+def test_a_settings_object_made_by_hand_is_refused_in_the_same_words(make, message):
+    with pytest.raises(HiExpError) as error:
+        make()
+    assert str(error.value) == message
+
+
+def test_a_path_of_a_setting_may_be_a_path_object():
+    assert SearchConfig(corpus=Path("corpus.jsonl")).corpus == "corpus.jsonl"
 
 
 def test_a_key_unlike_any_other_lists_the_known_ones():

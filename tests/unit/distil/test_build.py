@@ -48,6 +48,12 @@ def test_with_a_folder_the_hek_is_saved_beside_what_made_it(tmp_path):
     [
         ({"cluster_sise": 6}, "build has no option 'cluster_sise'; use cluster_size"),
         ({"cases_per_question": 0}, "cases_per_question must be at least 1, found 0"),
+        ({"cluster_size": "4"}, "cluster_size must be a number, found '4'"),
+        ({"cluster_size": None}, "cluster_size must be a number, found None"),
+        ({"success_at": "half"}, "success_at must be a number, found 'half'"),
+        ({"cases_per_question": 2.5}, "cases_per_question must be a whole number, found 2.5"),
+        ({"concurrency": True}, "concurrency must be a whole number, found True"),
+        ({"max_model_len": 0}, "max_model_len must be at least 1, found 0"),
         ({"distiller": "magic"}, "unknown distiller 'magic'"),
         ({"calibrated": "nowhere"}, "nowhere does not exist"),
         ({"encoder": HashEncoder(8), "ray": "auto"}, "give the encoder as a directory or name"),
