@@ -17,5 +17,12 @@ class _Verb(ModuleType):
 
         return evaluate(spec)
 
+    @property
+    def __doc__(self) -> str | None:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """What `help(hiexp_verl.evaluate)` shows."""
+        from hiexp_verl.evaluate.evaluate import evaluate
+
+        return evaluate.__doc__
+
 
 sys.modules[__name__].__class__ = _Verb

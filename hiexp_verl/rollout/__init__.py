@@ -15,5 +15,12 @@ class _Verb(ModuleType):
 
         return rollout(spec)
 
+    @property
+    def __doc__(self) -> str | None:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """What `help(hiexp_verl.rollout)` shows."""
+        from hiexp_verl.rollout.rollout import rollout
+
+        return rollout.__doc__
+
 
 sys.modules[__name__].__class__ = _Verb  # the package is a function of the public API
