@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 from hiexp_verl.config import Arm, Budgets, Place, arm_named
+from hiexp_verl.errors import HiExpError
 from hiexp_verl.guide.arms import levels_at
 from hiexp_verl.guide.blocks import Block, CountTokens, add_to_system, beside_documents, distinct, fit_block, line_of, rough_tokens
 from hiexp_verl.guide.instantiate import made_for
@@ -53,6 +54,7 @@ class Episode(Generic[Finder]):
         self.lookup_failures = 0
         self._guidance = guidance
         self._look_up = look_up
+        self._begun = False
 
     def search_failed(self, query: str) -> None:
         """Count a search that returned no documents."""
@@ -84,6 +86,9 @@ class Episode(Generic[Finder]):
 
     def _request(self, place: Place, text: str, parallel: int = 1) -> ExperienceRequest | None:
         """Return the look-up to make, None where the arm shows nothing; `parallel` is how many searches may be under way."""
+        if place == "prompt" and self._begun:
+            raise HiExpError("system() was called before in this episode, which is for one rollout; begin another one")
+        self._begun |= place == "prompt"
         if not levels_at(self.arm, place):
             return None
         self.lookups += 1

@@ -53,6 +53,24 @@ def test_a_synchronous_and_an_asynchronous_agent_are_shown_the_same(hek):
     assert MESSAGES[0] == {"role": "system", "content": "Answer."}, "the caller's messages are not changed"
 
 
+@pytest.mark.parametrize("arm", ["full", "none"])
+def test_an_episode_is_begun_once(hek, arm):
+    guide = open_guide(hek, arm=arm)
+    episode = guide.begin(QUESTION)
+    episode.system(MESSAGES)
+    shown, lookups = list(episode.shown), episode.lookups
+
+    async def play_twice():
+        other = await guide.abegin(QUESTION)
+        await other.system(MESSAGES)
+        await other.system(MESSAGES)
+
+    for again in (lambda: episode.system(MESSAGES), lambda: asyncio.run(play_twice())):
+        with pytest.raises(HiExpError, match="was called before in this episode"):
+            again()
+    assert (episode.shown, episode.lookups) == (shown, lookups)
+
+
 def test_one_guide_serves_episodes_side_by_side(hek):
     guide = open_guide(hek)
 
