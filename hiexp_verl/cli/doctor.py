@@ -131,7 +131,7 @@ def _entry_point() -> Result:
     allowed = os.environ.get("VERL_USE_EXTERNAL_PLUGINS", "auto")
     ok = names == ["hiexp_verl.plugin.register"] and (allowed == "auto" or "hiexp" in allowed.split(","))
     found = f"{', '.join(names) or 'none'}; VERL_USE_EXTERNAL_PLUGINS={allowed}"
-    return ok, found, "pip install hiexp-verl again; unset VERL_USE_EXTERNAL_PLUGINS or add hiexp to it"
+    return ok, found, "pip install . in the clone of hiexp-verl; unset VERL_USE_EXTERNAL_PLUGINS or add hiexp to it"
 
 
 def _registrations() -> Result:
@@ -154,7 +154,7 @@ def _config_group() -> Result:
 
 def _encoder_library() -> Result:
     found = version_of("sentence-transformers")
-    return found is not None, found or "not installed", "pip install 'hiexp-verl[encoders]'"
+    return found is not None, found or "not installed", "pip install sentence-transformers"
 
 
 def _hek(path: Path) -> Result:

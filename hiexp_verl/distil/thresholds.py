@@ -225,7 +225,7 @@ def plot(calibrations: dict[str, Calibration], path: Path) -> None:
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise HiExpError("plots need matplotlib; install hiexp-verl[plots]") from error
+        raise HiExpError("plots need matplotlib; pip install matplotlib") from error
     if path.suffix.lower() not in PLOT_FORMATS or path.is_dir():
         raise HiExpError(f"--plot {path} does not name a file for a plot; end the name in {', '.join(PLOT_FORMATS)}")
     if not calibrations:

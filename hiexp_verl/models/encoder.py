@@ -92,7 +92,7 @@ class SentenceEncoder:
 
     def __init__(self, path_or_name: str) -> None:
         if find_spec("sentence_transformers") is None:
-            raise HiExpError(f"encoder {path_or_name!r} needs sentence-transformers; install hiexp-verl[encoders]")
+            raise HiExpError(f"encoder {path_or_name!r} needs sentence-transformers; pip install sentence-transformers")
         folder = _model_folder(path_or_name)
         name = Path(path_or_name).name
         is_e5 = "e5" in name.lower().replace("_", "-").split("-")
