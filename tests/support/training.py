@@ -6,4 +6,4 @@ SMALL = ["--warm-start", "64", "--train", "8", "--k", "4", "--val", "6", "--step
 
 
 # What a checkpoint keeps of a monitor that has seen nothing yet.
-EMPTY_WATCH = {"counters": {}, "history": [], "expectation": {"steps": 0, "silent": []}, "triggered": []}
+EMPTY_WATCH = {"counters": {}, "history": {"steps": [], "best": {}}, "expectation": {"steps": 0, "silent": []}, "triggered": []}

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import hiexp_verl
 from tests.support.paths import PACKAGE
 
 HEAVY = {"verl", "ray", "torch", "vllm", "hydra", "omegaconf"}
@@ -39,6 +40,13 @@ def layer(path: Path) -> str:
     return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
 
 
+def home_of(name: str) -> str:
+    """Return the module, below the package, that `from hiexp_verl import name` loads."""
+    value = getattr(hiexp_verl, name, None)
+    module = getattr(value, "__module__", None) or f"{PACKAGE.name}.{name}"
+    return module.removeprefix(f"{PACKAGE.name}.")
+
+
 def imports(path: Path, top_level_only: bool) -> list[str]:
     tree = ast.parse(path.read_text(encoding="utf-8"))
     nodes = tree.body if top_level_only else ast.walk(tree)
@@ -46,6 +54,8 @@ def imports(path: Path, top_level_only: bool) -> list[str]:
     for node in nodes:
         if isinstance(node, ast.Import):
             found += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module == PACKAGE.name and node.level == 0:
+            found += [f"{PACKAGE.name}.{home_of(alias.name)}" for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
             found.append(node.module)
     return found
@@ -59,7 +69,13 @@ def test_only_the_plugin_knows_verl():
 
 def ours(path: Path) -> list[str]:
     """Return the layers that a file imports from."""
-    return [m.split(".")[1] for m in imports(path, top_level_only=False) if m.startswith("hiexp_verl.")]
+    return [m.split(".")[1] for m in imports(path, top_level_only=False) if m.startswith("hiexp_verl.") and m != "hiexp_verl.__version__"]
+
+
+def test_a_name_imported_from_the_package_itself_counts_as_its_layer(tmp_path):
+    code = tmp_path / "code.py"
+    code.write_text("from hiexp_verl import HEK, Entry, __version__, build, distil, rollout\n")
+    assert ours(code) == ["hek", "types", "distil", "distil", "rollout"]
 
 
 def test_a_module_imports_only_from_the_layers_to_its_left():
