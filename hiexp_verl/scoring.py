@@ -21,10 +21,10 @@ CLOSE_F1 = 0.8  # an answer this close is taken for the gold answer although it 
 MORE_WORDS = 2  # of content beside the gold answer, or as many as it has itself
 
 _YES_NO = {"yes": "no", "no": "yes"}
-_VERDICTS = frozenset(("yes", "yeah", "no", "not", "nope", "never", "neither", "nor"))
+_DENIALS = ("no", "not", "nope", "never", "neither", "nor")
+_VERDICTS = frozenset(("yes", "yeah", *_DENIALS))
 # Beside the gold answer, these deny it, doubt it or give another one.
-_DENIES = ("not", "no", "nor", "never", "neither", "nope", "none")
-_HEDGES = frozenset((*_DENIES, "and", "or", "either", "both", "maybe", "perhaps", "possibly", "probably"))
+_HEDGES = frozenset((*_DENIALS, "none", "and", "or", "either", "both", "maybe", "perhaps", "possibly", "probably"))
 # No content of their own.
 _SMALL = frozenset("of in on at to is was were are it he she they that this by for from with as his her its their be who which".split())  # noqa: SIM905
 _ARTICLES = re.compile(r"\b(?:a|an|the)\b")

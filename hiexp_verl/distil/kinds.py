@@ -1,14 +1,15 @@
 """Patterns (E2) per kind of question: the searches that worked best for it, by tally over all its rollouts, right and wrong.
 
-The plan of one lucky success is rarely right; one that solved two questions of its kind nearly always is (docs/results.md).
+The plan of one lucky success may be luck; a plan counts when it solved several questions of its kind.
 Computed, so the same with every distiller.
 """
 
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from hiexp_verl.distil.draft import most_common
+from hiexp_verl.distil.draft import Draft
+from hiexp_verl.distil.entries import parent
 from hiexp_verl.distil.plan import masked_searches
 from hiexp_verl.masking import Masker, kind_of
 from hiexp_verl.protocol import searches
@@ -66,22 +67,11 @@ def patterns_of_kinds(trajectories: Sequence[Trajectory], cases: Sequence[Entry]
 def _pattern(kind: str, plan: Plan, tally: _Tally, cases: Sequence[Entry]) -> Entry:
     questions = tuple(sorted(tally.questions.values()))
     children = [case for case in cases if set(case.questions) & set(questions)]
-
-    def shared(name: str) -> tuple[str, ...]:
-        return tuple(most_common(value for case in children for value in getattr(case, name))[:2])
-
-    return Entry(
-        id="",
-        level="e2",
-        title=kind,
-        description=plan.sentence,
-        findings=shared("findings"),
-        shapes=shared("shapes"),
-        asked_for=shared("asked_for"),
-        bridges=shared("bridges"),
+    above = parent(Draft(kind, plan.sentence, "guide"), "e2", children)
+    return replace(
+        above,
         hops=(len(plan.searches),),
         plans=(plan,),
-        children=tuple(case.id for case in children),
         questions=questions,
         sources=tuple(t.id for t in tally.right),
         counters={"right": len(tally.right), "wrong": tally.wrong},

@@ -80,10 +80,10 @@ def test_heights_of_another_linkage_are_not_used(arguments, tmp_path, capsys):
     assert main([*arguments, "--linkage", "average"]) == 0
     again = [*arguments[:-1], str(tmp_path / "again"), "--calibrated", str(tmp_path / "hek")]
     assert main(again) == 2
-    told = capsys.readouterr().err.splitlines()[-1]
+    error = capsys.readouterr().err.splitlines()[-1]
     assert (
         "has no heights of ward linkage, found e1_average_max_height, e2_average_max_height; give the linkage of these, or run `hiexp"
-        in told
+        in error
     )
     assert main([*again, "--linkage", "average"]) == 0
     heights = {"e1_average_max_height", "e2_average_max_height"}
