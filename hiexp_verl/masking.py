@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Literal
 
+from hiexp_verl.protocol import documents_in
 from hiexp_verl.scoring import normalise
 from hiexp_verl.text import word_set
 from hiexp_verl.types import GIVEN
@@ -21,7 +22,6 @@ _DATE = re.compile(rf"\b(?:{_MONTH} \d{{1,2}}(?:,? \d{{4}})?|\d{{1,2}} {_MONTH}(
 _YEAR = re.compile(r"\b(?:1[0-9]|20)\d\d(?:s|[-\u2013/]\d{2,4})?(?: and (?:1[0-9]|20)\d\ds?)?\b")
 _YEAR_ADJECTIVE = re.compile(rf"(^|\b(?:the|an?|what|which|is) ){_YEAR.pattern} (?!and|or)(?=[A-Za-z])", re.IGNORECASE)
 _NUMBER = re.compile(r"(?<!\w)\d[\d.,:]*(?:st|nd|rd|th)?(?!\w)")
-_PASSAGE = re.compile(r"Doc \d+\(Title: \"(.*?)\"\) *(.*)")
 # "Suicide Kings is a 1997 American mystery crime film based on ...": the noun phrase up to what follows it.
 _AFTER_KIND = (
     r"(?= (?:of|in|by|from|who|that|which|and|or|based|located|directed|written|for|on|at|with|to|known|born|best|as|published"
@@ -62,7 +62,7 @@ class Masker:
         titles: set[str] = set()
         for text in documents:
             self._lower_words.update(re.findall(r"\b[a-z]{3,}\b", text))
-            for title, body in _PASSAGE.findall(text):
+            for title, body in documents_in(text):
                 self._learn(title, body)
                 titles |= {title, title.partition(" (")[0]}
         # Titles first: they show where a name with small words ends ("The Bears and I").
@@ -168,8 +168,12 @@ class Masker:
 
 def kind_of(question: str) -> str:
     """Return the question with "..." for each name, date and number: what questions of one kind share."""
-    text = question
-    for name in sorted(Masker(question).names(question), key=len, reverse=True):
+    return _without(Masker(question).names(question), question)
+
+
+def _without(names: Sequence[str], text: str) -> str:
+    """Return the text with "..." for each of the names, each date and number."""
+    for name in sorted(names, key=len, reverse=True):
         text = re.sub(rf"(?<!\w){re.escape(name)}(?!\w)", GIVEN, text)
     for pattern in (_DATE, _YEAR, _NUMBER):
         text = pattern.sub(GIVEN, text)
@@ -180,7 +184,7 @@ def kind_of(question: str) -> str:
 def name_of(question: str) -> str:
     """Return the one name in the question; "" where it has none, or more than one name, date or number."""
     names = Masker(question).names(question)
-    return names[0] if len(names) == 1 and kind_of(question).count(GIVEN) == 1 else ""
+    return names[0] if len(names) == 1 and _without(names, question).count(GIVEN) == 1 else ""
 
 
 def redact(text: str, answers: Sequence[str], question: str) -> str:

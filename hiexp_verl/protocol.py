@@ -144,6 +144,11 @@ def render_documents(passages: Sequence[Passage], format: Format, max_words_per_
     return _wrap("\n".join(lines) or _NO_DOCUMENTS, format)
 
 
+def documents_in(text: str) -> list[tuple[str, str]]:
+    """Return the (title, text) of each document of a search result, as `render_documents` writes them."""
+    return _DOCUMENT.findall(text)
+
+
 def search_failed_message(reason: str, format: Format = "search_tags") -> str:
     """Return what the model reads in place of documents when the search itself failed."""
     reason = sanitise(reason, max_chars=120) or "unknown reason"
@@ -172,6 +177,7 @@ def _wrap(text: str, format: Format) -> str:
     return text
 
 
+_DOCUMENT = re.compile(r"Doc \d+\(Title: \"(.*?)\"\) *(.*)")
 _EXPERIENCE = re.compile(r"<experience>.*?(?:</experience>|\Z)", re.DOTALL)
 _WRAPPER = re.compile(r"</?(?:information|tool_response)>")
 

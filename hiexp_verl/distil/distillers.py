@@ -35,6 +35,12 @@ class Distiller(Protocol):
     @property
     def name(self) -> str: ...
 
+    @property
+    def usage(self) -> Usage | None: ...  # of the models that it asked; None where it asks none
+
+    @property
+    def dropped(self) -> Counter[str]: ...  # drafts that were refused, by level and reason (`counts.TEXTS`)
+
     def prompts(self) -> dict[str, str]: ...
 
     def reflect(self, diagnoses: Sequence[Diagnosis]) -> list[Draft | None]: ...
@@ -47,7 +53,7 @@ class Distiller(Protocol):
 class PromptedDistiller:
     """A model writes the entries, from the prompts in hiexp_verl/prompts; an answer that is refused is asked for once more.
 
-    `dropped` counts what was refused again, by level and reason (`counts.TEXTS`).
+    What is refused again counts as dropped.
 
     Raises:
         HiExpError: each method, when the source of replies fails.

@@ -16,7 +16,7 @@ from hiexp_verl.distil.cluster import Linkage, threshold_of
 from hiexp_verl.distil.contrast import Contrast, contrasts, distinct
 from hiexp_verl.distil.counts import label_of, table_of
 from hiexp_verl.distil.diagnose import Diagnosis, diagnose
-from hiexp_verl.distil.distillers import Distiller, PromptedDistiller
+from hiexp_verl.distil.distillers import Distiller
 from hiexp_verl.distil.entries import cases_of, number
 from hiexp_verl.distil.kinds import patterns_of_kinds
 from hiexp_verl.distil.plan import with_plans
@@ -126,8 +126,7 @@ def distil(
     logger.info("clustering %d E2, summarising the clusters", len(patterns))
     strategy = replace(pattern, cluster_size=PATTERNS_PER_STRATEGY, max_height=config.heights.get("e2"))
     strategies, strategy_height, no_strategies = level_above(patterns, "e3", distiller, encoder, strategy)
-    asked = distiller if isinstance(distiller, PromptedDistiller) else None
-    for left_out in (not_contrasted, not_admitted, no_plans, no_patterns, no_strategies, asked.dropped if asked else {}):
+    for left_out in (not_contrasted, not_admitted, no_plans, no_patterns, no_strategies, distiller.dropped):
         dropped.update(left_out)
     counts = _counts(given, contrasted, diagnoses, (cases, patterns, strategies), dropped)
     entries = (*cases, *(with_plans(patterns, cases) if config.plans == "case" else patterns), *strategies)
@@ -138,7 +137,7 @@ def distil(
     hek = _hek(entries, sources, distiller, encoder, counts)
     scores, fire_rate = thresholds(hek, sources, encoder)
     heights = {threshold_of("e1", config.linkage): pattern_height, threshold_of("e2", config.linkage): strategy_height}
-    report = BuildReport(counts, fire_rate, asked.usage if asked else None)
+    report = BuildReport(counts, fire_rate, distiller.usage)
     return Built(replace(hek, header=replace(hek.header, thresholds=scores | heights)), report)
 
 

@@ -4,6 +4,7 @@ A baseline, a control, and the choice where the policy is too small to reflect.
 """
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -22,6 +23,12 @@ class RulesDistiller:
     """Writes entries by template: E1 from the finding, E2 from what a cluster shares, E3 from what its patterns share."""
 
     name = "rules"
+    usage = None
+
+    @property
+    def dropped(self) -> Counter[str]:
+        """Nothing: no template is refused."""
+        return Counter()
 
     def prompts(self) -> dict[str, str]:
         """Return the template files that were used, by name."""

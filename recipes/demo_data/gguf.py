@@ -28,7 +28,7 @@ def check_converter() -> None:
     """
     missing = [package for package in _CONVERTER if importlib.util.find_spec(package) is None]
     if missing:
-        raise HiExpError(f"converting a GGUF model needs {', '.join(missing)}; run pip install 'hiexp-verl[assets]'")
+        raise HiExpError(f"converting a GGUF model needs {', '.join(missing)}; run pip install {' '.join(missing)}")
 
 
 def convert_gguf(gguf: Path, out: Path, tokens: SpecialTokens) -> None:
