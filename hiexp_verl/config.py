@@ -134,7 +134,7 @@ class RewardConfig:
     """The terminal reward (hiexp_verl.scoring)."""
 
     kind: RewardKind = Field(
-        default="pvpo",
+        default="concise",
         description="The measure of a well-formed answer. concise: covered, and no more than that; pvpo and cem also pay for several "
         "answers at once and for denied ones.",
     )

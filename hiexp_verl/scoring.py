@@ -51,11 +51,11 @@ class Score:
 
     @property
     def correct(self) -> bool:
-        """Return whether the answer counts as a success when experience is distilled."""
-        return self.cem == 1.0 or self.f1 >= CLOSE_F1
+        """Return whether the answer counts as a success when experience is distilled: it is covered, and concise."""
+        return self.concise == 1.0
 
 
-def score(prediction: str | None, answers: Sequence[str], kind: RewardKind = "pvpo", question: str = "") -> Score:
+def score(prediction: str | None, answers: Sequence[str], kind: RewardKind = "concise", question: str = "") -> Score:
     """Return the score of an extracted answer; each measure is the best over the gold answers.
 
     Without a well-formed answer (None or blank) everything is 0. The question names the candidates that `concise` counts.
@@ -76,7 +76,7 @@ def score(prediction: str | None, answers: Sequence[str], kind: RewardKind = "pv
     return Score(reward, acc, **measures, format=1.0)
 
 
-def score_text(text: str, answers: Sequence[str], kind: RewardKind = "pvpo", question: str = "") -> Score:
+def score_text(text: str, answers: Sequence[str], kind: RewardKind = "concise", question: str = "") -> Score:
     """Return the score of what a model wrote; answers inside tool text do not count."""
     return score(extract_answer(strip_tool_text(text)), answers, kind, question)
 

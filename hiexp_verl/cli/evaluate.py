@@ -18,8 +18,9 @@ def add(verbs: Any) -> None:
     arms = "".join(f"  {arm:14} {meaning}\n" for arm, meaning in MEANING_OF.items())
     epilog = (
         f"arms:\n{arms}"
-        "table: EM (exact match), F1 (of words), CEM (a right answer is in the answer), each with a 95% interval over questions; the\n"
-        "      difference to none on the same questions, with the p of a sign-flip test (0.05: such a difference comes by chance 1 in 20)\n"
+        "table: correct (a right answer and no more than that), EM (exact match), F1 (of words), CEM (a right answer is in the answer,\n"
+        "      whatever else it says); intervals are 95% over questions; the difference to none on the same questions,\n"
+        "      with the p of a sign-flip test (0.05: such a difference comes by chance 1 in 20)\n"
         "model: a directory, a verl checkpoint (global_step_N, or the directory that holds them), URL or URL#MODEL\n"
         "example: hiexp eval --questions val.jsonl --corpus corpus.jsonl --model DIR --hek hek --arms none,full,random --out outputs/eval"
     )

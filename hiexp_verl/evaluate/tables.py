@@ -14,7 +14,7 @@ from hiexp_verl.types import Trajectory
 
 BASE: Arm = "none"
 ALL = "all"  # the questions of every data set
-MEASURES = ("em", "f1", "cem")
+MEASURES = ("concise", "em", "f1", "cem")
 JUDGE = "judge"  # beside them where a model judged
 
 Row = Mapping[str, Any]
@@ -125,18 +125,25 @@ Line = Mapping[str, Any]
 
 def as_markdown(table: Mapping[str, Any]) -> str:
     """Return the measures with intervals and what an episode costs, arm against arm, what failed, how it was played."""
-    measures = ("em", "cem", *([JUDGE] if JUDGE in table["arms"][0] else []))
+    measures = ("em", "concise", *([JUDGE] if JUDGE in table["arms"][0] else []))
     parts = [_arms(table["arms"], measures), _pairs(table["pairs"], measures[1:]), _failures(table["arms"]), _played(table)]
     return "\n\n".join("\n".join(part) for part in parts if part) + "\n"
 
 
 def _arms(lines: Sequence[Line], measures: Sequence[str]) -> list[str]:
-    heads = ["data set", "arm", "episodes", *(f"{_name(n)} [95%]" for n in measures), "F1"]
+    heads = ["data set", "arm", "episodes", *(f"{_name(n)} [95%]" for n in measures), "F1", "CEM"]
     heads += [f"{_name(measures[-1])} - none [95%], p", "format", "searches", "tokens", "with experience", "s / episode"]
     rows = []
     for line in lines:
         gap = line.get(f"{measures[-1]}_minus_none")
-        cells = [line["dataset"], line["arm"], str(line["episodes"]), *(_mean(line, n) for n in measures), f"{line['f1']:.3f}"]
+        cells = [
+            line["dataset"],
+            line["arm"],
+            str(line["episodes"]),
+            *(_mean(line, n) for n in measures),
+            f"{line['f1']:.3f}",
+            f"{line['cem']:.3f}",
+        ]
         cells += [gap_as_text(gap) if gap else "", f"{line['format']:.2f}", f"{line['searches']:.2f}"]
         tokens = f"{line['tokens']:.0f}" if line["tokens"] else "-"  # not every server counts them
         rows.append([*cells, tokens, f"{line['with_experience']:.2f}", f"{line['seconds']:.1f}"])
@@ -203,7 +210,7 @@ def replayed_as_text(table: Mapping[str, Any]) -> str:
 
 
 def _name(measure: str) -> str:
-    return measure if measure == JUDGE else measure.upper()
+    return {"concise": "correct", JUDGE: JUDGE}.get(measure, measure.upper())
 
 
 def _mean(line: Line, measure: str) -> str:

@@ -79,6 +79,7 @@ def check_run(config: DictConfig) -> None:
     if settings.enabled and not settings.hek:
         raise HiExpError("hiexp.hek is not set; give the directory of a HEK (`hiexp build`), or hiexp.enabled=false")
     check_group(settings, config)
+    warn_of_reward(settings)
     hek = open_hek(settings)
     check_resume(settings, hek, config)
     encoder, _ = open_encoders(settings, hek)
@@ -176,6 +177,12 @@ def check_cpu(config: DictConfig) -> None:
         if size and not block.log_prob_use_dynamic_bsz and episodes % size:  # verl checks it after all are played
             setting = f"actor_rollout_ref.{name}.log_prob_micro_batch_size_per_gpu={size}"
             raise HiExpError(f"data.train_batch_size x actor_rollout_ref.rollout.n = {episodes} is not divisible by {setting}; change one")
+
+
+def warn_of_reward(settings: HiExpConfig) -> None:
+    """Warn of a reward that a policy can earn by naming several answers at once."""
+    if settings.reward.kind in ("pvpo", "cem"):
+        logger.warning(f"hiexp.reward.kind={settings.reward.kind} also pays for 'A or B' and 'not A'; concise, the default, does not")
 
 
 def check_group(settings: HiExpConfig, config: DictConfig) -> None:

@@ -17,7 +17,7 @@ _COUNTED = (  # of `Totals`
 
 
 def compute_score(
-    data_source: str, solution_str: str, ground_truth: Any, extra_info: dict[str, Any] | None = None, kind: RewardKind = "pvpo"
+    data_source: str, solution_str: str, ground_truth: Any, extra_info: dict[str, Any] | None = None, kind: RewardKind = "concise"
 ) -> dict[str, float | str]:
     """Score one episode; every number in the result becomes a verl metric.
 

@@ -15,8 +15,8 @@ from hiexp_verl.report.charts import interval_bar
 from hiexp_verl.report.find import files_of, flat, read_lines, read_object
 from hiexp_verl.report.html import e, facts, folded, number, table
 
-_NAMES = {"cem": "CEM", "em": "EM", "f1": "F1", JUDGE: "judge"}  # the first one is compared with `none` beside it
-_GAP = "cem_minus_none"
+_NAMES = {"concise": "correct", "em": "EM", "f1": "F1", "cem": "CEM", JUDGE: "judge"}  # the first one is compared with `none` beside it
+_GAP = "concise_minus_none"
 _SIGNIFICANT = 0.05  # of the paired test
 _VERDICTS = {1: "better", -1: "worse", 0: "no significant difference"}  # by the side of zero
 _NO_TABLE = (
@@ -24,7 +24,7 @@ _NO_TABLE = (
 )
 _NOTES = (
     "Brackets and bars are 95% bootstrap intervals over questions; differences are paired by question, p by sign flips, not corrected for "
-    "the number of comparisons. Won: questions with a higher CEM than without experience; lost: with a lower one."
+    "the number of comparisons. Won: questions with more right than without experience; lost: with fewer."
 )
 Values = Mapping[str, float]  # by data set, id and text of the question: other questions may have the same id
 
@@ -37,7 +37,9 @@ class Evaluation:
     arms: Sequence[Mapping[str, Any]] = ()  # lines of the table; none while it is not finished
     pairs: Sequence[Mapping[str, Any]] = ()  # differences of two arms
     facts: Mapping[str, Any] = field(default_factory=dict)  # settings, seeds, batch size, outcome of the replay
-    values: Mapping[tuple[str, str], Values] = field(default_factory=dict)  # (data set, arm) -> CEM of each question, mean over seeds
+    values: Mapping[tuple[str, str], Values] = field(
+        default_factory=dict
+    )  # (data set, arm) -> share right of each question, mean over seeds
     training: str = ""  # name of the training whose policy it is, where it is in its folder
 
     @property
@@ -63,8 +65,8 @@ def read_evaluation(name: str, folder: Path, manifest: Manifest, faults: list[st
 
 
 def _value(line: int, row: Row) -> tuple[str, str, str, float]:
-    """Return data set, arm, question and CEM of a row."""
-    return row["dataset"], row["arm"], f"{row['dataset']}/{row['id']}: {row['question']}", float(row["cem"])
+    """Return data set, arm, question of a row, and whether it is right."""
+    return row["dataset"], row["arm"], f"{row['dataset']}/{row['id']}: {row['question']}", float(row["concise"])
 
 
 def tables(found: Sequence[Evaluation]) -> str:
@@ -93,8 +95,8 @@ def _scores(one: Evaluation, dataset: str) -> str:
         row = {"arm": f"<b>{e(line['arm'])}</b>"}
         for key in measures:
             row[_NAMES[key]] = score_bar(line[key], line.get(f"{key}_interval"), scale)
-            if key == "cem" and any(_GAP in each for each in lines):
-                row["CEM against none"] = gap_bar(line[_GAP], reach) if _GAP in line else ""
+            if key == "concise" and any(_GAP in each for each in lines):
+                row["correct against none"] = gap_bar(line[_GAP], reach) if _GAP in line else ""
                 row["won, lost"] = _won_lost(one.values.get((dataset, line["arm"]), {}), one.values.get((dataset, BASE), {}))
         rows.append(row | {"episodes": number(line["episodes"])})
     return table(rows)
@@ -156,7 +158,7 @@ def in_short(found: Sequence[Evaluation]) -> list[str]:
             sentences.append(f"{e(one.name)}: no table yet.")
         for dataset in one.datasets:
             verdicts = [
-                (side_of(line[_GAP]), f"<b>{e(line['arm'])}</b> (CEM {e(gap_as_text(line[_GAP]))})")
+                (side_of(line[_GAP]), f"<b>{e(line['arm'])}</b> (correct {e(gap_as_text(line[_GAP]))})")
                 for line in one.arms
                 if line["dataset"] == dataset and _GAP in line
             ]

@@ -14,15 +14,15 @@ from hiexp_verl.report.html import e, number, table
 from hiexp_verl.report.training import Training
 
 _NOTE = (
-    "CEM of each policy and arm, and its difference to <b>{policy}</b> without experience ({why}), paired by question; p by sign flips, "
-    "not corrected for the number of comparisons. Policies that differ in seeds alone are one line with the mean over seeds; the "
-    "intervals do not include the variance between trainings, which the scores of each run show."
+    "Share of right answers of each policy and arm, and its difference to <b>{policy}</b> without experience ({why}), paired by question; "
+    "p by sign flips, not corrected for the number of comparisons. Policies that differ in seeds alone are one line with the mean over "
+    "seeds; the intervals do not include the variance between trainings, which the scores of each run show."
 )
 
 
 @dataclass(frozen=True)
 class Scores:
-    """CEM of a policy in an arm, in each of its runs."""
+    """Share of right answers of a policy in an arm, in each of its runs."""
 
     policy: str
     arm: str
@@ -85,7 +85,7 @@ def in_short(compared: Sequence[Comparison]) -> list[str]:
             if gap is not None and played.arm in (BASE, "full")
         ]
         where = f"Against <b>{e(one.reference.policy)}</b> without experience on {e(one.dataset)}"
-        sentences.append(f"{where}, CEM: {by_verdict(verdicts)}.")
+        sentences.append(f"{where}, correct: {by_verdict(verdicts)}.")
     return sentences
 
 
@@ -116,7 +116,7 @@ def _against(compared: Comparison) -> str:
     rows = []
     for (played, gap), span in zip(compared.lines, spans, strict=True):
         means = played.mean
-        row = {"policy, arm": f"<b>{e(played.policy)}</b>, {e(played.arm)}", "CEM": score_bar(fmean(means.values()), span, scale)}
+        row = {"policy, arm": f"<b>{e(played.policy)}</b>, {e(played.arm)}", "correct": score_bar(fmean(means.values()), span, scale)}
         row["against the reference"] = gap_bar(gap, reach) if gap else ""
         if len(played.runs) > 1:
             row["each run"] = ", ".join(f"{fmean(each.values()):.3f}" for each in played.runs)

@@ -54,7 +54,7 @@ class EpisodeSettings:
     top_k: int = 3  # passages per search
     max_words_per_passage: int = 60
     max_chars: int = 3600  # of one tool message, experience not counted
-    reward: RewardKind = "pvpo"
+    reward: RewardKind = "concise"
 
 
 @dataclass

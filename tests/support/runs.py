@@ -92,11 +92,11 @@ def write_rollout(folder: Path, episodes: Sequence[Trajectory], **settings: Any)
     Manifest(kind="rollout", spec=SETTINGS | settings, results={"episodes": ["trajectories.jsonl"]}).finish(folder)
 
 
-def arm(name: str, cem: float, gain: float | None = None, **more: Any) -> dict[str, Any]:
+def arm(name: str, right: float, gain: float | None = None, **more: Any) -> dict[str, Any]:
     """A line of an evaluation's table; the interval reaches 0.1 to both sides."""
     line: dict[str, Any] = {"dataset": "set", "arm": name, "episodes": 50}
-    for key in ("em", "f1", "cem"):
-        line |= {key: cem, f"{key}_interval": [cem - 0.1, cem + 0.1]}
+    for key in ("concise", "em", "f1", "cem"):
+        line |= {key: right, f"{key}_interval": [right - 0.1, right + 0.1]}
         if gain is not None:
             line[f"{key}_minus_none"] = {"mean": gain, "low": gain - 0.1, "high": gain + 0.1, "p": 0.02}
     return line | {"format": 1.0, "searches": 2.0, "tokens": 90.0, "seconds": 3.0, "with_experience": 0.5} | more
@@ -139,4 +139,4 @@ def write_part(
 
 
 def row(arm: str, id: str, right: bool, dataset: str = "set", seed: int = 0) -> dict[str, Any]:
-    return {"dataset": dataset, "seed": seed, "arm": arm, "id": id, "question": f"What is {id}?", "cem": float(right)}
+    return {"dataset": dataset, "seed": seed, "arm": arm, "id": id, "question": f"What is {id}?", "concise": float(right)}

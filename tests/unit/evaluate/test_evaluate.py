@@ -102,11 +102,11 @@ def test_there_is_one_row_per_question_and_arm_and_a_table(tmp_path):
     table = play(tmp_path / "eval")
     found = rows(tmp_path / "eval")
     assert [(row["arm"], row["id"]) for row in found] == [(arm, q.id) for arm in ("none", "full") for q in QUESTIONS]
-    assert {"prediction", "em", "f1", "cem", "searches", "tokens"} <= set(found[0])
+    assert {"prediction", "concise", "em", "f1", "cem", "searches", "tokens"} <= set(found[0])
     base, hek = table["arms"]
     assert (base["with_experience"], hek["with_experience"]) == (0.0, 1.0)
-    assert base["cem"] == sum(row["cem"] for row in found[:6]) / 6
-    assert hek["cem_minus_none"]["mean"] == pytest.approx(hek["cem"] - base["cem"])
+    assert base["concise"] == sum(row["concise"] for row in found[:6]) / 6
+    assert hek["concise_minus_none"]["mean"] == pytest.approx(hek["concise"] - base["concise"])
     assert json.loads((tmp_path / "eval" / TABLE_JSON).read_text())["arms"][1]["arm"] == "full"
     lines = (tmp_path / "eval" / TABLE_MD).read_text().splitlines()
     assert len({line.count("|") for line in lines[:4]}) == 1 and "p " in lines[3]
@@ -242,7 +242,7 @@ def test_a_judge_s_verdicts_are_a_column_of_their_own(tmp_path):
     assert [row["judge"] for row in found] == [float(row["prediction"] == "Rome" and row["id"] != "q0") for row in found]
     unreadable = len({row["prediction"] for row in found if row["id"] == "q0"})
     assert table["unreadable_verdicts"] == unreadable > 0 and table["verdicts"] == len({(row["id"], row["prediction"]) for row in found})
-    assert {pair["measure"] for pair in table["pairs"]} == {"em", "f1", "cem", "judge"}
+    assert {pair["measure"] for pair in table["pairs"]} == {"concise", "em", "f1", "cem", "judge"}
     sentence = f"Judge: one; {unreadable} of {table['verdicts']} verdicts were neither yes nor no, and count as wrong."
     assert sentence in as_markdown({**table, "judge": "one"})
     assert "judge - none" in (tmp_path / "eval" / TABLE_MD).read_text()
@@ -252,7 +252,7 @@ def test_a_row_holds_what_the_episode_was():
     searched = play_one([Reply("<search>capital France</search>", "stop", 7), Reply("<answer>Paris</answer>", "stop", 5)])
     row = row_of("set", 3, "full", searched)
     assert (row["tokens"], row["searches"], row["failed_searches"], row["lookup_failures"]) == (12, 1, 0, 0)
-    assert (row["em"], row["cem"], row["format"], row["prediction"]) == (1.0, 1.0, 1.0, "Paris")
+    assert (row["em"], row["concise"], row["format"], row["prediction"]) == (1.0, 1.0, 1.0, "Paris")
     assert row["experience_tokens"] == sum(each["tokens"] for each in searched.extra["shown"]) > 0 and len(row["shown"]) == 3
 
 
@@ -266,7 +266,7 @@ def play_one(replies):
 
 def row(arm, id, em, **more):
     values = {"searches": 1, "failed_searches": 0, "lookup_failures": 0, "tokens": 10, "experience_tokens": 0, "format": 1.0, "shown": []}
-    return {"dataset": "set", "seed": 0, "arm": arm, "id": id, "em": em, "f1": em, "cem": em, **values, **more}
+    return {"dataset": "set", "seed": 0, "arm": arm, "id": id, "em": em, "f1": em, "cem": em, "concise": em, **values, **more}
 
 
 def test_what_episodes_cost_is_a_mean():
@@ -279,10 +279,10 @@ def test_every_arm_is_compared_with_every_other(tmp_path):
     right = {"none": [1, 0, 0, 0], "full": [1, 1, 1, 0], "random": [1, 1, 0, 0]}
     played = [row(arm, str(i), float(value)) for arm, values in right.items() for i, value in enumerate(values)]
     lines = table_of(played)
-    pairs = {(pair["arm"], pair["against"]): pair for pair in pairs_of(played) if pair["measure"] == "cem"}
+    pairs = {(pair["arm"], pair["against"]): pair for pair in pairs_of(played) if pair["measure"] == "concise"}
     assert list(pairs) == [("full", "none"), ("random", "none"), ("random", "full")]
     assert (pairs["random", "full"]["mean"], pairs["random", "full"]["p"], pairs["random", "full"]["high"]) == (-0.25, 1.0, 0.0)
-    assert pairs["full", "none"]["mean"] == 0.5 and pairs["full", "none"].items() >= lines[1]["cem_minus_none"].items()
+    assert pairs["full", "none"]["mean"] == 0.5 and pairs["full", "none"].items() >= lines[1]["concise_minus_none"].items()
 
 
 def test_arms_against_each_other_are_a_table_of_their_own(tmp_path):

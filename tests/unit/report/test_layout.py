@@ -86,7 +86,7 @@ def test_what_an_arm_gains_is_in_view_without_scrolling(tmp_path, tab, width):
     page(tmp_path / "eval")
     tab.open((tmp_path / "report.html").as_uri(), width)
     cells = "[...document.querySelectorAll('#evaluation table tbody tr:nth-child(2) td')]"
-    assert tab.run(f"{cells}.slice(0, 4).map(cell => cell.dataset.name)") == ["arm", "CEM", "CEM against none", "won, lost"]
+    assert tab.run(f"{cells}.slice(0, 4).map(cell => cell.dataset.name)") == ["arm", "correct", "correct against none", "won, lost"]
     assert tab.run(f"{cells}[2].getBoundingClientRect().right") < width
 
 

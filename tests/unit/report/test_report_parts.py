@@ -96,7 +96,7 @@ def test_policies_are_compared_on_the_questions_that_all_were_asked():
     assert "<b>full_* (2 runs)</b>, full" in drawn and "other questions: foreign, none" in drawn
     (sentence,) = policies.in_short(compared)
     assert sentence.startswith(
-        "Against <b>none_* (2 runs)</b> without experience on val, CEM: better: <b>full_* (2 runs), none</b> (+0.500, p 0"
+        "Against <b>none_* (2 runs)</b> without experience on val, correct: better: <b>full_* (2 runs), none</b> (+0.500, p 0"
     )
     assert "no significant difference: <b>none_* (2 runs), full</b> (+0.000, p 1.000)" in sentence
     assert policies.comparisons(found[:2], trainings) == [], "one policy, two seeds"
@@ -171,17 +171,17 @@ def evaluation(*arms, **fields):
 def test_arms_are_sorted_by_what_their_interval_says():
     arms = [arm("none", 0.4), arm("full", 0.6, 0.2), arm("random", 0.45, 0.05), arm("shuffled", 0.1, -0.3)]
     assert in_short([evaluation(*arms)]) == [
-        "eval, set, against none: better: <b>full</b> (CEM +0.200 [+0.100, +0.300], p 0.020); worse: <b>shuffled</b> "
-        "(CEM -0.300 [-0.400, -0.200], p 0.020); no significant difference: <b>random</b> (CEM +0.050 [-0.050, +0.150], p 0.020)."
+        "eval, set, against none: better: <b>full</b> (correct +0.200 [+0.100, +0.300], p 0.020); worse: <b>shuffled</b> "
+        "(correct -0.300 [-0.400, -0.200], p 0.020); no significant difference: <b>random</b> (correct +0.050 [-0.050, +0.150], p 0.020)."
     ]
 
 
 def test_an_interval_alone_makes_no_verdict_when_the_test_sees_nothing():
     sure, unsure = arm("full", 0.6, 0.2), arm("shuffled", 0.1, -0.3)
-    sure["cem_minus_none"]["p"], unsure["cem_minus_none"]["p"] = 0.01, 0.25
+    sure["concise_minus_none"]["p"], unsure["concise_minus_none"]["p"] = 0.01, 0.25
     assert in_short([evaluation(arm("none", 0.4), sure, unsure)]) == [
-        "eval, set, against none: better: <b>full</b> (CEM +0.200 [+0.100, +0.300], p 0.010); "
-        "no significant difference: <b>shuffled</b> (CEM -0.300 [-0.400, -0.200], p 0.250)."
+        "eval, set, against none: better: <b>full</b> (correct +0.200 [+0.100, +0.300], p 0.010); "
+        "no significant difference: <b>shuffled</b> (correct -0.300 [-0.400, -0.200], p 0.250)."
     ]
     drawn = tables([evaluation(arm("none", 0.4), sure, unsure)])
     assert re.findall(r'p (0\.010|0\.250)</span><svg class="interval (\w+)"', drawn) == [("0.010", "up"), ("0.250", "even")]
@@ -196,18 +196,18 @@ def test_each_data_set_has_its_table_and_what_was_won_and_lost():
 
 
 def test_a_table_of_one_question_has_no_intervals():
-    drawn = tables([evaluation(*({"dataset": "set", "arm": name, "em": 0.5, "cem": 0.5, "episodes": 1} for name in ("none", "full")))])
+    drawn = tables([evaluation(*({"dataset": "set", "arm": name, "em": 0.5, "concise": 0.5, "episodes": 1} for name in ("none", "full")))])
     Tags(drawn)
     assert "0.500" in drawn and "against none" not in drawn
 
 
 def test_arms_against_each_other_are_folded_under_their_table():
     gap = {"dataset": "set", "arm": "full", "against": "random", "mean": 0.25, "low": 0.1, "high": 0.4, "p": 0.013}
-    pairs = [gap | {"measure": "em", "mean": 0.5}, gap | {"measure": "cem"}, gap | {"measure": "cem", "against": "<b>"}]
+    pairs = [gap | {"measure": "em", "mean": 0.5}, gap | {"measure": "concise"}, gap | {"measure": "concise", "against": "<b>"}]
     drawn = tables([evaluation(arm("none", 0.4), pairs=pairs)])
     Tags(drawn)
     inside = re.search(r'<details class="fold"><summary class="soft">Arm against arm \(2\)</summary>.*?</details>', drawn)[0]
-    assert inside.index(">CEM</th>") < inside.index(">EM</th>")
+    assert inside.index(">correct</th>") < inside.index(">EM</th>")
     assert re.search(r"<b>full</b></td><td [^>]*>random</td><td [^>]*>\+0.250 ", inside)
     assert "+0.500" in inside and "p 0.013" in inside
     assert "&lt;b&gt;" in inside

@@ -127,7 +127,7 @@ def test_an_evaluation_has_its_table_and_the_mean_of_each_question_over_seeds(tm
     (found,) = gather([tmp_path]).evaluations
     assert found.values["a", "none"] == {"a/q1: What is q1?": 0.5} and found.values["a", "full"] == {"a/q1: What is q1?": 1.0}
     assert found.values["all", "none"] == {"a/q1: What is q1?": 0.5, "b/q1: What is q1?": 1.0}
-    assert [line["cem"] for line in found.arms] == [0.5, 0.75]
+    assert [line["concise"] for line in found.arms] == [0.5, 0.75]
 
 
 def test_arms_that_were_played_without_a_table_have_their_episodes(tmp_path):
@@ -159,7 +159,7 @@ def test_a_rollout_below_an_evaluation_is_one_of_its_arms(tmp_path):
 
 def test_rows_and_table_of_an_earlier_plan_are_not_taken(tmp_path):
     write_evaluation(tmp_path, [arm("none", 0.9)], [row("none", "q1", True)])
-    assert gather([tmp_path]).evaluations[0].arms[0]["cem"] == 0.9
+    assert gather([tmp_path]).evaluations[0].arms[0]["concise"] == 0.9
     manifest = read_manifest(tmp_path)
     manifest.finished = None
     manifest.write(tmp_path)
