@@ -41,7 +41,7 @@ class Run:
         overrides = [
             *("--config-dir", str(RECIPE), "--config-name", "grpo", f"hydra.run.dir={folder / 'hydra'}"),
             f"hiexp.hek={demo / 'build' / 'hek'}",
-            f"hiexp.search.corpus={assets / 'factbook' / 'corpus.jsonl'}",
+            f"hiexp.search.corpus={assets / 'lay_words' / 'corpus.jsonl'}",
             f"hiexp.dump_dir={folder / 'episodes'}",
             "hiexp.seed=7",
             "hiexp.max_tokens_per_turn=48",
@@ -141,8 +141,8 @@ def compare(alone: Run, killed: Run) -> list[dict[str, Any]]:
                 "gradient": [m[step]["actor/grad_norm"] if step in m else None for m in metrics],
                 "episodes": len(one),
                 "same_questions": [r["id"] for r in one] == [r["id"] for r in other],
-                "same_start_entries": sum(_shown(a, "start") == _shown(b, "start") for a, b in zip(one, other, strict=False)),
-                "same_step_entries": sum(_shown(a, "step") == _shown(b, "step") for a, b in zip(one, other, strict=False)),
+                "same_prompt_entries": sum(_shown(a, "prompt") == _shown(b, "prompt") for a, b in zip(one, other, strict=False)),
+                "same_tool_entries": sum(_shown(a, "tool") == _shown(b, "tool") for a, b in zip(one, other, strict=False)),
                 "same_text": sum(a["messages"] == b["messages"] for a, b in zip(one, other, strict=False)),
             }
         )
@@ -206,7 +206,7 @@ def _markdown(result: dict[str, Any]) -> str:
     ]
     for r in rows:
         pairs = " | ".join(" / ".join("-" if v is None else f"{v:.4f}" for v in r[key]) for key in ("reward", "gradient"))
-        shares = " | ".join(f"{r[key]} of {r['episodes']}" for key in ("same_start_entries", "same_step_entries", "same_text"))
+        shares = " | ".join(f"{r[key]} of {r['episodes']}" for key in ("same_prompt_entries", "same_tool_entries", "same_text"))
         lines.append(f"| {r['step']} | {pairs} | {'yes' if r['same_questions'] else 'no'} | {shares} |")
     lines += ["", "| life | killed after s | from step | saved step |", "| ---: | ---: | ---: | ---: |"]
     for number, life in enumerate(lives, 1):

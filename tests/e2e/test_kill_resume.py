@@ -18,8 +18,8 @@ def test_a_run_killed_after_a_checkpoint_goes_on_from_it_and_no_other_does(demo,
     assert run.saved == 1
     first = run.episodes()[1]
     seen_by_then = seen(run, 1)
-    assert run.live(lambda seconds: False, *group, "hiexp.arm=random") == 1
-    assert "was made with hiexp.arm=full, this run has random" in run.log_end()
+    assert run.live(lambda seconds: False, *group, "hiexp.seed=8") == 1
+    assert "was made with hiexp.seed=7, this run has 8" in run.log_end()
     assert run.live(lambda seconds: False, *group) == 0, run.log_end()
     steps = run.metrics()
     assert sorted(steps) == [1, 2]
