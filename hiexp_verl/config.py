@@ -84,13 +84,12 @@ def settings(**options: Any) -> Callable[[type[Config]], type[Config]]:
 class PromptConfig:
     """E2 and E3 in the system prompt, once, matched to the question."""
 
-    top_k: Count = Field(default=5, description="Entries shown, the best ones (paper: 5). Small policies mix the steps of several plans.")
+    top_k: Count = Field(default=1, description="Entries shown, the best ones (paper: 5). Small policies mix the steps of several plans.")
     match: Literal["way", "kind", "question"] = Field(
-        default="way",
-        description="way: match the question without its names and without what it asks for; kind: without its names; "
-        "question: all of it (paper).",
+        default="kind",
+        description="kind: match the question without its names; way: and without what it asks for; question: all of it (paper).",
     )
-    instantiate: _Flag = Field(default=False, description="Put the question's name into a plan that is shown; the entry stays without.")
+    instantiate: _Flag = Field(default=True, description="Put the question's name into a plan that is shown; the entry stays without.")
     min_score: _Number | None = Field(default=None, description="Minimum cosine; null: no threshold (paper).")
     max_tokens: Natural = Field(
         default=448, description="Budget of the whole block; the lowest scores are dropped first. 0: nothing is shown."

@@ -34,8 +34,8 @@ def add(verbs: Any) -> None:
     parser.add_argument("--success-at", type=float, metavar="SCORE", help="score of a success (default: the trajectory's own mark)")
     parser.add_argument("--single-sided", action="store_true", help="reflect on questions without a success, too")
     parser.add_argument("--cases-per-question", type=int, default=2, metavar="N", help="E1 of one question, with different findings (2)")
-    plans = "case: E2 of clusters, with the plan of their cases; kind: E2 per kind of question, its plan by tally (default case)"
-    parser.add_argument("--plans", default="case", choices=("case", "kind"), help=plans)
+    plans = "case: E2 of clusters, with the plan of their cases; kind: E2 per kind of question, its plan by tally (default kind)"
+    parser.add_argument("--plans", default="kind", choices=("case", "kind"), help=plans)
     parser.add_argument("--plan-support", type=int, default=2, metavar="N", help="questions that a plan by tally must have solved (2)")
     parser.add_argument("--linkage", default="ward", choices=("ward", "average"), help="of the clusters (default ward)")
     parser.add_argument("--cluster-size", type=float, default=4.0, help="E1 under an E2, on average (default 4)")

@@ -44,7 +44,7 @@ class DistilSettings:
     single_sided: bool = False  # also reflect on questions without a success
     cases_per_question: int = 2  # at most so many E1, with different findings
     linkage: Linkage = "ward"
-    plans: Literal["kind", "case"] = "case"  # kind: an E2 per kind of question, its plan by tally; case: plans of E1 in E2 of clusters
+    plans: Literal["kind", "case"] = "kind"  # kind: an E2 per kind of question, its plan by tally; case: plans of E1 in E2 of clusters
     plan_support: int = 2  # kind: questions that a plan must have solved
     cluster_size: float = 4.0  # E1 under an E2, on average
     heights: Mapping[Level, float] = field(default_factory=dict)  # at which entries of a level are clustered, instead of by size
@@ -130,7 +130,7 @@ def distil(
         dropped.update(left_out)
     counts = _counts(given, contrasted, diagnoses, (cases, patterns, strategies), dropped)
     entries = (*cases, *(with_plans(patterns, cases) if config.plans == "case" else patterns), *strategies)
-    if not entries:
+    if not entries or (diagnoses and not cases):  # plans by tally alone would hide that the distiller wrote nothing
         raise HiExpError(f"the trajectories gave no experience ({_why(counts)}); roll out more per question, or give --single-sided")
     logger.info("encoding %d titles, choosing thresholds", len(entries))
     sources = [_source(t) for t in trajectories]

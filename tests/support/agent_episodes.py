@@ -28,6 +28,7 @@ def config_of(paths, dialect, *overrides):
         f"hiexp.search.corpus={paths['corpus']}",
         f"hiexp.hek={paths['hek']}",
         "hiexp.search.top_k=2",
+        "hiexp.prompt.top_k=5",
         "data.max_prompt_length=4096",
         "data.max_response_length=8192",
         *overrides,

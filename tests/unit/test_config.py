@@ -13,9 +13,9 @@ def test_an_empty_block_is_the_defaults():
     assert parse_config({}) == HiExpConfig()
 
 
-def test_the_paper_s_retrieval_counts_are_the_defaults():
+def test_one_entry_is_shown_at_each_place_by_default():
     config = parse_config({})
-    assert (config.prompt.top_k, config.tool.top_k) == (5, 1)
+    assert (config.prompt.top_k, config.tool.top_k) == (1, 1)
 
 
 @pytest.mark.parametrize(

@@ -88,7 +88,7 @@ def test_every_reserved_token_is_neutral_when_it_stands_alone(family):
 
 @pytest.fixture(scope="module")
 def flag():
-    config = compose("+hiexp=grpo", "hiexp.search.top_k=2", "hiexp.tool.min_score=-1.0", *ROOM)
+    config = compose("+hiexp=grpo", "hiexp.search.top_k=2", "hiexp.prompt.top_k=5", "hiexp.tool.min_score=-1.0", *ROOM)
     OmegaConf.set_struct(config, False)
     return config
 

@@ -16,12 +16,13 @@ import huggingface_hub
 import hydra
 from hydra.core.utils import JobReturn, JobStatus
 
+from hiexp_verl.config import HiExpConfig, RewardConfig
 from hiexp_verl.io.manifest import read_manifest
 from hiexp_verl.models.tokenizer import PolicyTokenizer
 from hiexp_verl.plugin import presets as settings_module
 from hiexp_verl.plugin.agent_loop import HiExpAgentLoop, settings_of
 from hiexp_verl.plugin.launch import CPU_ENVIRONMENT
-from hiexp_verl.plugin.preflight import Preflight, check_model, check_response_length
+from hiexp_verl.plugin.preflight import Preflight, check_model, check_response_length, warn_of_reward
 from hiexp_verl.plugin.record import Record
 from hiexp_verl.protocol import SEARCH_TOOL_SCHEMA, first_messages
 from tests.support.chat_families import tokenizer_of
@@ -55,7 +56,7 @@ def test_grpo_sets_everything_hiexp_needs():
     assert config.algorithm.adv_estimator == "hiexp_grpo"
     assert (actor.policy_loss.loss_mode, actor.loss_agg_mode) == ("vanilla", "token-mean")
     assert (actor.clip_ratio_low, actor.clip_ratio_high, actor.use_kl_loss) == (0.2, 0.2, True)
-    assert config.hiexp.prompt.top_k == 5
+    assert config.hiexp.prompt.top_k == 1
     assert (config.data.max_prompt_length, config.data.max_response_length) == (2048, 4096)
 
 
@@ -418,7 +419,7 @@ def test_the_recipes_have_room_for_what_they_show(name):
     with hydra.initialize_config_dir(str(RECIPES / folder), version_base=None):
         config = hydra.compose(file, overrides=[ENGINE, "hydra.searchpath=[pkg://verl.trainer.config]"])
     lengths = (config.data.max_prompt_length, config.data.max_response_length)
-    assert lengths == ((448, 768) if folder == "cpu_demo" else (2048, 8192)), "a recipe's own lengths win"
+    assert lengths == ((384, 672) if folder == "cpu_demo" else (2048, 8192)), "a recipe's own lengths win"
     assert config.actor_rollout_ref.actor.policy_loss.loss_mode == {"grpo": "vanilla", "gspo": "gspo"}[file]
     check_response_length(settings_of(config), config.data.max_response_length)
 
@@ -464,3 +465,9 @@ def test_main_ppo_stops_with_one_line_before_ray_starts(good):
     assert result.stderr.strip().splitlines()[-1].startswith("hiexp: ")
     assert "Warning" not in result.stderr, "what is not about this run stands before the refusal"
     assert "ray init" not in result.stdout
+
+
+@pytest.mark.parametrize(("kind", "warned"), [("pvpo", True), ("cem", True), ("concise", False), ("em", False)])
+def test_a_reward_that_pays_for_several_answers_at_once_is_warned_of(caplog, kind, warned):
+    warn_of_reward(HiExpConfig(reward=RewardConfig(kind)))
+    assert (f"hiexp.reward.kind={kind} also pays for 'A or B'" in caplog.text) is warned

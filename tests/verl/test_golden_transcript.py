@@ -9,7 +9,7 @@ import pytest
 pytestmark = [pytest.mark.verl, pytest.mark.compat]
 pytest.importorskip("verl")
 
-from hiexp_verl.config import Budgets, ToolConfig
+from hiexp_verl.config import Budgets, PromptConfig, ToolConfig
 from hiexp_verl.guide.episode import Guidance
 from hiexp_verl.guide.guide import Guide
 from hiexp_verl.hek.retrieve import Retriever
@@ -69,7 +69,7 @@ def in_evaluation(paths, dialect, arm, position):
     guide = None
     if arm != "none":
         retriever = Retriever(HEK.load(paths["hek"]), load_encoder("hash:256"))
-        guide = Guide(retriever, Guidance(Budgets(tool=ToolConfig(position=position)), arm, count_tokens=count))
+        guide = Guide(retriever, Guidance(Budgets(PromptConfig(top_k=5), ToolConfig(position=position)), arm, count_tokens=count))
     asked = Question("q", QUESTION, ("Kabul",))
     played = asyncio.run(episode(asked, Players(Reciting(TURNS[dialect]), BM25Search(read_corpus(paths["corpus"])), guide), settings))
     return list(played.messages), played.extra["shown"]

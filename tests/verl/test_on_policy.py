@@ -69,7 +69,14 @@ def trainers_log_probs(model, output, pad):
 def flag(tmp_path_factory):
     folder = tmp_path_factory.mktemp("episodes")
     corpus, hek = write_corpus(folder / "corpus.jsonl"), write_hek(folder / "hek", "Name the country.")
-    return compose("+hiexp=grpo", f"hiexp.search.corpus={corpus}", f"hiexp.hek={hek}", "hiexp.search.top_k=2", "hiexp.tool.min_score=-1.0")
+    return compose(
+        "+hiexp=grpo",
+        f"hiexp.search.corpus={corpus}",
+        f"hiexp.hek={hek}",
+        "hiexp.search.top_k=2",
+        "hiexp.prompt.top_k=5",
+        "hiexp.tool.min_score=-1.0",
+    )
 
 
 @pytest.fixture(params=[*FAMILIES, real()[0]])

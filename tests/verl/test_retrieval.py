@@ -7,7 +7,7 @@ import pytest
 pytestmark = pytest.mark.verl
 pytest.importorskip("verl")
 
-from hiexp_verl.config import HiExpConfig, SearchConfig
+from hiexp_verl.config import HiExpConfig, PromptConfig, SearchConfig
 from hiexp_verl.guide.lookup import ExperienceRequest
 from hiexp_verl.hek.opening import open_encoders, open_hek
 from hiexp_verl.plugin.retrieval import LocalRetrieval
@@ -16,7 +16,8 @@ from tests.support.verl_fixtures import write_corpus, write_hek
 
 
 def test_search_and_experience_come_from_one_place(tmp_path):
-    settings = HiExpConfig(hek=str(write_hek(tmp_path / "hek")), search=SearchConfig(corpus=str(write_corpus(tmp_path / "c.jsonl"))))
+    search = SearchConfig(corpus=str(write_corpus(tmp_path / "c.jsonl")))
+    settings = HiExpConfig(hek=str(write_hek(tmp_path / "hek")), prompt=PromptConfig(top_k=2), search=search)
 
     async def ask():
         retrieval = LocalRetrieval(settings)
@@ -33,7 +34,8 @@ def test_search_and_experience_come_from_one_place(tmp_path):
 
 
 def test_the_step_threshold_is_the_one_the_hek_was_calibrated_to(tmp_path):
-    settings = HiExpConfig(hek=str(write_hek(tmp_path / "hek")), search=SearchConfig(corpus=str(write_corpus(tmp_path / "c.jsonl"))))
+    search = SearchConfig(corpus=str(write_corpus(tmp_path / "c.jsonl")))
+    settings = HiExpConfig(hek=str(write_hek(tmp_path / "hek")), prompt=PromptConfig(top_k=2), search=search)
     assert LocalRetrieval(settings)._lookup.min_score["tool"] == 0.05
 
 

@@ -130,7 +130,7 @@ def flag(tmp_path_factory):
     """What the flag sets, composed once: it takes longer than an episode."""
     folder = tmp_path_factory.mktemp("episodes")
     corpus, hek = write_corpus(folder / "corpus.jsonl"), write_hek(folder / "hek", "Name the country.")
-    config = compose("+hiexp=grpo", f"hiexp.search.corpus={corpus}", f"hiexp.hek={hek}", "hiexp.search.top_k=1")
+    config = compose("+hiexp=grpo", f"hiexp.search.corpus={corpus}", f"hiexp.hek={hek}", "hiexp.search.top_k=1", "hiexp.prompt.top_k=5")
     OmegaConf.set_struct(config, False)  # for the template's arguments, which verl's config does not name
     return config
 

@@ -1,12 +1,14 @@
 """Trajectories in, a HEK out: linked, free of answers, the same every time."""
 
 import re
+from collections import Counter
 
 import pytest
 
 from hiexp_verl.distil.distillers import PromptedDistiller
 from hiexp_verl.distil.entries import merge_near_duplicates
 from hiexp_verl.distil.pipeline import DistilSettings, distil
+from hiexp_verl.distil.replies import Usage
 from hiexp_verl.distil.rules import RulesDistiller
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.hek import HEK, Retriever
@@ -85,7 +87,7 @@ def test_summaries_that_the_model_cannot_write_are_computed_and_say_so():
         def summarise(self, groups, level):
             return [None] * len(groups)
 
-    built = distil(trajectories(), OnlyCases(), ENCODER)
+    built = distil(trajectories(), OnlyCases(), ENCODER, DistilSettings(plans="case"))
     above = [entry for entry in built.hek.entries if entry.level != "e1"]
     assert {entry.level for entry in above} == {"e2", "e3"}
     assert built.report.counts["left_out.e2.by_rule"] >= built.report.counts["written.e2"] > 0
@@ -125,3 +127,16 @@ def test_real_trajectories_give_entries_without_answers():
         telling = [a for a in source.answers if a.lower() not in ("yes", "no") and not cem(source.question, [a])]
         assert not telling or not cem(f"{e.title} {e.description}", telling), e
         assert not re.search(r"[<>{}]", e.title + e.description)
+
+
+def test_what_any_distiller_took_and_dropped_is_in_the_report():
+    class Asking(RulesDistiller):
+        usage = Usage(calls=3, prompt_tokens=30, completion_tokens=12)
+
+        @property
+        def dropped(self):
+            return Counter({"e1.no_json": 2})
+
+    report = distil(trajectories(), Asking(), ENCODER).report
+    assert report.usage == Asking.usage
+    assert report.counts["left_out.e1.no_json"] == 2

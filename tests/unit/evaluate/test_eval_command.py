@@ -49,14 +49,14 @@ def shown(tmp_path):
 def test_budgets_bound_what_is_shown_and_are_kept(command, tmp_path, capsys):
     with server(answering) as (url, _):
         command += ["--model", url]
-        assert main([*command, "--set", "prompt.top_k=1", "tool.max_tokens=0"]) == 0
-        assert {len(each) for each in shown(tmp_path)} == {1}, "one of E2 and E3, no E1"
+        assert main([*command, "--set", "prompt.top_k=2", "tool.max_tokens=0"]) == 0
+        assert {len(each) for each in shown(tmp_path)} == {2}, "E2 and E3, no E1"
         settings = table(tmp_path)["settings"]
-        assert (settings["prompt.top_k"], settings["prompt.max_tokens"], settings["tool.max_tokens"]) == (1, 448, 0)
+        assert (settings["prompt.top_k"], settings["prompt.max_tokens"], settings["tool.max_tokens"]) == (2, 448, 0)
         assert len(settings["hek"]) == 64 and "arm" not in settings
-        assert "prompt: top 1, 448 tokens" in (tmp_path / "out" / TABLE_MD).read_text()
-        assert "made with prompt.top_k = 1, now it is 5" in refusal([*command, "--resume"], capsys)
-        assert main([*command, "--resume", "--set", "prompt.top_k=1", "--set", "hiexp.tool.max_tokens=0"]) == 0
+        assert "prompt: top 2, 448 tokens" in (tmp_path / "out" / TABLE_MD).read_text()
+        assert "made with prompt.top_k = 2, now it is 1" in refusal([*command, "--resume"], capsys)
+        assert main([*command, "--resume", "--set", "prompt.top_k=2", "--set", "hiexp.tool.max_tokens=0"]) == 0
         shutil.rmtree(tmp_path / "out")
         assert "did you mean 'top_k'?" in refusal([*command, "--set", "prompt.topk=1"], capsys)
         without = [part for part in command if part not in ("--hek", str(tmp_path / "hek"))]

@@ -47,9 +47,9 @@ def test_a_synchronous_and_an_asynchronous_agent_are_shown_the_same(hek):
     *same, other = asyncio.run(play())
     assert same == [messages, documents]
     assert other.shown == episode.shown and other.queries == episode.queries == ["capital of France"] * 2
-    assert messages[0]["content"].endswith("- Search before you answer.\n- Name the country first.\n</experience>")
+    assert messages[0]["content"].endswith("questions:\n- Name the country first.\n</experience>")
     assert documents == [f"<experience>\n- {name} lesson.\n</experience>\nDocuments." for name in ("Own", "Other")]
-    assert [(row["entry"], row.get("search")) for row in episode.shown[2:]] == [("e1-own", 1), ("e1-other", 2)]
+    assert [(row["entry"], row.get("search")) for row in episode.shown[1:]] == [("e1-own", 1), ("e1-other", 2)]
     assert MESSAGES[0] == {"role": "system", "content": "Answer."}, "the caller's messages are not changed"
 
 
@@ -100,7 +100,7 @@ def test_tokens_are_counted_by_the_callers_tokenizer(hek):
     guide = open_guide(hek, prompt=PromptConfig(max_tokens=3), count_tokens=len)
     episode = guide.begin(QUESTION)
     assert episode.system(MESSAGES) == MESSAGES
-    assert (episode.shown, episode.dropped) == ([], 2)
+    assert (episode.shown, episode.dropped) == ([], 1)
 
 
 def test_a_folder_without_a_hek_is_refused(tmp_path):

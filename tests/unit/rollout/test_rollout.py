@@ -99,10 +99,10 @@ def test_a_first_prompt_that_does_not_fit_is_the_user_s_to_mend():
 def test_experience_is_shown_at_the_start_and_after_a_search():
     t = play(Scripted("<search>capital France</search>", "<search>zzz</search>", "<answer>Paris</answer>"), guide=guide())
     system, tool, tool_without = t.messages[0]["content"], t.messages[3]["content"], t.messages[5]["content"]
-    assert system.endswith("- Search before you answer.\n- Name the country first.\n</experience>")
+    assert system.endswith("questions:\n- Name the country first.\n</experience>")
     assert tool.startswith("<experience>\n- Other lesson.\n</experience>\n<information>\n")  # its own is left out
     assert "<experience>" not in tool_without  # below the calibrated threshold
-    assert [(row["entry"], row.get("search")) for row in t.extra["shown"]] == [("e3-a", None), ("e2-a", None), ("e1-other", 1)]
+    assert [(row["entry"], row.get("search")) for row in t.extra["shown"]] == [("e2-a", None), ("e1-other", 1)]
     summary = summarise([t])
     assert (summary["prompt_hit_rate"], summary["e1_fire_rate"]) == (1.0, 0.5)
     own = play(Scripted("<search>capital France</search>", "<answer>Paris</answer>"), guide=guide(leave_one_out=False))
@@ -113,7 +113,7 @@ def test_no_entry_is_shown_twice_in_an_episode():
     again = "<search>capital France</search>"
     t = play(Scripted(again, again, again, "<answer>Paris</answer>"), guide=guide(leave_one_out=False))
     shown = [(row["entry"], row.get("search")) for row in t.extra["shown"]]
-    assert shown == [("e3-a", None), ("e2-a", None), ("e1-own", 1), ("e1-other", 2)]  # the third time both were there before
+    assert shown == [("e2-a", None), ("e1-own", 1), ("e1-other", 2)]  # the third time both were there before
     assert [m["content"].count("<experience>") for m in t.messages if m["role"] == "tool"] == [1, 1, 0]
     assert t.extra["e1_repeats"] == 2
     assert summarise([t])["e1_repeats"] == 2
