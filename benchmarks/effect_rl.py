@@ -2,54 +2,41 @@
 
     make assets && python -m benchmarks.effect_rl --seeds 0 1 2
 
-SmolLM2-135M is warm-started on questions about countries named by their capital, their highest point, or as the only neighbour of
-one named by its capital; in two of three transcripts it reads plans. Anthems, internet codes and other questions about neighbours
-(three of four of the training questions) it has to discover. A HEK is built by rules from its rollouts of them. Then every
-algorithm is run with `hiexp.arm=none` and `full` (`--trained mixed`: in half of each group): the same start, questions, order,
-seeds and number of episodes. Validation is on countries that occur in no training question, during training as each run plays, and
-at its end without experience, with it, and with shuffled entries (`hiexp eval`); the policy that all start from is evaluated in all
-arms. Every run is kept where it is done; an interrupted benchmark goes on. About 15 minutes a run on 2 cores.
-Writes results/effect_rl.{json,md,svg}, the rows of all evaluations, and effect_factbook_smollm2.* of the start. `hiexp report OUT`
-shows the runs.
+The bed is that of effect_lay: questions in everyday words, goals that the warm start does not teach. A HEK is built by rules from
+rollouts of the start policy on questions in the words of the corpus; training is on questions in everyday words about the same
+countries. Every algorithm is run with `hiexp.arm=none` and `full` (`--trained mixed`: in half of each group): the same start, questions,
+order, seeds and number of episodes. Validation is on other countries, during training as each run plays, and at its end without
+experience, with it, and with shuffled and random entries (`hiexp eval`). Every run is kept where it is done; an interrupted benchmark
+goes on. About 15 minutes a run on 2 cores. Writes results/effect_lay_rl.{json,md,svg} and the rows. `hiexp report OUT` shows the runs.
+results/effect_rl.* are of an earlier bed (LOG, 2026-11-22).
 """
 
 import argparse
 import gzip
 import json
-import os
 import shutil
 import statistics
-import subprocess
-import sys
 from collections.abc import Mapping, Sequence
-from itertools import accumulate, islice
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from benchmarks import _machine, effect
+from benchmarks import _machine, effect_lay
 from benchmarks._results import RESULTS, same_settings, table
-from hiexp_verl.config import ToolConfig
-from hiexp_verl.evaluate.plan import TABLE_JSON
 from hiexp_verl.evaluate.tables import ALL, BASE, gap_as_text, table_of
 from hiexp_verl.hek.store import HEK
 from hiexp_verl.io.datasets import read_jsonl, read_questions
 from hiexp_verl.io.files import atomic_writer, write_jsonl
 from hiexp_verl.report.charts import mean_and_band
 from hiexp_verl.rollout.policy import identify
-from hiexp_verl.types import Question
-from recipes.demo_data.assets import fetch
-from recipes.demo_data.factbook.sets import write_factbook
+from recipes.cpu_demo.stages import balanced
+from recipes.cpu_demo.training import REWARD, run_overrides, train
+from recipes.demo_data.factbook.lay_words import HELD_OUT
 
 RECIPE = Path(__file__).parents[1] / "recipes" / "cpu_demo"
-
-from recipes.cpu_demo.training import REWARD, run_overrides, train  # noqa: E402
-
-_GOALS = ("capital", "highest point", "currency", "independence")
-KNOWN = {f"{key} > {goal}" for key in ("capital", "highest point", "capital > only neighbour") for goal in _GOALS} - {  # of the warm start
-    f"{goal} > {goal}" for goal in _GOALS
-}
+NAME = "effect_lay_rl"  # of the results
 TRAINED = {  # of a run: `hiexp.arm` and what else is set; "none" is what the others are compared with
     "none": ("none",),
     "full": ("full",),
@@ -75,11 +62,8 @@ def main() -> None:
     parser.add_argument("--algorithms", nargs="+", default=["grpo", "gspo"], choices=("grpo", "gspo"))
     parser.add_argument("--trained", nargs="+", default=["none", "full"], choices=tuple(TRAINED), help="(default none full)")
     parser.add_argument("--warm-start", type=int, default=160, help="transcripts (default 160: enough to learn to read experience)")
-    parser.add_argument("--questions", type=int, default=80, help="for rollouts and training (default 80)")
-    parser.add_argument("--validation", type=int, default=64, help="questions about other countries (default 64)")
-    parser.add_argument(
-        "--position", default=ToolConfig().position, choices=("before", "after"), help="of E1; the published runs have `after`"
-    )
+    parser.add_argument("--questions", type=int, default=104, help="for rollouts, and as many for training (default 104)")
+    parser.add_argument("--validation", type=int, default=104, help="questions about other countries (default 104)")
     parser.add_argument("--add", action="store_true", help="keep the runs that benchmarks/results has and this folder does not")
     parser.add_argument("--out", type=Path, default=Path("outputs/effect_rl"))
     arguments = parser.parse_args()
@@ -87,11 +71,11 @@ def main() -> None:
     settings = {key: value for key, value in vars(arguments).items() if key not in ("out", "add", "seeds", "algorithms", "trained")}
     same_settings(out, settings)
     runs = published(settings) if arguments.add else {}
-    data = write_data(out / "data", arguments)
-    policy = warm_start(out / "warm_start", data, arguments.warm_start, arguments.position)
-    hek = build(out, data, policy)
-    families = {q.id: q.meta["family"] for q in read_questions(data / "check.jsonl")}
-    evaluate_start(machine, out, data, policy, hek, arguments.position)
+    write_data(out, arguments.questions, arguments.validation)
+    policy = effect_lay.warm_start(out, arguments.warm_start)
+    effect_lay.heks(out, policy, 0, 4)
+    hek = out / "heks" / "own-0"
+    ways = {q.id: " > ".join(q.meta["keys"]) for q in read_questions(out / "check.jsonl")}
     made = {**settings, "policy": identify(str(policy)), "hek": HEK.load(hek).content_hash()}
     made |= {key: machine[key] for key in ("commit", "date", "cpu")}
     for seed in arguments.seeds:
@@ -99,74 +83,20 @@ def main() -> None:
             for trained in arguments.trained:
                 folder = out / f"{algorithm}-{trained}-{seed}"
                 what = {"algorithm": algorithm, "trained": trained, "seed": seed}
-                one_run(folder, {**what, **made}, data, policy, hek)
+                one_run(folder, {**what, **made}, policy, hek)
                 runs[algorithm, trained, seed] = read_run(folder)
-                write(machine, settings, [runs[key] for key in sorted(runs)], families)
+                write(machine, settings, [runs[key] for key in sorted(runs)], ways)
 
 
-def write_data(folder: Path, arguments: argparse.Namespace) -> Path:
-    """Write warm.jsonl, learn.jsonl, check.jsonl (half of both about neighbours, a quarter of what the warm start knows), the corpus."""
-    if not (folder / "check.jsonl").is_file():
-        write_factbook(fetch("factbook"), folder)
-        kinds = by_kind(read_questions(folder / "train.jsonl"))
-        # Those about neighbours are few: the warm start gets all that are not to be discovered, among the others.
-        warm, kinds["known"] = kinds["known"][: arguments.warm_start], kinds["known"][arguments.warm_start :]
-        write_jsonl(folder / "warm.jsonl", warm)
-        write_jsonl(folder / "learn.jsonl", mixed(kinds, arguments.questions))
-        write_jsonl(folder / "check.jsonl", mixed(by_kind(read_questions(folder / "val.jsonl")), arguments.validation))
-    return folder
+def write_data(out: Path, learn: int, held_out: int) -> None:
+    """Write learn.jsonl (to roll out), train.jsonl (the same kinds in everyday words) and check.jsonl (other countries)."""
+    if not (out / "drill.jsonl").is_file():
+        effect_lay.write_data(out, learn, held_out, "test")
+        kinds = [" > ".join([*way, goal]) for way in effect_lay.WAYS for goal in HELD_OUT]
+        write_jsonl(out / "drill.jsonl", balanced(read_questions(out / "train_lay.jsonl"), kinds, learn))
 
 
-def by_kind(questions: Sequence[Question]) -> dict[str, list[Question]]:
-    """Return the questions whose family the warm start knows, those about neighbours that it does not, and the rest."""
-    kinds: dict[str, list[Question]] = {"known": [], "neighbour": [], "other": []}
-    for q in questions:
-        family = q.meta["family"]
-        kinds["known" if family in KNOWN else "neighbour" if "neighbour" in family else "other"].append(q)
-    # Known ones about neighbours first, or a warm start of two hundred transcripts would have three of them.
-    kinds["known"].sort(key=lambda q: "neighbour" not in q.meta["family"])
-    return kinds
-
-
-def mixed(kinds: Mapping[str, Sequence[Question]], count: int) -> list[Question]:
-    """Return two about neighbours, one known and one other question in turn."""
-    neighbours = iter(kinds["neighbour"])
-    known = [q for q in kinds["known"] if "neighbour" not in q.meta["family"]]
-    return [
-        q for one, other, _ in zip(known, kinds["other"], range(count // 4), strict=False) for q in (*islice(neighbours, 2), one, other)
-    ]
-
-
-def warm_start(folder: Path, data: Path, transcripts: int, position: str) -> Path:
-    """Fine-tune the model on transcripts of the known families; return the policy."""
-    policy = folder / "model"
-    if not policy.is_dir():
-        run("-m", "recipes.cpu_demo.warm_start", "--model", str(fetch("smollm2-135m")), "--questions", str(data / "warm.jsonl"),
-            "--corpus", str(data / "corpus.jsonl"), "--limit", str(transcripts), "--max-words", "32", "--position", position,
-            "--out", str(policy))  # fmt: skip
-    return policy
-
-
-def build(out: Path, data: Path, policy: Path) -> Path:
-    """Roll the training questions out and distil a HEK by rules."""
-    hek, rollouts = out / "hek", out / "rollouts"
-    if not (hek / "CURRENT").is_file():
-        played = ["--questions", str(data / "learn.jsonl"), "--corpus", str(data / "corpus.jsonl"), "--model", str(policy)]
-        run("-m", "hiexp_verl.cli", "rollout", *played, *EPISODES, "--k", "8", "--resume", "--out", str(rollouts))
-        made_of = ["--trajectories", str(rollouts / "trajectories.jsonl"), "--encoder", str(fetch("minilm"))]
-        run("-m", "hiexp_verl.cli", "build", *made_of, "--out", str(hek))
-    return hek
-
-
-def shown(position: str) -> list[str]:
-    """Return what is shown at most, and where E1 stand: half the tokens of the defaults, and as many right answers before RL."""
-    return ["prompt.top_k=3", "prompt.max_tokens=288", f"tool.position={position}"]
-
-
-EPISODES = ("--max-tokens", "96", "--max-searches", "3", "--top-k", "2", "--max-words", "32")
-
-
-def one_run(folder: Path, what: Mapping[str, Any], data: Path, policy: Path, hek: Path) -> None:
+def one_run(folder: Path, what: Mapping[str, Any], policy: Path, hek: Path) -> None:
     """Train once and evaluate what came out; the folder keeps what it was, the metrics, the episodes and the evaluation."""
     done = folder / "done.json"
     if done.is_file():
@@ -175,13 +105,11 @@ def one_run(folder: Path, what: Mapping[str, Any], data: Path, policy: Path, hek
     print(f"\n== {folder.name}: {steps} steps", flush=True)
     shutil.rmtree(folder, ignore_errors=True)  # half a run is none
     folder.mkdir(parents=True)
-    questions = (data / "learn.jsonl", data / "check.jsonl")
+    data = folder.parent
+    questions = (data / "drill.jsonl", data / "check.jsonl")
     overrides = [
         *run_overrides(folder, trained, hek, data / "corpus.jsonl", questions, policy, seed, steps),
         *more,
-        *(f"hiexp.{each}" for each in shown(what["position"])),
-        "data.max_prompt_length=640",  # with room for it
-        "actor_rollout_ref.rollout.max_model_len=1408",
         f"data.seed={seed}",
         "data.train_batch_size=4",
         "actor_rollout_ref.model.enable_gradient_checkpointing=false",  # a quarter of the update's time, and memory is no matter
@@ -192,30 +120,19 @@ def one_run(folder: Path, what: Mapping[str, Any], data: Path, policy: Path, hek
         "trainer.val_before_train=true",
     ]
     train(RECIPE, what["algorithm"], overrides, folder, steps)
-    played = ["--questions", str(data / "check.jsonl"), "--corpus", str(data / "corpus.jsonl"), "--hek", str(hek), *EPISODES]
-    evaluated = ["--model", str(folder / "checkpoints"), "--arms", "none,full,shuffled", "--out", str(folder / "eval")]
-    run("-m", "hiexp_verl.cli", "eval", *played, *evaluated, "--set", *shown(what["position"]))
+    played = effect_lay.played_on(data, folder / "checkpoints", "check")
+    effect_lay.hiexp("eval", *played, "--hek", str(hek), "--arms", effect_lay.CONTROLS, "--out", str(folder / "eval"))
     for weights in (folder / "checkpoints").glob("global_step_*/actor"):
         shutil.rmtree(weights)  # half a GiB each; our state stays, for the report
     with atomic_writer(done) as file:
         file.write(json.dumps(what) + "\n")
 
 
-def evaluate_start(machine: dict[str, Any], out: Path, data: Path, policy: Path, hek: Path, position: str) -> None:
-    """Evaluate what all runs start from, in all arms."""
-    folder = out / "eval"
-    if not (folder / TABLE_JSON).is_file():
-        played = ["--questions", str(data / "check.jsonl"), "--corpus", str(data / "corpus.jsonl"), "--hek", str(hek), *EPISODES]
-        arms = ["--arms", effect.TRAINED, "--set", *shown(position)]
-        run("-m", "hiexp_verl.cli", "eval", *played, *arms, "--model", str(policy), "--resume", "--out", str(folder))
-        effect.write(machine, "factbook_smollm2", "rules", out)
-
-
 def published(settings: Mapping[str, Any]) -> dict[tuple[str, str, int], dict[str, Any]]:
     """Return the runs with these settings that the results hold, by algorithm, arm of training and seed."""
-    kept = json.loads((RESULTS / "effect_rl.json").read_text(encoding="utf-8"))["runs"]
+    kept = json.loads((RESULTS / f"{NAME}.json").read_text(encoding="utf-8"))["runs"]
     runs = {(r["algorithm"], r["trained"], r["seed"]): r | {"rows": []} for r in kept if settings.items() <= r.items()}
-    with gzip.open(RESULTS / "effect_rl.rows.jsonl.gz", "rt", encoding="utf-8") as file:
+    with gzip.open(RESULTS / f"{NAME}.rows.jsonl.gz", "rt", encoding="utf-8") as file:
         for row in map(json.loads, file):
             if (key := (row.pop("algorithm"), row.pop("trained"), row["seed"])) in runs:
                 runs[key]["rows"].append(row)
@@ -230,31 +147,26 @@ def read_run(folder: Path) -> dict[str, Any]:
     return {**json.loads((folder / "done.json").read_text(encoding="utf-8")), "curves": curves, "rows": rows}
 
 
-def run(*command: str) -> None:
-    """Run Python with these arguments; a failure ends the benchmark."""
-    subprocess.run([sys.executable, *command], check=True, env={**os.environ, "OMP_NUM_THREADS": str(os.cpu_count())})
-
-
-def write(machine: dict[str, Any], settings: dict[str, Any], runs: Sequence[dict[str, Any]], families: Mapping[str, str]) -> None:
+def write(machine: dict[str, Any], settings: dict[str, Any], runs: Sequence[dict[str, Any]], ways: Mapping[str, str]) -> None:
     """Write the curves, their plot, the rows, and two tables: how training went, and what it led to."""
     arms: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for r in runs:
         arms.setdefault((r["algorithm"], r["trained"]), []).append(r)
-    outcome = outcomes(runs, families)
-    with atomic_writer(RESULTS / "effect_rl.json") as file:
+    outcome = outcomes(runs, ways)
+    with atomic_writer(RESULTS / f"{NAME}.json") as file:
         kept = [{key: value for key, value in r.items() if key != "rows"} for r in runs]
         file.write(json.dumps({"machine": machine, "settings": settings, "outcome": outcome, "runs": kept}, indent=1) + "\n")
-    with gzip.GzipFile(RESULTS / "effect_rl.rows.jsonl.gz", "wb", mtime=0) as file:
+    with gzip.GzipFile(RESULTS / f"{NAME}.rows.jsonl.gz", "wb", mtime=0) as file:
         for r in runs:
             named = {key: r[key] for key in ("algorithm", "trained")}
             file.writelines(f"{json.dumps({**named, **row, 'seed': r['seed']})}\n".encode() for row in r["rows"])
-    plot({f"{algorithm} {trained}": of for (algorithm, trained), of in arms.items()}, RESULTS / "effect_rl.svg")
+    plot({f"{algorithm} {trained}": of for (algorithm, trained), of in arms.items()}, RESULTS / f"{NAME}.svg")
     lines = [
         "# Experience while a policy is trained",
         "",
         *_machine.as_lines(machine),
         "",
-        f"{len(runs)} runs of {settings['steps']} steps of 16 episodes. The HEK is made of {settings['questions'] * 8} episodes of the",
+        f"{len(runs)} runs of {settings['steps']} steps of 16 episodes. The HEK is made of {settings['questions'] * 4} episodes of the",
         "policy that they start from, which are in no run's tokens.",
         "",
         *made_at(runs),
@@ -274,8 +186,8 @@ def write(machine: dict[str, Any], settings: dict[str, Any], runs: Sequence[dict
         f"Greedy episodes on {settings['validation']} questions about countries that occur in no training question. A question is worth"
     ]
     lines += ["its mean over seeds; intervals and p are of questions, paired, against the policy trained and played without experience."]
-    with atomic_writer(RESULTS / "effect_rl.md") as file:
-        file.write("\n".join([*lines, "", "![curves](effect_rl.svg)", ""]))
+    with atomic_writer(RESULTS / f"{NAME}.md") as file:
+        file.write("\n".join([*lines, "", f"![curves]({NAME}.svg)", ""]))
 
 
 def made_at(runs: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -319,8 +231,8 @@ def validation_within(curves: Mapping[str, Sequence[Sequence[float]]], budget: f
     return float(np.interp(budget, [spent[int(step)] for step, _ in curves["validation"]], [value for _, value in curves["validation"]]))
 
 
-def outcomes(runs: Sequence[dict[str, Any]], families: Mapping[str, str]) -> list[dict[str, Any]]:
-    """Return `hiexp eval`'s lines for each algorithm, for all questions and by what the warm start knew: all arms against neither.
+def outcomes(runs: Sequence[dict[str, Any]], ways: Mapping[str, str]) -> list[dict[str, Any]]:
+    """Return `hiexp eval`'s lines for each algorithm, for all questions and by the way to the country: all arms against neither.
 
     Every arm of training with the seeds that were run without experience as well; half a pair compares with nothing.
     """
@@ -331,22 +243,22 @@ def outcomes(runs: Sequence[dict[str, Any]], families: Mapping[str, str]) -> lis
         seeds_of["none"] = set[int]().union(*(seeds for trained, seeds in seeds_of.items() if trained != "none"))
         for trained, seeds in seeds_of.items():
             both = [r for (each, seed), r in of.items() if each in (trained, "none") and seed in seeds]
-            lines += [line for line in _outcome(both, families) if line["arm"].startswith((BASE, "none")) == (trained == "none")]
+            lines += [line for line in _outcome(both, ways) if line["arm"].startswith((BASE, "none")) == (trained == "none")]
     return sorted(lines, key=lambda line: line["dataset"])
 
 
-def _outcome(runs: Sequence[dict[str, Any]], families: Mapping[str, str]) -> list[dict[str, Any]]:
+def _outcome(runs: Sequence[dict[str, Any]], ways: Mapping[str, str]) -> list[dict[str, Any]]:
     rows = [
         row | {"dataset": f"{r['algorithm']}, {part}", "seed": r["seed"], "arm": _arm(r["trained"], row["arm"])}
         for r in runs
         for row in r["rows"]
-        for part in ("all", "of the warm start" if families[row["id"]] in KNOWN else "to be discovered")
+        for part in ("all", ways[row["id"]])
     ]
     lines = [line for line in table_of(rows) if line["dataset"] != ALL]
     for line in lines:  # trainings differ more than questions do: show each
         of = [row for row in rows if (row["dataset"], row["arm"]) == (line["dataset"], line["arm"])]
         line["by_seed"] = [
-            statistics.fmean(row["cem"] for row in of if row["seed"] == seed) for seed in sorted({row["seed"] for row in of})
+            statistics.fmean(row["concise"] for row in of if row["seed"] == seed) for seed in sorted({row["seed"] for row in of})
         ]
     return lines
 
@@ -360,12 +272,12 @@ def outcome_table(outcome: Sequence[dict[str, Any]]) -> list[str]:
     rows = []
     for line in outcome:
         trained, played = ("none", BASE) if line["arm"] == BASE else line["arm"].split(", ")
-        gap = line.get("cem_minus_none")
+        gap = line.get("concise_minus_none")
         told = gap_as_text(gap) if gap else ""
-        low, high = line["cem_interval"]
-        cells = [line["dataset"], trained, played, line["episodes"], f"{line['cem']:.3f} [{low:.3f}, {high:.3f}]", told]
-        rows.append([*cells, ", ".join(f"{cem:.2f}" for cem in line["by_seed"]), f"{line['searches']:.2f}"])
-    heads = ["questions", "trained with", "played with", "episodes", "CEM [95%]", "against none, none", "CEM of each seed", "searches"]
+        low, high = line["concise_interval"]
+        cells = [line["dataset"], trained, played, line["episodes"], f"{line['concise']:.3f} [{low:.3f}, {high:.3f}]", told]
+        rows.append([*cells, ", ".join(f"{share:.2f}" for share in line["by_seed"]), f"{line['searches']:.2f}"])
+    heads = ["questions", "trained with", "played with", "episodes", "right [95%]", "against none, none", "right of each seed", "searches"]
     return table(heads, rows, numbers=set())
 
 

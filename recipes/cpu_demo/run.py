@@ -1,4 +1,4 @@
-"""The whole loop on a CPU: warm start, rollouts, HEK, GRPO and GSPO with experience, validation with and without, report.
+"""The whole loop on a CPU: warm start, rollouts, HEK, what it is worth, GRPO and GSPO with experience, report.
 
 The result of each finished stage is kept in outputs/demo/run.json; a second run reuses it.
 """
@@ -17,7 +17,7 @@ from hiexp_verl.errors import HiExpError
 from hiexp_verl.io.manifest import MANIFEST, Manifest, read_manifest, timed
 from hiexp_verl.report import write_report
 from recipes.cpu_demo.facts import facts
-from recipes.cpu_demo.stages import Demo
+from recipes.cpu_demo.stages import ARMS, Demo, DemoSpec, effect_line
 from recipes.cpu_demo.training import MIN_PEARSON, lowest, weights_in_sync
 from recipes.cpu_demo.watch import MemoryWatch
 
@@ -29,17 +29,18 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=Path("outputs/demo"), help="results and report (default outputs/demo)")
     distillers = "rules (default), qwen-0.5b or qwen-1.5b (fetched), or what `hiexp build` takes"
     parser.add_argument("--distiller", default="rules", help=distillers)
-    parser.add_argument("--warm-start", type=int, default=80, help="transcripts of the warm start (default 80)")
-    parser.add_argument("--train", type=int, default=16, help="training questions rolled out (default 16)")
+    parser.add_argument("--warm-start", type=int, default=64, help="transcripts of the warm start (default 64)")
+    parser.add_argument("--train", type=int, default=40, help="questions rolled out, 8 of a kind (default 40)")
     parser.add_argument("--k", type=int, default=4, help="rollouts per question (default 4)")
-    parser.add_argument("--val", type=int, default=12, help="validation questions (default 12)")
-    parser.add_argument("--steps", type=int, default=3, help="GRPO steps (default 3)")
-    parser.add_argument("--gspo-steps", type=int, default=2, help="GSPO steps (default 2)")
+    parser.add_argument("--val", type=int, default=60, help="questions about other countries, to compare on (default 60)")
+    parser.add_argument("--steps", type=int, default=2, help="GRPO steps (default 2)")
+    parser.add_argument("--gspo-steps", type=int, default=1, help="GSPO steps (default 1)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--fresh", action="store_true", help="forget what an earlier run did")
     arguments = parser.parse_args()
     try:
-        return run(arguments)
+        settings = {key: value for key, value in vars(arguments).items() if key != "fresh"}
+        return run(DemoSpec(**settings), arguments.fresh)
     except HiExpError as error:
         print(f"demo: {error}", file=sys.stderr)
         return 1
@@ -48,12 +49,12 @@ def main() -> int:
         return 130
 
 
-def run(arguments: argparse.Namespace) -> int:
+def run(spec: DemoSpec, fresh: bool = False) -> int:
     """Run every stage in order, then write summary.json."""
-    out: Path = arguments.out
-    settings = {key: str(value) for key, value in vars(arguments).items() if key not in ("out", "fresh")}
-    manifest = prepare(out, settings, arguments.fresh)
-    demo = Demo(arguments)
+    out = spec.out
+    settings = {key: str(value) for key, value in vars(spec).items() if key != "out"}
+    manifest = prepare(out, settings, fresh)
+    demo = Demo(spec)
     with MemoryWatch() as memory, timed(out, manifest):
         for name, what, stage in demo.stages():
             demo.results[name] = one_stage(out, name, what, stage, manifest)
@@ -72,6 +73,9 @@ def run(arguments: argparse.Namespace) -> int:
                 "last GSPO step": results["gspo"]["shares"],
                 **{f"validation, GRPO, {arm}": shares for arm, shares in results["validation"].items()},
             },
+            "effect": {name: {arm: line["concise"] for arm, line in lines.items()} for name, lines in results["effect"].items()},
+            "plans": results["build"]["plans"],
+            "right_plans": results["build"]["right_plans"],
             "reward_first": results["grpo"]["rewards"][0],
             "reward_last": results["grpo"]["rewards"][-1],
             "entries": results["build"]["levels"],
@@ -79,12 +83,13 @@ def run(arguments: argparse.Namespace) -> int:
         }
     report = out / "report.html"
     peak = memory.peak_gib(manifest.outcome.get("peak_memory_gib", 0.0))
-    summary |= {"peak_memory_gib": peak, "report": str(report), "facts": facts(arguments)}
+    summary |= {"peak_memory_gib": peak, "report": str(report), "facts": facts(spec)}
     (out / "summary.json").write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
     manifest.results |= {"summary": ["summary.json"], "report": ["report.html"]}
     manifest.finish(out, facts=summary["facts"], peak_memory_gib=peak)
     write_report([out], report, "HiExp on a CPU: the demo")
     print_summary(summary)
+    print_effect(results["effect"], summary)
     return verdict(summary["pearson_min"])
 
 
@@ -138,6 +143,15 @@ def print_summary(summary: dict[str, Any]) -> None:
     print(f"   Pearson of rollout and actor probabilities, lowest of all steps: {summary['pearson_min']:.4f}")
     print(f"   entries: {summary['entries']}")
     print(f"   report: {summary['report']}")
+
+
+def print_effect(table: dict[str, Any], summary: dict[str, Any]) -> None:
+    """Print what the policy's own experience is worth on questions about countries that it has never seen."""
+    episodes = next(iter(table.values()))["none"]["episodes"]
+    print(f"\n== what experience is worth: {episodes} questions in everyday words about other countries, share right [95%] (difference)")
+    for arm in ARMS:
+        print(f"   {effect_line(arm, table)}")
+    print(f"   {summary['right_plans']} of the HEK's {summary['plans']} plans are right")
 
 
 if __name__ == "__main__":

@@ -1,8 +1,11 @@
-"""A short warm start: teach a small model to search, on transcripts written from questions whose hops are known.
+"""A short warm start: teach a small model to search and to read experience, on transcripts of questions whose hops are known.
 
 Fine-tunes all weights on the model's own tokens only. Example:
 
-    python -m recipes.cpu_demo.warm_start --model DIR --questions train.jsonl --corpus corpus.jsonl --limit 40 --out DIR
+    python -m recipes.demo_data smollm2-135m factbook
+    python -m recipes.demo_data --write-sets DIR
+    python -m recipes.cpu_demo.warm_start --model MODEL --questions DIR/lay_words/warm.jsonl \\
+        --corpus DIR/lay_words/corpus.jsonl --limit 160 --out POLICY
 """
 
 import argparse
@@ -19,19 +22,19 @@ from typing import Any
 
 from hiexp_verl import protocol
 from hiexp_verl.config import ToolConfig
-from hiexp_verl.distil import plan
 from hiexp_verl.errors import HiExpError
-from hiexp_verl.guide import guide
+from hiexp_verl.guide import blocks
 from hiexp_verl.io.datasets import read_corpus, read_questions
 from hiexp_verl.io.files import cache_dir, digest_of, sha256_of, write_jsonl
 from hiexp_verl.models.vllm_process import cpu_dtype
+from hiexp_verl.rollout.episode import EpisodeSettings
 from hiexp_verl.search.bm25 import BM25Search
 from hiexp_verl.types import Message
-from recipes.cpu_demo import reading
-from recipes.cpu_demo import transcripts as searching
+from recipes.cpu_demo import transcripts
+from recipes.demo_data.factbook import lay_words
 
 IGNORED = -100  # the label that torch's cross entropy leaves out
-WRITERS = (searching, reading, protocol, plan, guide)  # the modules that write the transcripts
+WRITERS = (transcripts, lay_words, protocol, blocks)  # the modules that write the transcripts
 
 
 @dataclass(frozen=True)
@@ -42,22 +45,30 @@ class Example:
     labels_T: list[int]
 
 
+@dataclass(frozen=True)
+class Training:
+    """How the model is trained on the transcripts."""
+
+    epochs: int = 1
+    batch: int = 2
+    lr: float = 5e-4
+    seed: int = 0
+    precision: str = "float32"  # of the matrix products; weights are float32 while training
+
+
 def main() -> int:
     """Parse, train, save; 1 after a user's fault."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, required=True, help="Hugging Face directory to start from")
-    parser.add_argument("--questions", type=Path, required=True, help="questions with meta.hops (factbook)")
+    parser.add_argument("--questions", type=Path, required=True, help="warm.jsonl of the lay words (python -m recipes.demo_data)")
     parser.add_argument("--corpus", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True, help="directory for the trained model; must not exist")
-    teach = "searching (default): factbook questions, plans among others; reading: questions in everyday words, one plan"
-    parser.add_argument("--teach", choices=("searching", "reading"), default="searching", help=teach)
     parser.add_argument("--limit", type=int, default=80, help="transcripts (default 80)")
-    parser.add_argument("--families", nargs="+", help='only questions of these families, for example "capital > currency"')
     parser.add_argument("--epochs", type=int, default=1)
-    parser.add_argument("--batch", type=int, default=4)
+    parser.add_argument("--batch", type=int, default=2)
     parser.add_argument("--lr", type=float, default=5e-4)
     parser.add_argument("--top-k", type=int, default=2, help="documents per search; as in the rollouts that follow")
-    parser.add_argument("--max-words", type=int, default=45, help="words per document")
+    parser.add_argument("--max-words", type=int, default=32, help="words per document")
     parser.add_argument("--max-chars", type=int, default=1200, help="characters per tool message")
     parser.add_argument(
         "--position", choices=("before", "after"), default=ToolConfig().position, help="of E1; as hiexp.tool.position in what follows"
@@ -69,44 +80,38 @@ def main() -> int:
         default=cpu_dtype(),
         help="of the matrix products (default: what this CPU is fast in); weights are float32 while training",
     )
+    a = parser.parse_args()
+    settings = EpisodeSettings(seed=a.seed, top_k=a.top_k, max_words_per_passage=a.max_words, max_chars=a.max_chars)
     try:
-        warm_start(parser.parse_args())
+        if a.out.exists():
+            raise HiExpError(f"{a.out} exists already; choose another output directory")
+        if not (a.model / "config.json").is_file():
+            raise HiExpError(f"{a.model} has no config.json; fetch one with python -m recipes.demo_data")
+        search = BM25Search(read_corpus(a.corpus))
+        written = transcripts.transcripts_of(read_questions(a.questions), search, a.limit, settings, ToolConfig(position=a.position))
+        if not written:
+            raise HiExpError(f"no transcript can be written from {a.questions}; give warm.jsonl of the lay words")
+        warm_start(a.model, written, Training(a.epochs, a.batch, a.lr, a.seed, a.precision), a.out)
     except HiExpError as error:
         print(f"warm_start: {error}", file=sys.stderr)
         return 1
     return 0
 
 
-def warm_start(arguments: argparse.Namespace) -> None:
-    """Write transcripts, train on them, save model, tokenizer and transcripts."""
-    if arguments.out.exists():
-        raise HiExpError(f"{arguments.out} exists already; choose another output directory")
-    if not (arguments.model / "config.json").is_file():
-        raise HiExpError(f"{arguments.model} has no config.json; fetch one with python -m recipes.demo_data")
-    questions = read_questions(arguments.questions)
-    if arguments.families:
-        questions = [q for q in questions if q.meta.get("family") in arguments.families]
-    search = BM25Search(read_corpus(arguments.corpus))
-    options = (arguments.limit, arguments.seed, arguments.top_k, arguments.max_words, arguments.max_chars)
-    tool = ToolConfig(position=arguments.position)
-    transcripts = {"searching": searching, "reading": reading}[arguments.teach].transcripts_of(questions, search, *options, tool)
-    if not transcripts:
-        raise HiExpError(
-            f"no transcript can be written from {arguments.questions}; its questions need meta.hops (and the families asked for)"
-        )
-
+def warm_start(base: Path, written: Sequence[Sequence[Message]], training: Training, out: Path) -> None:
+    """Train the model of a directory on transcripts; save model, tokenizer and transcripts."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    torch.manual_seed(arguments.seed)
-    tokenizer = AutoTokenizer.from_pretrained(arguments.model)
-    model = AutoModelForCausalLM.from_pretrained(arguments.model, dtype=torch.float32)
-    examples = [tokens_of(messages, tokenizer) for messages in transcripts]
+    torch.manual_seed(training.seed)
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
+    examples = [tokens_of(messages, tokenizer) for messages in written]
     trained = sum(label != IGNORED for example in examples for label in example.labels_T)
     print(f"{len(examples)} transcripts, {sum(len(e.ids_T) for e in examples)} tokens, {trained} of them the model's own")
-    train(model, examples, arguments)
-    save(model.to(torch.bfloat16), tokenizer, transcripts, arguments.out)
-    print(f"saved {arguments.out}")
+    train(model, examples, training)
+    save(model.to(torch.bfloat16), tokenizer, written, out)
+    print(f"saved {out}")
 
 
 def cached_model(base: Path, questions: Path, corpus: Path, settings: Mapping[str, Any]) -> Path:
@@ -143,13 +148,13 @@ def tokens_of(messages: Sequence[Message], tokenizer: Any) -> Example:
     return Example(ids_T, [token if own else IGNORED for token, own in zip(ids_T, own_T, strict=True)])
 
 
-def train(model: Any, examples: Sequence[Example], arguments: argparse.Namespace) -> None:
+def train(model: Any, examples: Sequence[Example], training: Training) -> None:
     """Run AdamW with a linear decay to zero; print the loss of every step."""
     import torch
     from tqdm import tqdm
 
-    batches = list(_batches(examples, arguments.batch, arguments.epochs, arguments.seed))
-    optimizer = torch.optim.AdamW(model.parameters(), lr=arguments.lr, weight_decay=0.0)
+    batches = list(_batches(examples, training.batch, training.epochs, training.seed))
+    optimizer = torch.optim.AdamW(model.parameters(), lr=training.lr, weight_decay=0.0)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 - step / len(batches))
     started = time.monotonic()
     losses = []
@@ -160,7 +165,7 @@ def train(model: Any, examples: Sequence[Example], arguments: argparse.Namespace
             losses.append(0.0)
             # One transcript at a time: nothing is padded, and a big batch's memory traffic costs more than it saves here.
             for example in batch:
-                loss = _loss_sum(model, example, arguments.precision) / own
+                loss = _loss_sum(model, example, training.precision) / own
                 loss.backward()
                 losses[-1] += loss.item()
                 bar.update()
@@ -183,14 +188,14 @@ def _loss_sum(model: Any, example: Example, precision: str) -> Any:
     return torch.nn.functional.cross_entropy(logits_O_V.float(), labels_T[places_O], reduction="sum")
 
 
-def save(model: Any, tokenizer: Any, transcripts: Sequence[Sequence[Message]], out: Path) -> None:
+def save(model: Any, tokenizer: Any, written: Sequence[Sequence[Message]], out: Path) -> None:
     """Write model, tokenizer and the transcripts beside each other, in full or not at all."""
     out.parent.mkdir(parents=True, exist_ok=True)
     work = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}."))
     try:
         model.save_pretrained(work)
         tokenizer.save_pretrained(work)
-        write_jsonl(work / "transcripts.jsonl", ({"messages": messages} for messages in transcripts))
+        write_jsonl(work / "transcripts.jsonl", ({"messages": messages} for messages in written))
         os.chmod(work, 0o755)
         work.rename(out)
     finally:

@@ -203,12 +203,12 @@ def smoke(folder, name):
 def test_the_effect_by_rl_compares_only_the_seeds_that_were_run_with_every_control():
     from benchmarks.effect_rl import outcomes
 
-    families = {"known": "capital > currency", "new": "only neighbour > currency"}
-    rows = [{"id": id, "arm": arm, "cem": float(arm == "full"), "searches": 2} for id in families for arm in ("none", "full")]
-    rows = [row | dict.fromkeys(("em", "f1", "format", "tokens", "seconds"), 1.0) | {"shown": []} for row in rows]
+    ways = {"one": "capital", "two": "capital > customer"}
+    rows = [{"id": id, "arm": arm, "concise": float(arm == "full"), "searches": 2} for id in ways for arm in ("none", "full")]
+    rows = [row | dict.fromkeys(("em", "f1", "cem", "format", "tokens", "seconds"), 1.0) | {"shown": []} for row in rows]
     done = [("grpo", "none", 0), ("grpo", "full", 0), ("grpo", "none", 1), ("gspo", "none", 0)]
     runs = [{"algorithm": algorithm, "trained": control, "seed": seed, "rows": rows} for algorithm, control, seed in done]
-    lines = outcomes(runs, families)
-    assert {line["dataset"] for line in lines} == {"grpo, all", "grpo, of the warm start", "grpo, to be discovered"}
-    every = {line["arm"]: (line["cem"], line["by_seed"]) for line in lines if line["dataset"] == "grpo, all"}
+    lines = outcomes(runs, ways)
+    assert {line["dataset"] for line in lines} == {"grpo, all", "grpo, capital", "grpo, capital > customer"}
+    every = {line["arm"]: (line["concise"], line["by_seed"]) for line in lines if line["dataset"] == "grpo, all"}
     assert every == {"none": (0.0, [0.0]), "none, full": (1.0, [1.0]), "full, none": (0.0, [0.0]), "full, full": (1.0, [1.0])}

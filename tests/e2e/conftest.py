@@ -1,6 +1,5 @@
 """The runs that end-to-end tests share: the stages before training in their smallest form, and one whole small demo."""
 
-import argparse
 import os
 import subprocess
 import sys
@@ -11,17 +10,17 @@ from hiexp_verl.io.manifest import Manifest
 from tests.support.paths import ROOT
 from tests.support.training import SMALL
 
-PREPARED = {"seed": 0, "distiller": "rules", "warm_start": 40, "train": 6, "k": 4, "val": 2, "steps": 2, "gspo_steps": 0}
+PREPARED = {"seed": 0, "distiller": "rules", "warm_start": 48, "train": 16, "k": 4, "val": 2, "steps": 2, "gspo_steps": 0}
 
 
 @pytest.fixture(scope="session")
 def prepared(tmp_path_factory):
     """The demo's folder before training: questions, a warm-started policy (cached by the hash of its inputs), rollouts, a HEK."""
     from recipes.cpu_demo.run import one_stage
-    from recipes.cpu_demo.stages import Demo
+    from recipes.cpu_demo.stages import Demo, DemoSpec
 
     out = tmp_path_factory.mktemp("prepared") / "out"
-    demo, manifest = Demo(argparse.Namespace(out=out, **PREPARED)), Manifest(kind="recipe", spec={}, outcome={"seconds": {}, "stages": {}})
+    demo, manifest = Demo(DemoSpec(out=out, **PREPARED)), Manifest(kind="recipe", spec={}, outcome={"seconds": {}, "stages": {}})
     stages = {name: (what, stage) for name, what, stage in demo.stages()}
     for name in ("assets", "warm_start", "rollouts", "build"):
         demo.results[name] = one_stage(out, name, *stages[name], manifest)

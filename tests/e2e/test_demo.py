@@ -103,12 +103,12 @@ def test_a_second_run_reuses_what_is_done(demo):
     command = [sys.executable, "-m", "recipes.cpu_demo.run", "--out", str(demo), *SMALL]
     result = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert result.returncode == 0, result.stderr[-2000:]
-    assert result.stdout.count("done earlier") == 8
+    assert result.stdout.count("done earlier") == 9
 
 
 def test_rollouts_by_a_verl_validation_run(demo, tmp_path):
     out = tmp_path / "rollouts"
-    arguments = ["--questions", str(demo / "assets" / "val.jsonl"), "--corpus", str(demo / "assets" / "factbook" / "corpus.jsonl")]
+    arguments = ["--questions", str(demo / "assets" / "val.jsonl"), "--corpus", str(demo / "assets" / "lay_words" / "corpus.jsonl")]
     arguments += ["--model", str(demo / "warm_start" / "model"), "--k", "2", "--limit", "3", "--max-tokens", "96", "--out", str(out)]
     command = [sys.executable, "-m", "hiexp_verl.cli", "rollout", "--by", "verl", *arguments]
     result = subprocess.run(command, capture_output=True, text=True)

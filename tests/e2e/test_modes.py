@@ -71,7 +71,7 @@ def train(demo: Path, folder: Path, mode: Mode) -> list[dict[str, float]]:
     overrides = [
         f"hydra.run.dir={folder / 'hydra'}",
         f"hiexp.hek={demo / 'build' / 'hek'}",
-        f"hiexp.search.corpus={demo / 'assets' / 'factbook' / 'corpus.jsonl'}",
+        f"hiexp.search.corpus={demo / 'assets' / 'lay_words' / 'corpus.jsonl'}",
         f"hiexp.dump_dir={folder / 'episodes'}",
         f"data.train_files={demo / 'assets' / 'train.jsonl'}",
         f"data.val_files={demo / 'assets' / 'val.jsonl'}",

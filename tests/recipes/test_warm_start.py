@@ -9,6 +9,7 @@ import pytest
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.io.files import cache_dir
 from hiexp_verl.protocol import find_search, first_messages
+from hiexp_verl.rollout.episode import EpisodeSettings
 from hiexp_verl.scoring import extract_answer
 from hiexp_verl.search.bm25 import BM25Search
 from hiexp_verl.types import Passage, Question
@@ -21,15 +22,22 @@ PASSAGES = [
 ]
 META = {
     "family": "capital > highest point",
-    "hops": ["Xville capital of which country", "highest point of Alpha"],
-    "bridge": ["Alpha"],
     "goal": "highest point",
+    "keys": ["capital"],
+    "bridge": ["Alpha"],
+    "name": "Xville",
+    "wording": "plain 0",
 }
+SETTINGS = EpisodeSettings(top_k=2, max_words_per_passage=45, max_chars=1200)
 QUESTION = Question("aa", "What is the highest point of the country whose capital is Xville?", ("Mount Q",), META)
 
 
 def load(name: str) -> ModuleType:
     return importlib.import_module(f"recipes.cpu_demo.{name}")
+
+
+def queries(messages):
+    return [find_search(m["content"], "search_tags") for m in messages[2:-1:2]]
 
 
 class AppendingTokenizer:
@@ -51,18 +59,21 @@ class RewritingTokenizer(AppendingTokenizer):
 
 
 def test_a_transcript_searches_every_hop_and_ends_with_the_answer(monkeypatch):
-    transcripts = load("transcripts")
-    (messages,) = transcripts.transcripts_of([QUESTION], BM25Search(PASSAGES), 5, 0, 2, 45, 1200)
+    found = load("transcripts").transcripts_of([QUESTION], BM25Search(PASSAGES), 20, SETTINGS)
+    guided = [messages for messages in found if "<experience>" in messages[0]["content"]]
+    messages = next(messages for messages in found if messages not in guided)
     assert messages[:2] == first_messages(QUESTION.question, "search_tags")
     assert [m["role"] for m in messages[2:]] == ["assistant", "tool", "assistant", "tool", "assistant"]
-    assert [find_search(m["content"], "search_tags") for m in messages[2:6:2]] == META["hops"]
+    assert queries(messages) == ["Xville capital of which country", "highest point of Alpha"], "in the question's own words"
     assert "Xville is the capital" in messages[3]["content"]
     assert extract_answer(messages[-1]["content"]) == "Mount Q"
+    for messages in guided:
+        first, second = queries(messages)
+        assert f'"{first}", then "{second.replace("Alpha", "the name found")}"' in messages[0]["content"], "in the plan's words"
 
 
 def test_a_question_whose_hops_do_not_find_the_answer_is_left_out(monkeypatch):
-    transcripts = load("transcripts")
-    assert transcripts.transcripts_of([QUESTION], BM25Search([PASSAGES[0], PASSAGES[2]]), 5, 0, 2, 45, 1200) == []
+    assert load("transcripts").transcripts_of([QUESTION], BM25Search([PASSAGES[0], PASSAGES[2]]), 5, SETTINGS) == []
 
 
 def test_only_the_models_own_text_and_its_end_token_are_trained(monkeypatch):
@@ -97,7 +108,7 @@ def test_the_real_template_leaves_exactly_the_assistant_turns(monkeypatch):
         pytest.skip("smollm2-135m is not in the cache")
     tokenizer = pytest.importorskip("transformers").AutoTokenizer.from_pretrained(model_dir)
     warm_start, transcripts = load("warm_start"), load("transcripts")
-    (messages,) = transcripts.transcripts_of([QUESTION], BM25Search(PASSAGES), 5, 0, 2, 45, 1200)
+    (messages,) = transcripts.transcripts_of([QUESTION], BM25Search(PASSAGES), 1, SETTINGS)
     example = warm_start.tokens_of(messages, tokenizer)
     own = tokenizer.decode([label for label in example.labels_T if label != warm_start.IGNORED])
     assert own == "".join(m["content"] + "<|im_end|>" for m in messages if m["role"] == "assistant")

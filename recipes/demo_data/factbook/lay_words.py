@@ -23,7 +23,7 @@ Values = Callable[[Country], tuple[str, ...]]
 
 @dataclass(frozen=True)
 class Goal:
-    """A fact of a country: its right answers, the ways to ask for it, the searches that find it, and its noun.
+    """A fact of a country: its right answers, the ways to ask for it, and the searches that find it.
 
     `{c}` stands for the country in questions, `{}` in searches. A goal with a `lead` has a passage of its own: title and sentence.
     """
@@ -32,7 +32,6 @@ class Goal:
     lay: tuple[str, ...]
     plain: str
     searches: tuple[str, ...]
-    noun: str
     lead: tuple[str, str] | None = None
 
 
@@ -88,105 +87,90 @@ WARM: dict[str, Goal] = {
         ("In which city does the government of {c} sit?",),
         "What is the capital of {c}?",
         ("capital of {}", "{} capital city", "which city is the capital of {}"),
-        "capital",
     ),
     "highest point": Goal(
         _fact("highest point"),
         ("Where does one stand highest in {c}?",),
         "What is the highest point of {c}?",
         ("highest point of {}", "{} elevation highest point", "elevation of {}"),
-        "highest point",
     ),
     "lowest point": Goal(
         _lowest_point,
         ("Where does one stand lowest in {c}?",),
         "What is the lowest point of {c}?",
         ("lowest point of {}", "{} elevation lowest", "mean elevation of {} and lowest point"),
-        "lowest point",
     ),
     "currency": Goal(
         _fact("currency"),
         ("What money does one pay with in {c}?",),
         "What is the currency of {c}?",
         ("currency of {}", "prices and wages in {}", "one US dollar bought {} currency"),
-        "currency",
     ),
     "independence": Goal(
         _fact("independence"),
         ("Since what year has {c} been a state of its own?",),
         "In what year did {c} become independent?",
         ("{} became independent", "independence of {}", "independence and national holiday of {}"),
-        "year of independence",
     ),
     "population": Goal(
         _number(_PEOPLE, "Population", "total"),
         ("How many people live in {c}?",),
         "What is the population of {c}?",
         ("population of {}", "{} population median age", "urban population of {}"),
-        "population",
     ),
     "median age": Goal(
         _number(_PEOPLE, "Median age", "total"),
         ("How old is the middle one of all people in {c}?",),
         "What is the median age in {c}?",
         ("median age of {}", "{} population and median age", "population of {} median"),
-        "median age",
     ),
     "area": Goal(
         _area,
         ("How much ground does {c} cover?",),
         "What is the area of {c}?",
         ("area of {}", "{} area sq km", "area of {} size"),
-        "area",
     ),
     "languages": Goal(
         _first(_PEOPLE, "Languages", "Languages"),
         ("What do people in {c} speak first of all?", "Which tongue comes first in {c}?"),
         "What is the first of the languages of {c}?",
         ("languages of {}", "languages spoken in {}", "{} languages spoken official"),
-        "first language",
     ),
     "industries": Goal(
         _first("Economy", "Industries"),
         ("What do the factories of {c} make first of all?", "Which trade comes first in {c}?"),
         "What is the first of the industries of {c}?",
         ("industries of {}", "{} industries", "industries of {} economy"),
-        "first industry",
     ),
     "resources": Goal(
         _first("Geography", "Natural resources"),
         ("What is there to dig up in {c} first of all?", "Which treasure of the ground comes first in {c}?"),
         "What is the first of the natural resources of {c}?",
         ("natural resources of {}", "{} natural resources", "list of natural resources of {}"),
-        "first natural resource",
     ),
     "imports": Goal(
         _first("Economy", "Imports - commodities"),
         ("What does {c} buy most from abroad?", "Which goods come into {c} most?"),
         "What is the first of the main imports of {c}?",
         ("main imports of {}", "{} imports", "imports of {} commodities"),
-        "main import",
     ),
     "land borders": Goal(
         _number("Geography", "Land boundaries", "total"),
         ("How long is the way around {c} on land?",),
         "How long are the land borders of {c}?",
         ("land borders of {} long in all", "borders of {}", "{} borders length"),
-        "length of the land borders",
     ),
     "government": Goal(
         _first("Government", "Government type"),
         ("Who has the say in {c}, and how?",),
         "How is {c} governed?",
         ("government of {}", "{} is governed as", "type of government of {}"),
-        "form of government",
     ),
     "fertility": Goal(
         _number(_PEOPLE, "Total fertility rate"),
         ("How many babies does a mother of {c} have?",),
         "What is the total fertility rate of {c}?",
         ("total fertility rate of {}", "fertility rate {}", "{} fertility"),
-        "total fertility rate",
         ("Fertility in {c}", "The total fertility rate of {c} is {value}"),
     ),
     "literacy": Goal(
@@ -194,7 +178,6 @@ WARM: dict[str, Goal] = {
         ("What part of the people in {c} can read and write?",),
         "What is the literacy rate of {c}?",
         ("literacy rate of {}", "literacy in {}", "{} literacy"),
-        "literacy rate",
         ("Literacy in {c}", "The literacy rate of {c} is {value}"),
     ),
     "physicians": Goal(
@@ -202,7 +185,6 @@ WARM: dict[str, Goal] = {
         ("How many doctors are there for a thousand people in {c}?",),
         "What is the physician density of {c}?",
         ("physician density of {}", "physicians in {}", "{} physicians per population"),
-        "physician density",
         ("Physicians in {c}", "The physician density of {c} is {value}"),
     ),
     "airports": Goal(
@@ -210,7 +192,6 @@ WARM: dict[str, Goal] = {
         ("On how many fields can planes land in {c}?",),
         "How many airports does {c} have?",
         ("airports of {}", "number of airports in {}", "{} airports"),
-        "number of airports",
         ("Airports of {c}", "The number of airports of {c} is {value}"),
     ),
     "railways": Goal(
@@ -218,7 +199,6 @@ WARM: dict[str, Goal] = {
         ("How long are the train tracks of {c}?",),
         "How long are the railways of {c}?",
         ("railways of {}", "total railways in {}", "{} railways length"),
-        "length of the railways",
         ("Railways of {c}", "The railways of {c} have a total length of {value}"),
     ),
     "petroleum": Goal(
@@ -226,7 +206,6 @@ WARM: dict[str, Goal] = {
         ("How much oil does {c} burn in a day?",),
         "What is the refined petroleum consumption of {c}?",
         ("refined petroleum consumption of {}", "petroleum of {}", "{} refined petroleum"),
-        "petroleum consumption",
         ("Petroleum in {c}", "The refined petroleum consumption of {c} is {value}"),
     ),
     "waste": Goal(
@@ -234,7 +213,6 @@ WARM: dict[str, Goal] = {
         ("How much rubbish does {c} throw away in a year?",),
         "How much municipal solid waste does {c} generate annually?",
         ("municipal solid waste of {}", "waste and recycling in {}", "{} municipal solid waste"),
-        "amount of municipal solid waste",
         ("Waste and recycling in {c}", "Municipal solid waste generated annually by {c}: {value}"),
     ),
     "obesity": Goal(
@@ -242,7 +220,6 @@ WARM: dict[str, Goal] = {
         ("What part of the grown-ups in {c} is too heavy?",),
         "What is the adult obesity rate of {c}?",
         ("adult obesity rate of {}", "obesity in {}", "{} obesity prevalence"),
-        "obesity rate",
         ("Obesity in {c}", "The adult obesity prevalence rate of {c} is {value}"),
     ),
 }
@@ -252,63 +229,54 @@ HELD_OUT: dict[str, Goal] = {
         ("In which letters do the web addresses of {c} end?", "What stands at the end of the web sites of {c}?"),
         "What is the internet country code of {c}?",
         ("internet country code of {}", "communications in {} internet code"),
-        "internet code",
     ),
     "agriculture": Goal(
         _first("Economy", "Agricultural products"),
         ("What do the farmers of {c} harvest most?", "What comes from the fields of {c} most?"),
         "What is the first of the agricultural products of {c}?",
         ("agricultural products of {}", "agriculture in {}"),
-        "main harvest",
     ),
     "ethnic groups": Goal(
         _first(_PEOPLE, "Ethnic groups"),
         ("Which folk is the largest one in {c}?", "To which folk do most in {c} belong?"),
         "Which of the ethnic groups of {c} is the largest?",
         ("ethnic groups of {}", "{} ethnic groups"),
-        "largest folk",
     ),
     "symbols": Goal(
         _first("Government", "National symbol(s)"),
         ("What stands for {c} on badges and stamps?", "Which creature or thing is the emblem of {c}?"),
         "What is the first of the national symbols of {c}?",
         ("national symbols of {}", "{} national symbols"),
-        "emblem",
     ),
     "mobile": Goal(
         _number("Communications", "Telephones - mobile cellular", "total subscriptions"),
         ("How many cell phones are in use in {c}?", "How many people of {c} have a phone in their pocket?"),
         "How many mobile telephone subscriptions are there in {c}?",
         ("mobile telephone subscriptions in {}", "communications in {} mobile telephone"),
-        "number of phones",
     ),
     "internet users": Goal(
         _number("Communications", "Internet users", "percent of population"),
         ("How large a part of the people in {c} is online?", "What part of {c} surfs the web?"),
         "What share of the population uses the internet in {c}?",
         ("share of the population that uses the internet in {}", "communications in {} share of the internet"),
-        "part that is online",
     ),
     "exports": Goal(
         _first("Economy", "Exports - commodities"),
         ("What does {c} sell most to the world?", "Which goods leave {c} most?"),
         "What is the first of the main exports of {c}?",
         ("main exports of {}", "{} main exports"),
-        "main goods sold",
     ),
     "hazards": Goal(
         _first("Geography", "Natural hazards"),
         ("Which danger comes first in {c}?", "What do people in {c} fear from nature first of all?"),
         "What is the first of the natural hazards in {c}?",
         ("natural hazards in {}", "{} natural hazards"),
-        "first danger",
     ),
     "life expectancy": Goal(
         _number(_PEOPLE, "Life expectancy at birth", "total population"),
         ("How old does a newborn of {c} get?", "How many years does one get to live in {c}?"),
         "What is the life expectancy at birth in {c}?",
         ("life expectancy at birth in {}", "{} life expectancy"),
-        "length of a life",
         (
             "Life expectancy in {c}",
             "The life expectancy at birth in {c} is {value} for women and men taken together, by the latest estimate",
@@ -319,7 +287,6 @@ HELD_OUT: dict[str, Goal] = {
         ("What part of {c} do trees cover?", "How large a part of {c} is woods?"),
         "What is the share of forest in the land use of {c}?",
         ("forest in the land use of {}", "land use of {} forest"),
-        "part with trees",
         ("Land use of {c}", "The share of forest in the land use of {c} is {value}"),
     ),
     "tobacco": Goal(
@@ -327,7 +294,6 @@ HELD_OUT: dict[str, Goal] = {
         ("What part of the people in {c} smokes?", "How many of a hundred in {c} light cigarettes?"),
         "What is the rate of tobacco use in {c}?",
         ("tobacco use in {}", "{} tobacco use rate"),
-        "part that smokes",
         ("Tobacco use in {c}", "The rate of tobacco use in {c} is {value}"),
     ),
     "electricity": Goal(
@@ -335,7 +301,6 @@ HELD_OUT: dict[str, Goal] = {
         ("How much power comes out of the sockets of {c} in a year?", "How much current do the lamps and machines of {c} take in a year?"),
         "What is the electricity consumption of {c}?",
         ("electricity consumption of {}", "{} electricity consumption"),
-        "amount of power",
         ("Electricity in {c}", "The electricity consumption of {c} is {value}"),
     ),
     "refugees": Goal(
@@ -343,7 +308,6 @@ HELD_OUT: dict[str, Goal] = {
         ("How many who fled from other lands has {c} taken in?", "How many people found shelter from war in {c}?"),
         "How many refugees does {c} have?",
         ("refugees in {}", "number of refugees in {}"),
-        "number of those who fled",
         ("Refugees in {c}", "The number of refugees in {c} is {value}"),
     ),
 }
@@ -390,10 +354,7 @@ def lay_questions(countries: Sequence[Country], goals: Mapping[str, Goal], wordi
     for keys, name, start, bridge, country in _ways(countries):
         if splits[start.code] != splits[country.code]:
             continue
-        phrase = "{key}"
-        for key in reversed(keys):
-            phrase = phrase.format(key=KEYS[key].phrase)
-        phrase = phrase.format(key=start.the_name if name == start.name else name)
+        phrase = country_phrase(keys, start.the_name if name == start.name else name)
         for goal_name, goal in goals.items():
             answers = goal.values(country)
             gives_away = answers and (leaks(country.name, answers[0]) or answers[0].lower() in phrase.lower())
@@ -407,6 +368,13 @@ def lay_questions(countries: Sequence[Country], goals: Mapping[str, Goal], wordi
             meta |= {"name": name, "wording": f"{wording} {number}"}
             found.append(Question(identity, wordings[number].format(c=phrase), answers, meta))
     return sorted(found, key=lambda question: _digest(question.id))
+
+
+def country_phrase(keys: Sequence[str], name: str) -> str:
+    """Return how a question names the country that is found from the name by these keys, in the order of their searches."""
+    for key in keys:
+        name = KEYS[key].phrase.format(key=name)
+    return name
 
 
 def _ways(countries: Sequence[Country]) -> Iterator[tuple[tuple[str, ...], str, Country, tuple[str, ...], Country]]:

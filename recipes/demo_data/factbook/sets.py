@@ -1,4 +1,4 @@
-"""Write the question sets: factbook (train, val, test) and HotpotQA, each with its corpus, in the package's own formats."""
+"""Write the question sets: factbook in plain and in everyday words, and HotpotQA, each with its corpus, in the package's own formats."""
 
 import json
 import logging
@@ -18,14 +18,17 @@ logger = logging.getLogger(__name__)
 
 
 def write_question_sets(cache: Path | None, out_dir: Path) -> dict[str, int]:
-    """Write both sets below out_dir and return how many lines each file got; cache as for `assets.fetch`.
+    """Write all sets below out_dir and return how many lines each file got; cache as for `assets.fetch`.
 
-    The files: factbook/{train,val,test,corpus}.jsonl, hotpot/{questions,corpus}.jsonl. The same bytes on every call.
+    The files: factbook/{train,val,test,corpus}.jsonl, lay_words/{warm,train,val,test,corpus}.jsonl, hotpot/{questions,corpus}.jsonl.
+    The same bytes on every call.
 
     Raises:
         HiExpError: an asset cannot be fetched or read.
     """
-    counts = write_factbook(fetch("factbook", cache), out_dir / "factbook") | write_hotpot(fetch("hotpot", cache), out_dir / "hotpot")
+    factbook, hotpot = fetch("factbook", cache), fetch("hotpot", cache)
+    counts = write_factbook(factbook, out_dir / "factbook") | write_lay_words(factbook, out_dir / "lay_words")
+    counts |= write_hotpot(hotpot, out_dir / "hotpot")
     for name, count in counts.items():
         logger.info("%s: %d lines", out_dir / name, count)
     return counts
@@ -44,9 +47,10 @@ def write_factbook(factbook: Path, out_dir: Path) -> dict[str, int]:
 
 
 def write_lay_words(factbook: Path, out_dir: Path) -> dict[str, int]:
-    """Write questions in everyday words and their corpus: warm (goals to teach, both wordings), train (plain), val and test (lay).
+    """Write questions in everyday words and their corpus: warm (goals to teach, both wordings), train (in the words of the corpus),
+    train_lay, val and test (in everyday words).
 
-    Goals of train, val and test are held out from warm; no country is in two splits.
+    Goals of train, val and test are held out from warm; no country of train is in val or test.
     """
     countries = read_countries(factbook)
     warm = [q for wording in ("lay", "plain") for q in lay_questions(countries, WARM, wording) if q.meta["split"] == "train"]
@@ -54,6 +58,7 @@ def write_lay_words(factbook: Path, out_dir: Path) -> dict[str, int]:
     parts = {
         "warm": [q for q in warm if "anthem" not in q.meta["keys"]],
         "train": [q for q in plain if q.meta["split"] == "train"],
+        "train_lay": [q for q in lay if q.meta["split"] == "train"],
         "val": [q for q in lay if q.meta["split"] == "val"],
         "test": [q for q in lay if q.meta["split"] == "test"],
         "corpus": lay_passages(countries),
