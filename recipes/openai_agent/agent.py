@@ -14,7 +14,7 @@ def run(url: str, model: str, hek: str, corpus: str, question: str, turns: int =
     system = "Write <search>a query</search> to search. When you know the answer, write <answer>it</answer>."
     client, engine = OpenAI(base_url=url, api_key="none"), open_engine(SearchConfig(corpus=corpus))
     episode = Guide.open(hek).begin(question)
-    messages = episode.system([{"role": "system", "content": system}, {"role": "user", "content": question}])  # E2, E3
+    messages = episode.system([{"role": "system", "content": system}, {"role": "user", "content": question}])  # the best of E2 and E3
     for _ in range(turns):
         text = client.chat.completions.create(model=model, messages=messages).choices[0].message.content or ""
         if "<search>" not in text:

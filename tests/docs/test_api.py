@@ -51,7 +51,7 @@ def test_the_snippet_of_the_readme_runs(tmp_path, monkeypatch):
     names = {"messages": [{"role": "user", "content": "Which country?"}], "query": "highest point", "documents": "Noshak."}
     exec(snippet.replace("sentence-transformers/all-MiniLM-L6-v2", "hash:256"), names)
     assert names["hek"].entries
-    assert names["messages"][0]["role"] == "system", "E2 and E3 are in the system prompt"
+    assert names["messages"][0]["role"] == "system", "the best of E2 and E3 is in the system prompt"
     assert "Noshak." in names["documents"]
 
 
@@ -76,6 +76,6 @@ def test_an_agent_with_a_plain_client_reads_experience(tmp_path):
         text = agent.run(url, "m", str(hek), str(corpus), "Which country has Noshak?")
     assert text == "<answer>Afghanistan</answer>"
     first, second = (request["messages"] for request in requests)
-    assert "Resolve what is described before asking about it." in first[0]["content"]
+    assert "Find the country before its capital." in first[0]["content"], "the entry that fits best"
     assert "Search for the mountain first" in second[-1]["content"] and "Noshak is the highest point" in second[-1]["content"]
     assert len((ROOT / "recipes" / "openai_agent" / "agent.py").read_text().splitlines()) < 30
