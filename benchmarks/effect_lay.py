@@ -41,6 +41,7 @@ from recipes.demo_data.factbook.sets import write_lay_words
 
 EPISODES = ("--max-tokens", "96", "--max-searches", "3", "--top-k", "2", "--max-words", "32")
 WAYS = (("capital",), ("highest point",), ("anthem",), ("capital", "customer"), ("highest point", "customer"))
+KINDS = [" > ".join([*way, goal]) for way in WAYS for goal in HELD_OUT]
 CONTROLS = "none,full,random,shuffled"
 BUILDS = {"own": (), "support 1": ("--plan-support", "1"), "clusters": ("--plans", "case")}
 
@@ -106,9 +107,8 @@ def write_data(out: Path, learn: int, held_out: int, split: str) -> None:
     """Write learn.jsonl (words of the corpus, training countries) and check.jsonl (everyday words, other countries), all kinds alike."""
     if not (out / "check.jsonl").is_file():
         write_lay_words(fetch("factbook"), out)
-        kinds = [" > ".join([*way, goal]) for way in WAYS for goal in HELD_OUT]
-        write_jsonl(out / "learn.jsonl", balanced(read_questions(out / "train.jsonl"), kinds, learn))
-        write_jsonl(out / "check.jsonl", balanced(read_questions(out / f"{split}.jsonl"), kinds, held_out))
+        write_jsonl(out / "learn.jsonl", balanced(read_questions(out / "train.jsonl"), KINDS, learn))
+        write_jsonl(out / "check.jsonl", balanced(read_questions(out / f"{split}.jsonl"), KINDS, held_out))
 
 
 def warm_start(out: Path, transcripts: int) -> Path:

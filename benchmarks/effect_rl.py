@@ -33,7 +33,6 @@ from hiexp_verl.report.charts import mean_and_band
 from hiexp_verl.rollout.policy import identify
 from recipes.cpu_demo.stages import balanced
 from recipes.cpu_demo.training import REWARD, run_overrides, train
-from recipes.demo_data.factbook.lay_words import HELD_OUT
 
 RECIPE = Path(__file__).parents[1] / "recipes" / "cpu_demo"
 NAME = "effect_lay_rl"  # of the results
@@ -92,8 +91,7 @@ def write_data(out: Path, learn: int, held_out: int) -> None:
     """Write learn.jsonl (to roll out), train.jsonl (the same kinds in everyday words) and check.jsonl (other countries)."""
     if not (out / "drill.jsonl").is_file():
         effect_lay.write_data(out, learn, held_out, "test")
-        kinds = [" > ".join([*way, goal]) for way in effect_lay.WAYS for goal in HELD_OUT]
-        write_jsonl(out / "drill.jsonl", balanced(read_questions(out / "train_lay.jsonl"), kinds, learn))
+        write_jsonl(out / "drill.jsonl", balanced(read_questions(out / "train_lay.jsonl"), effect_lay.KINDS, learn))
 
 
 def one_run(folder: Path, what: Mapping[str, Any], policy: Path, hek: Path) -> None:

@@ -16,6 +16,7 @@ BASE: Arm = "none"
 ALL = "all"  # the questions of every data set
 MEASURES = ("concise", "em", "f1", "cem")
 JUDGE = "judge"  # beside them where a model judged
+NAMES = {"concise": "correct", "em": "EM", "f1": "F1", "cem": "CEM", JUDGE: "judge"}  # as tables and the report call them
 
 Row = Mapping[str, Any]
 
@@ -131,19 +132,13 @@ def as_markdown(table: Mapping[str, Any]) -> str:
 
 
 def _arms(lines: Sequence[Line], measures: Sequence[str]) -> list[str]:
-    heads = ["data set", "arm", "episodes", *(f"{_name(n)} [95%]" for n in measures), "F1", "CEM"]
-    heads += [f"{_name(measures[-1])} - none [95%], p", "format", "searches", "tokens", "with experience", "s / episode"]
+    heads = ["data set", "arm", "episodes", *(f"{NAMES[n]} [95%]" for n in measures), "F1", "CEM"]
+    heads += [f"{NAMES[measures[-1]]} - none [95%], p", "format", "searches", "tokens", "with experience", "s / episode"]
     rows = []
     for line in lines:
         gap = line.get(f"{measures[-1]}_minus_none")
-        cells = [
-            line["dataset"],
-            line["arm"],
-            str(line["episodes"]),
-            *(_mean(line, n) for n in measures),
-            f"{line['f1']:.3f}",
-            f"{line['cem']:.3f}",
-        ]
+        cells = [line["dataset"], line["arm"], str(line["episodes"]), *(_mean(line, n) for n in measures)]
+        cells += [f"{line['f1']:.3f}", f"{line['cem']:.3f}"]
         cells += [gap_as_text(gap) if gap else "", f"{line['format']:.2f}", f"{line['searches']:.2f}"]
         tokens = f"{line['tokens']:.0f}" if line["tokens"] else "-"  # not every server counts them
         rows.append([*cells, tokens, f"{line['with_experience']:.2f}", f"{line['seconds']:.1f}"])
@@ -155,7 +150,7 @@ def _pairs(pairs: Sequence[Line], measures: Sequence[str]) -> list[str]:
     by_arms: dict[tuple[str, str, str], dict[str, str]] = defaultdict(dict)
     for pair in pairs:
         by_arms[pair["dataset"], pair["arm"], pair["against"]][pair["measure"]] = gap_as_text(pair)
-    heads = ["data set", "arm against arm", *(f"{_name(n)} [95%], p" for n in measures)]
+    heads = ["data set", "arm against arm", *(f"{NAMES[n]} [95%], p" for n in measures)]
     rows = [
         [dataset, f"{arm} - {against}", *(gaps[n] for n in measures)]
         for (dataset, arm, against), gaps in by_arms.items()
@@ -207,10 +202,6 @@ def replayed_as_text(table: Mapping[str, Any]) -> str:
     """Return how many episodes of the replay one at a time differ."""
     differ = f"Played once more one at a time, {table['differ_alone']} of {table['replayed']} episodes differ"
     return f"{differ}, {table['scores_differ_alone']} of them in their scores."
-
-
-def _name(measure: str) -> str:
-    return {"concise": "correct", JUDGE: JUDGE}.get(measure, measure.upper())
 
 
 def _mean(line: Line, measure: str) -> str:

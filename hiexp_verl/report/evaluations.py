@@ -8,14 +8,13 @@ from statistics import fmean
 from typing import Any
 
 from hiexp_verl.evaluate.plan import TABLE_JSON
-from hiexp_verl.evaluate.tables import ALL, BASE, JUDGE, gap_as_text, p_value, replayed_as_text, signed
+from hiexp_verl.evaluate.tables import ALL, BASE, NAMES, gap_as_text, p_value, replayed_as_text, signed
 from hiexp_verl.io.manifest import Manifest
 from hiexp_verl.io.rows import Row
 from hiexp_verl.report.charts import interval_bar
 from hiexp_verl.report.find import files_of, flat, read_lines, read_object
 from hiexp_verl.report.html import e, facts, folded, number, table
 
-_NAMES = {"concise": "correct", "em": "EM", "f1": "F1", "cem": "CEM", JUDGE: "judge"}  # the first one is compared with `none` beside it
 _GAP = "concise_minus_none"
 _SIGNIFICANT = 0.05  # of the paired test
 _VERDICTS = {1: "better", -1: "worse", 0: "no significant difference"}  # by the side of zero
@@ -37,9 +36,7 @@ class Evaluation:
     arms: Sequence[Mapping[str, Any]] = ()  # lines of the table; none while it is not finished
     pairs: Sequence[Mapping[str, Any]] = ()  # differences of two arms
     facts: Mapping[str, Any] = field(default_factory=dict)  # settings, seeds, batch size, outcome of the replay
-    values: Mapping[tuple[str, str], Values] = field(
-        default_factory=dict
-    )  # (data set, arm) -> share right of each question, mean over seeds
+    values: Mapping[tuple[str, str], Values] = field(default_factory=dict)  # (data set, arm) -> share right of each question
     training: str = ""  # name of the training whose policy it is, where it is in its folder
 
     @property
@@ -86,7 +83,7 @@ def _evaluation(one: Evaluation) -> str:
 def _scores(one: Evaluation, dataset: str) -> str:
     """Return a row for each arm."""
     lines = [line for line in one.arms if line["dataset"] == dataset]
-    measures = [key for key in _NAMES if key in lines[0]]
+    measures = [key for key in NAMES if key in lines[0]]
     bounds = [bound for line in lines for key in measures for bound in line.get(f"{key}_interval", ())]
     scale = (min(bounds, default=0.0), max(bounds, default=1.0))
     reach = reach_of([line[_GAP] for line in lines if _GAP in line])
@@ -94,7 +91,7 @@ def _scores(one: Evaluation, dataset: str) -> str:
     for line in lines:
         row = {"arm": f"<b>{e(line['arm'])}</b>"}
         for key in measures:
-            row[_NAMES[key]] = score_bar(line[key], line.get(f"{key}_interval"), scale)
+            row[NAMES[key]] = score_bar(line[key], line.get(f"{key}_interval"), scale)
             if key == "concise" and any(_GAP in each for each in lines):
                 row["correct against none"] = gap_bar(line[_GAP], reach) if _GAP in line else ""
                 row["won, lost"] = _won_lost(one.values.get((dataset, line["arm"]), {}), one.values.get((dataset, BASE), {}))
@@ -110,11 +107,11 @@ def _won_lost(values: Values, base: Values) -> str:
 
 def _pairs(one: Evaluation, dataset: str) -> str:
     """Return the differences of arms in all measures, a row for each pair."""
-    found = sorted((pair for pair in one.pairs if pair["dataset"] == dataset), key=lambda pair: list(_NAMES).index(pair["measure"]))
+    found = sorted((pair for pair in one.pairs if pair["dataset"] == dataset), key=lambda pair: list(NAMES).index(pair["measure"]))
     rows: dict[tuple[str, str], dict[str, str]] = {}
     for pair in found:
         row = rows.setdefault((pair["arm"], pair["against"]), {"arm": f"<b>{e(pair['arm'])}</b>", "against": e(pair["against"])})
-        row[_NAMES[pair["measure"]]] = gap_bar(pair, reach_of(found))
+        row[NAMES[pair["measure"]]] = gap_bar(pair, reach_of(found))
     return folded(f"Arm against arm ({len(rows)})", table([*rows.values()]))
 
 

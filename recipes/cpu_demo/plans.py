@@ -1,11 +1,11 @@
-"""Which plans of a HEK are right: their searches, put for other countries, find what they should."""
+"""Plans on questions of `lay_words`: their searches as they are sent, what each should find, and which plans of a HEK are right."""
 
 from collections.abc import Sequence
 
 from hiexp_verl.hek.store import HEK
 from hiexp_verl.masking import kind_of
 from hiexp_verl.search import SearchEngine
-from hiexp_verl.types import FOUND, GIVEN, Plan, Question
+from hiexp_verl.types import FOUND, GIVEN, Passage, Plan, Question
 
 _ASKED = 10  # questions that a plan is tried on
 
@@ -27,12 +27,28 @@ def right_plans(hek: HEK, questions: Sequence[Question], search: SearchEngine, t
 
 
 def solves(plan: Plan, question: Question, search: SearchEngine, top_k: int) -> bool:
-    """Return whether every search of the plan finds its thing: the countries on the way, then an answer."""
-    names, wanted = (question.meta["name"], *question.meta["bridge"]), [*((name,) for name in question.meta["bridge"]), question.answers]
-    if len(plan.searches) != len(names):
+    """Return whether every search of the plan finds its thing."""
+    if len(plan.searches) != len(names_of(question)):
         return False
-    queries = [each.replace(GIVEN, name).replace(FOUND, name) for each, name in zip(plan.searches, names, strict=True)]
-    rankings = search.search(queries, top_k)
-    return all(
-        any(text in passage.text for text in texts for passage, _ in ranking) for texts, ranking in zip(wanted, rankings, strict=True)
-    )
+    rankings = search.search(queries_of(plan.searches, question), top_k)
+    return all(mention([p for p, _ in ranking], texts) for texts, ranking in zip(wanted_by(question), rankings, strict=True))
+
+
+def names_of(question: Question) -> tuple[str, ...]:
+    """Return what the searches are made with, in order: the name in the question, then the countries found."""
+    return (question.meta["name"], *question.meta["bridge"])
+
+
+def wanted_by(question: Question) -> list[tuple[str, ...]]:
+    """Return what each search should find, one of the texts: the countries on the way, then an answer."""
+    return [*((country,) for country in question.meta["bridge"]), question.answers]
+
+
+def queries_of(searches: Sequence[str], question: Question) -> list[str]:
+    """Return the searches of a plan for this question as they are sent."""
+    return [each.replace(GIVEN, name).replace(FOUND, name) for each, name in zip(searches, names_of(question), strict=True)]
+
+
+def mention(passages: Sequence[Passage], texts: Sequence[str]) -> bool:
+    """Return whether a passage has one of the texts."""
+    return any(text in passage.text for text in texts for passage in passages)

@@ -37,11 +37,12 @@ from recipes.demo_data.factbook import write_question_sets
 
 HERE = Path(__file__).parent
 TRAIN = yaml.safe_load((HERE / "train.yaml").read_text(encoding="utf-8"))
+BUDGETS = Budgets(PromptConfig(**TRAIN["hiexp"]["prompt"]))
 PER_KIND = 8  # training questions of a kind, so that a plan can have solved several
 SOME = 12  # questions on which a policy is only looked at
-ARMS = ("none", "full", "shuffled", "random")
 AT_A_TIME = 64  # episodes; a step of vLLM costs next to the same for more of them
 NAMES = {"none": "no experience", "full": "its own experience", "shuffled": "a wrong entry", "random": "any entry"}
+ARMS = tuple(NAMES)
 SHARES = ("valid_search", "answered", "correct", "reward", "mean_searches", "mixed_groups")
 Stage = Callable[[Path], dict[str, Any]]
 
@@ -161,7 +162,7 @@ class Demo:
                 out=folder / name,
                 search=SearchConfig(corpus=self._corpus),
                 hek=Path(self.results["build"]["hek"]),
-                budgets=Budgets(PromptConfig(**TRAIN["hiexp"].get("prompt", {}))),
+                budgets=BUDGETS,
                 settings=episode_settings(temperature, self.spec.seed),
                 questions=(self._data("val"),),
                 arms=arms,
@@ -187,9 +188,7 @@ class Demo:
         model = Path(self.results["grpo"]["model"])
         encoder = load_encoder(self.results["assets"]["paths"]["minilm"])
         retriever = Retriever(HEK.load(Path(self.results["build"]["hek"])), encoder)
-        guide = Guide(
-            retriever, Guidance(Budgets(PromptConfig(**TRAIN["hiexp"].get("prompt", {}))), count_tokens=PolicyTokenizer(model).count)
-        )
+        guide = Guide(retriever, Guidance(BUDGETS, count_tokens=PolicyTokenizer(model).count))
         with open_model(str(model)) as client:
             without = self._validate(client, folder / "without_hek")["shares"]
             with_hek = self._validate(client, folder / "with_hek", guide)["shares"]

@@ -15,7 +15,8 @@ from hiexp_verl.masking import kind_of
 from hiexp_verl.protocol import THINK_CLOSE, THINK_OPEN, Format, first_messages, render_documents, write_answer, write_call
 from hiexp_verl.rollout.episode import EpisodeSettings
 from hiexp_verl.search import SearchEngine
-from hiexp_verl.types import FOUND, GIVEN, Entry, Hit, Level, Message, Passage, Plan, Question
+from hiexp_verl.types import FOUND, GIVEN, Entry, Hit, Level, Message, Plan, Question
+from recipes.cpu_demo.plans import mention, names_of, queries_of, wanted_by
 from recipes.demo_data.factbook.lay_words import KEYS, WARM, country_phrase
 
 FORMAT: Format = "search_tags"
@@ -51,16 +52,6 @@ class _Lesson:
     question: Question
     searches: Sequence[str]  # "..." for the name in the question in the first, the name found in the others
     shown: Plan | None = None
-
-    @property
-    def names(self) -> Sequence[str]:
-        """What the searches are made with, in order."""
-        return (self.question.meta["name"], *self.question.meta["bridge"])
-
-    @property
-    def queries(self) -> list[str]:
-        """The searches as they are sent."""
-        return [each.replace(GIVEN, name).replace(FOUND, name) for each, name in zip(self.searches, self.names, strict=True)]
 
 
 def transcripts_of(
@@ -136,14 +127,14 @@ def _transcript(
     lesson: _Lesson, search: SearchEngine, settings: EpisodeSettings, tool: ToolConfig, draw: random.Random
 ) -> list[Message] | None:
     """Return the transcript, None where a search does not find its thing."""
-    question, queries, names = lesson.question, lesson.queries, lesson.names
+    question, queries, names = lesson.question, queries_of(lesson.searches, lesson.question), names_of(lesson.question)
     rankings = search.search(queries, settings.top_k)
-    wanted = [*((bridge,) for bridge in question.meta["bridge"]), question.answers]
+    wanted = wanted_by(question)
     block = fit_block("prompt", _hits("e2", lesson.shown.sentence if lesson.shown else ""), PromptConfig().max_tokens, rough_tokens)
     messages = add_to_system(first_messages(question.question, FORMAT), block)
     for number, (query, ranking) in enumerate(zip(queries, rankings, strict=True)):
         passages = [passage for passage, _ in ranking]
-        if not _mention(passages, wanted[number]):
+        if not mention(passages, wanted[number]):
             return None
         then = draw.choice(_NEXT).format(bridge=names[number], search=lesson.searches[number])
         messages.append(_assistant(then if number else draw.choice(_FIRST), write_call(query, FORMAT)))
@@ -151,7 +142,7 @@ def _transcript(
         before, after = beside_documents(fit_block("tool", _hits("e1", case), tool.max_tokens, rough_tokens), tool.position)
         documents = render_documents(passages, FORMAT, settings.max_words_per_passage, settings.max_chars)
         messages.append({"role": "tool", "content": before + documents + after})
-    answer = next(answer for answer in question.answers if _mention([p for p, _ in rankings[-1]], (answer,)))
+    answer = next(answer for answer in question.answers if mention([p for p, _ in rankings[-1]], (answer,)))
     messages.append(_assistant(draw.choice(_LAST).format(answer=answer, bridge=names[-1]), write_answer(answer)))
     return messages
 
@@ -163,7 +154,3 @@ def _hits(level: Level, text: str) -> list[Hit]:
 
 def _assistant(thought: str, act: str) -> Message:
     return {"role": "assistant", "content": f"{THINK_OPEN}{thought}{THINK_CLOSE}\n{act}"}
-
-
-def _mention(passages: Sequence[Passage], texts: Sequence[str]) -> bool:
-    return any(text in passage.text for text in texts for passage in passages)

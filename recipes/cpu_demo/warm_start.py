@@ -30,11 +30,11 @@ from hiexp_verl.models.vllm_process import cpu_dtype
 from hiexp_verl.rollout.episode import EpisodeSettings
 from hiexp_verl.search.bm25 import BM25Search
 from hiexp_verl.types import Message
-from recipes.cpu_demo import transcripts
+from recipes.cpu_demo import plans, transcripts
 from recipes.demo_data.factbook import lay_words
 
 IGNORED = -100  # the label that torch's cross entropy leaves out
-WRITERS = (transcripts, lay_words, protocol, blocks)  # the modules that write the transcripts
+WRITERS = (transcripts, plans, lay_words, protocol, blocks)  # the modules that write the transcripts
 
 
 @dataclass(frozen=True)
@@ -64,16 +64,16 @@ def main() -> int:
     parser.add_argument("--corpus", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True, help="directory for the trained model; must not exist")
     parser.add_argument("--limit", type=int, default=80, help="transcripts (default 80)")
-    parser.add_argument("--epochs", type=int, default=1)
-    parser.add_argument("--batch", type=int, default=2)
-    parser.add_argument("--lr", type=float, default=5e-4)
+    parser.add_argument("--epochs", type=int, default=Training.epochs)
+    parser.add_argument("--batch", type=int, default=Training.batch)
+    parser.add_argument("--lr", type=float, default=Training.lr)
     parser.add_argument("--top-k", type=int, default=2, help="documents per search; as in the rollouts that follow")
     parser.add_argument("--max-words", type=int, default=32, help="words per document")
     parser.add_argument("--max-chars", type=int, default=1200, help="characters per tool message")
     parser.add_argument(
         "--position", choices=("before", "after"), default=ToolConfig().position, help="of E1; as hiexp.tool.position in what follows"
     )
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=int, default=Training.seed)
     parser.add_argument(
         "--precision",
         choices=("bfloat16", "float32"),
