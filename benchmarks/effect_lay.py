@@ -40,10 +40,15 @@ from recipes.demo_data.factbook.lay_words import HELD_OUT, KEYS, country_phrase
 from recipes.demo_data.factbook.sets import write_lay_words
 
 EPISODES = ("--max-tokens", "96", "--max-searches", "3", "--top-k", "2", "--max-words", "32")
-WAYS = (("capital",), ("highest point",), ("anthem",), ("capital", "customer"), ("highest point", "customer"))
+AT_A_TIME = 64  # episodes
+WAYS = (("capital",), ("highest point",), ("capital", "customer"))
 KINDS = [" > ".join([*way, goal]) for way in WAYS for goal in HELD_OUT]
 CONTROLS = "none,full,random,shuffled"
 BUILDS = {"own": (), "support 1": ("--plan-support", "1"), "clusters": ("--plans", "case")}
+
+
+SAMPLED, GREEDY, ONE_CHANGE = "Temperature 1", "Greedy", "Temperature 1, one part of the method changed"  # tables of the results
+PAPER = ("prompt.top_k=5", "prompt.match=question", "prompt.instantiate=false")
 
 
 @dataclass(frozen=True)
@@ -54,7 +59,11 @@ class Played:
     hek: str
     arms: str = "full"
     settings: tuple[str, ...] = ()
-    temperature: float = 1.0
+    part: str = SAMPLED
+
+    def arm(self, arm: str) -> str:
+        """Return what an arm is called in the table."""
+        return self.name if arm == "full" else arm
 
 
 PLAYED = (
@@ -62,28 +71,26 @@ PLAYED = (
     Played("own, rollouts of seed 1", "own-1"),
     Played("own, rollouts of seed 2", "own-2"),
     Played("right plans", "oracle"),
-    Played("paper: five entries of clusters, whole question", "clusters-0",
-           settings=("prompt.top_k=5", "prompt.match=question", "prompt.instantiate=false")),
-    Played("five entries", "own-0", settings=("prompt.top_k=5",)),
-    Played("three entries", "own-0", settings=("prompt.top_k=3",)),
-    Played("not instantiated", "own-0", settings=("prompt.instantiate=false",)),
-    Played("matched by the whole question", "own-0", settings=("prompt.match=question",)),
-    Played("matched by the way", "own-0", settings=("prompt.match=way",)),
-    Played("plans of one question", "support 1-0"),
-    Played("E2 of clusters", "clusters-0"),
-    Played("minimum score 0.6", "own-0", settings=("prompt.min_score=0.6",)),
-    Played("own", "own-0", CONTROLS, temperature=0.0),
-    Played("right plans", "oracle", temperature=0.0),
-    Played("paper: five entries of clusters, whole question", "clusters-0",
-           settings=("prompt.top_k=5", "prompt.match=question", "prompt.instantiate=false"), temperature=0.0),
-)  # fmt: skip
+    Played("paper: five entries of clusters, whole question", "clusters-0", settings=PAPER),
+    Played("own", "own-0", CONTROLS, part=GREEDY),
+    Played("right plans", "oracle", part=GREEDY),
+    Played("paper: five entries of clusters, whole question", "clusters-0", settings=PAPER, part=GREEDY),
+    Played("five entries", "own-0", settings=("prompt.top_k=5",), part=ONE_CHANGE),
+    Played("three entries", "own-0", settings=("prompt.top_k=3",), part=ONE_CHANGE),
+    Played("not instantiated", "own-0", settings=("prompt.instantiate=false",), part=ONE_CHANGE),
+    Played("matched by the whole question", "own-0", settings=("prompt.match=question",), part=ONE_CHANGE),
+    Played("matched by the way", "own-0", settings=("prompt.match=way",), part=ONE_CHANGE),
+    Played("plans of one question", "support 1-0", part=ONE_CHANGE),
+    Played("E2 of clusters", "clusters-0", part=ONE_CHANGE),
+    Played("minimum score 0.6", "own-0", settings=("prompt.min_score=0.6",), part=ONE_CHANGE),
+)
 
 
 def main() -> None:
     """Run what is not done yet, then write the results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--warm-start", type=int, default=160, help="transcripts (default 160)")
-    parser.add_argument("--learn", type=int, default=260, help="questions rolled out, of 65 kinds (default 260)")
+    parser.add_argument("--learn", type=int, default=156, help="questions rolled out, of 39 kinds (default 156)")
     parser.add_argument("--k", type=int, default=4, help="rollouts per question (default 4)")
     parser.add_argument("--questions", type=int, default=420, help="held-out questions (default 420)")
     parser.add_argument("--split", choices=("val", "test"), default="test", help="countries of these; to choose a setting: val")
@@ -99,7 +106,7 @@ def main() -> None:
     plans = {hek: right for seed in range(3) for hek, right in heks(out, policy, seed, a.k).items()}
     oracle(out)
     for number, played in enumerate(PLAYED[: a.only]):
-        evaluate(out, policy, number, played)
+        evaluate(out, policy, number, played, a.questions // 2 if played.part == ONE_CHANGE else a.questions)
         write(machine, a.name, out, plans, PLAYED[: number + 1])
 
 
@@ -161,58 +168,57 @@ def played_on(out: Path, policy: Path, questions: str) -> list[str]:
     return [*files, *EPISODES]
 
 
+def evaluate(out: Path, policy: Path, number: int, played: Played, limit: int) -> None:
+    """Play one evaluation, if it is not done."""
+    folder = folder_of(out, number)
+    if (folder / TABLE_JSON).is_file():
+        return
+    options = ["--hek", str(out / "heks" / played.hek), "--arms", played.arms, "--limit", str(limit)]
+    options += ["--temperature", "0" if played.part == GREEDY else "1", "--alone", "0", "--batch-size", str(AT_A_TIME)]
+    options += ["--set", *played.settings] if played.settings else []
+    hiexp("eval", *played_on(out, policy, "check"), *options, "--resume", "--out", str(folder))
+
+
 def folder_of(out: Path, number: int) -> Path:
     """Return where an evaluation lies."""
     return out / "eval" / f"{number:02d}"
 
 
-def evaluate(out: Path, policy: Path, number: int, played: Played) -> None:
-    """Play one evaluation, if it is not done."""
-    folder = folder_of(out, number)
-    if not (folder / TABLE_JSON).is_file():
-        options = [
-            "--hek",
-            str(out / "heks" / played.hek),
-            "--arms",
-            played.arms,
-            "--temperature",
-            str(played.temperature),
-            "--alone",
-            "0",
-            "--batch-size",
-            "32",
-        ]
-        options += ["--set", *played.settings] if played.settings else []
-        hiexp("eval", *played_on(out, policy, "check"), *options, "--resume", "--out", str(folder))
+def rows_of(out: Path, number: int, played: Played) -> list[dict[str, Any]]:
+    """Return the rows of an evaluation."""
+    rows = [row for _, row in read_jsonl(folder_of(out, number) / ROWS, "rows")]
+    return [{**row, "part": played.part, "arm": played.arm(row["arm"])} for row in rows]
 
 
 def write(machine: dict[str, Any], name: str, out: Path, plans: dict[str, str], done: Sequence[Played]) -> None:
-    """Write one table for each temperature, and the rows."""
-    rows, parts = [], {}
-    for temperature in sorted({played.temperature for played in done}, reverse=True):
-        mine = [(number, played) for number, played in enumerate(done) if played.temperature == temperature]
-        found = [
-            {**row, "arm": played.name if row["arm"] == "full" else row["arm"], "temperature": temperature}
-            for number, played in mine
-            for _, row in read_jsonl(folder_of(out, number) / ROWS, "rows")
-        ]
-        tables = [json.loads((folder_of(out, number) / TABLE_JSON).read_text(encoding="utf-8")) for number, _ in mine]
-        seconds = {line["arm"]: line["seconds"] for table in tables for line in table["arms"]}
-        lines = [{**line, "seconds": seconds.get(line["arm"], seconds["full"])} for line in table_of(found)]
-        pairs = [pair for pair in pairs_of(found) if pair["against"] in (BASE, "own") or pair["arm"] == "own"]
-        took = round(sum(table["seconds"] for table in tables), 1)
-        parts[f"temperature {temperature:g}"] = {**tables[0], "seconds": took, "arms": lines, "pairs": pairs}
+    """Write a table for each part, and the rows."""
+    rows, tables = [], {}
+    for part in dict.fromkeys(played.part for played in done):
+        of_part = [(number, played) for number, played in enumerate(done) if played.part == part]
+        found = [row for number, played in of_part for row in rows_of(out, number, played)]
         rows += found
+        if part == ONE_CHANGE:  # compared with what was played above, on the same questions
+            asked = {row["id"] for row in found}
+            found = [row for row in rows_of(out, 0, PLAYED[0]) if row["arm"] in (BASE, "own") and row["id"] in asked] + found
+            of_part = [(0, PLAYED[0]), *of_part]
+        played_as = [json.loads((folder_of(out, number) / TABLE_JSON).read_text(encoding="utf-8")) for number, _ in of_part]
+        seconds = {
+            played.arm(line["arm"]): line["seconds"] for (_, played), each in zip(of_part, played_as, strict=True) for line in each["arms"]
+        }
+        pairs = [pair for pair in pairs_of(found) if pair["against"] in (BASE, "own") or pair["arm"] == "own"]
+        took = round(sum(each["seconds"] for each in played_as), 1)
+        lines = [{**line, "seconds": seconds[line["arm"]]} for line in table_of(found)]
+        tables[part] = {**played_as[-1], "seconds": took, "arms": lines, "pairs": pairs}
     with atomic_writer(RESULTS / f"{name}.json") as file:
-        file.write(json.dumps({"machine": machine, "right_plans": plans, "tables": parts}, indent=1) + "\n")
+        file.write(json.dumps({"machine": machine, "right_plans": plans, "tables": tables}, indent=1) + "\n")
     rollouts = json.loads((out / "rollouts-0" / "summary.json").read_text(encoding="utf-8"))
     kinds = Counter(" > ".join(q.meta["keys"]) for q in read_questions(out / "check.jsonl"))
     text = ["# Own experience, without training: questions in everyday words", "", *_machine.as_lines(machine), ""]
     text += [f"HEKs of {rollouts['episodes']} rollouts, {rollouts['correct']:.2f} of them right; plans that are right: "]
     text += [", ".join(f"{hek} {right}" for hek, right in plans.items()) + ". Held-out questions by way to the country: "]
     text += [", ".join(f"{way} {count}" for way, count in kinds.items()) + "."]
-    for title, table in parts.items():
-        text += ["", f"## {title.capitalize()}", "", as_markdown(table)]
+    for title, each in tables.items():
+        text += ["", f"## {title}", "", as_markdown(each)]
     with atomic_writer(RESULTS / f"{name}.md") as file:
         file.write("\n".join(text))
     with gzip.GzipFile(RESULTS / f"{name}.rows.jsonl.gz", "wb", mtime=0) as file:

@@ -32,7 +32,7 @@ from hiexp_verl.io.files import atomic_writer, write_jsonl
 from hiexp_verl.report.charts import mean_and_band
 from hiexp_verl.rollout.policy import identify
 from recipes.cpu_demo.stages import balanced
-from recipes.cpu_demo.training import REWARD, run_overrides, train
+from recipes.cpu_demo.training import REWARD, train
 
 RECIPE = Path(__file__).parents[1] / "recipes" / "cpu_demo"
 NAME = "effect_lay_rl"  # of the results
@@ -104,16 +104,26 @@ def one_run(folder: Path, what: Mapping[str, Any], policy: Path, hek: Path) -> N
     shutil.rmtree(folder, ignore_errors=True)  # half a run is none
     folder.mkdir(parents=True)
     data = folder.parent
-    questions = (data / "drill.jsonl", data / "check.jsonl")
     overrides = [
-        *run_overrides(folder, trained, hek, data / "corpus.jsonl", questions, policy, seed, steps),
+        f"hiexp.arm={trained}",
         *more,
+        f"hiexp.hek={hek}",
+        f"hiexp.search.corpus={data / 'corpus.jsonl'}",
+        f"hiexp.dump_dir={folder / 'episodes'}",
+        f"hiexp.seed={seed}",
+        f"data.train_files={data / 'drill.jsonl'}",
+        f"data.val_files={data / 'check.jsonl'}",
         f"data.seed={seed}",
         "data.train_batch_size=4",
+        f"actor_rollout_ref.model.path={policy}",
         "actor_rollout_ref.model.enable_gradient_checkpointing=false",  # a quarter of the update's time, and memory is no matter
-        "actor_rollout_ref.actor.ppo_mini_batch_size=4",
+        "actor_rollout_ref.actor.ppo_mini_batch_size=2",  # two updates a step: the second is off-policy, where GRPO and GSPO differ
         f"actor_rollout_ref.actor.optim.lr={what['lr']}",
         "actor_rollout_ref.rollout.n=4",
+        f"actor_rollout_ref.rollout.seed={seed}",
+        f"trainer.total_training_steps={steps}",
+        f"trainer.save_freq={steps}",
+        f"trainer.default_local_dir={folder / 'checkpoints'}",
         f"trainer.test_freq={max(1, steps // 2)}",
         "trainer.val_before_train=true",
     ]

@@ -78,7 +78,15 @@ def run_edit(arguments: argparse.Namespace) -> int:
     root = root_of(arguments.hek)
     hek = HEK.load(arguments.hek)
     encoder = open_encoder(hek, arguments.hek, arguments.encoder) if arguments.title else None
-    edited = edit(hek, arguments.entry, arguments.reason, arguments.title, arguments.description, arguments.kind, encoder)
+    edited = edit(
+        hek,
+        arguments.entry,
+        arguments.reason,
+        title=arguments.title,
+        description=arguments.description,
+        kind=arguments.kind,
+        encoder=encoder,
+    )
     new_words = f"{arguments.title or ''}\n{arguments.description or ''}"
     own = set(hek.entry(arguments.entry).questions)
     leaks = [s for s in hek.sources if s.correct and s.question_id in own and tells(new_words, s.question, [s.prediction])]
@@ -127,7 +135,14 @@ def run_calibrate(arguments: argparse.Namespace) -> int:
     else:
         hek = HEK.load(arguments.hek)
         encoder = open_encoder(hek, arguments.hek, arguments.encoder)
-        done = recalibrate(hek, encoder, arguments.by, arguments.cluster_size, arguments.linkage, arguments.percentile)
+        done = recalibrate(
+            hek,
+            encoder,
+            by=arguments.by,
+            cluster_size=arguments.cluster_size,
+            linkage=arguments.linkage,
+            percentile=arguments.percentile,
+        )
         calibrations = done.heights
         if arguments.plot is not None:  # before anything is saved: it may fail
             plot(calibrations, arguments.plot)

@@ -256,7 +256,7 @@ class Recalibrated:
 
 
 def recalibrate(
-    hek: HEK, encoder: Encoder, by: Criterion = "size", cluster_size: float = 4.0, linkage: Linkage = "ward", percentile: float = 95.0
+    hek: HEK, encoder: Encoder, *, by: Criterion = "size", cluster_size: float = 4.0, linkage: Linkage = "ward", percentile: float = 95.0
 ) -> Recalibrated:
     """Choose minimum scores from the queries and questions that the HEK remembers, and heights from its entries.
 

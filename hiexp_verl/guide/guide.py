@@ -35,6 +35,7 @@ class Guide:
         cls,
         hek: str | Path,
         encoder: str | None = None,
+        *,
         arm: Arm = "full",
         prompt: PromptConfig | None = None,
         tool: ToolConfig | None = None,

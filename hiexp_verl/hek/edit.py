@@ -17,6 +17,7 @@ def edit(
     hek: HEK,
     entry_id: str,
     reason: str,
+    *,
     title: str | None = None,
     description: str | None = None,
     kind: Kind | None = None,

@@ -61,8 +61,11 @@ class EpisodeSettings:
 class _State:
     """What has happened so far; one per episode."""
 
-    messages: list[Message]
+    question: Question
+    sample: int
     guided: AsyncGuidedEpisode
+    messages: list[Message]
+    started: float  # seconds, of a clock that only goes forward
     completion_tokens: int = 0
     stop: str = ""  # "answer", "no_answer", "length", "search_limit", "prompt_too_long"
 
@@ -88,14 +91,15 @@ async def episode(question: Question, players: Players, settings: EpisodeSetting
         guided = await players.guide.abegin(question.question, question.id)
     else:
         guided = AsyncGuidedEpisode(Guidance(arm="none"), _no_entries, question.question, question.id)
-    state = _State(await guided.system(first_messages(question.question, settings.format, settings.instructions)), guided)
+    messages = await guided.system(first_messages(question.question, settings.format, settings.instructions))
+    state = _State(question, sample, guided, messages, started)
     while not state.stop:
         query = await _model_turn(state, players.client, settings, seed_of(settings.seed, question.id, sample, len(guided.queries)))
         if query is not None and len(guided.queries) < settings.max_searches:
             await _search_turn(state, query, players.search, settings)
         elif query is not None:
             state.stop = "search_limit"
-    return _trajectory(question, players.client.model, state, settings, sample, time.monotonic() - started)
+    return _trajectory(state, players.client.model, settings)
 
 
 async def _model_turn(state: _State, client: Client, settings: EpisodeSettings, seed: int) -> str | None:
@@ -148,17 +152,18 @@ async def _no_entries(_: ExperienceRequest) -> list[Hit]:
     return []
 
 
-def _trajectory(question: Question, model: str, state: _State, settings: EpisodeSettings, sample: int, seconds: float) -> Trajectory:
+def _trajectory(state: _State, model: str, settings: EpisodeSettings) -> Trajectory:
+    question = state.question
     turns = [m["content"] for m in state.messages if m["role"] == "assistant"]
     prediction = extract_answer(answering_text(turns, settings.format))
     result = score(prediction, question.answers, settings.reward, question.question)
     record = state.guided.record(
-        sample=sample,
+        sample=state.sample,
         split=question.meta.get("split"),
         messages=tuple(state.messages),
         stop=state.stop,
         completion_tokens=state.completion_tokens,
-        seconds=round(seconds, 3),
+        seconds=round(time.monotonic() - state.started, 3),
     )
     played = record.trajectory(question.answers, prediction, result, model)
     scores = {name: value for name, value in asdict(result).items() if name != "reward"}

@@ -54,30 +54,6 @@ def train(recipe: Path, algorithm: str, overrides: list[str], folder: Path, step
     }
 
 
-def run_overrides(
-    folder: Path, arm: str, hek: Path, corpus: Path, questions: tuple[Path, Path], policy: Path, seed: int, steps: int
-) -> list[str]:
-    """Return the overrides of one run among several that are compared; `questions` are those of training and of validation.
-
-    It keeps its episodes and its last checkpoint in `folder`, and is seeded in the sampling.
-    """
-    train_file, val_file = questions
-    return [
-        f"hiexp.arm={arm}",
-        f"hiexp.hek={hek.resolve()}",
-        f"hiexp.search.corpus={corpus.resolve()}",
-        f"hiexp.dump_dir={folder / 'episodes'}",
-        f"hiexp.seed={seed}",
-        f"data.train_files={train_file.resolve()}",
-        f"data.val_files={val_file.resolve()}",
-        f"actor_rollout_ref.model.path={policy.resolve()}",
-        f"actor_rollout_ref.rollout.seed={seed}",
-        f"trainer.total_training_steps={steps}",
-        f"trainer.save_freq={steps}",
-        f"trainer.default_local_dir={folder / 'checkpoints'}",
-    ]
-
-
 def lowest(values: list[float]) -> float:
     """Return the smallest, or NaN if there is one among them (min() would pass over it)."""
     return float(np.min(values))
