@@ -116,7 +116,6 @@ def one_run(folder: Path, what: Mapping[str, Any], policy: Path, hek: Path) -> N
         f"data.seed={seed}",
         "data.train_batch_size=4",
         f"actor_rollout_ref.model.path={policy}",
-        "actor_rollout_ref.model.enable_gradient_checkpointing=false",  # a quarter of the update's time, and memory is no matter
         "actor_rollout_ref.actor.ppo_mini_batch_size=2",  # two updates a step: the second is off-policy, where GRPO and GSPO differ
         f"actor_rollout_ref.actor.optim.lr={what['lr']}",
         "actor_rollout_ref.rollout.n=4",

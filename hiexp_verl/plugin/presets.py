@@ -7,7 +7,7 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
 
 from hiexp_verl.config import HiExpConfig, block_of
-from hiexp_verl.models.vllm_process import cpu_dtype
+from hiexp_verl.models.vllm_process import CPU_BLOCK_SIZE, cpu_dtype
 
 REWARD = "pkg://hiexp_verl.plugin.reward"
 
@@ -107,7 +107,7 @@ CPU: dict[str, Any] = {
             "enable_sleep_mode": False,
             "free_cache_engine": False,
             "agent": {"num_workers": 1},
-            "engine_kwargs": {"vllm": {"distributed_executor_backend": "uni"}},  # see vllm_process.CPU_ENGINE
+            "engine_kwargs": {"vllm": {"distributed_executor_backend": "uni", "block_size": CPU_BLOCK_SIZE}},  # see vllm_process.CPU_ENGINE
             "checkpoint_engine": {"update_weights_bucket_megabytes": 1024},
         },
     },

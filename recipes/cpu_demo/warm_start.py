@@ -154,7 +154,7 @@ def train(model: Any, examples: Sequence[Example], training: Training) -> None:
     from tqdm import tqdm
 
     batches = list(_batches(examples, training.batch, training.epochs, training.seed))
-    optimizer = torch.optim.AdamW(model.parameters(), lr=training.lr, weight_decay=0.0)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=training.lr, weight_decay=0.0, fused=True)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 - step / len(batches))
     started = time.monotonic()
     losses = []
