@@ -15,22 +15,27 @@ import json
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
+import numpy as np
+
 from benchmarks import _machine
-from benchmarks._results import RESULTS, same_settings
+from benchmarks._results import RESULTS, same_settings, table
 from benchmarks.effect import hiexp
-from hiexp_verl.evaluate.plan import ROWS, TABLE_JSON
+from hiexp_verl.evaluate.plan import ROWS, TABLE_JSON, part_folder
 from hiexp_verl.evaluate.tables import BASE, as_markdown, pairs_of, table_of
+from hiexp_verl.guide.record import EpisodeRecord
 from hiexp_verl.hek.schema import Header
 from hiexp_verl.hek.store import HEK
-from hiexp_verl.io.datasets import read_corpus, read_jsonl, read_questions
+from hiexp_verl.io.datasets import read_corpus, read_jsonl, read_questions, read_trajectories
 from hiexp_verl.io.files import atomic_writer, write_jsonl
 from hiexp_verl.masking import kind_of
 from hiexp_verl.models.encoder import load_encoder
+from hiexp_verl.rollout.rollout import TRAJECTORIES
 from hiexp_verl.search.bm25 import BM25Search
 from hiexp_verl.types import FOUND, GIVEN, Entry, Plan
 from recipes.cpu_demo.plans import right_plans
@@ -82,7 +87,6 @@ PLAYED = (
     Played("matched by the way", "own-0", settings=("prompt.match=way",), part=ONE_CHANGE),
     Played("plans of one question", "support 1-0", part=ONE_CHANGE),
     Played("E2 of clusters", "clusters-0", part=ONE_CHANGE),
-    Played("minimum score 0.6", "own-0", settings=("prompt.min_score=0.6",), part=ONE_CHANGE),
 )
 
 
@@ -212,17 +216,43 @@ def write(machine: dict[str, Any], name: str, out: Path, plans: dict[str, str], 
     with atomic_writer(RESULTS / f"{name}.json") as file:
         file.write(json.dumps({"machine": machine, "right_plans": plans, "tables": tables}, indent=1) + "\n")
     rollouts = json.loads((out / "rollouts-0" / "summary.json").read_text(encoding="utf-8"))
-    kinds = Counter(" > ".join(q.meta["keys"]) for q in read_questions(out / "check.jsonl"))
+    ways = {q.id: " > ".join(q.meta["keys"]) for q in read_questions(out / "check.jsonl")}
     text = ["# Own experience, without training: questions in everyday words", "", *_machine.as_lines(machine), ""]
     text += [f"HEKs of {rollouts['episodes']} rollouts, {rollouts['correct']:.2f} of them right; plans that are right: "]
-    text += [", ".join(f"{hek} {right}" for hek, right in plans.items()) + ". Held-out questions by way to the country: "]
-    text += [", ".join(f"{way} {count}" for way, count in kinds.items()) + "."]
+    text += [", ".join(f"{hek} {right}" for hek, right in plans.items()) + "."]
     for title, each in tables.items():
         text += ["", f"## {title}", "", as_markdown(each)]
+        text += by_way([row for row in rows if row["part"] == title], ways) if title != ONE_CHANGE else []
+    text += ["", "## Minimum score, computed from own and none at temperature 1", "", *by_score(out)]
     with atomic_writer(RESULTS / f"{name}.md") as file:
         file.write("\n".join(text))
     with gzip.GzipFile(RESULTS / f"{name}.rows.jsonl.gz", "wb", mtime=0) as file:
         file.write("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode())
+
+
+def by_score(out: Path) -> list[str]:
+    """Return what a minimum score for the prompt would have done: below it, a question counts as it was answered without experience."""
+    without = {row["id"]: row["concise"] for row in rows_of(out, 0, PLAYED[0]) if row["arm"] == BASE}
+    played = []
+    for t in read_trajectories(part_folder(folder_of(out, 0), "check", 0, "full") / TRAJECTORIES):
+        score = max((shown["score"] for shown in EpisodeRecord.of(t).shown if shown["place"] == "prompt"), default=-1.0)
+        played.append((score, t.extra["concise"], without[t.question_id]))
+    cells = []
+    for least in np.quantile([score for score, *_ in played], [0, 0.1, 0.25, 0.5, 0.75, 0.9]):
+        shown = fmean(score >= least for score, *_ in played)
+        right = fmean(own if score >= least else none for score, own, none in played)
+        cells.append([f"{least:.3f}", f"{shown:.2f}", f"{right:.3f}"])
+    return table(["minimum score of the prompt", "questions shown an entry", "correct"], cells)
+
+
+def by_way(rows: Sequence[dict[str, Any]], ways: Mapping[str, str]) -> list[str]:
+    """Return the share right of every arm by the way to the country; two keys make three searches."""
+    counts = Counter(ways[row["id"]] for row in rows if row["arm"] == BASE)
+    cells = [
+        [arm, *(f"{fmean(row['concise'] for row in rows if row['arm'] == arm and ways[row['id']] == way):.3f}" for way in counts)]
+        for arm in dict.fromkeys(row["arm"] for row in rows)
+    ]
+    return table(["correct by way to the country", *(f"{way} ({count})" for way, count in counts.items())], cells)
 
 
 if __name__ == "__main__":
