@@ -136,7 +136,19 @@ def heks(out: Path, policy: Path, seed: int, k: int) -> dict[str, str]:
     """Roll out with the seed and build; return how many plans of each HEK are right."""
     rollouts = out / f"rollouts-{seed}"
     if not (rollouts / "summary.json").is_file():
-        hiexp("rollout", *played_on(out, policy, "learn"), "--k", str(k), "--seed", str(seed), "--resume", "--out", str(rollouts))
+        hiexp(
+            "rollout",
+            *played_on(out, policy, "learn"),
+            "--k",
+            str(k),
+            "--seed",
+            str(seed),
+            "--batch-size",
+            str(AT_A_TIME),
+            "--resume",
+            "--out",
+            str(rollouts),
+        )
     search, learnt = BM25Search(read_corpus(out / "corpus.jsonl")), {q.id for q in read_questions(out / "learn.jsonl")}
     others = [q for q in read_questions(out / "train.jsonl") if q.id not in learnt]
     found = {}

@@ -32,7 +32,6 @@ def add(verbs: Any) -> None:
     add_episode_arguments(parser, temperature=0.0)
     parser.add_argument("--seed", type=int, nargs="+", default=[0], metavar="S", help=SEED_HELP + "; each seed plays every question once")
     parser.add_argument("--arms", default="none,full", help="comma-separated (default none,full)")
-    parser.add_argument("--batch-size", type=int, default=16, help="episodes at a time (default 16)")
     parser.add_argument("--out", type=Path, required=True, help="directory for rows.jsonl, table.json, table.md and the episodes")
     parser.add_argument("--judge", metavar="DIR_or_URL", help="a model that judges whether an answer means the same as a gold answer")
     alone = "replay N episodes of all arms one at a time, to measure the effect of batches (default 16; 0: none)"
@@ -51,7 +50,7 @@ def eval_spec(arguments: argparse.Namespace) -> EvalSpec:
     Raises:
         HiExpError: an option is out of range, missing, or does not fit the others.
     """
-    check_numbers(vars(arguments), "limit", "batch_size")
+    check_numbers(vars(arguments), "limit")
     if arguments.alone < 0:
         raise HiExpError(f"--alone must be at least 0, found {arguments.alone}")
     if len(set(arguments.seed)) < len(arguments.seed):
@@ -63,7 +62,6 @@ def eval_spec(arguments: argparse.Namespace) -> EvalSpec:
         questions=tuple(arguments.questions),
         arms=tuple(arguments.arms.split(",")),
         seeds=tuple(arguments.seed),
-        batch_size=arguments.batch_size,
         alone=arguments.alone,
         judge=arguments.judge,
     )

@@ -64,6 +64,7 @@ def add_episode_arguments(parser: argparse.ArgumentParser, temperature: float) -
     parser.add_argument("--max-words", type=int, help="words per passage " + trained % 60)
     parser.add_argument("--max-chars", type=int, help="characters of all passages of a search " + trained % 3600)
     parser.add_argument("--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help=SET_HELP)
+    parser.add_argument("--batch-size", type=int, default=16, help="episodes at a time (default 16); with vLLM, more are faster")
     parser.add_argument("--resume", action="store_true", help="continue an interrupted run")
     parser.add_argument("--same-model", action="store_true", help="with --resume: the model has another address, and is the same")
 

@@ -68,7 +68,7 @@ def play_options(arguments: argparse.Namespace, seed: int) -> dict[str, Any]:
         HiExpError: an option is out of range, missing, or does not fit the others.
     """
     played = as_trained(arguments.model, vars(arguments))
-    check_numbers({**vars(arguments), **played}, "max_tokens", "top_k", "max_words", "max_chars", "max_model_len")
+    check_numbers({**vars(arguments), **played}, "max_tokens", "top_k", "max_words", "max_chars", "max_model_len", "batch_size")
     if not 0 <= arguments.temperature < math.inf:
         raise HiExpError(f"--temperature must be at least 0, found {arguments.temperature:g}")
     if not 0 < arguments.top_p <= 1:
@@ -97,6 +97,7 @@ def play_options(arguments: argparse.Namespace, seed: int) -> dict[str, Any]:
         "settings": settings,
         "limit": arguments.limit,
         "max_model_len": arguments.max_model_len,
+        "batch_size": arguments.batch_size,
         "resume": arguments.resume,
         "same_model": arguments.same_model,
     }

@@ -55,7 +55,7 @@ def rollout(spec: RolloutSpec) -> dict[str, Any]:
     make_folder(spec.out)
     known = {"corpus": opened.corpus, "policy": policy.identity, "same_policy": spec.same_model}
     job = Job(spec.out, spec.settings, spec.k, spec.resume, spec.batch_size, **known)
-    with open_model(policy.spec, max_model_len=spec.max_model_len, name=policy.name) as client:
+    with open_model(policy.spec, spec.batch_size, spec.max_model_len, policy.name) as client:
         return play(questions, Players(client, opened.search, opened.guide(spec.arm)), job)
 
 
