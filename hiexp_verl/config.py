@@ -21,6 +21,7 @@ from hiexp_verl.errors import HiExpError
 
 Config = TypeVar("Config")
 Place = Literal["prompt", "tool"]  # the system prompt; the response of the search tool
+Match = Literal["way", "kind", "question"]
 Engine = Literal["bm25", "dense", "http"]
 RewardKind = Literal["concise", "pvpo", "em", "f1", "cem"]
 Arm = Literal["full", "none", "prompt", "tool", "e1", "e2", "e3", "random", "shuffled", "own-question"]
@@ -51,8 +52,8 @@ _RENAMED_ARMS: dict[str, Arm] = {
 
 Count = Annotated[int, Field(ge=1, strict=True)]
 Natural = Annotated[int, Field(ge=0, strict=True)]
-_Flag = Annotated[bool, Field(strict=True)]
-_Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
+Flag = Annotated[bool, Field(strict=True)]
+Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 # A `Path` is taken, too; `~` is the home directory.
 PathText = Annotated[str, BeforeValidator(lambda value: os.path.expanduser(value) if isinstance(value, str | Path) else value)]
 # YAML 1.1 reads a bare `off` as false.
@@ -64,7 +65,7 @@ def settings(**options: Any) -> Callable[[type[Config]], type[Config]]:
     """Return what makes a class a frozen pydantic dataclass that raises a `HiExpError`, in the words of `parse_block`."""
 
     def make(cls: type[Config]) -> type[Config]:
-        made = dataclass(frozen=True, config={"extra": "forbid"}, **options)(cls)
+        made = dataclass(frozen=True, config={"extra": "forbid", "arbitrary_types_allowed": True}, **options)(cls)
         check = made.__init__
 
         @wraps(check)
@@ -85,12 +86,14 @@ class PromptConfig:
     """E2 and E3 in the system prompt, once, matched to the question."""
 
     top_k: Count = Field(default=1, description="Entries shown, the best ones (paper: 5). Small policies mix the steps of several plans.")
-    match: Literal["way", "kind", "question"] = Field(
+    match: Match = Field(
         default="kind",
-        description="kind: match the question without its names; way: and without what it asks for; question: all of it (paper).",
+        description=(
+            "Text that is encoded. question: all of it (paper). kind: names become '...'. way: the noun that is asked for is masked, too."
+        ),
     )
-    instantiate: _Flag = Field(default=True, description="Put the question's name into a plan that is shown; the entry stays without.")
-    min_score: _Number | None = Field(default=None, description="Minimum cosine; null: no threshold (paper).")
+    instantiate: Flag = Field(default=True, description="Put the question's name into a plan that is shown; the entry stays without.")
+    min_score: Number | None = Field(default=None, description="Minimum cosine; null: no threshold (paper).")
     max_tokens: Natural = Field(
         default=448, description="Budget of the whole block; the lowest scores are dropped first. 0: nothing is shown."
     )
@@ -101,7 +104,7 @@ class ToolConfig:
     """E1 in the response of the search tool, matched to the query."""
 
     top_k: Count = Field(default=1, description="Entries shown per search (paper: 1).")
-    min_score: _Number | None = Field(
+    min_score: Number | None = Field(
         default=None, description="Minimum cosine; null: the HEK's calibrated value (the paper's 0.8 holds for its encoder alone)."
     )
     max_tokens: Natural = Field(default=96, description="Budget of the block. 0: nothing is shown.")
@@ -121,7 +124,7 @@ class SearchConfig:
     top_k: Count = Field(default=5, description="Passages per search.")
     max_words_per_passage: Count = Field(default=100, description="Words of each passage that the model reads.")
     max_chars: Count = Field(default=3600, description="Characters of one tool response; keep below verl's max_tool_response_length.")
-    timeout: Annotated[_Number, Field(ge=0.001)] = Field(
+    timeout: Annotated[Number, Field(ge=0.001)] = Field(
         default=30.0, description="Seconds per request (http) or batch of queries (bm25, dense); the search has failed after that."
     )
     retries: Natural = Field(default=3, description="Retries of a request (http).")
@@ -147,10 +150,10 @@ class GroupConfig:
     baseline: Literal["shared", "within-arm"] = Field(
         default="shared", description="shared: the group's mean, as in GRPO; within-arm: the mean of the rollouts of the same arm."
     )
-    shrinkage: Annotated[_Number, Field(ge=0)] = Field(
+    shrinkage: Annotated[Number, Field(ge=0)] = Field(
         default=1.0, description="within-arm: weight of the group's mean against the arm's, in rollouts."
     )
-    strip: _Flag = Field(default=False, description="Train guided rollouts without the experience in their context.")
+    strip: Flag = Field(default=False, description="Train guided rollouts without the experience in their context.")
 
 
 @settings()
@@ -170,10 +173,10 @@ class AlarmsConfig:
 class ExpectConfig:
     """A run stops when a place has shown no experience in its first steps though the HEK has some, or when look-ups fail."""
 
-    prompt: _Flag = Field(default=True, description="Expect E2 or E3 in system prompts.")
-    tool: _Flag = Field(default=True, description="Expect E1 in tool responses.")
+    prompt: Flag = Field(default=True, description="Expect E2 or E3 in system prompts.")
+    tool: Flag = Field(default=True, description="Expect E1 in tool responses.")
     after: Count = Field(default=5, description="Steps without experience after which the run stops.")
-    lookup_failures: Annotated[_Number, Field(ge=0, le=1)] = Field(
+    lookup_failures: Annotated[Number, Field(ge=0, le=1)] = Field(
         default=0.5, description="Share of a step's look-ups that may fail before the run stops."
     )
 
@@ -182,19 +185,19 @@ class ExpectConfig:
 class HiExpConfig:
     """The whole block. `enabled=false` is the vanilla search agent: same tool, same reward, no experience."""
 
-    enabled: _Flag = Field(default=True, description="false: verl's own tool agent, token for token.")
+    enabled: Flag = Field(default=True, description="false: verl's own tool agent, token for token.")
     hek: PathText | None = Field(default=None, description="Directory of a HEK, or of one version in it.")
     hek_hash: str | None = Field(default=None, description="Content hash that the HEK must have; null: its hash when the run starts.")
     encoder: str | None = Field(default=None, description="Directory or name; null: the one named in the HEK.")
     arm: Arm = Field(default="full", description="Which experience rollouts see.")
     val_arm: Arm | None = Field(default=None, description="Which experience validation sees; null: as hiexp.arm.")
-    leave_one_out: _Flag = Field(default=True, description="A question never sees experience distilled from itself alone.")
+    leave_one_out: Flag = Field(default=True, description="A question never sees experience distilled from itself alone.")
     max_tokens_per_turn: Count | None = Field(
         default=None, description="Tokens of one turn; null: no limit below data.max_response_length. Ignored with enabled=false."
     )
     dump_dir: PathText | None = Field(default=None, description="Directory for trajectories with the experience shown, one JSONL per step.")
     seed: Natural | None = Field(default=None, description="Makes training repeatable: every turn gets its own seed; null: vLLM chooses.")
-    allow_mismatch: _Flag = Field(
+    allow_mismatch: Flag = Field(
         default=False, description="Resume a checkpoint of a run with another HEK, other questions, search, sampling, reward or seed."
     )
     prompt: PromptConfig = Field(default_factory=PromptConfig)

@@ -119,6 +119,11 @@ def answering_text(turns: Sequence[str], *formats: str) -> str:
     return strip_tool_text(turns[-1])
 
 
+def last_turn(text: str) -> str:
+    """Return the text in which the answer of an episode in whatever dialect counts, where all turns are one text."""
+    return answering_text([turn for turn in own_words(text) if turn.strip()], *FORMATS)
+
+
 def final_answer(messages: Sequence[Message]) -> str:
     """Return the answer of an episode in whatever dialect, "" where there is none; a message may hold several turns."""
     written = [message for message in messages if message.get("role") == "assistant"]

@@ -40,8 +40,8 @@ example: hiexp serve-search --corpus corpus.jsonl.gz --port 8000
 def add(verbs: Any) -> None:
     """Add the verbs."""
     parser = add_verb(verbs, "import", run_import, "Import trajectories of other programs.", _IMPORT)
-    parser.add_argument("files", type=Path, nargs="+", metavar="FILE")
-    parser.add_argument("--format", required=True, choices=tuple(FORMATS))
+    parser.add_argument("files", type=Path, nargs="+", metavar="FILE", help="what the other program wrote")
+    parser.add_argument("--format", required=True, choices=tuple(FORMATS), help="which program wrote it, see below")
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="replaced at the end, or unchanged on an error")
     for name, default in vars(Tags()).items():
         parser.add_argument(f"--{name}-tags", nargs=2, metavar=("OPEN", "CLOSE"), help=f"default {' '.join(default)}")
@@ -51,8 +51,8 @@ def add(verbs: Any) -> None:
     parser = add_verb(verbs, "serve-search", run_serve_search, "Serve a corpus over the Search-R1 retrieval wire format.", _SERVE)
     parser.add_argument("--corpus", required=True, help="JSONL (.gz) with id, title, text")
     parser.add_argument("--encoder", help="dense search with this encoder; without it, BM25")
-    parser.add_argument("--host", default="127.0.0.1")
-    parser.add_argument("--port", type=int, default=8000)
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default 127.0.0.1: this machine alone)")
+    parser.add_argument("--port", type=int, default=8000, help="(default 8000)")
 
 
 def run_import(arguments: argparse.Namespace) -> int:

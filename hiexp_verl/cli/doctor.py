@@ -22,7 +22,9 @@ from hiexp_verl.models.encoder import load_encoder
 def add(verbs: Any) -> None:
     """Add the verb."""
     help = "Check that everything a run needs is installed and loads; print what to do otherwise."
-    parser = add_verb(verbs, "doctor", run_doctor, help, "Exit code 0: all checks passed; 1: one failed.")
+    parser = add_verb(
+        verbs, "doctor", run_doctor, help, "Exit code 0: all checks passed; 1: one failed.\n\nexample: hiexp doctor --hek hek"
+    )
     parser.add_argument("--hek", type=Path, help="also check this HEK and its encoder")
     parser.add_argument("--encoder", help=f"check this encoder; with --hek: {ENCODER_HELP}")
     parser.add_argument("--json", action="store_true", help=JSON_HELP)
@@ -141,7 +143,7 @@ def _registrations() -> Result:
         importlib.import_module(module)
     faults = "; ".join(f"{part}: {fault}" for part, fault in register.FAILURES.items())
     parts = f"{len(register.AT_ONCE) + len(register.WHEN_IMPORTED)} parts are registered with verl"
-    return not faults, faults or parts, "mend what the message names; versions of verl are above"
+    return not faults, faults or parts, "correct what the message names; verl 0.9.0 and 0.9.1 are supported"
 
 
 def _config_group() -> Result:

@@ -34,7 +34,7 @@ def add(verbs: Any) -> None:
     parser.add_argument("--arms", default="none,full", help="comma-separated (default none,full)")
     parser.add_argument("--out", type=Path, required=True, help="directory for rows.jsonl, table.json, table.md and the episodes")
     parser.add_argument("--judge", metavar="DIR_or_URL", help="a model that judges whether an answer means the same as a gold answer")
-    alone = "replay N episodes of all arms one at a time, to measure the effect of batches (default 16; 0: none)"
+    alone = "play N episodes of all arms again without batches, and count how many change (default 16; 0: none)"
     parser.add_argument("--alone", type=int, default=16, metavar="N", help=alone)
 
 

@@ -29,7 +29,7 @@ example: hiexp merge hek_hotpot hek_wiki --out hek_both"""
 _CALIBRATE = """\
 criteria:  size        clusters of about --cluster-size entries (default)
            silhouette  the height at which entries are closest to their own cluster
-           stability   the height at which four fifths of the entries fall into the same clusters
+           stability   the height at which clusters of four fifths of the entries agree best with those of all
            percentile  the height of a pair that is closer than 99 in 100 random pairs
 
 With a HEK, minimum scores and heights are stored in a new version, beside the encoder they hold for.
@@ -43,10 +43,10 @@ def add(verbs: Any) -> None:
     parser = add_verb(verbs, "calibrate", run_calibrate, "Choose the thresholds of a HEK from its own data.", _CALIBRATE)
     add_hek(parser, encoder=True, json=True, nargs="?")
     parser.add_argument("--vectors", type=Path, metavar="FILE.npy", help="float32 matrix of unit vectors, instead of a HEK")
-    parser.add_argument("--by", default="size", choices=get_args(Criterion))
+    parser.add_argument("--by", default="size", choices=get_args(Criterion), help="how heights are chosen, see below (default size)")
     parser.add_argument("--cluster-size", type=float, default=4.0, help="for --by size (default 4)")
-    parser.add_argument("--linkage", default="ward", choices=get_args(Linkage))
-    percentile = "of the cosines with unrelated titles: a match lies above (default 95)"
+    parser.add_argument("--linkage", default="ward", choices=get_args(Linkage), help="of the clusters (default ward)")
+    percentile = "the minimum score is this percentile of the cosines between queries and titles of other questions (default 95)"
     parser.add_argument("--percentile", type=float, default=95.0, help=percentile)
     parser.add_argument("--plot", type=Path, metavar="FILE", help="draw scores over heights (.svg, .png, .pdf)")
 
@@ -55,19 +55,19 @@ def add(verbs: Any) -> None:
     parser.add_argument("entry", metavar="ENTRY", help="id of an entry, as `hiexp inspect` shows it")
     parser.add_argument("--title", help="when the advice applies; what queries are compared with")
     parser.add_argument("--description", help="the advice")
-    parser.add_argument("--kind", choices=KINDS)
-    parser.add_argument("--reason", required=True, metavar="WHY")
+    parser.add_argument("--kind", choices=KINDS, help="guide: do this; pitfall: beware of this")
+    parser.add_argument("--reason", required=True, metavar="WHY", help="kept with the new version")
     parser.add_argument("--force", action="store_true", help="allow new words that contain an answer that the HEK knows")
 
     parser = add_verb(verbs, "remove", run_remove, "Remove entries from a HEK, as a new version.", _REMOVE)
     add_hek(parser)
     parser.add_argument("entries", nargs="+", metavar="ENTRY", help="ids of entries, as `hiexp inspect` shows them")
-    parser.add_argument("--reason", required=True, metavar="WHY")
+    parser.add_argument("--reason", required=True, metavar="WHY", help="kept with the new version")
     parser.add_argument("--with-orphans", action="store_true", help="also remove what would lose all its children")
 
     parser = add_verb(verbs, "merge", run_merge, "Merge two HEKs that have the same encoder.", _MERGE)
-    parser.add_argument("a", type=Path, metavar="A")
-    parser.add_argument("b", type=Path, metavar="B")
+    parser.add_argument("a", type=Path, metavar="A", help="a HEK; its encoder, thresholds and ids stay")
+    parser.add_argument("b", type=Path, metavar="B", help="a HEK with the same encoder")
     parser.add_argument("--out", type=Path, required=True, metavar="C", help="directory; the merged HEK becomes its next version")
     parser.add_argument("--prefix", default="", help="put before ids of B's questions or trajectories where they mean others in A")
     parser.add_argument("--encoder", help=ENCODER_HELP)

@@ -10,7 +10,7 @@ from typing import Any
 from hiexp_verl.cli.options import JSON_HELP, add_hek, add_verb, print_result
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.guide.blocks import LEVELS_OF
-from hiexp_verl.guide.lookup import masked_question
+from hiexp_verl.guide.lookup import text_at
 from hiexp_verl.hek.audit import audit, audit_text
 from hiexp_verl.hek.diff import diff, diff_text
 from hiexp_verl.hek.opening import open_encoder
@@ -31,6 +31,10 @@ examples: hiexp inspect hek                       the tree E3 > E2 > E1
           hiexp inspect hek --html hek.html       all of it as one page with search and filters"""
 _ROLLBACK = "Nothing is deleted; --to a later version undoes it.\n\nexample: hiexp rollback hek --to 0002"
 _DIFF = "A and B are HEK directories (their current version) or versions.\n\nexample: hiexp diff hek/0001 hek"
+_RETRIEVE = """\
+E1 are compared with the text as it stands, E2 and E3 with the text without its names, as in a run.
+
+example: hiexp retrieve hek "What is the currency of the country whose capital is Kabul?" --level e2"""
 _AUDIT = """\
 Exit code 0: nothing overlaps; 1: something does; 2: an error. Near-duplicates share a third of their words and have a
 cosine of at least 0.95, or share 80% of their words where the encoder is not found; their names and numbers agree.
@@ -46,11 +50,12 @@ def add(verbs: Any) -> None:
     parser.add_argument("--html", type=Path, metavar="FILE", help="write a page that opens without a network")
     parser.add_argument("--trajectories", type=Path, nargs="+", metavar="FILE", help="also show the documents around the evidence")
 
-    parser = add_verb(verbs, "retrieve", run_retrieve, "Show the entries nearest to a text, without minimum scores or leave-one-out.")
+    help = "Show the entries nearest to a text, without minimum scores or leave-one-out."
+    parser = add_verb(verbs, "retrieve", run_retrieve, help, _RETRIEVE)
     add_hek(parser, encoder=True, json=True)
-    parser.add_argument("text")
+    parser.add_argument("text", metavar="TEXT", help="a question or a search query")
     parser.add_argument("--level", choices=LEVELS, help="default: all levels")
-    parser.add_argument("--top-k", type=int, default=5)
+    parser.add_argument("--top-k", type=int, default=5, help="entries (default 5)")
 
     parser = add_verb(verbs, "audit", run_audit, "Report what a HEK knows of a test set: questions, answers in entries.", _AUDIT)
     add_hek(parser, encoder=True, json=True)
@@ -60,8 +65,8 @@ def add(verbs: Any) -> None:
     add_hek(add_verb(verbs, "versions", run_versions, help, "example: hiexp versions hek"), json=True)
 
     parser = add_verb(verbs, "diff", run_diff, "Show what changed from one HEK to another: entries, levels, thresholds, header.", _DIFF)
-    parser.add_argument("a", type=Path, metavar="A")
-    parser.add_argument("b", type=Path, metavar="B")
+    parser.add_argument("a", type=Path, metavar="A", help="a HEK, or one of its versions (hek/0001)")
+    parser.add_argument("b", type=Path, metavar="B", help="another one")
     parser.add_argument("--json", action="store_true", help=JSON_HELP)
 
     parser = add_verb(verbs, "rollback", run_rollback, "Make an earlier version of a HEK the current one.", _ROLLBACK)
@@ -102,9 +107,9 @@ def run_retrieve(arguments: argparse.Namespace) -> int:
     hek = HEK.load(arguments.hek)
     retriever = Retriever(hek, open_encoder(hek, arguments.hek, arguments.encoder))
     hits = []
-    for text, levels in ((arguments.text, LEVELS_OF["tool"]), (masked_question(arguments.text), LEVELS_OF["prompt"])):
+    for place, levels in LEVELS_OF.items():
         wanted: list[Level] = [level for level in levels if arguments.level in (level, None)]
-        hits += retriever.retrieve([text], levels=wanted, top_k=arguments.top_k)[0]
+        hits += retriever.retrieve([text_at(place, arguments.text)], levels=wanted, top_k=arguments.top_k)[0]
     hits = sorted(hits, key=lambda hit: -hit.score)[: arguments.top_k]
     text = "\n".join(f"{h.score:.3f}  {h.entry.level.upper()} {h.entry.id}  {h.entry.title}\n       {h.entry.description}" for h in hits)
     print_result(arguments.json, [{"score": h.score, **to_json(h.entry)} for h in hits], text or "nothing found")

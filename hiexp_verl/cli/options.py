@@ -6,8 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from hiexp_verl.config import Engine
+from hiexp_verl.config import Engine, SearchConfig
+from hiexp_verl.models.chat import MAX_MODEL_LEN
 from hiexp_verl.protocol import FORMATS
+from hiexp_verl.rollout.episode import EpisodeSettings
 
 QUESTIONS_HELP = "JSON lines, a JSON list or parquet, with id, question, answer or answers, or as verl or Search-R1 writes them"
 SEED_HELP = "of the sampling; every turn of every question derives its own (default 0)"
@@ -18,7 +20,7 @@ SET_HELP = (
     "budgets of experience by their names in training: prompt.top_k=3 prompt.max_tokens=160 tool.min_score=0.5 "
     "(default: those that the checkpoint was trained with, or training's defaults)"
 )
-MAX_MODEL_LEN_HELP = "tokens of prompt and answer for a model directory (default 4096, or what the model was made for)"
+MAX_MODEL_LEN_HELP = "tokens of prompt and answer for a model directory (default %(default)s, or what the model was made for)"
 
 
 def add_verb(verbs: Any, name: str, run: Verb, help: str, epilog: str = "") -> argparse.ArgumentParser:
@@ -32,7 +34,9 @@ def add_verb(verbs: Any, name: str, run: Verb, help: str, epilog: str = "") -> a
 
 def add_hek(parser: argparse.ArgumentParser, encoder: bool = False, json: bool = False, nargs: Literal["?"] | None = None) -> None:
     """Add the HEK that a verb reads, where its encoder is, and JSON output."""
-    parser.add_argument("hek", type=Path, nargs=nargs, metavar="HEK")
+    parser.add_argument(
+        "hek", type=Path, nargs=nargs, metavar="HEK", help="directory of a HEK (its current version), or of a version (hek/0001)"
+    )
     if encoder:
         parser.add_argument("--encoder", help=ENCODER_HELP)
     if json:
@@ -53,20 +57,25 @@ def add_episode_arguments(parser: argparse.ArgumentParser, temperature: float) -
     parser.add_argument("--hek", type=Path, help="show experience of this HEK")
     parser.add_argument("--encoder", help=ENCODER_HELP)
     trained = "(default: as the checkpoint was trained, or %s)"
-    parser.add_argument("--format", choices=FORMATS, help="dialect of search calls " + trained % "search_tags")
+    usual, reading = EpisodeSettings(), SearchConfig()
+    parser.add_argument("--format", choices=FORMATS, help="dialect of search calls " + trained % usual.format)
     parser.add_argument("--instructions", type=Path, metavar="FILE", help="system prompt, instead of the dialect's (experience follows it)")
     parser.add_argument("--temperature", type=float, default=temperature, help=f"(default {temperature:g}; 0 is greedy)")
     parser.add_argument("--top-p", type=float, default=1.0, help="probability mass of nucleus sampling (default 1: all tokens)")
-    parser.add_argument("--max-tokens", type=int, help="per turn " + trained % 128)
-    parser.add_argument("--max-model-len", type=int, default=4096, help=MAX_MODEL_LEN_HELP)
-    parser.add_argument("--max-searches", type=int, help="per episode " + trained % 4)
-    parser.add_argument("--top-k", type=int, help="passages per search " + trained % 3)
-    parser.add_argument("--max-words", type=int, help="words per passage " + trained % 60)
-    parser.add_argument("--max-chars", type=int, help="characters of all passages of a search " + trained % 3600)
+    parser.add_argument("--max-tokens", type=int, help="per turn " + trained % usual.max_tokens)
+    parser.add_argument("--max-model-len", type=int, default=MAX_MODEL_LEN, help=MAX_MODEL_LEN_HELP)
+    parser.add_argument("--max-searches", type=int, help="per episode " + trained % usual.max_searches)
+    parser.add_argument("--top-k", type=int, help="passages per search " + trained % reading.top_k)
+    parser.add_argument("--max-words", type=int, help="words per passage " + trained % reading.max_words_per_passage)
+    parser.add_argument("--max-chars", type=int, help="characters of all passages of a search " + trained % reading.max_chars)
     parser.add_argument("--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help=SET_HELP)
     parser.add_argument("--batch-size", type=int, default=16, help="episodes at a time (default 16); with vLLM, more are faster")
     parser.add_argument("--resume", action="store_true", help="continue an interrupted run")
-    parser.add_argument("--same-model", action="store_true", help="with --resume: the model has another address, and is the same")
+    parser.add_argument(
+        "--same-model",
+        action="store_true",
+        help="with --resume: accept another address of the model; you know that the weights are the same",
+    )
 
 
 def print_result(json_wanted: bool, value: Any, text: str) -> None:

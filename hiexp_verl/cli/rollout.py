@@ -4,6 +4,7 @@ import argparse
 import json
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,7 @@ def add(verbs: Any) -> None:
         "--by",
         choices=("server", "verl"),
         default="server",
-        help="verl: by a verl validation run on this machine, where --max-tokens needs --hek",
+        help="server (default): a model server; verl: verl's validation on this machine, where --max-tokens works only with --hek",
     )
 
 
@@ -83,14 +84,13 @@ def play_options(arguments: argparse.Namespace, seed: int) -> dict[str, Any]:
         temperature=arguments.temperature,
         top_p=arguments.top_p,
         seed=seed,
-        top_k=played["top_k"],
-        max_words_per_passage=played["max_words"],
-        max_chars=played["max_chars"],
     )
     return {
         "model": arguments.model,
         "out": arguments.out,
-        "search": search_of(arguments),
+        "search": replace(
+            search_of(arguments), top_k=played["top_k"], max_words_per_passage=played["max_words"], max_chars=played["max_chars"]
+        ),
         "hek": arguments.hek,
         "encoder": arguments.encoder,
         "budgets": read_budgets(arguments.set, state_of(arguments.model) if arguments.hek else None),

@@ -8,10 +8,12 @@ from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
+from pydantic import Field
 from tqdm import tqdm
 
+from hiexp_verl.config import Count, Flag, Number, settings
 from hiexp_verl.distil.cluster import Linkage, threshold_of
 from hiexp_verl.distil.contrast import Contrast, contrasts, distinct
 from hiexp_verl.distil.counts import label_of, table_of
@@ -36,19 +38,19 @@ PATTERNS_PER_STRATEGY = 2.5  # on average
 Map = Callable[[Callable[[Contrast], list[Diagnosis]], Sequence[Contrast]], list[list[Diagnosis]]]
 
 
-@dataclass(frozen=True, kw_only=True)
+@settings(kw_only=True)
 class DistilSettings:
     """Settings of the method."""
 
-    success_at: float | None = None  # score that makes a success; None: the trajectory's own mark
-    single_sided: bool = False  # also reflect on questions without a success
-    cases_per_question: int = 2  # at most so many E1, with different findings
+    success_at: Number | None = None  # score that makes a success; None: the trajectory's own mark
+    single_sided: Flag = False  # also reflect on questions without a success
+    cases_per_question: Count = 2  # at most so many E1, with different findings
     linkage: Linkage = "ward"
     plans: Literal["kind", "case"] = "kind"  # kind: an E2 per kind of question, its plan by tally; case: plans of E1 in E2 of clusters
-    plan_support: int = 2  # kind: questions that a plan must have solved
-    cluster_size: float = 4.0  # E1 under an E2, on average
+    plan_support: Count = 2  # kind: questions that a plan must have solved
+    cluster_size: Annotated[Number, Field(ge=1)] = 4.0  # E1 under an E2, on average
     heights: Mapping[Level, float] = field(default_factory=dict)  # at which entries of a level are clustered, instead of by size
-    confirm: bool = False  # ask the distiller whether a summary holds for each of its members
+    confirm: Flag = False  # ask the distiller whether a summary holds for each of its members
 
 
 @dataclass(frozen=True)

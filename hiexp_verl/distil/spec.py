@@ -3,12 +3,13 @@
 import time
 from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, fields, replace
-from difflib import get_close_matches
-from numbers import Integral, Real
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
+from pydantic import SkipValidation
+
+from hiexp_verl.config import Count, Flag, settings
 from hiexp_verl.distil.cluster import Linkage, threshold_of
 from hiexp_verl.distil.distillers import Distiller, open_distiller, split_spec
 from hiexp_verl.distil.pipeline import Built, DistilSettings, Map, distil, one_by_one
@@ -23,47 +24,32 @@ from hiexp_verl.models.chat import MAX_MODEL_LEN
 from hiexp_verl.models.encoder import Encoder, load_encoder
 from hiexp_verl.types import LEVELS, Level, Trajectory
 
-_NUMBERS = {
-    "success_at": Real,
-    "cases_per_question": Integral,
-    "plan_support": Integral,
-    "cluster_size": Real,
-    "concurrency": Integral,
-    "max_model_len": Integral,
-}
 Trajectories = str | Path | Iterable[str | Path] | Iterable[Trajectory]
 
 
-@dataclass(frozen=True)
+@settings()
 class BuildSpec(DistilSettings):
     """The options of `hiexp build`.
 
     Raises:
-        HiExpError: a number is none or out of range, or `out` is a file.
+        HiExpError: an option is unknown, of the wrong type or out of range, or `out` is a file.
     """
 
-    trajectories: Trajectories
-    encoder: str | Encoder  # directory, name, or an open one
-    distiller: str | Distiller = "rules"  # "rules", "vllm:DIR", "vllm-local:DIR", "openai:URL#MODEL", "files:DIR", or an open one
+    trajectories: SkipValidation[Trajectories]
+    encoder: SkipValidation[str | Encoder]  # directory, name, or an open one
+    # "rules", "vllm:DIR", "vllm-local:DIR", "openai:URL#MODEL", "files:DIR", or an open one
+    distiller: SkipValidation[str | Distiller] = "rules"
     out: str | Path | None = None  # the folder of the HEK, which gets a new version; None: it is not saved
     calibrated: str | Path | None = None  # cluster at the heights of this HEK
     ray: str | None = None  # address of a Ray cluster to diagnose and encode on
-    resume: bool = False  # use the stored answers of an interrupted build
-    concurrency: int | None = None  # requests in flight
-    max_model_len: int = MAX_MODEL_LEN
+    resume: Flag = False  # use the stored answers of an interrupted build
+    concurrency: Count | None = None  # requests in flight
+    max_model_len: Count = MAX_MODEL_LEN
     price: Price | None = None
 
     def __post_init__(self) -> None:
         if self.out is not None and Path(self.out).exists() and not Path(self.out).is_dir():
             raise HiExpError(f"out: {self.out} is a file; give a directory for the HEK")
-        for name, kind in _NUMBERS.items():
-            value = getattr(self, name)
-            if value is None and name in ("success_at", "concurrency"):
-                continue
-            if isinstance(value, bool) or not isinstance(value, kind):
-                raise HiExpError(f"{name} must be a {'whole ' * (kind is Integral)}number, found {value!r}")
-            if name != "success_at" and not value >= 1:
-                raise HiExpError(f"{name} must be at least 1, found {value:g}")
         if self.ray is not None and not isinstance(self.encoder, str):
             raise HiExpError("ray opens a copy of the encoder on each CPU; give the encoder as a directory or name")
 
@@ -107,7 +93,7 @@ def build(
     out: str | Path | None = None,
     **options: Any,
 ) -> Built:
-    """Distil trajectories into a HEK of three levels (the paper's construction).
+    """Distil trajectories into a HEK of three levels: cases (E1), plans of kinds of questions (E2), strategies (E3).
 
     Args:
         trajectories: a file, several, or the trajectories themselves; of a question, some that succeeded and some that failed.
@@ -120,11 +106,6 @@ def build(
         HiExpError: an option is unknown or out of range; trajectories, encoder or distiller cannot be used; stored answers of an
             interrupted build are there and `resume` is not set; no experience came out.
     """
-    known = [each.name for each in fields(BuildSpec)]
-    for name in options:
-        if name not in known:
-            near = get_close_matches(name, known, 1) or known
-            raise HiExpError(f"build has no option {name!r}; use {' or '.join(near)}")
     return run_build(BuildSpec(trajectories, encoder, distiller, out, **options))
 
 

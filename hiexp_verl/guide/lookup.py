@@ -7,7 +7,7 @@ from functools import cached_property
 
 import numpy as np
 
-from hiexp_verl.config import Arm, Place, PromptConfig, ToolConfig
+from hiexp_verl.config import Arm, Match, Place, PromptConfig, ToolConfig
 from hiexp_verl.guide.arms import levels_at, random_entries, shuffled
 from hiexp_verl.hek.retrieve import Retriever
 from hiexp_verl.io.datasets import bare_question
@@ -47,6 +47,13 @@ class LookupFailed(Exception):
         if self.reason not in _warned:
             _warned.add(self.reason)
             logger.warning("a look-up of experience failed (%s: %s); from here on only counted", self.reason, self.detail)
+
+
+def text_at(place: Place, text: str, match: Match = "kind") -> str:
+    """Return what is encoded of a question (prompt) or a query (tool); see `PromptConfig.match`."""
+    if place == "tool" or match == "question":
+        return text
+    return masked_question(text) if match == "way" else kind_of(bare_question(text))
 
 
 def masked_question(question: str) -> str:
@@ -98,7 +105,7 @@ class Lookup:
 
     def _answer(self, requests: list[ExperienceRequest]) -> list[list[Hit] | LookupFailed]:
         try:
-            queries_N_D = self._retriever.encoder.encode_queries([self._text_of(r) for r in requests])
+            queries_N_D = self._retriever.encoder.encode_queries([text_at(r.place, r.text, self._match) for r in requests])
             own = self._own(requests)
         except Exception as error:  # an encoder may raise anything; the caller counts and reports it
             if len(requests) > 1:  # one text that the encoder cannot digest must not fail those that share its batch
@@ -107,11 +114,6 @@ class Lookup:
         hits = self._find(requests, queries_N_D, own)
         broken = LookupFailed("no direction in the vector", "NaN, infinity or nothing but zeros: the encoder is broken")
         return [found if np.isfinite(query_D).all() and query_D.any() else broken for found, query_D in zip(hits, queries_N_D, strict=True)]
-
-    def _text_of(self, request: ExperienceRequest) -> str:
-        if request.place == "tool" or self._match == "question":
-            return request.text
-        return masked_question(request.text) if self._match == "way" else kind_of(bare_question(request.text))
 
     def _find(self, requests: list[ExperienceRequest], queries_N_D: Vectors, own: list[frozenset[str] | None]) -> list[list[Hit]]:
         answers: list[list[Hit]] = [[] for _ in requests]

@@ -72,14 +72,16 @@ def audit(hek: HEK, questions: Sequence[Question], encoder: Encoder | None) -> A
     found = {each.question for each in exact}
     near = overlaps(_near([question for question in questions if question.id not in found], texts, hek, encoder))
     answers = tuple(_answers_in_entries(hek, questions, ordinary=False))
-    limit = f"or cosine of {encoder.identity.name} >= {NEAR_COSINE:g}" if encoder else "no encoder"
+    near_means = f"share of common words >= {NEAR_WORDS:g}, no encoder"
+    if encoder:
+        near_means = f"cosine of {encoder.identity.name} >= {NEAR_COSINE:g}, of those with a third of the words in common"
     return Audit(
         questions=len(questions),
         exact=exact,
         near=near,
         answers=answers,
         warnings=tuple(_warnings(hek, questions, texts, textless)),
-        near_means=f"share of common words >= {NEAR_WORDS:g}, {limit}",
+        near_means=near_means,
         clean=not (exact or near or answers),
     )
 

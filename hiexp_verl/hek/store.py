@@ -9,7 +9,7 @@
 | `0002/sources.jsonl` | the trajectories that it was distilled from, in brief, see `types.Source` |
 | `0002/README.md` | a card for people |
 
-Nothing in it depends on the time or the machine: the same input gives the same bytes.
+Nothing in a version depends on the time or the machine: the same input gives the same bytes.
 """
 
 import hashlib

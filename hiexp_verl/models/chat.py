@@ -210,7 +210,7 @@ async def gather_with_progress(work: Sequence[Coroutine[Any, Any, T]], name: str
             await asyncio.gather(*tasks, return_exceptions=True)
 
 
-MAX_MODEL_LEN = 4096
+MAX_MODEL_LEN = 8192
 
 
 @contextmanager

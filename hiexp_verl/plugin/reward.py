@@ -7,6 +7,7 @@ from hiexp_verl.errors import HiExpError
 from hiexp_verl.guide.record import EpisodeRecord, aggregate
 from hiexp_verl.io.datasets import answers_of
 from hiexp_verl.io.rows import BadRow
+from hiexp_verl.protocol import last_turn
 from hiexp_verl.scoring import RewardKind, extract_answer, score_text
 from hiexp_verl.types import TRAJECTORY_KEY, to_json
 
@@ -33,12 +34,13 @@ def compute_score(
     """
     found = (extra_info or {}).get("hiexp")
     record = EpisodeRecord.from_json(found) if found else None
-    text = record.answer_text if record is not None else solution_str  # no tool text, no turn that searches
+    text = record.answer_text if record is not None else last_turn(solution_str)  # no tool text, no turn that searches
     try:
         answers = answers_of({"reward_model": {"ground_truth": ground_truth}, "extra_info": extra_info})
     except BadRow as error:
         raise HiExpError(f"a row has no gold answer to score against: {error}; correct reward_model.ground_truth") from error
-    score = score_text(text, answers, kind, record.question if record is not None else "")
+    question = record.question if record is not None else str((extra_info or {}).get("question", ""))
+    score = score_text(text, answers, kind, question)
     totals = aggregate([record] if record is not None else [])
     result: dict[str, float | str] = {"score": score.reward}
     result |= {name: getattr(score, name) for name in ("acc", "em", "f1", "cem", "concise", "format")}

@@ -14,9 +14,11 @@ from hiexp_verl.io.manifest import Manifest, timed
 from hiexp_verl.models.vllm_process import check_model_dir, is_cpu_build
 from hiexp_verl.plugin.launch import trainer_command
 from hiexp_verl.rollout.policy import find_policy
-from hiexp_verl.rollout.rollout import SUMMARY, TRAJECTORIES, check_output, summarise
+from hiexp_verl.rollout.rollout import READING, SUMMARY, TRAJECTORIES, check_output, summarise
 from hiexp_verl.rollout.spec import RolloutSpec
 from hiexp_verl.types import TRAJECTORY_KEY
+
+_ENGINE = ("engine", "corpus", "url", "encoder")  # of the settings of search
 
 
 def rollout_by_verl(spec: RolloutSpec) -> dict[str, Any]:
@@ -36,7 +38,13 @@ def rollout_by_verl(spec: RolloutSpec) -> dict[str, Any]:
         raise HiExpError(f"--by verl needs a model directory, found {spec.model!r}")
     check_model_dir(Path(spec.model))
     make_folder(spec.out)
-    settings = {**asdict(spec.settings), "corpus": spec.search.corpus or spec.search.url, "policy": spec.model, "by": "verl"}
+    settings = {
+        **asdict(spec.settings),
+        **{name: getattr(spec.search, name) for name in READING},
+        "corpus": spec.search.corpus or spec.search.url,
+        "policy": spec.model,
+        "by": "verl",
+    }
     settings |= {"hek": str(spec.hek), "arm": spec.arm, **spec.budgets.flat()} if spec.hek else {"hek": ""}
     manifest = Manifest(kind="rollout", spec=settings, results={"episodes": [TRAJECTORIES], "summary": [SUMMARY]})
     with timed(spec.out, manifest), tempfile.TemporaryDirectory(dir=spec.out, prefix=".verl-") as work:
@@ -78,10 +86,7 @@ def _overrides(spec: RolloutSpec, questions: Path, dump: Path) -> list[str]:
         "+hiexp=grpo",
         *hek,
         *([f"hiexp.encoder={spec.encoder}"] if spec.encoder else []),
-        *(f"hiexp.search.{name}={value}" for name in ("engine", "corpus", "url", "encoder") if (value := getattr(spec.search, name))),
-        f"hiexp.search.top_k={settings.top_k}",
-        f"hiexp.search.max_words_per_passage={settings.max_words_per_passage}",
-        f"hiexp.search.max_chars={settings.max_chars}",
+        *(f"hiexp.search.{name}={value}" for name in (*_ENGINE, *READING) if (value := getattr(spec.search, name))),
         f"data.train_files={questions}",
         f"data.val_files={questions}",
         "data.train_batch_size=1",

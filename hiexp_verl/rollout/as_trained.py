@@ -8,7 +8,7 @@ from typing import Any, get_args
 
 import yaml
 
-from hiexp_verl.config import Budgets, HiExpConfig, Place, block_of, parse_block
+from hiexp_verl.config import Budgets, HiExpConfig, Place, SearchConfig, block_of, parse_block
 from hiexp_verl.errors import HiExpError, first_line
 from hiexp_verl.hek.schema import read_header
 from hiexp_verl.hek.store import version_folder
@@ -19,14 +19,14 @@ from hiexp_verl.rollout.policy import identity_in, state_of
 
 logger = logging.getLogger(__name__)
 
-_DEFAULTS = EpisodeSettings()
+_DEFAULTS, _READING = EpisodeSettings(), SearchConfig()
 DEFAULTS: dict[str, Any] = {  # by option, where neither the command line nor a training gives a value
     "format": _DEFAULTS.format,
     "max_searches": _DEFAULTS.max_searches,
     "max_tokens": _DEFAULTS.max_tokens,
-    "top_k": _DEFAULTS.top_k,
-    "max_words": _DEFAULTS.max_words_per_passage,
-    "max_chars": _DEFAULTS.max_chars,
+    "top_k": _READING.top_k,
+    "max_words": _READING.max_words_per_passage,
+    "max_chars": _READING.max_chars,
 }
 
 

@@ -5,11 +5,13 @@ import hashlib
 import logging
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
-from typing import Protocol
+from dataclasses import asdict, dataclass, field, replace
+from typing import Annotated, Protocol
 
+from pydantic import Field
 from typing_extensions import Unpack
 
+from hiexp_verl.config import Count, Natural, RewardKind, SearchConfig, settings
 from hiexp_verl.guide.episode import AsyncGuidedEpisode, Guidance
 from hiexp_verl.guide.guide import Guide
 from hiexp_verl.guide.lookup import ExperienceRequest
@@ -24,7 +26,7 @@ from hiexp_verl.protocol import (
     render_documents,
     search_failed_message,
 )
-from hiexp_verl.scoring import RewardKind, extract_answer, score
+from hiexp_verl.scoring import extract_answer, score
 from hiexp_verl.search import SearchEngine, SearchFailed
 from hiexp_verl.types import Hit, Message, Question, Trajectory
 
@@ -40,20 +42,17 @@ class Client(Protocol):
     async def close(self) -> None: ...
 
 
-@dataclass(frozen=True)
+@settings()
 class EpisodeSettings:
-    """How an episode is played; two runs with equal settings, model and corpus are comparable."""
+    """How an episode is played; two runs with equal settings, search and model are comparable."""
 
     format: Format = "search_tags"
     instructions: str = ""  # the system prompt, where it is not the dialect's own
-    max_searches: int = 4  # a further call ends the episode
-    max_tokens: int = 128  # of one turn of the model
-    temperature: float = 1.0
-    top_p: float = 1.0
-    seed: int = 0
-    top_k: int = 3  # passages per search
-    max_words_per_passage: int = 60
-    max_chars: int = 3600  # of one tool message, experience not counted
+    max_searches: Count = 4  # a further call ends the episode
+    max_tokens: Count = 128  # of one turn of the model
+    temperature: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.0  # 0: greedy
+    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    seed: Natural = 0
     reward: RewardKind = "concise"
 
 
@@ -77,6 +76,7 @@ class Players:
     client: Client
     search: SearchEngine
     guide: Guide | None = None  # None: no experience
+    reading: SearchConfig = field(default_factory=SearchConfig)  # how many passages of a search the model reads, and how much of them
 
 
 async def episode(question: Question, players: Players, settings: EpisodeSettings, sample: int = 0) -> Trajectory:
@@ -96,7 +96,7 @@ async def episode(question: Question, players: Players, settings: EpisodeSetting
     while not state.stop:
         query = await _model_turn(state, players.client, settings, seed_of(settings.seed, question.id, sample, len(guided.queries)))
         if query is not None and len(guided.queries) < settings.max_searches:
-            await _search_turn(state, query, players.search, settings)
+            await _search_turn(state, query, players, settings.format)
         elif query is not None:
             state.stop = "search_limit"
     return _trajectory(state, players.client.model, settings)
@@ -134,16 +134,17 @@ async def _model_turn(state: _State, client: Client, settings: EpisodeSettings, 
     return query
 
 
-async def _search_turn(state: _State, query: str, search: SearchEngine, settings: EpisodeSettings) -> None:
+async def _search_turn(state: _State, query: str, players: Players, format: Format) -> None:
+    read = players.reading
     try:
-        (ranking,) = await asyncio.to_thread(search.search, [query], settings.top_k)
+        (ranking,) = await asyncio.to_thread(players.search.search, [query], read.top_k)
     except SearchFailed as error:
         logger.warning("search failed: %s", error.reason)
         state.guided.search_failed(query)
-        text = search_failed_message(error.reason, settings.format)
+        text = search_failed_message(error.reason, format)
     else:
         passages = [passage for passage, _ in ranking]
-        documents = render_documents(passages, settings.format, settings.max_words_per_passage, settings.max_chars)
+        documents = render_documents(passages, format, read.max_words_per_passage, read.max_chars)
         text = await state.guided.tool(query, documents)
     state.messages.append({"role": "tool", "content": text})
 

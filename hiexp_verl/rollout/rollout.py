@@ -23,6 +23,7 @@ from hiexp_verl.rollout.spec import RolloutSpec
 from hiexp_verl.types import Question, Trajectory, to_json
 
 TRAJECTORIES, SUMMARY = "trajectories.jsonl", "summary.json"
+READING = ("top_k", "max_words_per_passage", "max_chars")  # of the settings of search, how much the model reads
 _NUMBERS = ("em", "f1", "cem", "format", "searches", "completion_tokens", "seconds")  # of an episode, where it has them
 
 
@@ -56,7 +57,7 @@ def rollout(spec: RolloutSpec) -> dict[str, Any]:
     known = {"corpus": opened.corpus, "policy": policy.identity, "same_policy": spec.same_model}
     job = Job(spec.out, spec.settings, spec.k, spec.resume, spec.batch_size, **known)
     with open_model(policy.spec, spec.batch_size, spec.max_model_len, policy.name) as client:
-        return play(questions, Players(client, opened.search, opened.guide(spec.arm)), job)
+        return play(questions, Players(client, opened.search, opened.guide(spec.arm), spec.search), job)
 
 
 def play(questions: Sequence[Question], players: Players, job: Job) -> dict[str, Any]:
@@ -175,7 +176,8 @@ def _manifest(job: Job, wanted: dict[str, Any], resuming: bool) -> Manifest:
 def described(players: Players, job: Job) -> dict[str, Any]:
     """Return the settings, search, policy and experience of a job, for its manifest."""
     experience = players.guide.settings() if players.guide is not None else {"hek": ""}
-    return {**asdict(job.settings), "corpus": job.corpus, "policy": job.policy, **experience, "model": players.client.model}
+    read = {name: getattr(players.reading, name) for name in READING}
+    return {**asdict(job.settings), **read, "corpus": job.corpus, "policy": job.policy, **experience, "model": players.client.model}
 
 
 def summarise(trajectories: Iterable[Trajectory]) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator
 
 from hiexp_verl.config import Arm, Budgets, Count, HiExpConfig, Natural, PathText, SearchConfig, settings
+from hiexp_verl.models.chat import MAX_MODEL_LEN
 from hiexp_verl.rollout.episode import EpisodeSettings
 
 
@@ -22,7 +23,7 @@ class PlaySpec:
     budgets: Budgets = field(default_factory=Budgets)
     settings: EpisodeSettings = field(default_factory=EpisodeSettings)
     limit: Count | None = None  # only the first questions of a file
-    max_model_len: Count = 4096
+    max_model_len: Count = MAX_MODEL_LEN
     batch_size: Count = 16  # episodes at a time
     resume: bool = False
     same_model: bool = False  # with `resume`: the model has another address and is the same
@@ -52,6 +53,7 @@ class EvalSpec(PlaySpec):
     """Every question of every file, once with every seed in every arm."""
 
     questions: Annotated[tuple[Path, ...], BeforeValidator(_as_tuple)]
+    settings: EpisodeSettings = field(default_factory=lambda: EpisodeSettings(temperature=0.0))
     arms: tuple[str, ...] = ("none", "full")
     seeds: tuple[Natural, ...] = (0,)
     alone: Natural = 16  # episodes that are replayed one at a time

@@ -131,7 +131,7 @@ class Demo:
         with open_model(self.results["warm_start"]["model"], AT_A_TIME) as client:
             after = self._validate(client, folder / "validation")
             job = Job(folder, episode_settings(1.0, self.spec.seed), k=self.spec.k, batch_size=AT_A_TIME)
-            summary = play(questions, Players(client, self._search()), job)
+            summary = play(questions, self._players(client), job)
         shares = _shares(summary)
         print(f"   on training questions: {_line(shares)}; questions with successes and failures {shares['mixed_groups']:.2f}")
         return {"validation": after["shares"], "shares": shares, "trajectories": str(folder / "trajectories.jsonl")}
@@ -149,7 +149,7 @@ class Demo:
                 print(f"   {level.upper()}: {entry.title} -> {entry.description}")
         used = {q.id for q in read_questions(self._data("rollouts"))}
         others = [q for q in read_questions(Path(self._corpus).with_name("train.jsonl")) if q.id not in used]
-        right = right_plans(built.hek, others, self._search(), TRAIN["hiexp"]["search"]["top_k"])
+        right = right_plans(built.hek, others, open_engine(self._search), self._search.top_k)
         print(f"   {sum(right.values())} of {len(right)} plans are right: their searches find the answer for other countries")
         return {"hek": str(folder / "hek"), "levels": built.hek.levels, "plans": len(right), "right_plans": sum(right.values())}
 
@@ -160,7 +160,7 @@ class Demo:
             spec = EvalSpec(
                 model=self.results["warm_start"]["model"],
                 out=folder / name,
-                search=SearchConfig(corpus=self._corpus),
+                search=self._search,
                 hek=Path(self.results["build"]["hek"]),
                 budgets=BUDGETS,
                 settings=episode_settings(temperature, self.spec.seed),
@@ -214,7 +214,7 @@ class Demo:
     def _validate(self, client: ChatClient, folder: Path, guide: Guide | None = None) -> dict[str, Any]:
         questions = read_questions(self._data("val"))[:SOME]
         job = Job(folder, episode_settings(0.0, self.spec.seed))
-        summary = play(questions, Players(client, self._search(), guide), job)
+        summary = play(questions, self._players(client, guide), job)
         shares = _shares(summary)
         print(f"   {_line(shares)}")
         return {"shares": shares}
@@ -222,8 +222,12 @@ class Demo:
     def _data(self, name: str) -> Path:
         return self.out / "assets" / f"{name}.jsonl"
 
-    def _search(self) -> Any:
-        return open_engine(SearchConfig(corpus=self._corpus))
+    def _players(self, client: ChatClient, guide: Guide | None = None) -> Players:
+        return Players(client, open_engine(self._search), guide, self._search)
+
+    @property
+    def _search(self) -> SearchConfig:
+        return SearchConfig(corpus=self._corpus, **TRAIN["hiexp"]["search"])
 
     @property
     def _corpus(self) -> str:
@@ -238,9 +242,6 @@ def episode_settings(temperature: float, seed: int) -> EpisodeSettings:
         temperature=temperature,
         max_tokens=block["max_tokens_per_turn"],
         max_searches=rollout["multi_turn"]["max_assistant_turns"] - 1,
-        top_k=block["search"]["top_k"],
-        max_words_per_passage=block["search"]["max_words_per_passage"],
-        max_chars=block["search"]["max_chars"],
         seed=seed,
     )
 

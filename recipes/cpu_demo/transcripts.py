@@ -9,11 +9,10 @@ import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from hiexp_verl.config import PromptConfig, ToolConfig
+from hiexp_verl.config import HiExpConfig, PromptConfig
 from hiexp_verl.guide.blocks import add_to_system, beside_documents, fit_block, rough_tokens
 from hiexp_verl.masking import kind_of
 from hiexp_verl.protocol import THINK_CLOSE, THINK_OPEN, Format, first_messages, render_documents, write_answer, write_call
-from hiexp_verl.rollout.episode import EpisodeSettings
 from hiexp_verl.search import SearchEngine
 from hiexp_verl.types import FOUND, GIVEN, Entry, Hit, Level, Message, Plan, Question
 from recipes.cpu_demo.plans import mention, names_of, queries_of, wanted_by
@@ -54,14 +53,12 @@ class _Lesson:
     shown: Plan | None = None
 
 
-def transcripts_of(
-    questions: Sequence[Question], search: SearchEngine, limit: int, settings: EpisodeSettings, tool: ToolConfig | None = None
-) -> list[list[Message]]:
+def transcripts_of(questions: Sequence[Question], search: SearchEngine, limit: int, config: HiExpConfig) -> list[list[Message]]:
     """Return `limit` transcripts, fewer where the questions do not give as many; every goal about as often.
 
-    `questions` are of `lay_words` with goals of `WARM`, in both wordings; `settings` and `tool` as in the episodes that follow.
+    `questions` are of `lay_words` with goals of `WARM`, in both wordings; seed, search and tool of `config` as in the episodes that follow.
     """
-    draw = random.Random(settings.seed)
+    draw = random.Random(config.seed)
     pools: dict[tuple[bool, bool, str], list[Question]] = {}
     for question in questions:
         pools.setdefault((_is_plain(question), len(question.meta["keys"]) > 1, question.meta["goal"]), []).append(question)
@@ -70,7 +67,7 @@ def transcripts_of(
         if len(found) == limit:
             break
         lesson = _lesson(questions, pools, draw)
-        messages = _transcript(lesson, search, settings, tool or ToolConfig(), draw) if lesson else None
+        messages = _transcript(lesson, search, config, draw) if lesson else None
         found += [messages] if messages else []
     return found
 
@@ -123,12 +120,11 @@ def _searches(ways: Sequence[str], question: Question, last: str = "") -> list[s
     return [each.format(FOUND if number else GIVEN) for number, each in enumerate((*ways, last))]
 
 
-def _transcript(
-    lesson: _Lesson, search: SearchEngine, settings: EpisodeSettings, tool: ToolConfig, draw: random.Random
-) -> list[Message] | None:
+def _transcript(lesson: _Lesson, search: SearchEngine, config: HiExpConfig, draw: random.Random) -> list[Message] | None:
     """Return the transcript, None where a search does not find its thing."""
     question, queries, names = lesson.question, queries_of(lesson.searches, lesson.question), names_of(lesson.question)
-    rankings = search.search(queries, settings.top_k)
+    reading, tool = config.search, config.tool
+    rankings = search.search(queries, reading.top_k)
     wanted = wanted_by(question)
     block = fit_block("prompt", _hits("e2", lesson.shown.sentence if lesson.shown else ""), PromptConfig().max_tokens, rough_tokens)
     messages = add_to_system(first_messages(question.question, FORMAT), block)
@@ -140,7 +136,7 @@ def _transcript(
         messages.append(_assistant(then if number else draw.choice(_FIRST), write_call(query, FORMAT)))
         case = draw.choice(_CASES) if lesson.shown and draw.random() < WITH_CASE else ""
         before, after = beside_documents(fit_block("tool", _hits("e1", case), tool.max_tokens, rough_tokens), tool.position)
-        documents = render_documents(passages, FORMAT, settings.max_words_per_passage, settings.max_chars)
+        documents = render_documents(passages, FORMAT, reading.max_words_per_passage, reading.max_chars)
         messages.append({"role": "tool", "content": before + documents + after})
     answer = next(answer for answer in question.answers if mention([p for p, _ in rankings[-1]], (answer,)))
     messages.append(_assistant(draw.choice(_LAST).format(answer=answer, bridge=names[-1]), write_answer(answer)))

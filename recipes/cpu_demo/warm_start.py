@@ -21,13 +21,12 @@ from pathlib import Path
 from typing import Any
 
 from hiexp_verl import protocol
-from hiexp_verl.config import ToolConfig
+from hiexp_verl.config import HiExpConfig, SearchConfig, ToolConfig
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.guide import blocks
 from hiexp_verl.io.datasets import read_corpus, read_questions
 from hiexp_verl.io.files import cache_dir, digest_of, sha256_of, write_jsonl
 from hiexp_verl.models.vllm_process import cpu_dtype
-from hiexp_verl.rollout.episode import EpisodeSettings
 from hiexp_verl.search.bm25 import BM25Search
 from hiexp_verl.types import Message
 from recipes.cpu_demo import plans, transcripts
@@ -81,14 +80,15 @@ def main() -> int:
         help="of the matrix products (default: what this CPU is fast in); weights are float32 while training",
     )
     a = parser.parse_args()
-    settings = EpisodeSettings(seed=a.seed, top_k=a.top_k, max_words_per_passage=a.max_words, max_chars=a.max_chars)
+    reading = SearchConfig(top_k=a.top_k, max_words_per_passage=a.max_words, max_chars=a.max_chars)
     try:
         if a.out.exists():
             raise HiExpError(f"{a.out} exists already; choose another output directory")
         if not (a.model / "config.json").is_file():
             raise HiExpError(f"{a.model} has no config.json; fetch one with python -m recipes.demo_data")
         search = BM25Search(read_corpus(a.corpus))
-        written = transcripts.transcripts_of(read_questions(a.questions), search, a.limit, settings, ToolConfig(position=a.position))
+        questions, tool = read_questions(a.questions), ToolConfig(position=a.position)
+        written = transcripts.transcripts_of(questions, search, a.limit, HiExpConfig(seed=a.seed, search=reading, tool=tool))
         if not written:
             raise HiExpError(f"no transcript can be written from {a.questions}; give warm.jsonl of the lay words")
         warm_start(a.model, written, Training(a.epochs, a.batch, a.lr, a.seed, a.precision), a.out)

@@ -4,9 +4,9 @@ from itertools import chain
 
 import pytest
 
+from hiexp_verl.config import HiExpConfig, SearchConfig
 from hiexp_verl.io.files import cache_dir
 from hiexp_verl.models.encoder import HashEncoder
-from hiexp_verl.rollout.episode import EpisodeSettings
 from hiexp_verl.search.bm25 import BM25Search
 from hiexp_verl.types import FOUND, GIVEN, Plan
 from recipes.cpu_demo.plans import right_plans
@@ -58,7 +58,9 @@ def test_no_question_names_its_answer_and_no_country_is_in_two_splits(bed):
 def test_a_transcript_finds_everything_and_says_nothing_that_is_held_out(bed):
     of_wording, search = bed
     questions = [q for each in of_wording.values() for q in each if q.meta["split"] == "train" and q.meta["goal"] in WARM]
-    transcripts = transcripts_of(questions, search, 30, EpisodeSettings(top_k=2, max_words_per_passage=32, max_chars=1200))
+    transcripts = transcripts_of(
+        questions, search, 30, HiExpConfig(seed=0, search=SearchConfig(top_k=2, max_words_per_passage=32, max_chars=1200))
+    )
     assert len(transcripts) == 30
     held_out = [words.replace("{}", "").strip() for words in chain.from_iterable(goal.searches for goal in HELD_OUT.values())]
     for messages in transcripts:

@@ -6,10 +6,10 @@ from types import ModuleType
 
 import pytest
 
+from hiexp_verl.config import HiExpConfig, SearchConfig
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.io.files import cache_dir
 from hiexp_verl.protocol import find_search, first_messages
-from hiexp_verl.rollout.episode import EpisodeSettings
 from hiexp_verl.scoring import extract_answer
 from hiexp_verl.search.bm25 import BM25Search
 from hiexp_verl.types import Passage, Question
@@ -28,7 +28,7 @@ META = {
     "name": "Xville",
     "wording": "plain 0",
 }
-SETTINGS = EpisodeSettings(top_k=2, max_words_per_passage=45, max_chars=1200)
+SETTINGS = HiExpConfig(seed=0, search=SearchConfig(top_k=2, max_words_per_passage=45, max_chars=1200))
 QUESTION = Question("aa", "What is the highest point of the country whose capital is Xville?", ("Mount Q",), META)
 
 

@@ -59,9 +59,7 @@ def in_evaluation(paths, dialect, arm, position):
     tokenizer = tiny_tokenizer()
     trained_with = settings_of(config_of(paths, dialect))
     search = trained_with.search
-    settings = EpisodeSettings(
-        format=dialect, top_k=search.top_k, max_words_per_passage=search.max_words_per_passage, max_chars=search.max_chars
-    )
+    settings = EpisodeSettings(format=dialect)
 
     def count(text):
         return len(tokenizer.encode(text, add_special_tokens=False))
@@ -71,5 +69,7 @@ def in_evaluation(paths, dialect, arm, position):
         retriever = Retriever(HEK.load(paths["hek"]), load_encoder("hash:256"))
         guide = Guide(retriever, Guidance(Budgets(PromptConfig(top_k=5), ToolConfig(position=position)), arm, count_tokens=count))
     asked = Question("q", QUESTION, ("Kabul",))
-    played = asyncio.run(episode(asked, Players(Reciting(TURNS[dialect]), BM25Search(read_corpus(paths["corpus"])), guide), settings))
+    played = asyncio.run(
+        episode(asked, Players(Reciting(TURNS[dialect]), BM25Search(read_corpus(paths["corpus"])), guide, search), settings)
+    )
     return list(played.messages), played.extra["shown"]

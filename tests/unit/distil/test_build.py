@@ -46,13 +46,15 @@ def test_with_a_folder_the_hek_is_saved_beside_what_made_it(tmp_path):
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({"cluster_sise": 6}, "build has no option 'cluster_sise'; use cluster_size"),
+        ({"cluster_sise": 6}, "unknown setting BuildSpec.cluster_sise; did you mean 'cluster_size'"),
         ({"cases_per_question": 0}, "cases_per_question must be at least 1, found 0"),
         ({"cluster_size": "4"}, "cluster_size must be a number, found '4'"),
         ({"cluster_size": None}, "cluster_size must be a number, found None"),
         ({"success_at": "half"}, "success_at must be a number, found 'half'"),
         ({"cases_per_question": 2.5}, "cases_per_question must be a whole number, found 2.5"),
         ({"concurrency": True}, "concurrency must be a whole number, found True"),
+        ({"plans": "kinds"}, "plans must be one of kind, case, found 'kinds'"),
+        ({"single_sided": "no"}, "single_sided must be true or false, found 'no'"),
         ({"max_model_len": 0}, "max_model_len must be at least 1, found 0"),
         ({"distiller": "magic"}, "unknown distiller 'magic'"),
         ({"calibrated": "nowhere"}, "nowhere does not exist"),

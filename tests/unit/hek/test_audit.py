@@ -105,7 +105,7 @@ def test_the_exit_code_tells_clean_from_overlap_from_error(tmp_path, capsys):
     overlap = written(tmp_path / "overlap.jsonl", asked("Who directed Suicide Kings?"), asked("What?", "loudest song", id="t2"))
     assert main([*command, clean]) == 0
     assert capsys.readouterr().out.startswith(
-        "1 questions, no overlap: 0 exact, 0 near (share of common words >= 0.8, or cosine of hash:128 >= 0.95)"
+        "1 questions, no overlap: 0 exact, 0 near (cosine of hash:128 >= 0.95, of those with a third of the words in common)"
     )
     assert main([*command, overlap]) == 1
     printed = capsys.readouterr().out

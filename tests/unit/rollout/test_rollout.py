@@ -9,11 +9,12 @@ import time
 import numpy as np
 import pytest
 
+from hiexp_verl.config import SearchConfig
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.io.datasets import read_trajectories
 from hiexp_verl.models.chat import PromptTooLong
 from hiexp_verl.rollout.episode import EpisodeSettings, Players, episode
-from hiexp_verl.rollout.rollout import Job, check_output, summarise
+from hiexp_verl.rollout.rollout import READING, Job, check_output, summarise
 from hiexp_verl.rollout.rollout import play as play_all
 from hiexp_verl.search import SearchFailed
 from tests.support.factories import question, trajectory
@@ -22,8 +23,9 @@ from tests.support.scripted_policy import QUESTIONS, SEARCH, Scripted, guide, ru
 
 
 def play(client, search=SEARCH, **options):
+    reading = SearchConfig(**{name: options.pop(name) for name in READING if name in options})
     settings = EpisodeSettings(**{name: options.pop(name) for name in list(options) if name in EpisodeSettings.__dataclass_fields__})
-    return asyncio.run(episode(question(), Players(client, search, options.pop("guide", None)), settings, **options))
+    return asyncio.run(episode(question(), Players(client, search, options.pop("guide", None), reading), settings, **options))
 
 
 def test_an_episode_searches_reads_and_answers():
