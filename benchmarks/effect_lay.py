@@ -45,6 +45,7 @@ from recipes.demo_data.factbook.lay_words import HELD_OUT, KEYS, country_phrase
 from recipes.demo_data.factbook.sets import write_lay_words
 
 EPISODES = ("--max-tokens", "96", "--max-searches", "3", "--top-k", "2", "--max-words", "32")
+ORACLE = "oracle"
 AT_A_TIME = 64  # episodes
 WAYS = (("capital",), ("highest point",), ("capital", "customer"))
 KINDS = [" > ".join([*way, goal]) for way in WAYS for goal in HELD_OUT]
@@ -73,12 +74,10 @@ class Played:
 
 PLAYED = (
     Played("own", "own-0", CONTROLS),
-    Played("own, rollouts of seed 1", "own-1"),
-    Played("own, rollouts of seed 2", "own-2"),
-    Played("right plans", "oracle"),
+    Played("right plans", ORACLE),
     Played("paper: five entries of clusters, whole question", "clusters-0", settings=PAPER),
     Played("own", "own-0", CONTROLS, part=GREEDY),
-    Played("right plans", "oracle", part=GREEDY),
+    Played("right plans", ORACLE, part=GREEDY),
     Played("paper: five entries of clusters, whole question", "clusters-0", settings=PAPER, part=GREEDY),
     Played("five entries", "own-0", settings=("prompt.top_k=5",), part=ONE_CHANGE),
     Played("three entries", "own-0", settings=("prompt.top_k=3",), part=ONE_CHANGE),
@@ -87,6 +86,8 @@ PLAYED = (
     Played("matched by the way", "own-0", settings=("prompt.match=way",), part=ONE_CHANGE),
     Played("plans of one question", "support 1-0", part=ONE_CHANGE),
     Played("E2 of clusters", "clusters-0", part=ONE_CHANGE),
+    Played("own, rollouts of seed 1", "own-1"),
+    Played("own, rollouts of seed 2", "own-2"),
 )
 
 
@@ -107,9 +108,11 @@ def main() -> None:
     machine = _machine.facts_when_begun(out)
     write_data(out, a.learn, a.questions, a.split)
     policy = warm_start(out, a.warm_start)
-    plans = {hek: right for seed in range(3) for hek, right in heks(out, policy, seed, a.k).items()}
-    oracle(out)
+    write_oracle(out / "heks" / ORACLE)
+    plans: dict[str, str] = {}
     for number, played in enumerate(PLAYED[: a.only]):
+        if played.hek not in (ORACLE, *plans):
+            plans[played.hek] = made(out, policy, played.hek, a.k)
         evaluate(out, policy, number, played, a.questions // 2 if played.part == ONE_CHANGE else a.questions)
         write(machine, a.name, out, plans, PLAYED[: number + 1])
 
@@ -132,39 +135,24 @@ def warm_start(out: Path, transcripts: int) -> Path:
     return policy
 
 
-def heks(out: Path, policy: Path, seed: int, k: int) -> dict[str, str]:
-    """Roll out with the seed and build; return how many plans of each HEK are right."""
-    rollouts = out / f"rollouts-{seed}"
-    if not (rollouts / "summary.json").is_file():
-        hiexp(
-            "rollout",
-            *played_on(out, policy, "learn"),
-            "--k",
-            str(k),
-            "--seed",
-            str(seed),
-            "--batch-size",
-            str(AT_A_TIME),
-            "--resume",
-            "--out",
-            str(rollouts),
-        )
-    search, learnt = BM25Search(read_corpus(out / "corpus.jsonl")), {q.id for q in read_questions(out / "learn.jsonl")}
+def made(out: Path, policy: Path, name: str, k: int) -> str:
+    """Make a HEK of `BUILDS` from rollouts with the seed in its name; return how many of its plans are right."""
+    (build, seed), hek = name.split("-"), out / "heks" / name
+    if not (hek / "CURRENT").is_file():
+        rollouts = out / f"rollouts-{seed}"
+        if not (rollouts / "summary.json").is_file():
+            sampled = ["--k", str(k), "--seed", seed, "--batch-size", str(AT_A_TIME)]
+            hiexp("rollout", *played_on(out, policy, "learn"), *sampled, "--resume", "--out", str(rollouts))
+        made_of = ["--trajectories", str(rollouts / "trajectories.jsonl"), "--encoder", str(fetch("minilm"))]
+        hiexp("build", *made_of, *BUILDS[build], "--out", str(hek))
+    learnt = {q.id for q in read_questions(out / "learn.jsonl")}
     others = [q for q in read_questions(out / "train.jsonl") if q.id not in learnt]
-    found = {}
-    for name, options in BUILDS.items() if seed == 0 else (("own", ()),):
-        hek = out / "heks" / f"{name}-{seed}"
-        if not (hek / "CURRENT").is_file():
-            made_of = ["--trajectories", str(rollouts / "trajectories.jsonl"), "--encoder", str(fetch("minilm"))]
-            hiexp("build", *made_of, *options, "--out", str(hek))
-        right = right_plans(HEK.load(hek), others, search, 2)
-        found[f"{name}-{seed}"] = f"{sum(right.values())} of {len(right)}"
-    return found
+    right = right_plans(HEK.load(hek), others, BM25Search(read_corpus(out / "corpus.jsonl")), 2)
+    return f"{sum(right.values())} of {len(right)}"
 
 
-def oracle(out: Path) -> None:
+def write_oracle(folder: Path) -> None:
     """Write a HEK of the right plan for every kind of question."""
-    folder = out / "heks" / "oracle"
     if (folder / "CURRENT").is_file():
         return
     encoder, entries = load_encoder(str(fetch("minilm"))), []
@@ -175,7 +163,7 @@ def oracle(out: Path) -> None:
             plan = Plan(kind, tuple(each.format(FOUND if i else GIVEN) for i, each in enumerate(words)))
             entries.append(Entry(f"{'-'.join(way)}-{name}".replace(" ", "_"), "e2", kind, plan.sentence, plans=(plan,)))
     vectors_E_D = encoder.encode_passages([entry.title for entry in entries])
-    HEK(Header(encoder.identity, distiller="oracle"), tuple(entries), vectors_E_D).save(folder)
+    HEK(Header(encoder.identity, distiller=ORACLE), tuple(entries), vectors_E_D).save(folder)
 
 
 def played_on(out: Path, policy: Path, questions: str) -> list[str]:

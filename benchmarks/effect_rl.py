@@ -72,7 +72,7 @@ def main() -> None:
     runs = published(settings) if arguments.add else {}
     write_data(out, arguments.questions, arguments.validation)
     policy = effect_lay.warm_start(out, arguments.warm_start)
-    effect_lay.heks(out, policy, 0, 4)
+    effect_lay.made(out, policy, "own-0", 4)
     hek = out / "heks" / "own-0"
     ways = {q.id: " > ".join(q.meta["keys"]) for q in read_questions(out / "check.jsonl")}
     made = {**settings, "policy": identify(str(policy)), "hek": HEK.load(hek).content_hash()}
