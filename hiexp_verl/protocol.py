@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
 from hiexp_verl.errors import HiExpError
-from hiexp_verl.scoring import extract_answer, own_words, strip_tool_text
+from hiexp_verl.scoring import ANSWER_CLOSE, ANSWER_OPEN, extract_answer, own_words, strip_tool_text
 from hiexp_verl.text import sanitise, text_of
 from hiexp_verl.types import Message, Passage
 
@@ -28,7 +28,6 @@ THINK_OPEN, THINK_CLOSE = "<think>", "</think>"
 SEARCH_OPEN, SEARCH_CLOSE = "<search>", "</search>"
 CALL_OPEN, CALL_CLOSE = "<tool_call>", "</tool_call>"
 INFORMATION_OPEN, INFORMATION_CLOSE = "<information>", "</information>"
-ANSWER_OPEN, ANSWER_CLOSE = "<answer>", "</answer>"
 
 SEARCH_TOOL_NAME = "search"
 SEARCH_TOOL_SCHEMA: dict[str, Any] = {

@@ -28,7 +28,7 @@ _HEDGES = frozenset((*_DENIALS, "none", "and", "or", "either", "both", "maybe", 
 # No content of their own.
 _SMALL = frozenset("of in on at to is was were are it he she they that this by for from with as his her its their be who which".split())  # noqa: SIM905
 _ARTICLES = re.compile(r"\b(?:a|an|the)\b")
-_ANSWER_OPEN, _ANSWER_CLOSE = "<answer>", "</answer>"
+ANSWER_OPEN, ANSWER_CLOSE = "<answer>", "</answer>"
 # Chinese, Japanese, Thai, Lao, Burmese and Khmer do not put spaces between words: each character counts as one.
 _UNSPACED = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\U00020000-\U0003ffff]")
 _BOXED_OR_BRACE = re.compile(r"\\boxed\{|[{}]")
@@ -181,13 +181,13 @@ def _covers(predicted: list[str], wanted: list[str]) -> bool:
 
 def _last_tagged(text: str) -> tuple[str | None, int]:
     """Return the body of the last complete answer tag and where it ends, or (None, -1)."""
-    end = text.rfind(_ANSWER_CLOSE)
-    start = text.rfind(_ANSWER_OPEN, 0, end) if end >= 0 else -1
+    end = text.rfind(ANSWER_CLOSE)
+    start = text.rfind(ANSWER_OPEN, 0, end) if end >= 0 else -1
     # After "<answer>a</answer></answer>" the opening that is nearest belongs to an earlier closing: still the last answer.
     if start < 0:
         return None, -1
-    end = text.find(_ANSWER_CLOSE, start)
-    return text[start + len(_ANSWER_OPEN) : end], end
+    end = text.find(ANSWER_CLOSE, start)
+    return text[start + len(ANSWER_OPEN) : end], end
 
 
 def _last_boxed(text: str) -> tuple[str | None, int]:

@@ -10,9 +10,10 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Literal
+from typing import Literal
 
 from hiexp_verl.config import Place
+from hiexp_verl.guide.record import Shown
 from hiexp_verl.text import sanitise
 from hiexp_verl.types import Hit, Level, Message
 
@@ -33,9 +34,8 @@ class Block:
     """A block of experience; empty where nothing is found or nothing fits."""
 
     text: str = ""
-    # {"entry", "level", "score", "place", "tokens"} each, with "made_for" where its plan was made for that name. The first has the
-    # tokens of the tags and the introduction, too, so that all together are those that the block adds to the context.
-    entries: tuple[dict[str, Any], ...] = ()
+    # The first has the tokens of the tags and the introduction, too: all together are those that the block adds to the context.
+    entries: tuple[Shown, ...] = ()
     dropped: int = 0  # entries that the budget has no room for
 
 
@@ -54,11 +54,12 @@ def fit_block(place: Place, hits: Sequence[Hit], max_tokens: int, count_tokens: 
         logger.info("%d of %d entries do not fit the %s budget of %d tokens", dropped, len(ranked), place, max_tokens)
     if not kept:
         return Block(dropped=dropped)
-    entries = []
+    entries: list[Shown] = []
     for hit in _displayed(place, kept):
-        row = {"entry": hit.entry.id, "level": hit.entry.level, "score": round(hit.score, 4), "place": place}
-        row |= {"made_for": hit.made_for} if hit.made_for else {}
-        entries.append({**row, "tokens": count_tokens(line_of(hit) + "\n")})
+        own = count_tokens(line_of(hit) + "\n")
+        entries.append({"entry": hit.entry.id, "level": hit.entry.level, "score": round(hit.score, 4), "place": place, "tokens": own})
+        if hit.made_for:
+            entries[-1]["made_for"] = hit.made_for
     entries[0]["tokens"] += tokens - sum(entry["tokens"] for entry in entries)
     return Block(_render(place, kept), tuple(entries), dropped)
 

@@ -15,7 +15,7 @@ from hiexp_verl.guide.arms import levels_at
 from hiexp_verl.guide.blocks import Block, CountTokens, add_to_system, beside_documents, distinct, fit_block, line_of, rough_tokens
 from hiexp_verl.guide.instantiate import made_for
 from hiexp_verl.guide.lookup import ExperienceRequest, LookupFailed
-from hiexp_verl.guide.record import EpisodeRecord
+from hiexp_verl.guide.record import EpisodeRecord, Shown
 from hiexp_verl.text import repeated
 from hiexp_verl.types import Hit, Message
 
@@ -44,7 +44,7 @@ class Episode(Generic[Finder]):
     def __init__(self, guidance: Guidance, look_up: Finder, question: str, question_id: str | None = None) -> None:
         self.question, self.question_id = question, question_id
         self.arm: Arm = guidance.arm
-        self.shown: list[dict[str, Any]] = []  # rows of `Block.entries`, those beside documents with "search", counted from 1
+        self.shown: list[Shown] = []
         self.blocks: list[tuple[int, str]] = []  # the search and the text that was added to its documents
         self.dropped = 0  # entries found that the budgets had no room for
         self.repeats = 0  # E1 found again, and not shown again
@@ -129,7 +129,8 @@ class Episode(Generic[Finder]):
         return before + documents + after
 
     def _note(self, block: Block, search: int | None = None) -> None:
-        self.shown += [row if search is None else {**row, "search": search} for row in block.entries]
+        for row in block.entries:
+            self.shown.append(row if search is None else {**row, "search": search})
         self.dropped += block.dropped
 
 

@@ -77,7 +77,7 @@ class Lookup:
         # Rollouts of a group share their question, which is also compared with those of the HEK: each is encoded once.
         encoder = QueryVectors(retriever.encoder)
         self._retriever = Retriever(retriever.hek, encoder)
-        self._match = prompt.match
+        self._match: Match = prompt.match
         tool_min_score = tool.min_score if tool.min_score is not None else retriever.hek.header.thresholds.get("tool_min_score")
         self.top_k: dict[Place, int] = {"prompt": prompt.top_k, "tool": tool.top_k}
         self.min_score: dict[Place, float | None] = {"prompt": prompt.min_score, "tool": tool_min_score}

@@ -5,8 +5,23 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
+from typing_extensions import NotRequired, TypedDict
+
+from hiexp_verl.config import Place
 from hiexp_verl.scoring import Score
-from hiexp_verl.types import Level, Message, Trajectory
+from hiexp_verl.types import LEVELS, Level, Message, Trajectory
+
+
+class Shown(TypedDict):
+    """An entry that an episode was shown."""
+
+    entry: str  # its id
+    level: Level
+    score: float  # cosine of its title with the question or the query
+    place: Place
+    tokens: int  # that it takes in the context
+    search: NotRequired[int]  # number of the search in whose response it stood, from 1
+    made_for: NotRequired[str]  # the name that stands in its plan
 
 
 @dataclass(frozen=True)
@@ -20,7 +35,7 @@ class EpisodeRecord:
     split: str | None = None  # None where it is not known, as everywhere below
     messages: tuple[Message, ...] = ()  # as the policy read and wrote them
     answer_text: str = ""  # the text in which an answer counts
-    shown: tuple[dict[str, Any], ...] = ()  # {"entry", "level", "score", "place", "tokens"} each; at a tool response also "search", from 1
+    shown: tuple[Shown, ...] = ()
     dropped: int = 0  # entries found that the token budgets had no room for
     e1_repeats: int = 0  # E1 found again, and not shown again
     queries: tuple[str, ...] = ()
@@ -118,7 +133,7 @@ def aggregate(records: Iterable[EpisodeRecord]) -> Totals:
         answered_search=sum(r.searches > r.failed_searches for r in episodes),
         guided=sum(bool(r.shown) for r in episodes),
         prompt_hits=sum(any(row["place"] == "prompt" for row in r.shown) for r in episodes),
-        level_hits=Counter(level for r in episodes for level in {row["level"] for row in r.shown}),
+        level_hits=Counter[Level](level for r in episodes for level in LEVELS if any(row["level"] == level for row in r.shown)),
         stops=Counter(r.stop or "" for r in episodes),
     )
 

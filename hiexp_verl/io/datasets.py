@@ -14,8 +14,8 @@ from hiexp_verl.io.rows import (
     BadRow,
     Row,
     bool_field,
+    file_kind,
     id_field,
-    kind_of,
     messages_field,
     number_field,
     object_field,
@@ -44,7 +44,7 @@ def read_records(path: Path, what: str) -> Iterator[tuple[str, dict[str, Any]]]:
     """
     if not path.is_file():
         raise HiExpError(f"{what} {path} does not exist; give the path of a JSON-lines, JSON or parquet file")
-    if kind_of(path) == "lines":
+    if file_kind(path) == "lines":
         yield from read_jsonl(path, what)
     else:
         yield from _usable(((f"{path}, row {number}", row) for number, row in read_table(path)), path, what)

@@ -52,9 +52,9 @@ def read_table(path: Path) -> Iterator[tuple[int, dict[str, Any] | BadRow]]:
         HiExpError: it is neither, or pyarrow is missing.
     """
     try:
-        rows = _parquet_rows(path) if kind_of(path) == "parquet" else _list_rows(path)
+        rows = _parquet_rows(path) if file_kind(path) == "parquet" else _list_rows(path)
     except (ValueError, RecursionError, EOFError, zlib.error, OSError) as error:
-        kind = "a parquet file" if kind_of(path) == "parquet" else "a JSON list"
+        kind = "a parquet file" if file_kind(path) == "parquet" else "a JSON list"
         raise HiExpError(f"{path} is not {kind} ({first_line(error)}); give JSON lines, a JSON list or parquet") from error
     for number, row in enumerate(rows):
         if isinstance(row, dict):
@@ -63,7 +63,7 @@ def read_table(path: Path) -> Iterator[tuple[int, dict[str, Any] | BadRow]]:
             yield number, row if isinstance(row, BadRow) else BadRow("not a JSON object", f"found {type(row).__name__}")
 
 
-def kind_of(path: Path) -> Literal["lines", "list", "parquet"]:
+def file_kind(path: Path) -> Literal["lines", "list", "parquet"]:
     """Return the format of a file by its content, not its name; only `.parquet` must be parquet."""
     with _opened(path) as file:
         try:

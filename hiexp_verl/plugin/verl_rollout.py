@@ -30,10 +30,10 @@ def rollout_by_verl(spec: RolloutSpec) -> dict[str, Any]:
         HiExpError: verl failed (its log is kept), or left no trajectories; `resume` is asked for, which verl cannot.
     """
     check_output(spec.out, spec.resume)
-    questions = read_questions(spec.questions)[: spec.limit]
-    spec = replace(spec, model=find_policy(spec.model, spec.out).spec)
     if spec.resume:
         raise HiExpError("--by verl plays all episodes in one validation run and cannot resume; leave --resume out")
+    questions = read_questions(spec.questions)[: spec.limit]
+    spec = replace(spec, model=find_policy(spec.model, spec.out).spec)
     if not Path(spec.model).is_dir():
         raise HiExpError(f"--by verl needs a model directory, found {spec.model!r}")
     check_model_dir(Path(spec.model))

@@ -13,6 +13,7 @@ from typing import Any
 from hiexp_verl.guide.record import EpisodeRecord, aggregate
 from hiexp_verl.io.datasets import trajectory_of
 from hiexp_verl.io.rows import BadRow, read_rows
+from hiexp_verl.protocol import documents_in
 from hiexp_verl.report.find import flat, read_lines
 from hiexp_verl.report.html import e, number, plural
 from hiexp_verl.types import Trajectory
@@ -196,7 +197,8 @@ def _piece(part: str, role: str, shown: bool) -> str:
     if shown and _EXPERIENCE.fullmatch(part):
         return f'<div class="exp"><div class="who">injected experience</div><p class="text" dir="auto">{e(_cut(part))}</p></div>'
     text = part.strip()
-    name = "prompt" if role == "system" else plural(text.count("Doc "), "document") if "Doc " in text else "message"
+    documents = documents_in(text)
+    name = "prompt" if role == "system" else plural(len(documents), "document") if documents else "message"
     summary = f'<summary class="soft">{name}, {plural(len(text), "character")}</summary>'
     return f'<details>{summary}<p class="text" dir="auto">{e(_cut(text))}</p></details>'
 
