@@ -30,7 +30,7 @@ assets: install  ## models, encoder and questions, fetched once into HIEXP_CACHE
 demo: install  ## the whole loop on this machine: warm start, rollouts, HEK, GRPO, GSPO, report
 	$(BIN)/python -m recipes.cpu_demo.run --distiller $(DISTILLER)
 
-bench: install assets  ## what it costs, beside what one would use instead: 15 minutes on 2 cores, benchmarks/results
+bench: install assets  ## what it costs, compared with the usual alternative: 15 minutes on 2 cores, benchmarks/results
 	$(BIN)/python -m benchmarks
 
 test: check assets unit verl compat train  ## what .ci/run runs: lint, types, units, verl, and one training, killed and resumed
