@@ -77,16 +77,16 @@ PLAYED = (
     Played("right plans", ORACLE),
     Played("paper: five entries of clusters, whole question", "clusters-0", settings=PAPER),
     Played("own", "own-0", "none,full,shuffled", part=GREEDY),
-    Played("right plans", ORACLE, part=GREEDY),
-    Played("paper: five entries of clusters, whole question", "clusters-0", settings=PAPER, part=GREEDY),
-    Played("own, rollouts of seed 1", "own-1"),
-    Played("own, rollouts of seed 2", "own-2"),
     Played("five entries", "own-0", settings=("prompt.top_k=5",), part=ONE_CHANGE),
+    Played("E2 of clusters", "clusters-0", part=ONE_CHANGE),
     Played("not instantiated", "own-0", settings=("prompt.instantiate=false",), part=ONE_CHANGE),
     Played("matched by the whole question", "own-0", settings=("prompt.match=question",), part=ONE_CHANGE),
     Played("matched by the way", "own-0", settings=("prompt.match=way",), part=ONE_CHANGE),
     Played("plans of one question", "support 1-0", part=ONE_CHANGE),
-    Played("E2 of clusters", "clusters-0", part=ONE_CHANGE),
+    Played("own, rollouts of seed 1", "own-1"),
+    Played("own, rollouts of seed 2", "own-2"),
+    Played("right plans", ORACLE, part=GREEDY),
+    Played("paper: five entries of clusters, whole question", "clusters-0", settings=PAPER, part=GREEDY),
 )
 
 
