@@ -5,12 +5,9 @@ episodes are on disk: an evaluation that is resumed has the same rows.
 """
 
 import asyncio
-import fcntl
 import json
-import os
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
@@ -22,7 +19,7 @@ from hiexp_verl.evaluate.judge import judge, judge_key
 from hiexp_verl.evaluate.plan import ROWS, TABLE_JSON, TABLE_MD, VERDICTS, EvaluationPlan, Judge, check_arms, part_folder, read_datasets
 from hiexp_verl.evaluate.tables import ALL, BASE, JUDGE, MEASURES, as_markdown, pairs_of, row_of, table_of
 from hiexp_verl.io.datasets import read_trajectories
-from hiexp_verl.io.files import atomic_writer, make_folder, write_jsonl
+from hiexp_verl.io.files import atomic_writer, only_one, write_jsonl
 from hiexp_verl.io.manifest import MANIFEST, Manifest, read_manifest, timed
 from hiexp_verl.models.chat import open_model
 from hiexp_verl.models.vllm_process import check_model_dir
@@ -180,23 +177,3 @@ async def _replay(plan: EvaluationPlan, players_of: PlayersOf, job: Job, count: 
     finally:
         await players_of(BASE).client.close()
     return {"replayed": replayed, "differ_alone": differ, "scores_differ_alone": scores_differ}
-
-
-@contextmanager
-def only_one(out_dir: Path) -> Iterator[None]:
-    """Hold a directory for one evaluation.
-
-    Raises:
-        HiExpError: another holds it, or it is a file.
-    """
-    if out_dir.exists() and not out_dir.is_dir():
-        raise HiExpError(f"{out_dir} is a file; give a directory for the evaluation")
-    make_folder(out_dir)
-    handle = os.open(out_dir, os.O_RDONLY)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
-    except BlockingIOError as error:
-        raise HiExpError(f"another evaluation is writing to {out_dir}; wait for it, or choose another directory") from error
-    finally:
-        os.close(handle)

@@ -1,4 +1,4 @@
-"""Atomic writers with one-line errors for a full or read-only disk, content hashes, and the lock of a HEK's directory."""
+"""Atomic writers with one-line errors for a full or read-only disk, content hashes, and the locks of directories."""
 
 import errno
 import fcntl
@@ -139,6 +139,26 @@ def fingerprint(path: Path) -> str:
 def digest_of(*parts: Any) -> bytes:
     """Return a 16-byte hash of JSON values, for large sets."""
     return hashlib.blake2b(json.dumps(parts, sort_keys=True).encode(), digest_size=16).digest()
+
+
+@contextmanager
+def only_one(out_dir: Path) -> Iterator[None]:
+    """Hold an output folder for one run, which makes it.
+
+    Raises:
+        HiExpError: another run holds it, or it is a file.
+    """
+    if out_dir.exists() and not out_dir.is_dir():
+        raise HiExpError(f"{out_dir} is a file; give a directory")
+    make_folder(out_dir)
+    handle = os.open(out_dir, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError as error:
+        raise HiExpError(f"another run is writing to {out_dir}; wait for it, or choose another directory") from error
+    finally:
+        os.close(handle)
 
 
 @contextmanager

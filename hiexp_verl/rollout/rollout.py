@@ -13,7 +13,7 @@ from typing import Any
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.guide.record import EpisodeRecord, aggregate, share
 from hiexp_verl.io.datasets import read_questions, read_trajectories
-from hiexp_verl.io.files import append_line, atomic_writer, drop_torn_line, make_folder, write_jsonl, writing
+from hiexp_verl.io.files import append_line, atomic_writer, drop_torn_line, make_folder, only_one, write_jsonl, writing
 from hiexp_verl.io.manifest import Manifest, read_manifest, timed
 from hiexp_verl.models.chat import gather_with_progress, open_model
 from hiexp_verl.rollout.episode import EpisodeSettings, Players, episode
@@ -67,15 +67,20 @@ def play(questions: Sequence[Question], players: Players, job: Job) -> dict[str,
     Must not be called from inside a running event loop.
 
     Raises:
-        HiExpError: the folder holds episodes and `resume` is off, or they were made with other settings, questions, corpus or
-            model; there is nothing to do; the server fails for good.
+        HiExpError: the folder holds episodes and `resume` is off, they were made with other settings, questions, corpus or model, or
+            another run is writing to it; there is nothing to do; the server fails for good.
     """
     out_dir, k = job.out, job.k
     if not questions or k < 1:
         raise HiExpError(f"nothing to roll out: {len(questions)} questions, k = {k}; give at least one question and k >= 1")
-    started = time.monotonic()
-    path = out_dir / TRAJECTORIES
     check_output(out_dir, job.resume)
+    with only_one(out_dir):
+        return _play(questions, players, job)
+
+
+def _play(questions: Sequence[Question], players: Players, job: Job) -> dict[str, Any]:
+    out_dir, k, started = job.out, job.k, time.monotonic()
+    path = out_dir / TRAJECTORIES
     done = _finished(path, questions)
     manifest = _manifest(job, described(players, job), bool(done))
     todo = [(q, sample) for sample in range(k) for q in questions if f"{q.id}#{sample}" not in done]
@@ -89,7 +94,8 @@ def play(questions: Sequence[Question], players: Players, job: Job) -> dict[str,
         raise HiExpError(f"{error}; {kept} episodes are kept in {out_dir}, --resume goes on" if kept > len(done) else str(error)) from error
     order = {f"{q.id}#{sample}": (i, sample) for i, q in enumerate(questions) for sample in range(k)}
     # Episodes of questions that are no longer asked for stay in the file, at its end, and out of the summary.
-    trajectories = sorted(read_trajectories(path), key=lambda t: (order.get(t.id, (len(order), 0)), t.id))
+    played = {t.id: t for t in read_trajectories(path)}
+    trajectories = sorted(played.values(), key=lambda t: (order.get(t.id, (len(order), 0)), t.id))
     write_jsonl(path, trajectories)
     summary = {**summarise(t for t in trajectories if t.id in order), "k": k, "model": players.client.model, "resumed": len(done)}
     summary["seconds"] = round(time.monotonic() - started, 2)

@@ -14,10 +14,11 @@ import pytest
 from hiexp_verl.cli import main
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.evaluate import evaluate
-from hiexp_verl.evaluate.evaluate import only_one, write_tables
+from hiexp_verl.evaluate.evaluate import write_tables
 from hiexp_verl.evaluate.judge import judge_key
 from hiexp_verl.evaluate.plan import ROWS, TABLE_JSON, TABLE_MD, EvaluationPlan, check_arms, part_folder, read_datasets
 from hiexp_verl.evaluate.tables import as_markdown, pairs_of, row_of, table_of
+from hiexp_verl.io.files import only_one
 from hiexp_verl.io.manifest import MANIFEST, read_manifest
 from hiexp_verl.models.chat import PromptTooLong, Reply
 from hiexp_verl.models.encoder import HashEncoder
@@ -168,7 +169,7 @@ def test_a_second_evaluation_does_not_write_into_the_first(tmp_path):
     assert (tmp_path / "eval" / TABLE_JSON).read_bytes() == before
     handle = os.open(tmp_path / "eval", os.O_RDONLY)
     fcntl.flock(handle, fcntl.LOCK_EX)
-    with pytest.raises(HiExpError, match="another evaluation is writing"):
+    with pytest.raises(HiExpError, match="another run is writing"):
         play(tmp_path / "eval", resume=True)
     os.close(handle)
 
@@ -449,7 +450,7 @@ def test_tokens_that_no_server_tells_are_not_zero(tmp_path):
 HOLD = """
 import sys, time
 from pathlib import Path
-from hiexp_verl.evaluate.evaluate import only_one
+from hiexp_verl.io.files import only_one
 with only_one(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(60)
@@ -460,7 +461,7 @@ def test_two_evaluations_in_two_processes_do_not_share_a_directory(tmp_path):
     other = subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path / "eval")], cwd=ROOT, stdout=subprocess.PIPE)
     try:
         assert other.stdout is not None and other.stdout.readline() == b"held\n"
-        with pytest.raises(HiExpError, match="another evaluation is writing"), only_one(tmp_path / "eval"):
+        with pytest.raises(HiExpError, match="another run is writing"), only_one(tmp_path / "eval"):
             pass
     finally:
         other.kill()

@@ -12,6 +12,7 @@ import pytest
 from hiexp_verl.config import SearchConfig
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.io.datasets import read_trajectories
+from hiexp_verl.io.files import only_one
 from hiexp_verl.models.chat import PromptTooLong
 from hiexp_verl.rollout.episode import EpisodeSettings, Players, episode
 from hiexp_verl.rollout.rollout import READING, Job, check_output, summarise
@@ -199,6 +200,20 @@ def test_what_was_finished_before_a_kill_is_kept(tmp_path):
     assert 8 <= finished < 400
     _, summary = run(tmp_path, Scripted("<search>capital</search>", "<answer>Paris</answer>"), k=200, resume=True)
     assert (summary["resumed"], summary["episodes"]) == (finished, 400)
+
+
+def test_two_rollouts_do_not_share_a_directory(tmp_path):
+    with only_one(tmp_path), pytest.raises(HiExpError, match="another run is writing"):
+        run(tmp_path)
+    run(tmp_path)
+
+
+def test_an_episode_that_is_there_twice_counts_once(tmp_path):
+    run(tmp_path, k=2)
+    path = tmp_path / "trajectories.jsonl"
+    path.write_text(path.read_text() * 2)
+    _, summary = run(tmp_path, k=2, resume=True)
+    assert (summary["episodes"], len(path.read_text().splitlines())) == (4, 4)
 
 
 def test_a_rollout_refuses_to_mix_or_overwrite(tmp_path):
