@@ -81,7 +81,6 @@ PLAYED = (
     Played("E2 of clusters", "clusters-0", part=ONE_CHANGE),
     Played("not instantiated", "own-0", settings=("prompt.instantiate=false",), part=ONE_CHANGE),
     Played("matched by the whole question", "own-0", settings=("prompt.match=question",), part=ONE_CHANGE),
-    Played("matched by the way", "own-0", settings=("prompt.match=way",), part=ONE_CHANGE),
     Played("plans of one question", "support 1-0", part=ONE_CHANGE),
     Played("own, rollouts of seed 1", "own-1"),
     Played("own, rollouts of seed 2", "own-2"),

@@ -21,7 +21,7 @@ from hiexp_verl.errors import HiExpError
 
 Config = TypeVar("Config")
 Place = Literal["prompt", "tool"]  # the system prompt; the response of the search tool
-Match = Literal["way", "kind", "question"]
+Match = Literal["kind", "question"]
 Engine = Literal["bm25", "dense", "http"]
 RewardKind = Literal["concise", "pvpo", "em", "f1", "cem"]
 Arm = Literal["full", "none", "prompt", "tool", "e1", "e2", "e3", "random", "shuffled", "own-question"]
@@ -88,9 +88,7 @@ class PromptConfig:
     top_k: Count = Field(default=1, description="Entries shown, the best ones (paper: 5). Small policies mix the steps of several plans.")
     match: Match = Field(
         default="kind",
-        description=(
-            "Text that is encoded. question: all of it (paper). kind: names become '...'. way: the noun that is asked for is masked, too."
-        ),
+        description="What titles are compared with. kind: the question, its names as '...'; question: all of it (paper).",
     )
     instantiate: Flag = Field(default=True, description="Put the question's name into a plan that is shown; the entry stays without.")
     min_score: Number | None = Field(default=None, description="Minimum cosine; null: no threshold (paper).")

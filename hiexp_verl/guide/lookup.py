@@ -1,7 +1,6 @@
 """Look experience up for concurrent episodes: one encoder call and one matrix product answer many of them."""
 
 import logging
-import re
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -11,7 +10,7 @@ from hiexp_verl.config import Arm, Match, Place, PromptConfig, ToolConfig
 from hiexp_verl.guide.arms import levels_at, random_entries, shuffled
 from hiexp_verl.hek.retrieve import Retriever
 from hiexp_verl.io.datasets import bare_question
-from hiexp_verl.masking import Masker, asked_for, kind_of
+from hiexp_verl.masking import kind_of
 from hiexp_verl.models.batching import MicroBatcher
 from hiexp_verl.models.encoder import QueryVectors, Vectors
 from hiexp_verl.types import Hit
@@ -51,20 +50,7 @@ class LookupFailed(Exception):
 
 def text_at(place: Place, text: str, match: Match = "kind") -> str:
     """Return what is encoded of a question (prompt) or a query (tool); see `PromptConfig.match`."""
-    if place == "tool" or match == "question":
-        return text
-    return masked_question(text) if match == "way" else kind_of(bare_question(text))
-
-
-def masked_question(question: str) -> str:
-    """Return the question without its names and without what it asks for: "What is the answer of the country whose capital is X?".
-
-    An encoder weighs both above the way to the answer, which E2 and E3 are about: it finds other ways to a currency before the
-    same way to another fact.
-    """
-    text = bare_question(question)
-    masked = Masker(text).mask(text)
-    return re.sub(rf"\b{re.escape(asked_for(masked))}\b", "answer", masked, count=1) or question
+    return (kind_of(bare_question(text)) or text) if place == "prompt" and match == "kind" else text
 
 
 class Lookup:

@@ -60,7 +60,7 @@ def test_a_wrong_setting_is_one_line_that_says_what_to_do(block, message):
     [
         (lambda: ToolConfig(top_k=0), "ToolConfig.top_k must be at least 1, found 0"),
         (lambda: ToolConfig(0), "ToolConfig.top_k must be at least 1, found 0"),
-        (lambda: replace(PromptConfig(), match="title"), "PromptConfig.match must be one of way, kind, question, found 'title'"),
+        (lambda: replace(PromptConfig(), match="title"), "PromptConfig.match must be one of kind, question, found 'title'"),
         (lambda: SearchConfig(engin="bm25"), "unknown setting SearchConfig.engin; did you mean 'engine'?"),
         (lambda: Budgets(PromptConfig(), ToolConfig(), 3), "Budgets must be given by name, found 3"),
         (lambda: HiExpConfig(tool={"top_k": 0}), "HiExpConfig.tool.top_k must be at least 1, found 0"),

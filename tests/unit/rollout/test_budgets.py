@@ -41,14 +41,14 @@ def test_a_checkpoint_s_budgets_are_the_defaults(tmp_path, caplog):
     state.write_text(
         json.dumps(
             {
-                "identity": {"prompt": {"top_k": 3, "match": "way", "min_score": None, "max_tokens": 160}, "tool": {"min_score": 0.4}},
+                "identity": {"prompt": {"top_k": 3, "match": "question", "min_score": None, "max_tokens": 160}, "tool": {"min_score": 0.4}},
                 "played": {},
             }
         )
     )
     with caplog.at_level(logging.INFO):
-        assert read_budgets(["prompt.top_k=2"], state) == Budgets(PromptConfig(2, "way", max_tokens=160), ToolConfig(min_score=0.4))
-    assert "global_step_3: prompt.top_k=3, prompt.match=way, prompt.max_tokens=160, tool.min_score=0.4" in caplog.text
+        assert read_budgets(["prompt.top_k=2"], state) == Budgets(PromptConfig(2, "question", max_tokens=160), ToolConfig(min_score=0.4))
+    assert "global_step_3: prompt.top_k=3, prompt.match=question, prompt.max_tokens=160, tool.min_score=0.4" in caplog.text
     state.write_text(json.dumps({"identity": {"enabled": False}, "played": {}}))
     assert read_budgets([], state) == Budgets()
     for damaged in ("{", "[]", '{"identity": 3, "played": {}}', '{"identity": {}}'):
