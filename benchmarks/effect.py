@@ -53,6 +53,7 @@ def main() -> None:
     machine = _machine.facts_when_begun(out)
     questions = split(arguments.data / "questions.jsonl", arguments.set, out)
     common = ["--corpus", str(arguments.data / "corpus.jsonl.gz"), "--model", model, "--instructions", str(INSTRUCTIONS), "--resume"]
+    common += ["--top-k", "3", "--max-words", "60"]  # as the published rows
     rollouts, hek = out / "rollouts", out / "hek"
     if not (rollouts / "summary.json").is_file():
         sampled = ["--k", str(arguments.k), "--temperature", arguments.temperature]
