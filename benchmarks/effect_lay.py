@@ -51,8 +51,6 @@ WAYS = (("capital",), ("highest point",), ("capital", "customer"))
 KINDS = [" > ".join([*way, goal]) for way in WAYS for goal in HELD_OUT]
 CONTROLS = "none,full,random,shuffled"
 BUILDS = {"own": (), "support 1": ("--plan-support", "1"), "clusters": ("--plans", "case")}
-
-
 SAMPLED, GREEDY, ONE_CHANGE = "Temperature 1", "Greedy", "Temperature 1, one part of the method changed"  # tables of the results
 PAPER = ("prompt.top_k=5", "prompt.match=question", "prompt.instantiate=false")
 

@@ -118,9 +118,9 @@ def answering_text(turns: Sequence[str], *formats: str) -> str:
     return strip_tool_text(turns[-1])
 
 
-def last_turn(text: str) -> str:
-    """Return the text in which the answer of an episode in whatever dialect counts, where all turns are one text."""
-    return answering_text([turn for turn in own_words(text) if turn.strip()], *FORMATS)
+def last_turn(*texts: str) -> str:
+    """Return the text in which the answer of an episode in whatever dialect counts; a text may hold several turns."""
+    return answering_text([turn for text in texts for turn in own_words(text) if turn.strip()], *FORMATS)
 
 
 def final_answer(messages: Sequence[Message]) -> str:
@@ -128,8 +128,7 @@ def final_answer(messages: Sequence[Message]) -> str:
     written = [message for message in messages if message.get("role") == "assistant"]
     if written and written[-1].get("tool_calls"):
         return ""
-    turns = [turn for message in written for turn in own_words(text_of(message)) if turn.strip()]
-    return extract_answer(answering_text(turns, *FORMATS)) or ""
+    return extract_answer(last_turn(*map(text_of, written))) or ""
 
 
 def render_documents(passages: Sequence[Passage], format: Format, max_words_per_passage: int, max_chars: int) -> str:

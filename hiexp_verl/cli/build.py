@@ -1,7 +1,7 @@
 """`hiexp build`: trajectories to a HEK."""
 
 import argparse
-from dataclasses import fields
+from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any
 
@@ -27,35 +27,22 @@ def add(verbs: Any) -> None:
         "left out, and took in calls, tokens and seconds."
     )
     parser = add_verb(verbs, "build", run, "Distil trajectories into a three-level HEK.", epilog)
-    usual = {each.name: each.default for each in fields(BuildSpec)}
     parser.add_argument("--trajectories", type=Path, nargs="+", required=True, metavar="FILE", help="of `hiexp rollout` or `hiexp import`")
-    parser.add_argument("--distiller", default=usual["distiller"], metavar="KIND:PLACE", help="see below (default rules)")
+    parser.add_argument("--distiller", metavar="KIND:PLACE", help="see below (default rules)")
     parser.add_argument("--encoder", required=True, help="sentence-transformers directory or name; hash:256 for a dry run")
     parser.add_argument("--out", type=Path, required=True, metavar="HEK", help="directory; each build adds an immutable version")
     parser.add_argument("--success-at", type=float, metavar="SCORE", help="score of a success (default: the trajectory's own mark)")
     parser.add_argument("--single-sided", action="store_true", help="reflect on questions without a success, too")
-    parser.add_argument(
-        "--cases-per-question",
-        type=int,
-        default=usual["cases_per_question"],
-        metavar="N",
-        help="E1 of one question, with different findings (default %(default)s)",
-    )
+    cases = "E1 of one question, with different findings (default %(default)s)"
+    parser.add_argument("--cases-per-question", type=int, metavar="N", help=cases)
     plans = (
         "kind (default): an E2 per kind of question, with the searches that were right most often; case: an E2 per cluster of E1 (paper)"
     )
-    parser.add_argument("--plans", default=usual["plans"], choices=("case", "kind"), help=plans)
-    parser.add_argument(
-        "--plan-support",
-        type=int,
-        default=usual["plan_support"],
-        metavar="N",
-        help="least number of questions that a plan has solved (default %(default)s)",
-    )
-    parser.add_argument("--linkage", default=usual["linkage"], choices=("ward", "average"), help="of the clusters (default %(default)s)")
-    parser.add_argument(
-        "--cluster-size", type=float, default=usual["cluster_size"], help="E1 under an E2, on average (default %(default)g)"
-    )
+    parser.add_argument("--plans", choices=("case", "kind"), help=plans)
+    support = "least number of questions that a plan has solved (default %(default)s)"
+    parser.add_argument("--plan-support", type=int, metavar="N", help=support)
+    parser.add_argument("--linkage", choices=("ward", "average"), help="of the clusters (default %(default)s)")
+    parser.add_argument("--cluster-size", type=float, help="E1 under an E2, on average (default %(default)g)")
     parser.add_argument("--calibrated", type=Path, metavar="HEK", help="cluster at the heights of this HEK (see hiexp calibrate)")
     parser.add_argument("--confirm", action="store_true", help="ask the distiller of each member whether its summary holds for it")
     parser.add_argument("--ray", nargs="?", const="auto", metavar="ADDRESS", help="diagnose and encode on a running Ray cluster")
@@ -65,7 +52,8 @@ def add(verbs: Any) -> None:
     parser.add_argument("--price", type=float, nargs=2, metavar=("IN", "OUT"), help="cost of a million prompt and completion tokens")
     concurrency = "requests in flight (default 256 with vllm:DIR, 32 with it on a CPU, 16 with openai:)"
     parser.add_argument("--concurrency", type=int, metavar="N", help=concurrency)
-    parser.add_argument("--max-model-len", type=int, default=usual["max_model_len"], help=MAX_MODEL_LEN_HELP)
+    parser.add_argument("--max-model-len", type=int, help=MAX_MODEL_LEN_HELP)
+    parser.set_defaults(**{each.name: each.default for each in fields(BuildSpec) if each.default is not MISSING})
 
 
 def run(arguments: argparse.Namespace) -> int:

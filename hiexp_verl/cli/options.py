@@ -6,10 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from hiexp_verl.config import Engine, SearchConfig
+from hiexp_verl.config import Engine
 from hiexp_verl.models.chat import MAX_MODEL_LEN
 from hiexp_verl.protocol import FORMATS
-from hiexp_verl.rollout.episode import EpisodeSettings
+from hiexp_verl.rollout.as_trained import DEFAULTS
 
 QUESTIONS_HELP = "JSON lines, a JSON list or parquet, with id, question, answer or answers, or as verl or Search-R1 writes them"
 SEED_HELP = "of the sampling; every turn of every question derives its own (default 0)"
@@ -57,17 +57,16 @@ def add_episode_arguments(parser: argparse.ArgumentParser, temperature: float) -
     parser.add_argument("--hek", type=Path, help="show experience of this HEK")
     parser.add_argument("--encoder", help=ENCODER_HELP)
     trained = "(default: as the checkpoint was trained, or %s)"
-    usual, reading = EpisodeSettings(), SearchConfig()
-    parser.add_argument("--format", choices=FORMATS, help="dialect of search calls " + trained % usual.format)
+    parser.add_argument("--format", choices=FORMATS, help="dialect of search calls " + trained % DEFAULTS["format"])
     parser.add_argument("--instructions", type=Path, metavar="FILE", help="system prompt, instead of the dialect's (experience follows it)")
     parser.add_argument("--temperature", type=float, default=temperature, help=f"(default {temperature:g}; 0 is greedy)")
     parser.add_argument("--top-p", type=float, default=1.0, help="probability mass of nucleus sampling (default 1: all tokens)")
-    parser.add_argument("--max-tokens", type=int, help="per turn " + trained % usual.max_tokens)
+    parser.add_argument("--max-tokens", type=int, help="per turn " + trained % DEFAULTS["max_tokens"])
     parser.add_argument("--max-model-len", type=int, default=MAX_MODEL_LEN, help=MAX_MODEL_LEN_HELP)
-    parser.add_argument("--max-searches", type=int, help="per episode " + trained % usual.max_searches)
-    parser.add_argument("--top-k", type=int, help="passages per search " + trained % reading.top_k)
-    parser.add_argument("--max-words", type=int, help="words per passage " + trained % reading.max_words_per_passage)
-    parser.add_argument("--max-chars", type=int, help="characters of all passages of a search " + trained % reading.max_chars)
+    parser.add_argument("--max-searches", type=int, help="per episode " + trained % DEFAULTS["max_searches"])
+    parser.add_argument("--top-k", type=int, help="passages per search " + trained % DEFAULTS["top_k"])
+    parser.add_argument("--max-words", type=int, help="words per passage " + trained % DEFAULTS["max_words"])
+    parser.add_argument("--max-chars", type=int, help="characters of all passages of a search " + trained % DEFAULTS["max_chars"])
     parser.add_argument("--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help=SET_HELP)
     parser.add_argument("--batch-size", type=int, default=16, help="episodes at a time (default 16); with vLLM, more are faster")
     parser.add_argument("--resume", action="store_true", help="continue an interrupted run")

@@ -14,11 +14,9 @@ from hiexp_verl.io.manifest import Manifest, timed
 from hiexp_verl.models.vllm_process import check_model_dir, is_cpu_build
 from hiexp_verl.plugin.launch import trainer_command
 from hiexp_verl.rollout.policy import find_policy
-from hiexp_verl.rollout.rollout import READING, SUMMARY, TRAJECTORIES, check_output, summarise
+from hiexp_verl.rollout.rollout import SUMMARY, TRAJECTORIES, check_output, reading_of, summarise
 from hiexp_verl.rollout.spec import RolloutSpec
 from hiexp_verl.types import TRAJECTORY_KEY
-
-_ENGINE = ("engine", "corpus", "url", "encoder")  # of the settings of search
 
 
 def rollout_by_verl(spec: RolloutSpec) -> dict[str, Any]:
@@ -40,7 +38,7 @@ def rollout_by_verl(spec: RolloutSpec) -> dict[str, Any]:
     make_folder(spec.out)
     settings = {
         **asdict(spec.settings),
-        **{name: getattr(spec.search, name) for name in READING},
+        **reading_of(spec.search),
         "corpus": spec.search.corpus or spec.search.url,
         "policy": spec.model,
         "by": "verl",
@@ -86,7 +84,8 @@ def _overrides(spec: RolloutSpec, questions: Path, dump: Path) -> list[str]:
         "+hiexp=grpo",
         *hek,
         *([f"hiexp.encoder={spec.encoder}"] if spec.encoder else []),
-        *(f"hiexp.search.{name}={value}" for name in (*_ENGINE, *READING) if (value := getattr(spec.search, name))),
+        *(f"hiexp.search.{name}={value}" for name in ("engine", "corpus", "url", "encoder") if (value := getattr(spec.search, name))),
+        *(f"hiexp.search.{name}={value}" for name, value in reading_of(spec.search).items()),
         f"data.train_files={questions}",
         f"data.val_files={questions}",
         "data.train_batch_size=1",

@@ -10,6 +10,7 @@ from pathlib import Path
 from reprlib import repr as brief
 from typing import Any
 
+from hiexp_verl.config import SearchConfig
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.guide.record import EpisodeRecord, aggregate, share
 from hiexp_verl.io.datasets import read_questions, read_trajectories
@@ -23,7 +24,6 @@ from hiexp_verl.rollout.spec import RolloutSpec
 from hiexp_verl.types import Question, Trajectory, to_json
 
 TRAJECTORIES, SUMMARY = "trajectories.jsonl", "summary.json"
-READING = ("top_k", "max_words_per_passage", "max_chars")  # of the settings of search, how much the model reads
 _NUMBERS = ("em", "f1", "cem", "format", "searches", "completion_tokens", "seconds")  # of an episode, where it has them
 
 
@@ -182,8 +182,19 @@ def _manifest(job: Job, wanted: dict[str, Any], resuming: bool) -> Manifest:
 def described(players: Players, job: Job) -> dict[str, Any]:
     """Return the settings, search, policy and experience of a job, for its manifest."""
     experience = players.guide.settings() if players.guide is not None else {"hek": ""}
-    read = {name: getattr(players.reading, name) for name in READING}
-    return {**asdict(job.settings), **read, "corpus": job.corpus, "policy": job.policy, **experience, "model": players.client.model}
+    return {
+        **asdict(job.settings),
+        **reading_of(players.reading),
+        "corpus": job.corpus,
+        "policy": job.policy,
+        **experience,
+        "model": players.client.model,
+    }
+
+
+def reading_of(search: SearchConfig) -> dict[str, int]:
+    """Return those settings of search that say how much the model reads."""
+    return {"top_k": search.top_k, "max_words_per_passage": search.max_words_per_passage, "max_chars": search.max_chars}
 
 
 def summarise(trajectories: Iterable[Trajectory]) -> dict[str, Any]:

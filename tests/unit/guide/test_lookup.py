@@ -23,6 +23,11 @@ HEK = hek_of([entry("e2-1", "e2", title=NEIGHBOUR), entry("e2-2", "e2", title=PE
     ("question", "kind"),
     [
         (QUESTION, "What is the currency of the only country that borders the country whose highest point is ...?"),
+        ("In what city is the company that made Noshak based?", "In what city is the company that made ... based?"),
+        (
+            'When did the country whose anthem is "Ertra" become independent?',
+            "When did the country whose anthem is ... become independent?",
+        ),
         ("Answer in tags. Question: What is the capital of Chad?", "What is the capital of ...?"),
         ("¿?", "¿?"),
         ("", ""),
@@ -48,7 +53,7 @@ def test_the_prompt_is_matched_by_the_kind_unless_it_is_to_be_by_the_whole_quest
     retriever = Retriever(HEK, ENCODER)
     (kind,), (question,) = retriever.retrieve([text_at("prompt", QUESTION), QUESTION], ["e2", "e3"], 1)
     assert (by_kind, by_question) == pytest.approx((kind.score, question.score), abs=1e-5)
-    assert by_kind != by_question
+    assert by_kind > by_question + 0.01
 
 
 def test_the_score_and_the_count_of_a_place_are_applied():

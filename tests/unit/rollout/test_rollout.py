@@ -15,7 +15,7 @@ from hiexp_verl.io.datasets import read_trajectories
 from hiexp_verl.io.files import only_one
 from hiexp_verl.models.chat import PromptTooLong
 from hiexp_verl.rollout.episode import EpisodeSettings, Players, episode
-from hiexp_verl.rollout.rollout import READING, Job, check_output, summarise
+from hiexp_verl.rollout.rollout import Job, check_output, summarise
 from hiexp_verl.rollout.rollout import play as play_all
 from hiexp_verl.search import SearchFailed
 from tests.support.factories import question, trajectory
@@ -24,7 +24,7 @@ from tests.support.scripted_policy import QUESTIONS, SEARCH, Scripted, guide, ru
 
 
 def play(client, search=SEARCH, **options):
-    reading = SearchConfig(**{name: options.pop(name) for name in READING if name in options})
+    reading = SearchConfig(**{name: options.pop(name) for name in list(options) if name in SearchConfig.__dataclass_fields__})
     settings = EpisodeSettings(**{name: options.pop(name) for name in list(options) if name in EpisodeSettings.__dataclass_fields__})
     return asyncio.run(episode(question(), Players(client, search, options.pop("guide", None), reading), settings, **options))
 
