@@ -163,6 +163,7 @@ class AlarmsConfig:
     entropy: _Alarm = Field(default="warn", description="The policy's entropy collapses.")
     searches: _Alarm = Field(default="warn", description="No searches, or always as many as are allowed.")
     repeats: _Alarm = Field(default="warn", description="Queries are repeated within their episode.")
+    failures: _Alarm = Field(default="warn", description="Most searches fail: time-outs, errors, a server that is gone.")
     gradient: _Alarm = Field(default="warn", description="The gradient norm spikes.")
     window: Annotated[int, Field(ge=2, strict=True)] = Field(default=10, description="Steps judged together; the span of hiexp/window/*.")
 

@@ -1,4 +1,4 @@
-"""Masks names and numbers in a text, and classifies questions by their wording; no model.
+"""Masks names and numbers in a text; no model.
 
 "Who directed the film Suicide Kings in 1997?" becomes "Who directed the film X in a given year?". A retrieved passage such as
 "Suicide Kings is a 1997 crime film" gives the kind of the name, which replaces X: "a film".
@@ -6,15 +6,16 @@
 
 import re
 from collections.abc import Iterable, Sequence
-from typing import Literal
 
 from hiexp_verl.protocol import documents_in
-from hiexp_verl.scoring import normalise
+from hiexp_verl.scoring import UNSPACED, normalise
 from hiexp_verl.text import word_set
 from hiexp_verl.types import GIVEN
+from hiexp_verl.wording import POLITE, plain
 
-_QUOTED = re.compile(r"[\"\u201c\u201d]([^\"\u201c\u201d]{1,120})[\"\u201c\u201d]")
-_CAPITAL = r"(?:(?=[^\W\d_a-z])[^\W\d_][\w'\u2019.&-]*)"
+_QUOTED = re.compile(r"[\"\u201c\u201d\u300a\u300c\u300e]([^\"\u201c\u201d\u300a-\u300f]{1,120})[\"\u201c\u201d\u300b\u300d\u300f]")
+_UPPER = "".join(chr(c) for c in range(0x10000) if chr(c).isupper() or chr(c).istitle())
+_CAPITAL = rf"(?:[{_UPPER}][\w'\u2019.&-]*)"
 _JOIN = r"(?:of the|of|the|de la|de|del|di|da|von|van|le|la|el|al|bin|ad|es|ash|ed|du|dos|v\.|vs\.|&|for the|for|on the|in the|to the)"
 _NAME = re.compile(rf"(?<![\w]){_CAPITAL}(?:,? (?:{_JOIN} )?(?:{_CAPITAL}|\d+\b))*")
 _MONTH = "(?:January|February|March|April|May|June|July|August|September|October|November|December)"
@@ -88,7 +89,7 @@ class Masker:
 
     def mask(self, text: str) -> str:
         """Return the text with names replaced by their kind or by X, Y, Z, and dates and numbers generalised."""
-        text = self._replace_names(_DATE.sub("a given date", " ".join(text.split())))
+        text = self._replace_names(_DATE.sub("a given date", plain(text)))
         # "the 1997 crime film" loses the year, "in 1997" keeps its meaning.
         text = _YEAR_ADJECTIVE.sub(r"\1", text)
         text = _YEAR.sub("a given year", text)
@@ -124,16 +125,18 @@ class Masker:
 
     def _spans(self, text: str) -> list[tuple[int, int, str]]:
         """Return (start, stop, name) without overlaps: known names, then quoted text and capitalised runs between them."""
+        polite = POLITE.match(text)
+        begin = polite.end() if polite else 0
         chosen: list[tuple[int, int, str]] = []
         for name in self._known:
-            start = text.find(name)
+            start = text.find(name, begin)
             while start >= 0:
                 stop = start + len(name)
                 whole = not (text[start - 1 : start].isalnum() or text[stop : stop + 1].isalnum())
                 if whole and all(stop <= other[0] or start >= other[1] for other in chosen):
                     chosen.append((start, stop, name))
                 start = text.find(name, stop)
-        gaps = zip([0, *(stop for _, stop, _ in sorted(chosen))], [*(start for start, _, _ in sorted(chosen)), len(text)], strict=True)
+        gaps = zip([begin, *(stop for _, stop, _ in sorted(chosen))], [*(start for start, _, _ in sorted(chosen)), len(text)], strict=True)
         found = [span for start, stop in gaps for span in self._runs(text, start, stop)]
         return sorted(chosen + found)
 
@@ -149,7 +152,7 @@ class Masker:
         """Return (start, stop, name) of a capitalised run without its first function words and adjectives; None when no name is left."""
         while True:
             words = text[start:stop].split(" ")
-            first = words[0].rstrip(".,'\u2019")
+            first = re.sub(r"['\u2019]s$", "", words[0].rstrip(".,'\u2019"))  # "What's"
             starts_sentence = start == 0 or text[:start].rstrip()[-1:] in ".?!:"
             is_common = starts_sentence and len(words) == 1 and first.lower() in self._lower_words and not first.isupper()
             ordinary = first.lower() in _SMALL or is_common
@@ -166,8 +169,14 @@ class Masker:
         return start, start + len(name), name
 
 
+def knows_names(text: str) -> bool:
+    """Return whether the script of the text has capitals, by which names are known; Chinese, Arabic or Hindi has none."""
+    return any(c.islower() or c.isupper() for c in text)
+
+
 def kind_of(question: str) -> str:
     """Return the question with "..." for each name, date and number: what questions of one kind share."""
+    question = plain(question)
     return _without(Masker(question).names(question), question)
 
 
@@ -178,11 +187,12 @@ def _without(names: Sequence[str], text: str) -> str:
     for pattern in (_DATE, _YEAR, _NUMBER):
         text = pattern.sub(GIVEN, text)
     text = re.sub(rf"{re.escape(GIVEN)} \([^()]*\)", GIVEN, text)  # "film ... (1997 film)"
-    return re.sub(r"[\"\u201c\u201d]", "", " ".join(text.split()))
+    return re.sub(r"[\"\u201c\u201d\u300a-\u300f]", "", " ".join(text.split()))
 
 
 def name_of(question: str) -> str:
     """Return the one name in the question; "" where it has none, or more than one name, date or number."""
+    question = plain(question)
     names = Masker(question).names(question)
     return names[0] if len(names) == 1 and _without(names, question).count(GIVEN) == 1 else ""
 
@@ -203,7 +213,10 @@ def pattern_of(text: str) -> re.Pattern[str]:
     # `normalise` drops punctuation and "_": "oneil" must find "O'Neil", "us" "U.S.", "kabul" "_Kabul_".
     spelt = (r"(?:[^\w\s]|_)*".join(map(re.escape, word)) for word in words)
     between = r"[\W_]+(?:(?:the|a|an)[\W_]+)*".join(spelt)
-    return re.compile(rf"(?<![^\W_])(?:(?:the|a|an)\s+)?{between}(?![^\W_])" if words else r"(?!)", re.IGNORECASE)
+    # In a script without spaces any character may stand beside a word.
+    before = "" if words and UNSPACED.match(words[0][0]) else r"(?<![^\W_])(?:(?:the|a|an)\s+)?"
+    after = "" if words and UNSPACED.match(words[-1][-1]) else r"(?![^\W_])"
+    return re.compile(f"{before}{between}{after}" if words else r"(?!)", re.IGNORECASE)
 
 
 def with_article(noun: str) -> str:
@@ -219,7 +232,7 @@ def _head(phrase: str) -> str:
 
 
 def _tidy(text: str) -> str:
-    text = re.sub(r"[\"\u201c\u201d]", "", text)
+    text = re.sub(r"[\"\u201c\u201d\u300a-\u300f]", "", text)
     text = _NATIONAL.sub("", text)
     text = _articles(re.sub(r"\b(X|Y|Z)(?: \1\b)+", r"\1", text))
     return re.sub(r"\s+([?,.;:])", r"\1", re.sub(r"\s+", " ", text)).strip(" ,;")
@@ -234,76 +247,3 @@ def _articles(text: str) -> str:
 
 def _longest_first(names: Iterable[str]) -> list[str]:
     return sorted(set(names), key=lambda name: (-len(name), name))
-
-
-# compare: which of two; common: what two share; verify: yes or no; indirect: the thing is described, not named.
-Shape = Literal["compare", "common", "verify", "indirect", "direct"]
-
-_VERIFY = re.compile(r"^(?:are|is|was|were|do|does|did|has|have|had|can|could)\b", re.IGNORECASE)
-_COMMON = re.compile(r"\bin common\b|\bshared?\b|\bboth\b.*\b(?:what|which)\b|\b(?:what|which)\b.*\bboth\b", re.IGNORECASE)
-_COMPARE = re.compile(
-    r"\b(?:which|who|whose|what|where)\b.*\b(?:\w{3,}er|first|more|less|longest|same|different|most|long|last|elder)\b.*\bor\b",
-    re.IGNORECASE,
-)
-# A relative clause, or a chain of two "of": the question goes through something that it does not name.
-_INDIRECT = re.compile(
-    r"\bwhose\b|\b\w+ (?:that|who|where|which) (?:\w+ )?\w+"
-    r"|\bof the \w+(?: \w+)?(?: \w+)? (?:of|in|by|based|located|born|where|published|founded)\b"
-    r"|\b(?:father|mother|wife|husband|spouse|director|author|founder|performer|composer|country|city|company|birthplace) of the \w+ ",
-    re.IGNORECASE,
-)
-_STOP = (
-    r"(?= (?:of|in|on|at|for|from|by|with|to|that|who|which|whose|where|did|does|do|is|was|are|were|has|have|had|can|could"
-    r"|between|the|a|an|this|both|X|Y)\b|[?,.]|$)"
-)
-_ASKED = re.compile(
-    r"(?:\b(?:what|which)|^whose)(?: (?:kind|type|sort) of)? (?:(?:is|was|are|were) )?(?:the |a |an )?(?:(?:name|title) of the |shared )?"
-    r"((?:[a-z][\w-]* ){0,3}?[a-z][\w-]*?)" + _STOP,
-    re.IGNORECASE,
-)
-_SIMPLE = (
-    (r"\bhow (?:many|much)\b", "number"),
-    (r"\bhow old\b", "age"),
-    (r"\bhow (?:long|far|tall|high|large|big)\b", "measure"),
-    (r"^(?:in |on |by )?(?:when|what year|what date)\b", "date"),
-    (r"^(?:from )?where\b", "place"),
-    (r"^(?:by |with |to |for )?(?:who|whom)\b|, who\b", "person"),
-    (r"\bwhy\b", "reason"),
-)
-_FILLERS = word_set("exact full original other very same")
-_VERB = re.compile(
-    r"represents?|\w{3,}ed|won|wins|wrote|made|sang|plays?|holds?|covers?|features?|comes?|serves?|along|lies|became|led"
-    r"|came|began|born|written|fought|built|about"
-)
-_NOT_ASKED = word_set(
-    """
-    of what which is was are were one be do does did the both it that formerly known referred have has had and or else common
-    """
-)
-
-
-def shape_of(question: str) -> Shape:
-    """Return the shape of a question (names already masked or not)."""
-    if _COMPARE.search(question):
-        return "compare"
-    if _COMMON.search(question):
-        return "common"
-    if _VERIFY.match(question.strip()):
-        return "verify"
-    return "indirect" if _INDIRECT.search(question) else "direct"
-
-
-def asked_for(masked_question: str) -> str:
-    """Return the noun that names what is asked for ("capital", "date", "person"), or "answer" when the wording hides it.
-
-    Give the question with its names masked, so that the noun cannot be one.
-    """
-    if _VERIFY.match(masked_question.strip()):
-        return "yes or no"
-    match = _ASKED.search(masked_question)
-    if match:
-        words = [word for word in match[1].lower().split() if word not in _FILLERS and len(word) > 1]
-        words = words[: next((i for i, word in enumerate(words) if i and _VERB.fullmatch(word)), len(words))]
-        if words and not _VERB.fullmatch(words[0]) and not _NOT_ASKED.intersection(words) and not words[-1].endswith(("ed", "ly", "s's")):
-            return " ".join(words[-2:])
-    return next((noun for pattern, noun in _SIMPLE if re.search(pattern, masked_question, re.IGNORECASE)), "answer")

@@ -211,23 +211,38 @@ def searches(messages: Sequence[Message]) -> list[Search]:
     return found
 
 
-def query_in(arguments: object) -> str:
-    """Return the query in the arguments of a call, an object or JSON text, on one line and bounded; "" where there is none."""
+_QUERY_KEYS = ("query", "query_list", "queries", "q", "search_query")  # of our tool, of verl's, of others
+
+
+def query_in(arguments: object, keys: Sequence[str] = ("query",)) -> str:
+    """Return the query in the arguments of a call, an object or JSON text, on one line and bounded; "" where there is none.
+
+    Only our own key is run. Several queries of one call have one result: they are one query, with "; " between them.
+    """
     if isinstance(arguments, str):  # the OpenAI wire format quotes the arguments, and so do some models
         arguments = _load_json(arguments)
-    query = arguments.get("query") if isinstance(arguments, dict) else None
+    if not isinstance(arguments, dict):
+        return ""
+    query = next((arguments[key] for key in keys if arguments.get(key)), None)
+    if isinstance(query, list) and len(keys) > 1 and all(isinstance(one, str) for one in query):
+        query = "; ".join(query)
     return _one_line(query) if isinstance(query, str) else ""
+
+
+def makes_call(message: Message) -> bool:
+    """Return whether a message of the assistant makes a call that `searches` reads."""
+    return bool(_queries(message))
 
 
 def _queries(message: Message) -> list[str]:
     text = text_of(message)
-    calls = sorted(call for format in FORMATS for call in _calls_in(text, format))  # in the order of the text
+    calls = sorted(call for format in FORMATS for call in _calls_in(text, format, _QUERY_KEYS))  # in the order of the text
     beside = [call.get("function") for call in message.get("tool_calls") or () if isinstance(call, dict)]
-    parsed = [query_in(function.get("arguments")) for function in beside if isinstance(function, dict)]
+    parsed = [query_in(function.get("arguments"), _QUERY_KEYS) for function in beside if isinstance(function, dict)]
     return [query for _, _, query in calls] + [query for query in parsed if query]
 
 
-def _calls_in(text: str, format: Format) -> Iterator[tuple[int, str, str]]:
+def _calls_in(text: str, format: Format, keys: Sequence[str] = ("query",)) -> Iterator[tuple[int, str, str]]:
     """Yield (position, tool, query) of each call with a query: between a closing tag and the nearest opening before it.
 
     Empty queries, calls that are not closed and broken JSON are passed over (str.find: linear on any text).
@@ -238,19 +253,20 @@ def _calls_in(text: str, format: Format) -> Iterator[tuple[int, str, str]]:
         start = text.rfind(opening, position, end)
         if start >= 0:
             body = text[start + len(opening) : end]
-            name, query = (SEARCH_TOOL_NAME, _one_line(body)) if format == "search_tags" else _hermes_call(body)
+            name, query = (SEARCH_TOOL_NAME, _one_line(body)) if format == "search_tags" else _hermes_call(body, keys)
             if query:
                 yield start, name, query
         position = end + len(closing)
 
 
-def _hermes_call(body: str) -> tuple[str, str]:
+def _hermes_call(body: str, keys: Sequence[str]) -> tuple[str, str]:
     call = _load_json(body)
-    return (str(call.get("name")), query_in(call.get("arguments"))) if isinstance(call, dict) else ("", "")
+    return (str(call.get("name")), query_in(call.get("arguments"), keys)) if isinstance(call, dict) else ("", "")
 
 
 def _one_line(query: str) -> str:
-    return " ".join(query.split())[:MAX_QUERY_CHARS].strip()
+    encodable = query.encode("utf-8", "replace").decode()  # JSON can escape half a character, which no server or file takes
+    return " ".join(encodable.split())[:MAX_QUERY_CHARS].strip()
 
 
 def _load_json(text: str) -> object:

@@ -4,6 +4,7 @@ Normalisation and F1 follow the SQuAD v1.1 and HotpotQA evaluation scripts. A co
 CEM pays for "A or B", for "not A" and for whole passages, and so does the reward of PVPO, within bounds.
 """
 
+import html
 import re
 import string
 import unicodedata
@@ -30,7 +31,7 @@ _SMALL = frozenset("of in on at to is was were are it he she they that this by f
 _ARTICLES = re.compile(r"\b(?:a|an|the)\b")
 ANSWER_OPEN, ANSWER_CLOSE = "<answer>", "</answer>"
 # Chinese, Japanese, Thai, Lao, Burmese and Khmer do not put spaces between words: each character counts as one.
-_UNSPACED = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\U00020000-\U0003ffff]")
+UNSPACED = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\U00020000-\U0003ffff]")
 _BOXED_OR_BRACE = re.compile(r"\\boxed\{|[{}]")
 _TOOL_TAGS = ("information", "tool_response", "experience")
 # An unclosed block was cut off by the response length: all that follows it is tool text.
@@ -83,17 +84,17 @@ def score_text(text: str, answers: Sequence[str], kind: RewardKind = "concise", 
 
 def em(prediction: str, answers: Sequence[str]) -> float:
     """Return 1.0 when the prediction equals a gold answer after normalisation."""
-    return float(any(_tokens(prediction) == _tokens(gold) for gold in answers))
+    return float(any(tokens(prediction) == tokens(gold) for gold in answers))
 
 
 def f1(prediction: str, answers: Sequence[str]) -> float:
     """Return the best token F1; yes and no count only when the whole prediction is that word (HotpotQA)."""
-    return max((_f1(_tokens(prediction), _tokens(gold)) for gold in answers), default=0.0)
+    return max((_f1(tokens(prediction), tokens(gold)) for gold in answers), default=0.0)
 
 
 def cem(prediction: str, answers: Sequence[str]) -> float:
     """Return 1.0 when a gold answer is covered by the prediction, whole tokens in order, after normalisation."""
-    return float(any(_covers(_tokens(prediction), _tokens(gold)) for gold in answers))
+    return float(any(_covers(tokens(prediction), tokens(gold)) for gold in answers))
 
 
 def concise(prediction: str, answers: Sequence[str], question: str = "") -> float:
@@ -102,8 +103,8 @@ def concise(prediction: str, answers: Sequence[str], question: str = "") -> floa
     More is a word that denies or hedges ("not", "or"), another candidate of a question that names the gold answer, and more than a
     few words of content. A prediction for a yes or no begins with it and does not take it back.
     """
-    predicted = _tokens(prediction)
-    return float(any(_concise(predicted, _tokens(gold), question) for gold in answers))
+    predicted = tokens(prediction)
+    return float(any(_concise(predicted, tokens(gold), question) for gold in answers))
 
 
 def _concise(predicted: list[str], wanted: list[str], question: str) -> bool:
@@ -116,11 +117,11 @@ def _concise(predicted: list[str], wanted: list[str], question: str) -> bool:
     more = list((Counter(predicted) - Counter(wanted)).elements())
     if _HEDGES.intersection(more):
         return False
-    asked = _tokens(question)
+    asked = tokens(question)
     # What stands in the question word for word is one candidate of it: "the Women's University v. Hogan" for its first part.
     one = f" {' '.join(predicted)} " in f" {' '.join(asked)} "
     names = re.findall(r"\b[^\W\d_a-z][\w'.-]*", question) if set(wanted) <= set(asked) and not one else []
-    candidates = set(_tokens(" ".join(names)))
+    candidates = set(tokens(" ".join(names)))
     content = [word for word in more if word not in _SMALL]
     return not candidates.intersection(content) and len(content) <= max(MORE_WORDS, len(wanted))
 
@@ -152,13 +153,29 @@ def own_words(text: str) -> list[str]:
     return _TOOL_TEXT.split(text)
 
 
-def _tokens(text: str) -> list[str]:
+_LATEX_TEXT = re.compile(r"\\(?:text|textbf|textit|textrm|mathrm|mathbf|mathit|operatorname|boxed)\s*\{([^{}]*)\}")
+# Formatting tags, and what ends a turn.
+_MARKUP = re.compile(r"</?(?:b|i|u|s|em|strong|sub|sup|p|span|br)\b[^<>]{0,80}>|<\|[^<>|\n]{0,80}\|>|<(?:eos|end_of_turn)>", re.IGNORECASE)
+
+
+def _plain(text: str) -> str:
+    r"""Return the text without what formats it: ``\text{Sava}``, ``<b>Sava</b>``, ``&quot;Sava&quot;``, ``Sava<|im_end|>``."""
+    text = _MARKUP.sub(" ", html.unescape(text))
+    before = None
+    while before != text:
+        before, text = text, _LATEX_TEXT.sub(r"\1", text)
+    return text
+
+
+def tokens(text: str) -> list[str]:
+    """Return the normalised words of an answer, and the characters of a script without spaces."""
+    text = _plain(text)
     # "A" or "?" may be a gold answer; normalised it would equal an empty prediction, so its raw form is kept.
-    return _UNSPACED.sub(r" \g<0> ", normalise(text)).split() or text.lower().split()
+    return UNSPACED.sub(r" \g<0> ", normalise(text)).split() or text.lower().split()
 
 
 def _pvpo(prediction: str, gold: str) -> float:
-    predicted, wanted = _tokens(prediction), _tokens(gold)
+    predicted, wanted = tokens(prediction), tokens(gold)
     if len(predicted) >= LONG_ANSWER_RATIO * len(wanted):
         return _f1(predicted, wanted)
     return float(_covers(predicted, wanted))

@@ -3,8 +3,10 @@
 import re
 import unicodedata
 from collections.abc import Sequence
+from urllib.parse import urlsplit
 
-from hiexp_verl.scoring import normalise
+from hiexp_verl.errors import HiExpError
+from hiexp_verl.scoring import UNSPACED, normalise
 from hiexp_verl.types import Message
 
 # Chat-template control tokens (<|im_start|>, <|endoftext|>, ...), sentence markers, instruction brackets.
@@ -53,6 +55,30 @@ def printable(text: str) -> str:
     return "".join(" " if unicodedata.category(c) in ("Cc", "Cf", "Cs", "Zl", "Zp") else c for c in text)
 
 
+_USER = re.compile(r"(//)[^/@\s\"']*@")
+_URL_QUERY = re.compile(r"(https?://[^\s\"'?#]+)\?[^\s\"'#\\]*")
+
+
+def without_credentials(text: str) -> str:
+    """Return the text with every address in it without user, password and query (`?api_key=...`)."""
+    return _URL_QUERY.sub(r"\1", _USER.sub(r"\1", text))
+
+
+def check_address(url: str, example: str) -> None:
+    """Check that a text is an http address.
+
+    Raises:
+        HiExpError: it is none, or its port is none.
+    """
+    try:
+        parts = urlsplit(url)
+        fault = "" if parts.scheme in ("http", "https") and parts.hostname and parts.port != 0 else "found no http:// and host"
+    except ValueError as error:
+        fault = str(error)
+    if fault:
+        raise HiExpError(f"{without_credentials(url)!r} is not an http address ({without_credentials(fault)}); write for example {example}")
+
+
 def listed(items: Sequence[str], most: int = 4) -> str:
     """Return the first items, and how many more there are."""
     return ", ".join(items[:most]) + (f" and {len(items) - most} more" if len(items) > most else "")
@@ -63,6 +89,19 @@ def word_set(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
 
+_UNSPACED_RUN = re.compile(f"{UNSPACED.pattern}+")
+
+
+def spaced(text: str) -> str:
+    """Return the text with the pairs of neighbouring characters in place of each run of a script that has no spaces between words.
+
+    "北京大学" is "北京 京大 大学": questions and passages about the same share most of such pairs.
+    """
+    if text.isascii():
+        return text
+    return _UNSPACED_RUN.sub(lambda run: " " + " ".join(run[0][i : i + 2] for i in range(max(1, len(run[0]) - 1))) + " ", text)
+
+
 _SMALL_WORDS = word_set("of in on at to for by from with and is are was were do does did what which who whom whose when where how that")
 
 
@@ -71,7 +110,7 @@ def main_words(text: str) -> frozenset[str]:
 
     `content_words` drops more words of queries; in a question "first" and "same" have a meaning.
     """
-    return word_set(normalise(text)) - _SMALL_WORDS
+    return word_set(spaced(normalise(text))) - _SMALL_WORDS
 
 
 _SAME = 0.8  # Jaccard overlap of words from which a query counts as asked again
@@ -85,7 +124,7 @@ FUNCTION_WORDS = word_set(
 
 def content_words(text: str) -> frozenset[str]:
     """Return the normalised words of a text without function words."""
-    return word_set(normalise(text)) - FUNCTION_WORDS
+    return word_set(spaced(normalise(text))) - FUNCTION_WORDS
 
 
 def same_query(one: str, other: str) -> bool:

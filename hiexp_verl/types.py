@@ -111,7 +111,7 @@ class Entry:
     description: str  # what to do or avoid: imperative, short, no names, no answers
     kind: Kind = "guide"
     findings: tuple[str, ...] = ()  # what went wrong, see `distil.diagnose.Finding`
-    shapes: tuple[str, ...] = ()  # of the questions, see `masking.Shape`
+    shapes: tuple[str, ...] = ()  # of the questions, see `wording.Shape`
     asked_for: tuple[str, ...] = ()  # what the questions ask for: "capital", "date"
     bridges: tuple[str, ...] = ()  # what must be found first: "country"
     hops: tuple[int, ...] = ()  # number of searches of the plans

@@ -8,14 +8,15 @@ import sys
 
 from hiexp_verl import __version__
 from hiexp_verl.cli import build, data, doctor, evaluate, hek_change, hek_show, report, rollout, train
-from hiexp_verl.cli.options import Verb
+from hiexp_verl.cli.options import Verb, check_arguments
 from hiexp_verl.errors import HiExpError
+from hiexp_verl.text import printable, without_credentials
 
 MODULES = (doctor, rollout, evaluate, report, data, build, hek_show, hek_change, train)
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run a verb; a user's fault is one line on stderr and exit code 2, an interrupt 130."""
+    """Run a verb; a user's fault, or one of the system, is one line on stderr and exit code 2, an interrupt 130."""
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     logging.getLogger("hiexp_verl").setLevel(logging.INFO)  # libraries log warnings only
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that a served vLLM is stopped when we are
@@ -26,10 +27,10 @@ def main(argv: list[str] | None = None) -> int:
     arguments.overrides = rest  # in the order given; hydra's own flags are among them
     verb: Verb = arguments.verb
     try:
+        check_arguments(argv if argv is not None else sys.argv[1:])
         return verb(arguments)
     except HiExpError as error:
-        print(f"hiexp: {error}", file=sys.stderr)
-        return 2
+        return _fault(str(error))
     except KeyboardInterrupt:
         goes_on = "; what was finished is kept, the same command with --resume goes on" if hasattr(arguments, "resume") else ""
         print(f"hiexp: interrupted{goes_on}", file=sys.stderr)
@@ -37,6 +38,15 @@ def main(argv: list[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of our output has closed it (`| head`)
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python would complain once more at exit
         return 141
+    except OSError as error:  # whatever a file system refuses: a name that is too long, a folder in place of a file, no permission
+        where = f"{error.filename}: " if error.filename else ""
+        return _fault(f"{where}{error.strerror or error}; check the path and its permissions")
+
+
+def _fault(text: str) -> int:
+    """Print the fault of a command; the words of a file or a server in it cannot steer the terminal."""
+    print(f"hiexp: {printable(without_credentials(text))}", file=sys.stderr)
+    return 2
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -5,7 +5,7 @@ from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any
 
-from hiexp_verl.cli.options import MAX_MODEL_LEN_HELP, add_verb
+from hiexp_verl.cli.options import MAX_MODEL_LEN_HELP, add_verb, say
 from hiexp_verl.distil.dry_run import dry_run
 from hiexp_verl.distil.replies import Price
 from hiexp_verl.distil.spec import BuildSpec, run_build
@@ -59,7 +59,7 @@ def add(verbs: Any) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Build and print what was used and left out."""
     spec = spec_of(arguments)
-    print(dry_run(spec, arguments.show) if arguments.dry_run else run_build(spec).summary(spec.price))
+    say(dry_run(spec, arguments.show) if arguments.dry_run else run_build(spec).summary(spec.price))
     return 0
 
 

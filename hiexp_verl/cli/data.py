@@ -1,17 +1,21 @@
-"""`hiexp import` and `hiexp serve-search`."""
+"""`hiexp import`, `hiexp import-bank` and `hiexp serve-search`."""
 
 import argparse
 from pathlib import Path
 from typing import Any
 
-from hiexp_verl.cli.options import JSON_HELP, add_verb, print_result
+from hiexp_verl.cli.options import JSON_HELP, add_verb, print_result, say
 from hiexp_verl.config import SearchConfig
 from hiexp_verl.errors import HiExpError
+from hiexp_verl.hek.opening import remember_encoder
+from hiexp_verl.hek.store import current_version
 from hiexp_verl.importers import FORMATS, FromR1Searcher, Tags
+from hiexp_verl.importers.bank import BANKS, import_bank
 from hiexp_verl.importers.stream import import_trajectories
 from hiexp_verl.models.encoder import load_encoder
 from hiexp_verl.search import open_engine
 from hiexp_verl.search.server import listen, serve
+from hiexp_verl.types import LEVELS
 
 _IMPORT = """\
 formats (one JSON object a line, .gz or plain):
@@ -32,6 +36,19 @@ example: hiexp import runs/*.jsonl.gz --format r1-searcher --out trajectories.js
 then:    hiexp build --trajectories trajectories.jsonl ..."""
 
 
+_BANK = """\
+formats:
+  evolver        EvolveR: one principle a line, with usage_count and success_count
+  reme           ReMe: one memory a line, with when_to_use and content
+  youtu          youtu-agent: one JSON object, {"G0": "[When]. Advice", ...}
+  reasoningbank  ReasoningBank: one task a line, with memory_items
+
+Each item becomes an entry without children: it has no trajectories, so leave-one-out and diagnoses do not apply to it. Counters of
+successes and failures are kept. What is longer than an entry may be is cut at a sentence, and counted.
+
+example: hiexp import-bank principles.jsonl --format evolver --encoder ENCODER --out hek
+then:    hiexp inspect hek"""
+
 _SERVE = """\
 example: hiexp serve-search --corpus corpus.jsonl.gz --port 8000
          then train with hiexp.search.engine=http hiexp.search.url=http://HOST:8000/retrieve"""
@@ -48,6 +65,15 @@ def add(verbs: Any) -> None:
     parser.add_argument("--strict", action="store_true", help="write nothing if a line is rejected")
     parser.add_argument("--json", action="store_true", help=JSON_HELP)
 
+    parser = add_verb(verbs, "import-bank", run_import_bank, "Make a HEK of the experience bank of another program.", _BANK)
+    parser.add_argument("file", type=Path, metavar="FILE", help="the bank")
+    parser.add_argument("--format", required=True, choices=tuple(BANKS), help="which program wrote it, see below")
+    parser.add_argument("--encoder", required=True, help="sentence-transformers directory or name; it encodes the titles")
+    parser.add_argument(
+        "--level", default="e2", choices=LEVELS, help="of all entries (default e2: shown in the prompt; e1: with documents)"
+    )
+    parser.add_argument("--out", type=Path, required=True, metavar="HEK", help="directory; the entries become its next version")
+
     parser = add_verb(verbs, "serve-search", run_serve_search, "Serve a corpus over the Search-R1 retrieval wire format.", _SERVE)
     parser.add_argument("--corpus", required=True, help="JSONL (.gz) with id, title, text")
     parser.add_argument("--encoder", help="dense search with this encoder; without it, BM25")
@@ -63,6 +89,17 @@ def run_import(arguments: argparse.Namespace) -> int:
     convert = FromR1Searcher(Tags(**tags)) if tags else FORMATS[arguments.format]()
     report = import_trajectories(arguments.files, arguments.out, convert, arguments.strict)
     print_result(arguments.json, {**vars(report), "rejected": report.rejected}, report.summary())
+    return 0
+
+
+def run_import_bank(arguments: argparse.Namespace) -> int:
+    """Save the bank as a HEK and print the counts."""
+    since = current_version(arguments.out)
+    hek, counts = import_bank(arguments.file, arguments.format, load_encoder(arguments.encoder), arguments.level)
+    version = hek.save(arguments.out, since)
+    remember_encoder(arguments.out, arguments.encoder)
+    lines = [f"{count:6d} {name}" for name, count in counts.items() if count]
+    say("\n".join([*lines, f"{len(hek.entries)} {arguments.level.upper()} in {version}"]))
     return 0
 
 

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from hiexp_verl.cli.options import QUESTIONS_HELP, SEED_HELP, add_episode_arguments, add_verb
+from hiexp_verl.cli.options import QUESTIONS_HELP, SEED_HELP, add_episode_arguments, add_verb, say
 from hiexp_verl.cli.rollout import check_numbers, play_options
 from hiexp_verl.config import MEANING_OF
 from hiexp_verl.errors import HiExpError
@@ -40,7 +40,7 @@ def add(verbs: Any) -> None:
 
 def run_eval(arguments: argparse.Namespace) -> int:
     """Evaluate and print the table."""
-    print(as_markdown(evaluate(eval_spec(arguments))))
+    say(as_markdown(evaluate(eval_spec(arguments))))
     return 0
 
 

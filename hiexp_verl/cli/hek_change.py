@@ -5,7 +5,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, get_args
 
-from hiexp_verl.cli.options import ENCODER_HELP, add_hek, add_verb, print_result
+from hiexp_verl.cli.options import ENCODER_HELP, add_hek, add_verb, print_result, say
 from hiexp_verl.distil.cluster import Linkage
 from hiexp_verl.distil.counts import table_of
 from hiexp_verl.distil.merge import merge_heks
@@ -15,7 +15,7 @@ from hiexp_verl.errors import HiExpError
 from hiexp_verl.hek.edit import edit, remove
 from hiexp_verl.hek.opening import find_encoder, open_encoder, remember_encoder
 from hiexp_verl.hek.schema import read_vectors
-from hiexp_verl.hek.store import HEK, root_of
+from hiexp_verl.hek.store import HEK, current_version, root_of
 from hiexp_verl.hek.text_view import inspect_entry
 from hiexp_verl.types import KINDS
 
@@ -76,6 +76,7 @@ def add(verbs: Any) -> None:
 def run_edit(arguments: argparse.Namespace) -> int:
     """Save the edited HEK as the next version."""
     root = root_of(arguments.hek)
+    since = current_version(root)
     hek = HEK.load(arguments.hek)
     encoder = open_encoder(hek, arguments.hek, arguments.encoder) if arguments.title else None
     edited = edit(
@@ -92,17 +93,18 @@ def run_edit(arguments: argparse.Namespace) -> int:
     leaks = [s for s in hek.sources if s.correct and s.question_id in own and tells(new_words, s.question, [s.prediction])]
     if leaks and not arguments.force:
         raise HiExpError(f"the new words tell the answer {leaks[0].prediction!r} to {leaks[0].question!r}; leave it out, or give --force")
-    version = edited.save(root)
-    print(f"{inspect_entry(edited, arguments.entry)}\nin {version}")
+    version = edited.save(root, since)
+    say(f"{inspect_entry(edited, arguments.entry)}\nin {version}")
     return 0
 
 
 def run_remove(arguments: argparse.Namespace) -> int:
     """Save the HEK without the entries as the next version."""
     root = root_of(arguments.hek)
+    since = current_version(root)
     left = remove(HEK.load(arguments.hek), arguments.entries, arguments.reason, arguments.with_orphans)
-    version = left.save(root)
-    print(f"{left.header.reason}\n{', '.join(f'{count} {level.upper()}' for level, count in left.levels.items())} left in {version}")
+    version = left.save(root, since)
+    say(f"{left.header.reason}\n{', '.join(f'{count} {level.upper()}' for level, count in left.levels.items())} left in {version}")
     return 0
 
 
@@ -110,13 +112,14 @@ def run_merge(arguments: argparse.Namespace) -> int:
     """Merge, save, and print what came of it."""
     if arguments.out.exists() and not arguments.out.is_dir():
         raise HiExpError(f"--out {arguments.out} is a file; give a directory for the HEK")
+    since = current_version(arguments.out)
     a, b = HEK.load(arguments.a), HEK.load(arguments.b)
     merged = merge_heks(a, b, open_encoder(a, arguments.a, arguments.encoder), arguments.prefix)
-    version = merged.save(arguments.out)
+    version = merged.save(arguments.out, since)
     remember_encoder(arguments.out, find_encoder(a, arguments.a, arguments.encoder))
-    print("\n".join(table_of(merged.header.counts)))
-    print(merged.header.reason)
-    print(f"{', '.join(f'{count} {level.upper()}' for level, count in merged.levels.items())} in {version}")
+    say("\n".join(table_of(merged.header.counts)))
+    say(merged.header.reason)
+    say(f"{', '.join(f'{count} {level.upper()}' for level, count in merged.levels.items())} in {version}")
     return 0
 
 
@@ -133,6 +136,8 @@ def run_calibrate(arguments: argparse.Namespace) -> int:
         value: dict[str, Any] = {"height": calibrations["vectors"].height}
         text = ""
     else:
+        root = root_of(arguments.hek)
+        since = current_version(root)
         hek = HEK.load(arguments.hek)
         encoder = open_encoder(hek, arguments.hek, arguments.encoder)
         done = recalibrate(
@@ -146,7 +151,7 @@ def run_calibrate(arguments: argparse.Namespace) -> int:
         calibrations = done.heights
         if arguments.plot is not None:  # before anything is saved: it may fail
             plot(calibrations, arguments.plot)
-        version = done.hek.save(arguments.hek)
+        version = done.hek.save(root, since)
         thresholds = done.hek.header.thresholds
         value = {
             "thresholds": thresholds,

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from hiexp_verl.cli.options import JSON_HELP, add_hek, add_verb, print_result
+from hiexp_verl.cli.options import JSON_HELP, add_hek, add_verb, print_result, say
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.guide.blocks import LEVELS_OF
 from hiexp_verl.guide.lookup import text_at
@@ -125,7 +125,7 @@ def run_versions(arguments: argparse.Namespace) -> int:
 
 def run_rollback(arguments: argparse.Namespace) -> int:
     """Point CURRENT at the version."""
-    print(f"current is {rollback(arguments.hek, arguments.to)}")
+    say(f"current is {rollback(arguments.hek, arguments.to)}")
     return 0
 
 

@@ -2,14 +2,16 @@
 
 import argparse
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 from hiexp_verl.config import Engine
+from hiexp_verl.errors import HiExpError
 from hiexp_verl.models.chat import MAX_MODEL_LEN
 from hiexp_verl.protocol import FORMATS
 from hiexp_verl.rollout.as_trained import DEFAULTS
+from hiexp_verl.text import printable
 
 QUESTIONS_HELP = "JSON lines, a JSON list or parquet, with id, question, answer or answers, or as verl or Search-R1 writes them"
 SEED_HELP = "of the sampling; every turn of every question derives its own (default 0)"
@@ -77,6 +79,31 @@ def add_episode_arguments(parser: argparse.ArgumentParser, temperature: float) -
     )
 
 
+MAX_INTEGER = 1 << 31
+
+
+def check_arguments(argv: Sequence[str]) -> None:
+    """Refuse what no verb can use.
+
+    Raises:
+        HiExpError: an argument is not UTF-8, or a number is out of all bounds.
+    """
+    for argument in argv:
+        try:
+            argument.encode()
+        except UnicodeEncodeError as error:
+            raise HiExpError(
+                f"the argument {argument.encode('utf-8', 'backslashreplace').decode()!r} is not UTF-8; rename the file"
+            ) from error
+        if (number := argument.rpartition("=")[2].lstrip("+-")).isdecimal() and len(number) > 10 and int(number[:4000]) > MAX_INTEGER:
+            raise HiExpError(f"the number {number[:20]}... has {len(number)} digits; the largest is {MAX_INTEGER}")
+
+
 def print_result(json_wanted: bool, value: Any, text: str) -> None:
     """Print the value as JSON, or the text."""
-    print(json.dumps(value, ensure_ascii=False, indent=1) if json_wanted else text)
+    say(json.dumps(value, indent=1) if json_wanted else text)
+
+
+def say(text: str) -> None:
+    """Print a text of several lines; what a model wrote into a HEK cannot steer the terminal."""
+    print("\n".join(map(printable, text.split("\n"))))

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from hiexp_verl.cli.options import add_verb
+from hiexp_verl.cli.options import add_verb, say
 from hiexp_verl.report import write_report
 from hiexp_verl.report.html import plural
 
@@ -41,7 +41,7 @@ def run_report(arguments: argparse.Namespace) -> int:
         "build": len(found.builds),
     }
     contents = ", ".join(plural(count, noun) for noun, count in counts.items() if count)
-    print(f"{out}: {contents}; {out.stat().st_size / 1e6:.1f} MB; open it in a browser")
+    say(f"{out}: {contents}; {out.stat().st_size / 1e6:.1f} MB; open it in a browser")
     return 0
 
 

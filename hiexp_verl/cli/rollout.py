@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from hiexp_verl.cli.options import QUESTIONS_HELP, SEED_HELP, add_episode_arguments, add_verb
+from hiexp_verl.cli.options import QUESTIONS_HELP, SEED_HELP, add_episode_arguments, add_verb, say
 from hiexp_verl.config import ARMS, SearchConfig, arm_named
 from hiexp_verl.errors import HiExpError, first_line
 from hiexp_verl.plugin.verl_rollout import rollout_by_verl
@@ -48,8 +48,8 @@ def run_rollout(arguments: argparse.Namespace) -> int:
     spec = rollout_spec(arguments)
     summary = rollout_by_verl(spec) if arguments.by == "verl" else rollout(spec)
     for name, value in summary.items():
-        print(f"{name:>20}  {json.dumps(value)}")
-    print(f"{'trajectories':>20}  {spec.out / TRAJECTORIES}")
+        say(f"{name:>20}  {json.dumps(value)}")
+    say(f"{'trajectories':>20}  {spec.out / TRAJECTORIES}")
     return 0
 
 

@@ -13,11 +13,12 @@ from typing import Literal
 
 from hiexp_verl.distil.contrast import Contrast
 from hiexp_verl.distil.evidence import evidence_of
-from hiexp_verl.masking import Masker, Shape, asked_for, shape_of
+from hiexp_verl.masking import Masker
 from hiexp_verl.protocol import Search, searches
 from hiexp_verl.scoring import cem, normalise
 from hiexp_verl.text import FUNCTION_WORDS, alike_from_start, content_words, repeated
 from hiexp_verl.types import Evidence, Trajectory
+from hiexp_verl.wording import Shape, asked_for, shape_of
 
 # What can go wrong; the first that holds in `_Diagnoser.checks` is the main finding of a failure.
 Finding = Literal[

@@ -29,6 +29,7 @@ from hiexp_verl.errors import HiExpError
 from hiexp_verl.hek.same_question import near_duplicates
 from hiexp_verl.hek.schema import Header
 from hiexp_verl.hek.store import HEK
+from hiexp_verl.masking import knows_names
 from hiexp_verl.models.encoder import Encoder
 from hiexp_verl.protocol import searches
 from hiexp_verl.types import Entry, Level, Source, Trajectory
@@ -113,6 +114,14 @@ def distil(
     config = config or DistilSettings()
     given = list(trajectories)
     trajectories, dropped = distinct(given, config.success_at)
+    questions = {t.question for t in trajectories}
+    if caseless := [question for question in questions if not knows_names(question)]:
+        logger.warning(
+            "%d of %d questions have no letter that could be a capital: their names are masked only between quotation marks, and what "
+            "they ask for is not known; read the entries for names",
+            len(caseless),
+            len(questions),
+        )
     logger.info("contrasting %d trajectories", len(trajectories))
     contrasted, not_contrasted = contrasts(trajectories, config.single_sided)
     logger.info("diagnosing the failures of %d contrasts", len(contrasted))

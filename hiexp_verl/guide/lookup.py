@@ -9,7 +9,7 @@ import numpy as np
 from hiexp_verl.config import Arm, Match, Place, PromptConfig, ToolConfig
 from hiexp_verl.guide.arms import levels_at, random_entries, shuffled
 from hiexp_verl.hek.retrieve import Retriever
-from hiexp_verl.io.datasets import bare_question
+from hiexp_verl.io.questions import bare_question
 from hiexp_verl.masking import kind_of
 from hiexp_verl.models.batching import MicroBatcher
 from hiexp_verl.models.encoder import QueryVectors, Vectors

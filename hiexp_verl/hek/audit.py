@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from hiexp_verl.hek.same_question import NEAR_COSINE, NEAR_WORDS, SameQuestions
 from hiexp_verl.hek.store import HEK
 from hiexp_verl.models.encoder import Encoder
-from hiexp_verl.scoring import normalise
+from hiexp_verl.scoring import UNSPACED, normalise, tokens
 from hiexp_verl.text import listed, sanitise
 from hiexp_verl.types import Question
 
@@ -116,17 +116,22 @@ def _answers_in_entries(hek: HEK, questions: Sequence[Question], ordinary: bool)
     """Yield the answers in entries: those that are one word in lower case, as in any advice ("film"), or all others."""
     asked_by: dict[str, list[str]] = defaultdict(list)  # normalised answer -> ids of test questions
     for question in questions:
-        asked = f" {normalise(question.question)} "
+        asked = f" {_spelt(question.question)} "
         wanted = (answer for answer in question.answers if (answer.isalpha() and answer.islower()) == ordinary)
-        for answer in dict.fromkeys(map(normalise, wanted)):
-            if len(answer) >= MIN_ANSWER_CHARS and f" {answer} " not in asked:
+        for answer in dict.fromkeys(map(_spelt, wanted)):
+            long = len(answer) >= MIN_ANSWER_CHARS or len(UNSPACED.findall(answer)) > 1
+            if long and f" {answer} " not in asked:
                 asked_by[answer].append(question.id)
     lengths = {len(answer.split()) for answer in asked_by}
     for entry in hek.entries:
-        texts = [normalise(text).split() for text in (entry.title, entry.description)]
+        texts = [tokens(text) for text in (entry.title, entry.description)]
         grams = (" ".join(words[i : i + n]) for words in texts for n in lengths for i in range(len(words) - n + 1))
         for answer in dict.fromkeys(gram for gram in grams if gram in asked_by):
             yield AnswerInEntry(answer, entry.id, tuple(asked_by[answer]))
+
+
+def _spelt(text: str) -> str:
+    return " ".join(tokens(text))
 
 
 def _warnings(hek: HEK, questions: Sequence[Question], texts: Mapping[str, str], textless: set[str]) -> Iterator[str]:

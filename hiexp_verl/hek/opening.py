@@ -15,6 +15,7 @@ from hiexp_verl.io.files import atomic_writer, cache_dir, locked
 from hiexp_verl.models.encoder import Encoder, load_encoder
 
 HINT = "ENCODER"
+_MAX_HINT_BYTES = 4096
 
 
 def remember_encoder(root: Path, spec: str) -> None:
@@ -25,13 +26,17 @@ def remember_encoder(root: Path, spec: str) -> None:
 
 
 def find_encoder(hek: HEK, path: Path, spec: str | None = None) -> str:
-    """Return the directory or name to open: `spec`, the remembered one if it exists, that of the cache, the name."""
+    """Return the directory or name to open: `spec`, the remembered one if it exists, that of the cache, the name.
+
+    A folder inside the HEK is not followed: a HEK from elsewhere holds text and numbers, and a model's folder may hold code.
+    """
     if spec:
         return spec
     for hint in (path / HINT, path.parent / HINT):
-        if hint.is_file():
-            remembered = hint.read_text(encoding="utf-8").strip()
-            if Path(remembered).is_dir() or not remembered.startswith("/"):
+        if hint.is_file() and hint.stat().st_size <= _MAX_HINT_BYTES:
+            remembered = hint.read_text(encoding="utf-8", errors="replace").strip()
+            folder = Path(remembered).resolve()
+            if not folder.is_relative_to(hint.parent.resolve()) and (folder.is_dir() or not remembered.startswith("/")):
                 return remembered
     name = hek.header.encoder.name
     cached = cache_dir() / name
@@ -46,7 +51,7 @@ def open_encoder(hek: HEK, path: Path, spec: str | None = None) -> Encoder:
     """
     found = find_encoder(hek, path, spec)
     try:
-        encoder = load_encoder(found)
+        encoder = load_encoder(found, hek.header.encoder)
     except HiExpError as error:
         hint = "" if spec else f"; give the directory of the HEK's encoder {hek.header.encoder.name!r} (--encoder, or hiexp.encoder=DIR)"
         raise HiExpError(f"{error}{hint}") from error

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.hek.same_question import SameQuestions
 from hiexp_verl.hek.store import HEK
-from hiexp_verl.io.datasets import bare_question
+from hiexp_verl.io.questions import bare_question
 from hiexp_verl.models.encoder import Encoder, Vectors
 from hiexp_verl.types import Hit, Level
 

@@ -77,14 +77,18 @@ class HEK:
             encoders = f"{self.header.encoder.name!r}, not {identity.name!r} ({difference})"
             raise HiExpError(f"the HEK was made with the encoder {encoders}; use that encoder or build the HEK again")
 
-    def save(self, root: str | Path) -> Path:
+    def save(self, root: str | Path, since: Path | None = None) -> Path:
         """Write a new version under `root` and point CURRENT at it; return the version directory.
 
         A current version with the same content is returned and nothing is written. The rest of a killed save is finished or
         removed. CURRENT is written last, so that an interrupted save changes nothing.
 
+        Args:
+            root: the directory of the versions.
+            since: the current version (`current_version`) when this HEK was made from it: a change of a HEK must not hide another.
+
         Raises:
-            HiExpError: the disk is full, or `root` is not writable.
+            HiExpError: the disk is full, `root` is not writable, or another version was made since.
         """
         root = Path(root)
         content_hash = self.content_hash()
@@ -94,6 +98,9 @@ class HEK:
         with writing(root, UNCHANGED):
             root.mkdir(parents=True, exist_ok=True)
             with locked(root):
+                if since is not None and (now := current_version(root)) != since:
+                    made = now.name if now else "nothing"
+                    raise HiExpError(f"{root} was changed meanwhile: its version is {made}, it was {since.name}; run the command again")
                 version = root / f"{_last_number(root):04d}"
                 if not _holds(version, content_hash):  # it holds it after a save that was killed before CURRENT was written
                     version = _save_version(replace(self, header=replace(self.header, content_hash=content_hash)), root)

@@ -1,11 +1,13 @@
 """OpenAI-style message lists: `{"messages": [...], "answer": ...}`."""
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
-from hiexp_verl.io.datasets import ANSWER_FIELDS, answers_of, bare_question, question_id_of
+from hiexp_verl.importers.turns import as_turns
+from hiexp_verl.io.questions import ANSWER_FIELDS, answers_of, bare_question, question_id_of
 from hiexp_verl.io.rows import BadRow, Row, bool_field, messages_field, number_field, text_field
-from hiexp_verl.protocol import final_answer
+from hiexp_verl.protocol import final_answer, last_turn, makes_call
 from hiexp_verl.scoring import score
 from hiexp_verl.text import text_of
 from hiexp_verl.types import Message, Trajectory
@@ -26,7 +28,7 @@ def from_messages(row: dict[str, Any]) -> Trajectory:
     if not any(message["role"] == "assistant" for message in messages):
         raise BadRow("no assistant message")
     asked = (bare_question(text_of(message)) for message in messages if message["role"] == "user")
-    question = text_field(row, "question") if row.get("question") is not None else next(asked, "")
+    question = bare_question(text_field(row, "question")) if row.get("question") is not None else next(asked, "")
     if not question:
         raise BadRow("no question", "give 'question', or a user message")
     return scored(row, messages, question)
@@ -34,8 +36,9 @@ def from_messages(row: dict[str, Any]) -> Trajectory:
 
 def scored(row: Row, messages: Sequence[Message], question: str) -> Trajectory:
     """Return the trajectory of the messages; answers, prediction, label and ids are those of the row, see `from_messages`."""
-    answers = answers_of(row)
-    prediction = text_field(row, "prediction") if str(row.get("prediction") or "").strip() else final_answer(messages)
+    answers, messages = answers_of(row), as_turns(messages)
+    written = str(row.get("prediction") or "").strip()
+    prediction = text_field(row, "prediction") if written else final_answer(messages) or untagged_answer(messages)
     label = score(prediction, answers, question=question)
     correct = bool_field(row, "correct") if row.get("correct") is not None else None
     reward = label.reward if correct is None else float(correct)
@@ -43,7 +46,7 @@ def scored(row: Row, messages: Sequence[Message], question: str) -> Trajectory:
         question_id=str(row.get("question_id") or question_id_of(question)),
         question=question,
         answers=answers,
-        messages=tuple(messages),
+        messages=messages,
         prediction=prediction,
         score=number_field(row, "score") if row.get("score") is not None else reward,
         correct=label.correct if correct is None else correct,
@@ -51,3 +54,14 @@ def scored(row: Row, messages: Sequence[Message], question: str) -> Trajectory:
         id=str(row.get("id") or ""),
         extra={key: value for key, value in row.items() if key not in _KNOWN},
     )
+
+
+_UNTAGGED = re.compile(r"<final_answer>(.*?)(?:</final_answer>|\Z)|\b(?:final )?answer\W{0,6}[:=]\W*(\S.*)|\bFinish\[(.*)\]", re.IGNORECASE)
+
+
+def untagged_answer(messages: Sequence[Message]) -> str:
+    """Return the answer that the last turn gives without our tags: "Final Answer: Sava", "Finish[Sava]"; "" where there is none."""
+    if not messages or messages[-1]["role"] != "assistant" or makes_call(messages[-1]):
+        return ""
+    found = _UNTAGGED.findall(last_turn(text_of(messages[-1])))
+    return next((each.strip(" *`") for each in found[-1] if each.strip(" *`")), "") if found else ""

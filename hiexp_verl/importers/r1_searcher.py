@@ -8,13 +8,14 @@ from typing import Any
 
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.importers.openai import scored
-from hiexp_verl.io.datasets import ANSWER_FIELDS
+from hiexp_verl.io.questions import ANSWER_FIELDS, bare_question
 from hiexp_verl.io.rows import text_field
 from hiexp_verl.text import listed, printable
 from hiexp_verl.types import Message, Trajectory
 
 _SYSTEM = "Answer the question. Search as often as needed, then give a short answer."
 _KNOWN = {*ANSWER_FIELDS, "dataset", "model", "question", "prediction", "correct", "text"}
+_PUBLISHED = {"gen_text_store": "text", "pred_ans": "prediction", "gpt4o_output": "correct"}  # R1-Searcher's names
 _NEXT_DOCUMENT = re.compile(r"^(?=\(\d+\)\S)", re.MULTILINE)
 # "(1)Title: Kabul Text: Kabul is ..." or, as the files for 2WikiMultihopQA have it, "(1)Kabul   Kabul is ..."
 _DOCUMENT = re.compile(r'\((\d+)\)("?Title: )?')
@@ -35,15 +36,21 @@ class Tags:
             raise HiExpError(f"a tag is empty, found {self}; give an opening and a closing tag")
 
 
+# Of R1-Searcher, of Search-R1, of ReSearch.
+_KNOWN_TAGS = (Tags(), *(Tags(("<search>", "</search>"), (f"<{tag}>", f"</{tag}>")) for tag in ("information", "result")))
+
+
 class FromR1Searcher:
     """Converter of rows with `question`, `answer` and `text` (the transcript); use one per import, since it numbers the questions.
 
-    Optional: `dataset`, `model`, `prediction` (else the text between the answer tags), `correct` (else the prediction is
-    scored). The n-th question of a data set has the id "<dataset>-<n>"; without a data set the id comes from the text.
+    R1-Searcher itself writes `gen_text_store`, `pred_ans` and `gpt4o_output` for text, prediction and correct. Optional:
+    `dataset`, `model`, `prediction` (else the text between the answer tags), `correct` (else the prediction is scored). The n-th
+    question of a data set has the id "<dataset>-<n>"; without a data set the id comes from the text. Without `tags`, each
+    transcript may have those of R1-Searcher, Search-R1 or ReSearch.
     """
 
     def __init__(self, tags: Tags | None = None) -> None:
-        self._tags = tags or Tags()
+        self._tags = (tags,) if tags else _KNOWN_TAGS
         self._ids: dict[str, str] = {}  # question id from the text and the data set -> our id
         self._sizes: Counter[str] = Counter()
         self._first = ""  # start of the first transcript, until one has a tag
@@ -55,12 +62,14 @@ class FromR1Searcher:
         Raises:
             BadRow: a field is missing or of the wrong type.
         """
-        question, text = text_field(row, "question"), text_field(row, "text")
+        row = {_PUBLISHED.get(key, key): value for key, value in row.items()}
+        question, text = bare_question(text_field(row, "question")), text_field(row, "text")
         if not self._tagged:
-            self._tagged = self._tags.query[0] in text or self._tags.answer[0] in text
+            self._tagged = any(tags.query[0] in text or tags.answer[0] in text for tags in self._tags)
             self._first = self._first or text[:_HEAD_CHARS]
+        tags = max(self._tags, key=lambda tags: (tags.documents[0] in text, tags.query[0] in text))
         own = {key: value for key, value in row.items() if key not in ("question_id", "score", "id")}
-        trajectory = scored(own, list(_messages(question, text, self._tags)), question)
+        trajectory = scored(own, list(_messages(question, text, tags)), question)
         question_id = self._question_id(str(row.get("dataset") or ""), trajectory.question_id)
         return replace(trajectory, question_id=question_id, extra={key: value for key, value in row.items() if key not in _KNOWN})
 
@@ -72,7 +81,7 @@ class FromR1Searcher:
         """
         if self._tagged or not self._first:
             return
-        looked_for = " and ".join(f"{opening} ... {closing}" for opening, closing in (self._tags.query, self._tags.answer))
+        looked_for = " and ".join(f"{opening} ... {closing}" for opening, closing in (self._tags[0].query, self._tags[0].answer))
         found = list(dict.fromkeys(_TAG_LIKE.findall(self._first)))
         holds = f"holds {listed(found, _TAGS_SHOWN)}" if found else "begins"
         raise HiExpError(

@@ -73,7 +73,10 @@ class ImportReport:
     read: int = 0
     written: int = 0
     reasons: Counter[str] = field(default_factory=Counter)  # why lines were rejected
-    without_search: int = 0  # of those written
+    # Of those written:
+    without_search: int = 0
+    without_answer: int = 0
+    without_result: int = 0  # they search, and no search brought anything back
 
     @property
     def rejected(self) -> int:
@@ -81,10 +84,18 @@ class ImportReport:
         return self.reasons.total()
 
     def summary(self) -> str:
-        """Return the counts, the written trajectories without a search, and one line per reason."""
+        """Return the counts, what the written trajectories lack, and one line per reason."""
         lines = [f"read {self.read}, written {self.written}, rejected {self.rejected}"]
-        searchless = [f"{self.without_search:6d} written without a search"] if self.without_search else []
-        return "\n".join(lines + searchless + [f"{count:6d} {reason}" for reason, count in self.reasons.most_common()])
+        lacking = [f"{count:6d} written without {name}" for name, count, _ in self.lacks() if count]
+        return "\n".join(lines + lacking + [f"{count:6d} {reason}" for reason, count in self.reasons.most_common()])
+
+    def lacks(self) -> list[tuple[str, int, str]]:
+        """Return what written trajectories can lack, how many do, and the advice for the case that most do."""
+        return [
+            ("a search", self.without_search, "if the agent did search, check --format and --query-tags"),
+            ("an answer", self.without_answer, "if the agent did answer, give 'prediction', or <answer> ... </answer> in its last turn"),
+            ("what a search found", self.without_result, "if the searches found something, check --format and --documents-tags"),
+        ]
 
 
 def import_trajectories(files: Sequence[Path], out: Path, convert: Converter, strict: bool = False) -> ImportReport:
@@ -121,12 +132,9 @@ def import_trajectories(files: Sequence[Path], out: Path, convert: Converter, st
                 file.writelines(kept)
                 if strict and run.report.rejected:
                     raise HiExpError(f"{_rejections(run.report)}, nothing was written; correct them or leave out --strict")
-    if 2 * run.report.without_search > run.report.written:  # the search calls may not have been recognised
-        logger.warning(
-            "%d of %d trajectories have no search; if the agent did search, check --format and --query-tags",
-            run.report.without_search,
-            run.report.written,
-        )
+    for name, count, advice in run.report.lacks():
+        if 2 * count > run.report.written:  # it may not have been recognised
+            logger.warning("%d of %d trajectories are without %s; %s", count, run.report.written, name, advice)
     return run.report
 
 
@@ -136,7 +144,7 @@ class _Import:
     def __init__(self, files: Sequence[Path], convert: Converter) -> None:
         self.report = ImportReport()
         self._files, self._convert, self._ledger = files, convert, Ledger()
-        self._staged: list[tuple[bytes, str, bool]] = []  # of each staged line: content, place, whether it has a search
+        self._staged: list[tuple[bytes, str, tuple[bool, bool, bool]]] = []  # of each staged line: content, place, what it lacks
 
     def stage(self, staged: TextIO) -> None:
         """Write every usable trajectory as a line."""
@@ -150,7 +158,7 @@ class _Import:
                     trajectory = self._convert(row)
                     _line(trajectory)  # a trajectory that cannot be written must not enter the ledger
                     trajectory, content = self._ledger.enter(trajectory, place)
-                    self._staged.append((content, place, bool(searches(trajectory.messages))))
+                    self._staged.append((content, place, _lacks(trajectory)))
                     staged.write(_line(trajectory))
                 except BadRow as error:
                     self._reject(place, error.wrong, error.found)
@@ -159,12 +167,14 @@ class _Import:
 
     def kept(self, staged: TextIO) -> Iterator[str]:
         """Yield the staged trajectories that no later copy contradicts."""
-        for row, (content, place, has_search) in zip(staged, self._staged, strict=True):
+        for row, (content, place, (search, answer, result)) in zip(staged, self._staged, strict=True):
             if content in self._ledger.contradicted:
                 self._reject(place, CONTRADICTORY, "a later copy has the other label")
             else:
                 self.report.written += 1
-                self.report.without_search += not has_search
+                self.report.without_search += search
+                self.report.without_answer += answer
+                self.report.without_result += result
                 yield row
 
     def _reject(self, place: str, wrong: str, found: str = "") -> None:
@@ -173,6 +183,12 @@ class _Import:
             logger.warning("%s: %s%s", place, wrong, f" ({found})" if found else "")
         elif self.report.rejected == MAX_WARNINGS + 1:
             logger.warning("more than %d lines are rejected; from here on they are only counted", MAX_WARNINGS)
+
+
+def _lacks(trajectory: Trajectory) -> tuple[bool, bool, bool]:
+    """Return whether it has no search, no answer, and searches of which none brought anything back."""
+    found = searches(trajectory.messages)
+    return not found, not trajectory.prediction, bool(found) and not any(search.documents for search in found)
 
 
 def _line(trajectory: Trajectory) -> str:

@@ -2,14 +2,16 @@
 
 import errno
 import fcntl
+import glob
 import hashlib
 import json
 import logging
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import chain
 from pathlib import Path
 from typing import IO, Any, Literal
@@ -64,19 +66,36 @@ def atomic_writer(path: Path, mode: Literal["w", "wb"] = "w") -> Iterator[IO[Any
     """
     with writing(path, UNCHANGED):
         path.parent.mkdir(parents=True, exist_ok=True)
+        _clear_unfinished(path)
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         try:
+            fcntl.flock(handle, fcntl.LOCK_EX)  # until it is closed: this file has a writer
             with os.fdopen(handle, mode, encoding="utf-8" if mode == "w" else None) as file:
                 yield file
                 file.flush()
                 os.fsync(file.fileno())
-            umask = os.umask(0)
-            os.umask(umask)
-            os.chmod(name, 0o666 & ~umask)  # mkstemp makes files that only the owner can read
-            os.replace(name, path)
+                umask = os.umask(0)
+                os.umask(umask)
+                os.chmod(name, 0o666 & ~umask)  # mkstemp makes files that only the owner can read
+                os.replace(name, path)
         except BaseException:
             Path(name).unlink(missing_ok=True)
             raise
+
+
+def _clear_unfinished(path: Path) -> None:
+    """Remove what killed writers of this file left beside it: no process holds its lock."""
+    for unfinished in path.parent.glob(f".{glob.escape(path.name)}.????????"):
+        try:
+            with unfinished.open("rb") as file:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if time.time() - unfinished.stat().st_mtime > _FRESH_SECONDS:
+                    unfinished.unlink()
+        except OSError:  # its writer lives, or it is gone
+            continue
+
+
+_FRESH_SECONDS = 10.0  # a writer locks its file right after making it
 
 
 def write_jsonl(path: Path, records: Iterable[Any]) -> int:
@@ -156,20 +175,42 @@ def only_one(out_dir: Path) -> Iterator[None]:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield
     except BlockingIOError as error:
-        raise HiExpError(f"another run is writing to {out_dir}; wait for it, or choose another directory") from error
+        raise HiExpError(f"another run{_holder(handle)} is writing to {out_dir}; wait for it, or choose another directory") from error
     finally:
         os.close(handle)
 
 
 @contextmanager
 def locked(root: Path) -> Iterator[None]:
-    """Hold the write lock of `root`; remove unfinished files of killed writers."""
+    """Hold the write lock of `root`, and say so when it has to be waited for; remove unfinished files of killed writers."""
     handle = os.open(root, os.O_RDONLY)
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
+        _wait_for(handle, root)
         # Versions, and the files beside them that are written under the lock.
         for unfinished in chain.from_iterable(map(root.glob, (".new-*", ".CURRENT.*", ".ENCODER.*", ".run.json.*"))):
-            shutil.rmtree(unfinished) if unfinished.is_dir() else unfinished.unlink()
+            shutil.rmtree(unfinished) if unfinished.is_dir() and not unfinished.is_symlink() else unfinished.unlink()
         yield
     finally:
         os.close(handle)
+
+
+def _wait_for(handle: int, root: Path) -> None:
+    end = time.monotonic() + 1.0
+    while time.monotonic() < end:
+        try:
+            return fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            time.sleep(0.02)
+    logger.warning("waiting for another process%s that writes to %s", _holder(handle), root)
+    return fcntl.flock(handle, fcntl.LOCK_EX)
+
+
+def _holder(handle: int) -> str:
+    """Return " (pid N)" for the process that holds the lock of a file, "" where the system does not tell."""
+    with suppress(OSError):
+        inode = f":{os.fstat(handle).st_ino}"
+        for line in Path("/proc/locks").read_text(encoding="ascii").splitlines():
+            fields = line.split()
+            if "->" not in fields and "FLOCK" in fields and fields[5].endswith(inode):
+                return f" (pid {fields[4]})"
+    return ""

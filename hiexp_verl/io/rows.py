@@ -1,6 +1,8 @@
 """Rows of JSON-lines, JSON and parquet files, and checked fields of a row; a fault of a row is a `BadRow`."""
 
+import csv
 import gzip
+import io
 import json
 import math
 import sys
@@ -46,16 +48,18 @@ def read_rows(path: Path, surrogates: bool = False) -> Iterator[tuple[int, dict[
 
 
 def read_table(path: Path) -> Iterator[tuple[int, dict[str, Any] | BadRow]]:
-    """Yield (row number from 0, object) of a parquet file, or of a JSON file that holds one list; null fields are left out.
+    """Yield (row number from 0, object) of a parquet file, a JSON file that holds one list, or a table with tabs between columns.
+
+    Null fields are left out.
 
     Raises:
-        HiExpError: it is neither, or pyarrow is missing.
+        HiExpError: it is none of them, or pyarrow is missing.
     """
+    kind = file_kind(path)
     try:
-        rows = _parquet_rows(path) if file_kind(path) == "parquet" else _list_rows(path)
+        rows = _READERS[kind](path)
     except (ValueError, RecursionError, EOFError, zlib.error, OSError) as error:
-        kind = "a parquet file" if file_kind(path) == "parquet" else "a JSON list"
-        raise HiExpError(f"{path} is not {kind} ({first_line(error)}); give JSON lines, a JSON list or parquet") from error
+        raise HiExpError(f"{path} is not {_CALLED[kind]} ({first_line(error)}); give JSON lines, a JSON list, parquet or .tsv") from error
     for number, row in enumerate(rows):
         if isinstance(row, dict):
             yield number, {key: value for key, value in row.items() if value is not None}
@@ -63,7 +67,10 @@ def read_table(path: Path) -> Iterator[tuple[int, dict[str, Any] | BadRow]]:
             yield number, row if isinstance(row, BadRow) else BadRow("not a JSON object", f"found {type(row).__name__}")
 
 
-def file_kind(path: Path) -> Literal["lines", "list", "parquet"]:
+FileKind = Literal["lines", "list", "parquet", "tabs"]
+
+
+def file_kind(path: Path) -> FileKind:
     """Return the format of a file by its content, not its name; only `.parquet` must be parquet."""
     with _opened(path) as file:
         try:
@@ -72,7 +79,10 @@ def file_kind(path: Path) -> Literal["lines", "list", "parquet"]:
             start = b""
     if start.startswith(b"PAR1") or path.suffix == ".parquet":
         return "parquet"
-    return "list" if start.removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"[") else "lines"
+    start = start.removeprefix(b"\xef\xbb\xbf").lstrip()
+    if b"\t" in start.partition(b"\n")[0] and not start.startswith((b"{", b"[")):
+        return "tabs"
+    return "list" if start.startswith(b"[") else "lines"
 
 
 def _list_rows(path: Path) -> list[Any]:
@@ -91,6 +101,20 @@ def _parquet_rows(path: Path) -> list[dict[str, Any]]:
         return read_parquet(path).to_pylist()
     except ArrowException as error:
         raise ValueError(first_line(error)) from error
+
+
+def _table_rows(path: Path) -> list[dict[str, Any] | BadRow]:
+    """Return the rows of a table whose first line names the columns, as DPR writes its passages: quotes are doubled inside quotes."""
+    with _opened(path) as file:
+        lines = csv.DictReader(io.TextIOWrapper(file, encoding="utf-8-sig", newline=""), delimiter="\t", strict=True)
+        try:
+            return [BadRow("more columns than the first line names") if None in row else row for row in lines]
+        except csv.Error as error:
+            raise ValueError(f"line {lines.line_num}: {error}") from error
+
+
+_READERS: dict[FileKind, Callable[[Path], list[Any]]] = {"parquet": _parquet_rows, "list": _list_rows, "tabs": _table_rows}
+_CALLED: dict[FileKind, str] = {"parquet": "a parquet file", "list": "a JSON list", "tabs": "a table with tabs between its columns"}
 
 
 def _opened(path: Path) -> IO[bytes]:
@@ -116,6 +140,8 @@ def _parsed(line: bytes, first: bool, surrogates: bool) -> dict[str, Any] | BadR
     try:
         row = json.loads(line.decode("utf-8-sig" if first else "utf-8"))
     except UnicodeDecodeError as error:
+        if first and line.startswith((b"\xff\xfe", b"\xfe\xff")):
+            return BadRow("the file is UTF-16; convert it to UTF-8")
         return BadRow("not UTF-8", f"byte {error.start} is {line[error.start]:#04x}")
     except RecursionError:
         return BadRow("nested too deeply")
@@ -168,8 +194,13 @@ def id_field(row: Row, key: str) -> str:
 
 
 def bool_field(row: Row, key: str) -> bool:
-    """Return a boolean."""
-    return _field(row, key, lambda value: isinstance(value, bool), "true or false")
+    """Return a boolean, also one written as 1 or 0, or as a word (`_BOOLEANS`)."""
+    value = _field(row, key, lambda value: str(value).strip().lower() in _BOOLEANS, "true or false")
+    return _BOOLEANS[str(value).strip().lower()]
+
+
+_TRUE, _FALSE = ("true", "1", "1.0", "yes", "correct", "right"), ("false", "0", "0.0", "no", "incorrect", "wrong")
+_BOOLEANS = {**dict.fromkeys(_TRUE, True), **dict.fromkeys(_FALSE, False)}
 
 
 def object_field(row: Row, key: str) -> dict[str, Any]:

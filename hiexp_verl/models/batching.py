@@ -42,7 +42,11 @@ class Batcher(Generic[Item, Result]):
             self._free = asyncio.Semaphore(self._workers)  # a semaphore belongs to one event loop
         while self._waiting:
             await self._free.acquire()  # what arrives meanwhile joins the next batch
-            batch, self._waiting = self._waiting[:MAX_BATCH], self._waiting[MAX_BATCH:]
+            waiting = [(item, future) for item, future in self._waiting if not future.done()]  # a cancelled caller needs no answer
+            batch, self._waiting = waiting[:MAX_BATCH], waiting[MAX_BATCH:]
+            if not batch:
+                self._free.release()
+                break
             task = asyncio.create_task(self._serve(batch))
             self._running.add(task)
             task.add_done_callback(self._running.discard)

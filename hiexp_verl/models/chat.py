@@ -10,7 +10,6 @@ import logging
 import os
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict, TypeVar
 from urllib.parse import urlsplit
@@ -19,7 +18,9 @@ from weakref import WeakKeyDictionary
 from typing_extensions import Unpack
 
 from hiexp_verl.errors import HiExpError, first_line
+from hiexp_verl.models.chat_replies import PassingError, Reply, names_in, no_chat_server, reply_of
 from hiexp_verl.models.vllm_server import serve_vllm
+from hiexp_verl.text import check_address, without_credentials
 from hiexp_verl.types import Message
 
 if TYPE_CHECKING:
@@ -33,8 +34,18 @@ T = TypeVar("T")
 _OPTIONAL: dict[str, tuple[str, ...]] = {
     "response_format": ("response_format", "json_schema", "guided", "grammar", "structured"),
     "extra_body": ("include_stop_str",),
+    "seed": ("seed",),
+    "stop": ("stop",),
+    "top_p": ("top_p",),
+    "temperature": ("temperature",),
 }
-_TOO_LONG = ("context length", "maximum context", "max_tokens", "too long", "max_model_len")
+_LIMIT, _NEW_LIMIT = "max_tokens", "max_completion_tokens"  # newer models of OpenAI refuse the first
+_TOO_LONG = ("context length", "maximum context", "context window", "too long", "max_model_len", "reduce the length")
+# What servers say that allow a tool's turn only after `tool_calls`, and of chat templates without that role or that of the system.
+_NO_TOOL_TURN = ("tool_calls", "role 'tool'", "role: tool", "tool_call_id", "roles must alternate", "only user and assistant")
+_NO_SYSTEM_TURN = ("system role", "role 'system'", "system message")
+# Words of a refusal of one field, beside its name.
+_UNSUPPORTED = ("support", "unknown", "unrecognized", "unexpected", "not permitted", "not allowed", "extra", "invalid", "only the default")
 
 
 class PromptTooLong(HiExpError):
@@ -51,16 +62,6 @@ class ChatOptions(TypedDict, total=False):
     schema: dict[str, Any]  # JSON schema of the answer, for servers that support one
 
 
-@dataclass(frozen=True)
-class Reply:
-    """One answer of a model. `text` holds the stop string that ended it, where the server returns it."""
-
-    text: str
-    finish_reason: str  # "stop", "length" or another value of the server
-    completion_tokens: int  # 0 if the server does not report it
-    prompt_tokens: int = 0
-
-
 class ChatClient:
     """A model behind an OpenAI-compatible server.
 
@@ -70,17 +71,22 @@ class ChatClient:
         concurrency: requests in flight at a time.
         timeout: seconds for one request.
         retries: further attempts after a connection error, a time-out, a 429 or a 5xx.
+
+    Raises:
+        HiExpError: the address is malformed.
     """
 
     def __init__(self, base_url: str, model: str = "", concurrency: int = 16, timeout: float = 300.0, retries: int = 4) -> None:
-        self.base_url = base_url.rstrip("/")
+        check_address(base_url, "http://localhost:8000/v1#MODEL")
+        self._address = base_url.rstrip("/")
+        self.base_url = without_credentials(self._address)  # as it is shown
         self.model = model
         self._concurrency = concurrency
         self._timeout = timeout
         self._retries = retries
         # A connection pool belongs to one event loop, and `complete` makes a new loop each time.
         self._pools: WeakKeyDictionary[asyncio.AbstractEventLoop, tuple[openai.AsyncOpenAI, asyncio.Semaphore]] = WeakKeyDictionary()
-        self._rejected: set[str] = set()  # fields that the server does not support
+        self._rejected: set[str] = set()  # fields and turns that the server does not support
 
     async def chat(self, messages: Sequence[Message], *, max_tokens: int, **options: Unpack[ChatOptions]) -> Reply:
         """Return one answer.
@@ -92,14 +98,20 @@ class ChatClient:
         import openai
 
         client, limit = self._pool()
+        retries = 0
         while True:
             request = self._request(messages, max_tokens, options)
             try:
                 async with limit:
                     response = await client.chat.completions.create(**request)
-                return _reply(response, options.get("stop", ()), self.base_url)
+                return reply_of(response, options.get("stop", ()), self.base_url)
+            except PassingError as error:
+                if retries >= self._retries:
+                    raise HiExpError(f"the server {self.base_url} does not answer ({error})") from error
+                await asyncio.sleep(min(8.0, 0.5 * 2**retries))
+                retries += 1
             except (openai.APIError, json.JSONDecodeError) as error:
-                if not (isinstance(error, openai.BadRequestError) and self._drops_field(request, str(error))):
+                if not (isinstance(error, openai.BadRequestError) and self._adapts(request, str(error))):
                     raise _in_words(error, self.base_url) from error
 
     def complete(
@@ -142,7 +154,7 @@ class ChatClient:
         import openai
 
         try:
-            names = [model.id for model in (await self._pool()[0].models.list()).data]
+            names = names_in(await self._pool()[0].get("/models", cast_to=object), self.base_url)
         except (openai.APIError, json.JSONDecodeError) as error:
             raise _in_words(error, self.base_url) from error
         finally:
@@ -163,29 +175,53 @@ class ChatClient:
             from openai import AsyncOpenAI, DefaultAsyncHttpxClient
 
             # A proxy set for downloads would swallow calls to a server on this machine.
-            direct = DefaultAsyncHttpxClient(trust_env=False) if _is_local(self.base_url) else None
+            direct = DefaultAsyncHttpxClient(trust_env=False) if _is_local(self._address) else None
             key = os.environ.get("OPENAI_API_KEY") or "none"
-            client = AsyncOpenAI(base_url=self.base_url, api_key=key, timeout=self._timeout, max_retries=self._retries, http_client=direct)
+            client = AsyncOpenAI(base_url=self._address, api_key=key, timeout=self._timeout, max_retries=self._retries, http_client=direct)
             self._pools[loop] = (client, asyncio.Semaphore(self._concurrency))
         return self._pools[loop]
 
     def _request(self, messages: Sequence[Message], max_tokens: int, options: ChatOptions) -> dict[str, Any]:
         """Return the fields of a request, without those that the server has rejected."""
         request: dict[str, Any] = {"temperature": 0.0, **options}
-        request |= {"model": self.model, "messages": list(messages), "max_tokens": max_tokens}
+        limit = _NEW_LIMIT if _LIMIT in self._rejected else _LIMIT
+        request |= {"model": self.model, "messages": self._turns(messages), limit: max_tokens}
         if schema := request.pop("schema", None):
             request["response_format"] = {"type": "json_schema", "json_schema": {"name": "answer", "strict": True, "schema": schema}}
         if "stop" in request:
             request["extra_body"] = {"include_stop_str_in_output": True}
         return {field: value for field, value in request.items() if value is not None and field not in self._rejected}
 
-    def _drops_field(self, request: dict[str, Any], complaint: str) -> bool:
-        """Drop the optional field that the server rejects; return whether to send the request again."""
-        for field, words in _OPTIONAL.items():
-            if field in request and any(word in complaint for word in words):
-                if field not in self._rejected:
-                    logger.warning("%s does not support %s; requests go without it", self.base_url, words[0])
-                self._rejected.add(field)
+    def _turns(self, messages: Sequence[Message]) -> list[Message]:
+        """Return the messages with the text of turns that the server does not support in turns of the user."""
+        if not self._rejected & {"tool", "system"}:
+            return list(messages)
+        turns: list[Message] = []
+        for message in messages:
+            turn = {"role": "user", "content": message["content"]} if message["role"] in self._rejected else dict(message)
+            if turns and turns[-1]["role"] == turn["role"] == "user":
+                turn = {"role": "user", "content": f"{turns.pop()['content']}\n\n{turn['content']}"}
+            turns.append(turn)
+        return turns
+
+    def _adapts(self, request: dict[str, Any], complaint: str) -> bool:
+        """Leave out what the server rejects, and say so once; return whether to send the request again."""
+        words = complaint.lower()
+        if any(each in words for each in _TOO_LONG):
+            return False
+        roles = {message["role"] for message in request["messages"]}
+        optional = _OPTIONAL.items()
+        for rejected, instead, present, known in (
+            (_LIMIT, f"with {_NEW_LIMIT}", _LIMIT in request, (_NEW_LIMIT,)),
+            ("tool", "with the tool's results in turns of the user", "tool" in roles, _NO_TOOL_TURN),
+            ("system", "with the system prompt in the user's turn", "system" in roles, _NO_SYSTEM_TURN),
+            *((field, "without it", field in request and any(map(words.__contains__, _UNSUPPORTED)), known) for field, known in optional),
+        ):
+            if present and any(each in words for each in known):
+                if rejected not in self._rejected:
+                    name = _OPTIONAL[rejected][0] if rejected in _OPTIONAL else rejected
+                    logger.warning("%s does not support %s; requests go %s", self.base_url, name, instead)
+                self._rejected.add(rejected)
                 return True
         return False
 
@@ -236,40 +272,20 @@ def open_model(spec: str, concurrency: int = 16, max_model_len: int = MAX_MODEL_
         yield ChatClient(base_url, name, concurrency)
 
 
-def _reply(response: object, stop: Sequence[str], base_url: str) -> Reply:
-    from openai.types.chat import ChatCompletion
-
-    if not isinstance(response, ChatCompletion) or not response.choices:
-        raise _no_chat_server(base_url, f"got {' '.join(str(response).split())[:80]!r}")
-    choice = response.choices[0]
-    text = choice.message.content or ""
-    # vLLM names the string that stopped it; restore it when the server left it out.
-    reason = getattr(choice, "stop_reason", None)
-    if isinstance(reason, str) and reason in stop and not text.endswith(reason):
-        text += reason
-    usage = response.usage
-    tokens = (usage.completion_tokens or 0, usage.prompt_tokens or 0) if usage else (0, 0)
-    return Reply(text, choice.finish_reason or "", *tokens)
-
-
 def _is_local(base_url: str) -> bool:
     host = urlsplit(base_url).hostname or ""
     return host == "localhost" or host == "::1" or host.startswith("127.")
-
-
-def _no_chat_server(base_url: str, found: str) -> HiExpError:
-    return HiExpError(f"{base_url} answers, but not as an OpenAI-compatible server ({found}); correct the address (it usually ends in /v1)")
 
 
 def _in_words(error: Exception, base_url: str) -> HiExpError:
     """Return an error of the client library as one line."""
     import openai
 
-    text = " ".join(first_line(each) for each in (error, error.__cause__) if each is not None)
+    text = without_credentials(" ".join(first_line(each) for each in (error, error.__cause__) if each is not None))
     if isinstance(error, openai.APIConnectionError | openai.RateLimitError | openai.InternalServerError):
         return HiExpError(f"the server {base_url} does not answer ({text}); start it or correct the address")
     if not isinstance(error, openai.APIStatusError):
-        return _no_chat_server(base_url, text)
+        return no_chat_server(base_url, text)
     if error.status_code == 400 and any(words in text for words in _TOO_LONG):
         return PromptTooLong(f"the prompt does not fit the model at {base_url} ({text}); raise its context length or shorten the prompt")
     hint = {401: "set OPENAI_API_KEY", 403: "set OPENAI_API_KEY", 404: "check the address (it usually ends in /v1) and the model name"}

@@ -90,16 +90,19 @@ class SentenceEncoder:
         HiExpError: the directory does not exist or holds no model, or sentence-transformers is not installed.
     """
 
-    def __init__(self, path_or_name: str) -> None:
+    def __init__(self, path_or_name: str, expected: EncoderIdentity | None = None) -> None:
         if find_spec("sentence_transformers") is None:
             raise HiExpError(f"encoder {path_or_name!r} needs sentence-transformers; pip install sentence-transformers")
         folder = _model_folder(path_or_name)
+        sha256 = _sha256_of_weights(folder)
+        if expected is not None and sha256 != expected.sha256:
+            raise HiExpError(f"encoder {path_or_name} has other weights than {expected.name!r} ({sha256[:12]}, not {expected.sha256[:12]})")
         name = Path(path_or_name).name
         is_e5 = "e5" in name.lower().replace("_", "-").split("-")
         self._model = _load_sentence_transformer(folder)
         dimensions = len(self._encode(["probe"])[0])
         prefixes = ("query: ", "passage: ") if is_e5 else ("", "")
-        self.identity = EncoderIdentity(name, _sha256_of_weights(folder), *prefixes, dimensions)
+        self.identity = EncoderIdentity(name, sha256, *prefixes, dimensions)
 
     def encode_queries(self, texts: Sequence[str]) -> Vectors:
         return self._encode([self.identity.query_prefix + text for text in texts])
@@ -115,18 +118,22 @@ class SentenceEncoder:
         return unit_rows(np.concatenate([np.asarray(encode(chunk), dtype=np.float32) for chunk in chunks]))
 
 
-def load_encoder(spec: str) -> Encoder:
+MAX_HASH_DIMENSIONS = 1 << 16
+
+
+def load_encoder(spec: str, expected: EncoderIdentity | None = None) -> Encoder:
     """Return an encoder: `hash:256` (no model), a model directory, or a name on the hub.
 
     Raises:
-        HiExpError: there is no such encoder, or it cannot be loaded.
+        HiExpError: there is no such encoder, it cannot be loaded, or its weights are not those of `expected` (then nothing is loaded).
     """
     if spec.startswith("hash:"):
         size = spec.removeprefix("hash:")
-        if not size.isdecimal():
-            raise HiExpError(f"encoder {spec!r}: expected a number of dimensions after hash:, found {size!r}; write for example hash:256")
+        if not size.isdecimal() or not 0 < len(size) < 7 or not 0 < int(size) <= MAX_HASH_DIMENSIONS:
+            wanted = f"expected 1 to {MAX_HASH_DIMENSIONS} dimensions after hash:"
+            raise HiExpError(f"encoder {spec!r}: {wanted}, found {size[:20]!r}; write for example hash:256")
         return HashEncoder(int(size))
-    return SentenceEncoder(spec)
+    return SentenceEncoder(spec, expected)
 
 
 def unit_rows(vectors_N_D: Vectors) -> Vectors:
@@ -172,7 +179,7 @@ def _load_sentence_transformer(folder: Path) -> "SentenceTransformer":
     from sentence_transformers import SentenceTransformer
 
     try:
-        return SentenceTransformer(str(folder), device="cpu", local_files_only=True)
+        return SentenceTransformer(str(folder), device="cpu", local_files_only=True, trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:
         fault = f"encoder {folder} could not be loaded ({first_line(error)})"
         raise HiExpError(f"{fault}; give a complete sentence-transformers folder") from error

@@ -17,7 +17,7 @@ from hiexp_verl.config import Arm, Budgets, HiExpConfig, parse_config
 from hiexp_verl.guide.arms import arm_of
 from hiexp_verl.guide.episode import AsyncGuidedEpisode, Guidance
 from hiexp_verl.guide.record import EpisodeRecord
-from hiexp_verl.io.datasets import asked_in
+from hiexp_verl.io.questions import asked_in
 from hiexp_verl.models.tokenizer import prompt_ids
 from hiexp_verl.plugin.retrieval import Retrieval, retrieval_for
 from hiexp_verl.plugin.search_tool import SearchTool

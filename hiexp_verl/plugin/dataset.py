@@ -6,7 +6,8 @@ from typing import Any
 import datasets
 from verl.utils.dataset.rl_dataset import RLHFDataset
 
-from hiexp_verl.io.datasets import answers_in, asked_in, read_questions
+from hiexp_verl.io.datasets import read_questions
+from hiexp_verl.io.questions import answers_in, asked_in
 from hiexp_verl.protocol import Format, check_format, first_messages
 from hiexp_verl.types import TRAIN, Question
 
@@ -53,7 +54,7 @@ def is_question_file(file: str) -> bool:
 def row_of(question: Question, index: int, format: Format) -> dict[str, Any]:
     """Return the row that verl's trainer, agent loop and reward expect for one question."""
     return {
-        "data_source": str(question.meta.get("dataset", "hiexp")),
+        "data_source": str(question.meta.get("dataset") or question.meta.get("data_source") or "hiexp"),
         "prompt": first_messages(question.question, format),
         "ability": "search",
         "reward_model": {"style": "rule", "ground_truth": {"target": list(question.answers)}},

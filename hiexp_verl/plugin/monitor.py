@@ -21,8 +21,8 @@ from hiexp_verl.plugin.metrics import EpisodeOutcome, episode_metrics
 logger = logging.getLogger(__name__)
 
 REWARD, LENGTH, ENTROPY, GRADIENT = "hiexp/reward_mean", "hiexp/response_tokens", "actor/entropy", "actor/grad_norm"
-SEARCHES, CAP, REPEATS = "hiexp/searches", "hiexp/at_search_cap", "hiexp/repeated_query_rate"
-FOLLOWED = (REWARD, LENGTH, ENTROPY, GRADIENT, SEARCHES, CAP, REPEATS)
+SEARCHES, CAP, REPEATS, FAILED = "hiexp/searches", "hiexp/at_search_cap", "hiexp/repeated_query_rate", "hiexp/failed_search_rate"
+FOLLOWED = (REWARD, LENGTH, ENTROPY, GRADIENT, SEARCHES, CAP, REPEATS, FAILED)
 # Reward and advantage vary within a step and from step to step: (mean, variance) of each step.
 _SPREAD = {"reward": (REWARD, "hiexp/reward_variance"), "advantage": ("hiexp/advantage_mean", "hiexp/advantage_variance")}
 
@@ -137,7 +137,7 @@ class Expectation:
 
 # A window's mean below this share of the best window's is a collapse. Entropy falls in healthy runs, too.
 KEPT = {REWARD: 0.5, LENGTH: 0.3, ENTROPY: 0.1}
-FEW_SEARCHES, AT_CAP, REPEATED = 0.05, 0.95, 0.5
+FEW_SEARCHES, AT_CAP, REPEATED, FAILING = 0.05, 0.95, 0.5, 0.5
 SPIKE = 10.0  # times the median of the window before
 
 
@@ -194,6 +194,12 @@ def _repeats(history: History) -> str:
     return text if mean > REPEATED else ""
 
 
+def _failures(history: History) -> str:
+    values = history.values(FAILED)[-3:]  # not a whole window: such a run learns to do without searches
+    text = f"{np.mean(values or [0.0]):.0%} of the searches of the last 3 steps failed; see the warnings 'search failed' in the log"
+    return text if len(values) == min(3, history.window) and min(values) > FAILING else ""
+
+
 def _gradient(history: History) -> str:
     *before, last = history.values(GRADIENT) or [0.0]
     if not math.isfinite(last):
@@ -211,6 +217,7 @@ _ALARMS: dict[str, Callable[[History], str]] = {
     "entropy": _collapse("the entropy", ENTROPY),
     "searches": _searches,
     "repeats": _repeats,
+    "failures": _failures,
     "gradient": _gradient,
 }
 

@@ -10,7 +10,8 @@ from hiexp_verl.errors import HiExpError
 from hiexp_verl.guide.arms import shows_at
 from hiexp_verl.hek.same_question import SameQuestions
 from hiexp_verl.hek.store import HEK
-from hiexp_verl.io.datasets import answers_of, asked_in, read_questions, read_records
+from hiexp_verl.io.datasets import read_questions, read_records
+from hiexp_verl.io.questions import answers_of, asked_in
 from hiexp_verl.io.rows import BadRow
 from hiexp_verl.models.encoder import Encoder
 from hiexp_verl.models.tokenizer import PolicyTokenizer

@@ -20,7 +20,7 @@ from hiexp_verl.hek.opening import open_encoders, open_hek, pinned
 from hiexp_verl.hek.retrieve import Retriever
 from hiexp_verl.io.files import digest_of
 from hiexp_verl.models.batching import Batcher, MicroBatcher
-from hiexp_verl.search import SearchEngine, SearchFailed, open_engine
+from hiexp_verl.search import SearchEngine, SearchFailed, open_engine, search_each
 from hiexp_verl.search.http import longest_answer
 from hiexp_verl.types import Hit, Passage
 
@@ -68,14 +68,8 @@ class LocalRetrieval:
         return await self._lookup(request)
 
     def _search_batch(self, items: list[tuple[str, int]]) -> list[list[Passage] | SearchFailed]:
-        try:
-            found = self._engine.search([query for query, _ in items], max(k for _, k in items))
-        except SearchFailed as error:
-            if len(items) == 1 or error.reason == "unreachable":
-                return [error] * len(items)
-            # A query that the server refuses must not fail the others of its request.
-            return [answer for item in items for answer in self._search_batch([item])]
-        return [[passage for passage, _ in hits[:k]] for hits, (_, k) in zip(found, items, strict=True)]
+        found = search_each(self._engine, [query for query, _ in items], max(k for _, k in items))
+        return [hits if isinstance(hits, SearchFailed) else [p for p, _ in hits[:k]] for hits, (_, k) in zip(found, items, strict=True)]
 
 
 class _Actor(LocalRetrieval):

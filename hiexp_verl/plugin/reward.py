@@ -5,7 +5,7 @@ from typing import Any
 
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.guide.record import EpisodeRecord, aggregate
-from hiexp_verl.io.datasets import answers_of
+from hiexp_verl.io.questions import answers_of
 from hiexp_verl.io.rows import BadRow
 from hiexp_verl.protocol import last_turn
 from hiexp_verl.scoring import RewardKind, extract_answer, score_text

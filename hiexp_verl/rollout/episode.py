@@ -27,7 +27,7 @@ from hiexp_verl.protocol import (
     search_failed_message,
 )
 from hiexp_verl.scoring import extract_answer, score
-from hiexp_verl.search import SearchEngine, SearchFailed
+from hiexp_verl.search import SearchEngine, SearchFailed, search_each
 from hiexp_verl.types import Hit, Message, Question, Trajectory
 
 logger = logging.getLogger(__name__)
@@ -136,15 +136,13 @@ async def _model_turn(state: _State, client: Client, settings: EpisodeSettings, 
 
 async def _search_turn(state: _State, query: str, players: Players, format: Format) -> None:
     read = players.reading
-    try:
-        (ranking,) = await asyncio.to_thread(players.search.search, [query], read.top_k)
-    except SearchFailed as error:
-        logger.warning("search failed: %s", error.reason)
+    (found,) = await asyncio.to_thread(search_each, players.search, [query], read.top_k)
+    if isinstance(found, SearchFailed):
+        logger.warning("search failed: %s", found.reason)
         state.guided.search_failed(query)
-        text = search_failed_message(error.reason, format)
+        text = search_failed_message(found.reason, format)
     else:
-        passages = [passage for passage, _ in ranking]
-        documents = render_documents(passages, format, read.max_words_per_passage, read.max_chars)
+        documents = render_documents([passage for passage, _ in found], format, read.max_words_per_passage, read.max_chars)
         text = await state.guided.tool(query, documents)
     state.messages.append({"role": "tool", "content": text})
 

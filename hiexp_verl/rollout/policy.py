@@ -8,10 +8,10 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
-from urllib.parse import urlsplit
 
 from hiexp_verl.errors import HiExpError, first_line
 from hiexp_verl.io.files import digest_of, fingerprint, make_folder
+from hiexp_verl.text import without_credentials
 
 logger = logging.getLogger(__name__)
 
@@ -67,8 +67,7 @@ def find_policy(spec: str, out_dir: Path) -> Policy:
 def identify(spec: str) -> str:
     """Return the identity of a server or a model directory: the address without credentials, or a hash of the content."""
     if "://" in spec:
-        url = urlsplit(spec.removeprefix("openai:"))
-        return f"{url.scheme}://{url.netloc.rpartition('@')[2]}{url.path.rstrip('/')}"
+        return without_credentials(spec.removeprefix("openai:").partition("#")[0]).rstrip("/")
     folder = Path(spec.removeprefix("vllm:"))
     return _hash_of(*(path for pattern in (*_WEIGHTS, *_BESIDE) for path in folder.glob(pattern)))
 

@@ -1,5 +1,7 @@
 """Search engines: queries in, passages out. BM25 and dense search in this process, or a Search-R1 retrieval server."""
 
+import hashlib
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
@@ -8,11 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hiexp_verl.config import SearchConfig
-from hiexp_verl.errors import HiExpError
+from hiexp_verl.errors import HiExpError, first_line
 from hiexp_verl.io.datasets import read_corpus
 from hiexp_verl.models.encoder import Encoder
 from hiexp_verl.types import Passage
 
+logger = logging.getLogger(__name__)
+
+ENGINE_ERROR = "search engine error"
 Ranking = list[tuple[Passage, float]]  # best first
 
 
@@ -36,11 +41,40 @@ class SearchFailed(Exception):
 
     def __init__(self, reason: str, detail: str = "") -> None:
         super().__init__(reason, detail)  # both in args, for pickling
-        self.reason = reason  # "time-out", "unreachable", "server error 503", "refused 404", "bad reply"
+        self.reason = reason  # "time-out", "unreachable", "server error 503", "refused 404", "bad reply", "search engine error"
         self.detail = detail
+
+    @property
+    def is_of_query(self) -> bool:
+        """Return whether another query of the same request may still be answered."""
+        return self.reason.startswith(("refused", ENGINE_ERROR))
 
     def __str__(self) -> str:
         return self.reason
+
+
+def search_each(engine: SearchEngine, queries: Sequence[str], top_k: int) -> list["Ranking | SearchFailed"]:
+    """Return for each query its ranking, or why it failed: whatever an engine raises is the failed search of the query at fault."""
+    try:
+        return list(engine.search(queries, top_k))
+    except SearchFailed as error:
+        failure = error
+    except HiExpError:  # a setting that is wrong for every query
+        raise
+    except Exception as error:  # an engine of whatever kind must not end the episodes of others
+        logger.exception("the search engine raised")
+        failure = SearchFailed(ENGINE_ERROR, first_line(error))
+    if len(queries) == 1 or not failure.is_of_query:
+        return [failure] * len(queries)
+    return [each for query in queries for each in search_each(engine, [query], top_k)]
+
+
+def digest_of_passages(passages: Sequence[Passage], *kind: str) -> str:
+    """Return a hash of titles and texts, and of the kind of index that is kept under it."""
+    digest = hashlib.sha256("\0".join((*kind, "")).encode())
+    for passage in passages:
+        digest.update(f"{passage.title}\n{passage.text}\0".encode("utf-8", "surrogatepass"))
+    return digest.hexdigest()[:32]
 
 
 def best_rows(scores_P: NDArray[np.float32], top_k: int) -> list[int]:
@@ -75,4 +109,4 @@ def open_engine(settings: SearchConfig, encoder: Encoder | None = None, cache: P
         return DenseSearch(read_corpus(Path(settings.corpus)), encoder, cache)
     from hiexp_verl.search.bm25 import BM25Search
 
-    return BM25Search(read_corpus(Path(settings.corpus)))
+    return BM25Search(read_corpus(Path(settings.corpus)), cache)

@@ -1,49 +1,101 @@
 """BM25 in this process (bm25s, numpy only). 11,000 passages: about 1 s to index, under 1 ms per query."""
 
+import logging
 import re
+import shutil
+import tempfile
 import unicodedata
 from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-from hiexp_verl.errors import HiExpError
-from hiexp_verl.search import Ranking, best_rows
+from hiexp_verl.errors import HiExpError, first_line
+from hiexp_verl.io.files import cache_dir, make_folder
+from hiexp_verl.search import Ranking, best_rows, digest_of_passages
+from hiexp_verl.text import spaced
 from hiexp_verl.types import Passage
 
-_WORD = re.compile(r"\w+")  # one letter is a word too: "vitamin C", "Malcolm X"
+if TYPE_CHECKING:
+    import bm25s
+
+logger = logging.getLogger(__name__)
+
+KEPT_FROM = 20_000  # passages: their index is kept in the cache, under a hash of the corpus
+_VERSION = "1"  # of `_words`
+
+# One letter is a word too: "vitamin C", "Malcolm X". Marks belong to the letter before them: vowels of Hindi, Tamil or Arabic.
+_MARKS = "".join(chr(c) for c in range(0x300, 0x10000) if unicodedata.category(chr(c)) in ("Mn", "Mc"))
+_WORD = re.compile(rf"[\w{_MARKS}]+")
+# Left out of words: accents, the points of Hebrew and the vowel signs of Arabic, which most texts do not write.
+_ACCENTS = frozenset(map(chr, (*range(0x300, 0x370), *range(0x591, 0x5C8), *range(0x610, 0x61B), *range(0x64B, 0x660), 0x670)))
 
 
 class BM25Search:
     """BM25 (Lucene's variant, k1 1.5, b 0.75) over title and text.
 
-    English stop words are left out, accents folded; no stemmer, so that results are equal on every machine.
+    English stop words are left out, accents folded; no stemmer, so that results are equal on every machine. Scripts without
+    spaces between words are indexed by pairs of characters. The index of a large corpus is kept and memory-mapped.
 
     Raises:
         HiExpError: the corpus has no passage with a word in it.
     """
 
-    def __init__(self, passages: Sequence[Passage]) -> None:
-        import bm25s
+    def __init__(self, passages: Sequence[Passage], cache: Path | None = None) -> None:
         from bm25s.stopwords import STOPWORDS_EN
 
         self._passages = list(passages)
         self._stopwords = frozenset(STOPWORDS_EN)
+        # A small corpus is indexed faster than an index is checked.
+        kept = (cache or cache_dir() / "bm25") / digest_of_passages(self._passages, _VERSION) if len(passages) >= KEPT_FROM else None
+        self._index = (kept and self._load(kept)) or self._build(kept)
+
+    def _build(self, kept: Path | None) -> "bm25s.BM25":
+        import bm25s
+
         tokens = [self._words(f"{p.title} {p.text}") for p in self._passages]
         if not any(tokens):
             raise HiExpError(f"the corpus of {len(self._passages)} passages has no words to search; give passages with text")
-        self._index = bm25s.BM25(backend="numpy", csc_backend="numpy")
-        self._index.index(tokens, show_progress=False)
-        self._vocabulary = frozenset(word for words in tokens for word in words)
+        index = bm25s.BM25(backend="numpy", csc_backend="numpy")
+        index.index(tokens, show_progress=False)
+        if kept is not None:
+            make_folder(kept.parent)
+            with (
+                tempfile.TemporaryDirectory(dir=kept.parent) as folder,
+                suppress(OSError),
+            ):  # another process was faster, or the disk is full
+                index.save(folder, show_progress=False)
+                Path(folder).rename(kept)
+                Path(folder).mkdir()  # for its removal
+        return index
+
+    def _load(self, kept: Path) -> "bm25s.BM25 | None":
+        """Return the index of an earlier run, memory-mapped: processes share it."""
+        import bm25s
+
+        if not kept.is_dir():
+            return None
+        try:
+            index = bm25s.BM25.load(kept, mmap=True)
+        except Exception as error:  # whatever a damaged file makes numpy or JSON raise
+            logger.warning("the index %s is damaged (%s); indexing the corpus again", kept, first_line(error))
+            shutil.rmtree(kept, ignore_errors=True)
+            return None
+        return index if index.scores["num_docs"] == len(self._passages) else None
 
     def search(self, queries: Sequence[str], top_k: int) -> list[Ranking]:
         """Return at most `top_k` passages that share a word with the query."""
         return [self._rank(query, top_k) for query in queries]
 
     def _rank(self, query: str, top_k: int) -> Ranking:
-        words = [word for word in self._words(query) if word in self._vocabulary]
+        words = [word for word in self._words(query) if word in self._index.vocab_dict]
         if not words:
             return []
         scores_P = self._index.get_scores(words)
         return [(self._passages[row], float(scores_P[row])) for row in best_rows(scores_P, top_k) if scores_P[row] > 0]
 
     def _words(self, text: str) -> list[str]:
-        folded = "".join(c for c in unicodedata.normalize("NFKD", text.lower()) if not unicodedata.combining(c))
-        return [word for word in _WORD.findall(folded) if word not in self._stopwords]
+        folded = unicodedata.normalize("NFKD", text.lower())
+        if not folded.isascii():
+            folded = "".join(c for c in folded if c not in _ACCENTS)
+        return [word for word in _WORD.findall(spaced(unicodedata.normalize("NFC", folded))) if word not in self._stopwords]

@@ -1,6 +1,5 @@
 """Dense search in this process: exact cosine over encoder vectors, which are cached on disk."""
 
-import hashlib
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +10,7 @@ import numpy as np
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.io.files import atomic_writer, cache_dir
 from hiexp_verl.models.encoder import Encoder, Vectors
-from hiexp_verl.search import Ranking, best_rows
+from hiexp_verl.search import Ranking, best_rows, digest_of_passages
 from hiexp_verl.types import Passage
 
 logger = logging.getLogger(__name__)
@@ -32,7 +31,9 @@ class DenseSearch:
         self._passages = list(passages)
         self._encoder = encoder
         self._lock = Lock()  # encoders need not be thread-safe
-        self.cache_file = (cache or cache_dir() / "dense") / f"{_key(self._passages, encoder)}.npy"
+        identity = encoder.identity
+        kind = (identity.sha256, identity.passage_prefix, str(identity.dimensions))
+        self.cache_file = (cache or cache_dir() / "dense") / f"{digest_of_passages(self._passages, *kind)}.npy"
         self._vectors_P_D = self._load() if self.cache_file.is_file() else self._encode()
 
     def search(self, queries: Sequence[str], top_k: int) -> list[Ranking]:
@@ -64,11 +65,3 @@ class DenseSearch:
         with atomic_writer(self.cache_file, "wb") as file:  # other processes may read or write it
             np.save(file, vectors_P_D, allow_pickle=False)
         return vectors_P_D
-
-
-def _key(passages: Sequence[Passage], encoder: Encoder) -> str:
-    identity = encoder.identity
-    digest = hashlib.sha256(f"{identity.sha256}\0{identity.passage_prefix}\0{identity.dimensions}\0".encode())
-    for passage in passages:
-        digest.update(f"{passage.title}\n{passage.text}\0".encode("utf-8", "surrogatepass"))
-    return digest.hexdigest()[:32]

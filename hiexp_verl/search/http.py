@@ -2,11 +2,15 @@
 
 Request: ``{"queries": [...], "topk": k, "return_scores": true}``.
 Reply: ``{"result": [[{"document": {"contents": "\"Title\"\ntext"}, "score": x}, ...], ...]}``, one list per query. A document may
-instead have "title" and "text"; without scores the server sends the document itself.
+instead have "title" and "text", or be a plain text; without scores the server sends the document itself. A document that cannot be
+read is left out and counted.
 """
 
+import json
 import logging
+import math
 import random
+import time
 from collections.abc import Sequence
 from threading import Lock
 from typing import Any
@@ -14,23 +18,23 @@ from typing import Any
 from cachetools import LRUCache
 from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_attempt
 
-from hiexp_verl.errors import HiExpError
+from hiexp_verl.errors import HiExpError, first_line
 from hiexp_verl.io.datasets import passage_of
 from hiexp_verl.io.rows import BadRow
 from hiexp_verl.search import Ranking, SearchFailed
+from hiexp_verl.text import check_address, without_credentials
 from hiexp_verl.types import Passage
 
 logger = logging.getLogger(__name__)
 
 MAX_BACKOFF_SECONDS = 8.0
 FIRST_BACKOFF_SECONDS = 0.5
+MAX_REPLY_BYTES = 64 << 20
+OPEN_AFTER, OPEN_SECONDS = 3, 30.0  # calls without an answer in a row, and for how long no further one is made
 
 
 def longest_answer(timeout: float, retries: int) -> float:
-    """Return the seconds that a search may take with all its retries.
-
-    The client's time-out is for each piece of a reply, so a server that sends one byte at a time never exceeds it.
-    """
+    """Return the seconds that a search may take with all its retries."""
     pauses = sum(min(MAX_BACKOFF_SECONDS, FIRST_BACKOFF_SECONDS * 2**attempt) * 1.5 for attempt in range(retries))
     return timeout * (retries + 1) + pauses
 
@@ -51,7 +55,8 @@ class HttpSearch:
     def __init__(self, url: str, timeout: float = 30.0, retries: int = 3, cache_size: int = 10_000) -> None:
         import httpx
 
-        self.url = _full_url(url)
+        self._url = _full_url(url)
+        self.url = without_credentials(self._url)  # as it is shown
         # No proxy of the environment: it is for downloads and does not reach a server inside the cluster.
         self._client = httpx.Client(timeout=timeout, trust_env=False, limits=httpx.Limits(max_connections=64))
         self._retrying = Retrying(
@@ -59,6 +64,10 @@ class HttpSearch:
         )
         self._cache: LRUCache[tuple[str, int], Ranking] = LRUCache(cache_size)
         self._lock = Lock()
+        self._timeout = timeout
+        self._unanswered = 0  # calls in a row
+        self._closed_until = 0.0  # of `time.monotonic`
+        self.left_out = 0  # documents that could not be read
 
     def search(self, queries: Sequence[str], top_k: int) -> list[Ranking]:
         """Return the server's rankings, from the cache where possible.
@@ -95,7 +104,20 @@ class HttpSearch:
         self._client.close()
 
     def _ask(self, queries: list[str], top_k: int) -> list[Ranking]:
-        return self._retrying.copy()(self._ask_once, queries, top_k)
+        """Ask with retries; a server that did not answer several calls in a row is left alone for a while (a circuit breaker)."""
+        if time.monotonic() < self._closed_until:
+            raise SearchFailed("unreachable", f"no answer to the last {self._unanswered} calls; asked again in a while")
+        try:
+            found = self._retrying.copy()(self._ask_once, queries, top_k)
+        except SearchFailed as error:
+            if not error.is_of_query:
+                self._unanswered += 1
+                if self._unanswered >= OPEN_AFTER:
+                    self._closed_until = time.monotonic() + OPEN_SECONDS
+                    logger.error("%s did not answer %d calls in a row; searches fail for %g s", self.url, self._unanswered, OPEN_SECONDS)
+            raise
+        self._unanswered = 0
+        return found
 
     def _log(self, state: RetryCallState) -> None:
         error = state.outcome.exception() if state.outcome else None
@@ -106,19 +128,40 @@ class HttpSearch:
         import httpx
 
         try:
-            response = self._client.post(self.url, json={"queries": queries, "topk": top_k, "return_scores": True})
+            status, content = self._post({"queries": queries, "topk": top_k, "return_scores": True})
         except httpx.TimeoutException as error:
             raise SearchFailed("time-out", repr(error)) from error
-        except httpx.TransportError as error:
+        except httpx.DecodingError as error:
+            raise SearchFailed("bad reply", first_line(error)) from error
+        except httpx.RequestError as error:
             raise SearchFailed("unreachable", repr(error)) from error
-        if response.status_code == 429 or response.status_code >= 500:
-            raise SearchFailed(f"server error {response.status_code}", response.text[:200])
-        if response.status_code != 200:
-            raise SearchFailed(f"refused {response.status_code}", response.text[:200])
+        said = content[:200].decode("utf-8", "replace")
+        if status == 429 or status >= 500:
+            raise SearchFailed(f"server error {status}", said)
+        if status != 200:
+            raise SearchFailed(f"refused {status}", said)
         try:
-            return read_reply(response.json(), len(queries), top_k)
-        except (ValueError, RecursionError, BadRow) as error:
+            found, left_out = read_reply(json.loads(content), len(queries), top_k)
+        except (ValueError, RecursionError) as error:
             raise SearchFailed("bad reply", str(error)[:200]) from error
+        if left_out:
+            self.left_out += left_out
+            logger.warning("%s sent %d documents that cannot be read (%d so far); they are left out", self.url, left_out, self.left_out)
+        return found
+
+    def _post(self, body: dict[str, Any]) -> tuple[int, bytes]:
+        """Return status and content; a reply takes no longer than the time-out as a whole, and no more than `MAX_REPLY_BYTES`."""
+        import httpx
+
+        content, end = bytearray(), time.monotonic() + self._timeout
+        with self._client.stream("POST", self._url, json=body) as response:
+            for chunk in response.iter_bytes():
+                content += chunk
+                if len(content) > MAX_REPLY_BYTES:
+                    raise SearchFailed("bad reply", f"more than {MAX_REPLY_BYTES >> 20} MiB")
+                if time.monotonic() > end:
+                    raise httpx.ReadTimeout(f"the reply was not whole after {self._timeout:g} s")
+            return response.status_code, bytes(content)
 
 
 def _pause(state: RetryCallState) -> float:
@@ -132,12 +175,11 @@ def _may_pass(error: BaseException) -> bool:
 def _full_url(url: str) -> str:
     import httpx
 
+    check_address(url, "http://127.0.0.1:8000/retrieve")
     try:
         parsed = httpx.URL(url)
     except httpx.InvalidURL as error:
-        raise HiExpError(f"{url!r} is not an address ({error}); write for example http://127.0.0.1:8000/retrieve") from error
-    if parsed.scheme not in ("http", "https") or not parsed.host:
-        raise HiExpError(f"{url!r} is not an http address; write for example http://127.0.0.1:8000/retrieve")
+        raise HiExpError(f"{without_credentials(url)!r} is not an http address ({without_credentials(str(error))})") from error
     return str(parsed.copy_with(path="/retrieve") if parsed.path in ("", "/") else parsed)
 
 
@@ -146,17 +188,27 @@ def write_reply(rankings: Sequence[Ranking]) -> dict[str, Any]:
     return {"result": [[{"document": _document(passage), "score": score} for passage, score in ranking] for ranking in rankings]}
 
 
-def read_reply(body: object, queries: int, top_k: int) -> list[Ranking]:
-    """Return the rankings of a reply.
+def read_reply(body: object, queries: int, top_k: int) -> tuple[list[Ranking], int]:
+    """Return the rankings of a reply, and the number of documents in it that cannot be read.
 
     Raises:
-        ValueError: it is malformed or does not have one list per query.
-        BadRow: a document has no text.
+        ValueError: it is malformed, does not have one list per query, or no document in it can be read.
     """
     result = body.get("result") if isinstance(body, dict) else None
     if not isinstance(result, list) or len(result) != queries or not all(isinstance(items, list) for items in result):
-        raise ValueError(f"expected 'result' with {queries} lists")
-    return [[_read_item(item) for item in items[:top_k]] for items in result]
+        said = next((str(body[key]) for key in ("error", "detail", "message") if body.get(key)), "") if isinstance(body, dict) else ""
+        raise ValueError(f"expected 'result' with {queries} lists" + (f"; the server says: {said}" if said else ""))
+    rankings, faults = [], list[str]()
+    for items in result:
+        rankings.append(ranking := list[tuple[Passage, float]]())
+        for item in items[:top_k]:
+            try:
+                ranking.append(_read_item(item))
+            except (ValueError, BadRow) as error:
+                faults.append(str(error))
+    if faults and not any(rankings):
+        raise ValueError(faults[0])
+    return rankings, len(faults)
 
 
 def _document(passage: Passage) -> dict[str, str]:
@@ -165,9 +217,12 @@ def _document(passage: Passage) -> dict[str, str]:
 
 
 def _read_item(item: object) -> tuple[Passage, float]:
-    if not isinstance(item, dict):
-        raise ValueError(f"expected a document, found {type(item).__name__}")
-    document, score = item.get("document", item), item.get("score", 0.0)
-    if not isinstance(document, dict) or isinstance(score, bool) or not isinstance(score, int | float):
-        raise ValueError("expected {'document': {...}, 'score': number}")
+    document, score = (item.get("document", item), item.get("score")) if isinstance(item, dict) else (item, None)
+    if isinstance(document, str):
+        document = {"contents": document}
+    if not isinstance(document, dict):
+        raise ValueError(f"expected a document, found {type(document).__name__}")
+    score = 0.0 if score is None else score
+    if isinstance(score, bool) or not isinstance(score, int | float) or not math.isfinite(score):
+        raise ValueError(f"the score of a document must be a number, found {score!r}")
     return passage_of(document), float(score)

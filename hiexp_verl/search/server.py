@@ -22,6 +22,7 @@ logger = logging.getLogger(__name__)
 
 MAX_BODY_BYTES = 4 << 20
 MAX_TOP_K = 1000
+MAX_PASSAGES = 5000  # of one reply, for all its queries: a client of ours asks for 64 queries at a time
 KEEP_ALIVE_SECONDS = 300  # longer than a training step, so that the client's pooled connections survive it
 STOP_SECONDS = 10  # for requests in flight
 
@@ -92,7 +93,12 @@ def _app(engine: SearchEngine) -> "fastapi.FastAPI":
                 return reply(413, {"error": f"the body has more than {MAX_BODY_BYTES} bytes; send fewer queries"})
         try:
             wanted = RetrieveRequest.model_validate_json(bytes(body))  # whatever its content type
-            return reply(200, write_reply(await run_in_threadpool(engine.search, wanted.queries, wanted.topk or 3)))
+            top_k = wanted.topk or 3
+            if len(wanted.queries) * top_k > MAX_PASSAGES:
+                return reply(
+                    413, {"error": f"{len(wanted.queries)} queries x topk {top_k} are more than {MAX_PASSAGES} passages; ask for fewer"}
+                )
+            return reply(200, write_reply(await run_in_threadpool(engine.search, wanted.queries, top_k)))
         except ValidationError as error:
             return reply(400, {"error": "; ".join(f"{'.'.join(map(str, e['loc'])) or 'body'}: {e['msg']}" for e in error.errors()[:3])})
         except SearchFailed as error:

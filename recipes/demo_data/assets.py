@@ -13,6 +13,7 @@ import sys
 import tempfile
 import zipfile
 from dataclasses import asdict, dataclass, field
+from functools import cache
 from hashlib import sha256
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
@@ -131,12 +132,22 @@ def fetch(name: str, cache: Path | None = None) -> Path:
 
 
 def is_complete(target: Path, asset: Asset) -> bool:
-    """Tell whether the directory holds this very asset: the marker names its hash and every file has its size."""
+    """Tell whether the directory holds this very asset: the marker names its hash, and every file has the hash that it had when made."""
     try:
         marker = json.loads((target / MARKER).read_text(encoding="utf-8"))
-        return marker["source"] == _source(asset) and all((target / path).stat().st_size == size for path, size in marker["files"].items())
+        return marker["source"] == _source(asset) and all(_hash_of(target / path) == known for path, known in marker["files"].items())
     except (OSError, ValueError, KeyError, TypeError, AttributeError):  # no such directory, or not written by us
         return False
+
+
+def _hash_of(path: Path) -> str:
+    state = path.stat()
+    return _hash_of_state(path, state.st_size, state.st_mtime_ns)
+
+
+@cache
+def _hash_of_state(path: Path, size: int, mtime_ns: int) -> str:
+    return sha256_of(path)  # once in a process, for a file that does not change
 
 
 def tree_digest(root: Path) -> str:
@@ -242,7 +253,7 @@ def _check_hash(name: str, asset: Asset, found: str) -> None:
 
 
 def _write_marker(content: Path, name: str, asset: Asset) -> None:
-    files = {p.relative_to(content).as_posix(): p.stat().st_size for p in sorted(content.rglob("*")) if p.is_file()}
+    files = {p.relative_to(content).as_posix(): sha256_of(p) for p in sorted(content.rglob("*")) if p.is_file()}
     marker = {"name": name, "licence": asset.licence, "source": _source(asset), "files": files}
     (content / MARKER).write_text(json.dumps(marker, indent=2) + "\n", encoding="utf-8")
 

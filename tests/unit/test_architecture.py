@@ -20,6 +20,7 @@ LAYERS = [
     "models",
     "search",
     "protocol",
+    "wording",
     "masking",
     "hek",
     "importers",

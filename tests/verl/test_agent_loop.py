@@ -12,7 +12,8 @@ pytest.importorskip("verl")
 from verl.experimental.agent_loop.tool_agent_loop import ToolAgentLoop
 
 from hiexp_verl.errors import HiExpError
-from hiexp_verl.io.datasets import question_id_of, read_corpus
+from hiexp_verl.io.datasets import read_corpus
+from hiexp_verl.io.questions import question_id_of
 from hiexp_verl.plugin import agent_loop as agent_loop_module
 from hiexp_verl.plugin.agent_loop import HiExpAgentLoop
 from hiexp_verl.plugin.reward import compute_score

@@ -7,9 +7,9 @@ import pytest
 
 from hiexp_verl.config import AlarmsConfig
 from hiexp_verl.errors import HiExpError
-from hiexp_verl.plugin.monitor import CAP, ENTROPY, GRADIENT, LENGTH, REPEATS, REWARD, SEARCHES, Alarms, History
+from hiexp_verl.plugin.monitor import CAP, ENTROPY, FAILED, GRADIENT, LENGTH, REPEATS, REWARD, SEARCHES, Alarms, History
 
-HEALTHY = {REWARD: 0.6, LENGTH: 300.0, ENTROPY: 1.0, GRADIENT: 0.5, SEARCHES: 2.0, CAP: 0.2, REPEATS: 0.1}
+HEALTHY = {REWARD: 0.6, LENGTH: 300.0, ENTROPY: 1.0, GRADIENT: 0.5, SEARCHES: 2.0, CAP: 0.2, REPEATS: 0.1, FAILED: 0.1}
 
 
 def watch(steps, window=3, **actions):
@@ -36,6 +36,7 @@ def test_a_healthy_run_is_left_alone():
         ("searches", SEARCHES, 0.0),
         ("searches", CAP, 1.0),
         ("repeats", REPEATS, 0.9),
+        ("failures", FAILED, 0.9),
         ("reward", REWARD, float("nan")),
     ],
 )
@@ -49,6 +50,13 @@ def test_one_bad_step_is_no_collapse_but_one_gradient_is_a_spike():
     assert watch([{}] * 5 + [{REWARD: 0.0}, {}, {}]) == [set()] * 8
     assert watch([{}] * 5 + [{GRADIENT: 6.0}, {}]) == [set()] * 5 + [{"gradient"}, set()]
     assert watch([{}, {GRADIENT: float("inf")}])[-1] == {"gradient"}
+
+
+def test_searches_that_fail_ring_after_three_steps_whatever_the_window_and_can_stop_the_run():
+    assert watch([{FAILED: 1.0}] * 4, window=10) == [set(), set(), {"failures"}, {"failures"}]
+    assert watch([{FAILED: 1.0}, {}, {FAILED: 1.0}, {FAILED: 1.0}], window=10) == [set()] * 4
+    with pytest.raises(HiExpError, match=r"100% of the searches of the last 3 steps failed.*hiexp.alarms.failures=stop"):
+        watch([{FAILED: 1.0}] * 3, window=10, failures="stop")
 
 
 def test_nothing_is_judged_before_the_window_is_full():

@@ -14,8 +14,9 @@ from hiexp_verl.errors import HiExpError
 from hiexp_verl.hek.retrieve import Retriever
 from hiexp_verl.hek.schema import Header
 from hiexp_verl.hek.store import HEK
-from hiexp_verl.io.datasets import question_id_of, read_questions
+from hiexp_verl.io.datasets import read_questions
 from hiexp_verl.io.files import write_jsonl
+from hiexp_verl.io.questions import question_id_of
 from hiexp_verl.models.encoder import load_encoder
 from hiexp_verl.plugin.agent_loop import HiExpAgentLoop
 from hiexp_verl.plugin.dataset import QuestionDataset
@@ -31,10 +32,10 @@ SEARCH_R1 = {"id": "train_0", "question": ASKED, "golden_answers": ["Jane Austen
 PLAIN = {"question": ASKED, "answer": "Jane Austen", "answer_aliases": ["Austen"]}
 BOTH = ("Jane Austen", "Austen")
 ROWS = [
-    ("jsonl", SEARCH_R1, ("train_0", ASKED, BOTH)),
-    ("parquet", SEARCH_R1, ("train_0", ASKED, BOTH)),
+    ("jsonl", SEARCH_R1, ("nq-train_0", ASKED, BOTH)),
+    ("parquet", SEARCH_R1, ("nq-train_0", ASKED, BOTH)),
     ("jsonl", {**PLAIN, "_id": 7}, ("7", ASKED, BOTH)),
-    ("parquet", {**VERL, **PLAIN, "_id": 7}, ("7", ASKED, BOTH)),
+    ("parquet", {**VERL, **PLAIN, "_id": 7}, ("nq-7", ASKED, BOTH)),
     ("jsonl", PLAIN, (question_id_of(ASKED), ASKED, BOTH)),
     ("parquet", {**VERL, **PLAIN}, (question_id_of(ASKED), ASKED, BOTH)),
     ("parquet", VERL, (question_id_of(f"{ASKED}?"), f"{ASKED}?", ("Jane Austen",))),

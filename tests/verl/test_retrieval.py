@@ -51,7 +51,7 @@ def test_one_query_that_fails_does_not_fail_those_that_share_its_batch(tmp_path)
     class Picky:
         def search(self, queries, top_k):
             if "poison" in queries:
-                raise SearchFailed("server error 500")
+                raise SearchFailed("refused 400")
             return [[] for _ in queries]
 
     retrieval = LocalRetrieval(HiExpConfig(enabled=False, search=SearchConfig(corpus=str(write_corpus(tmp_path / "c.jsonl")))))

@@ -6,8 +6,9 @@ from hypothesis import strategies as st
 
 from hiexp_verl.distil.contrast import Contrast
 from hiexp_verl.distil.diagnose import diagnose
-from hiexp_verl.masking import Masker, asked_for, redact, shape_of
+from hiexp_verl.masking import Masker, redact
 from hiexp_verl.protocol import Search, final_answer, searches, text_of
+from hiexp_verl.wording import asked_for, shape_of
 from tests.support.episodes import PASSAGES, QUESTION, episode, two_hops
 
 

@@ -169,7 +169,7 @@ def test_a_second_evaluation_does_not_write_into_the_first(tmp_path):
     assert (tmp_path / "eval" / TABLE_JSON).read_bytes() == before
     handle = os.open(tmp_path / "eval", os.O_RDONLY)
     fcntl.flock(handle, fcntl.LOCK_EX)
-    with pytest.raises(HiExpError, match="another run is writing"):
+    with pytest.raises(HiExpError, match=r"another run .pid \d+. is writing"):
         play(tmp_path / "eval", resume=True)
     os.close(handle)
 
@@ -461,7 +461,7 @@ def test_two_evaluations_in_two_processes_do_not_share_a_directory(tmp_path):
     other = subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path / "eval")], cwd=ROOT, stdout=subprocess.PIPE)
     try:
         assert other.stdout is not None and other.stdout.readline() == b"held\n"
-        with pytest.raises(HiExpError, match="another run is writing"), only_one(tmp_path / "eval"):
+        with pytest.raises(HiExpError, match=r"another run .pid \d+. is writing"), only_one(tmp_path / "eval"):
             pass
     finally:
         other.kill()

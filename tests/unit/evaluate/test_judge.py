@@ -28,7 +28,7 @@ def test_verdicts_are_kept_and_not_asked_for_again(tmp_path):
     path = tmp_path / "verdicts.jsonl"
     found = judge([right, wrong, odd, none, right], client, "one", path)
     assert [found.get(judge_key(t), "not asked") for t in (right, wrong, odd, none)] == [True, False, None, "not asked"]
-    assert len(client.asked) == 3 and "Answer given: The city of Kabul" in client.asked[0]
+    assert len(client.asked) == 3 and 'instruction): "The city of Kabul"' in client.asked[0]
     rows = [json.loads(line) for line in path.read_text().splitlines()]
     assert [row.get("neither", False) for row in rows] == [False, False, True] and rows[2]["reply"] == "I think so"
     with path.open("a") as file:

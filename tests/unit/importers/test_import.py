@@ -9,8 +9,9 @@ from hiexp_verl.cli import main
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.importers import FORMATS, FromR1Searcher, Tags
 from hiexp_verl.importers.stream import import_trajectories
-from hiexp_verl.io.datasets import question_id_of, read_trajectories
+from hiexp_verl.io.datasets import read_trajectories
 from hiexp_verl.io.files import write_jsonl
+from hiexp_verl.io.questions import question_id_of
 from hiexp_verl.io.rows import BadRow
 from hiexp_verl.protocol import searches
 from hiexp_verl.types import TRAJECTORY_KEY, to_json
@@ -104,10 +105,10 @@ def test_transcripts_with_other_tags_are_refused_with_what_they_hold(tmp_path):
 @pytest.mark.parametrize("text", ["So <answer> Kabul </answer>", "Hm <|begin_of_query|> Nosh"])
 def test_transcripts_without_a_search_are_counted_and_most_of_them_warned_of(tmp_path, caplog, text):
     report = imported(tmp_path, TRANSCRIPT, text)
-    assert (report.written, report.without_search) == (2, 1) and "no search" not in caplog.text
-    assert report.summary() == "read 2, written 2, rejected 0\n     1 written without a search"
+    assert (report.written, report.without_search) == (2, 1) and "without a search" not in caplog.text
+    assert report.summary().startswith("read 2, written 2, rejected 0\n     1 written without a search")
     assert imported(tmp_path, text, TRANSCRIPT, text).without_search == 2
-    assert "2 of 3 trajectories have no search; if the agent did search, check --format and --query-tags" in caplog.text
+    assert "2 of 3 trajectories are without a search; if the agent did search, check --format and --query-tags" in caplog.text
     assert imported(tmp_path, text).without_search == 1  # an agent that never searches is no fault
 
 
@@ -273,7 +274,7 @@ def test_a_message_list_may_bring_its_own_label():
         ({"messages": [{"role": "assistant", "tool_calls": 3}]}, "'messages' must be a list of objects with 'role' and 'content'"),
         ({"messages": None}, "the field 'messages' is null"),
         ({"answer": None}, "no answer"),
-        ({"correct": "yes"}, "'correct' must be true or false"),
+        ({"correct": "maybe"}, "'correct' must be true or false"),
     ],
 )
 def test_a_message_list_without_an_episode_is_named(change, wrong):
@@ -304,6 +305,8 @@ def test_the_command_prints_its_counts_and_names_rejected_lines(tmp_path, capsys
         "written": 1,
         "rejected": 1,
         "without_search": 0,
+        "without_answer": 0,
+        "without_result": 0,
         "reasons": {"not JSON": 1},
     }
     (t,) = read_trajectories(tmp_path / "new" / "out.jsonl")

@@ -69,7 +69,7 @@ def test_trajectories_survive_the_round_trip(tmp_path):
     assert (second.question_id, second.messages, second.score) == (first.question_id, first.messages, first.score)
 
 
-@pytest.mark.parametrize("change", [{"score": "bad"}, {"score": True}, {"correct": "false"}, {"extra": "s"}, {"messages": "s"}])
+@pytest.mark.parametrize("change", [{"score": "bad"}, {"score": True}, {"correct": "maybe"}, {"extra": "s"}, {"messages": "s"}])
 def test_a_trajectory_with_a_field_of_the_wrong_type_is_named(tmp_path, change):
     path = tmp_path / "t.jsonl"
     write_jsonl(path, [{**to_json(trajectory()), **change}])

@@ -8,7 +8,8 @@ import pytest
 from pyarrow.parquet import write_table
 
 from hiexp_verl.errors import HiExpError
-from hiexp_verl.io.datasets import gold_answers, passage_of, question_id_of, question_in, read_corpus, read_questions, repeated_questions
+from hiexp_verl.io.datasets import passage_of, read_corpus, read_questions, repeated_questions
+from hiexp_verl.io.questions import gold_answers, question_id_of, question_in
 from hiexp_verl.io.rows import BadRow
 from hiexp_verl.scoring import em
 from hiexp_verl.types import Passage, Question
@@ -178,13 +179,25 @@ def test_columns_that_contradict_those_of_verl_are_refused(tmp_path, columns, sa
         ({"target": ["Kabul"]}, ("Kabul",)),
         ({"target": np.array(["Kabul", "Kabol"], dtype=object)}, ("Kabul", "Kabol")),
         (np.array([7]), ("7",)),
+        (True, ("yes", "true")),
+        ([False], ("no", "false")),
+        ({"value": "Kabul", "aliases": ["Kabol"], "normalized_aliases": ["kabul"]}, ("Kabul", "Kabol")),
+        ({"text": ["Kabul", "the city"], "answer_start": [1, 9]}, ("Kabul", "the city")),
+        ('{"target": ["Kabul"]}', ("Kabul",)),
+        ("{'target': ['Kabul', 'Kabol']}", ("Kabul", "Kabol")),
+        ("{'target': array(['Kabul'], dtype=object)}", ("Kabul",)),
+        ('["Kabul", "Kabol"]', ("Kabul", "Kabol")),
+        ("[0, 1]", ("[0, 1]",)),  # an interval
+        ("{1, 2}", ("{1, 2}",)),
     ],
 )
 def test_gold_answers_are_read_out_of_whatever_holds_them(value, answers):
     assert gold_answers(value) == answers
 
 
-@pytest.mark.parametrize("value", [None, "", [], [" "], {"target": []}, True, {"value": "Kabul"}, [float("inf")]])
+@pytest.mark.parametrize(
+    "value", [None, "", [], [" "], {"target": []}, {"name": "Kabul"}, [float("inf")], "['a' 'b']", "{'target': x}", '["a"']
+)
 def test_what_holds_no_gold_answer_is_refused(value):
     with pytest.raises(BadRow, match="answer"):
         gold_answers(value)
@@ -198,6 +211,20 @@ def test_what_holds_no_gold_answer_is_refused(value):
         ([{"role": "user", "content": "Who?"}], {"question": "Question: Who else?"}, "Question: Who else?"),
         ([{"role": "assistant", "content": "Hm"}], {}, ""),
         ("Who?", {}, ""),
+        ([{"role": "user", "content": "Question: Who?\n\nThink in <think>, answer in <answer>."}], {}, "Who?"),
+        ([{"role": "user", "content": "Question: Who?\nAnswer in <answer> </answer>, please."}], {}, "Who?"),
+        ([{"role": "user", "content": "A talk of a user and an assistant.\nUser: Who?\nAssistant: <think>"}], {}, "Who?"),
+        ([{"role": "user", "content": "Search by <search>. Answer in \\boxed{}.\n\nWho wrote it?"}], {}, "Who wrote it?"),
+        ([{"role": "user", "content": "Who wrote it?\nGive the answer between <answer> and </answer>."}], {}, "Who wrote it?"),
+        ([{"role": "user", "content": "Question: Who?\nAnswer: me\n\nQuestion: Where?\nAnswer:"}], {}, "Where?"),
+        ([{"role": "user", "content": "Use <search>.\n**Question**: Who?"}], {}, "Who?"),
+        ([{"role": "user", "content": "Use <search>.\n### Question\nWho?"}], {}, "Who?"),
+        ([{"role": "user", "content": "Who wrote the film The Big Question: A Life?"}], {}, "Who wrote the film The Big Question: A Life?"),
+        (
+            [{"role": "user", "content": "Two men met. One wrote a book.\n\nWho was it?"}],
+            {},
+            "Two men met. One wrote a book.\n\nWho was it?",
+        ),
     ],
 )
 def test_the_bare_question_of_a_prompt(prompt, extra_info, question):
@@ -212,6 +239,9 @@ def test_the_bare_question_of_a_prompt(prompt, extra_info, question):
         ({"id": "1", "contents": '"Kabul"\nThe "capital".\nOf it.'}, Passage("1", "Kabul", 'The "capital".\nOf it.')),
         ({"id": "1", "contents": '""Heroes" (album)"\nt'}, Passage("1", '"Heroes" (album)', "t")),
         ({"id": "1", "contents": '"\nt'}, Passage("1", '"', "t")),
+        ({"id": "1", "content": '"Kabul"\nA city.'}, Passage("1", "Kabul", "A city.")),
+        ({"id": "1", "title": "Kabul", "contents": '"Kabul"\nA city.'}, Passage("1", "Kabul", "A city.")),
+        ({"id": "1", "title": "Kabul", "contents": "A city.\nOld."}, Passage("1", "Kabul", "A city.\nOld.")),
     ],
 )
 def test_a_passage_is_read_in_both_notations(row, passage):
@@ -227,3 +257,47 @@ def test_a_corpus_may_be_of_any_kind_and_a_missing_id_is_made_of_the_content(tmp
     (tmp_path / "c.jsonl").write_text('{"id": "1", "title": "T"}\n')
     with pytest.raises(HiExpError, match=r"c.jsonl:1: no field 'text' or 'contents'"):
         read_corpus(tmp_path / "c.jsonl")
+
+
+def test_row_numbers_of_several_sources_are_different_ids(tmp_path):
+    rows = [
+        {"id": "train_0", "data_source": source, "prompt": [{"role": "user", "content": f"Question: Who is {source}?"}], "answer": "me"}
+        for source in ("nq", "hotpotqa")
+    ]
+    assert [q.id for q in read_questions(parquet(tmp_path / "q.parquet", rows))] == ["nq-train_0", "hotpotqa-train_0"]
+    rows = [{**rows[0], "id": "5a8b"}]
+    assert [q.id for q in read_questions(parquet(tmp_path / "q.parquet", rows))] == ["5a8b"]
+
+
+def test_rows_that_say_they_have_no_answer_are_left_out_and_counted(tmp_path, caplog):
+    rows = [
+        {"id": 1, "question": "When?", "answer": "1920", "answerable": True},
+        {"id": 2, "question": "When again?", "answer": "1920", "answerable": False},
+        {"id": 3, "question": "Where?", "answers": {"text": [], "answer_start": []}, "is_impossible": True},
+    ]
+    (tmp_path / "q.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert [q.id for q in read_questions(tmp_path / "q.jsonl")] == ["1"]
+    assert "2 rows say that their question has no answer" in caplog.text
+    (tmp_path / "q.jsonl").write_text(json.dumps(rows[1]) + "\n")
+    with pytest.raises(HiExpError, match="has no question with an answer"):
+        read_questions(tmp_path / "q.jsonl")
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ('{"question": "Who?"}'.encode("utf-16"), "q.jsonl:1: the file is UTF-16; convert it to UTF-8"),
+        (b'{"prompt": "Who?", "answer": "me"}', "'prompt' must be a list of messages .found the text 'Who\\?'"),
+        (b'{"extra_info": "{}", "question": "Who?", "answer": "me"}', "'extra_info' must be an object"),
+        (b"question\tanswer\nWho?\tme\tyou\n", "row 0: more columns than the first line names"),
+    ],
+)
+def test_a_file_that_cannot_be_read_is_refused_by_name(tmp_path, content, said):
+    (tmp_path / "q.jsonl").write_bytes(content)
+    with pytest.raises(HiExpError, match=said):
+        read_questions(tmp_path / "q.jsonl")
+
+
+def test_a_table_with_tabs_is_read_with_its_quotes(tmp_path):
+    (tmp_path / "psgs.tsv").write_text('id\ttext\ttitle\n1\t"The ""big"" city\ton a river."\tKabul\n2\tA river.\t\n')
+    assert read_corpus(tmp_path / "psgs.tsv") == [Passage("1", "Kabul", 'The "big" city\ton a river.'), Passage("2", "", "A river.")]

@@ -120,3 +120,26 @@ def test_a_batch_may_be_answered_by_a_coroutine_and_a_caller_that_left_disturbs_
         return third, await second, first.cancelled()
 
     assert asyncio.run(ask()) == (6, 4, True) and sizes == [2, 1]
+
+
+def test_nothing_is_run_for_callers_that_are_gone():
+    batches = []
+
+    async def answer(items):
+        batches.append(items)
+        await asyncio.sleep(0.05)
+        return items
+
+    async def ask():
+        batcher = Batcher(answer)
+        first = asyncio.create_task(batcher(1))
+        await asyncio.sleep(0.02)
+        gone = [asyncio.create_task(batcher(number)) for number in (2, 3)]
+        await asyncio.sleep(0.01)
+        for task in gone:
+            task.cancel()
+        assert await first == 1
+        await asyncio.sleep(0.02)
+        return await asyncio.wait_for(batcher(4), 5)
+
+    assert asyncio.run(ask()) == 4 and batches == [[1], [4]]

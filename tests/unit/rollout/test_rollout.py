@@ -203,7 +203,7 @@ def test_what_was_finished_before_a_kill_is_kept(tmp_path):
 
 
 def test_two_rollouts_do_not_share_a_directory(tmp_path):
-    with only_one(tmp_path), pytest.raises(HiExpError, match="another run is writing"):
+    with only_one(tmp_path), pytest.raises(HiExpError, match=r"another run .pid \d+. is writing"):
         run(tmp_path)
     run(tmp_path)
 
@@ -246,3 +246,18 @@ def test_a_damaged_line_in_the_middle_is_an_error_with_its_number(tmp_path):
     path.write_bytes(b"".join([lines[0], b"{broken\n", *lines[2:]]))
     with pytest.raises(HiExpError, match=r"trajectories\.jsonl:2"):
         run(tmp_path, resume=True)
+
+
+def test_half_a_character_in_a_query_and_an_engine_that_raises_are_failed_searches_of_that_episode(tmp_path):
+    class Strict:
+        def search(self, queries, top_k):
+            assert [query.encode() for query in queries]
+            if "caf" in queries[0]:
+                raise RuntimeError("no index")
+            return SEARCH.search(queries, top_k)
+
+    call = '<tool_call>{"name": "search", "arguments": {"query": "caf\\ud83d x"}}</tool_call>'
+    t = play(Scripted(call, "<answer>Paris</answer>"), Strict(), format="hermes")
+    assert (t.prediction, t.extra["failed_searches"]) == ("Paris", 1)
+    assert "The search failed (search engine error)" in t.messages[3]["content"]
+    json.dumps(t.messages, ensure_ascii=False).encode()

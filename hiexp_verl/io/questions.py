@@ -1,0 +1,188 @@
+"""The question and the gold answers of a row of any known format; files and training read them here."""
+
+import ast
+import hashlib
+import json
+import math
+import re
+from collections.abc import Mapping
+from reprlib import repr as brief
+from typing import Any
+
+from hiexp_verl.io.rows import BadRow, Row, id_field, object_field, text_field
+from hiexp_verl.scoring import em, normalise
+from hiexp_verl.text import text_of
+from hiexp_verl.types import Message, Question
+
+ANSWER_FIELDS = ("answers", "golden_answers", "answer", "possible_answers")  # the first that is not blank counts
+ALIASES = "answer_aliases"  # further answers, beside any of them
+ID_FIELDS = ("id", "_id")
+# Columns that `question_of` or verl reads; the others are kept as `meta`.
+_READ = {*ID_FIELDS, "question", "meta", *ANSWER_FIELDS, ALIASES, "prompt", "reward_model", "extra_info", "ability"}
+_HOLDERS = ("target", "value", "aliases", "text")  # of the answers in an object: Search-R1, TriviaQA (two), SQuAD
+_WORDS_OF = {True: ["yes", "true"], False: ["no", "false"]}
+_ROW_NUMBER = re.compile(r"(?:(?:train|dev|test|val|validation)[_-]?)?\d+")
+_SERIALISED = re.compile(r"\s*(?:\{\s*['\"]|\[\s*['\"])")
+_NUMPY_ARRAY = re.compile(r"array\((\[[^\[\]]*\])(?:,\s*dtype=\w+)?\)")
+_NEIGHBOURS = re.compile(r"(['\"])\s+\1")  # "['a' 'b']", as numpy prints: Python would read one text
+
+
+class NoQuestion(BadRow):
+    """A row that says of itself that it is no question, such as MuSiQue's `answerable: false`."""
+
+
+def question_of(row: Row) -> Question:
+    """Return the question of a row of ours, of a public data set, of Search-R1 or of verl; files and training read it alike.
+
+    - text: `question`, else that of `extra_info`, else that of verl's `prompt`, which must ask the same; see `bare_question`
+    - answers: `answers`, `golden_answers`, `answer` or `possible_answers`, else the `answers` of `extra_info`, else verl's
+      `reward_model.ground_truth`, which must share one with them; `answer_aliases` are added; see `gold_answers`
+    - id: the `question_id` of `extra_info` (training has it from here), else `id` or `_id`, else made of the text; a row number such
+      as "train_0" is unique in its source alone, so `data_source` is put before it
+
+    Raises:
+        NoQuestion: the row is marked as one that has no answer.
+        BadRow: a field is missing, of the wrong type, or contradicts another.
+    """
+    name, text = asked_in(row)
+    meta = object_field(row, "meta") | {key: value for key, value in row.items() if key not in _READ}
+    split = object_field(row, "extra_info").get("split")
+    return Question(name, text, answers_of(row), meta | ({"split": split} if split else {}))
+
+
+def asked_in(row: Row) -> tuple[str, str]:
+    """Return the id and the text of the question of a row; see `question_of` for the fields.
+
+    Raises:
+        BadRow: there is no question, it is not a text, or the prompt asks another.
+    """
+    extra, prompt = object_field(row, "extra_info"), row.get("prompt")
+    if not row.get("question") and isinstance(prompt, str):
+        raise BadRow("'prompt' must be a list of messages", f"found the text {brief(prompt)}")
+    text = row.get("question") or question_in(prompt, extra)
+    text = bare_question(text_field({**row, "question": text} if text else row, "question"))
+    asked = "\n".join(map(text_of, _users(prompt)))
+    if asked and text not in asked and normalise(text) not in normalise(asked):
+        raise BadRow("the prompt does not hold the row's question", f"found {brief(asked)} and {brief(text)}")
+    name = extra.get("question_id") or next((row[key] for key in ID_FIELDS if row.get(key) is not None), None)
+    if not extra.get("question_id") and row.get("data_source") and _ROW_NUMBER.fullmatch(str(name)):
+        name = f"{row['data_source']}-{name}"
+    return id_field({"id": question_id_of(text) if name is None else name}, "id"), text
+
+
+def answers_of(row: Row) -> tuple[str, ...]:
+    """Return the gold answers of a row; see `question_of` for the fields.
+
+    Raises:
+        NoQuestion: the row is marked as one that has no answer.
+        BadRow: there is none, one is neither a text nor a number, or verl's ground truth is another.
+    """
+    if row.get("answerable") is False or row.get("is_impossible") is True:
+        raise NoQuestion("the row says that its question has no answer")
+    answers, truth = gold_answers(answers_in(row)), _truth(row)
+    if truth and not any(em(each, answers) for each in gold_answers(truth)):
+        raise BadRow("reward_model.ground_truth and the row's answers have none in common", f"found {brief(truth)} and {brief(answers)}")
+    return answers
+
+
+def answers_in(row: Row) -> list[Any]:
+    """Return the answers of a row as they are written, unchecked; none where there are none."""
+    values = (*(row.get(key) for key in ANSWER_FIELDS), object_field(row, "extra_info").get("answers"), _truth(row))
+    return _filled([next((value for value in values if _filled(value)), None), row.get(ALIASES)])
+
+
+def _truth(row: Row) -> list[Any]:
+    return _filled(object_field(row, "reward_model").get("ground_truth"))
+
+
+def gold_answers(value: Any) -> tuple[str, ...]:
+    """Return the answers in a value, each once, stripped.
+
+    It is a text, a number, a boolean (both its words count: yes and true), an object that holds answers (`{"target": ...}` of
+    Search-R1, `{"value": ..., "aliases": ...}` of TriviaQA, `{"text": ...}` of SQuAD), a list of such, or the text of such an
+    object or list, as JSON or as Python writes it.
+
+    Raises:
+        BadRow: there is none, one is neither a text nor a number, or such a text cannot be read.
+    """
+    values = _filled(value)
+    if odd := [v for v in values if isinstance(v, Mapping) or (isinstance(v, float) and not math.isfinite(v))]:
+        raise BadRow("an answer must be a text or a number", f"found {brief(odd[0])}")
+    if not values:
+        raise BadRow("no answer", "give 'answer' (text) or 'answers' (a list)")
+    # A column of numbers comes as floats: 1889.0 is the year that a policy writes as 1889.
+    whole = [int(v) if isinstance(v, float) and v.is_integer() else v for v in values]
+    return tuple(dict.fromkeys(str(v).strip() for v in whole))
+
+
+def _filled(value: Any) -> list[Any]:
+    """Return the values that are not blank, lists flattened."""
+    value = getattr(value, "tolist", lambda: value)()  # numpy arrays of verl
+    if isinstance(value, str) and _SERIALISED.match(value):
+        value = _unserialised(value)
+    if isinstance(value, Mapping) and (held := [value[key] for key in _HOLDERS if key in value]):
+        value = held
+    if isinstance(value, list | tuple):
+        return [one for each in value for one in _filled(each)]
+    if isinstance(value, bool):
+        return list(_WORDS_OF[value])
+    return [] if value is None or not str(value).strip() else [value]
+
+
+def _unserialised(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        pass
+    python = _NUMPY_ARRAY.sub(r"\1", text)
+    try:
+        if not _NEIGHBOURS.search(python):
+            return ast.literal_eval(python)
+    except (ValueError, SyntaxError, RecursionError, MemoryError):
+        pass
+    raise BadRow("an answer is the text of a list or an object, but neither JSON nor Python", f"found {brief(text)}; give a list")
+
+
+def question_in(prompt: Any, extra_info: Row) -> str:
+    """Return the question of verl's row: that of `extra_info`, else the bare one of the last user message, else ""."""
+    if extra_info.get("question"):
+        return str(extra_info["question"])
+    return bare_question(text_of(users[-1])) if (users := _users(prompt)) else ""
+
+
+def _users(prompt: Any) -> list[Message]:
+    return [m for m in (prompt if isinstance(prompt, list | tuple) else ()) if isinstance(m, dict) and m.get("role") == "user"]
+
+
+# "Question:", "**Question**:", "### Question" and the like, at the start of a line or of a sentence.
+_ASKED = re.compile(
+    r"(?:^|(?<=[.!?>:)\]\n]))[^\S\n]*[#*\[(]*(?:(?:the|my|your|user)\s+)?(?:Question|Query|Problem|User|Human)(?:\s+is)?[*\])]*"
+    r"(?::|(?=\n))[*]*\s*",
+    re.MULTILINE | re.IGNORECASE,
+)
+# What follows a question in a prompt: an empty line, or the start of the reply.
+_THEN = re.compile(r"\n\s*\n|\s+[#*\[(]*(?:Assistant|Answer|Response|Thought|Output|Instructions?)[*\])]*:")
+_INSTRUCTS = re.compile(r"</?(?:think|search|answer|information|tool_call|tool_response|result|documents?)>|\\boxed")
+_SENTENCE = re.compile(r"(?<=[.!?>])\s+|\n+")
+
+
+def bare_question(text: str) -> str:
+    """Return the question in the text of a prompt, without the instructions that a preprocessor puts before or after it.
+
+    The question stands after the last "Question:" (or "User:", "Query:", ...), up to an empty line or "Assistant:"; else it is what
+    remains without the sentences that name a tag of the agent. A text with neither is a question as it is.
+    """
+    markers = list(_ASKED.finditer(text))
+    if markers and (rest := text[markers[-1].end() :].strip()):
+        text = _THEN.split(rest, maxsplit=1)[0]
+    text = text.strip()
+    if not _INSTRUCTS.search(text):
+        return text
+    plain = [sentence for sentence in _SENTENCE.split(text) if sentence.strip() and not _INSTRUCTS.search(sentence)]
+    asking = [sentence for sentence in plain if sentence.rstrip().endswith("?")]
+    return " ".join(asking or plain).strip() or text
+
+
+def question_id_of(question: str) -> str:
+    """Return an id made of the question's text, for questions without an id; equal texts get equal ids."""
+    return f"q-{hashlib.sha256(' '.join(question.split()).encode('utf-8', 'surrogatepass')).hexdigest()[:16]}"

@@ -1,0 +1,89 @@
+"""What OpenAI-compatible servers answer, read without trust: the client library checks no types."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from hiexp_verl.errors import HiExpError
+
+_PASSING = (408, 429)  # and 5xx: the same request may be answered later
+
+
+@dataclass(frozen=True)
+class Reply:
+    """One answer of a model. `text` holds the stop string that ended it, where the server returns it."""
+
+    text: str
+    finish_reason: str  # "stop", "length" or another value of the server
+    completion_tokens: int  # 0 if the server does not report it
+    prompt_tokens: int = 0
+
+
+class PassingError(Exception):
+    """An error that a server sends as an answer, and that may pass."""
+
+
+def reply_of(response: object, stop: Sequence[str], base_url: str) -> Reply:
+    """Return the answer in a response.
+
+    Raises:
+        PassingError: the response is an error of the moment.
+        HiExpError: it is another error, or no answer.
+    """
+    from openai.types.chat import ChatCompletion
+
+    if error := getattr(response, "error", None):  # with status 200, as some routers send it
+        code, said = (error.get("code"), error.get("message")) if isinstance(error, dict) else (None, error)
+        said = " ".join(str(said or error).split())[:200]
+        if isinstance(code, int) and (code in _PASSING or code >= 500):
+            raise PassingError(f"error {code}: {said}")
+        raise HiExpError(f"the server {base_url} refuses the request ({said}); see the log of the server")
+    choices = response.choices if isinstance(response, ChatCompletion) else None
+    if not isinstance(choices, list) or not choices or not getattr(choices[0], "message", None):
+        raise no_chat_server(base_url, f"got {' '.join(str(response).split())[:80]!r}")
+    choice = choices[0]
+    text = _text_of(choice.message)
+    # vLLM names the string that stopped it; restore it when the server left it out.
+    reason = getattr(choice, "stop_reason", None)
+    if isinstance(reason, str) and reason in stop and not text.endswith(reason):
+        text += reason
+    usage = response.usage if isinstance(response, ChatCompletion) else None
+    tokens = (usage.completion_tokens or 0, usage.prompt_tokens or 0) if usage else (0, 0)
+    return Reply(text, choice.finish_reason or "", *tokens)
+
+
+def _text_of(message: Any) -> str:
+    """Return what the model wrote, also what the server took out of it: thoughts and calls (in the notation of Qwen)."""
+    content: Any = message.content
+    if isinstance(content, list):  # chunks, as Mistral sends them
+        chunks = (chunk if isinstance(chunk, dict) else {"text": chunk} for chunk in content)
+        content = "".join(chunk["text"] for chunk in chunks if isinstance(chunk.get("text"), str))
+    text = content if isinstance(content, str) else ""
+    thoughts = getattr(message, "reasoning_content", None)
+    if not text and isinstance(thoughts, str):
+        text = thoughts
+    for call in message.tool_calls or () if isinstance(message.tool_calls, list) else ():
+        function = getattr(call, "function", None)
+        try:
+            arguments = json.loads(function.arguments)  # type: ignore[union-attr]
+        except (AttributeError, TypeError, ValueError):
+            continue
+        text += f"\n<tool_call>\n{json.dumps({'name': str(function.name), 'arguments': arguments}, ensure_ascii=False)}\n</tool_call>"  # type: ignore[union-attr]
+    return text
+
+
+def names_in(listed: object, base_url: str) -> list[str]:
+    """Return the names in a list of models, as OpenAI or Ollama sends it, or a bare list."""
+    rows: Any = listed
+    if isinstance(listed, dict):
+        rows = listed.get("data") if listed.get("data") is not None else listed.get("models")
+    if not isinstance(rows, list):
+        raise no_chat_server(base_url, f"its list of models is {' '.join(str(listed).split())[:80]!r}")
+    named = [next((row[key] for key in ("id", "model", "name") if row.get(key)), None) if isinstance(row, dict) else row for row in rows]
+    return [name for name in named if isinstance(name, str)]
+
+
+def no_chat_server(base_url: str, found: str) -> HiExpError:
+    """Return the error for an address at which something else answers."""
+    return HiExpError(f"{base_url} answers, but not as an OpenAI-compatible server ({found}); correct the address (it usually ends in /v1)")

@@ -1,0 +1,53 @@
+"""What a question asks for is read from its wording, whatever politeness is around it."""
+
+import pytest
+
+from hiexp_verl.masking import Masker, kind_of, name_of
+from hiexp_verl.wording import asked_for, plain, shape_of
+
+
+@pytest.mark.parametrize(
+    ("question", "noun"),
+    [
+        ("Which river flows through Zagreb?", "river"),
+        ("What country borders Chad?", "country"),
+        ("Which mountain range separates the two countries?", "mountain range"),
+        ("Which language belongs to this family?", "language"),
+        ("Which sports did he play?", "sports"),
+        ("Which literary works did Orwell write?", "literary works"),
+        ("What's the capital of Chad?", "capital"),
+        ("Who's the author of Dune?", "person"),
+        ("Can you tell me which river flows through Zagreb?", "river"),
+        ("Please answer: when was Dune written?", "date"),
+        ("I want to know where Chad lies.", "place"),
+        ("Hi! Could you please tell me how many lakes Chad has?", "number"),
+    ],
+)
+def test_what_is_asked_for_is_read_from_the_wording(question, noun):
+    assert asked_for(Masker(question).mask(question)) == noun
+
+
+@pytest.mark.parametrize("before", ["Please answer: ", "I want to know ", "Can you tell me ", "Question: ", "Hello, could you tell us "])
+def test_politeness_changes_neither_kind_nor_name_nor_shape(before):
+    question = before + "which river flows through Zagreb?"
+    assert (kind_of(question), name_of(question), shape_of(question)) == ("Which river flows through ...?", "Zagreb", "direct")
+    assert Masker(question).names(question) == ["Zagreb"]
+    assert Masker(question).mask(question) == "Which river flows through X?"
+
+
+@pytest.mark.parametrize("word", ["What's", "Who's", "Where's", "What\u2019s"])
+def test_a_question_word_is_no_name(word):
+    assert Masker(f"{word} the home of Ana Horvat?").names(f"{word} the home of Ana Horvat?") == ["Ana Horvat"]
+
+
+def test_a_note_is_no_name():
+    assert plain("Who directed Suicide Kings (1979 Film)?") == "Who directed Suicide Kings (1979 film)?"
+    assert kind_of("Who directed Suicide Kings (1979 Film)?") == "Who directed ...?" == kind_of("Who directed Dune (1984 film)?")
+    assert plain("Did the Kings (United States) win?") == "Did the Kings (United States) win?"
+
+
+@pytest.mark.parametrize(
+    "question", ["Please Please Me is an album by whom?", "Tell Me is a song by whom?", "Can You Tell Me is a song by whom?"]
+)
+def test_a_name_that_looks_like_politeness_stays(question):
+    assert plain(question) == question
