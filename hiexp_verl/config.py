@@ -54,8 +54,10 @@ Count = Annotated[int, Field(ge=1, strict=True)]
 Natural = Annotated[int, Field(ge=0, strict=True)]
 Flag = Annotated[bool, Field(strict=True)]
 Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
-# A `Path` is taken, too; `~` is the home directory.
-PathText = Annotated[str, BeforeValidator(lambda value: os.path.expanduser(value) if isinstance(value, str | Path) else value)]
+# A `Path` is taken, too; `~` is the home directory. Absolute: the processes of a run have other working directories.
+PathText = Annotated[
+    str, BeforeValidator(lambda value: os.path.abspath(os.path.expanduser(value)) if isinstance(value, str | Path) and value else value)
+]
 # YAML 1.1 reads a bare `off` as false.
 _Alarm = Annotated[Literal["off", "warn", "stop"], BeforeValidator(lambda value: "off" if value is False else value)]
 
@@ -195,6 +197,9 @@ class HiExpConfig:
         default=None, description="Tokens of one turn; null: no limit below data.max_response_length. Ignored with enabled=false."
     )
     dump_dir: PathText | None = Field(default=None, description="Directory for trajectories with the experience shown, one JSONL per step.")
+    stop_at_search: Flag = Field(
+        default=False, description="End a turn at </search> (search_tags): for a base model, which does not end it by itself."
+    )
     seed: Natural | None = Field(default=None, description="Makes training repeatable: every turn gets its own seed; null: vLLM chooses.")
     allow_mismatch: Flag = Field(
         default=False, description="Resume a checkpoint of a run with another HEK, other questions, search, sampling, reward or seed."

@@ -79,6 +79,12 @@ def check_address(url: str, example: str) -> None:
         raise HiExpError(f"{without_credentials(url)!r} is not an http address ({without_credentials(fault)}); write for example {example}")
 
 
+def is_local(url: str) -> bool:
+    """Return whether an address is that of this machine."""
+    host = urlsplit(url).hostname or ""
+    return host in ("localhost", "::1", "0.0.0.0") or host.startswith("127.")
+
+
 def listed(items: Sequence[str], most: int = 4) -> str:
     """Return the first items, and how many more there are."""
     return ", ".join(items[:most]) + (f" and {len(items) - most} more" if len(items) > most else "")

@@ -5,6 +5,7 @@ import logging
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from reprlib import repr as brief
 from typing import Any, TypeVar
@@ -109,13 +110,15 @@ def repeated_questions(questions: Sequence[Question]) -> list[list[str]]:
     return [same for same in ids.values() if len(same) > 1]
 
 
-def read_corpus(path: Path) -> list[Passage]:
+def read_corpus(path: Path, most: int | None = None) -> list[Passage]:
     """Return the passages of a file of JSON lines (or .gz), a JSON list, parquet or a table with tabs; see `passage_of` for the fields.
+
+    With `most`, only so many are read.
 
     Raises:
         HiExpError: missing or empty file, malformed row, missing field.
     """
-    return [_at(place, passage_of, row) for place, row in read_records(path, "corpus")]
+    return [_at(place, passage_of, row) for place, row in islice(read_records(path, "corpus"), most)]
 
 
 def passage_of(row: Row) -> Passage:

@@ -12,7 +12,6 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict, TypeVar
-from urllib.parse import urlsplit
 from weakref import WeakKeyDictionary
 
 from typing_extensions import Unpack
@@ -20,7 +19,7 @@ from typing_extensions import Unpack
 from hiexp_verl.errors import HiExpError, first_line
 from hiexp_verl.models.chat_replies import PassingError, Reply, names_in, no_chat_server, reply_of
 from hiexp_verl.models.vllm_server import serve_vllm
-from hiexp_verl.text import check_address, without_credentials
+from hiexp_verl.text import check_address, is_local, without_credentials
 from hiexp_verl.types import Message
 
 if TYPE_CHECKING:
@@ -175,7 +174,7 @@ class ChatClient:
             from openai import AsyncOpenAI, DefaultAsyncHttpxClient
 
             # A proxy set for downloads would swallow calls to a server on this machine.
-            direct = DefaultAsyncHttpxClient(trust_env=False) if _is_local(self._address) else None
+            direct = DefaultAsyncHttpxClient(trust_env=False) if is_local(self._address) else None
             key = os.environ.get("OPENAI_API_KEY") or "none"
             client = AsyncOpenAI(base_url=self._address, api_key=key, timeout=self._timeout, max_retries=self._retries, http_client=direct)
             self._pools[loop] = (client, asyncio.Semaphore(self._concurrency))
@@ -270,11 +269,6 @@ def open_model(spec: str, concurrency: int = 16, max_model_len: int = MAX_MODEL_
     name = name or Path(spec).resolve().name
     with serve_vllm(Path(spec), name, max_model_len) as base_url:
         yield ChatClient(base_url, name, concurrency)
-
-
-def _is_local(base_url: str) -> bool:
-    host = urlsplit(base_url).hostname or ""
-    return host == "localhost" or host == "::1" or host.startswith("127.")
 
 
 def _in_words(error: Exception, base_url: str) -> HiExpError:

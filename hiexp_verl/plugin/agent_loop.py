@@ -22,7 +22,7 @@ from hiexp_verl.models.tokenizer import prompt_ids
 from hiexp_verl.plugin.retrieval import Retrieval, retrieval_for
 from hiexp_verl.plugin.search_tool import SearchTool
 from hiexp_verl.plugin.tokens import closing_ids, kept_tokens, missing_ids
-from hiexp_verl.protocol import FORMATS, answering_text, query_in
+from hiexp_verl.protocol import FORMATS, SEARCH_CLOSE, answering_text, query_in
 from hiexp_verl.rollout.episode import seed_of
 from hiexp_verl.text import sanitise
 from hiexp_verl.types import TRAIN, Message
@@ -91,8 +91,15 @@ class HiExpAgentLoop(ToolAgentLoop):
     async def _handle_generating_state(self, agent_data: AgentData, sampling_params: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
         if self.settings.seed is not None:
             seed = seed_of(self.settings.seed, self.step, self.episode.question_id or "", self.sample, agent_data.assistant_turns)
-            sampling_params = {**sampling_params, "seed": seed}
+            sampling_params = {**sampling_params, "sampling_seed" if self._is_sglang else "seed": seed}
+        if self.settings.stop_at_search and self.tool_parser_name == "search_tags":
+            kept = {"no_stop_trim": True} if self._is_sglang else {"include_stop_str_in_output": True}
+            sampling_params = {**sampling_params, "stop": [SEARCH_CLOSE], **kept}
         return await super()._handle_generating_state(agent_data, sampling_params, *args, **kwargs)
+
+    @property
+    def _is_sglang(self) -> bool:
+        return self.config.actor_rollout_ref.rollout.name == "sglang"
 
     def _strip(self, output: AgentLoopOutput, unguided: list[Message]) -> bool:
         """Remove the experience from the tokens that are trained; return whether that is exact (else nothing is changed)."""
@@ -182,8 +189,8 @@ class HiExpAgentLoop(ToolAgentLoop):
     def _record(self, output: AgentLoopOutput) -> EpisodeRecord:
         """Return what happened, for the reward, the metrics and the dump."""
         turns = self._assistant_turns(output)
-        episode = list(self.messages)
-        for turn, answers in zip_longest(turns, self.tool_messages, fillvalue=()):
+        episode = list(self.messages) if self._is_dumped else []
+        for turn, answers in zip_longest(turns, self.tool_messages, fillvalue=()) if episode else ():
             episode += [{"role": "assistant", "content": turn}, *answers]
         return self.episode.record(
             sample=self.sample,
@@ -191,6 +198,14 @@ class HiExpAgentLoop(ToolAgentLoop):
             messages=tuple(episode),
             answer_text=answering_text(turns, self.tool_parser_name),
         )
+
+    @property
+    def _is_dumped(self) -> bool:
+        """Whether somebody reads the text of this episode: a step at scale has 100 MB of it."""
+        trainer = self.config.trainer
+        if self.training:
+            return bool(self.settings.dump_dir or trainer.get("rollout_data_dir"))
+        return bool(trainer.get("validation_data_dir"))
 
     def _assistant_turns(self, output: AgentLoopOutput) -> list[str]:
         """Return the text of each stretch of tokens that the policy wrote (mask 1)."""

@@ -6,6 +6,7 @@ or agent loop experience is silently missing. `preflight_data` checks the questi
 
 import logging
 import math
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from huggingface_hub import constants, try_to_load_from_cache
 from huggingface_hub.utils import HFValidationError, validate_repo_id
 from hydra.experimental.callback import Callback
 from jinja2 import TemplateError
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 from transformers import AutoConfig
 from verl.utils import hf_processor, hf_tokenizer
 from verl.utils.import_utils import load_extern_object
@@ -23,7 +24,7 @@ from verl.utils.tokenizer.continuous_token_wiring import create_continuous_token
 from hiexp_verl.config import HiExpConfig
 from hiexp_verl.errors import HiExpError, first_line
 from hiexp_verl.guide.arms import shows_at
-from hiexp_verl.hek.opening import open_encoders, open_hek
+from hiexp_verl.hek.opening import find_encoder, open_encoders, open_hek
 from hiexp_verl.hek.store import HEK
 from hiexp_verl.io.datasets import read_corpus
 from hiexp_verl.plugin.agent_loop import HiExpAgentLoop, settings_of
@@ -32,13 +33,16 @@ from hiexp_verl.plugin.dataset import QuestionDataset
 from hiexp_verl.plugin.preflight_data import check_questions, check_validation
 from hiexp_verl.plugin.presets import REWARD
 from hiexp_verl.search.http import HttpSearch
+from hiexp_verl.text import is_local, without_credentials
 from hiexp_verl.types import Message
 
 logger = logging.getLogger(__name__)
 
 
 TURN_TOKENS = 64  # a thought and a query, or an answer
-TRAINERS = ("hiexp_sync", "hiexp_colocate_async")
+TRAINERS = ("hiexp_sync", "hiexp_colocate_async", "hiexp_separate_async")
+OTHER_PROGRAMS = {"async_training": "fully_async_policy", "rollout": "one_step_off_policy"}  # by a key of their configuration
+_CHECKED_PASSAGES = 1000  # of a corpus: its format; the rest is read where it is searched
 ON_CPU = {
     "trainer.n_gpus_per_node": 1,
     "trainer.nnodes": 1,
@@ -72,9 +76,10 @@ def check_run(config: DictConfig) -> None:
         HiExpError: the first fault found.
     """
     settings = settings_of(config)
+    make_absolute(config, settings)
     check_engine(config, settings)
     check_parts(config, settings)
-    check_search(settings, config.actor_rollout_ref.rollout.multi_turn.max_tool_response_length)
+    check_search(settings, config.actor_rollout_ref.rollout.multi_turn.max_tool_response_length, config.trainer.nnodes)
     check_response_length(settings, config.data.max_response_length)
     if settings.enabled and not settings.hek:
         raise HiExpError("hiexp.hek is not set; give the directory of a HEK (`hiexp build`), or hiexp.enabled=false")
@@ -88,6 +93,24 @@ def check_run(config: DictConfig) -> None:
     training, validation = check_questions(config, "train_files"), check_questions(config, "val_files")
     if not config.trainer.val_only:
         check_validation(config, training, validation, hek, encoder)
+
+
+def make_absolute(config: DictConfig, settings: HiExpConfig) -> None:
+    """Put the absolute paths of the settings into the configuration: workers, and nodes, have other working directories.
+
+    The place of the encoder is found here, so that every node loads the same.
+    """
+    if config.get("hiexp") is None:
+        return
+    encoder = settings.encoder
+    if settings.enabled and settings.hek and Path(settings.hek).is_dir():
+        encoder = find_encoder(HEK.load(settings.hek), Path(settings.hek), settings.encoder)
+    places = {"hek": settings.hek, "dump_dir": settings.dump_dir, "encoder": encoder}
+    places |= {"search.corpus": settings.search.corpus, "search.encoder": settings.search.encoder}
+    with open_dict(config.hiexp):
+        for name, place in places.items():
+            if place is not None:
+                OmegaConf.update(config.hiexp, name, os.path.abspath(place) if Path(place).is_dir() else place)
 
 
 def check_parts(config: DictConfig, settings: HiExpConfig) -> None:
@@ -146,24 +169,42 @@ def check_parallel_calls(config: DictConfig) -> None:
 
 
 def check_engine(config: DictConfig, settings: HiExpConfig) -> None:
-    """Refuse a trainer that does not log experience, and what does not run on a CPU."""
+    """Refuse a program or a trainer that does not log experience, and what does not run on a CPU."""
+    for key, program in OTHER_PROGRAMS.items():
+        if settings.enabled and key in config:
+            raise HiExpError(
+                f"verl.experimental.{program} runs without our trainer: experience would not be counted, and its state not be in "
+                "checkpoints; run verl.trainer.main_ppo, or set hiexp.enabled=false"
+            )
     if not config.trainer.use_v1:
         raise HiExpError("trainer.use_v1=false selects verl's earlier trainer, which has no plugins; set it to true")
     mode = config.trainer.v1.trainer_mode
-    if settings.enabled and mode not in TRAINERS:
+    if settings.enabled and mode not in TRAINERS and not _is_ours(mode):
         raise HiExpError(
-            f"trainer.v1.trainer_mode={mode} does not log experience; set {' or '.join(TRAINERS)} (there is none for separate_async), "
-            "or hiexp.enabled=false"
+            f"trainer.v1.trainer_mode={mode} does not log experience; set one of {', '.join(TRAINERS)}, or hiexp.enabled=false"
         )
     if config.trainer.device == "cpu":
         check_cpu(config)
 
 
+def _is_ours(mode: str) -> bool:
+    """Return whether a trainer is a subclass of ours, registered by the user's module."""
+    from verl.trainer.ppo.v1 import get_trainer_cls
+
+    from hiexp_verl.plugin.trainer import HiExpTrainer
+
+    try:
+        return issubclass(get_trainer_cls(mode), HiExpTrainer)
+    except ValueError:
+        return False
+
+
 def check_cpu(config: DictConfig) -> None:
     """Refuse settings that need an accelerator, and micro-batches that do not fit."""
     model, rollout = config.actor_rollout_ref.model, config.actor_rollout_ref.rollout
-    if config.trainer.v1.trainer_mode == "separate_async":
-        raise HiExpError("trainer.v1.trainer_mode=separate_async needs separate devices for rollouts; on a CPU set it to sync")
+    if (mode := config.trainer.v1.trainer_mode).endswith("separate_async"):
+        sync = mode.replace("separate_async", "sync")
+        raise HiExpError(f"trainer.v1.trainer_mode={mode} needs separate devices for rollouts; on a CPU set it to {sync}")
     for setting, works in ON_CPU.items():
         found = OmegaConf.select(config, setting)
         if found != works:
@@ -239,17 +280,22 @@ def check_model(path: str) -> None:
         )
 
 
-def check_search(settings: HiExpConfig, max_response_chars: int) -> None:
+def check_search(settings: HiExpConfig, max_response_chars: int, nodes: int = 1) -> None:
     """Refuse a search without a corpus or a server that answers, and documents that verl would cut again, closing tag included."""
     search = settings.search
     if search.engine == "http":
         if not search.url:
             raise HiExpError("hiexp.search.engine=http needs hiexp.search.url, the address of a retrieval server")
+        if nodes > 1 and is_local(search.url):
+            raise HiExpError(
+                f"hiexp.search.url={without_credentials(search.url)} is each node's own machine, and trainer.nnodes={nodes}; "
+                "give an address that every node reaches"
+            )
         HttpSearch(search.url, search.timeout, retries=0).check("hiexp.search.url")
     elif not search.corpus:
         raise HiExpError(f"hiexp.search.engine={search.engine} needs hiexp.search.corpus, a JSONL of id, title, text")
     else:
-        read_corpus(Path(search.corpus))
+        read_corpus(Path(search.corpus), most=_CHECKED_PASSAGES)
     if search.max_chars > max_response_chars:
         raise HiExpError(
             f"hiexp.search.max_chars={search.max_chars} is over verl's limit of {max_response_chars} characters; raise "

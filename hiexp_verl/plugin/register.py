@@ -50,7 +50,10 @@ WHEN_IMPORTED: dict[str, tuple[str, Registration]] = {
     "advantage hiexp_grpo": ("verl.trainer.ppo.core_algos", lambda: _by_import("advantage")),
     "tool parser search_tags": ("verl.experimental.agent_loop.tool_parser", lambda: _by_import("search_tool")),
     "agent loop hiexp_agent": ("verl.experimental.agent_loop.tool_agent_loop", lambda: _by_import("agent_loop")),
-    "trainers hiexp_sync and hiexp_colocate_async": ("verl.trainer.ppo.v1.trainer_sync", lambda: _by_import("trainer")),
+    "trainers": (
+        "verl.trainer.ppo.v1.trainer_sync",
+        lambda: _by_import("trainer"),
+    ),
     **({"rollout engine vllm_cpu": ("verl.workers.rollout.replica", _rollout)} if CPU else {}),
 }
 

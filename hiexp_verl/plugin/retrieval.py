@@ -111,6 +111,33 @@ class ActorRetrieval:
         return found
 
 
+def check_nodes(settings: HiExpConfig) -> None:
+    """Check on every node of the cluster that the files of the settings are there, before a device is touched.
+
+    Raises:
+        HiExpError: a node lacks one; the agent loops there would fail minutes later.
+    """
+    places = [settings.hek if settings.enabled else None, settings.search.corpus, settings.encoder, settings.search.encoder]
+    paths = [place for place in places if place and os.path.isabs(place)]
+    nodes = [node for node in ray.nodes() if node["Alive"]] if ray.is_initialized() and paths else []
+    if len(nodes) < 2:
+        return
+    found = [
+        ray.remote(_missing)
+        .options(num_cpus=0, scheduling_strategy=NodeAffinitySchedulingStrategy(node_id=node["NodeID"], soft=False))
+        .remote(paths)
+        for node in nodes
+    ]
+    for node, missing in zip(nodes, ray.get(found), strict=True):
+        if missing:
+            where = f"the node {node['NodeManagerAddress']} ({node['NodeManagerHostname']})"
+            raise HiExpError(f"{where} has no {' and no '.join(missing)}; put it there, or on a file system that all nodes share")
+
+
+def _missing(paths: list[str]) -> list[str]:
+    return [path for path in paths if not os.path.exists(path)]
+
+
 @cache
 def retrieval_for(settings: HiExpConfig) -> Retrieval:
     """Return the retrieval of this node: the shared actor under Ray, otherwise an object of this process."""

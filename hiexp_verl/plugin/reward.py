@@ -46,6 +46,6 @@ def compute_score(
     result |= {name: getattr(score, name) for name in ("acc", "em", "f1", "cem", "concise", "format")}
     result |= {name: float(getattr(totals, name)) for name in _COUNTED}
     result["e2_e3_shown"] = float(totals.prompt_entries)
-    if record is not None:
+    if record is not None and record.messages:  # the text of the episode, where it is dumped
         result[TRAJECTORY_KEY] = json.dumps(to_json(record.trajectory(answers, extract_answer(text), score, "policy")))
     return result

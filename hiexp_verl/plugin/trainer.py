@@ -1,4 +1,4 @@
-"""verl's trainers with HiExp's metrics, dump and checkpoints: `trainer.v1.trainer_mode=hiexp_sync` or `hiexp_colocate_async`."""
+"""verl's trainers with HiExp's metrics, dump and checkpoints: `trainer.v1.trainer_mode=hiexp_sync`, `hiexp_colocate_async`, ..."""
 
 import json
 from pathlib import Path
@@ -8,6 +8,7 @@ import transfer_queue as tq
 from omegaconf import DictConfig, open_dict
 from verl.trainer.ppo.v1.trainer_base import PPOTrainer, register_trainer
 from verl.trainer.ppo.v1.trainer_colocate_async import PPOTrainerColocateAsync
+from verl.trainer.ppo.v1.trainer_separate_async import PPOTrainerSeparateAsync
 from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
 
 from hiexp_verl.errors import HiExpError
@@ -20,7 +21,7 @@ from hiexp_verl.plugin.agent_loop import settings_of
 from hiexp_verl.plugin.checkpoint import folder_to_resume, identity_of, load_state, played_of, save_state
 from hiexp_verl.plugin.metrics import EpisodeOutcome
 from hiexp_verl.plugin.monitor import Watch
-from hiexp_verl.plugin.retrieval import retrieval_for
+from hiexp_verl.plugin.retrieval import check_nodes, retrieval_for
 from hiexp_verl.types import TRAJECTORY_KEY
 
 
@@ -40,6 +41,7 @@ class HiExpTrainer(PPOTrainer):
                 # Sampled with experience, trained without: verl's rollout correction, clipped at its threshold, corrects for it.
                 correction = config.algorithm.rollout_correction
                 correction.rollout_is = correction.rollout_is or "token"
+        check_nodes(settings)
         super().__init__(config)
         # Loads encoder, HEK and corpus while the models are initialised; agent loops of this node use the same.
         self.retrieval = retrieval_for(settings)
@@ -124,3 +126,10 @@ class HiExpTrainerColocateAsync(HiExpTrainer, PPOTrainerColocateAsync):
     """`PPOTrainerColocateAsync` with HiExp."""
 
     mode = "colocate_async"
+
+
+@register_trainer("hiexp_separate_async")
+class HiExpTrainerSeparateAsync(HiExpTrainer, PPOTrainerSeparateAsync):
+    """`PPOTrainerSeparateAsync` with HiExp: rollouts have GPUs of their own. Constructed in tests, never run: it needs several GPUs."""
+
+    mode = "separate_async"

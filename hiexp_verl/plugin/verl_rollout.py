@@ -74,6 +74,14 @@ def _refusal(log: Path) -> str:
     return errors[-1].removeprefix("hiexp: ") if errors else ""
 
 
+# Where the rollout runs on a GPU: one is enough for a policy that fits it.
+_ONE_GPU = [
+    "trainer.n_gpus_per_node=1",
+    "actor_rollout_ref.rollout.name=vllm",
+    "actor_rollout_ref.rollout.tensor_model_parallel_size=1",
+]
+
+
 def _overrides(spec: RolloutSpec, questions: Path, dump: Path) -> list[str]:
     settings, rollout = spec.settings, "actor_rollout_ref.rollout"
     hek = ["hiexp.enabled=false"]  # verl's own tool agent, which has no limit of a single turn
@@ -104,6 +112,7 @@ def _overrides(spec: RolloutSpec, questions: Path, dump: Path) -> list[str]:
         f"{rollout}.val_kwargs.top_p={settings.top_p}",
         f"{rollout}.val_kwargs.do_sample=true",
         f"{rollout}.seed={settings.seed}",
+        *([] if is_cpu_build() else _ONE_GPU),
         "trainer.val_only=true",
         "trainer.val_before_train=true",
         "trainer.total_training_steps=1",

@@ -28,11 +28,15 @@ def tiny_tokenizer():
 
 
 def compose(*overrides: str):
-    """Return verl's own config with our flag, as `main_ppo` composes it; hydra takes most of a second, so it does it once per flag."""
+    """Return verl's own config with our flag, as `main_ppo` composes it; hydra takes most of a second, so it does it once per flag.
+
+    Episodes are dumped, so that their text is there.
+    """
     from omegaconf import OmegaConf
 
     flags = tuple(each for each in overrides if each.startswith("+"))
-    return OmegaConf.merge(_composed(flags), OmegaConf.from_dotlist([each for each in overrides if each not in flags]))
+    dumps = ["trainer.rollout_data_dir=dumps", "trainer.validation_data_dir=dumps"]
+    return OmegaConf.merge(_composed(flags), OmegaConf.from_dotlist([*dumps, *(each for each in overrides if each not in flags)]))
 
 
 @cache
@@ -86,6 +90,7 @@ class RecitingServer:
         self.written: list[list[int]] = []
         self.limits: list[int | None] = []  # tokens that each turn was allowed
         self.seeds: list[int | None] = []
+        self.sampling: list[dict[str, Any]] = []
 
     async def generate(self, request_id: str, *, prompt_ids: list[int], sampling_params: dict[str, Any], **_: Any):
         from verl.workers.rollout.replica import TokenOutput
@@ -93,6 +98,7 @@ class RecitingServer:
         self.prompts.append(list(prompt_ids))
         self.limits.append(sampling_params.get("max_tokens"))
         self.seeds.append(sampling_params.get("seed"))
+        self.sampling.append(dict(sampling_params))
         turn = self.turns[len(self.written)]
         ids = turn if isinstance(turn, list) else self.tokenizer.encode(turn + self.tokenizer.eos_token, add_special_tokens=False)
         self.written.append(ids)

@@ -435,3 +435,34 @@ def test_parallel_searches_are_numbered_in_the_order_of_their_calls(paths, token
 def test_an_arm_that_the_control_leaves_nothing_is_without_experience(paths, tokenizer):
     output, _ = run(HiExpAgentLoop, config_of(paths, "hermes", "hiexp.arm=none"), tokenizer, TURNS["hermes"])
     assert output.extra_fields["hiexp"]["arm"] == "none"
+
+
+@pytest.mark.parametrize(
+    ("engine", "seed", "stop"),
+    [("vllm", "seed", {"include_stop_str_in_output": True}), ("sglang", "sampling_seed", {"no_stop_trim": True})],
+)
+def test_each_engine_gets_seed_and_stop_by_its_own_names(paths, tokenizer, engine, seed, stop):
+    settings = ("hiexp.seed=7", "hiexp.stop_at_search=true", f"actor_rollout_ref.rollout.name={engine}")
+    for sampling in run(HiExpAgentLoop, config_of(paths, "search_tags", *settings), tokenizer, TURNS["search_tags"])[1].sampling:
+        assert [name for name in ("seed", "sampling_seed") if name in sampling] == [seed]
+        assert sampling.items() >= {"stop": ["</search>"], **stop}.items()
+    for sampling in run(HiExpAgentLoop, config_of(paths, "hermes", *settings), tokenizer, TURNS["hermes"])[1].sampling:
+        assert "stop" not in sampling
+
+
+def test_the_text_of_an_episode_travels_only_where_it_is_dumped(paths, tokenizer):
+    nowhere = ("trainer.rollout_data_dir=null", "trainer.validation_data_dir=null")
+    for split, dump, wanted in (
+        ("val", (), False),
+        ("train", (), False),
+        ("train", ("hiexp.dump_dir=dumps",), True),
+        ("val", ("hiexp.dump_dir=dumps",), False),
+        ("train", ("trainer.rollout_data_dir=dumps",), True),
+        ("val", ("trainer.validation_data_dir=dumps",), True),
+    ):
+        config = config_of(paths, "hermes", *nowhere, *dump)
+        output, _ = run(HiExpAgentLoop, config, tokenizer, TURNS["hermes"], extra_info={"split": split})
+        record = output.extra_fields["hiexp"]
+        assert bool(record["messages"]) == wanted and record["searches"] == 2 and record["answer_text"]
+        reward = compute_score("", "", {"target": ["Kabul"]}, {"hiexp": record})
+        assert (TRAJECTORY_KEY in reward) == wanted

@@ -15,6 +15,7 @@ import datasets
 import huggingface_hub
 import hydra
 from hydra.core.utils import JobReturn, JobStatus
+from verl.trainer.ppo.v1.trainer_base import TRAINER_REGISTRY
 
 from hiexp_verl.config import HiExpConfig, RewardConfig
 from hiexp_verl.io.manifest import read_manifest
@@ -24,6 +25,7 @@ from hiexp_verl.plugin.agent_loop import HiExpAgentLoop, settings_of
 from hiexp_verl.plugin.launch import CPU_ENVIRONMENT
 from hiexp_verl.plugin.preflight import Preflight, check_model, check_response_length, warn_of_reward
 from hiexp_verl.plugin.record import Record
+from hiexp_verl.plugin.trainer import HiExpTrainerSync
 from hiexp_verl.protocol import SEARCH_TOOL_SCHEMA, first_messages
 from tests.support.chat_families import tokenizer_of
 from tests.support.paths import RECIPES
@@ -186,9 +188,15 @@ def test_malformed_questions_are_named_by_line(good, tmp_path):
     [
         (
             {"trainer.v1.trainer_mode": "colocate_async"},
-            "trainer_mode=colocate_async does not log experience; set hiexp_sync or hiexp_colocate_async",
+            "trainer_mode=colocate_async does not log experience; set one of hiexp_sync, hiexp_colocate_async, hiexp_separate_async",
         ),
-        ({"trainer.v1.trainer_mode": "separate_async"}, "hiexp_sync or hiexp_colocate_async (there is none for separate_async)"),
+        ({"trainer.v1.trainer_mode": "separate_async"}, "trainer_mode=separate_async does not log experience"),
+        ({"+async_training.staleness_threshold": 1}, "verl.experimental.fully_async_policy runs without our trainer"),
+        ({"+rollout.nnodes": 1}, "verl.experimental.one_step_off_policy runs without our trainer"),
+        (
+            {"trainer.nnodes": 2, "hiexp.search.engine": "http", "hiexp.search.url": "http://127.0.0.1:9/retrieve"},
+            "http://127.0.0.1:9/retrieve is each node's own machine, and trainer.nnodes=2",
+        ),
         ({"trainer.v1.trainer_mode": "hiexp_asink"}, "trainer_mode=hiexp_asink does not log experience"),
         ({"trainer.use_v1": "false"}, "trainer.use_v1=false selects verl's earlier trainer"),
         ({**CPU_RUN, "actor_rollout_ref.actor.strategy": "fsdp"}, "strategy=fsdp does not run on a CPU; set it to fsdp2"),
@@ -202,6 +210,7 @@ def test_malformed_questions_are_named_by_line(good, tmp_path):
         ({**CPU_RUN, "trainer.n_gpus_per_node": 2}, "trainer.n_gpus_per_node=2 does not run on a CPU"),
         ({**CPU_RUN, "trainer.nnodes": 2}, "trainer.nnodes=2 does not run on a CPU; set it to 1"),
         ({**CPU_RUN, "hiexp.enabled": "false", "trainer.v1.trainer_mode": "separate_async"}, "separate_async needs separate devices"),
+        ({**CPU_RUN, "trainer.v1.trainer_mode": "hiexp_separate_async"}, "separate devices for rollouts; on a CPU set it to hiexp_sync"),
         (
             {**EVEN, "data.train_batch_size": 2},
             "= 6 is not divisible by actor_rollout_ref.rollout.log_prob_micro_batch_size_per_gpu=4",
@@ -222,6 +231,30 @@ def test_what_they_can_do_passes(good):
     passes({**good, **lora, **CPU_RUN, "actor_rollout_ref.model.lora.merge": "true"})
     passes({**good, **CPU_RUN, "actor_rollout_ref.model.lora.rank": 8, "actor_rollout_ref.model.lora.merge": "true"})
     passes({**good, "hiexp.enabled": "false", "trainer.v1.trainer_mode": "separate_async"})
+    passes({**good, "trainer.v1.trainer_mode": "hiexp_separate_async"})
+
+
+def test_a_trainer_of_the_user_that_extends_ours_passes(good, monkeypatch):
+    monkeypatch.setitem(TRAINER_REGISTRY, "mine", type("Mine", (HiExpTrainerSync,), {}))
+    passes({**good, "trainer.v1.trainer_mode": "mine"})
+
+
+def test_the_workers_get_absolute_paths_and_the_place_of_the_encoder(good, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    relative = {name: os.path.relpath(good[name], tmp_path) for name in ("hiexp.hek", "hiexp.search.corpus")}
+    config = compose("+hiexp=grpo", ENGINE, *(f"{key}={value}" for key, value in {**good, **relative, "hiexp.dump_dir": "dumps"}.items()))
+    Preflight().on_run_start(config)
+    assert config.hiexp.hek == str(tmp_path / "hek") and config.hiexp.dump_dir == str(tmp_path / "dumps")
+    assert config.hiexp.search.corpus == str(Path(good["hiexp.search.corpus"]).resolve())
+    assert config.hiexp.encoder == "hash:256"
+
+
+def test_a_large_corpus_is_checked_by_its_first_passages(good, tmp_path):
+    corpus = tmp_path / "large.jsonl"
+    corpus.write_text('{"id": "1", "title": "T", "text": "t"}\n' * 1000 + "broken\n")
+    passes({**good, "hiexp.search.corpus": corpus})
+    corpus.write_text('{"id": "1", "title": "T", "text": "t"}\n' * 999 + "broken\n")
+    assert "large.jsonl:1000: not JSON" in refusal({**good, "hiexp.search.corpus": corpus})
 
 
 def test_on_a_cpu_lora_is_merged_unless_told_otherwise():

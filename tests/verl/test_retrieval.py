@@ -8,8 +8,10 @@ pytestmark = pytest.mark.verl
 pytest.importorskip("verl")
 
 from hiexp_verl.config import HiExpConfig, PromptConfig, SearchConfig
+from hiexp_verl.errors import HiExpError
 from hiexp_verl.guide.lookup import ExperienceRequest
 from hiexp_verl.hek.opening import open_encoders, open_hek
+from hiexp_verl.plugin import retrieval as retrieval_module
 from hiexp_verl.plugin.retrieval import LocalRetrieval
 from hiexp_verl.search import SearchFailed
 from tests.support.verl_fixtures import write_corpus, write_hek
@@ -62,3 +64,33 @@ def test_one_query_that_fails_does_not_fail_those_that_share_its_batch(tmp_path)
 
     first, second, third = asyncio.run(ask())
     assert first == [] and third == [] and isinstance(second, SearchFailed)
+
+
+def test_a_node_without_the_files_is_named_before_a_device_is_touched(tmp_path, monkeypatch):
+    corpus = write_corpus(tmp_path / "c.jsonl")
+    settings = HiExpConfig(enabled=False, search=SearchConfig(corpus=str(corpus)))
+    ids = ["1" * 56, "2" * 56]
+    nodes = [
+        {"Alive": True, "NodeID": node, "NodeManagerAddress": f"10.0.0.{node[0]}", "NodeManagerHostname": f"n{node[0]}"} for node in ids
+    ]
+    here = dict.fromkeys(ids, True)
+
+    class Remote:  # one call of `ray.remote(...).options(...).remote(...)`
+        def __init__(self, function):
+            self.function = function
+
+        def options(self, num_cpus, scheduling_strategy):
+            self.node = scheduling_strategy.node_id
+            return self
+
+        def remote(self, paths):
+            return self.function(paths) if here[self.node] else list(paths)
+
+    monkeypatch.setattr(retrieval_module.ray, "is_initialized", lambda: True)
+    monkeypatch.setattr(retrieval_module.ray, "nodes", lambda: nodes)
+    monkeypatch.setattr(retrieval_module.ray, "remote", Remote)
+    monkeypatch.setattr(retrieval_module.ray, "get", list)
+    retrieval_module.check_nodes(settings)
+    here[ids[1]] = False
+    with pytest.raises(HiExpError, match=rf"the node 10.0.0.2 .n2. has no {corpus}; put it there"):
+        retrieval_module.check_nodes(settings)

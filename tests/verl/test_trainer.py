@@ -15,6 +15,15 @@ from hiexp_verl.plugin.advantage import _ARMS
 from hiexp_verl.plugin.checkpoint import MARKER, STATE
 from tests.support.verl_fixtures import compose, write_corpus, write_hek
 
+SEPARATE = (
+    "data.train_batch_size=4",
+    "actor_rollout_ref.actor.ppo_mini_batch_size=1",
+    "trainer.v1.separate_async.parameter_sync_step=4",
+    "actor_rollout_ref.rollout.nnodes=1",
+    "actor_rollout_ref.rollout.n_gpus_per_node=1",
+    "actor_rollout_ref.rollout.checkpoint_engine.backend=nccl",
+)
+
 
 @pytest.fixture
 def make(tmp_path, monkeypatch):
@@ -29,12 +38,16 @@ def make(tmp_path, monkeypatch):
     monkeypatch.setattr(plugin_trainer, "retrieval_for", lambda settings: None)
 
     def trainer(*overrides, name="hiexp_sync"):
+        if name == "hiexp_separate_async":  # what verl asserts before it starts
+            overrides = (*overrides, *SEPARATE)
         return get_trainer_cls(name)(compose("+hiexp=grpo", "actor_rollout_ref.rollout.name=vllm", *paths, *overrides))
 
     return trainer
 
 
-@pytest.mark.parametrize(("name", "mode"), [("hiexp_sync", "sync"), ("hiexp_colocate_async", "colocate_async")])
+@pytest.mark.parametrize(
+    ("name", "mode"), [("hiexp_sync", "sync"), ("hiexp_colocate_async", "colocate_async"), ("hiexp_separate_async", "separate_async")]
+)
 def test_verl_sees_its_own_mode_and_every_node_the_same_hek(make, name, mode):
     trainer = make(name=name)
     assert trainer.config.trainer.v1.trainer_mode == mode
