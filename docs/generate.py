@@ -45,10 +45,11 @@ def cli_page() -> str:
 def _block(cls: Any, path: str) -> list[str]:
     hints = get_type_hints(cls, include_extras=True)
     names = [field.name for field in fields(cls)]
-    plain = [name for name in names if not is_dataclass(hints[name])]
+    owners = {name: get_args(hints[name])[0] if get_origin(hints[name]) is Annotated else hints[name] for name in names}
+    plain = [name for name in names if not is_dataclass(owners[name])]
     rows = [_row(path, name, hints[name], cls.__pydantic_fields__[name]) for name in plain]
     head = [f"## {path}", "", str(cls.__doc__), "", "| setting | default | values | meaning |", "| --- | --- | --- | --- |"]
-    blocks = [_block(hints[name], f"{path}.{name}") for name in names if name not in plain]
+    blocks = [_block(owners[name], f"{path}.{name}") for name in names if name not in plain]
     return [*head, *rows, "", *(line for block in blocks for line in block)]
 
 

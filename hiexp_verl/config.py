@@ -54,10 +54,8 @@ Count = Annotated[int, Field(ge=1, strict=True)]
 Natural = Annotated[int, Field(ge=0, strict=True)]
 Flag = Annotated[bool, Field(strict=True)]
 Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
-# A `Path` is taken, too; `~` is the home directory. Absolute: the processes of a run have other working directories.
-PathText = Annotated[
-    str, BeforeValidator(lambda value: os.path.abspath(os.path.expanduser(value)) if isinstance(value, str | Path) and value else value)
-]
+# A `Path` is taken, too; `~` is the home directory.
+PathText = Annotated[str, BeforeValidator(lambda value: os.path.expanduser(value) if isinstance(value, str | Path) else value)]
 # YAML 1.1 reads a bare `off` as false.
 _Alarm = Annotated[Literal["off", "warn", "stop"], BeforeValidator(lambda value: "off" if value is False else value)]
 
@@ -132,6 +130,24 @@ class SearchConfig:
 
 
 @settings()
+class EncoderConfig:
+    """The encoder of look-ups: which one, and where it runs. `hiexp.encoder=DIR` sets the path alone."""
+
+    path: str | None = Field(
+        default=None,
+        description="Directory or name, or the address of an OpenAI-compatible server with #MODEL; null: the one named in the HEK.",
+    )
+    device: Annotated[str, Field(pattern=r"^(cpu|cuda(:\d+)?)$")] = Field(
+        default="cpu", description="cpu or cuda; a GPU must be left for it (trainer.n_gpus_per_node below those of the node)."
+    )
+    threads: Count = Field(default=4, description="Of one actor on the CPU; never more than the machine has cores.")
+    actors: Count = Field(default=1, description="Processes of a node that answer look-ups; each holds the encoder and the HEK.")
+    dtype: Literal["float32", "bfloat16"] = Field(
+        default="float32", description="Of the weights; bfloat16 is faster where the processor computes in it."
+    )
+
+
+@settings()
 class RewardConfig:
     """The terminal reward (hiexp_verl.scoring)."""
 
@@ -189,7 +205,9 @@ class HiExpConfig:
     enabled: Flag = Field(default=True, description="false: verl's own tool agent, token for token.")
     hek: PathText | None = Field(default=None, description="Directory of a HEK, or of one version in it.")
     hek_hash: str | None = Field(default=None, description="Content hash that the HEK must have; null: its hash when the run starts.")
-    encoder: str | None = Field(default=None, description="Directory or name; null: the one named in the HEK.")
+    encoder: Annotated[EncoderConfig, BeforeValidator(lambda value: {"path": value} if isinstance(value, str | None) else value)] = Field(
+        default_factory=EncoderConfig
+    )
     arm: Arm = Field(default="full", description="Which experience rollouts see.")
     val_arm: Arm | None = Field(default=None, description="Which experience validation sees; null: as hiexp.arm.")
     leave_one_out: Flag = Field(default=True, description="A question never sees experience distilled from itself alone.")

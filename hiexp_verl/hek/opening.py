@@ -12,7 +12,8 @@ from hiexp_verl.errors import HiExpError
 from hiexp_verl.hek.schema import read_header
 from hiexp_verl.hek.store import HEK, version_folder
 from hiexp_verl.io.files import atomic_writer, cache_dir, locked
-from hiexp_verl.models.encoder import Encoder, load_encoder
+from hiexp_verl.models.encoder import Dtype, Encoder, load_encoder
+from hiexp_verl.text import without_credentials
 
 HINT = "ENCODER"
 _MAX_HINT_BYTES = 4096
@@ -20,7 +21,7 @@ _MAX_HINT_BYTES = 4096
 
 def remember_encoder(root: Path, spec: str) -> None:
     """Write the directory or name of a HEK's encoder beside its versions."""
-    where = str(Path(spec).resolve()) if Path(spec).is_dir() else spec
+    where = str(Path(spec).resolve()) if Path(spec).is_dir() else without_credentials(spec)
     with locked(root), atomic_writer(root / HINT) as file:
         file.write(where + "\n")
 
@@ -43,7 +44,7 @@ def find_encoder(hek: HEK, path: Path, spec: str | None = None) -> str:
     return str(cached) if cached.is_dir() else name
 
 
-def open_encoder(hek: HEK, path: Path, spec: str | None = None) -> Encoder:
+def open_encoder(hek: HEK, path: Path, spec: str | None = None, device: str = "cpu", dtype: Dtype = "float32") -> Encoder:
     """Return the encoder that the HEK at `path` was made with.
 
     Raises:
@@ -51,7 +52,7 @@ def open_encoder(hek: HEK, path: Path, spec: str | None = None) -> Encoder:
     """
     found = find_encoder(hek, path, spec)
     try:
-        encoder = load_encoder(found, hek.header.encoder)
+        encoder = load_encoder(found, hek.header.encoder, device, dtype)
     except HiExpError as error:
         hint = "" if spec else f"; give the directory of the HEK's encoder {hek.header.encoder.name!r} (--encoder, or hiexp.encoder=DIR)"
         raise HiExpError(f"{error}{hint}") from error
@@ -100,12 +101,12 @@ def open_encoders(settings: HiExpConfig, hek: HEK | None) -> tuple[Encoder | Non
     encoder, spec = None, None
     if hek is not None and settings.hek:
         path = Path(settings.hek)
-        spec = find_encoder(hek, path, settings.encoder)
-        encoder = open_encoder(hek, path, settings.encoder)
+        spec = find_encoder(hek, path, settings.encoder.path)
+        encoder = open_encoder(hek, path, settings.encoder.path, settings.encoder.device, settings.encoder.dtype)
     if settings.search.engine != "dense":
         return encoder, None
     # The same with and without a HEK: a run without experience searches in the same way.
-    wanted = settings.search.encoder or settings.encoder or spec
+    wanted = settings.search.encoder or settings.encoder.path or spec
     if wanted is None:
         raise HiExpError("dense search needs an encoder; set hiexp.search.encoder to a directory or a name")
-    return encoder, encoder if wanted == spec else load_encoder(wanted)
+    return encoder, encoder if wanted == spec else load_encoder(wanted, None, settings.encoder.device, settings.encoder.dtype)

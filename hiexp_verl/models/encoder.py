@@ -11,7 +11,7 @@ from functools import lru_cache, partial
 from importlib.util import find_spec
 from pathlib import Path
 from threading import Lock
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 from cachetools import LRUCache
@@ -27,6 +27,7 @@ Vectors = NDArray[np.float32]
 
 # Texts per call of the model, the same everywhere: the last bits of a vector depend on the other texts of its batch.
 CHUNK = 256
+Dtype = Literal["float32", "bfloat16"]
 BATCH = 64  # of those, texts in one forward pass
 
 _OTHER_FRAMEWORKS = ["*.onnx", "*.h5", "*.msgpack", "openvino/*", "onnx/*"]
@@ -82,7 +83,7 @@ class HashEncoder:
 
 
 class SentenceEncoder:
-    """A sentence-transformers model from a local directory or the hub, on the CPU.
+    """A sentence-transformers model from a local directory or the hub.
 
     Models of the e5 family, recognised by name, get their prefixes "query: " and "passage: ".
 
@@ -90,7 +91,7 @@ class SentenceEncoder:
         HiExpError: the directory does not exist or holds no model, or sentence-transformers is not installed.
     """
 
-    def __init__(self, path_or_name: str, expected: EncoderIdentity | None = None) -> None:
+    def __init__(self, path_or_name: str, expected: EncoderIdentity | None = None, device: str = "cpu", dtype: Dtype = "float32") -> None:
         if find_spec("sentence_transformers") is None:
             raise HiExpError(f"encoder {path_or_name!r} needs sentence-transformers; pip install sentence-transformers")
         folder = _model_folder(path_or_name)
@@ -98,11 +99,9 @@ class SentenceEncoder:
         if expected is not None and sha256 != expected.sha256:
             raise HiExpError(f"encoder {path_or_name} has other weights than {expected.name!r} ({sha256[:12]}, not {expected.sha256[:12]})")
         name = Path(path_or_name).name
-        is_e5 = "e5" in name.lower().replace("_", "-").split("-")
-        self._model = _load_sentence_transformer(folder)
+        self._model = _load_sentence_transformer(folder, device, dtype)
         dimensions = len(self._encode(["probe"])[0])
-        prefixes = ("query: ", "passage: ") if is_e5 else ("", "")
-        self.identity = EncoderIdentity(name, sha256, *prefixes, dimensions)
+        self.identity = EncoderIdentity(name, sha256, *prefixes_of(name), dimensions)
 
     def encode_queries(self, texts: Sequence[str]) -> Vectors:
         return self._encode([self.identity.query_prefix + text for text in texts])
@@ -121,8 +120,10 @@ class SentenceEncoder:
 MAX_HASH_DIMENSIONS = 1 << 16
 
 
-def load_encoder(spec: str, expected: EncoderIdentity | None = None) -> Encoder:
-    """Return an encoder: `hash:256` (no model), a model directory, or a name on the hub.
+def load_encoder(spec: str, expected: EncoderIdentity | None = None, device: str = "cpu", dtype: Dtype = "float32") -> Encoder:
+    """Return an encoder: `hash:256` (no model), a model directory, a name on the hub, or `URL#MODEL` of a server.
+
+    The server has the OpenAI embeddings API, as vLLM, TEI and others serve it; `device` and `dtype` are its own matter.
 
     Raises:
         HiExpError: there is no such encoder, it cannot be loaded, or its weights are not those of `expected` (then nothing is loaded).
@@ -133,7 +134,17 @@ def load_encoder(spec: str, expected: EncoderIdentity | None = None) -> Encoder:
             wanted = f"expected 1 to {MAX_HASH_DIMENSIONS} dimensions after hash:"
             raise HiExpError(f"encoder {spec!r}: {wanted}, found {size[:20]!r}; write for example hash:256")
         return HashEncoder(int(size))
-    return SentenceEncoder(spec, expected)
+    if spec.startswith(("http://", "https://")):
+        from hiexp_verl.models.encoder_http import HttpEncoder
+
+        return HttpEncoder(spec)
+    return SentenceEncoder(spec, expected, device, dtype)
+
+
+def prefixes_of(name: str) -> tuple[str, str]:
+    """Return what a model wants before queries and before passages."""
+    is_e5 = "e5" in name.lower().replace("_", "-").replace("/", "-").split("-")
+    return ("query: ", "passage: ") if is_e5 else ("", "")
 
 
 def unit_rows(vectors_N_D: Vectors) -> Vectors:
@@ -175,11 +186,12 @@ def _model_folder(path_or_name: str) -> Path:
         raise HiExpError(f"{fault}; give a local folder") from error
 
 
-def _load_sentence_transformer(folder: Path) -> "SentenceTransformer":
+def _load_sentence_transformer(folder: Path, device: str, dtype: Dtype) -> "SentenceTransformer":
     from sentence_transformers import SentenceTransformer
 
+    options: dict[str, Any] = {"device": device, "local_files_only": True, "trust_remote_code": False, "model_kwargs": {"dtype": dtype}}
     try:
-        return SentenceTransformer(str(folder), device="cpu", local_files_only=True, trust_remote_code=False)
+        return SentenceTransformer(str(folder), **options)
     except (OSError, ValueError, KeyError) as error:
         fault = f"encoder {folder} could not be loaded ({first_line(error)})"
         raise HiExpError(f"{fault}; give a complete sentence-transformers folder") from error

@@ -8,6 +8,7 @@ import logging
 import math
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from verl.utils import hf_processor, hf_tokenizer
 from verl.utils.import_utils import load_extern_object
 from verl.utils.tokenizer.continuous_token_wiring import create_continuous_token_builder
 
-from hiexp_verl.config import HiExpConfig
+from hiexp_verl.config import HiExpConfig, block_of
 from hiexp_verl.errors import HiExpError, first_line
 from hiexp_verl.guide.arms import shows_at
 from hiexp_verl.hek.opening import find_encoder, open_encoders, open_hek
@@ -102,15 +103,21 @@ def make_absolute(config: DictConfig, settings: HiExpConfig) -> None:
     """
     if config.get("hiexp") is None:
         return
-    encoder = settings.encoder
+    encoder = settings.encoder.path
     if settings.enabled and settings.hek and Path(settings.hek).is_dir():
-        encoder = find_encoder(HEK.load(settings.hek), Path(settings.hek), settings.encoder)
-    places = {"hek": settings.hek, "dump_dir": settings.dump_dir, "encoder": encoder}
-    places |= {"search.corpus": settings.search.corpus, "search.encoder": settings.search.encoder}
+        encoder = find_encoder(HEK.load(settings.hek), Path(settings.hek), encoder)
+    paths = {"hek": settings.hek, "dump_dir": settings.dump_dir, "search.corpus": settings.search.corpus}
+    places = {name: path and os.path.abspath(path) for name, path in paths.items()}
+    places["search.encoder"] = settings.search.encoder and _absolute(settings.search.encoder)
     with open_dict(config.hiexp):
+        config.hiexp.encoder = block_of(replace(settings.encoder, path=encoder and _absolute(encoder)))
         for name, place in places.items():
             if place is not None:
-                OmegaConf.update(config.hiexp, name, os.path.abspath(place) if Path(place).is_dir() else place)
+                OmegaConf.update(config.hiexp, name, place)
+
+
+def _absolute(place: str) -> str:
+    return os.path.abspath(place) if Path(place).is_dir() else place  # a name of the hub stays
 
 
 def check_parts(config: DictConfig, settings: HiExpConfig) -> None:

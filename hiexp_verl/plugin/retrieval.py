@@ -6,6 +6,7 @@ Queries of concurrent episodes are micro-batched: one encoder call and one matri
 import asyncio
 import os
 from functools import cache
+from itertools import cycle
 from typing import Any, Protocol
 
 import ray
@@ -25,7 +26,6 @@ from hiexp_verl.search.http import longest_answer
 from hiexp_verl.types import Hit, Passage
 
 HTTP_REQUESTS = 8  # in flight at a time
-ENCODER_THREADS = 4  # at most: short texts do not keep more of them busy
 CONCURRENT_CALLS = 4_096  # of the actor
 
 
@@ -39,12 +39,12 @@ class Retrieval(Protocol):
 class LocalRetrieval:
     """The retrieval of one process: loads encoder, HEK and corpus of the settings, answers concurrent calls in batches."""
 
-    def __init__(self, settings: HiExpConfig) -> None:
+    def __init__(self, settings: HiExpConfig, searches: bool = True) -> None:
         hek = open_hek(settings)
         encoder, search_encoder = open_encoders(settings, hek)
         retriever = Retriever(hek, encoder) if hek is not None and encoder is not None else None
         self._lookup = Lookup(retriever, settings.prompt, settings.tool) if retriever is not None else None
-        self._engine: SearchEngine = open_engine(settings.search, search_encoder)
+        self._engine: SearchEngine | None = open_engine(settings.search, search_encoder) if searches else None
         # Several requests to a remote server are in flight at a time; an engine of this process uses the cores itself.
         remote = settings.search.engine == "http"
         self._search = MicroBatcher[tuple[str, int], list[Passage] | SearchFailed](
@@ -68,6 +68,8 @@ class LocalRetrieval:
         return await self._lookup(request)
 
     def _search_batch(self, items: list[tuple[str, int]]) -> list[list[Passage] | SearchFailed]:
+        if self._engine is None:
+            raise HiExpError("this process answers look-ups of experience alone; ask the first one of the node")
         found = search_each(self._engine, [query for query, _ in items], max(k for _, k in items))
         return [hits if isinstance(hits, SearchFailed) else [p for p, _ in hits[:k]] for hits, (_, k) in zip(found, items, strict=True)]
 
@@ -75,9 +77,9 @@ class LocalRetrieval:
 class _Actor(LocalRetrieval):
     """The retrieval in the actor, with more threads: Ray gives an actor of `num_cpus=0` only one."""
 
-    def __init__(self, settings: HiExpConfig) -> None:
-        torch.set_num_threads(min(ENCODER_THREADS, os.cpu_count() or 1))
-        super().__init__(settings)
+    def __init__(self, settings: HiExpConfig, searches: bool = True) -> None:
+        torch.set_num_threads(min(settings.encoder.threads, os.cpu_count() or 1))
+        super().__init__(settings, searches)
 
     async def experiences(self, requests: list[ExperienceRequest]) -> list[list[Hit] | BaseException]:
         """Return for each request the entries found, or the error."""
@@ -88,12 +90,14 @@ class ActorRetrieval:
     """The same interface over the node's Ray actor.
 
     Concurrent look-ups share one call of the actor, which costs about as much as the look-up. Searches do not, since they may
-    go to a server: none waits for the slowest of a batch.
+    go to a server: none waits for the slowest of a batch. The first actor searches, all of them look up, in turn.
     """
 
-    def __init__(self, actor: Any) -> None:
-        self._actor = actor
-        self._experiences = Batcher[ExperienceRequest, list[Hit] | BaseException](actor.experiences.remote, workers=CONCURRENT_CALLS)
+    def __init__(self, *actors: Any) -> None:
+        self._actor = actors[0]
+        self._experiences = cycle(
+            Batcher[ExperienceRequest, list[Hit] | BaseException](actor.experiences.remote, workers=CONCURRENT_CALLS) for actor in actors
+        )
 
     async def search(self, query: str, top_k: int) -> list[Passage]:
         try:
@@ -103,7 +107,7 @@ class ActorRetrieval:
 
     async def experience(self, request: ExperienceRequest) -> list[Hit]:
         try:
-            found = await self._experiences(request)
+            found = await next(self._experiences)(request)
         except RayActorError as error:
             raise LookupFailed("retrieval died", str(error)[-400:]) from error
         if isinstance(found, BaseException):
@@ -117,7 +121,7 @@ def check_nodes(settings: HiExpConfig) -> None:
     Raises:
         HiExpError: a node lacks one; the agent loops there would fail minutes later.
     """
-    places = [settings.hek if settings.enabled else None, settings.search.corpus, settings.encoder, settings.search.encoder]
+    places = [settings.hek if settings.enabled else None, settings.search.corpus, settings.encoder.path, settings.search.encoder]
     paths = [place for place in places if place and os.path.isabs(place)]
     nodes = [node for node in ray.nodes() if node["Alive"]] if ray.is_initialized() and paths else []
     if len(nodes) < 2:
@@ -144,14 +148,19 @@ def retrieval_for(settings: HiExpConfig) -> Retrieval:
     if not ray.is_initialized():
         return LocalRetrieval(settings)
     node = ray.get_runtime_context().get_node_id()
+    name = f"hiexp_retrieval_{node}_{digest_of(block_of(settings)).hex()[:12]}"
     options = {
-        "name": f"hiexp_retrieval_{node}_{digest_of(block_of(settings)).hex()[:12]}",
         "get_if_exists": True,
         "num_cpus": 0,  # it must never wait for a CPU slot: Ray would hang silently
+        "num_gpus": 0 if settings.encoder.device == "cpu" else 1,  # without one Ray hides the GPUs from it
         "max_concurrency": CONCURRENT_CALLS,
         "max_restarts": 3,  # it can load everything again
         "max_task_retries": 3,
         "scheduling_strategy": NodeAffinitySchedulingStrategy(node_id=node, soft=False),
     }
     # Ray uses the pinned settings also when it restarts the actor.
-    return ActorRetrieval(ray.remote(_Actor).options(**options).remote(pinned(settings)))
+    made = [
+        ray.remote(_Actor).options(name=f"{name}_{number}", **options).remote(pinned(settings), number == 0)
+        for number in range(settings.encoder.actors)
+    ]
+    return ActorRetrieval(*made)

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator
 
-from hiexp_verl.config import Arm, Budgets, Count, HiExpConfig, Natural, PathText, SearchConfig, settings
+from hiexp_verl.config import Arm, Budgets, Count, EncoderConfig, HiExpConfig, Natural, PathText, SearchConfig, settings
 from hiexp_verl.models.chat import MAX_MODEL_LEN
 from hiexp_verl.rollout.episode import EpisodeSettings
 
@@ -32,7 +32,7 @@ class PlaySpec:
         """Return the `hiexp:` block of a training with the same HEK, budgets and search."""
         hek = str(self.hek) if self.hek else None
         shown = {"prompt": self.budgets.prompt, "tool": self.budgets.tool}
-        return HiExpConfig(enabled=hek is not None, hek=hek, encoder=self.encoder, search=self.search, **shown)
+        return HiExpConfig(enabled=hek is not None, hek=hek, encoder=EncoderConfig(path=self.encoder), search=self.search, **shown)
 
 
 @settings(kw_only=True)

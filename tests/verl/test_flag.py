@@ -246,7 +246,7 @@ def test_the_workers_get_absolute_paths_and_the_place_of_the_encoder(good, tmp_p
     Preflight().on_run_start(config)
     assert config.hiexp.hek == str(tmp_path / "hek") and config.hiexp.dump_dir == str(tmp_path / "dumps")
     assert config.hiexp.search.corpus == str(Path(good["hiexp.search.corpus"]).resolve())
-    assert config.hiexp.encoder == "hash:256"
+    assert config.hiexp.encoder.path == "hash:256" and config.hiexp.encoder.device == "cpu"
 
 
 def test_a_large_corpus_is_checked_by_its_first_passages(good, tmp_path):

@@ -1,0 +1,65 @@
+"""An encoder behind an OpenAI-compatible embeddings server (vLLM, TEI, llama.cpp): `http://HOST:PORT/v1#MODEL`."""
+
+import hashlib
+import os
+from collections.abc import Sequence
+
+import numpy as np
+
+from hiexp_verl.errors import HiExpError, first_line
+from hiexp_verl.models.encoder import BATCH, EncoderIdentity, Vectors, prefixes_of, unit_rows
+from hiexp_verl.text import check_address, is_local, without_credentials
+
+_RETRIES = 4
+_TIMEOUT = 60.0  # seconds for one request
+
+
+class HttpEncoder:
+    """Vectors of a server. Its weights are not seen, so it is identified by the name of the model and its dimensions.
+
+    Raises:
+        HiExpError: the address is malformed or names no model, or the server does not answer.
+    """
+
+    def __init__(self, spec: str) -> None:
+        from openai import DefaultHttpxClient, OpenAI
+
+        address, _, model = spec.partition("#")
+        check_address(address, "http://localhost:8080/v1#MODEL")
+        if not model:
+            raise HiExpError(f"the encoder {without_credentials(address)} names no model; write it as {without_credentials(address)}#MODEL")
+        self._shown, self._model = without_credentials(address), model
+        direct = DefaultHttpxClient(trust_env=False) if is_local(address) else None  # a proxy for downloads would swallow it
+        key = os.environ.get("OPENAI_API_KEY") or "none"
+        self._client = OpenAI(base_url=address, api_key=key, timeout=_TIMEOUT, max_retries=_RETRIES, http_client=direct)
+        dimensions = len(self._encode(["probe"])[0])
+        digest = hashlib.sha256(f"embeddings of {model}, {dimensions} dimensions".encode()).hexdigest()
+        self.identity = EncoderIdentity(model, digest, *prefixes_of(model), dimensions)
+
+    def encode_queries(self, texts: Sequence[str]) -> Vectors:
+        """Return the vectors of queries, (N, D)."""
+        return self._encode([self.identity.query_prefix + text for text in texts])
+
+    def encode_passages(self, texts: Sequence[str]) -> Vectors:
+        """Return the vectors of passages, (N, D)."""
+        return self._encode([self.identity.passage_prefix + text for text in texts])
+
+    def _encode(self, texts: list[str]) -> Vectors:
+        if not texts:
+            return np.zeros((0, self.identity.dimensions), dtype=np.float32)
+        return unit_rows(np.concatenate([self._ask(texts[start : start + BATCH]) for start in range(0, len(texts), BATCH)]))
+
+    def _ask(self, texts: list[str]) -> Vectors:
+        import openai
+
+        try:
+            rows = self._client.embeddings.create(model=self._model, input=texts, encoding_format="float").data
+            vectors_N_D = np.asarray([row.embedding for row in sorted(rows, key=lambda row: row.index)], dtype=np.float32)
+        except (openai.APIError, ValueError, TypeError, AttributeError) as error:
+            fault = without_credentials(first_line(error))
+            raise HiExpError(
+                f"the encoder {self._shown}#{self._model} does not answer with vectors ({fault}); start or correct it"
+            ) from error
+        if vectors_N_D.ndim != 2 or len(vectors_N_D) != len(texts):
+            raise HiExpError(f"the encoder {self._shown}#{self._model} sent {vectors_N_D.shape} numbers for {len(texts)} texts")
+        return vectors_N_D
