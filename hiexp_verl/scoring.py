@@ -83,7 +83,7 @@ def score_text(text: str, answers: Sequence[str], kind: RewardKind = "concise", 
 
 
 def em(prediction: str, answers: Sequence[str]) -> float:
-    """Return 1.0 when the prediction equals a gold answer after normalisation."""
+    """Return 1.0 when the prediction equals a gold answer after normalisation (SQuAD: 3.5 is 35, "C++" is "C", "the Who" is "Who")."""
     return float(any(tokens(prediction) == tokens(gold) for gold in answers))
 
 
@@ -104,7 +104,25 @@ def concise(prediction: str, answers: Sequence[str], question: str = "") -> floa
     few words of content. A prediction for a yes or no begins with it and does not take it back.
     """
     predicted = tokens(prediction)
-    return float(any(_concise(predicted, tokens(gold), question) for gold in answers))
+    return float(any(_same_signs(prediction, gold) and _concise(predicted, tokens(gold), question) for gold in answers))
+
+
+_NUMBER = re.compile(r"(?<![\w.,])([-+]?)(\d[\d,]*(?:\.\d+)?)(?![\w]|\.\d|,\d)")
+_MARKED = re.compile(r"\w[+#]+(?!\w)")
+
+
+def _same_signs(prediction: str, gold: str) -> bool:
+    """Return whether the numbers of a gold answer are in the prediction, with points and signs, and "C++" is not "C".
+
+    SQuAD's normalisation, which EM, F1 and CEM keep, drops such signs: there 3.5 is 35.
+    """
+    prediction, gold = (unicodedata.normalize("NFKC", _plain(text)).lower() for text in (prediction, gold))
+    numbers = Counter(_values(gold)) - Counter(_values(prediction))
+    return not numbers and sorted(_MARKED.findall(gold)) == sorted(_MARKED.findall(prediction))
+
+
+def _values(text: str) -> list[float]:
+    return [float(sign + number.replace(",", "")) for sign, number in _NUMBER.findall(text)]
 
 
 def _concise(predicted: list[str], wanted: list[str], question: str) -> bool:
@@ -160,7 +178,7 @@ _MARKUP = re.compile(r"</?(?:b|i|u|s|em|strong|sub|sup|p|span|br)\b[^<>]{0,80}>|
 
 def _plain(text: str) -> str:
     r"""Return the text without what formats it: ``\text{Sava}``, ``<b>Sava</b>``, ``&quot;Sava&quot;``, ``Sava<|im_end|>``."""
-    text = _MARKUP.sub(" ", html.unescape(text))
+    text = _MARKUP.sub(" ", html.unescape(text)).replace("\u2212", "-")  # a minus
     before = None
     while before != text:
         before, text = text, _LATEX_TEXT.sub(r"\1", text)

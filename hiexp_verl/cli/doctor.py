@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from hiexp_verl.cli.options import ENCODER_HELP, JSON_HELP, add_verb, print_result
-from hiexp_verl.errors import HiExpError
+from hiexp_verl.errors import HiExpError, first_line
 from hiexp_verl.hek.opening import find_encoder, open_encoder
 from hiexp_verl.hek.store import HEK
-from hiexp_verl.io.manifest import version_of
+from hiexp_verl.io.manifest import software, version_of
 from hiexp_verl.models.encoder import load_encoder
 
 
@@ -27,6 +27,8 @@ def add(verbs: Any) -> None:
     )
     parser.add_argument("--hek", type=Path, help="also check this HEK and its encoder")
     parser.add_argument("--encoder", help=f"check this encoder; with --hek: {ENCODER_HELP}")
+    ray_help = "also check every node of this running cluster: packages, and the HEK's place"
+    parser.add_argument("--ray", nargs="?", const="auto", metavar="ADDRESS", help=ray_help)
     parser.add_argument("--json", action="store_true", help=JSON_HELP)
 
 
@@ -34,6 +36,8 @@ def run_doctor(arguments: argparse.Namespace) -> int:
     """Print the findings; return 0 when all checks passed, 1 otherwise."""
     with redirect_stdout(sys.stderr):  # libraries greet on stdout when they are imported
         checks = examine(arguments.hek, arguments.encoder)
+        if arguments.ray:
+            checks += examine_nodes(arguments.ray, arguments.hek)
     lines = []
     for check in checks:
         lines.append(f"{'ok  ' if check.ok else 'FAIL'}  {check.name}: {check.found}")
@@ -85,6 +89,44 @@ def examine_hek(hek: Path | None, encoder: str | None) -> list[Check]:
     whole = _safely("HEK", lambda: _hek(hek))
     # A damaged HEK would fail the second check, too: one fault, one line.
     return [whole, _safely("encoder of the HEK", lambda: _hek_encoder(hek, encoder))] if whole.ok else [whole]
+
+
+def examine_nodes(address: str, hek: Path | None) -> list[Check]:
+    """Check the nodes of a running Ray cluster: the packages of this machine, and the HEK at its path.
+
+    Raises:
+        HiExpError: no cluster runs there.
+    """
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    try:
+        ray.init(address=address, log_to_driver=False, logging_level="ERROR")
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        raise HiExpError(f"no Ray cluster answers at {address} ({first_line(error)}); start it, or leave --ray out") from error
+    here, place = software(), str(hek.resolve()) if hek else ""
+    checks = []
+    try:
+        for node in (each for each in ray.nodes() if each["Alive"]):
+            where = NodeAffinitySchedulingStrategy(node_id=node["NodeID"], soft=False)
+            asked = ray.remote(_on_node).options(num_cpus=0, scheduling_strategy=where).remote(place)
+            checks.append(_safely(f"node {node['NodeManagerAddress']}", lambda asked=asked: _node(ray.get(asked, timeout=60), here, place)))
+    finally:
+        ray.shutdown()
+    return checks
+
+
+def _on_node(place: str) -> tuple[dict[str, str], bool]:
+    return software(), not place or os.path.exists(place)
+
+
+def _node(found: tuple[dict[str, str], bool], here: dict[str, str], place: str) -> Result:
+    packages, has_hek = found
+    names = sorted({name for name in {*packages, *here} if packages.get(name) != here.get(name)})
+    other = [f"{name} {packages.get(name, 'missing')} (here {here.get(name, 'missing')})" for name in names]
+    faults = other + ([] if has_hek else [f"no {place}"])
+    todo = "install the same packages on all nodes, and put the HEK on a file system that they share"
+    return not faults, ", ".join(faults) or f"the same {len(here)} packages" + (f", {place}" if place else ""), todo
 
 
 def _safely(name: str, check: Callable[[], Result]) -> Check:

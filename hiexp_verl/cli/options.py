@@ -54,7 +54,8 @@ def add_episode_arguments(parser: argparse.ArgumentParser, temperature: float) -
     parser.add_argument(
         "--model",
         required=True,
-        help="directory of a model or of a verl checkpoint (served by vLLM), URL, or URL#MODEL of an OpenAI-compatible server",
+        help="directory of a model or of a verl checkpoint (served by vLLM), URL, or URL#MODEL of an OpenAI-compatible server; "
+        "the shards of a checkpoint are merged by verl, which runs code in them: give only those of people you trust",
     )
     parser.add_argument("--hek", type=Path, help="show experience of this HEK")
     parser.add_argument("--encoder", help=ENCODER_HELP)

@@ -9,7 +9,7 @@ from typing import Any
 
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.io.datasets import read_jsonl, read_questions, read_trajectories
-from hiexp_verl.io.files import atomic_writer, make_folder, write_jsonl
+from hiexp_verl.io.files import atomic_writer, make_folder, only_one, write_jsonl
 from hiexp_verl.io.manifest import Manifest, timed
 from hiexp_verl.models.vllm_process import check_model_dir, is_cpu_build
 from hiexp_verl.plugin.launch import trainer_command
@@ -45,7 +45,7 @@ def rollout_by_verl(spec: RolloutSpec) -> dict[str, Any]:
     }
     settings |= {"hek": str(spec.hek), "arm": spec.arm, **spec.budgets.flat()} if spec.hek else {"hek": ""}
     manifest = Manifest(kind="rollout", spec=settings, results={"episodes": [TRAJECTORIES], "summary": [SUMMARY]})
-    with timed(spec.out, manifest), tempfile.TemporaryDirectory(dir=spec.out, prefix=".verl-") as work:
+    with only_one(spec.out), timed(spec.out, manifest), tempfile.TemporaryDirectory(dir=spec.out, prefix=".verl-") as work:
         asked = Path(work) / "questions.jsonl"
         write_jsonl(asked, questions)
         command, environment = trainer_command(_overrides(spec, asked, Path(work) / "dump"), cpu=is_cpu_build())

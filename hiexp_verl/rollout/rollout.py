@@ -53,11 +53,11 @@ def rollout(spec: RolloutSpec) -> dict[str, Any]:
     questions = read_questions(spec.questions)[: spec.limit]
     policy = find_policy(spec.model, spec.out)
     opened = open_spec(spec, check_policy(policy.spec, questions, spec))
-    make_folder(spec.out)
     known = {"corpus": opened.corpus, "policy": policy.identity, "same_policy": spec.same_model}
     job = Job(spec.out, spec.settings, spec.k, spec.resume, spec.batch_size, **known)
-    with open_model(policy.spec, spec.batch_size, spec.max_model_len, policy.name) as client:
-        return play(questions, Players(client, opened.search, opened.guide(spec.arm), spec.search), job)
+    # The folder first: a second run in it is refused before its model is loaded.
+    with only_one(spec.out), open_model(policy.spec, spec.batch_size, spec.max_model_len, policy.name) as client:
+        return _play(questions, Players(client, opened.search, opened.guide(spec.arm), spec.search), job)
 
 
 def play(questions: Sequence[Question], players: Players, job: Job) -> dict[str, Any]:
@@ -70,16 +70,15 @@ def play(questions: Sequence[Question], players: Players, job: Job) -> dict[str,
         HiExpError: the folder holds episodes and `resume` is off, they were made with other settings, questions, corpus or model, or
             another run is writing to it; there is nothing to do; the server fails for good.
     """
-    out_dir, k = job.out, job.k
-    if not questions or k < 1:
-        raise HiExpError(f"nothing to roll out: {len(questions)} questions, k = {k}; give at least one question and k >= 1")
-    check_output(out_dir, job.resume)
-    with only_one(out_dir):
+    check_output(job.out, job.resume)
+    with only_one(job.out):
         return _play(questions, players, job)
 
 
 def _play(questions: Sequence[Question], players: Players, job: Job) -> dict[str, Any]:
     out_dir, k, started = job.out, job.k, time.monotonic()
+    if not questions or k < 1:
+        raise HiExpError(f"nothing to roll out: {len(questions)} questions, k = {k}; give at least one question and k >= 1")
     path = out_dir / TRAJECTORIES
     done = _finished(path, questions)
     manifest = _manifest(job, described(players, job), bool(done))

@@ -205,3 +205,29 @@ def test_scoring_never_raises_and_stays_in_range(text, kind):
 def test_the_gold_answer_scores_full(gold):
     result = scoring.score(gold, [gold])
     assert result.em == result.reward == 1.0
+
+
+@pytest.mark.parametrize(
+    ("prediction", "gold", "squad", "ours"),
+    [
+        ("35", "3.5", 1.0, 0.0),
+        ("3.5", "3.5", 1.0, 1.0),
+        ("3.50", "3.5", 0.0, 0.0),  # other tokens, though the same number
+        ("5", "-5", 1.0, 0.0),
+        ("\u22125", "-5", 1.0, 1.0),
+        ("1000", "1,000", 1.0, 1.0),
+        ("$1,000", "1000", 1.0, 1.0),
+        ("8 October 1920", "October 8, 1920", 0.0, 1.0),
+        ("1920", "1920.", 1.0, 1.0),
+        ("C", "C++", 1.0, 0.0),
+        ("C++", "C", 1.0, 0.0),
+        ("C++", "c++", 1.0, 1.0),
+        ("C#", "C++", 1.0, 0.0),
+        ("Who", "The Who", 1.0, 1.0),  # SQuAD's convention: articles do not count, also where they are a name
+        ("A", "The A", 0.0, 0.0),
+        ("5-4", "5-4", 1.0, 1.0),
+    ],
+)
+def test_em_keeps_squads_convention_and_concise_keeps_points_signs_and_marks(prediction, gold, squad, ours):
+    found = scoring.score(prediction, [gold])
+    assert (found.em, found.concise) == (squad, ours)

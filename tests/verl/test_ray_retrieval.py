@@ -1,8 +1,11 @@
 """Under Ray every episode of a node shares one retrieval actor, and a failed search crosses it intact."""
 
 import asyncio
+import json
 import os
 import shutil
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -12,7 +15,8 @@ pytestmark = pytest.mark.verl
 ray = pytest.importorskip("ray")
 pytest.importorskip("verl")
 
-from hiexp_verl.config import HiExpConfig, SearchConfig
+from hiexp_verl.cli.doctor import _node
+from hiexp_verl.config import HiExpConfig, SearchConfig, parse_config
 from hiexp_verl.guide.lookup import ExperienceRequest, LookupFailed
 from hiexp_verl.plugin.retrieval import ActorRetrieval, retrieval_for
 from hiexp_verl.search import SearchFailed
@@ -97,3 +101,31 @@ def test_an_actor_that_is_started_again_holds_the_same_hek_or_fails(cluster, tmp
     assert error.value.reason == "retrieval died"
     with pytest.raises(SearchFailed, match="unreachable"):
         asyncio.run(retrieval.search("x", 1))
+
+
+def test_several_actors_share_the_lookups_and_the_first_one_searches(cluster, tmp_path):
+    block = {"hek": str(write_hek(tmp_path / "hek")), "search": {"corpus": str(write_corpus(tmp_path / "c.jsonl"))}}
+    retrieval = retrieval_for(parse_config({**block, "encoder": {"actors": 2, "threads": 1}}))
+
+    async def ask():
+        lookups = [retrieval.experience(ExperienceRequest("tool", "highest point of a country")) for _ in range(6)]
+        return await asyncio.gather(retrieval.search("capital of Afghanistan", 1), *lookups)
+
+    passages, *hits = asyncio.run(ask())
+    assert passages[0].title == "Kabul" and all(found[0].entry.id == "e1-1" for found in hits)
+    names = [actor["name"] for actor in ray.util.list_named_actors(all_namespaces=True)]
+    assert sum(name.startswith("hiexp_retrieval_") and name.endswith("_1") for name in names) == 1
+
+
+def test_doctor_checks_every_node_of_a_running_cluster(cluster, tmp_path):
+    hek = write_hek(tmp_path / "hek")
+    address = ray.get_runtime_context().gcs_address
+    code = "import json, sys; from hiexp_verl.cli.doctor import examine_nodes; from pathlib import Path; from dataclasses import asdict\n"
+    code += "print(json.dumps([asdict(check) for check in examine_nodes(sys.argv[1], Path(sys.argv[2]))]))"
+    done = subprocess.run([sys.executable, "-c", code, address, str(hek)], capture_output=True, text=True, check=True)
+    (node,) = json.loads(done.stdout.splitlines()[-1])
+    assert node["ok"] and node["name"].startswith("node ") and node["found"].endswith(str(hek.resolve()))
+    assert _node(({"verl": "0.8.0", "numpy": "2"}, False), {"verl": "0.9.1", "numpy": "2"}, "/hek")[:2] == (
+        False,
+        "verl 0.8.0 (here 0.9.1), no /hek",
+    )
