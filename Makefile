@@ -9,7 +9,7 @@ DISTILLER ?= rules
 export HIEXP_CACHE ?= $(HOME)/.cache/hiexp_verl
 export HF_HUB_OFFLINE = 1
 
-.PHONY: help install assets demo bench test test-all check lint types unit verl compat train slow e2e verl090 clean
+.PHONY: help install assets demo bench test test-all check lint types unit verl compat train slow chaos e2e verl090 clean
 
 help:  ## show this list
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -57,6 +57,9 @@ compat: .venv090/.installed  ## registration, doctor, advantage, trainer, agent 
 
 train: install assets  ## one training with verl and vLLM from a HEK of its own rollouts, killed and resumed
 	$(BIN)/python -m pytest tests/e2e/test_training.py
+
+chaos: install  ## kills, parallel writers, mutations, full disks, odd command lines, fuzzed inputs: about an hour
+	$(BIN)/python -m tests.chaos --long --json benchmarks/results/chaos.json
 
 slow: install assets  ## benchmarks in small, real data, and the property tests again with many examples
 	HYPOTHESIS_PROFILE=long $(BIN)/python -m pytest -n 2 --dist loadfile -m "(slow or hypothesis) and not e2e"

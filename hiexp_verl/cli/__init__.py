@@ -5,6 +5,7 @@ import logging
 import os
 import signal
 import sys
+from typing import NoReturn
 
 from hiexp_verl import __version__
 from hiexp_verl.cli import build, data, doctor, evaluate, hek_change, hek_show, report, rollout, train
@@ -49,9 +50,16 @@ def _fault(text: str) -> int:
     return 2
 
 
+class _Parser(argparse.ArgumentParser):
+    """A parser whose errors cannot steer the terminal: some quote an argument as it is."""
+
+    def error(self, message: str) -> NoReturn:
+        super().error(printable(message))
+
+
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of every verb."""
-    parser = argparse.ArgumentParser(prog="hiexp", description="Search agents that learn from their own experience.")
+    parser = _Parser(prog="hiexp", description="Search agents that learn from their own experience.")
     parser.add_argument("--version", action="version", version=__version__)
     verbs = parser.add_subparsers(required=True, metavar="VERB")
     for module in MODULES:

@@ -87,9 +87,11 @@ def check_arguments(argv: Sequence[str]) -> None:
     """Refuse what no verb can use.
 
     Raises:
-        HiExpError: an argument is not UTF-8, or a number is out of all bounds.
+        HiExpError: an argument is not UTF-8 or has a zero byte, or a number is out of all bounds.
     """
     for argument in argv:
+        if "\0" in argument:
+            raise HiExpError(f"the argument {argument!r} has a zero byte, which no name of a file can have")
         try:
             argument.encode()
         except UnicodeEncodeError as error:

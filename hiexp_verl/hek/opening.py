@@ -4,6 +4,7 @@ A HEK identifies its encoder by content, so that it can be moved and compared. T
 the versions (`ENCODER`), outside the content hash.
 """
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -36,8 +37,8 @@ def find_encoder(hek: HEK, path: Path, spec: str | None = None) -> str:
     for hint in (path / HINT, path.parent / HINT):
         if hint.is_file() and hint.stat().st_size <= _MAX_HINT_BYTES:
             remembered = hint.read_text(encoding="utf-8", errors="replace").strip()
-            folder = Path(remembered).resolve()
-            if not folder.is_relative_to(hint.parent.resolve()) and (folder.is_dir() or not remembered.startswith("/")):
+            folder, root = (Path(os.path.realpath(each)) for each in (remembered, hint.parent))
+            if not folder.is_relative_to(root) and (folder.is_dir() or not remembered.startswith("/")):
                 return remembered
     name = hek.header.encoder.name
     cached = cache_dir() / name

@@ -52,6 +52,7 @@ def read_header(folder: Path) -> Header:
         if (size := path.stat().st_size) > _MOST_BYTES:
             raise HiExpError(f"{path} has {size:,} bytes, a header has at most {_MOST_BYTES:,}; restore it or build the HEK again")
         values = json.loads(path.read_text(encoding="utf-8"))
+        json.dumps(values, ensure_ascii=False).encode()  # JSON can escape half a character, which cannot be hashed
     except FileNotFoundError as error:
         raise HiExpError(f"{path} does not exist; the HEK is incomplete, build it again") from error
     except (ValueError, RecursionError) as error:

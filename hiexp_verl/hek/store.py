@@ -161,7 +161,7 @@ def root_of(path: Path) -> Path:
     Raises:
         HiExpError: neither holds a CURRENT.
     """
-    for root in (path, path.resolve().parent):
+    for root in (path, Path(os.path.realpath(path)).parent):  # resolve() raises at a loop of links
         if (root / "CURRENT").is_file():
             return root
     raise HiExpError(f"{path} is not a directory of HEK versions: found no CURRENT; give the directory that `hiexp build --out` wrote")

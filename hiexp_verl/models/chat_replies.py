@@ -39,8 +39,8 @@ def reply_of(response: object, stop: Sequence[str], base_url: str) -> Reply:
         if isinstance(code, int) and (code in _PASSING or code >= 500):
             raise PassingError(f"error {code}: {said}")
         raise HiExpError(f"the server {base_url} refuses the request ({said}); see the log of the server")
-    choices = response.choices if isinstance(response, ChatCompletion) else None
-    if not isinstance(choices, list) or not choices or not getattr(choices[0], "message", None):
+    choices = getattr(response, "choices", None) if isinstance(response, ChatCompletion) else None
+    if not isinstance(choices, list) or not choices or not hasattr(getattr(choices[0], "message", None), "content"):
         raise no_chat_server(base_url, f"got {' '.join(str(response).split())[:80]!r}")
     choice = choices[0]
     text = _text_of(choice.message)
@@ -48,9 +48,9 @@ def reply_of(response: object, stop: Sequence[str], base_url: str) -> Reply:
     reason = getattr(choice, "stop_reason", None)
     if isinstance(reason, str) and reason in stop and not text.endswith(reason):
         text += reason
-    usage = response.usage if isinstance(response, ChatCompletion) else None
-    tokens = (usage.completion_tokens or 0, usage.prompt_tokens or 0) if usage else (0, 0)
-    return Reply(text, choice.finish_reason or "", *tokens)
+    usage = getattr(response, "usage", None)
+    tokens = (getattr(usage, f"{kind}_tokens", 0) for kind in ("completion", "prompt"))
+    return Reply(text, str(choice.finish_reason or ""), *(count if isinstance(count, int) else 0 for count in tokens))
 
 
 def _text_of(message: Any) -> str:
@@ -63,7 +63,8 @@ def _text_of(message: Any) -> str:
     thoughts = getattr(message, "reasoning_content", None)
     if not text and isinstance(thoughts, str):
         text = thoughts
-    for call in message.tool_calls or () if isinstance(message.tool_calls, list) else ():
+    calls = getattr(message, "tool_calls", None)
+    for call in calls if isinstance(calls, list) else ():
         function = getattr(call, "function", None)
         try:
             arguments = json.loads(function.arguments)  # type: ignore[union-attr]

@@ -1,5 +1,6 @@
 """The page of the report: its parts in order, empty ones left out."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
@@ -25,7 +26,7 @@ def write_report(runs: Sequence[Path], out: Path, title: str = "") -> Gathered:
         HiExpError: a directory does not exist or holds no run, or `out` cannot be written.
     """
     found = gather(runs)
-    names = [run.resolve().name for run in runs]
+    names = [os.path.basename(os.path.realpath(run)) for run in runs]
     text = page(found, title or ", ".join(names if len(names) <= 3 else [*names[:2], f"{len(names) - 2} more"]))
     with atomic_writer(out) as file:
         file.write(text.encode("utf-8", "replace").decode())

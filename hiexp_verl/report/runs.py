@@ -36,7 +36,7 @@ def gather(runs: Sequence[Path]) -> Gathered:
     Raises:
         HiExpError: one does not exist, or holds no run and no HEK.
     """
-    given = dict.fromkeys(run.resolve() for run in runs)
+    given = dict.fromkeys(Path(os.path.realpath(run)) for run in runs)  # resolve() raises at a loop of links
     roots = [root for root in given if given.keys().isdisjoint(root.parents)]  # one inside another is read with it
     found = Found()
     for root in roots:
