@@ -137,7 +137,7 @@ class EncoderConfig:
         default=None,
         description="Directory or name, or the address of an OpenAI-compatible server with #MODEL; null: the one named in the HEK.",
     )
-    device: Annotated[str, Field(pattern=r"^(cpu|cuda(:\d+)?)$")] = Field(
+    device: Literal["cpu", "cuda"] = Field(
         default="cpu", description="cpu or cuda; a GPU must be left for it (trainer.n_gpus_per_node below those of the node)."
     )
     threads: Count = Field(default=4, description="Of one actor on the CPU; never more than the machine has cores.")
@@ -248,6 +248,7 @@ _RENAMED = {
     "start": "prompt",
     "step": "tool",
     "control": "arm (hiexp.val_arm for validation)",
+    "val_control": "val_arm",
     "with_experience": "arms, e.g. hiexp.group.arms=[full,none]",
     "stratified": "arms, e.g. hiexp.group.arms=[none,prompt,tool,full]",
 }

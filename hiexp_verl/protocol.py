@@ -102,9 +102,6 @@ def find_search(text: str, format: Format) -> str | None:
     In ``search_tags`` a complete answer ends the episode and later calls are ignored. In ``hermes`` all calls count, as in verl's
     parser. Calls of other tools are not run.
     """
-    answer = text.find(ANSWER_OPEN)
-    if check_format(format) == "search_tags" and answer >= 0 and text.find(ANSWER_CLOSE, answer) >= 0:
-        text = text[:answer]
     return next((query for _, name, query in _calls_in(text, format) if name == SEARCH_TOOL_NAME), None)
 
 
@@ -248,6 +245,9 @@ def _calls_in(text: str, format: Format, keys: Sequence[str] = ("query",)) -> It
     Empty queries, calls that are not closed and broken JSON are passed over (str.find: linear on any text).
     """
     opening, closing = call_tags(format)
+    answer = text.find(ANSWER_OPEN)
+    if format == "search_tags" and answer >= 0 and text.find(ANSWER_CLOSE, answer) >= 0:
+        text = text[:answer]  # a complete answer ends the episode
     position = 0
     while (end := text.find(closing, position)) >= 0:
         start = text.rfind(opening, position, end)

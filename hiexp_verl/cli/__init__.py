@@ -13,6 +13,7 @@ from hiexp_verl.cli.options import Verb, check_arguments
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.text import printable, without_credentials
 
+RENAMED = {"--control": "--arm", "--controls": "--arms"}
 MODULES = (doctor, rollout, evaluate, report, data, build, hek_show, hek_change, train)
 
 
@@ -24,7 +25,8 @@ def main(argv: list[str] | None = None) -> int:
     parser = build_parser()
     arguments, rest = parser.parse_known_args(argv)
     if rest and arguments.verb is not train.run_train:
-        parser.error(f"unrecognized arguments: {' '.join(rest)}{' (--control is called --arm now)' if '--control' in rest else ''}")
+        renamed = [f" ({old} is called {new} now)" for old, new in RENAMED.items() if old in rest]
+        parser.error(f"unrecognized arguments: {' '.join(rest)}{''.join(renamed)}")
     arguments.overrides = rest  # in the order given; hydra's own flags are among them
     verb: Verb = arguments.verb
     try:

@@ -3,6 +3,7 @@
 import argparse
 import importlib
 import importlib.metadata
+import logging
 import os
 import sys
 from collections.abc import Callable
@@ -101,7 +102,7 @@ def examine_nodes(address: str, hek: Path | None) -> list[Check]:
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     try:
-        ray.init(address=address, log_to_driver=False, logging_level="ERROR")
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, ValueError, RuntimeError) as error:
         raise HiExpError(f"no Ray cluster answers at {address} ({first_line(error)}); start it, or leave --ray out") from error
     here, place = software(), str(hek.resolve()) if hek else ""

@@ -58,7 +58,7 @@ def judge(episodes: Iterable[Trajectory], client: ChatClient, name: str, path: P
     if unreadable and len(unreadable) == len(asked):
         raise HiExpError(
             f"the judge {name} answered neither yes nor no to any of {len(asked)} answers (found {brief(unreadable[keys[0]])}); "
-            f"it has {_MAX_TOKENS} tokens to: give a model that answers at once, or turn its thinking off"
+            f"it may write {_MAX_TOKENS} tokens; give a model that answers at once, or turn its thinking off"
         )
     return {key: known.get(key) for key in asked}
 

@@ -23,7 +23,7 @@ def edit(
     kind: Kind | None = None,
     encoder: Encoder | None = None,
 ) -> HEK:
-    """Return the HEK with one entry changed; a new title needs the encoder.
+    """Return the HEK with one entry changed; a new title needs the encoder, and a new description ends the plan that it replaces.
 
     Raises:
         HiExpError: no such entry, no reason, a text that is empty or too long, no change, or another encoder.
@@ -35,6 +35,8 @@ def edit(
         description=before.description if description is None else _text(description, "description", MAX_DESCRIPTION_CHARS),
         kind=kind or before.kind,
     )
+    if after.description != before.description:  # a plan is shown in its words alone
+        after = replace(after, plans=tuple(plan for plan in before.plans if plan.sentence in after.description))
     if after == before:
         raise HiExpError(f"nothing would change in {entry_id}; give another title, description or kind")
     row = hek.entries.index(before)
