@@ -27,7 +27,7 @@ Vectors = NDArray[np.float32]
 
 # Texts per call of the model, the same everywhere: the last bits of a vector depend on the other texts of its batch.
 CHUNK = 256
-Dtype = Literal["float32", "bfloat16"]
+Dtype = Literal["auto", "float32", "bfloat16"]
 BATCH = 64  # of those, texts in one forward pass
 
 _OTHER_FRAMEWORKS = ["*.onnx", "*.h5", "*.msgpack", "openvino/*", "onnx/*"]
@@ -189,12 +189,23 @@ def _model_folder(path_or_name: str) -> Path:
 def _load_sentence_transformer(folder: Path, device: str, dtype: Dtype) -> "SentenceTransformer":
     from sentence_transformers import SentenceTransformer
 
+    if dtype == "auto":
+        dtype = "bfloat16" if device == "cpu" and has_bfloat16() else "float32"
     options: dict[str, Any] = {"device": device, "local_files_only": True, "trust_remote_code": False, "model_kwargs": {"dtype": dtype}}
     try:
         return SentenceTransformer(str(folder), **options)
     except (OSError, ValueError, KeyError) as error:
         fault = f"encoder {folder} could not be loaded ({first_line(error)})"
         raise HiExpError(f"{fault}; give a complete sentence-transformers folder") from error
+
+
+def has_bfloat16() -> bool:
+    """Return whether this machine's CPU computes in bfloat16; others emulate it, which is slow."""
+    try:
+        flags = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return False
+    return "avx512_bf16" in flags or "amx_bf16" in flags
 
 
 def _sha256_of_weights(folder: Path) -> str:

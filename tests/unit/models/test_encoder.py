@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hiexp_verl.errors import HiExpError
+from hiexp_verl.models import encoder as encoder_module
 from hiexp_verl.models.encoder import EncoderIdentity, HashEncoder, load_encoder, unit_rows
 from tests.support.paths import ROOT
 
@@ -84,3 +85,17 @@ def test_minilm_puts_a_paraphrase_above_an_unrelated_sentence():
     near, far = encoder.encode_passages(["president of the French republic", "how to bake bread"])
     assert (query @ near)[0] > 0.4 > (query @ far)[0]
     assert encoder.encode_passages([]).shape == (0, 384)
+
+
+@pytest.mark.parametrize(
+    ("flags", "dtype"), [("fpu avx512f avx512_bf16", "bfloat16"), ("fpu amx_bf16", "bfloat16"), ("fpu avx512f", "float32")]
+)
+def test_lookups_compute_in_bfloat16_where_the_cpu_does(tmp_path, monkeypatch, flags, dtype):
+    made = []
+    monkeypatch.setattr("sentence_transformers.SentenceTransformer", lambda *_, **options: made.append(options))
+    monkeypatch.setattr(Path, "read_text", lambda self, **_: flags)
+    encoder_module._load_sentence_transformer(tmp_path, "cpu", "auto")
+    encoder_module._load_sentence_transformer(tmp_path, "cuda", "auto")
+    encoder_module._load_sentence_transformer(tmp_path, "cpu", "float32")
+    assert [options["model_kwargs"]["dtype"] for options in made] == [dtype, "float32", "float32"]
+    assert not any(options["trust_remote_code"] for options in made)
