@@ -134,7 +134,8 @@ def measure(engine: str, load: Callable[[], AbstractContextManager[dict[str, Run
         for way, run in ways.items():
             # Each way warms up with prompts, and then reads prompts, that no other had: the engine remembers what it has read.
             run([[{"role": "user", "content": f"Warm up for {way}. {prompt}"}] for prompt in prompts[:2]])
-            conversations: Conversations = [[{"role": "user", "content": f"{len(rows)}. {prompt}"}] for prompt in prompts]
+            # Numbered: the distillers ask the same prompt once.
+            conversations: Conversations = [[{"role": "user", "content": f"{len(rows)}.{i}. {prompt}"}] for i, prompt in enumerate(prompts)]
             before = busy_seconds()
             tokens, seconds = run(conversations)
             everybody, ours = (after - earlier for after, earlier in zip(busy_seconds(), before, strict=True))

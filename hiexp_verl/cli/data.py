@@ -20,15 +20,18 @@ from hiexp_verl.types import LEVELS
 _IMPORT = """\
 formats (one JSON object a line, .gz or plain):
   hiexp        trajectories of `hiexp rollout`, or of training with hiexp.dump_dir: checked and rewritten
-  verl-dump    what verl writes to trainer.rollout_data_dir or trainer.validation_data_dir; chat templates like ChatML
+  verl-dump    what verl writes to trainer.rollout_data_dir or trainer.validation_data_dir; chat templates ChatML, Llama 3, Gemma
                (validation episodes of our trainer are marked, and hiexp build leaves them out)
   openai       {"messages": [...], "answer": "Paris"}; optional: question, question_id, id, score, correct, model
-  r1-searcher  {"question": ..., "answer": ..., "text": "the transcript"}; optional: dataset, model, prediction, correct.
-               The tags of the transcript can be set, each as an opening and a closing tag
+  r1-searcher  {"question": ..., "answer": ..., "text": "the transcript"}; optional: dataset, model, prediction, correct; also with
+               the names that R1-Searcher publishes (gen_text_store, pred_ans, gpt4o_output). The tags may be those of
+               R1-Searcher, Search-R1 or ReSearch, or set, each as an opening and a closing tag
 
+A search call may be written as tags, as tool_calls, function_call or tool_use, in Hermes', Qwen's, Llama's or Mistral's
+notation or as ReAct; its result may be carried by a tool, function, ipython or user turn, or stand in the assistant's text.
+What most of a file lacks (searches, answers, what searches found) is warned of.
 Answers that are not marked as correct or wrong are scored. Rejected, logged with their line and counted: lines that cannot be
-read, duplicates, ids of an earlier trajectory, and all copies of a trajectory with contradictory labels. Trajectories without
-a search are counted. If no transcript has the tag of a search or an answer, the import is refused: set the tags.
+read, duplicates, ids of an earlier trajectory, and all copies of a trajectory with contradictory labels. If no transcript has the tag of a search or an answer, the import is refused: set the tags.
 
 example: hiexp import runs/*.jsonl.gz --format r1-searcher --out trajectories.jsonl
          hiexp import mine.jsonl --format r1-searcher --query-tags "<search>" "</search>" \\

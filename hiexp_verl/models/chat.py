@@ -7,19 +7,20 @@ that exceeds the context is `PromptTooLong` (the caller handles it).
 import asyncio
 import json
 import logging
-import os
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict, TypeVar
 from weakref import WeakKeyDictionary
 
+from tenacity import AsyncRetrying, RetryError, retry_if_exception_type, stop_after_attempt, wait_exponential
 from typing_extensions import Unpack
 
 from hiexp_verl.errors import HiExpError, first_line
 from hiexp_verl.models.chat_replies import PassingError, Reply, names_in, no_chat_server, reply_of
+from hiexp_verl.models.http import async_openai_client
 from hiexp_verl.models.vllm_server import serve_vllm
-from hiexp_verl.text import check_address, is_local, without_credentials
+from hiexp_verl.text import check_address, without_credentials
 from hiexp_verl.types import Message
 
 if TYPE_CHECKING:
@@ -96,22 +97,25 @@ class ChatClient:
         """
         import openai
 
-        client, limit = self._pool()
-        retries = 0
+        # The library retries what a server refuses by its status, but not an error with status 200.
+        retrying = AsyncRetrying(
+            stop=stop_after_attempt(self._retries + 1), wait=wait_exponential(0.5, max=8), retry=retry_if_exception_type(PassingError)
+        )
         while True:
             request = self._request(messages, max_tokens, options)
             try:
-                async with limit:
-                    response = await client.chat.completions.create(**request)
-                return reply_of(response, options.get("stop", ()), self.base_url)
-            except PassingError as error:
-                if retries >= self._retries:
-                    raise HiExpError(f"the server {self.base_url} does not answer ({error})") from error
-                await asyncio.sleep(min(8.0, 0.5 * 2**retries))
-                retries += 1
+                return await retrying.copy()(self._ask, request, options.get("stop", ()))
+            except RetryError as error:
+                raise HiExpError(f"the server {self.base_url} does not answer ({error.last_attempt.exception()})") from error
             except (openai.APIError, json.JSONDecodeError) as error:
                 if not (isinstance(error, openai.BadRequestError) and self._adapts(request, str(error))):
                     raise _in_words(error, self.base_url) from error
+
+    async def _ask(self, request: dict[str, Any], stop: Sequence[str]) -> Reply:
+        client, limit = self._pool()
+        async with limit:
+            response = await client.chat.completions.create(**request)
+        return reply_of(response, stop, self.base_url)
 
     def complete(
         self,
@@ -171,12 +175,7 @@ class ChatClient:
     def _pool(self) -> "tuple[openai.AsyncOpenAI, asyncio.Semaphore]":
         loop = asyncio.get_running_loop()
         if loop not in self._pools:
-            from openai import AsyncOpenAI, DefaultAsyncHttpxClient
-
-            # A proxy set for downloads would swallow calls to a server on this machine.
-            direct = DefaultAsyncHttpxClient(trust_env=False) if is_local(self._address) else None
-            key = os.environ.get("OPENAI_API_KEY") or "none"
-            client = AsyncOpenAI(base_url=self._address, api_key=key, timeout=self._timeout, max_retries=self._retries, http_client=direct)
+            client = async_openai_client(self._address, self._timeout, self._retries)
             self._pools[loop] = (client, asyncio.Semaphore(self._concurrency))
         return self._pools[loop]
 

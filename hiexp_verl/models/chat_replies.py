@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hiexp_verl.errors import HiExpError
-
-_PASSING = (408, 429)  # and 5xx: the same request may be answered later
+from hiexp_verl.models.http import may_pass
 
 
 @dataclass(frozen=True)
@@ -36,7 +35,7 @@ def reply_of(response: object, stop: Sequence[str], base_url: str) -> Reply:
     if error := getattr(response, "error", None):  # with status 200, as some routers send it
         code, said = (error.get("code"), error.get("message")) if isinstance(error, dict) else (None, error)
         said = " ".join(str(said or error).split())[:200]
-        if isinstance(code, int) and (code in _PASSING or code >= 500):
+        if isinstance(code, int) and may_pass(code):
             raise PassingError(f"error {code}: {said}")
         raise HiExpError(f"the server {base_url} refuses the request ({said}); see the log of the server")
     choices = getattr(response, "choices", None) if isinstance(response, ChatCompletion) else None

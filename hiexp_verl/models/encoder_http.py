@@ -1,14 +1,14 @@
 """An encoder behind an OpenAI-compatible embeddings server (vLLM, TEI, llama.cpp): `http://HOST:PORT/v1#MODEL`."""
 
 import hashlib
-import os
 from collections.abc import Sequence
 
 import numpy as np
 
 from hiexp_verl.errors import HiExpError, first_line
 from hiexp_verl.models.encoder import BATCH, EncoderIdentity, Vectors, prefixes_of, unit_rows
-from hiexp_verl.text import check_address, is_local, without_credentials
+from hiexp_verl.models.http import openai_client
+from hiexp_verl.text import without_credentials
 
 _RETRIES = 4
 _TIMEOUT = 60.0  # seconds for one request
@@ -22,16 +22,11 @@ class HttpEncoder:
     """
 
     def __init__(self, spec: str) -> None:
-        from openai import DefaultHttpxClient, OpenAI
-
         address, _, model = spec.partition("#")
-        check_address(address, "http://localhost:8080/v1#MODEL")
-        if not model:
-            raise HiExpError(f"the encoder {without_credentials(address)} names no model; write it as {without_credentials(address)}#MODEL")
         self._shown, self._model = without_credentials(address), model
-        direct = DefaultHttpxClient(trust_env=False) if is_local(address) else None  # a proxy for downloads would swallow it
-        key = os.environ.get("OPENAI_API_KEY") or "none"
-        self._client = OpenAI(base_url=address, api_key=key, timeout=_TIMEOUT, max_retries=_RETRIES, http_client=direct)
+        self._client = openai_client(address, _TIMEOUT, _RETRIES)
+        if not model:
+            raise HiExpError(f"the encoder {self._shown} names no model; write it as {self._shown}#MODEL")
         dimensions = len(self._encode(["probe"])[0])
         digest = hashlib.sha256(f"embeddings of {model}, {dimensions} dimensions".encode()).hexdigest()
         self.identity = EncoderIdentity(model, digest, *prefixes_of(model), dimensions)

@@ -21,6 +21,7 @@ from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_at
 from hiexp_verl.errors import HiExpError, first_line
 from hiexp_verl.io.datasets import passage_of
 from hiexp_verl.io.rows import BadRow
+from hiexp_verl.models.http import may_pass
 from hiexp_verl.search import Ranking, SearchFailed
 from hiexp_verl.text import check_address, without_credentials
 from hiexp_verl.types import Passage
@@ -136,7 +137,7 @@ class HttpSearch:
         except httpx.RequestError as error:
             raise SearchFailed("unreachable", repr(error)) from error
         said = content[:200].decode("utf-8", "replace")
-        if status == 429 or status >= 500:
+        if may_pass(status):
             raise SearchFailed(f"server error {status}", said)
         if status != 200:
             raise SearchFailed(f"refused {status}", said)
