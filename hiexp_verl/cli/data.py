@@ -31,7 +31,8 @@ A search call may be written as tags, as tool_calls, function_call or tool_use, 
 notation or as ReAct; its result may be carried by a tool, function, ipython or user turn, or stand in the assistant's text.
 What most of a file lacks (searches, answers, what searches found) is warned of.
 Answers that are not marked as correct or wrong are scored. Rejected, logged with their line and counted: lines that cannot be
-read, duplicates, ids of an earlier trajectory, and all copies of a trajectory with contradictory labels. If no transcript has the tag of a search or an answer, the import is refused: set the tags.
+read, duplicates, ids of an earlier trajectory, and all copies of a trajectory with contradictory labels. If no
+transcript has the tag of a search or an answer, the import is refused: set the tags.
 
 example: hiexp import runs/*.jsonl.gz --format r1-searcher --out trajectories.jsonl
          hiexp import mine.jsonl --format r1-searcher --query-tags "<search>" "</search>" \\
