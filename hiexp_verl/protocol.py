@@ -193,7 +193,7 @@ class Search:
 
 
 def searches(messages: Sequence[Message]) -> list[Search]:
-    """Return the searches of an episode, in order; the k-th call of a message belongs to the k-th tool message after it.
+    """Return the searches of an episode, in order; a result belongs to the call of its `tool_call_id`, else the k-th to the k-th call.
 
     Calls of both dialects and of any tool with a query count, and those that a server parsed into `tool_calls`.
     """
@@ -202,8 +202,10 @@ def searches(messages: Sequence[Message]) -> list[Search]:
         if message.get("role") != "assistant":
             continue
         results = list(_results_after(messages, index))
-        for number, query in enumerate(_queries(message)):
-            result, documents = results[number] if number < len(results) else (None, "")
+        by_id = {messages[at].get("tool_call_id"): (at, documents) for at, documents in results}
+        for number, (query, call_id) in enumerate(_queries(message)):
+            in_turn = results[number] if number < len(results) else (None, "")
+            result, documents = by_id.get(call_id, in_turn) if call_id else in_turn
             found.append(Search(query, documents, index, result))
     return found
 
@@ -231,12 +233,13 @@ def makes_call(message: Message) -> bool:
     return bool(_queries(message))
 
 
-def _queries(message: Message) -> list[str]:
+def _queries(message: Message) -> list[tuple[str, str | None]]:
+    """Return the queries of a message, each with the id of its call, where it has one."""
     text = text_of(message)
     calls = sorted(call for format in FORMATS for call in _calls_in(text, format, _QUERY_KEYS))  # in the order of the text
-    beside = [call.get("function") for call in message.get("tool_calls") or () if isinstance(call, dict)]
-    parsed = [query_in(function.get("arguments"), _QUERY_KEYS) for function in beside if isinstance(function, dict)]
-    return [query for _, _, query in calls] + [query for query in parsed if query]
+    beside = [call for call in message.get("tool_calls") or () if isinstance(call, dict) and isinstance(call.get("function"), dict)]
+    parsed = [(query_in(call["function"].get("arguments"), _QUERY_KEYS), call.get("id")) for call in beside]
+    return [(query, None) for _, _, query in calls] + [(query, str(name) if name else None) for query, name in parsed if query]
 
 
 def _calls_in(text: str, format: Format, keys: Sequence[str] = ("query",)) -> Iterator[tuple[int, str, str]]:
@@ -261,7 +264,10 @@ def _calls_in(text: str, format: Format, keys: Sequence[str] = ("query",)) -> It
 
 def _hermes_call(body: str, keys: Sequence[str]) -> tuple[str, str]:
     call = _load_json(body)
-    return (str(call.get("name")), query_in(call.get("arguments"), keys)) if isinstance(call, dict) else ("", "")
+    if not isinstance(call, dict):
+        return "", ""
+    other = call.get("parameters") if len(keys) > 1 else None  # of other programs
+    return str(call.get("name")), query_in(call.get("arguments", other), keys)
 
 
 def _one_line(query: str) -> str:

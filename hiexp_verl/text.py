@@ -55,13 +55,14 @@ def printable(text: str) -> str:
     return "".join(" " if unicodedata.category(c) in ("Cc", "Cf", "Cs", "Zl", "Zp") else c for c in text)
 
 
-_USER = re.compile(r"(//)[^/@\s\"']*@")
-_URL_QUERY = re.compile(r"(https?://[^\s\"'?#]+)\?[^\s\"'#\\]*")
+_USER = re.compile(r"(//)[^/\s\"']*@")
+_URL_QUERY = re.compile(r"(https?://[^\s\"'?#]+)\?[^\s\"'#\\]*", re.IGNORECASE)
+_URL_TOKEN = re.compile(r"(https?://[^\s\"'#]+)#[^\s\"'#=]*=[^\s\"'#\\]*", re.IGNORECASE)
 
 
 def without_credentials(text: str) -> str:
     """Return the text with every address in it without user, password and query (`?api_key=...`)."""
-    return _URL_QUERY.sub(r"\1", _USER.sub(r"\1", text))
+    return _URL_TOKEN.sub(r"\1", _URL_QUERY.sub(r"\1", _USER.sub(r"\1", text)))
 
 
 def check_address(url: str, example: str) -> None:

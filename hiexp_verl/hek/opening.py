@@ -30,13 +30,16 @@ def remember_encoder(root: Path, spec: str) -> None:
 def find_encoder(hek: HEK, path: Path, spec: str | None = None) -> str:
     """Return the directory or name to open: `spec`, the remembered one if it exists, that of the cache, the name.
 
-    A folder inside the HEK is not followed: a HEK from elsewhere holds text and numbers, and a model's folder may hold code.
+    A folder inside the HEK is not followed, and no address: a HEK from elsewhere holds text and numbers, a model's folder may hold
+    code, and a server is sent the user's key and questions. An encoder behind a server is named by the user each time.
     """
     if spec:
         return spec
     for hint in (path / HINT, path.parent / HINT):
         if hint.is_file() and hint.stat().st_size <= _MAX_HINT_BYTES:
             remembered = hint.read_text(encoding="utf-8", errors="replace").strip()
+            if "://" in remembered:  # a server: it would be sent the user's key
+                continue
             folder, root = (Path(os.path.realpath(each)) for each in (remembered, hint.parent))
             if not folder.is_relative_to(root) and (folder.is_dir() or not remembered.startswith("/")):
                 return remembered

@@ -65,12 +65,15 @@ def reasoningbank(row: dict[str, Any]) -> Iterator[Item]:
         raise BadRow("'memory_items' must be a list of texts", f"found {type(items).__name__}")
     for item in items:
         _, *parts = _SECTION.split(str(item))
-        found = {name.lower(): text.strip(" .\n") for name, text in zip(parts[::2], parts[1::2], strict=True)}
-        if not found:
+        pairs = [(name.lower(), text.strip(" .\n")) for name, text in zip(parts[::2], parts[1::2], strict=True)]
+        if not pairs:
             raise BadRow("a memory item has none of the headings ## Title, ## Description, ## Content", f"found {str(item)[:60]!r}")
-        advice = found.get("content") or found.get("description") or found.get("title", "")
         kind: Kind = "guide" if str(row.get("status", "success")).lower().startswith("success") else "pitfall"
-        yield Item(found.get("title", ""), advice, kind)
+        starts = [i for i, (name, _) in enumerate(pairs) if name == "title" or i == 0]  # a text may hold several items
+        for start, end in zip(starts, [*starts[1:], len(pairs)], strict=True):
+            found = dict(pairs[start:end])
+            advice = found.get("content") or found.get("description") or found.get("title", "")
+            yield Item(found.get("title", ""), advice, kind)
 
 
 BANKS: dict[str, Callable[[dict[str, Any]], Iterator[Item]]] = {

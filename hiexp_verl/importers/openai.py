@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from hiexp_verl.importers.turns import as_turns
-from hiexp_verl.io.questions import ANSWER_FIELDS, answers_of, bare_question, question_id_of
+from hiexp_verl.io.questions import ANSWER_FIELDS, answers_of, bare_question, question_id_of, unwrapped
 from hiexp_verl.io.rows import BadRow, Row, bool_field, messages_field, number_field, text_field
 from hiexp_verl.protocol import final_answer, last_turn, makes_call
 from hiexp_verl.scoring import score
@@ -28,7 +28,7 @@ def from_messages(row: dict[str, Any]) -> Trajectory:
     if not any(message["role"] == "assistant" for message in messages):
         raise BadRow("no assistant message")
     asked = (bare_question(text_of(message)) for message in messages if message["role"] == "user")
-    question = bare_question(text_field(row, "question")) if row.get("question") is not None else next(asked, "")
+    question = unwrapped(text_field(row, "question")) if row.get("question") is not None else next(asked, "")
     if not question:
         raise BadRow("no question", "give 'question', or a user message")
     return scored(row, messages, question)

@@ -8,7 +8,7 @@ from typing import Any
 
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.importers.openai import scored
-from hiexp_verl.io.questions import ANSWER_FIELDS, bare_question
+from hiexp_verl.io.questions import ANSWER_FIELDS, unwrapped
 from hiexp_verl.io.rows import text_field
 from hiexp_verl.text import listed, printable
 from hiexp_verl.types import Message, Trajectory
@@ -63,7 +63,7 @@ class FromR1Searcher:
             BadRow: a field is missing or of the wrong type.
         """
         row = {_PUBLISHED.get(key, key): value for key, value in row.items()}
-        question, text = bare_question(text_field(row, "question")), text_field(row, "text")
+        question, text = unwrapped(text_field(row, "question")), text_field(row, "text")
         if not self._tagged:
             self._tagged = any(tags.query[0] in text or tags.answer[0] in text for tags in self._tags)
             self._first = self._first or text[:_HEAD_CHARS]

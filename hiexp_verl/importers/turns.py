@@ -18,7 +18,11 @@ _RESULT_TAGS = "information|tool_response|observation|result|documents"
 _WRAPPERS = ("<information>", "<tool_response>")  # of a result in a user's turn
 _RESULT = re.compile(rf"<({_RESULT_TAGS})>(.*?)(?:</\1>|\Z)", re.DOTALL)
 # A result inside the assistant's text: a tagged block, or a line "Observation:" up to the next step (ReAct).
-_INLINE = re.compile(rf"<({_RESULT_TAGS})>.*?(?:</\1>|\Z)|^Observation(?: \d+)?:.*?(?=^(?:Thought|Action)\b|\Z)", re.DOTALL | re.MULTILINE)
+_INLINE = re.compile(
+    rf"<({_RESULT_TAGS})>.*?(?:</\1>|(?=<answer>)|\Z)|^Observation(?: \d+)?:.*?(?=^(?:Thought|Action|Final Answer|Answer)\b|<answer>|\Z)",
+    re.DOTALL | re.MULTILINE,
+)
+_OBSERVATION = re.compile(r"\AObservation(?: \d+)?:")
 _QWEN_XML = re.compile(r"<function=([\w.-]+)>(.*?)</function>", re.DOTALL)
 _PARAMETER = re.compile(r"<parameter=([\w.-]+)>(.*?)</parameter>", re.DOTALL)
 _JSON_CALL = re.compile(r"(?:<\|python_tag\|>|\[TOOL_CALLS\]|<function_call>|\A)\s*(?=[\[{])")
@@ -29,6 +33,7 @@ def as_turns(messages: Sequence[Message]) -> tuple[Message, ...]:
     """Return the messages in the roles and the order of ours; those of our own episodes are unchanged."""
     first = next((index for index, message in enumerate(messages) if message["role"] == "assistant"), len(messages))
     apart = any(_carries_result(message, False) for message in messages[first:])
+    by_role = any(message["role"] in _RESULT_ROLES for message in messages[first:])  # then a turn of the user is one
     turns = list(messages[:first])
     searching = False  # whether a result is due: the last turn of the assistant made a call
     for message in messages[first:]:
@@ -36,7 +41,7 @@ def as_turns(messages: Sequence[Message]) -> tuple[Message, ...]:
             for turn in [_assistant(message)] if apart else _split(_assistant(message)):
                 searching = makes_call(turn) if turn["role"] == "assistant" else searching
                 turns.append(turn)
-        elif _carries_result(message, searching):
+        elif _carries_result(message, searching and not by_role):
             turns += _results(message)
         else:
             turns.append(message)
@@ -72,7 +77,7 @@ def _results(message: Message) -> Iterator[Message]:
 
 def _tool(text: str) -> Message:
     block = _RESULT.fullmatch(text.strip())
-    return {"role": "tool", "content": _unwrapped(block[2].strip() if block else text.strip().removeprefix("Observation:").strip())}
+    return {"role": "tool", "content": _unwrapped(block[2].strip() if block else _OBSERVATION.sub("", text.strip()).strip())}
 
 
 def _unwrapped(text: str) -> str:
@@ -83,6 +88,9 @@ def _unwrapped(text: str) -> str:
 
 def _assistant(message: Message) -> Message:
     """Return the message with every call that is not in our notation under `tool_calls`."""
+    flat = [call for call in message.get("tool_calls") or () if isinstance(call, dict) and "function" not in call and call.get("name")]
+    if flat:
+        message = {**message, "tool_calls": [{"id": call.get("id"), "type": "function", "function": call} for call in flat]}
     if makes_call(message):
         return message
     text = text_of(message)

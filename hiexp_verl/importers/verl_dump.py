@@ -43,7 +43,7 @@ _TEMPLATES = {
     "Gemma": _template("<start_of_turn>", r"<start_of_turn>(\w+)\n", r"<end_of_turn>", "<start_of_turn>model\n"),
 }
 _ROLES = {"model": "assistant", "ipython": "tool", "function": "tool", "observation": "tool"}
-_BEGIN = re.compile(r"^(?:\s|<\|begin_of_text\|>|<bos>|<pad>)+")
+_BEGIN = re.compile(r"^(?:\s|<\|begin_of_text\|>|<bos>|<pad>|<s>|\[gMASK\]|<sop>)+")
 _UNKNOWN = re.compile(r"<\|[^<>|\n]{1,40}\|>|<\uff5c[^<>\uff5c\n]{1,40}\uff5c>|\[/?INST\]")
 _ROLE_LINE = re.compile(r"^(system|user|assistant|tool)\n", re.MULTILINE)
 _ROLE_WORD = re.compile(r"(?:\A|(?<=[^\w\s])|(?<=\n))(system|user|assistant|ipython|tool)\n\n")  # Llama 3 without its tokens

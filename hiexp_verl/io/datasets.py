@@ -11,7 +11,7 @@ from reprlib import repr as brief
 from typing import Any, TypeVar
 
 from hiexp_verl.errors import HiExpError
-from hiexp_verl.io.questions import ID_FIELDS, NoQuestion, answers_of, bare_question, question_of
+from hiexp_verl.io.questions import ID_FIELDS, NoQuestion, answers_of, question_of, unwrapped
 from hiexp_verl.io.rows import (
     BadRow,
     Row,
@@ -26,6 +26,7 @@ from hiexp_verl.io.rows import (
 )
 from hiexp_verl.types import Passage, Question, Trajectory
 
+MAX_TITLE_CHARS = 200  # of a title in `contents`; a longer first line is text
 logger = logging.getLogger(__name__)
 
 Converted = TypeVar("Converted")
@@ -135,7 +136,9 @@ def passage_of(row: Row) -> Passage:
     if isinstance(row.get("text"), str):
         text = row["text"]
     elif contents is not None:
-        first, _, text = contents.partition("\n")
+        first, ends, text = contents.partition("\n")
+        if not ends or len(first) > MAX_TITLE_CHARS:  # one line, or a first line that is no title
+            first, text = "", contents
         first = first.strip()
         first = first[1:-1] if len(first) > 1 and first[0] == first[-1] == '"' else first  # inner quotes belong to the title
         title, text = (title, contents) if title and title != first else (first, text)
@@ -173,7 +176,7 @@ def trajectory_of(row: dict[str, Any]) -> Trajectory:
         raise BadRow("the question_id is empty")  # all such questions would count as one
     return Trajectory(
         question_id=question_id,
-        question=bare_question(str(required(row, "question"))),
+        question=unwrapped(str(required(row, "question"))),
         answers=answers_of(row),
         messages=messages,
         prediction=str(row.get("prediction") or ""),

@@ -60,7 +60,7 @@ def asked_in(row: Row) -> tuple[str, str]:
     if not row.get("question") and isinstance(prompt, str):
         raise BadRow("'prompt' must be a list of messages", f"found the text {brief(prompt)}")
     text = row.get("question") or question_in(prompt, extra)
-    text = bare_question(text_field({**row, "question": text} if text else row, "question"))
+    text = unwrapped(text_field({**row, "question": text} if text else row, "question"))
     asked = "\n".join(map(text_of, _users(prompt)))
     if asked and text not in asked and normalise(text) not in normalise(asked):
         raise BadRow("the prompt does not hold the row's question", f"found {brief(asked)} and {brief(text)}")
@@ -112,7 +112,10 @@ def gold_answers(value: Any) -> tuple[str, ...]:
         raise BadRow("no answer", "give 'answer' (text) or 'answers' (a list)")
     # A column of numbers comes as floats: 1889.0 is the year that a policy writes as 1889.
     whole = [int(v) if isinstance(v, float) and v.is_integer() else v for v in values]
-    return tuple(dict.fromkeys(str(v).strip() for v in whole))
+    answers = [str(v).strip() for v in whole]
+    # A column of booleans may come as text.
+    more = [{"true": "yes", "false": "no"}[answer.lower()] for answer in answers if answer.lower() in ("true", "false")]
+    return tuple(dict.fromkeys([*answers, *more]))
 
 
 def _filled(value: Any) -> list[Any]:
@@ -154,14 +157,14 @@ def _users(prompt: Any) -> list[Message]:
     return [m for m in (prompt if isinstance(prompt, list | tuple) else ()) if isinstance(m, dict) and m.get("role") == "user"]
 
 
-# "Question:", "**Question**:", "### Question" and the like, at the start of a line or of a sentence.
+# "Question:", "**Question**:", "### Question" and the like, at the start of a line; "Question:" also at that of a sentence.
 _ASKED = re.compile(
-    r"(?:^|(?<=[.!?>:)\]\n]))[^\S\n]*[#*\[(]*(?:(?:the|my|your|user)\s+)?(?:Question|Query|Problem|User|Human)(?:\s+is)?[*\])]*"
-    r"(?::|(?=\n))[*]*\s*",
+    r"(?:^[^\S\n]*[#*\[(]*(?:(?:the|my|your|user)\s+)?(?:Question|Query|Problem|User|Human)|(?<=[.!?>])[^\S\n]+(?:The question|Question))"
+    r"(?:\s+is)?[*\])]*(?::|(?=\n))[*]*\s*",
     re.MULTILINE | re.IGNORECASE,
 )
-# What follows a question in a prompt: an empty line, or the start of the reply.
-_THEN = re.compile(r"\n\s*\n|\s+[#*\[(]*(?:Assistant|Answer|Response|Thought|Output|Instructions?)[*\])]*:")
+# What follows a question in a prompt: the start of the reply.
+_THEN = re.compile(r"\s+[#*\[(]*(?:Assistant|Answer|Response|Thought|Output|Instructions?)[*\])]*:")
 _INSTRUCTS = re.compile(r"</?(?:think|search|answer|information|tool_call|tool_response|result|documents?)>|\\boxed")
 _SENTENCE = re.compile(r"(?<=[.!?>])\s+|\n+")
 
@@ -169,8 +172,8 @@ _SENTENCE = re.compile(r"(?<=[.!?>])\s+|\n+")
 def bare_question(text: str) -> str:
     """Return the question in the text of a prompt, without the instructions that a preprocessor puts before or after it.
 
-    The question stands after the last "Question:" (or "User:", "Query:", ...), up to an empty line or "Assistant:"; else it is what
-    remains without the sentences that name a tag of the agent. A text with neither is a question as it is.
+    The question stands after the last "Question:" (or "User:", "Query:", ...), up to "Assistant:" or "Answer:", without the sentences
+    that name a tag of the agent; with no such mark it is the sentences that ask. A text with neither is a question as it is.
     """
     markers = list(_ASKED.finditer(text))
     if markers and (rest := text[markers[-1].end() :].strip()):
@@ -180,7 +183,13 @@ def bare_question(text: str) -> str:
         return text
     plain = [sentence for sentence in _SENTENCE.split(text) if sentence.strip() and not _INSTRUCTS.search(sentence)]
     asking = [sentence for sentence in plain if sentence.rstrip().endswith("?")]
-    return " ".join(asking or plain).strip() or text
+    return " ".join(plain if markers else asking or plain).strip() or text
+
+
+def unwrapped(question: str) -> str:
+    """Return the bare question in a field that should hold one alone: only instructions, which name tags of the agent, are taken off."""
+    tags = set(_INSTRUCTS.findall(question))
+    return bare_question(question) if len(tags) > 1 or (tags and _ASKED.search(question)) else question
 
 
 def question_id_of(question: str) -> str:

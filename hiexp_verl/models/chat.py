@@ -42,7 +42,15 @@ _OPTIONAL: dict[str, tuple[str, ...]] = {
 _LIMIT, _NEW_LIMIT = "max_tokens", "max_completion_tokens"  # newer models of OpenAI refuse the first
 _TOO_LONG = ("context length", "maximum context", "context window", "too long", "max_model_len", "reduce the length")
 # What servers say that allow a tool's turn only after `tool_calls`, and of chat templates without that role or that of the system.
-_NO_TOOL_TURN = ("tool_calls", "role 'tool'", "role: tool", "tool_call_id", "roles must alternate", "only user and assistant")
+_NO_TOOL_TURN = (
+    "tool_calls",
+    "role 'tool'",
+    "role: tool",
+    "tool_call_id",
+    "roles must alternate",
+    "only user and assistant",
+    "only user, assistant",
+)
 _NO_SYSTEM_TURN = ("system role", "role 'system'", "system message")
 # Words of a refusal of one field, beside its name.
 _UNSUPPORTED = ("support", "unknown", "unrecognized", "unexpected", "not permitted", "not allowed", "extra", "invalid", "only the default")
@@ -108,7 +116,8 @@ class ChatClient:
             except RetryError as error:
                 raise HiExpError(f"the server {self.base_url} does not answer ({error.last_attempt.exception()})") from error
             except (openai.APIError, json.JSONDecodeError) as error:
-                if not (isinstance(error, openai.BadRequestError) and self._adapts(request, str(error))):
+                refused = isinstance(error, openai.BadRequestError | openai.UnprocessableEntityError)
+                if not (refused and self._adapts(request, str(error))):
                     raise _in_words(error, self.base_url) from error
 
     async def _ask(self, request: dict[str, Any], stop: Sequence[str]) -> Reply:

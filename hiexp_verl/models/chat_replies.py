@@ -35,7 +35,7 @@ def reply_of(response: object, stop: Sequence[str], base_url: str) -> Reply:
     if error := getattr(response, "error", None):  # with status 200, as some routers send it
         code, said = (error.get("code"), error.get("message")) if isinstance(error, dict) else (None, error)
         said = " ".join(str(said or error).split())[:200]
-        if isinstance(code, int) and may_pass(code):
+        if str(code).isdecimal() and may_pass(int(code)):
             raise PassingError(f"error {code}: {said}")
         raise HiExpError(f"the server {base_url} refuses the request ({said}); see the log of the server")
     choices = getattr(response, "choices", None) if isinstance(response, ChatCompletion) else None
@@ -59,14 +59,15 @@ def _text_of(message: Any) -> str:
         chunks = (chunk if isinstance(chunk, dict) else {"text": chunk} for chunk in content)
         content = "".join(chunk["text"] for chunk in chunks if isinstance(chunk.get("text"), str))
     text = content if isinstance(content, str) else ""
-    thoughts = getattr(message, "reasoning_content", None)
+    thoughts = getattr(message, "reasoning_content", None) or getattr(message, "reasoning", None)
     if not text and isinstance(thoughts, str):
         text = thoughts
     calls = getattr(message, "tool_calls", None)
     for call in calls if isinstance(calls, list) else ():
         function = getattr(call, "function", None)
         try:
-            arguments = json.loads(function.arguments)  # type: ignore[union-attr]
+            arguments = function.arguments  # type: ignore[union-attr]
+            arguments = arguments if isinstance(arguments, dict) else json.loads(arguments)
         except (AttributeError, TypeError, ValueError):
             continue
         text += f"\n<tool_call>\n{json.dumps({'name': str(function.name), 'arguments': arguments}, ensure_ascii=False)}\n</tool_call>"  # type: ignore[union-attr]

@@ -158,6 +158,9 @@ def test_no_escape_sequence_of_a_hek_reaches_the_terminal(places, capsys):
         ("at http://u:p@h/x?k=v, then http://a/b", "at http://h/x then http://a/b"),
         ('{"url": "http://u:p@h/x?key=secret", "b": 1}', '{"url": "http://h/x", "b": 1}'),
         ("no address @ all?", "no address @ all?"),
+        ("http://me:P@ss@host/x", "http://host/x"),
+        ("HTTPS://host/x?KEY=secret#m", "HTTPS://host/x#m"),
+        ("http://host/x#token=secret", "http://host/x"),
     ],
 )
 def test_an_address_is_shown_without_credentials(address, shown):
@@ -191,3 +194,9 @@ def test_a_folder_inside_a_hek_is_not_loaded_as_its_encoder(places, capsys, monk
     (places / "hek" / "ENCODER").write_text(f"{elsewhere}\n")
     assert main(["retrieve", "hek", "case 1"]) == 2
     assert "has other weights than" in capsys.readouterr().err
+
+
+def test_an_address_in_a_hek_is_not_asked(places, monkeypatch):
+    monkeypatch.setattr("hiexp_verl.models.encoder_http.openai_client", lambda *_: pytest.fail("the key would be sent"))
+    (places / "hek" / "ENCODER").write_text("http://127.0.0.1:1/v1#m\n")
+    assert main(["retrieve", "hek", "case 1"]) == 0  # with the encoder that its header names

@@ -27,7 +27,9 @@ ROWS = {
         {
             "task_id": "1",
             "status": "failure",
-            "memory_items": ["# Memory Item 1\n## Title Author first\n## Description Of books.\n## Content Search the author first."],
+            "memory_items": [
+                "# Memory Item 1\n## Title Author first\n## Description Of books.\n## Content Search the author first.\n## Title Two\n## Content Second."
+            ],
         }
     ],
 }
@@ -44,7 +46,7 @@ ROWS = {
             ],
         ),
         ("reme", [("When a book is described", "Search the author first.", "guide", {})]),
-        ("reasoningbank", [("Author first", "Search the author first", "pitfall", {})]),
+        ("reasoningbank", [("Author first", "Search the author first", "pitfall", {}), ("Two", "Second", "pitfall", {})]),
     ],
 )
 def test_a_bank_of_json_lines_is_read(tmp_path, format, entries):

@@ -200,3 +200,26 @@ def test_a_dump_of_an_unknown_template_is_refused_by_name(tmp_path, caplog):
     assert (
         report.rejected == 1 and "a chat template that is not read; ChatML, Llama 3, Gemma are ('input' begins with [INST])" in caplog.text
     )
+
+
+def test_a_result_belongs_to_the_call_of_its_id(tmp_path):
+    calls = [{"id": name, "type": "function", "function": {"name": "search", "arguments": {"query": name}}} for name in "ab"]
+    results = [{"role": "tool", "tool_call_id": name, "content": name.upper()} for name in "ba"]
+    _, [trajectory] = imported(tmp_path, [{"answer": "Herbert", "messages": [ASKED, called(tool_calls=calls), *results, ANSWERED]}])
+    assert [(s.query, s.documents) for s in searches(trajectory.messages)] == [("a", "A"), ("b", "B")]
+
+
+def test_a_turn_of_the_user_is_no_result_where_tools_carry_them(tmp_path):
+    found = {"role": "tool", "content": FOUND}
+    now = {"role": "user", "content": "Please answer now."}
+    _, [trajectory] = imported(tmp_path, [{"answer": "Herbert", "messages": [ASKED, CALLS["hermes"], now, found, ANSWERED]}])
+    assert [s.documents for s in searches(trajectory.messages)] == [FOUND]
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["Action: Search[x]\nObservation 1: y\n<answer>Herbert</answer>", "<think>The <result> tag is odd</think><answer>Herbert</answer>"],
+)
+def test_an_answer_after_an_open_result_is_not_swallowed(tmp_path, text):
+    _, [trajectory] = imported(tmp_path, [{"answer": "Herbert", "messages": [ASKED, called(text)]}])
+    assert trajectory.prediction == "Herbert" and trajectory.correct

@@ -180,6 +180,7 @@ def test_columns_that_contradict_those_of_verl_are_refused(tmp_path, columns, sa
         ({"target": np.array(["Kabul", "Kabol"], dtype=object)}, ("Kabul", "Kabol")),
         (np.array([7]), ("7",)),
         (True, ("yes", "true")),
+        ("True", ("True", "yes")),
         ([False], ("no", "false")),
         ({"value": "Kabul", "aliases": ["Kabol"], "normalized_aliases": ["kabul"]}, ("Kabul", "Kabol")),
         ({"text": ["Kabul", "the city"], "answer_start": [1, 9]}, ("Kabul", "the city")),
@@ -218,6 +219,9 @@ def test_what_holds_no_gold_answer_is_refused(value):
         ([{"role": "user", "content": "Who wrote it?\nGive the answer between <answer> and </answer>."}], {}, "Who wrote it?"),
         ([{"role": "user", "content": "Question: Who?\nAnswer: me\n\nQuestion: Where?\nAnswer:"}], {}, "Where?"),
         ([{"role": "user", "content": "Use <search>.\n**Question**: Who?"}], {}, "Who?"),
+        ([{"role": "user", "content": "Question: Two fought. Who won? Use <search>."}], {}, "Two fought. Who won?"),
+        ([{"role": "user", "content": "Question: Which?\n\nA) x\nB) y"}], {}, "Which?\n\nA) x\nB) y"),
+        ([{"role": "user", "content": "What is 'Dr. Human: The Movie' about?"}], {}, "What is 'Dr. Human: The Movie' about?"),
         ([{"role": "user", "content": "Use <search>.\n### Question\nWho?"}], {}, "Who?"),
         ([{"role": "user", "content": "Who wrote the film The Big Question: A Life?"}], {}, "Who wrote the film The Big Question: A Life?"),
         (
@@ -239,6 +243,8 @@ def test_the_bare_question_of_a_prompt(prompt, extra_info, question):
         ({"id": "1", "contents": '"Kabul"\nThe "capital".\nOf it.'}, Passage("1", "Kabul", 'The "capital".\nOf it.')),
         ({"id": "1", "contents": '""Heroes" (album)"\nt'}, Passage("1", '"Heroes" (album)', "t")),
         ({"id": "1", "contents": '"\nt'}, Passage("1", '"', "t")),
+        ({"id": "1", "contents": "One line."}, Passage("1", "", "One line.")),
+        ({"id": "1", "contents": "x" * 240 + "\nt"}, Passage("1", "", "x" * 240 + "\nt")),
         ({"id": "1", "content": '"Kabul"\nA city.'}, Passage("1", "Kabul", "A city.")),
         ({"id": "1", "title": "Kabul", "contents": '"Kabul"\nA city.'}, Passage("1", "Kabul", "A city.")),
         ({"id": "1", "title": "Kabul", "contents": "A city.\nOld."}, Passage("1", "Kabul", "A city.\nOld.")),
@@ -301,3 +307,9 @@ def test_a_file_that_cannot_be_read_is_refused_by_name(tmp_path, content, said):
 def test_a_table_with_tabs_is_read_with_its_quotes(tmp_path):
     (tmp_path / "psgs.tsv").write_text('id\ttext\ttitle\n1\t"The ""big"" city\ton a river."\tKabul\n2\tA river.\t\n')
     assert read_corpus(tmp_path / "psgs.tsv") == [Passage("1", "Kabul", 'The "big" city\ton a river.'), Passage("2", "", "A river.")]
+
+
+@pytest.mark.parametrize("text", ["What does the HTML tag <search> do?", "Question: Which?\n\nA) x", "User: The Game is a film by whom?"])
+def test_a_question_without_instructions_stays_as_it_is(tmp_path, text):
+    (tmp_path / "q.jsonl").write_text(json.dumps({"question": text, "answer": "x"}) + "\n")
+    assert read_questions(tmp_path / "q.jsonl")[0].question == text
