@@ -35,7 +35,7 @@ def reply_of(response: object, stop: Sequence[str], base_url: str) -> Reply:
     if error := getattr(response, "error", None):  # with status 200, as some routers send it
         code, said = (error.get("code"), error.get("message")) if isinstance(error, dict) else (None, error)
         said = " ".join(str(said or error).split())[:200]
-        if str(code).isdecimal() and may_pass(int(code)):
+        if str(code).isdecimal() and may_pass(int(str(code)[:9])):
             raise PassingError(f"error {code}: {said}")
         raise HiExpError(f"the server {base_url} refuses the request ({said}); see the log of the server")
     choices = getattr(response, "choices", None) if isinstance(response, ChatCompletion) else None
