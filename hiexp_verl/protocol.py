@@ -219,7 +219,7 @@ def query_in(arguments: object, keys: Sequence[str] = ("query",)) -> str:
     Only our own key is run. Several queries of one call have one result: they are one query, with "; " between them.
     """
     if isinstance(arguments, str):  # the OpenAI wire format quotes the arguments, and so do some models
-        arguments = _load_json(arguments)
+        arguments = load_json(arguments)
     if not isinstance(arguments, dict):
         return ""
     query = next((arguments[key] for key in keys if arguments.get(key)), None)
@@ -263,7 +263,7 @@ def _calls_in(text: str, format: Format, keys: Sequence[str] = ("query",)) -> It
 
 
 def _hermes_call(body: str, keys: Sequence[str]) -> tuple[str, str]:
-    call = _load_json(body)
+    call = load_json(body)
     if not isinstance(call, dict):
         return "", ""
     other = call.get("parameters") if len(keys) > 1 else None  # of other programs
@@ -275,7 +275,8 @@ def _one_line(query: str) -> str:
     return " ".join(encodable.split())[:MAX_QUERY_CHARS].strip()
 
 
-def _load_json(text: str) -> object:
+def load_json(text: str) -> Any:
+    """Return the value of a JSON text that a model wrote, None where it is broken."""
     try:
         return json.loads(text)
     except (ValueError, RecursionError):  # RecursionError: "[[[[..." from a looping model

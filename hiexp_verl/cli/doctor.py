@@ -216,4 +216,4 @@ def _encoder(spec: str) -> Result:
 def _hek_encoder(path: Path, spec: str | None) -> Result:
     hek = HEK.load(path)
     open_encoder(hek, path, spec)
-    return True, find_encoder(hek, path, spec), ""
+    return True, find_encoder(hek.header, path, spec), ""

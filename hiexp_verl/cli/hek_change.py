@@ -127,7 +127,7 @@ def run_merge(arguments: argparse.Namespace) -> int:
     a, b = HEK.load(arguments.a), HEK.load(arguments.b)
     merged = merge_heks(a, b, open_encoder(a, arguments.a, arguments.encoder), arguments.prefix)
     version = merged.save(arguments.out, since)
-    remember_encoder(arguments.out, find_encoder(a, arguments.a, arguments.encoder))
+    remember_encoder(arguments.out, find_encoder(a.header, arguments.a, arguments.encoder))
     say("\n".join(table_of(merged.header.counts)))
     say(merged.header.reason)
     say(f"{', '.join(f'{count} {level.upper()}' for level, count in merged.levels.items())} in {version}")

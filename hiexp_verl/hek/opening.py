@@ -10,7 +10,7 @@ from pathlib import Path
 
 from hiexp_verl.config import HiExpConfig
 from hiexp_verl.errors import HiExpError
-from hiexp_verl.hek.schema import read_header
+from hiexp_verl.hek.schema import Header, read_header
 from hiexp_verl.hek.store import HEK, version_folder
 from hiexp_verl.io.files import atomic_writer, cache_dir, locked
 from hiexp_verl.models.encoder import Dtype, Encoder, load_encoder
@@ -27,7 +27,7 @@ def remember_encoder(root: Path, spec: str) -> None:
         file.write(where + "\n")
 
 
-def find_encoder(hek: HEK, path: Path, spec: str | None = None) -> str:
+def find_encoder(header: Header, path: Path, spec: str | None = None) -> str:
     """Return the directory or name to open: `spec`, the remembered one if it exists, that of the cache, the name.
 
     A folder inside the HEK is not followed, and no address: a HEK from elsewhere holds text and numbers, a model's folder may hold
@@ -43,7 +43,7 @@ def find_encoder(hek: HEK, path: Path, spec: str | None = None) -> str:
             folder, root = (Path(os.path.realpath(each)) for each in (remembered, hint.parent))
             if not folder.is_relative_to(root) and (folder.is_dir() or not remembered.startswith("/")):
                 return remembered
-    name = hek.header.encoder.name
+    name = header.encoder.name
     cached = cache_dir() / name
     return str(cached) if cached.is_dir() else name
 
@@ -54,7 +54,7 @@ def open_encoder(hek: HEK, path: Path, spec: str | None = None, device: str = "c
     Raises:
         HiExpError: it is not found, or it is not the encoder of the HEK.
     """
-    found = find_encoder(hek, path, spec)
+    found = find_encoder(hek.header, path, spec)
     try:
         encoder = load_encoder(found, hek.header.encoder, device, dtype)
     except HiExpError as error:
@@ -105,7 +105,7 @@ def open_encoders(settings: HiExpConfig, hek: HEK | None) -> tuple[Encoder | Non
     encoder, spec = None, None
     if hek is not None and settings.hek:
         path = Path(settings.hek)
-        spec = find_encoder(hek, path, settings.encoder.path)
+        spec = find_encoder(hek.header, path, settings.encoder.path)
         encoder = open_encoder(hek, path, settings.encoder.path, settings.encoder.device, settings.encoder.dtype)
     if settings.search.engine != "dense":
         return encoder, None

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from hiexp_verl.protocol import makes_call
+from hiexp_verl.protocol import load_json, makes_call
 from hiexp_verl.text import text_of
 from hiexp_verl.types import Message
 
@@ -82,7 +82,7 @@ def _tool(text: str) -> Message:
 
 def _unwrapped(text: str) -> str:
     """Return the text in `{"result": text}`, as verl's search tool writes it."""
-    held = _json(text) if text.lstrip().startswith("{") else None
+    held = load_json(text) if text.lstrip().startswith("{") else None
     return held["result"] if isinstance(held, dict) and len(held) == 1 and isinstance(held.get("result"), str) else text
 
 
@@ -113,7 +113,7 @@ def _calls_in(text: str) -> Iterator[dict[str, Any]]:
         yield from _json_calls(text[start.end() :])
     for name, query, other, written in _REACT.findall(text):
         if (name or other).lower() not in ("finish", "answer"):
-            yield {"name": name or other, "arguments": _json(written) if written.startswith("{") else {"query": query or written}}
+            yield {"name": name or other, "arguments": load_json(written) if written.startswith("{") else {"query": query or written}}
 
 
 def _json_calls(text: str) -> Iterator[dict[str, Any]]:
@@ -124,13 +124,6 @@ def _json_calls(text: str) -> Iterator[dict[str, Any]]:
     for call in value if isinstance(value, list) else [value]:
         if isinstance(call, dict) and isinstance(call.get("name"), str):
             yield {"name": call["name"], "arguments": call.get("arguments", call.get("parameters"))}
-
-
-def _json(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
-        return None
 
 
 def _split(message: Message) -> Iterator[Message]:

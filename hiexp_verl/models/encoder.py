@@ -82,7 +82,27 @@ class HashEncoder:
     encode_passages = encode_queries
 
 
-class SentenceEncoder:
+class PrefixedEncoder:
+    """An encoder that puts its prefixes before queries and passages; `_encode` makes the vectors."""
+
+    identity: EncoderIdentity
+
+    def encode_queries(self, texts: Sequence[str]) -> Vectors:
+        """Return the vectors of queries, (N, D)."""
+        return self._encode([self.identity.query_prefix + text for text in texts]) if texts else self._none()
+
+    def encode_passages(self, texts: Sequence[str]) -> Vectors:
+        """Return the vectors of passages, (N, D)."""
+        return self._encode([self.identity.passage_prefix + text for text in texts]) if texts else self._none()
+
+    def _none(self) -> Vectors:
+        return np.zeros((0, self.identity.dimensions), dtype=np.float32)
+
+    def _encode(self, texts: list[str]) -> Vectors:
+        raise NotImplementedError
+
+
+class SentenceEncoder(PrefixedEncoder):
     """A sentence-transformers model from a local directory or the hub.
 
     Models of the e5 family, recognised by name, get their prefixes "query: " and "passage: ".
@@ -103,15 +123,7 @@ class SentenceEncoder:
         dimensions = len(self._encode(["probe"])[0])
         self.identity = EncoderIdentity(name, sha256, *prefixes_of(name), dimensions)
 
-    def encode_queries(self, texts: Sequence[str]) -> Vectors:
-        return self._encode([self.identity.query_prefix + text for text in texts])
-
-    def encode_passages(self, texts: Sequence[str]) -> Vectors:
-        return self._encode([self.identity.passage_prefix + text for text in texts])
-
     def _encode(self, texts: list[str]) -> Vectors:
-        if not texts:
-            return np.zeros((0, self.identity.dimensions), dtype=np.float32)
         chunks = [texts[start : start + CHUNK] for start in range(0, len(texts), CHUNK)]
         encode = partial(self._model.encode, batch_size=BATCH, convert_to_numpy=True, show_progress_bar=False)
         return unit_rows(np.concatenate([np.asarray(encode(chunk), dtype=np.float32) for chunk in chunks]))

@@ -1,12 +1,11 @@
 """An encoder behind an OpenAI-compatible embeddings server (vLLM, TEI, llama.cpp): `http://HOST:PORT/v1#MODEL`."""
 
 import hashlib
-from collections.abc import Sequence
 
 import numpy as np
 
 from hiexp_verl.errors import HiExpError, first_line
-from hiexp_verl.models.encoder import BATCH, EncoderIdentity, Vectors, prefixes_of, unit_rows
+from hiexp_verl.models.encoder import BATCH, EncoderIdentity, PrefixedEncoder, Vectors, prefixes_of, unit_rows
 from hiexp_verl.models.http import openai_client
 from hiexp_verl.text import without_credentials
 
@@ -14,7 +13,7 @@ _RETRIES = 4
 _TIMEOUT = 60.0  # seconds for one request
 
 
-class HttpEncoder:
+class HttpEncoder(PrefixedEncoder):
     """Vectors of a server. Its weights are not seen, so it is identified by the name of the model and its dimensions.
 
     Raises:
@@ -31,17 +30,7 @@ class HttpEncoder:
         digest = hashlib.sha256(f"embeddings of {model}, {dimensions} dimensions".encode()).hexdigest()
         self.identity = EncoderIdentity(model, digest, *prefixes_of(model), dimensions)
 
-    def encode_queries(self, texts: Sequence[str]) -> Vectors:
-        """Return the vectors of queries, (N, D)."""
-        return self._encode([self.identity.query_prefix + text for text in texts])
-
-    def encode_passages(self, texts: Sequence[str]) -> Vectors:
-        """Return the vectors of passages, (N, D)."""
-        return self._encode([self.identity.passage_prefix + text for text in texts])
-
     def _encode(self, texts: list[str]) -> Vectors:
-        if not texts:
-            return np.zeros((0, self.identity.dimensions), dtype=np.float32)
         return unit_rows(np.concatenate([self._ask(texts[start : start + BATCH]) for start in range(0, len(texts), BATCH)]))
 
     def _ask(self, texts: list[str]) -> Vectors:

@@ -26,7 +26,8 @@ from hiexp_verl.config import HiExpConfig, block_of
 from hiexp_verl.errors import HiExpError, first_line
 from hiexp_verl.guide.arms import shows_at
 from hiexp_verl.hek.opening import find_encoder, open_encoders, open_hek
-from hiexp_verl.hek.store import HEK
+from hiexp_verl.hek.schema import read_header
+from hiexp_verl.hek.store import HEK, version_folder
 from hiexp_verl.io.datasets import read_corpus
 from hiexp_verl.plugin.agent_loop import HiExpAgentLoop, settings_of
 from hiexp_verl.plugin.checkpoint import folder_to_resume, identity_of, load_state
@@ -105,7 +106,7 @@ def make_absolute(config: DictConfig, settings: HiExpConfig) -> None:
         return
     encoder = settings.encoder.path
     if settings.enabled and settings.hek and Path(settings.hek).is_dir():
-        encoder = find_encoder(HEK.load(settings.hek), Path(settings.hek), encoder)
+        encoder = find_encoder(read_header(version_folder(Path(settings.hek))), Path(settings.hek), encoder)
     paths = {"hek": settings.hek, "dump_dir": settings.dump_dir, "search.corpus": settings.search.corpus}
     places = {name: path and os.path.abspath(path) for name, path in paths.items()}
     places["search.encoder"] = settings.search.encoder and _absolute(settings.search.encoder)
