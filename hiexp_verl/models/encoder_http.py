@@ -39,7 +39,7 @@ class HttpEncoder(PrefixedEncoder):
         try:
             rows = self._client.embeddings.create(model=self._model, input=texts, encoding_format="float").data
             vectors_N_D = np.asarray([row.embedding for row in sorted(rows, key=lambda row: row.index)], dtype=np.float32)
-        except (openai.APIError, ValueError, TypeError, AttributeError) as error:
+        except (openai.APIError, ValueError, TypeError, AttributeError, OverflowError) as error:
             fault = without_credentials(first_line(error))
             raise HiExpError(
                 f"the encoder {self._shown}#{self._model} does not answer with vectors ({fault}); start or correct it"

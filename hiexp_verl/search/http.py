@@ -8,10 +8,10 @@ read is left out and counted.
 
 import json
 import logging
-import math
 import random
 import time
 from collections.abc import Sequence
+from reprlib import repr as brief
 from threading import Lock
 from typing import Any
 
@@ -20,7 +20,7 @@ from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_at
 
 from hiexp_verl.errors import HiExpError, first_line
 from hiexp_verl.io.datasets import passage_of
-from hiexp_verl.io.rows import BadRow
+from hiexp_verl.io.rows import BadRow, as_number
 from hiexp_verl.models.http import may_pass
 from hiexp_verl.search import Ranking, SearchFailed
 from hiexp_verl.text import check_address, without_credentials
@@ -223,7 +223,7 @@ def _read_item(item: object) -> tuple[Passage, float]:
         document = {"contents": document}
     if not isinstance(document, dict):
         raise ValueError(f"expected a document, found {type(document).__name__}")
-    score = 0.0 if score is None else score
-    if isinstance(score, bool) or not isinstance(score, int | float) or not math.isfinite(score):
-        raise ValueError(f"the score of a document must be a number, found {score!r}")
-    return passage_of(document), float(score)
+    number = 0.0 if score is None else as_number(score)
+    if number is None:
+        raise ValueError(f"the score of a document must be a finite number, found {brief(score)}")
+    return passage_of(document), number

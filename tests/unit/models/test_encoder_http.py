@@ -36,6 +36,7 @@ def test_vectors_come_in_the_order_of_the_texts_and_have_length_one():
         ((200, {"data": None}), "does not answer with vectors"),
         ((200, {"data": [{"index": 0, "embedding": None}]}), "does not answer with vectors|numbers for"),
         ((200, {"data": []}), "numbers for 1 texts"),
+        ((200, {"data": [{"index": 0, "embedding": [10**400]}]}), "does not answer with vectors"),
         ((401, {"error": {"message": "no key"}}), "does not answer with vectors"),
         ((200, "<html>"), "does not answer with vectors"),
     ],

@@ -45,7 +45,9 @@ def test_documents_of_every_server_are_read(item, title, score):
     assert (passage.title, passage.text, found, left_out) == (title, "The capital.", score, 0)
 
 
-@pytest.mark.parametrize("broken", [None, 7, {"document": {}}, {**KABUL, "score": "high"}, {**KABUL, "score": float("nan")}])
+@pytest.mark.parametrize(
+    "broken", [None, 7, {"document": {}}, {**KABUL, "score": "high"}, {**KABUL, "score": float("nan")}, {**KABUL, "score": 10**400}]
+)
 def test_a_broken_document_is_left_out_and_counted(broken, caplog):
     assert read_reply({"result": [[broken, KABUL]]}, 1, 3) == ([[(PASSAGE, 1.5)]], 1)
     with pytest.raises(ValueError, match=r"document|field|number"):
@@ -54,6 +56,12 @@ def test_a_broken_document_is_left_out_and_counted(broken, caplog):
         search = client(url)
         assert search.search(["q"], 3) == [[(PASSAGE, 1.5)]] and search.left_out == 1
     assert "sent 1 documents that cannot be read (1 so far)" in caplog.text
+
+
+def test_a_score_beyond_every_float_is_the_failed_search_of_its_query():
+    with server_that(lambda n: (200, {"result": [[{**KABUL, "score": 10**400}]]})) as (url, _):
+        [found] = search_each(client(url), ["a"], 3)
+    assert isinstance(found, SearchFailed) and found.reason == "bad reply" and "must be a finite number, found 1000" in found.detail
 
 
 def test_the_words_of_a_server_that_is_not_ready_are_shown():
