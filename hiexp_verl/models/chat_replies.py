@@ -17,6 +17,7 @@ class Reply:
     finish_reason: str  # "stop", "length" or another value of the server
     completion_tokens: int  # 0 if the server does not report it
     prompt_tokens: int = 0
+    calls: str = ""  # the end of `text`: calls that the server took out of what the model wrote, in the notation of Qwen
 
 
 class PassingError(Exception):
@@ -32,37 +33,41 @@ def reply_of(response: object, stop: Sequence[str], base_url: str) -> Reply:
     """
     from openai.types.chat import ChatCompletion
 
-    if error := getattr(response, "error", None):  # with status 200, as some routers send it
+    choices: Any = getattr(response, "choices", None) if isinstance(response, ChatCompletion) else None
+    choice: Any = choices[0] if isinstance(choices, list) and choices else None
+    if error := getattr(response, "error", None) or getattr(choice, "error", None):  # with status 200, as some routers send it
         code, said = (error.get("code"), error.get("message")) if isinstance(error, dict) else (None, error)
         said = " ".join(str(said or error).split())[:200]
         if str(code).isdecimal() and may_pass(int(str(code)[:9])):
             raise PassingError(f"error {code}: {said}")
         raise HiExpError(f"the server {base_url} refuses the request ({said}); see the log of the server")
-    choices = getattr(response, "choices", None) if isinstance(response, ChatCompletion) else None
-    if not isinstance(choices, list) or not choices or not hasattr(getattr(choices[0], "message", None), "content"):
+    if not hasattr(getattr(choice, "message", None), "content"):
         raise no_chat_server(base_url, f"got {' '.join(str(response).split())[:80]!r}")
-    choice = choices[0]
-    text = _text_of(choice.message)
+    calls = _calls_of(choice.message)
+    text = _text_of(choice.message) + calls
     # vLLM names the string that stopped it; restore it when the server left it out.
     reason = getattr(choice, "stop_reason", None)
     if isinstance(reason, str) and reason in stop and not text.endswith(reason):
         text += reason
     usage = getattr(response, "usage", None)
     tokens = (getattr(usage, f"{kind}_tokens", 0) for kind in ("completion", "prompt"))
-    return Reply(text, str(choice.finish_reason or ""), *(count if isinstance(count, int) else 0 for count in tokens))
+    written, read = (count if isinstance(count, int) else 0 for count in tokens)
+    return Reply(text, str(choice.finish_reason or ""), written, read, calls)
 
 
 def _text_of(message: Any) -> str:
-    """Return what the model wrote, also what the server took out of it: thoughts and calls (in the notation of Qwen)."""
+    """Return what the model wrote, its thoughts where the server took all out of it."""
     content: Any = message.content
     if isinstance(content, list):  # chunks, as Mistral sends them
         chunks = (chunk if isinstance(chunk, dict) else {"text": chunk} for chunk in content)
         content = "".join(chunk["text"] for chunk in chunks if isinstance(chunk.get("text"), str))
-    text = content if isinstance(content, str) else ""
     thoughts = getattr(message, "reasoning_content", None) or getattr(message, "reasoning", None)
-    if not text and isinstance(thoughts, str):
-        text = thoughts
-    calls = getattr(message, "tool_calls", None)
+    return next((text for text in (content, thoughts) if text and isinstance(text, str)), "")
+
+
+def _calls_of(message: Any) -> str:
+    """Return the calls that the server took out of what the model wrote, in the notation of Qwen."""
+    text, calls = "", getattr(message, "tool_calls", None)
     for call in calls if isinstance(calls, list) else ():
         function = getattr(call, "function", None)
         try:

@@ -25,6 +25,7 @@ from hiexp_verl.protocol import (
     first_messages,
     render_documents,
     search_failed_message,
+    write_call,
 )
 from hiexp_verl.scoring import extract_answer, score
 from hiexp_verl.search import SearchEngine, SearchFailed, search_each
@@ -121,7 +122,10 @@ async def _model_turn(state: _State, client: Client, settings: EpisodeSettings, 
         state.stop = "prompt_too_long"
         return None
     state.completion_tokens += reply.completion_tokens
-    before, closed, _ = reply.text.partition(closing)  # not every server stops at a stop string
+    written = reply.text
+    if called := find_search(reply.calls, "hermes"):  # the server knows this call as one, whatever the dialect of the episode
+        written = written.removesuffix(reply.calls) + write_call(called, settings.format)
+    before, closed, _ = written.partition(closing)  # not every server stops at a stop string
     text = (before + closed).encode("utf-8", "replace").decode()  # a lone surrogate cannot be written to a file
     cut_short = reply.finish_reason == "length" and not closed
     if not cut_short:

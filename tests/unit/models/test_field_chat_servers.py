@@ -7,7 +7,11 @@ import pytest
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.models.chat import ChatClient, PromptTooLong
 from hiexp_verl.models.chat_replies import names_in
+from hiexp_verl.protocol import FORMATS, call_tags, searches
+from hiexp_verl.rollout.episode import EpisodeSettings, Players, episode
 from tests.support.chat_server import completion, server
+from tests.support.factories import question
+from tests.support.scripted_policy import SEARCH
 
 SEARCHED = [
     {"role": "system", "content": "Search."},
@@ -85,6 +89,9 @@ def test_an_error_with_status_200_is_retried_where_it_may_pass(monkeypatch):
     monkeypatch.setattr("asyncio.sleep", lambda seconds, sleep=asyncio.sleep: sleep(0))
     with server(lambda request, n: (200, busy if n == 1 else completion("me"))) as (url, _):
         assert [reply.text for reply in ask(url)] == ["me", "me"]
+    cut = completion("I", "error", error={"code": 502, "message": "Provider returned error"})
+    with server(lambda request, n: (200, cut if n == 1 else completion("me"))) as (url, _):
+        assert [reply.text for reply in ask(url)] == ["me", "me"]
     with server(lambda request, n: (200, busy)) as (url, requests), pytest.raises(HiExpError, match="error 429: Rate limit exceeded"):
         ask(url)
     assert len(requests) == 3
@@ -112,6 +119,24 @@ def test_what_a_server_took_out_of_the_content_is_read(message, text):
     body["choices"][0]["message"] = {"role": "assistant", **message}
     with server(lambda request, n: (200, body)) as (url, _):
         assert ask(url)[0].text == text
+
+
+def test_a_call_that_a_server_parsed_is_a_search_in_both_dialects():
+    def answer(request, n):
+        body = completion("<answer>Paris</answer>")
+        if len(request["messages"]) == 2:
+            body["choices"][0]["message"] = {"role": "assistant", "content": "Hm.", "tool_calls": [CALL]}
+        return 200, body
+
+    async def play(url, dialect):
+        return await episode(question(), Players(ChatClient(url, "m"), SEARCH), EpisodeSettings(format=dialect))
+
+    with server(answer) as (url, requests):
+        for dialect in FORMATS:
+            played = asyncio.run(play(url, dialect))
+            assert ([s.query for s in searches(played.messages)], played.prediction) == (["it"], "Paris")
+            assert played.messages[2]["content"].startswith("Hm.") and played.messages[2]["content"].endswith(call_tags(dialect)[1])
+    assert len(requests) == 4
 
 
 @pytest.mark.parametrize("choices", [None, [], {}, [{"message": None}], [None]])
