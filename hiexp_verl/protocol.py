@@ -102,7 +102,7 @@ def find_search(text: str, format: Format) -> str | None:
     In ``search_tags`` a complete answer ends the episode and later calls are ignored. In ``hermes`` all calls count, as in verl's
     parser. Calls of other tools are not run.
     """
-    return next((query for _, name, query in _calls_in(text, format) if name == SEARCH_TOOL_NAME), None)
+    return next((query for _, name, query in _calls_in(text, format) if query and name == SEARCH_TOOL_NAME), None)
 
 
 def answering_text(turns: Sequence[str], *formats: str) -> str:
@@ -195,7 +195,7 @@ class Search:
 def searches(messages: Sequence[Message]) -> list[Search]:
     """Return the searches of an episode, in order; a result belongs to the call of its `tool_call_id`, else the k-th to the k-th call.
 
-    Calls of both dialects and of any tool with a query count, and those that a server parsed into `tool_calls`.
+    A search is a call of any tool with a query, in either dialect or parsed by a server into `tool_calls`; others have results, too.
     """
     found: list[Search] = []
     for index, message in enumerate(messages):
@@ -206,7 +206,7 @@ def searches(messages: Sequence[Message]) -> list[Search]:
         for number, (query, call_id) in enumerate(_queries(message)):
             in_turn = results[number] if number < len(results) else (None, "")
             result, documents = by_id.get(call_id, in_turn) if call_id else in_turn
-            found.append(Search(query, documents, index, result))
+            found += [Search(query, documents, index, result)] if query else []
     return found
 
 
@@ -230,22 +230,22 @@ def query_in(arguments: object, keys: Sequence[str] = ("query",)) -> str:
 
 def makes_call(message: Message) -> bool:
     """Return whether a message of the assistant makes a call that `searches` reads."""
-    return bool(_queries(message))
+    return any(query for query, _ in _queries(message))
 
 
 def _queries(message: Message) -> list[tuple[str, str | None]]:
-    """Return the queries of a message, each with the id of its call, where it has one."""
+    """Return the query of each call in a message, "" where it has none, with the id of the call, where it has one."""
     text = text_of(message)
     calls = sorted(call for format in FORMATS for call in _calls_in(text, format, _QUERY_KEYS))  # in the order of the text
     beside = [call for call in message.get("tool_calls") or () if isinstance(call, dict) and isinstance(call.get("function"), dict)]
     parsed = [(query_in(call["function"].get("arguments"), _QUERY_KEYS), call.get("id")) for call in beside]
-    return [(query, None) for _, _, query in calls] + [(query, str(name) if name else None) for query, name in parsed if query]
+    return [(query, None) for _, _, query in calls] + [(query, str(name) if name else None) for query, name in parsed]
 
 
 def _calls_in(text: str, format: Format, keys: Sequence[str] = ("query",)) -> Iterator[tuple[int, str, str]]:
-    """Yield (position, tool, query) of each call with a query: between a closing tag and the nearest opening before it.
+    """Yield (position, tool, query) of each call: between a closing tag and the nearest opening before it.
 
-    Empty queries, calls that are not closed and broken JSON are passed over (str.find: linear on any text).
+    Empty search tags, calls that are not closed and broken JSON are passed over (str.find: linear on any text).
     """
     opening, closing = call_tags(format)
     answer = text.find(ANSWER_OPEN)
@@ -257,7 +257,7 @@ def _calls_in(text: str, format: Format, keys: Sequence[str] = ("query",)) -> It
         if start >= 0:
             body = text[start + len(opening) : end]
             name, query = (SEARCH_TOOL_NAME, _one_line(body)) if format == "search_tags" else _hermes_call(body, keys)
-            if query:
+            if query or (name and format == "hermes"):  # verl answers every well-formed call
                 yield start, name, query
         position = end + len(closing)
 
@@ -267,7 +267,8 @@ def _hermes_call(body: str, keys: Sequence[str]) -> tuple[str, str]:
     if not isinstance(call, dict):
         return "", ""
     other = call.get("parameters") if len(keys) > 1 else None  # of other programs
-    return str(call.get("name")), query_in(call.get("arguments", other), keys)
+    arguments = call.get("arguments", other)
+    return "" if arguments is None else str(call.get("name")), query_in(arguments, keys)
 
 
 def _one_line(query: str) -> str:

@@ -152,13 +152,24 @@ def normalise(text: str) -> str:
 
 
 def extract_answer(text: str) -> str | None:
-    r"""Return the last complete ``<answer>...</answer>`` or ``\boxed{...}``, stripped; None when there is none or it is blank."""
+    r"""Return the last complete ``<answer>...</answer>`` or ``\boxed{...}``, stripped and without sources; None where it is blank."""
     tagged, tagged_end = _last_tagged(text)
     boxed, boxed_end = _last_boxed(text)
     answer = tagged if tagged_end > boxed_end else boxed
     if answer is not None and (inner := _last_boxed(answer)[0]) is not None:
         answer = inner  # <answer>\boxed{5}</answer>
-    return (answer or "").strip() or None
+    return without_sources(answer or "") or None
+
+
+# "Sources:" and the like, at the start of a further line or sentence; bounded, so that it is linear on any text.
+_SOURCES = re.compile(
+    r"(?:(?<=\n)[^\w\n]{0,8}|(?<=[.!?)\]*])[^\w\n]{1,8})(?:sources?|references?|citations?)[*_]{0,3}(?::|[^\S\n]{0,8}\n)", re.IGNORECASE
+)
+
+
+def without_sources(answer: str) -> str:
+    """Return the answer without the sources that follow it, stripped."""
+    return _SOURCES.split(answer.strip(), maxsplit=1)[0].strip()
 
 
 def strip_tool_text(text: str) -> str:

@@ -27,8 +27,9 @@ formats (one JSON object a line, .gz or plain):
                the names that R1-Searcher publishes (gen_text_store, pred_ans, gpt4o_output). The tags may be those of
                R1-Searcher, Search-R1 or ReSearch, or set, each as an opening and a closing tag
 
-A search call may be written as tags, as tool_calls, function_call or tool_use, in Hermes', Qwen's, Llama's or Mistral's
-notation or as ReAct; its result may be carried by a tool, function, ipython or user turn, or stand in the assistant's text.
+A search call may be written as tags, as tool_calls, function_call, tool_use or functionCall, in the notation of Hermes, Qwen, Llama,
+Mistral, GLM, DeepSeek, Kimi, MiniMax or gpt-oss, as fenced JSON or as ReAct; its result may be carried by a tool, function, ipython or user
+turn, or stand in the assistant's text.
 What most of a file lacks (searches, answers, what searches found) is warned of.
 Answers that are not marked as correct or wrong are scored. Rejected, logged with their line and counted: lines that cannot be
 read, duplicates, ids of an earlier trajectory, and all copies of a trajectory with contradictory labels. If no

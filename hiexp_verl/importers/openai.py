@@ -8,7 +8,7 @@ from hiexp_verl.importers.turns import as_turns
 from hiexp_verl.io.questions import ANSWER_FIELDS, answers_of, bare_question, question_id_of, unwrapped
 from hiexp_verl.io.rows import BadRow, Row, bool_field, messages_field, number_field, text_field
 from hiexp_verl.protocol import final_answer, last_turn, makes_call
-from hiexp_verl.scoring import score
+from hiexp_verl.scoring import score, without_sources
 from hiexp_verl.text import text_of
 from hiexp_verl.types import Message, Trajectory
 
@@ -24,7 +24,7 @@ def from_messages(row: dict[str, Any]) -> Trajectory:
     Raises:
         BadRow: a message, the question or the answer is missing, or a field has the wrong type.
     """
-    messages = messages_field(row)
+    messages = [_of_gemini(message) if "parts" in message else message for message in messages_field(row)]
     if not any(message["role"] == "assistant" for message in messages):
         raise BadRow("no assistant message")
     asked = (bare_question(text_of(message)) for message in messages if message["role"] == "user")
@@ -32,6 +32,10 @@ def from_messages(row: dict[str, Any]) -> Trajectory:
     if not question:
         raise BadRow("no question", "give 'question', or a user message")
     return scored(row, messages, question)
+
+
+def _of_gemini(message: Message) -> Message:
+    return {"role": "assistant" if message["role"] == "model" else message["role"], "content": message["parts"]}
 
 
 def scored(row: Row, messages: Sequence[Message], question: str) -> Trajectory:
@@ -56,7 +60,11 @@ def scored(row: Row, messages: Sequence[Message], question: str) -> Trajectory:
     )
 
 
-_UNTAGGED = re.compile(r"<final_answer>(.*?)(?:</final_answer>|\Z)|\b(?:final )?answer\W{0,6}[:=]\W*(\S.*)|\bFinish\[(.*)\]", re.IGNORECASE)
+_UNTAGGED = re.compile(
+    r"<final_answer>(?s:(.*?))(?:</final_answer>|\Z)|\b(?:final )?answer\W{0,6}[:=]\W*(\S.*)|\bFinish\[(.*)\]"
+    r"|^[#*_ \t]*(?:\d+[.)]\s*)?(?:the )?(?:final |short )?answer[#*_ \t]*\n\W*(\S.*)",  # a heading
+    re.IGNORECASE | re.MULTILINE,
+)
 
 
 def untagged_answer(messages: Sequence[Message]) -> str:
@@ -64,4 +72,4 @@ def untagged_answer(messages: Sequence[Message]) -> str:
     if not messages or messages[-1]["role"] != "assistant" or makes_call(messages[-1]):
         return ""
     found = _UNTAGGED.findall(last_turn(text_of(messages[-1])))
-    return next((each.strip(" *`") for each in found[-1] if each.strip(" *`")), "") if found else ""
+    return next((answer for each in found[-1] if (answer := without_sources(each).strip(" *`"))), "") if found else ""

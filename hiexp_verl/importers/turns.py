@@ -23,9 +23,18 @@ _INLINE = re.compile(
     re.DOTALL | re.MULTILINE,
 )
 _OBSERVATION = re.compile(r"\AObservation(?: \d+)?:")
-_QWEN_XML = re.compile(r"<function=([\w.-]+)>(.*?)</function>", re.DOTALL)
-_PARAMETER = re.compile(r"<parameter=([\w.-]+)>(.*?)</parameter>", re.DOTALL)
-_JSON_CALL = re.compile(r"(?:<\|python_tag\|>|\[TOOL_CALLS\]|<function_call>|\A)\s*(?=[\[{])")
+# A name after a tag, then the arguments, as XML or JSON, up to a closing tag: Qwen, GLM, MiniMax, DeepSeek, Kimi, Mistral, gpt-oss.
+_NAMED = re.compile(
+    r"(?:<(?:function=|invoke name=|tool_call>)|<[|\uff5c]tool.call.begin[|\uff5c]>(?:function<[^<>]*>)?|\[TOOL_CALLS\]|commentary to=)"
+    r"\s*\"?([^\W\d][\w.-]*)(.*?)(?:</(?:function|invoke|tool_call)>|<[|\uff5c](?:tool.call.end|call)[|\uff5c]>|(?=\[TOOL_CALLS\])|\Z)",
+    re.DOTALL,
+)
+_ARGUMENT = re.compile(
+    r"<(?:parameter(?:=| name=)|arg_key>)\s*\"?([\w.-]+)\"?\s*(?:</arg_key>\s*<arg_value)?[^<>]*>(.*?)</(?:parameter|arg_value)>", re.DOTALL
+)
+_JSON_CALL = re.compile(r"(?:<\|python_tag\|>|\[TOOL_CALLS\]|<function_call>|```\w*|\A)\s*(?=[\[{])")
+_HOLDERS = ("function", "functionCall", "function_call")  # of a call
+_ARGUMENTS = ("arguments", "parameters", "input", "args")
 _REACT = re.compile(r"^Action(?: \d+)?:\s*(?:(\w+)\[(.*)\]\s*$|(\w+)\s*\nAction Input(?: \d+)?:\s*(.*)$)", re.MULTILINE)
 
 
@@ -53,18 +62,24 @@ def _carries_result(message: Message, searching: bool) -> bool:
         return True
     if message["role"] != "user":
         return False
-    return searching or bool(_parts(message, "tool_result")) or text_of(message).lstrip().startswith(_WRAPPERS)
+    return searching or bool(_result_parts(message)) or text_of(message).lstrip().startswith(_WRAPPERS)
 
 
-def _parts(message: Message, kind: str) -> list[dict[str, Any]]:
+def _result_parts(message: Message) -> list[dict[str, Any]]:
+    """Return the results among the parts of a message of Anthropic or Gemini."""
     content = message.get("content")
-    return [part for part in content if isinstance(part, dict) and part.get("type") == kind] if isinstance(content, list) else []
+    parts = [part for part in content if isinstance(part, dict)] if isinstance(content, list) else []
+    named = (part.get("functionResponse") or (part if part.get("type") == "tool_result" else None) for part in parts)
+    return [part for part in named if isinstance(part, dict)]
 
 
 def _results(message: Message) -> Iterator[Message]:
     """Yield one message for each result; Qwen's template and Anthropic's format put all of a turn into one message."""
-    if parts := _parts(message, "tool_result"):
-        yield from (_tool(text_of(part)) for part in parts)
+    if parts := _result_parts(message):
+        for part in parts:
+            text = json.dumps(part["response"], ensure_ascii=False) if "response" in part else text_of(part)
+            name = part.get("tool_use_id") or part.get("id")
+            yield _tool(text) | ({"tool_call_id": name} if name else {})
         return
     text = text_of(message)
     blocks = [block[0] for block in _RESULT.finditer(text) if block[1] == "tool_response"]
@@ -81,49 +96,58 @@ def _tool(text: str) -> Message:
 
 
 def _unwrapped(text: str) -> str:
-    """Return the text in `{"result": text}`, as verl's search tool writes it."""
+    """Return the text in `{"result": text}`, as verl's search tool writes it, or under another name."""
     held = load_json(text) if text.lstrip().startswith("{") else None
-    return held["result"] if isinstance(held, dict) and len(held) == 1 and isinstance(held.get("result"), str) else text
+    values = list(held.values()) if isinstance(held, dict) else []
+    return values[0] if len(values) == 1 and isinstance(values[0], str) else text
 
 
 def _assistant(message: Message) -> Message:
     """Return the message with every call that is not in our notation under `tool_calls`."""
-    flat = [call for call in message.get("tool_calls") or () if isinstance(call, dict) and "function" not in call and call.get("name")]
-    if flat:
-        message = {**message, "tool_calls": [{"id": call.get("id"), "type": "function", "function": call} for call in flat]}
     if makes_call(message):
         return message
-    text = text_of(message)
-    if not text:  # a server took the text out of the content, too
-        text = str(message.get("reasoning_content") or "")
-    old = message.get("function_call")
-    used = [{"name": part.get("name"), "arguments": part.get("input")} for part in _parts(message, "tool_use")]
-    calls = [*([old] if isinstance(old, dict) else []), *used, *_calls_in(text)]
-    if not calls and text == message.get("content"):
+    text = text_of(message) or str(message.get("reasoning_content") or "")  # a server took the text out of the content, too
+    content = message.get("content")
+    beside = [*(message.get("tool_calls") or ()), message.get("function_call"), *(content if isinstance(content, list) else ())]
+    calls = list(_calls(beside)) or list(_calls_in(text))
+    if not calls and text == content:
         return message
     turn: Message = {"role": "assistant", "content": text}
-    return {**turn, "tool_calls": [{"type": "function", "function": call} for call in calls]} if calls else turn
+    return {**turn, "tool_calls": calls} if calls else turn
+
+
+def _calls(values: Iterable[Any]) -> Iterator[dict[str, Any]]:
+    """Yield the calls among values, as OpenAI writes them; others put the arguments elsewhere (Llama 3, Anthropic, Gemini)."""
+    for value in values:
+        call = next((value[key] for key in _HOLDERS if value.get(key)), value) if isinstance(value, dict) else None
+        if isinstance(call, dict) and isinstance(call.get("name"), str):
+            arguments = next((call[key] for key in _ARGUMENTS if call.get(key) is not None), None)
+            name = {"id": value["id"]} if value.get("id") else {}
+            if arguments is not None:
+                yield {**name, "type": "function", "function": {"name": call["name"], "arguments": arguments}}
 
 
 def _calls_in(text: str) -> Iterator[dict[str, Any]]:
-    """Yield the calls that a text writes in Qwen's XML, as JSON (Llama 3, Mistral) or as ReAct does."""
-    for name, body in _QWEN_XML.findall(text):
-        yield {"name": name, "arguments": {key: value.strip() for key, value in _PARAMETER.findall(body)}}
-    if (start := _JSON_CALL.search(text)) is not None:
-        yield from _json_calls(text[start.end() :])
+    """Yield the calls that a text writes with the name before the arguments, as JSON or as ReAct does."""
+    for name, body in _NAMED.findall(text):
+        written = ((key, value.strip()) for key, value in _ARGUMENT.findall(body))
+        arguments = {key: (load_json(value) if value.startswith("[") else None) or value for key, value in written}
+        yield from _calls([{"name": name, "arguments": arguments or _json_at(body, body.find("{"))}])
+    for start in _JSON_CALL.finditer(text):
+        value = _json_at(text, start.end())
+        yield from _calls(value if isinstance(value, list) else [value])
     for name, query, other, written in _REACT.findall(text):
         if (name or other).lower() not in ("finish", "answer"):
-            yield {"name": name or other, "arguments": load_json(written) if written.startswith("{") else {"query": query or written}}
+            arguments = load_json(written) if written.startswith("{") else {"query": query or written}
+            yield from _calls([{"name": name or other, "arguments": arguments}])
 
 
-def _json_calls(text: str) -> Iterator[dict[str, Any]]:
+def _json_at(text: str, start: int) -> Any:
+    """Return the JSON value that begins there, None where it is broken."""
     try:
-        value, _ = json.JSONDecoder().raw_decode(text)
+        return json.JSONDecoder().raw_decode(text, start)[0] if start >= 0 else None
     except (ValueError, RecursionError):
-        return
-    for call in value if isinstance(value, list) else [value]:
-        if isinstance(call, dict) and isinstance(call.get("name"), str):
-            yield {"name": call["name"], "arguments": call.get("arguments", call.get("parameters"))}
+        return None
 
 
 def _split(message: Message) -> Iterator[Message]:

@@ -231,3 +231,18 @@ def test_the_gold_answer_scores_full(gold):
 def test_em_keeps_squads_convention_and_concise_keeps_points_signs_and_marks(prediction, gold, squad, ours):
     found = scoring.score(prediction, [gold])
     assert (found.em, found.concise) == (squad, ours)
+
+
+@pytest.mark.parametrize(
+    ("written", "answer"),
+    [
+        ("Sava\n\nSources: Doc 1", "Sava"),
+        ("Sava. References: [1]", "Sava."),
+        ("Sava\n**Sources**\n1. Doc", "Sava"),
+        ("Sources: Doc 1", "Sources: Doc 1"),
+        ("Renewable sources: wind", "Renewable sources: wind"),
+        ("Sources of the Self", "Sources of the Self"),
+    ],
+)
+def test_sources_after_an_answer_are_not_part_of_it(written, answer):
+    assert scoring.extract_answer(f"<answer>{written}</answer>") == answer

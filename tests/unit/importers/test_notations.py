@@ -45,6 +45,23 @@ CALLS = {
     "ReAct": called("Thought: first the author.\nAction: Search[Dune author]"),
     "ReAct in two lines": called("Action: search\nAction Input: Dune author"),
     "Anthropic": {"role": "assistant", "content": [{"type": "tool_use", "id": "t", "name": "search", "input": {"query": "Dune author"}}]},
+    "GLM": called("Look.\n<tool_call>search\n<arg_key>query</arg_key>\n<arg_value>Dune author</arg_value>\n</tool_call>"),
+    "XML with a list": called('<function=search><parameter=query_list>["Dune author"]</parameter></function>'),
+    "Llama 3, named": called('<function=search>{"query": "Dune author"}</function>'),
+    "MiniMax": called('<invoke name="search">\n<parameter name="query">Dune author</parameter>\n</invoke>'),
+    "DeepSeek": called(
+        "<\uff5ctool\u2581calls\u2581begin\uff5c><\uff5ctool\u2581call\u2581begin\uff5c>function<\uff5ctool\u2581sep\uff5c>search\n```json\n"
+        '{"query": "Dune author"}\n```<\uff5ctool\u2581call\u2581end\uff5c><\uff5ctool\u2581calls\u2581end\uff5c>'
+    ),
+    "DeepSeek, shorter": called(
+        '<\uff5ctool\u2581call\u2581begin\uff5c>search<\uff5ctool\u2581sep\uff5c>{"query": "Dune author"}<\uff5ctool\u2581call\u2581end\uff5c>'
+    ),
+    "Kimi": called('<|tool_call_begin|>functions.search:0<|tool_call_argument_begin|>{"query": "Dune author"}<|tool_call_end|>'),
+    "gpt-oss": called('<|channel|>commentary to=functions.search <|constrain|>json<|message|>{"query": "Dune author"}<|call|>'),
+    "Mistral, named": called('[TOOL_CALLS]search[ARGS]{"query": "Dune author"}'),
+    "fenced JSON": called('I look.\n```json\n{"name": "search", "arguments": {"query": "Dune author"}}\n```'),
+    "fenced JSON in a tag": called('<tool_call>\n```\n{"name": "search", "parameters": {"query": "Dune author"}}\n```\n</tool_call>'),
+    "Gemini": {"role": "model", "parts": [{"text": "Look."}, {"functionCall": {"name": "search", "args": {"query": "Dune author"}}}]},
     "in the thoughts": {"role": "assistant", "content": None, "reasoning_content": "<search>Dune author</search>"},
 }
 
@@ -64,6 +81,7 @@ RESULTS = {
     "Qwen's template": {"role": "user", "content": f"<tool_response>\n{FOUND}\n</tool_response>"},
     "Anthropic": {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "t", "content": FOUND}]},
     "Anthropic, in parts": {"role": "user", "content": [{"type": "tool_result", "content": [{"type": "text", "text": FOUND}]}]},
+    "Gemini": {"role": "user", "parts": [{"functionResponse": {"name": "search", "response": {"output": FOUND}}}]},
     "verl's search tool": {"role": "tool", "content": json.dumps({"result": FOUND})},
 }
 
@@ -116,6 +134,13 @@ def test_turns_of_our_own_are_unchanged():
         ("**Answer:** Herbert", "Herbert"),
         ("I know it.\n<final_answer>Herbert</final_answer>", "Herbert"),
         ("So \\boxed{Herbert}", "Herbert"),
+        ("It was him.\n\n# Answer\nHerbert", "Herbert"),
+        ("### 2. Final Answer\n\n- **Herbert**\n\n### References\n1. Dune (novel)", "Herbert"),
+        ("Answer: Herbert **Sources:** [1]", "Herbert"),
+        ("Sources:\n1. Dune\n\nAnswer: Herbert", "Herbert"),
+        ("<answer>\nHerbert\n\nSources: Dune (novel)\n</answer>", "Herbert"),
+        ("<final_answer>Herbert\nReferences:\n1. Dune</final_answer>", "Herbert"),
+        ('```json\n{"name": "Herbert"}\n```\nAnswer: Herbert', "Herbert"),
         ("It was Herbert.", ""),
         ("Answer: Clarke <search>Dune</search>", ""),
     ],
@@ -206,6 +231,34 @@ def test_a_result_belongs_to_the_call_of_its_id(tmp_path):
     calls = [{"id": name, "type": "function", "function": {"name": "search", "arguments": {"query": name}}} for name in "ab"]
     results = [{"role": "tool", "tool_call_id": name, "content": name.upper()} for name in "ba"]
     _, [trajectory] = imported(tmp_path, [{"answer": "Herbert", "messages": [ASKED, called(tool_calls=calls), *results, ANSWERED]}])
+    assert [(s.query, s.documents) for s in searches(trajectory.messages)] == [("a", "A"), ("b", "B")]
+
+
+SUM = {"name": "calculator", "arguments": {"expression": "1 + 1"}}
+BOTH = {"name": "search", "arguments": {"query": "Dune author"}}
+TWO_TOOLS = {
+    "hermes": called("".join(f"<tool_call>{json.dumps(each)}</tool_call>" for each in (SUM, BOTH))),
+    "tool_calls": called(tool_calls=[{"type": "function", "function": each} for each in (SUM, BOTH)]),
+    "tool_calls, flat": called(tool_calls=[SUM, BOTH]),
+    "Anthropic": called([{"type": "tool_use", "name": each["name"], "input": each["arguments"]} for each in (SUM, BOTH)]),
+    "fenced JSON": called("".join(f"```json\n{json.dumps(each)}\n```\n" for each in (SUM, BOTH))),
+    "Qwen's XML": called(
+        "<function=calculator><parameter=expression>1 + 1</parameter></function><function=search><parameter=query>Dune author</parameter></function>"
+    ),
+}
+
+
+@pytest.mark.parametrize("two", TWO_TOOLS.values(), ids=TWO_TOOLS)
+def test_the_result_of_another_tool_is_not_that_of_the_search_after_it(tmp_path, two):
+    results = [{"role": "tool", "content": "2"}, {"role": "tool", "content": FOUND}]
+    _, [trajectory] = imported(tmp_path, [{"answer": "Herbert", "messages": [ASKED, two, *results, ANSWERED]}])
+    assert [(s.query, s.documents) for s in searches(trajectory.messages)] == [("Dune author", FOUND)]
+
+
+def test_results_of_anthropic_belong_to_the_calls_of_their_ids(tmp_path):
+    calls = called([{"type": "tool_use", "id": name, "name": "search", "input": {"query": name}} for name in "ab"])
+    found = {"role": "user", "content": [{"type": "tool_result", "tool_use_id": name, "content": name.upper()} for name in "ba"]}
+    _, [trajectory] = imported(tmp_path, [{"answer": "Herbert", "messages": [ASKED, calls, found, ANSWERED]}])
     assert [(s.query, s.documents) for s in searches(trajectory.messages)] == [("a", "A"), ("b", "B")]
 
 
