@@ -23,6 +23,7 @@ Config = TypeVar("Config")
 Place = Literal["prompt", "tool"]  # the system prompt; the response of the search tool
 Match = Literal["kind", "question"]
 Engine = Literal["bm25", "dense", "http"]
+Dtype = Literal["auto", "float32", "bfloat16"]
 RewardKind = Literal["concise", "pvpo", "em", "f1", "cem"]
 Arm = Literal["full", "none", "prompt", "tool", "e1", "e2", "e3", "random", "shuffled", "own-question"]
 ARMS: tuple[Arm, ...] = get_args(Arm)
@@ -142,7 +143,7 @@ class EncoderConfig:
     )
     threads: Count = Field(default=4, description="Of one actor on the CPU; never more than the machine has cores.")
     actors: Count = Field(default=1, description="Processes of a node that answer look-ups; each holds the encoder and the HEK.")
-    dtype: Literal["auto", "float32", "bfloat16"] = Field(
+    dtype: Dtype = Field(
         default="auto",
         description="Of the weights. auto: bfloat16 on a CPU that computes in it (1.7 times as fast, 99.6% of nearest neighbours stay), "
         "else float32. A HEK's own vectors are made in float32.",

@@ -99,7 +99,8 @@ def examine_nodes(address: str, hek: Path | None) -> list[Check]:
         HiExpError: no cluster runs there.
     """
     import ray
-    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    from hiexp_verl.plugin.retrieval import on_every_node
 
     try:
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
@@ -108,9 +109,7 @@ def examine_nodes(address: str, hek: Path | None) -> list[Check]:
     here, place = software(), str(hek.resolve()) if hek else ""
     checks = []
     try:
-        for node in (each for each in ray.nodes() if each["Alive"]):
-            where = NodeAffinitySchedulingStrategy(node_id=node["NodeID"], soft=False)
-            asked = ray.remote(_on_node).options(num_cpus=0, scheduling_strategy=where).remote(place)
+        for node, asked in on_every_node(_on_node, place):
             checks.append(_safely(f"node {node['NodeManagerAddress']}", lambda asked=asked: _node(ray.get(asked, timeout=60), here, place)))
     finally:
         ray.shutdown()

@@ -8,12 +8,12 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
-from hiexp_verl.config import HiExpConfig
+from hiexp_verl.config import Dtype, HiExpConfig
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.hek.schema import Header, read_header
 from hiexp_verl.hek.store import HEK, version_folder
 from hiexp_verl.io.files import atomic_writer, cache_dir, locked
-from hiexp_verl.models.encoder import Dtype, Encoder, load_encoder
+from hiexp_verl.models.encoder import Encoder, load_encoder
 from hiexp_verl.text import without_credentials
 
 HINT = "ENCODER"

@@ -11,12 +11,13 @@ from functools import lru_cache, partial
 from importlib.util import find_spec
 from pathlib import Path
 from threading import Lock
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from cachetools import LRUCache
 from numpy.typing import NDArray
 
+from hiexp_verl.config import Dtype
 from hiexp_verl.errors import HiExpError, first_line
 from hiexp_verl.io.files import sha256_of
 
@@ -27,7 +28,6 @@ Vectors = NDArray[np.float32]
 
 # Texts per call of the model, the same everywhere: the last bits of a vector depend on the other texts of its batch.
 CHUNK = 256
-Dtype = Literal["auto", "float32", "bfloat16"]
 BATCH = 64  # of those, texts in one forward pass
 
 _OTHER_FRAMEWORKS = ["*.onnx", "*.h5", "*.msgpack", "openvino/*", "onnx/*"]
@@ -114,7 +114,7 @@ class SentenceEncoder(PrefixedEncoder):
     def __init__(self, path_or_name: str, expected: EncoderIdentity | None = None, device: str = "cpu", dtype: Dtype = "float32") -> None:
         if find_spec("sentence_transformers") is None:
             raise HiExpError(f"encoder {path_or_name!r} needs sentence-transformers; pip install sentence-transformers")
-        folder = _model_folder(path_or_name)
+        folder = model_folder(path_or_name)
         sha256 = _sha256_of_weights(folder)
         if expected is not None and sha256 != expected.sha256:
             raise HiExpError(f"encoder {path_or_name} has other weights than {expected.name!r} ({sha256[:12]}, not {expected.sha256[:12]})")
@@ -179,7 +179,12 @@ def _bucket(gram: str) -> tuple[int, float]:
     return int.from_bytes(digest[:7], "little"), 1.0 if digest[7] & 1 else -1.0
 
 
-def _model_folder(path_or_name: str) -> Path:
+def model_folder(path_or_name: str) -> Path:
+    """Return the directory of a model, which is fetched from the hub where it is named.
+
+    Raises:
+        HiExpError: there is none.
+    """
     folder = Path(path_or_name).expanduser()
     if folder.is_dir():
         if not any((folder / name).is_file() for name in _CONFIGS):

@@ -5,6 +5,7 @@ Queries of concurrent episodes are micro-batched: one encoder call and one matri
 
 import asyncio
 import os
+from collections.abc import Callable
 from functools import cache
 from itertools import cycle
 from typing import Any, Protocol
@@ -15,12 +16,13 @@ from ray.exceptions import RayActorError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from hiexp_verl.config import HiExpConfig, block_of
-from hiexp_verl.errors import HiExpError
+from hiexp_verl.errors import HiExpError, first_line
 from hiexp_verl.guide.lookup import ExperienceRequest, Lookup, LookupFailed
 from hiexp_verl.hek.opening import open_encoders, open_hek, pinned
 from hiexp_verl.hek.retrieve import Retriever
 from hiexp_verl.io.files import digest_of
 from hiexp_verl.models.batching import Batcher, MicroBatcher
+from hiexp_verl.models.encoder import model_folder
 from hiexp_verl.search import SearchEngine, SearchFailed, open_engine, search_each
 from hiexp_verl.search.http import longest_answer
 from hiexp_verl.types import Hit, Passage
@@ -115,31 +117,42 @@ class ActorRetrieval:
         return found
 
 
+def on_every_node(work: Callable[..., Any], *args: Any) -> list[tuple[dict[str, Any], Any]]:
+    """Return each living node of the cluster with the result of `work(*args)` there, to be fetched by `ray.get`."""
+    nodes = [node for node in ray.nodes() if node["Alive"]]
+    places = (NodeAffinitySchedulingStrategy(node_id=node["NodeID"], soft=False) for node in nodes)
+    asked = [ray.remote(work).options(num_cpus=0, scheduling_strategy=place).remote(*args) for place in places]
+    return list(zip(nodes, asked, strict=True))
+
+
 def check_nodes(settings: HiExpConfig) -> None:
-    """Check on every node of the cluster that the files of the settings are there, before a device is touched.
+    """Check on every node of the cluster that HEK, corpus and encoders of the settings are there, before a device is touched.
+
+    An encoder of the hub is fetched, as the actor there does. A server is not asked: the actor says at its start whether it answers.
 
     Raises:
         HiExpError: a node lacks one; the agent loops there would fail minutes later.
     """
-    places = [settings.hek if settings.enabled else None, settings.search.corpus, settings.encoder.path, settings.search.encoder]
-    paths = [place for place in places if place and os.path.isabs(place)]
-    nodes = [node for node in ray.nodes() if node["Alive"]] if ray.is_initialized() and paths else []
-    if len(nodes) < 2:
+    if not ray.is_initialized() or sum(node["Alive"] for node in ray.nodes()) < 2:
         return
-    found = [
-        ray.remote(_missing)
-        .options(num_cpus=0, scheduling_strategy=NodeAffinitySchedulingStrategy(node_id=node["NodeID"], soft=False))
-        .remote(paths)
-        for node in nodes
-    ]
-    for node, missing in zip(nodes, ray.get(found), strict=True):
-        if missing:
+    for node, answer in on_every_node(_missing, settings):
+        if missing := ray.get(answer):
             where = f"the node {node['NodeManagerAddress']} ({node['NodeManagerHostname']})"
             raise HiExpError(f"{where} has no {' and no '.join(missing)}; put it there, or on a file system that all nodes share")
 
 
-def _missing(paths: list[str]) -> list[str]:
-    return [path for path in paths if not os.path.exists(path)]
+def _missing(settings: HiExpConfig) -> list[str]:
+    """Return what a run would not find on this machine."""
+    places = [settings.hek if settings.enabled else None, settings.search.corpus]
+    missing = [place for place in places if place and os.path.isabs(place) and not os.path.exists(place)]
+    dense = settings.search.engine == "dense"
+    for encoder in {settings.encoder.path if settings.enabled or dense else None, settings.search.encoder if dense else None}:
+        try:
+            if encoder and not encoder.startswith(("hash:", "http://", "https://")):
+                model_folder(encoder)
+        except HiExpError as error:
+            missing.append(f"encoder {encoder} ({first_line(error.__cause__ or error)})")
+    return missing
 
 
 @cache

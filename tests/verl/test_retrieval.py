@@ -1,13 +1,14 @@
 """Shared retrieval: concurrent queries are answered in batches, faults reach every caller."""
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
 pytestmark = pytest.mark.verl
 pytest.importorskip("verl")
 
-from hiexp_verl.config import HiExpConfig, PromptConfig, SearchConfig
+from hiexp_verl.config import EncoderConfig, HiExpConfig, PromptConfig, SearchConfig
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.guide.lookup import ExperienceRequest
 from hiexp_verl.hek.opening import open_encoders, open_hek
@@ -83,14 +84,20 @@ def test_a_node_without_the_files_is_named_before_a_device_is_touched(tmp_path, 
             self.node = scheduling_strategy.node_id
             return self
 
-        def remote(self, paths):
-            return self.function(paths) if here[self.node] else list(paths)
+        def remote(self, settings):
+            if not here[self.node]:
+                corpus.unlink()
+            return self.function(settings)
 
     monkeypatch.setattr(retrieval_module.ray, "is_initialized", lambda: True)
     monkeypatch.setattr(retrieval_module.ray, "nodes", lambda: nodes)
     monkeypatch.setattr(retrieval_module.ray, "remote", Remote)
     monkeypatch.setattr(retrieval_module.ray, "get", list)
     retrieval_module.check_nodes(settings)
+    named = replace(settings, enabled=True, encoder=EncoderConfig(path="no model"))  # a name that the hub refuses without a request
+    with pytest.raises(HiExpError, match=r"the node 10.0.0.1 .n1. has no encoder no model \(.+\); put it there"):
+        retrieval_module.check_nodes(named)
+    retrieval_module.check_nodes(replace(named, encoder=EncoderConfig(path="hash:64")))
     here[ids[1]] = False
     with pytest.raises(HiExpError, match=rf"the node 10.0.0.2 .n2. has no {corpus}; put it there"):
         retrieval_module.check_nodes(settings)
