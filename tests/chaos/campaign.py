@@ -53,6 +53,20 @@ def _command(arguments: list[str], folder: Path, **options: Any) -> "subprocess.
     return subprocess.Popen(line, cwd=folder, env=environment, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, **options)
 
 
+@contextlib.contextmanager
+def _counted(counts: Counts, done: str, what: str, refused: tuple[type[Exception], ...] = REFUSED) -> Iterator[None]:
+    """Count a block as `done`, as refused (in one line) or as a traceback of `what`."""
+    try:
+        yield
+        counts[done] += 1
+    except refused as error:
+        counts["refused"] += 1
+        counts["wrong"] += "\n" in str(error)
+    except Exception as error:
+        counts["tracebacks"] += 1
+        counts[f"traceback: {type(error).__name__}: {error}: {what}"[:400]] += 1
+
+
 def _unfinished(folder: Path) -> list[str]:
     return [path.name for path in folder.rglob("*") if path.name.startswith((".new-", ".out.jsonl.", ".CURRENT."))]
 
@@ -145,16 +159,8 @@ def mutations(folder: Path, rounds: int, seed: int) -> Counts:
     for _ in range(rounds):
         path = chance.choice(checked)
         path.write_bytes(_mutated(whole[path], chance))
-        try:
-            counts["accepted, unchanged"] += 1
+        with _counted(counts, "accepted, unchanged", path.name, (HiExpError,)):
             counts["wrong"] += HEK.load(folder / "hek").content_hash() != right
-        except HiExpError as error:
-            counts["accepted, unchanged"] -= 1
-            counts["refused"] += 1
-            counts["wrong"] += "\n" in str(error)
-        except Exception as error:
-            counts["tracebacks"] += 1
-            counts[f"traceback: {path.name}: {type(error).__name__}: {error}"[:400]] += 1
         path.write_bytes(whole[path])
     return counts
 
@@ -239,18 +245,15 @@ def odd_commands(folder: Path, rounds: int, seed: int) -> Counts:
             _places(places)
         verb = chance.choice(_CHEAP)
         command = [verb, *_arguments(verbs[verb]._actions, chance)]
-        told, status = io.StringIO(), 0
-        try:
-            with contextlib.chdir(places), contextlib.redirect_stderr(told), contextlib.redirect_stdout(io.StringIO()):
-                status = main(command)
-        except SystemExit as error:
-            status = int(error.code or 0)
-        except Exception as error:
-            counts["tracebacks"] += 1
-            counts[f"traceback: {command!r}: {type(error).__name__}: {error}"[:400]] += 1
-            continue
-        counts["ended" if status in (0, 1) else "refused"] += 1
-        counts["wrong"] += status not in (0, 1, 2) or "\x1b" in told.getvalue()
+        told = io.StringIO()
+        with _counted(counts, "ran", repr(command), ()):
+            try:
+                with contextlib.chdir(places), contextlib.redirect_stderr(told), contextlib.redirect_stdout(io.StringIO()):
+                    status = main(command)
+            except SystemExit as error:
+                status = int(error.code or 0)
+            counts["refused"] += status == 2
+            counts["wrong"] += status not in (0, 1, 2) or "\x1b" in told.getvalue()
     return counts
 
 
@@ -289,6 +292,7 @@ _STRANGE: list[Any] = [
     -1,
     1e308,
     10**30,
+    10**400,
     "",
     " ",
     "\ud83d",
@@ -371,28 +375,15 @@ def inputs(folder: Path, rounds: int, seed: int) -> Counts:
     for _ in range(rounds):
         name = chance.choice(list(readers))
         row = _strange(_ROWS[chance.choice(_FITTING[name])] if chance.random() < 0.9 else chance.choice(_ROWS), chance)
-        try:
+        with _counted(counts, "read", f"{name}: {row!r}"):
             readers[name](row if isinstance(row, dict) else {"value": row})
-            counts["read"] += 1
-        except REFUSED as error:
-            counts["refused"] += 1
-            counts["wrong"] += "\n" in str(error)
-        except Exception as error:
-            counts["tracebacks"] += 1
-            counts[f"traceback: {name}: {type(error).__name__}: {error}: {row!r}"[:400]] += 1
     for read, rows in ((read_questions, _ROWS[:2]), (read_corpus, _ROWS[2:3])):
         content = "".join(json.dumps(row) + "\n" for row in rows).encode()
         for number in range(rounds // 20):
             path = folder / f"rows.{chance.choice(('jsonl', 'json', 'tsv', 'parquet'))}"
             path.write_bytes(_mutated(content, chance))
-            try:
+            with _counted(counts, "read", f"{read.__name__}: {path.read_bytes()!r}"):
                 read(path)
-                counts["read"] += 1
-            except REFUSED:
-                counts["refused"] += 1
-            except Exception as error:
-                counts["tracebacks"] += 1
-                counts[f"traceback: {read.__name__}: {type(error).__name__}: {error}: {path.read_bytes()!r}"[:400]] += 1
             path.unlink()
             del number
     return counts
@@ -420,7 +411,7 @@ def replies(folder: Path, rounds: int, seed: int) -> Counts:
     good = {"choices": [{"message": {"content": "me", "tool_calls": None}, "finish_reason": "stop"}], "usage": {"completion_tokens": 1}}
     for number in range(rounds):
         client._closed_until = 0.0  # the breaker is another matter
-        try:
+        with _counted(counts, "read", "reply"):
             if number % 2:
                 ((ranking,)) = client.search(["q"], 3)
                 counts["wrong"] += not all(isinstance(value, float) and value == value for _, value in ranking)
@@ -429,13 +420,6 @@ def replies(folder: Path, rounds: int, seed: int) -> Counts:
                 names_in(body, "http://x") if number % 8 == 0 else reply_of(
                     construct_type(type_=ChatCompletion, value=body), ["x"], "http://x"
                 )
-            counts["read"] += 1
-        except REFUSED as error:
-            counts["refused"] += 1
-            counts["wrong"] += "\n" in str(error)
-        except Exception as error:
-            counts["tracebacks"] += 1
-            counts[f"traceback: {type(error).__name__}: {error}"[:300]] += 1
     del folder
     return counts
 
