@@ -109,7 +109,7 @@ def _assistant(message: Message) -> Message:
     text = text_of(message) or str(message.get("reasoning_content") or "")  # a server took the text out of the content, too
     content = message.get("content")
     beside = [*(message.get("tool_calls") or ()), message.get("function_call"), *(content if isinstance(content, list) else ())]
-    calls = list(_calls(beside)) or list(_calls_in(text))
+    calls = list(_calls(beside)) or list(_calls(_written(text)))
     if not calls and text == content:
         return message
     turn: Message = {"role": "assistant", "content": text}
@@ -127,19 +127,18 @@ def _calls(values: Iterable[Any]) -> Iterator[dict[str, Any]]:
                 yield {**name, "type": "function", "function": {"name": call["name"], "arguments": arguments}}
 
 
-def _calls_in(text: str) -> Iterator[dict[str, Any]]:
-    """Yield the calls that a text writes with the name before the arguments, as JSON or as ReAct does."""
+def _written(text: str) -> Iterator[Any]:
+    """Yield what may be a call in a text: a name before its arguments, a JSON value, a step of ReAct."""
     for name, body in _NAMED.findall(text):
-        written = ((key, value.strip()) for key, value in _ARGUMENT.findall(body))
-        arguments = {key: (load_json(value) if value.startswith("[") else None) or value for key, value in written}
-        yield from _calls([{"name": name, "arguments": arguments or _json_at(body, body.find("{"))}])
+        pairs = {key: value.strip() for key, value in _ARGUMENT.findall(body)}
+        arguments = {key: (load_json(value) if value.startswith("[") else None) or value for key, value in pairs.items()}
+        yield {"name": name, "arguments": arguments or _json_at(body, body.find("{"))}
     for start in _JSON_CALL.finditer(text):
         value = _json_at(text, start.end())
-        yield from _calls(value if isinstance(value, list) else [value])
+        yield from value if isinstance(value, list) else [value]
     for name, query, other, written in _REACT.findall(text):
         if (name or other).lower() not in ("finish", "answer"):
-            arguments = load_json(written) if written.startswith("{") else {"query": query or written}
-            yield from _calls([{"name": name or other, "arguments": arguments}])
+            yield {"name": name or other, "arguments": load_json(written) if written.startswith("{") else {"query": query or written}}
 
 
 def _json_at(text: str, start: int) -> Any:
