@@ -3,7 +3,6 @@
 import argparse
 import importlib
 import importlib.metadata
-import logging
 import os
 import sys
 from collections.abc import Callable
@@ -13,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from hiexp_verl.cli.options import ENCODER_HELP, JSON_HELP, add_verb, print_result
-from hiexp_verl.errors import HiExpError, first_line
+from hiexp_verl.errors import HiExpError
 from hiexp_verl.hek.opening import find_encoder, open_encoder
 from hiexp_verl.hek.store import HEK
 from hiexp_verl.io.manifest import software, version_of
@@ -100,12 +99,10 @@ def examine_nodes(address: str, hek: Path | None) -> list[Check]:
     """
     import ray
 
+    from hiexp_verl.distil.ray import connect
     from hiexp_verl.plugin.retrieval import on_every_node
 
-    try:
-        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
-    except (ConnectionError, ValueError, RuntimeError) as error:
-        raise HiExpError(f"no Ray cluster answers at {address} ({first_line(error)}); start it, or leave --ray out") from error
+    connect(address)
     here, place = software(), str(hek.resolve()) if hek else ""
     checks = []
     try:

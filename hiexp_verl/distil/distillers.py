@@ -1,6 +1,5 @@
 """Distillers: what turns diagnoses into E1, and clusters into E2 and E3."""
 
-import json
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -20,6 +19,7 @@ from hiexp_verl.io.files import sha256_of
 from hiexp_verl.models.chat import MAX_MODEL_LEN, open_model
 from hiexp_verl.models.vllm_offline import offline_vllm
 from hiexp_verl.models.vllm_process import is_cpu_build
+from hiexp_verl.protocol import load_json
 from hiexp_verl.scoring import normalise
 from hiexp_verl.types import KINDS, MAX_DESCRIPTION_CHARS, Entry, Level, Message
 
@@ -193,7 +193,4 @@ def parse_draft(text: str) -> Draft | str:
 
 def _json(text: str) -> Any:
     """Return what a model's answer holds, None if it is not JSON."""
-    try:
-        return json.loads(_FENCE.sub("", text.strip()))
-    except (ValueError, RecursionError):
-        return None
+    return load_json(_FENCE.sub("", text.strip()))
