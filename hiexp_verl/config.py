@@ -24,6 +24,7 @@ Place = Literal["prompt", "tool"]  # the system prompt; the response of the sear
 Match = Literal["kind", "question"]
 Engine = Literal["bm25", "dense", "http"]
 Dtype = Literal["auto", "float32", "bfloat16"]
+Rule = Literal["ratchet", "strict", "always"]
 RewardKind = Literal["concise", "pvpo", "em", "f1", "cem"]
 Arm = Literal["full", "none", "prompt", "tool", "e1", "e2", "e3", "random", "shuffled", "own-question"]
 ARMS: tuple[Arm, ...] = get_args(Arm)
@@ -202,6 +203,29 @@ class ExpectConfig:
 
 
 @settings()
+class GateConfig:
+    """When a candidate version of the HEK replaces the incumbent."""
+
+    rule: Rule = Field(
+        default="ratchet",
+        description="strict: the lower bound of the gain is above 0. ratchet: it is above -margin, and the gain above 0. always: no test.",
+    )
+    min_groups: Count = Field(default=200, description="Mixed groups at the first look; the others are at 2 and 4 times as many.")
+    z: Annotated[Number, Field(gt=0)] = Field(default=2.13, description="Standard errors of a bound; of each of the three looks.")
+    margin: Annotated[Number, Field(ge=0)] = Field(default=0.01, description="ratchet: loss of reward that is not to be ruled out.")
+
+
+@settings()
+class LedgerConfig:
+    """A row for each trained rollout, from which `hiexp ledger` computes what each entry does."""
+
+    enabled: Flag = Field(default=False, description="Write HEK/ledger/<run>.jsonl, beside the versions.")
+    mask: Annotated[Number, Field(ge=0, lt=1)] = Field(
+        default=0.1, description="Share of entries that are left out by chance, by which the bias of look-ups is known; 0: none."
+    )
+
+
+@settings()
 class HiExpConfig:
     """The whole block. `enabled=false` is the vanilla search agent: same tool, same reward, no experience."""
 
@@ -230,6 +254,7 @@ class HiExpConfig:
     search: SearchConfig = Field(default_factory=SearchConfig)
     reward: RewardConfig = Field(default_factory=RewardConfig)
     group: GroupConfig = Field(default_factory=GroupConfig)
+    ledger: LedgerConfig = Field(default_factory=LedgerConfig)
     expect: ExpectConfig = Field(default_factory=ExpectConfig)
     alarms: AlarmsConfig = Field(default_factory=AlarmsConfig)
 

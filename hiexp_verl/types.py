@@ -3,7 +3,9 @@
 Everything else in the package passes these around. On disk each is one JSON line with the same field names.
 """
 
+import hashlib
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from typing import Any, Literal
 
 Level = Literal["e1", "e2", "e3"]
@@ -122,6 +124,12 @@ class Entry:
     sources: tuple[str, ...] = ()  # ids of the trajectories it was distilled from
     evidence: tuple[Evidence, ...] = ()  # the places in them that it points at
     counters: dict[str, int] = field(default_factory=dict)  # e.g. {"merged": 3}: near-duplicates united in it
+
+    @cached_property
+    def content_id(self) -> str:
+        """Return the id of what the entry says: the same in every version, whatever its number there."""
+        said = "\0".join((self.level, self.title, self.description))
+        return hashlib.blake2b(said.encode("utf-8", "replace"), digest_size=8).hexdigest()
 
     @property
     def labels(self) -> tuple[str, ...]:

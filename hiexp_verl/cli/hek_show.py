@@ -20,6 +20,7 @@ from hiexp_verl.hek.store import HEK
 from hiexp_verl.hek.text_view import entry_json, inspect_entry, inspect_hek
 from hiexp_verl.hek.versions import rollback, versions, versions_text
 from hiexp_verl.io.datasets import read_questions
+from hiexp_verl.ledger.table import effects_of
 from hiexp_verl.models.encoder import Encoder
 from hiexp_verl.report.viewer import write_viewer
 from hiexp_verl.types import LEVELS, Level, to_json
@@ -84,14 +85,16 @@ def run_inspect(arguments: argparse.Namespace) -> int:
     shown = [hek.entry(arguments.entry)] if arguments.entry else hek.entries
     sources = {source.id: source for source in hek.sources}
     transcripts = read_transcripts(arguments.trajectories, shown, sources) if arguments.trajectories else {}
+    effects = effects_of(hek, arguments.hek)
     if arguments.html:
-        size = write_viewer(hek, arguments.html, transcripts)
+        size = write_viewer(hek, arguments.html, transcripts, effects)
         value = {"html": str(arguments.html), "bytes": size}
         print_result(arguments.json, value, f"{arguments.html}: {len(hek.entries)} entries, {size / 1e6:.1f} MB; open it in a browser")
     elif arguments.entry:
         width = shutil.get_terminal_size().columns
-        text = inspect_entry(hek, arguments.entry, transcripts, width)
-        print_result(arguments.json, entry_json(hek, arguments.entry, transcripts), text)
+        effect = effects.get(hek.entry(arguments.entry).content_id, "")
+        text = inspect_entry(hek, arguments.entry, transcripts, width, effect)
+        print_result(arguments.json, {**entry_json(hek, arguments.entry, transcripts), "effect": effect or None}, text)
     else:
         value = {"header": asdict(hek.header), "entries": [to_json(e) for e in hek.entries]}
         print_result(arguments.json, value, inspect_hek(hek))

@@ -8,7 +8,7 @@ from reprlib import repr as brief
 
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.io.datasets import read_jsonl
-from hiexp_verl.io.files import append_line, drop_torn_line, writing
+from hiexp_verl.io.files import append_lines, drop_torn_line, writing
 from hiexp_verl.models.chat import ChatClient, Reply
 from hiexp_verl.text import sanitise
 from hiexp_verl.types import Message, Trajectory
@@ -51,7 +51,7 @@ def judge(episodes: Iterable[Trajectory], client: ChatClient, name: str, path: P
                 known[key] = right
             else:
                 unreadable[key], odd = reply.text, {"neither": True}
-            append_line(file, {"key": key, "judge": name, "right": right, "reply": reply.text, **odd})
+            append_lines(file, {"key": key, "judge": name, "right": right, "reply": reply.text, **odd})
 
         if keys:
             client.complete([_messages(asked[key]) for key in keys], max_tokens=_MAX_TOKENS, progress="judge", on_reply=keep)

@@ -5,6 +5,7 @@ fails goes on without experience and counts the failure.
 """
 
 import asyncio
+import sys
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
@@ -15,6 +16,7 @@ from hiexp_verl.guide.arms import levels_at
 from hiexp_verl.guide.blocks import Block, CountTokens, add_to_system, beside_documents, distinct, fit_block, line_of, rough_tokens
 from hiexp_verl.guide.instantiate import made_for
 from hiexp_verl.guide.lookup import ExperienceRequest, LookupFailed
+from hiexp_verl.guide.mask import Mask
 from hiexp_verl.guide.record import EpisodeRecord, Shown
 from hiexp_verl.text import repeated
 from hiexp_verl.types import Hit, Message
@@ -33,6 +35,8 @@ class Guidance:
     arm: Arm = "full"
     leave_one_out: bool = True  # hide from a question what was distilled from it alone
     count_tokens: CountTokens = rough_tokens
+    mask: Mask | None = None  # None: all that is found and fits is shown
+    hek: str | None = None  # content hash of the version that is asked
 
     def __post_init__(self) -> None:
         arm_named(self.arm)  # an unknown one would only fail at its first look-up
@@ -41,10 +45,11 @@ class Guidance:
 class Episode(Generic[Finder]):
     """The state of one guided episode. Single use; `GuidedEpisode` and `AsyncGuidedEpisode` add the look-ups."""
 
-    def __init__(self, guidance: Guidance, look_up: Finder, question: str, question_id: str | None = None) -> None:
-        self.question, self.question_id = question, question_id
+    def __init__(self, guidance: Guidance, look_up: Finder, question: str, question_id: str | None = None, sample: int = 0) -> None:
+        self.question, self.question_id, self.sample = question, question_id, sample
         self.arm: Arm = guidance.arm
         self.shown: list[Shown] = []
+        self.masked: list[Shown] = []
         self.blocks: list[tuple[int, str]] = []  # the search and the text that was added to its documents
         self.dropped = 0  # entries found that the budgets had no room for
         self.repeats = 0  # E1 found again, and not shown again
@@ -63,7 +68,7 @@ class Episode(Generic[Finder]):
 
     def forget_after(self, searches: int) -> None:
         """Remove what was shown at later searches: the policy did not read it."""
-        self.shown = [row for row in self.shown if row.get("search", 0) <= searches]
+        self.shown, self.masked = ([row for row in rows if row.get("search", 0) <= searches] for rows in (self.shown, self.masked))
         self.blocks = [(search, text) for search, text in self.blocks if search <= searches]
 
     def record(self, **more: Any) -> EpisodeRecord:
@@ -71,8 +76,11 @@ class Episode(Generic[Finder]):
         return EpisodeRecord(
             question_id=self.question_id or "",
             question=self.question,
+            sample=self.sample,
             arm=self.arm,
+            hek=self._guidance.hek,
             shown=tuple(self.shown),
+            masked=tuple(self.masked),
             dropped=self.dropped,
             e1_repeats=self.repeats,
             queries=tuple(self.queries),
@@ -110,8 +118,8 @@ class Episode(Generic[Finder]):
         while excess is not None and block.entries and (over := excess(guided)) > 0:
             block = fit_block("prompt", hits, sum(row["tokens"] for row in block.entries) - over, count_tokens)
             guided = add_to_system(messages, block)
-        self._note(block)
-        return guided
+        shown = self._note("prompt", block, hits)
+        return guided if shown is block else add_to_system(messages, shown)
 
     def show_tool(self, documents: str, hits: Sequence[Hit], search: int, max_tokens: int | None = None) -> str:
         """Return the documents with what is shown of these hits, and note it."""
@@ -122,16 +130,25 @@ class Episode(Generic[Finder]):
         fresh = distinct("tool", [hit for hit in hits if line_of(hit) not in read])[: tool.top_k]
         budget = tool.max_tokens if max_tokens is None else min(tool.max_tokens, max_tokens)
         block = fit_block("tool", fresh, budget, self._guidance.count_tokens)
+        block = self._note("tool", block, fresh, search)
         before, after = beside_documents(block, tool.position)
-        self._note(block, search)
         if block.text:
             self.blocks.append((search, before or after))
         return before + documents + after
 
-    def _note(self, block: Block, search: int | None = None) -> None:
-        for row in block.entries:
-            self.shown.append(row if search is None else {**row, "search": search})
+    def _note(self, place: Place, block: Block, hits: Sequence[Hit], search: int | None = None) -> Block:
+        """Note what a block of these hits shows; return the block without what is masked, in whose room nothing else comes."""
         self.dropped += block.dropped
+        rows: list[Shown] = [row if search is None else {**row, "search": search} for row in block.entries]
+        mask, episode = self._guidance.mask, f"{self.question_id or self.question}/{self.sample}"
+        masked = [row for row in rows if mask is not None and mask.hides(row["content"], episode, search)]
+        if masked:
+            kept = {row["entry"] for row in rows if row not in masked}
+            block = fit_block(place, [hit for hit in hits if hit.entry.id in kept], sys.maxsize, self._guidance.count_tokens)
+            rows = [row if search is None else {**row, "search": search} for row in block.entries]
+        self.masked += masked
+        self.shown += rows
+        return block
 
 
 class GuidedEpisode(Episode[LookUpNow]):

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +26,8 @@ class Guide:
     """
 
     def __init__(self, retriever: Retriever, guidance: Guidance | None = None) -> None:
-        self.guidance = guidance or Guidance()
         self.content_hash = retriever.hek.header.content_hash
+        self.guidance = replace(guidance or Guidance(), hek=self.content_hash)
         self._lookup = Lookup(retriever, self.guidance.budgets.prompt, self.guidance.budgets.tool)
         self._failures_in_a_row = 0
 
@@ -53,13 +54,13 @@ class Guide:
         budgets = Budgets(prompt or PromptConfig(), tool or ToolConfig())
         return cls(Retriever(loaded, open_encoder(loaded, path, encoder)), Guidance(budgets, arm, count_tokens=count_tokens))
 
-    def begin(self, question: str, id: str | None = None) -> GuidedEpisode:
-        """Return a new episode; its `system` and `tool` are synchronous."""
-        return GuidedEpisode(self.guidance, self._find_now, question, id)
+    def begin(self, question: str, id: str | None = None, sample: int = 0) -> GuidedEpisode:
+        """Return a new episode, which plays the question for the `sample`-th time; its `system` and `tool` are synchronous."""
+        return GuidedEpisode(self.guidance, self._find_now, question, id, sample)
 
-    async def abegin(self, question: str, id: str | None = None) -> AsyncGuidedEpisode:
+    async def abegin(self, question: str, id: str | None = None, sample: int = 0) -> AsyncGuidedEpisode:
         """Return a new episode whose `system` and `tool` are awaited; concurrent look-ups share encoder calls."""
-        return AsyncGuidedEpisode(self.guidance, self._find, question, id)
+        return AsyncGuidedEpisode(self.guidance, self._find, question, id, sample)
 
     def settings(self) -> dict[str, Any]:
         """Return what distinguishes this guide: two runs with equal settings are comparable."""

@@ -13,9 +13,10 @@ from hiexp_verl.types import LEVELS, Level, Message, Trajectory
 
 
 class Shown(TypedDict):
-    """An entry that an episode was shown."""
+    """An entry that an episode was shown, or would have been."""
 
     entry: str  # its id
+    content: str  # its `content_id`
     level: Level
     score: float  # cosine of its title with the question or the query
     place: Place
@@ -35,7 +36,9 @@ class EpisodeRecord:
     split: str | None = None  # None where it is not known, as everywhere below
     messages: tuple[Message, ...] = ()  # as the policy read and wrote them
     answer_text: str = ""  # the text in which an answer counts
+    hek: str | None = None  # content hash of the version that was asked
     shown: tuple[Shown, ...] = ()
+    masked: tuple[Shown, ...] = ()  # left out by chance, to measure what they do (`ledger.credit`)
     dropped: int = 0  # entries found that the token budgets had no room for
     e1_repeats: int = 0  # E1 found again, and not shown again
     queries: tuple[str, ...] = ()

@@ -34,16 +34,17 @@ def inspect_hek(hek: HEK) -> str:
     return "\n".join(map(printable, lines))
 
 
-def inspect_entry(hek: HEK, entry_id: str, transcripts: Transcripts | None = None, width: int = 80) -> str:
+def inspect_entry(hek: HEK, entry_id: str, transcripts: Transcripts | None = None, width: int = 80, effect: str = "") -> str:
     """Return all fields of one entry, its parents and children, its rollouts side by side and its evidence.
 
-    The columns fit `width` characters. With transcripts, the documents around the evidence are shown.
+    The columns fit `width` characters. With transcripts, the documents around the evidence are shown. `effect`
+    is what showing it did to the reward (`ledger.table`).
 
     Raises:
         HiExpError: there is no such entry, or the transcripts do not fit its evidence.
     """
     entry = hek.entry(entry_id)
-    lines = _fields(hek, entry)
+    lines = _fields(hek, entry) + ([f"effect:      {effect}"] if effect else [])
     compared = comparisons(entry, {source.id: source for source in hek.sources})
     for comparison in compared[:_MOST]:
         lines += ["", *_side_by_side(comparison, width)]

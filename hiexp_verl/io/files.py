@@ -109,9 +109,9 @@ def write_jsonl(path: Path, records: Iterable[Any]) -> int:
     return count
 
 
-def append_line(file: IO[str], row: Any) -> None:
-    """Write one row and fsync it. Open the file within `writing`: on a full disk closing fails too."""
-    file.write(json.dumps(row, ensure_ascii=False) + "\n")
+def append_lines(file: IO[str], *rows: Any) -> None:
+    """Write rows and fsync them. Open the file within `writing`: on a full disk closing fails too."""
+    file.write("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
     file.flush()
     os.fsync(file.fileno())
 

@@ -16,6 +16,7 @@ from verl.tools.schemas import ToolResponse
 from hiexp_verl.config import Arm, Budgets, HiExpConfig, parse_config
 from hiexp_verl.guide.arms import arm_of
 from hiexp_verl.guide.episode import AsyncGuidedEpisode, Guidance
+from hiexp_verl.guide.mask import Mask
 from hiexp_verl.guide.record import EpisodeRecord
 from hiexp_verl.io.questions import asked_in
 from hiexp_verl.models.tokenizer import prompt_ids
@@ -65,7 +66,7 @@ class HiExpAgentLoop(ToolAgentLoop):
         question_id, question = asked_in({**kwargs, "prompt": self.messages})
         self.split = str(extra_info.get("split") or TRAIN)
         self.training = self.split == TRAIN
-        self.episode = AsyncGuidedEpisode(self._guidance(), self.retrieval.experience, question, question_id)
+        self.episode = AsyncGuidedEpisode(self._guidance(), self.retrieval.experience, question, question_id, self.sample)
         # A row may select its tools, as in verl.
         selection = extra_info.get("tool_selection")
         self.schemas = self.tool_schemas
@@ -85,8 +86,11 @@ class HiExpAgentLoop(ToolAgentLoop):
         # Groups are mixed in training alone.
         settings = self.settings
         arm: Arm = arm_of(self.sample, settings) if self.training else settings.val_arm or settings.arm
-        budgets = Budgets(settings.prompt, settings.tool)
-        return Guidance(budgets, arm if settings.enabled else "none", settings.leave_one_out, self._count_tokens)
+        if not settings.enabled:
+            return Guidance(arm="none", count_tokens=self._count_tokens)
+        budgets, ledger = Budgets(settings.prompt, settings.tool), settings.ledger
+        mask = Mask(ledger.mask, f"{settings.seed or 0}/{self.step}") if self.training and ledger.enabled else None
+        return Guidance(budgets, arm, settings.leave_one_out, self._count_tokens, mask, settings.hek_hash)
 
     async def _handle_generating_state(self, agent_data: AgentData, sampling_params: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
         if self.settings.seed is not None:
@@ -193,7 +197,6 @@ class HiExpAgentLoop(ToolAgentLoop):
         for turn, answers in zip_longest(turns, self.tool_messages, fillvalue=()) if episode else ():
             episode += [{"role": "assistant", "content": turn}, *answers]
         return self.episode.record(
-            sample=self.sample,
             split=self.split,
             messages=tuple(episode),
             answer_text=answering_text(turns, self.tool_parser_name),

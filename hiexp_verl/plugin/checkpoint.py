@@ -6,6 +6,7 @@ verl's files, so every checkpoint that verl resumes from has one.
 
 import json
 import logging
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,10 @@ from omegaconf import DictConfig, OmegaConf
 
 from hiexp_verl.config import HiExpConfig, block_of
 from hiexp_verl.errors import HiExpError
-from hiexp_verl.hek.store import HEK
-from hiexp_verl.io.files import atomic_writer, fingerprint
+from hiexp_verl.hek.store import HEK, root_of
+from hiexp_verl.io.files import atomic_writer, digest_of, fingerprint
 from hiexp_verl.io.manifest import software
+from hiexp_verl.ledger.rows import LEDGER
 from hiexp_verl.plugin.dataset import paths_of
 from hiexp_verl.rollout.policy import MARKER, STATE
 
@@ -50,6 +52,7 @@ def identity_of(settings: HiExpConfig, hek: HEK | None, config: DictConfig) -> d
         "prompt": block_of(settings.prompt),
         "tool": block_of(settings.tool),
         "group": block_of(settings.group),
+        "ledger": block_of(settings.ledger),
         "reward": block_of(settings.reward),
         "seed": settings.seed,
     }
@@ -67,6 +70,15 @@ def played_of(settings: HiExpConfig, config: DictConfig) -> dict[str, Any]:
 def _content_of(file: str) -> str:
     path = Path(file).expanduser()
     return fingerprint(path) if path.is_file() else file  # a remote file
+
+
+def ledger_of(settings: HiExpConfig, config: DictConfig) -> Path | None:
+    """Return the file of this run in the ledger of its HEK, None where there is none. A resumed run has the same."""
+    if not (settings.enabled and settings.hek and settings.ledger.enabled):
+        return None
+    folder = str(Path(config.trainer.default_local_dir).expanduser().absolute())
+    name = re.sub(r"[^\w-]+", "-", str(config.trainer.experiment_name))[:60]
+    return root_of(Path(settings.hek)) / LEDGER / f"{name}-{digest_of(folder).hex()[:8]}.jsonl"
 
 
 def save_state(

@@ -1,6 +1,7 @@
 """verl's trainers with HiExp's metrics, dump and checkpoints: `trainer.v1.trainer_mode=hiexp_sync`, `hiexp_colocate_async`, ..."""
 
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +17,16 @@ from hiexp_verl.guide.arms import arm_of
 from hiexp_verl.guide.record import EpisodeRecord
 from hiexp_verl.hek.opening import open_hek, pinned
 from hiexp_verl.io.files import write_jsonl
+from hiexp_verl.ledger.rows import append_rows, forget_after, rows_of_step
 from hiexp_verl.plugin.advantage import Arms, baseline_within
 from hiexp_verl.plugin.agent_loop import settings_of
-from hiexp_verl.plugin.checkpoint import folder_to_resume, identity_of, load_state, played_of, save_state
+from hiexp_verl.plugin.checkpoint import folder_to_resume, identity_of, ledger_of, load_state, played_of, save_state
 from hiexp_verl.plugin.metrics import EpisodeOutcome
 from hiexp_verl.plugin.monitor import Watch
 from hiexp_verl.plugin.retrieval import check_nodes, retrieval_for
 from hiexp_verl.types import TRAJECTORY_KEY
+
+logger = logging.getLogger(__name__)
 
 
 class HiExpTrainer(PPOTrainer):
@@ -47,6 +51,7 @@ class HiExpTrainer(PPOTrainer):
         self.retrieval = retrieval_for(settings)
         hek, rollout = open_hek(settings), config.actor_rollout_ref.rollout
         self.identity = identity_of(settings, hek, config)
+        self.ledger = ledger_of(settings, config)
         self.stop: HiExpError | None = None  # why the run ends after this step
         self.watch = Watch(settings, hek, n=rollout.n, max_searches=max(0, (rollout.multi_turn.max_assistant_turns or 1) - 1))
 
@@ -56,6 +61,8 @@ class HiExpTrainer(PPOTrainer):
         super()._load_checkpoint()
         if state is not None:
             self.watch.load(state)
+        if self.ledger is not None:
+            forget_after(self.ledger, self.global_steps)
 
     def _save_checkpoint(self) -> None:
         # Before verl's files, of which the marker is last: a checkpoint that it names is complete.
@@ -81,6 +88,12 @@ class HiExpTrainer(PPOTrainer):
             for row in rows:
                 row["id"] += f"@{self.global_steps}"  # a question comes back in later steps
             write_jsonl(Path(self.settings.dump_dir) / f"{self.global_steps:06d}.jsonl", rows)
+        if self.ledger is not None:
+            counted = ((e.group, e.record, e.reward) for e in episodes)
+            try:
+                append_rows(self.ledger, rows_of_step(counted, self.global_steps, self.settings.ledger.mask))
+            except HiExpError as error:  # evidence is lost, not the training
+                logger.warning("the rollouts of step %d are not in the ledger: %s", self.global_steps, error)
         try:
             self.watch.step(episodes, metrics, last=self.global_steps >= self.total_training_steps)
         except HiExpError as error:

@@ -97,11 +97,12 @@ def _heks(found: Gathered) -> str:
     for content_hash, hek in list(found.heks.items())[:_MAX_HEKS]:
         own = [one for one in placed if one.hek in (content_hash, "") or not one.shown]
         counters = [run.counters for run in found.trainings if run.hek == content_hash and run.name not in kept]
-        parts.append(tree(hek, uses_of(own, counters)))
+        parts.append(tree(hek, uses_of(own, counters, hek.entries)))
     more = len(found.heks) - len(parts)
     note = (
-        '<p class="soft">Which entry an episode sees depends on its question, so the outcome beside an entry does not measure its effect: '
-        "arms and mixed groups do.</p>"
+        '<p class="soft">Which entry an episode sees depends on its question, so the reward beside an entry does not measure its effect. '
+        "The effect compares rollouts of the same question with and without experience, shrunk towards the entries beside it, with a "
+        "95% interval.</p>"
     )
     return (note if parts else "") + "".join(parts) + (f'<p class="soft">and {plural(more, "HEK")} more</p>' if more > 0 else "")
 

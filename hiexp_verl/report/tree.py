@@ -7,6 +7,9 @@ from functools import cache
 from statistics import fmean
 
 from hiexp_verl.hek.store import HEK
+from hiexp_verl.ledger.credit import Credit, credit
+from hiexp_verl.ledger.rows import row_of
+from hiexp_verl.ledger.table import effect_text
 from hiexp_verl.report.episodes import Played, by_question
 from hiexp_verl.report.html import e, plural
 from hiexp_verl.types import Entry
@@ -21,29 +24,33 @@ class Use:
     episodes: int
     reward: float  # mean
     accuracy: float | None = None  # None where it is not known
-    questions: int = 0  # that were played both with and without it
-    gain: float | None = None  # reward with it minus reward without it, mean over these questions
+    credit: Credit | None = None  # what showing it did, where there is something to compare with
 
 
-def uses_of(played: Iterable[Played], counters: Iterable[Mapping[str, Mapping[str, float]]] = ()) -> dict[str, Use]:
+def uses_of(
+    played: Iterable[Played], counters: Iterable[Mapping[str, Mapping[str, float]]] = (), entries: Sequence[Entry] = ()
+) -> dict[str, Use]:
     """Return the use of every entry that was shown.
 
     Args:
         counters: of runs that kept no episodes: episodes and sum of rewards for each entry.
+        entries: of the HEK, whose tree the estimates use.
     """
+    groups = by_question(played)
     with_: dict[str, list[Played]] = defaultdict(list)
-    gains: dict[str, list[float]] = defaultdict(list)
-    for group in by_question(played):
-        for entry in {entry for one in group for entry in one.shown}:
-            shown = [one for one in group if entry in one.shown]
-            with_[entry] += shown
-            if len(shown) < len(group):
-                gains[entry].append(fmean(one.score for one in shown) - fmean(one.score for one in group if entry not in one.shown))
+    content_of: dict[str, str] = {}
+    rows = []
+    for number, group in enumerate(groups):
+        for session, one in enumerate(group):
+            rows.append(replace(row_of(one.record, one.score, group=str(number)), session=session))
+            content_of |= {shown["entry"]: shown["content"] for shown in one.record.shown}
+            for entry in one.shown:
+                with_[entry].append(one)
+    credits = credit(rows, entries).of
     uses = {}
     for entry, shown in with_.items():
         reward, accuracy = fmean(one.score for one in shown), fmean(one.correct for one in shown)
-        gain = fmean(gains[entry]) if gains[entry] else None
-        uses[entry] = Use(len(shown), reward, accuracy, len(gains[entry]), gain)
+        uses[entry] = Use(len(shown), reward, accuracy, credits.get(content_of[entry]))
     for counted in counters:
         for entry, counter in counted.items():
             use = uses.get(entry, Use(0, 0.0))
@@ -102,9 +109,7 @@ def _outcome(use: Use | None) -> str:
         return '<p class="soft">never shown</p>'
     right = "" if use.accuracy is None else f", {use.accuracy:.0%} right"
     text = f"Shown in {plural(use.episodes, 'episode')}: mean reward {use.reward:.2f}{right}."
-    if use.gain is None:
+    if use.credit is None or not use.credit.groups:
         return f"<p>{text}</p>"
-    gain = round(use.gain, 2) + 0.0  # no -0.00
-    style = "good" if gain > 0 else "bad" if gain < 0 else "soft"
-    against = f"against the same question without it ({plural(use.questions, 'comparison')})"
-    return f'<p>{text} <span class="{style}">{gain:+.2f}</span> {against}.</p>'
+    style = "good" if use.credit.low > 0 else "bad" if use.credit.high < 0 else "soft"
+    return f'<p>{text} Effect <span class="{style}">{e(effect_text(use.credit))}</span>.</p>'

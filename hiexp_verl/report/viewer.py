@@ -4,7 +4,7 @@ The data are in the page as JSON, and the program (viewer.js) shows them as text
 """
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from itertools import chain
 from pathlib import Path
@@ -17,14 +17,16 @@ from hiexp_verl.report.html import document, facts, folded, static
 from hiexp_verl.types import LEVELS, Entry, Source
 
 
-def write_viewer(hek: HEK, path: Path, transcripts: Transcripts | None = None) -> int:
+def write_viewer(hek: HEK, path: Path, transcripts: Transcripts | None = None, effects: Mapping[str, str] | None = None) -> int:
     """Write the page, atomically, and return its size in bytes; with transcripts, the documents around evidence are in it.
+
+    `effects` has what showing an entry did, by its content id (`ledger.table.effect_text`).
 
     Raises:
         HiExpError: the transcripts do not fit the evidence.
     """
     # "<" occurs in JSON only within strings: escaped, no text of an entry can end the script element.
-    data = json.dumps(_data(hek, transcripts or {}), ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
+    data = json.dumps(_data(hek, transcripts or {}, effects or {}), ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
     title = "HEK: " + ", ".join(f"{hek.levels[level]:,} {level.upper()}" for level in reversed(LEVELS))
     body = static("viewer.html", title=title, facts=folded("How it was made", facts(_facts(hek))))
     page = document("HEK", body, "viewer.css", "viewer.js", data)
@@ -34,7 +36,7 @@ def write_viewer(hek: HEK, path: Path, transcripts: Transcripts | None = None) -
     return len(content)
 
 
-def _data(hek: HEK, transcripts: Transcripts) -> dict[str, Any]:
+def _data(hek: HEK, transcripts: Transcripts, effects: Mapping[str, str]) -> dict[str, Any]:
     """Return what the page shows. Texts that recur stand once; entries, sources, questions and tags refer by index."""
     asked = {source.question_id: source.question for source in hek.sources}
     rows = {
@@ -51,7 +53,7 @@ def _data(hek: HEK, transcripts: Transcripts) -> dict[str, Any]:
         "models": list(rows["model"]),
         # Whether it was right says its side of the comparison.
         "sources": [[s.id, rows["question"][s.question_id], rows["model"][s.model], s.prediction, s.queries] for s in hek.sources],
-        "entries": [_entry(entry, by_id, rows, transcripts) for entry in hek.entries],
+        "entries": [_entry(entry, by_id, rows, transcripts, effects.get(entry.content_id, "")) for entry in hek.entries],
     }
 
 
@@ -74,7 +76,9 @@ def _facts(hek: HEK) -> dict[str, str]:
     }
 
 
-def _entry(entry: Entry, by_id: dict[str, Source], rows: dict[str, dict[str, int]], transcripts: Transcripts) -> dict[str, Any]:
+def _entry(
+    entry: Entry, by_id: dict[str, Source], rows: dict[str, dict[str, int]], transcripts: Transcripts, effect: str
+) -> dict[str, Any]:
     """Fields as in `Entry`, empty ones left out; comparisons as [failure, success, differing step], -1 for none."""
     fields = {
         "id": entry.id,
@@ -84,6 +88,7 @@ def _entry(entry: Entry, by_id: dict[str, Source], rows: dict[str, dict[str, int
         "kind": entry.kind,
         "tags": [rows["tag"][tag] for tag in _labels(entry)],
         "counters": entry.counters,
+        "effect": effect,
         "children": [rows["entry"][child] for child in entry.children],
         "questions": [rows["question"][question] for question in entry.questions],
         "comparisons": [

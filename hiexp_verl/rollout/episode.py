@@ -62,7 +62,6 @@ class _State:
     """What has happened so far; one per episode."""
 
     question: Question
-    sample: int
     guided: AsyncGuidedEpisode
     messages: list[Message]
     started: float  # seconds, of a clock that only goes forward
@@ -89,11 +88,11 @@ async def episode(question: Question, players: Players, settings: EpisodeSetting
     """
     started = time.monotonic()
     if players.guide is not None:
-        guided = await players.guide.abegin(question.question, question.id)
+        guided = await players.guide.abegin(question.question, question.id, sample)
     else:
-        guided = AsyncGuidedEpisode(Guidance(arm="none"), _no_entries, question.question, question.id)
+        guided = AsyncGuidedEpisode(Guidance(arm="none"), _no_entries, question.question, question.id, sample)
     messages = await guided.system(first_messages(question.question, settings.format, settings.instructions))
-    state = _State(question, sample, guided, messages, started)
+    state = _State(question, guided, messages, started)
     while not state.stop:
         query = await _model_turn(state, players.client, settings, seed_of(settings.seed, question.id, sample, len(guided.queries)))
         if query is not None and len(guided.queries) < settings.max_searches:
@@ -161,7 +160,6 @@ def _trajectory(state: _State, model: str, settings: EpisodeSettings) -> Traject
     prediction = extract_answer(answering_text(turns, settings.format))
     result = score(prediction, question.answers, settings.reward, question.question)
     record = state.guided.record(
-        sample=state.sample,
         split=question.meta.get("split"),
         messages=tuple(state.messages),
         stop=state.stop,

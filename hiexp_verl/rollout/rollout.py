@@ -14,7 +14,7 @@ from hiexp_verl.config import SearchConfig
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.guide.record import EpisodeRecord, aggregate, share
 from hiexp_verl.io.datasets import read_questions, read_trajectories
-from hiexp_verl.io.files import append_line, atomic_writer, drop_torn_line, make_folder, only_one, write_jsonl, writing
+from hiexp_verl.io.files import append_lines, atomic_writer, drop_torn_line, make_folder, only_one, write_jsonl, writing
 from hiexp_verl.io.manifest import Manifest, read_manifest, timed
 from hiexp_verl.models.chat import gather_with_progress, open_model
 from hiexp_verl.rollout.episode import EpisodeSettings, Players, episode
@@ -118,7 +118,7 @@ async def _play_all(todo: Sequence[tuple[Question, int]], total: int, players: P
 
             async def worker() -> None:
                 for question, sample in left:  # one iterator for all workers
-                    append_line(file, to_json(await episode(question, players, job.settings, sample)))
+                    append_lines(file, to_json(await episode(question, players, job.settings, sample)))
                     bar.update()
 
             await gather_with_progress([worker() for _ in range(min(job.batch_size, total))], name="")

@@ -77,7 +77,7 @@ def write_recipe(folder: Path, **outcome: Any) -> None:
 
 
 def shown(*entries: str, place: str = "prompt") -> list[dict[str, Any]]:
-    return [{"entry": each, "level": each[:2], "score": 0.5, "place": place, "tokens": 10} for each in entries]
+    return [{"entry": each, "content": f"of {each}", "level": each[:2], "score": 0.5, "place": place, "tokens": 10} for each in entries]
 
 
 def dumped(question_id: str, step: int, correct: bool, *entries: str, sample: int = 0) -> Trajectory:

@@ -26,13 +26,14 @@ LAYERS = [
     "importers",
     "distil",
     "guide",
+    "ledger",
     "rollout",
     "evaluate",
     "plugin",
     "report",
     "cli",
 ]
-WITHOUT_THE_BUILDER = {"guide", "rollout", "evaluate", "plugin"}  # training never loads it
+WITHOUT_THE_BUILDER = {"guide", "ledger", "rollout", "evaluate", "plugin"}  # training never loads it
 # Where torch or vLLM is the matter itself, and is imported inside functions.
 LAZY = {"doctor.py", "vllm_worker.py", "ray.py"}
 

@@ -230,6 +230,7 @@ function facts(entry) {
   const fields = [
     ["tags", entry.tags && tagsOf(entry).map(tag => make("span", {className: "tag"}, tag))],
     ["counters", entry.counters && [Object.entries(entry.counters).map(([name, count]) => name + " " + count).join(", ")]],
+    ["effect on the reward", entry.effect && [entry.effect]],
     ["questions", questions.length && [some(questions)]],
     ["rollouts without record", entry.others && [some(entry.others)]],
   ];

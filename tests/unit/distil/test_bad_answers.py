@@ -16,7 +16,7 @@ from hiexp_verl.distil.pipeline import distil
 from hiexp_verl.distil.replies import Usage
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.hek import HEK
-from hiexp_verl.io.files import append_line, write_jsonl, writing
+from hiexp_verl.io.files import append_lines, write_jsonl, writing
 from hiexp_verl.io.manifest import Manifest, timed
 from hiexp_verl.models.encoder import HashEncoder
 from hiexp_verl.text import sanitise
@@ -201,7 +201,7 @@ def test_a_full_disk_under_a_file_that_grows_is_told_by_its_name(tmp_path, monke
         path.open("a") as file,
     ):
         monkeypatch.setattr(os, "fsync", full)  # and so is that of the manifest, which is none of the reader's business
-        append_line(file, {})
+        append_lines(file, {})
 
 
 def test_a_full_disk_leaves_the_old_file(tmp_path, monkeypatch):

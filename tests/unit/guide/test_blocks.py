@@ -42,13 +42,20 @@ def test_the_start_block_is_appended_to_the_system_message_strategies_first():
     assert messages[0]["content"] == golden("guide_prompt.txt")
     assert messages[1] == MESSAGES[1]
     assert [row["entry"] for row in shown.entries] == ["e3-a", "e2-b", "e2-a"]
-    assert shown.entries[0] == {"entry": "e3-a", "level": "e3", "score": 0.7, "place": "prompt", "tokens": 13}
+    assert shown.entries[0] == {
+        "entry": "e3-a",
+        "content": HITS[1].entry.content_id,
+        "level": "e3",
+        "score": 0.7,
+        "place": "prompt",
+        "tokens": 13,
+    }
 
 
 def test_the_step_block_stands_before_the_documents():
     text, shown = at_tool([hit("e1-a", 0.91234567, description="Do not stop at the first page.")])
     assert text.replace("Documents.", "<information>\n...\n</information>") == golden("guide_tool.txt")
-    assert shown.entries == ({"entry": "e1-a", "level": "e1", "score": 0.9123, "place": "tool", "tokens": 10},)
+    assert shown.entries == ({**shown.entries[0], "entry": "e1-a", "level": "e1", "score": 0.9123, "place": "tool", "tokens": 10},)
 
 
 def test_the_callers_messages_are_never_changed():

@@ -113,14 +113,14 @@ def test_use_and_outcome_stand_beside_each_entry(tmp_path):
     write_state(tmp_path / "runs" / "run", 1, content_hash, {"e1-0001": {"episodes": 4, "reward": 1.0}})
     text = part(page(tmp_path / "runs"), "Experience")
     assert "Shown in 4 episodes: mean reward 0.25." in text  # no dump: from the checkpoint
-    episodes = [dumped("q9", 1, True, "e1-0001"), dumped("q9", 1, False, sample=1)]
+    episodes = [dumped("q9", 1, True, "e1-0001"), dumped("q9", 1, False, "e1-0002", sample=1)]
     write_training(tmp_path / "runs" / "run", episodes=episodes)
     read_manifest(tmp_path / "runs" / "run").finish(tmp_path / "runs" / "run", hek=content_hash)
     text = part(page(tmp_path / "runs"), "Experience")
     # Scores 1.0 with it, 0.1 without; the counters of the checkpoint are of the same episodes and not added.
     assert "Shown in 1 episode: mean reward 1.00, 100% right." in text
-    assert '<span class="good">+0.90</span> against the same question without it (1 comparison)' in text
-    assert text.count("never shown") == 5
+    assert "not known; mean reward 1.000 with it and 0.100 without, 1 times in 1 group" in text
+    assert text.count("never shown") == 4
 
 
 def test_what_cannot_be_read_is_on_the_page_and_on_stderr(tmp_path, capsys):

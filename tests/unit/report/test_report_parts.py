@@ -257,14 +257,14 @@ def test_pairs_are_of_one_step_and_question_and_those_that_differ_come_first(tmp
 def test_an_entry_is_compared_with_the_same_question_without_it(tmp_path):
     found = played(
         tmp_path,
-        *(dumped("q1", 1, True, "e1-a"), dumped("q1", 1, False, sample=1)),  # 1.0 - 0.1
+        *(dumped("q1", 1, True, "e1-a"), dumped("q1", 1, False, "e1-b", sample=1)),  # 1.0 - 0.1
         *(dumped("q2", 1, False, "e1-a"), dumped("q2", 1, False, "e1-b", sample=1)),  # 0.1 - 0.1
         dumped("q3", 1, True, "e1-a"),  # nothing to compare with
     )
     use = uses_of(found, [{"e1-a": {"episodes": 1, "reward": 0.3}, "e1-c": {"episodes": 2, "reward": 1.0}}])
     assert (use["e1-a"].episodes, use["e1-a"].reward) == (4, pytest.approx((1.0 + 0.1 + 1.0 + 0.3) / 4))
-    assert (use["e1-a"].questions, use["e1-a"].gain) == (2, pytest.approx(0.45))
-    assert (use["e1-c"].episodes, use["e1-c"].reward, use["e1-c"].gain) == (2, 0.5, None)
+    assert (use["e1-a"].credit.groups, use["e1-a"].credit.effect) == (2, pytest.approx(0.45))
+    assert (use["e1-c"].episodes, use["e1-c"].reward, use["e1-c"].credit) == (2, 0.5, None)
 
 
 # ---- settings, alarms, cost --------------------------------------------------------------------------------------------

@@ -188,7 +188,7 @@ def test_episodes_of_two_data_sets_with_the_same_ids_are_of_different_questions(
     chosen = pairs(found.played, 10)
     assert len(chosen) == 4 and all(a.question == b.question for a, b in chosen)
     assert outcome(found.played)["questions"] == "4"
-    assert uses_of(found.played)["e1-a"].questions == 4
+    assert uses_of(found.played)["e1-a"].credit.groups == 4
 
 
 def test_rollouts_compare_where_they_differ_in_experience_alone(tmp_path):

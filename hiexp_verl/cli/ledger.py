@@ -1,0 +1,68 @@
+"""`hiexp ledger`: what each entry of a HEK did to the reward."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from hiexp_verl.cli.options import add_hek, add_verb, print_result, say
+from hiexp_verl.errors import HiExpError
+from hiexp_verl.hek.edit import remove
+from hiexp_verl.hek.store import HEK, current_version, root_of
+from hiexp_verl.io.datasets import read_trajectories
+from hiexp_verl.ledger.credit import Credits, credit
+from hiexp_verl.ledger.keep import KeepConfig, leaving
+from hiexp_verl.ledger.rows import LEDGER, read_ledger, rows_of
+from hiexp_verl.ledger.table import credits_json, credits_text
+
+_EPILOG = f"""\
+Rows come from trainings with hiexp.ledger.enabled=true, which leave them in HEK/{LEDGER}, or from episodes of mixed arms:
+`hiexp eval --arms none,full`, or a training with hiexp.group.arms and hiexp.dump_dir.
+
+shown      rollouts that saw the entry, discounted where versions have changed since; groups: questions x steps
+with it    mean reward of these rollouts; without: mean reward of the rollouts without experience in their groups
+effect     the difference, less that of the rollouts where an entry was left out by chance (look-ups are likelier in trouble)
+best guess shrunk towards the entries below the same parent, with its 95% interval: of few rollouts an effect is mostly chance
+
+examples: hiexp ledger hek
+          hiexp ledger hek --episodes outputs/eval/full/trajectories.jsonl outputs/eval/none/trajectories.jsonl
+          hiexp ledger hek --retire                what is shown to do harm leaves, as a new version"""
+
+
+def add(verbs: Any) -> None:
+    """Add the verb."""
+    parser = add_verb(verbs, "ledger", run_ledger, "Show what each entry did to the reward, with intervals.", _EPILOG)
+    add_hek(parser, json=True)
+    parser.add_argument("--episodes", type=Path, nargs="+", default=[], metavar="FILE", help="trajectories to count, instead of the ledger")
+    parser.add_argument("--most", type=int, default=40, metavar="N", help="rows of the table, the clearest effects first (default 40)")
+    parser.add_argument("--retire", action="store_true", help="save a new version without the entries that harm, or are too many")
+
+
+def run_ledger(arguments: argparse.Namespace) -> int:
+    """Print the table, or save the version without what harms."""
+    if arguments.most < 1:
+        raise HiExpError(f"--most must be at least 1, found {arguments.most}")
+    hek = HEK.load(arguments.hek)
+    found = _credits(hek, arguments)
+    if arguments.retire:
+        root = root_of(arguments.hek)
+        left = leaving(hek, found.of, KeepConfig())
+        if not left:
+            say("no entry is shown to do harm, and no level is beyond its capacity; nothing was changed")
+            return 0
+        reason = "; ".join(f"{each.id} {each.why}" for each in left)
+        changed = remove(hek, [each.id for each in left], reason, with_orphans=True)
+        say("\n".join([*(f"{each.id}  {each.why}" for each in left), f"saved {changed.save(root, since=current_version(root))}"]))
+        return 0
+    print_result(arguments.json, credits_json(hek, found), credits_text(hek, found, arguments.most))
+    return 0
+
+
+def _credits(hek: HEK, arguments: argparse.Namespace) -> Credits:
+    if arguments.episodes:
+        rows = rows_of(t for path in arguments.episodes for t in read_trajectories(path))
+    else:
+        rows = read_ledger(root_of(arguments.hek))
+    if not rows:
+        what = " ".join(map(str, arguments.episodes)) or f"{root_of(arguments.hek) / LEDGER}"
+        raise HiExpError(f"{what} has no rollouts; train with hiexp.ledger.enabled=true, or give --episodes of mixed arms")
+    return credit(rows, hek.entries)

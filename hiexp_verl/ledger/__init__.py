@@ -1,0 +1,1 @@
+"""What experience did: a row for every rollout that was trained, credit of entries, and the gate of a new version."""

@@ -1,0 +1,74 @@
+"""Which entries a HEK keeps: retirement by evidence of harm, and the capacity of a level.
+
+Both only propose: the entries leave by a new version (`hek.edit.remove`), and no version is deleted.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import ceil
+
+from pydantic import Field
+
+from hiexp_verl.config import Count, Number, settings
+from hiexp_verl.hek.store import HEK
+from hiexp_verl.ledger.credit import Credit
+from hiexp_verl.types import LEVELS, Entry, Level
+
+
+@settings()
+class KeepConfig:
+    """When entries leave."""
+
+    n_min: Count = Field(default=100, description="Exposures before an entry can be retired.")
+    most: Number = Field(default=0.05, ge=0, le=1, description="Share of a level that one version retires at most.")
+    e1: Count = Field(default=2_000, description="Entries of the level; the least useful ones leave.")
+    e2: Count = Field(default=200, description="As e1.")
+    e3: Count = Field(default=20, description="As e1.")
+
+
+@dataclass(frozen=True)
+class Leaving:
+    """An entry that is to leave, and why."""
+
+    id: str
+    why: str
+
+
+def leaving(
+    hek: HEK, credits: Mapping[str, Credit], config: KeepConfig | None = None, young: frozenset[str] = frozenset()
+) -> list[Leaving]:
+    """Return the entries to retire, then those beyond the capacity of their level.
+
+    Retired is an entry with `n_min` exposures whose upper bound is below 0, the most harmful first, at most the share `most` of its
+    level. Beyond the capacity, entries leave by their lower bound, the lowest first. An entry that is `young` (by content id) has had
+    no time to prove itself and stays before others.
+    """
+    config = config or KeepConfig()
+    found: list[Leaving] = []
+    for level in LEVELS:
+        entries = [entry for entry in hek.entries if entry.level == level]
+        harmful = [(c.high, entry.id, c) for entry in entries if (c := credits.get(entry.content_id)) and _harms(c, config)]
+        for high, entry_id, credit in sorted(harmful)[: ceil(config.most * len(entries))]:
+            effect = f"{credit.shrunk:+.3f} [{credit.low:+.3f}, {high:+.3f}] over {credit.exposures:.0f} exposures"
+            found.append(Leaving(entry_id, f"retired: its effect is {effect}"))
+        gone = {each.id for each in found}
+        left = [entry for entry in entries if entry.id not in gone]
+        found += _beyond(left, credits, _capacity(config, level), young)
+    return found
+
+
+def _harms(credit: Credit, config: KeepConfig) -> bool:
+    return credit.exposures >= config.n_min and credit.high < 0
+
+
+def _capacity(config: KeepConfig, level: Level) -> int:
+    return {"e1": config.e1, "e2": config.e2, "e3": config.e3}[level]
+
+
+def _beyond(entries: list[Entry], credits: Mapping[str, Credit], capacity: int, young: frozenset[str]) -> list[Leaving]:
+    def worth(entry: Entry) -> tuple[bool, float]:
+        known = credits.get(entry.content_id)
+        return entry.content_id in young, known.low if known is not None and known.groups else 0.0
+
+    least = sorted(entries, key=worth)[: max(0, len(entries) - capacity)]
+    return [Leaving(entry.id, f"beyond the capacity of {capacity} {entry.level.upper()}") for entry in least]
