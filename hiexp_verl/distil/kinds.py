@@ -31,8 +31,13 @@ class _Tally:
 
     @property
     def score(self) -> float:
-        """The mean of the posterior of being right, with a prior of 0.2 right in 1.2 rollouts."""
-        return (len(self.right) + 0.2) / (len(self.right) + self.wrong + 1.2)
+        """How good the plan is, see `tally_score`."""
+        return tally_score(len(self.right), self.wrong)
+
+
+def tally_score(right: int, wrong: int) -> float:
+    """Return the mean of the posterior of being right, with a prior of 0.2 right in 1.2 rollouts."""
+    return (right + 0.2) / (right + wrong + 1.2)
 
 
 def patterns_of_kinds(trajectories: Sequence[Trajectory], cases: Sequence[Entry], support: int) -> tuple[list[Entry], Counter[str]]:

@@ -77,7 +77,7 @@ class HEK:
             encoders = f"{self.header.encoder.name!r}, not {identity.name!r} ({difference})"
             raise HiExpError(f"the HEK was made with the encoder {encoders}; use that encoder or build the HEK again")
 
-    def save(self, root: str | Path, since: Path | None = None) -> Path:
+    def save(self, root: str | Path, since: Path | None = None, candidate: bool = False) -> Path:
         """Write a new version under `root` and point CURRENT at it; return the version directory.
 
         A current version with the same content is returned and nothing is written. The rest of a killed save is finished or
@@ -85,6 +85,7 @@ class HEK:
 
         Args:
             root: the directory of the versions.
+            candidate: leave CURRENT as it is; the version of that content is returned where there is one.
             since: the current version (`current_version`) when this HEK was made from it: a change of a HEK must not hide another.
 
         Raises:
@@ -93,8 +94,9 @@ class HEK:
         root = Path(root)
         content_hash = self.content_hash()
         current = current_version(root)
-        if current is not None and _holds(current, content_hash):
-            return current
+        saved = sorted(root.iterdir(), reverse=True) if candidate and root.is_dir() else [current]
+        if found := next((each for each in saved if each is not None and each.name.isdecimal() and _holds(each, content_hash)), None):
+            return found
         with writing(root, UNCHANGED):
             root.mkdir(parents=True, exist_ok=True)
             with locked(root):
@@ -104,7 +106,8 @@ class HEK:
                 version = root / f"{_last_number(root):04d}"
                 if not _holds(version, content_hash):  # it holds it after a save that was killed before CURRENT was written
                     version = _save_version(replace(self, header=replace(self.header, content_hash=content_hash)), root)
-                set_current(root, version.name)
+                if not candidate:
+                    set_current(root, version.name)
         return version
 
     @classmethod

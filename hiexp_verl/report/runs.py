@@ -12,6 +12,7 @@ from hiexp_verl.hek.store import HEK, version_folder
 from hiexp_verl.io.manifest import Manifest
 from hiexp_verl.report.episodes import Played, read_played
 from hiexp_verl.report.evaluations import Evaluation, read_evaluation
+from hiexp_verl.report.evolutions import Evolution, read_evolution
 from hiexp_verl.report.find import Found, files_of, find, innermost, paths_of
 from hiexp_verl.report.training import Training, read_training
 
@@ -22,6 +23,7 @@ class Gathered:
 
     trainings: list[Training] = field(default_factory=list)
     evaluations: list[Evaluation] = field(default_factory=list)
+    evolutions: list[Evolution] = field(default_factory=list)
     rollouts: dict[str, Mapping[str, Any]] = field(default_factory=dict)  # name -> how its episodes were played
     played: list[Played] = field(default_factory=list)
     heks: dict[str, HEK] = field(default_factory=dict)  # by content hash
@@ -66,12 +68,17 @@ class _Reader:
             home = innermost(folder, list(homes))
             training = homes[home] if home else ""
             self.out.evaluations.append(read_evaluation(names[folder], folder, manifest, self.out.faults, training))
+        evolutions = self._of("evolution")
+        names |= {folder: self._name(folder) for folder in evolutions}
+        self.out.evolutions = [read_evolution(names[folder], folder, self.out.faults) for folder in evolutions]
         for folder, manifest in self._of("rollout").items():
-            home = innermost(folder, list(evaluations))  # the episodes of an arm are a rollout below its evaluation
+            home = innermost(folder, [*evaluations, *evolutions])  # an arm's episodes are a rollout below its evaluation, or round
             name = names[home] if home else self._name(folder)
             if home is None:
                 self.out.rollouts[name] = manifest.spec
-            self._episodes(folder, manifest, name, manifest.spec)
+            # The versions of a round have their own seeds, and are compared all the same.
+            spec = {**manifest.spec, "seed": folder.parent.as_posix()} if home in evolutions else manifest.spec
+            self._episodes(folder, manifest, name, spec)
         self.out.recipes = {self._name(folder): manifest.outcome for folder, manifest in self._of("recipe").items()}
         self.out.builds = {self._name(folder): manifest for folder, manifest in self._of("build").items()}
         self._heks()

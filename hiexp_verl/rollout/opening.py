@@ -9,8 +9,10 @@ from hiexp_verl.errors import HiExpError
 from hiexp_verl.guide.blocks import rough_tokens
 from hiexp_verl.guide.episode import Guidance
 from hiexp_verl.guide.guide import Guide
+from hiexp_verl.guide.mask import Mask
 from hiexp_verl.hek.opening import open_encoders, open_hek
 from hiexp_verl.hek.retrieve import Retriever
+from hiexp_verl.hek.store import HEK
 from hiexp_verl.io.files import sha256_of
 from hiexp_verl.models.tokenizer import PolicyTokenizer
 from hiexp_verl.models.vllm_process import check_model_dir, context_length
@@ -31,12 +33,13 @@ class Opened:
     retriever: Retriever | None  # None without a HEK
     tokenizer: PolicyTokenizer | None  # None for a server: token budgets are kept by estimate
 
-    def guide(self, arm: Arm) -> Guide | None:
-        """Return the guide of an arm, None where it shows nothing."""
+    def guide(self, arm: Arm, version: HEK | None = None, mask: Mask | None = None) -> Guide | None:
+        """Return the guide of an arm, None where it shows nothing; `version` is another one of the HEK, with the same encoder."""
         if self.retriever is None or arm == "none":
             return None
         count_tokens = self.tokenizer.count if self.tokenizer is not None else rough_tokens
-        return Guide(self.retriever, Guidance(self.spec.budgets, arm, count_tokens=count_tokens))
+        retriever = Retriever(version, self.retriever.encoder) if version is not None else self.retriever
+        return Guide(retriever, Guidance(self.spec.budgets, arm, count_tokens=count_tokens, mask=mask))
 
 
 def open_spec(spec: PlaySpec, tokenizer: PolicyTokenizer | None) -> Opened:

@@ -29,6 +29,7 @@ LAYERS = [
     "ledger",
     "rollout",
     "evaluate",
+    "evolve",
     "plugin",
     "report",
     "cli",

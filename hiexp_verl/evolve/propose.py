@@ -1,0 +1,137 @@
+"""A proposal: the next version of a HEK, from new rollouts and from what the ledger knows of its entries.
+
+candidate = parent + new entries - what is shown to harm. Of two plans for one kind of question the one with the better tally stays.
+A pure function of its arguments: a build in the background can be repeated.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+
+from hiexp_verl.distil.distillers import Distiller
+from hiexp_verl.distil.kinds import tally_score
+from hiexp_verl.distil.merge import merge_heks
+from hiexp_verl.distil.pipeline import DistilSettings, distil
+from hiexp_verl.errors import HiExpError
+from hiexp_verl.hek.edit import remove
+from hiexp_verl.hek.store import HEK
+from hiexp_verl.ledger.credit import Credit
+from hiexp_verl.ledger.keep import KeepConfig, leaving
+from hiexp_verl.models.encoder import Encoder
+from hiexp_verl.types import Entry, Level, Trajectory
+
+
+@dataclass(frozen=True)
+class Change:
+    """An entry that a candidate has and its parent has not, or the other way round."""
+
+    content: str  # content id
+    level: Level
+    title: str
+    description: str
+    why: str = ""
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """A candidate for the next version, and what it changes. `hek` is None where there is nothing to propose; `why` says why."""
+
+    hek: HEK | None = None
+    came: tuple[Change, ...] = ()
+    went: tuple[Change, ...] = ()
+    why: str = ""
+
+    @property
+    def only_removes(self) -> bool:
+        """Whether the candidate is the parent without some entries."""
+        return not self.came
+
+
+@dataclass(frozen=True)
+class Proposer:
+    """How proposals are made."""
+
+    encoder: Encoder
+    distiller: Distiller
+    settings: DistilSettings = field(default_factory=DistilSettings)
+    keep: KeepConfig = field(default_factory=KeepConfig)
+    max_new: int = 64  # E1 of one proposal, those of the most rollouts first
+
+    def propose(
+        self, parent: HEK, trajectories: Iterable[Trajectory], credits: Mapping[str, Credit], rejected: frozenset[str] = frozenset()
+    ) -> Proposal:
+        """Return the candidate that these rollouts suggest.
+
+        Args:
+            credits: what is known of entries, by content id (`ledger.credit`).
+            rejected: content ids that an earlier candidate brought and the gate turned down: they are not proposed again.
+        """
+        went: dict[str, str] = {}
+        candidate = parent
+        try:
+            new = self._chosen(distil(trajectories, self.distiller, self.encoder, self.settings).hek, parent, rejected)
+        except HiExpError as error:
+            new, why = None, f"the rollouts gave no experience: {error}"
+        else:
+            why = "" if new is not None else "the rollouts gave nothing that the version does not have, and that was not rejected"
+        if new is not None:
+            candidate, went = _without_conflicts(merge_heks(parent, new, self.encoder))
+        young = contents(candidate.entries) - contents(parent.entries)
+        if left := leaving(candidate, credits, self.keep, young):
+            went |= {candidate.entry(each.id).content_id: each.why for each in left}
+            candidate = remove(candidate, [each.id for each in left], "retired", with_orphans=True)
+        before, after = contents(parent.entries), contents(candidate.entries)
+        if before == after:
+            return Proposal(why=why or "every new entry is a near-duplicate of one that is there")
+        came = tuple(_change(each) for each in candidate.entries if each.content_id not in before)
+        gone = [each for each in parent.entries if each.content_id not in after]
+        out = tuple(_change(each, went.get(each.content_id, "it lost all entries below it")) for each in gone)
+        reason = f"{len(came)} entries came, {len(out)} went"
+        header = replace(candidate.header, parents=(parent.content_hash(),), reason=reason, thresholds=parent.header.thresholds)
+        return Proposal(replace(candidate, header=header), came, out, reason)
+
+    def _chosen(self, new: HEK, parent: HEK, rejected: frozenset[str]) -> HEK | None:
+        """Return the new entries without rejected ones and without E1 beyond the limit; None where none is left."""
+        e1 = sorted((entry for entry in new.entries if entry.level == "e1"), key=lambda entry: (-len(entry.sources), entry.id))
+        out = {entry.id for entry in new.entries if entry.content_id in rejected} | {entry.id for entry in e1[self.max_new :]}
+        known = contents(parent.entries)
+        if all(entry.id in out or entry.content_id in known for entry in new.entries):
+            return None
+        return remove(new, sorted(out), "not proposed", with_orphans=True) if out else new
+
+
+def _without_conflicts(hek: HEK) -> tuple[HEK, dict[str, str]]:
+    """Return the HEK with one plan for each kind of question, and why the others went."""
+    plans: dict[str, list[Entry]] = defaultdict(list)
+    for entry in hek.entries:
+        if entry.level == "e2" and entry.counters.get("right"):
+            plans[entry.title].append(entry)
+    best: dict[str, Entry] = {}  # id -> the entry, with what is below the others
+    went: dict[str, str] = {}
+    for title, entries in plans.items():
+        winner = max(entries, key=_tally)  # of equals the first, which is the parent's
+        children = dict.fromkeys(child for entry in entries for child in entry.children)
+        best[winner.id] = replace(winner, children=tuple(children))
+        why = (
+            f"another plan for {title!r} has the better tally, {winner.counters['right']} right and {winner.counters.get('wrong', 0)} wrong"
+        )
+        went |= {entry.id: why for entry in entries if entry is not winner}
+    if not went:
+        return hek, {}
+    joined = replace(hek, entries=tuple(best.get(entry.id, entry) for entry in hek.entries))
+    return remove(joined, sorted(went), "another plan for the same kind of question", with_orphans=True), {
+        hek.entry(entry_id).content_id: why for entry_id, why in went.items()
+    }
+
+
+def _change(entry: Entry, why: str = "") -> Change:
+    return Change(entry.content_id, entry.level, entry.title, entry.description, why)
+
+
+def _tally(entry: Entry) -> float:
+    return tally_score(entry.counters.get("right", 0), entry.counters.get("wrong", 0))
+
+
+def contents(entries: Iterable[Entry]) -> frozenset[str]:
+    """Return the content ids of entries."""
+    return frozenset(entry.content_id for entry in entries)
