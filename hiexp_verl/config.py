@@ -226,6 +226,27 @@ class LedgerConfig:
 
 
 @settings()
+class LoopConfig:
+    """A builder in the background proposes versions of the HEK; a candidate is played beside the version in use and judged."""
+
+    enabled: Flag = Field(default=False, description="Needs hiexp.ledger.enabled, hiexp.dump_dir and one of our trainers.")
+    every: Count = Field(default=50, description="Steps between two proposals; none is made while a candidate is tested.")
+    lag: Count = Field(default=2, description="Steps that the builder has; the candidate is played from the step after them.")
+    window: Count = Field(default=100, description="Steps whose rollouts a proposal is made of.")
+    distiller: str = Field(default="rules", description="As of `hiexp build`; a model needs a server of its own (openai:URL#MODEL).")
+    plan_support: Count = Field(default=2, description="Questions that a plan must have solved.")
+    max_new: Count = Field(default=64, description="New E1 of a candidate, at most.")
+    gate: GateConfig = Field(default_factory=GateConfig)
+    max_steps: Count = Field(default=40, description="Steps after which a test ends without a verdict: the version in use stays.")
+    retire_after: Count = Field(default=100, description="Exposures before an entry that is shown to harm can leave.")
+    capacity_e1: Count = Field(default=2_000, description="E1 that a version has at most.")
+    hold_on_alarm: Flag = Field(
+        default=True, description="While an alarm is triggered nothing is tested or published, and a version of its window is taken back."
+    )
+    timeout: Annotated[Number, Field(gt=0)] = Field(default=600.0, description="Seconds that a step waits for a late builder.")
+
+
+@settings()
 class HiExpConfig:
     """The whole block. `enabled=false` is the vanilla search agent: same tool, same reward, no experience."""
 
@@ -255,6 +276,7 @@ class HiExpConfig:
     reward: RewardConfig = Field(default_factory=RewardConfig)
     group: GroupConfig = Field(default_factory=GroupConfig)
     ledger: LedgerConfig = Field(default_factory=LedgerConfig)
+    loop: LoopConfig = Field(default_factory=LoopConfig)
     expect: ExpectConfig = Field(default_factory=ExpectConfig)
     alarms: AlarmsConfig = Field(default_factory=AlarmsConfig)
 

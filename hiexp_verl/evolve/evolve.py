@@ -83,7 +83,7 @@ def evolve(spec: EvolveSpec) -> list[Round]:
         opened = open_spec(spec, check_policy(policy.spec, questions, spec))
         start = HEK.load(spec.hek)
         manifest = _manifest(spec, start)
-        start.save(spec.out / HEK_FOLDER, candidate=spec.resume)
+        _saved(start, spec.out / HEK_FOLDER)
         remember_encoder(spec.out / HEK_FOLDER, find_encoder(start.header, spec.hek, spec.encoder))
         with (
             timed(spec.out, manifest),
@@ -99,6 +99,11 @@ def evolve(spec: EvolveSpec) -> list[Round]:
                 write_table(spec.out, rounds)
         manifest.finish(spec.out, rounds=len(rounds), accepted=sum(each.accepted for each in rounds))
     return rounds
+
+
+def _saved(start: HEK, root: Path) -> Path:
+    """Save the version that the evolution begins with; a resumed one has another in use by now."""
+    return start.save(root, candidate=(root / "CURRENT").is_file())
 
 
 def _manifest(spec: EvolveSpec, start: HEK) -> Manifest:
@@ -150,7 +155,7 @@ def run_rounds(spec: EvolveSpec, questions: Sequence[Question], stage: Stage, st
     assert retriever is not None
     proposer = Proposer(retriever.encoder, stage.distiller, spec.build, spec.keep, spec.max_new)
     asked = _Drawn(questions, spec.seed)
-    incumbent, name = start, start.save(root, candidate=True).name
+    incumbent, name = start, _saved(start, root).name
     rows: list[LedgerRow] = []
     rollouts: list[Trajectory] = []
     rejected: frozenset[str] = frozenset()

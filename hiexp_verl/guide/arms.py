@@ -36,6 +36,13 @@ def arm_of(session: int, settings: HiExpConfig) -> Arm:
     return arms[session % len(arms)]
 
 
+def plays_candidate(session: int, group: str, settings: HiExpConfig) -> bool:
+    """Return whether this rollout of a group is shown the candidate: every other guided one; its name says with which to begin."""
+    guided = [each for each in range(session + 1) if arm_of(each, settings) != "none"]
+    first = hashlib.sha256(group.encode("utf-8", "replace")).digest()[0] % 2
+    return bool(guided) and guided[-1] == session and (len(guided) + first) % 2 == 0
+
+
 def shows_at(place: Place, settings: HiExpConfig) -> bool:
     """Return whether a run shows experience at a place, in training or in validation."""
     arms: set[Arm] = {*(settings.group.arms or (settings.arm,)), settings.val_arm or settings.arm}

@@ -31,6 +31,7 @@ class ExperienceRequest:
     exclude_text: str = ""  # or by its text, where the row has no id that the HEK knows
     arm: Arm = "full"  # which experience is wanted
     beyond: int = 0  # extra hits beyond top k: the next best, where the episode has already seen the best
+    version: tuple[str, str] | None = None  # directory and content hash of a version of the HEK; None: the one of the settings
 
 
 class LookupFailed(Exception):

@@ -117,6 +117,11 @@ def forget_after(path: Path, step: int) -> int:
     return len(rows) - len(kept)
 
 
+def read_run(path: Path) -> list[LedgerRow]:
+    """Return the rows of one run in the order of their steps; see `read_ledger`."""
+    return _read(path) if path.is_file() else []
+
+
 def read_ledger(root: Path) -> list[LedgerRow]:
     """Return the rows of every run of a HEK, run by run in the order of their steps, each rollout once.
 

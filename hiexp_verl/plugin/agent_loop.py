@@ -14,19 +14,21 @@ from verl.experimental.agent_loop.tool_parser import FunctionCall
 from verl.tools.schemas import ToolResponse
 
 from hiexp_verl.config import Arm, Budgets, HiExpConfig, parse_config
-from hiexp_verl.guide.arms import arm_of
+from hiexp_verl.guide.arms import arm_of, plays_candidate
 from hiexp_verl.guide.episode import AsyncGuidedEpisode, Guidance
+from hiexp_verl.guide.lookup import ExperienceRequest
 from hiexp_verl.guide.mask import Mask
 from hiexp_verl.guide.record import EpisodeRecord
 from hiexp_verl.io.questions import asked_in
 from hiexp_verl.models.tokenizer import prompt_ids
+from hiexp_verl.plugin.loop import STAMP, Version, Versions
 from hiexp_verl.plugin.retrieval import Retrieval, retrieval_for
 from hiexp_verl.plugin.search_tool import SearchTool
 from hiexp_verl.plugin.tokens import closing_ids, kept_tokens, missing_ids
 from hiexp_verl.protocol import FORMATS, SEARCH_CLOSE, answering_text, query_in
 from hiexp_verl.rollout.episode import seed_of
 from hiexp_verl.text import sanitise
-from hiexp_verl.types import TRAIN, Message
+from hiexp_verl.types import TRAIN, Hit, Message
 
 logger = logging.getLogger(__name__)
 
@@ -66,7 +68,8 @@ class HiExpAgentLoop(ToolAgentLoop):
         question_id, question = asked_in({**kwargs, "prompt": self.messages})
         self.split = str(extra_info.get("split") or TRAIN)
         self.training = self.split == TRAIN
-        self.episode = AsyncGuidedEpisode(self._guidance(), self.retrieval.experience, question, question_id, self.sample)
+        self.version = self._version(kwargs.get(STAMP), question_id)
+        self.episode = AsyncGuidedEpisode(self._guidance(), self._experience, question, question_id, self.sample)
         # A row may select its tools, as in verl.
         selection = extra_info.get("tool_selection")
         self.schemas = self.tool_schemas
@@ -90,7 +93,19 @@ class HiExpAgentLoop(ToolAgentLoop):
             return Guidance(arm="none", count_tokens=self._count_tokens)
         budgets, ledger = Budgets(settings.prompt, settings.tool), settings.ledger
         mask = Mask(ledger.mask, f"{settings.seed or 0}/{self.step}") if self.training and ledger.enabled else None
-        return Guidance(budgets, arm, settings.leave_one_out, self._count_tokens, mask, settings.hek_hash)
+        hek = self.version.content_hash if self.version is not None else settings.hek_hash
+        return Guidance(budgets, arm, settings.leave_one_out, self._count_tokens, mask, hek)
+
+    def _version(self, stamp: str | None, question_id: str | None) -> Version | None:
+        """Return the version of the HEK that this episode is shown, None: the one of the settings."""
+        versions = Versions.of(stamp)
+        if versions is None or versions.candidate is None or not self.training:
+            return versions.incumbent if versions is not None else None
+        candidate = plays_candidate(self.sample, f"{self.step}/{question_id}", self.settings)
+        return versions.candidate if candidate else versions.incumbent
+
+    async def _experience(self, request: ExperienceRequest) -> list[Hit]:
+        return await self.retrieval.experience(replace(request, version=self.version) if self.version is not None else request)
 
     async def _handle_generating_state(self, agent_data: AgentData, sampling_params: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
         if self.settings.seed is not None:

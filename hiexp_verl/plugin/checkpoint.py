@@ -24,7 +24,7 @@ from hiexp_verl.rollout.policy import MARKER, STATE
 
 logger = logging.getLogger(__name__)
 
-FORMAT = 5
+FORMAT = 6
 WATCHED = ("counters", "history", "expectation", "triggered")  # of `Watch.state`
 _ROLLOUT = "actor_rollout_ref.rollout"
 _TURNS = ("format", "max_assistant_turns", "max_parallel_calls", "max_tool_response_length")
@@ -53,6 +53,7 @@ def identity_of(settings: HiExpConfig, hek: HEK | None, config: DictConfig) -> d
         "tool": block_of(settings.tool),
         "group": block_of(settings.group),
         "ledger": block_of(settings.ledger),
+        "loop": block_of(settings.loop),
         "reward": block_of(settings.reward),
         "seed": settings.seed,
     }
@@ -82,11 +83,16 @@ def ledger_of(settings: HiExpConfig, config: DictConfig) -> Path | None:
 
 
 def save_state(
-    folder: Path, identity: Mapping[str, Any], played: Mapping[str, Any], hek_path: str | None, watched: Mapping[str, Any]
+    folder: Path,
+    identity: Mapping[str, Any],
+    played: Mapping[str, Any],
+    hek_path: str | None,
+    watched: Mapping[str, Any],
+    loop: Mapping[str, Any] | None = None,
 ) -> None:
     """Write the state of the checkpoint in a folder `global_step_N`, atomically."""
     state = {"format": FORMAT, "step": int(folder.name.rpartition("_")[2]), "hek_path": hek_path, "software": software()}
-    state |= {"identity": identity, "played": played, "watched": watched}
+    state |= {"identity": identity, "played": played, "watched": watched, "loop": loop}
     (folder / STATE).parent.mkdir(parents=True, exist_ok=True)
     with atomic_writer(folder / STATE) as file:
         file.write(json.dumps(state, indent=1) + "\n")
@@ -120,6 +126,11 @@ def load_state(folder: Path, identity: Mapping[str, Any], allow_mismatch: bool) 
         logger.warning("the checkpoint %s is of a run with other settings; its counters and its window of metrics are not used", folder)
         return None
     return watched
+
+
+def load_loop(folder: Path) -> dict[str, Any] | None:
+    """Return what a checkpoint, whose state `load_state` has read, keeps of the loop; None: it had none."""
+    return json.loads((folder / STATE).read_text(encoding="utf-8"))["loop"]
 
 
 def folder_to_resume(config: DictConfig) -> Path | None:

@@ -154,7 +154,7 @@ class Alarms:
         Raises:
             HiExpError: an alarm that is set to `stop` is triggered.
         """
-        messages = {name: fault(history) for name, fault in _ALARMS.items() if getattr(self._settings, name) != "off"}
+        messages = {name: fault(history) for name, fault in ALARMS.items() if getattr(self._settings, name) != "off"}
         before, self.triggered = self.triggered, {name for name, message in messages.items() if message}
         for name in sorted(self.triggered - before):
             logger.warning("alarm: %s", messages[name])
@@ -211,7 +211,7 @@ def _gradient(history: History) -> str:
 
 
 # Names are the fields of `config.AlarmsConfig`.
-_ALARMS: dict[str, Callable[[History], str]] = {
+ALARMS: dict[str, Callable[[History], str]] = {
     "reward": _collapse("the reward", REWARD),
     "length": _collapse("the response length", LENGTH),
     "entropy": _collapse("the entropy", ENTROPY),
@@ -232,8 +232,9 @@ class Watch:
         self._max_searches = max_searches
         self.counters: dict[str, dict[str, float]] = {}
         self.history = History(settings.alarms.window)
-        self._expectation = Expectation(settings, hek, n)
+        self._settings, self._n = settings, n
         self._alarms = Alarms(settings.alarms)
+        self._expectation = Expectation(settings, hek, n)
 
     def step(self, episodes: Sequence[EpisodeOutcome], metrics: dict[str, Any], last: bool = False) -> None:
         """Add `hiexp/*` of the step's episodes to its metrics; `last`: the run ends with this step.
@@ -251,6 +252,11 @@ class Watch:
         metrics.update(self.history.metrics())
         self._expectation.check(metrics, last)
         metrics.update(self._alarms.check(self.history))
+
+    def rearm(self, hek: HEK) -> None:
+        """Expect experience of another version, and forget what was best with the one before."""
+        self._expectation = Expectation(self._settings, hek, self._n)
+        self.history.best.clear()
 
     def state(self) -> dict[str, Any]:
         """Return the state for `load`, as plain JSON values."""

@@ -24,11 +24,12 @@ from verl.utils.tokenizer.continuous_token_wiring import create_continuous_token
 
 from hiexp_verl.config import HiExpConfig, block_of
 from hiexp_verl.errors import HiExpError, first_line
-from hiexp_verl.guide.arms import shows_at
+from hiexp_verl.guide.arms import arm_of, shows_at
 from hiexp_verl.hek.opening import find_encoder, open_encoders, open_hek
 from hiexp_verl.hek.schema import read_header
 from hiexp_verl.hek.store import HEK, version_folder
 from hiexp_verl.io.datasets import read_corpus
+from hiexp_verl.ledger.rows import CREDITED
 from hiexp_verl.plugin.agent_loop import HiExpAgentLoop, settings_of
 from hiexp_verl.plugin.checkpoint import folder_to_resume, identity_of, load_state
 from hiexp_verl.plugin.dataset import QuestionDataset
@@ -86,6 +87,7 @@ def check_run(config: DictConfig) -> None:
     if settings.enabled and not settings.hek:
         raise HiExpError("hiexp.hek is not set; give the directory of a HEK (`hiexp build`), or hiexp.enabled=false")
     check_group(settings, config)
+    check_loop(settings, config)
     warn_of_reward(settings)
     hek = open_hek(settings)
     check_resume(settings, hek, config)
@@ -254,6 +256,26 @@ def check_group(settings: HiExpConfig, config: DictConfig) -> None:
         raise HiExpError("hiexp.group.strip needs the rollout's probabilities; set actor_rollout_ref.rollout.calculate_log_probs=true")
     if group.strip and config.algorithm.rollout_correction.get("bypass_mode"):
         raise HiExpError("hiexp.group.strip needs probabilities without experience; set algorithm.rollout_correction.bypass_mode=false")
+
+
+def check_loop(settings: HiExpConfig, config: DictConfig) -> None:
+    """Refuse a loop that has nothing to learn from, nothing to compare, or a distiller that would need the memory of the policy."""
+    loop, n = settings.loop, int(config.actor_rollout_ref.rollout.n)
+    if (settings.ledger.enabled or loop.enabled) and not (settings.enabled and settings.hek):
+        raise HiExpError("hiexp.ledger and hiexp.loop are of a HEK, and the run has none; set hiexp.hek")
+    if not loop.enabled:
+        return
+    needed = {"hiexp.ledger.enabled=true": settings.ledger.enabled, "hiexp.dump_dir=DIR": settings.dump_dir}
+    if missing := [name for name, value in needed.items() if not value]:
+        raise HiExpError(f"hiexp.loop.enabled=true learns from the ledger and the dump; set {' and '.join(missing)}")
+    guided = sum(arm_of(session, settings) in CREDITED for session in range(n))
+    if guided < 2:
+        found = f"actor_rollout_ref.rollout.n={n} and hiexp.group.arms={list(settings.group.arms)}"
+        raise HiExpError(f"hiexp.loop.enabled=true compares two versions in a group, and {found} give {guided} guided rollouts; raise n")
+    if loop.distiller.partition(":")[0] in ("vllm", "vllm-local"):
+        raise HiExpError(f"hiexp.loop.distiller={loop.distiller} would start a model beside the policy; serve it and give openai:URL#MODEL")
+    if loop.lag >= loop.every:
+        raise HiExpError(f"hiexp.loop.lag={loop.lag} must be less than hiexp.loop.every={loop.every}, the steps between two proposals")
 
 
 def check_resume(settings: HiExpConfig, hek: HEK | None, config: DictConfig) -> None:

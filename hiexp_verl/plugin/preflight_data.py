@@ -91,6 +91,11 @@ def _rows(config: DictConfig, file: str) -> dict[str, tuple[str, list[Message]]]
     return found
 
 
+def questions_in(config: DictConfig, file: str) -> list[str]:
+    """Return the questions of a file of the run; none of a remote file."""
+    return [question for question, _ in _rows(config, file).values()]
+
+
 def _absolute(file: str) -> str:
     return file if "://" in file else str(Path(file).expanduser().resolve())
 

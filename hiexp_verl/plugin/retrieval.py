@@ -6,6 +6,7 @@ Queries of concurrent episodes are micro-batched: one encoder call and one matri
 import asyncio
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 from itertools import cycle
 from typing import Any, Protocol
@@ -29,6 +30,7 @@ from hiexp_verl.types import Hit, Passage
 
 HTTP_REQUESTS = 8  # in flight at a time
 CONCURRENT_CALLS = 4_096  # of the actor
+VERSIONS = 3  # of the HEK in memory beside the one of the settings: two that are compared, and the one before
 
 
 class Retrieval(Protocol):
@@ -42,10 +44,13 @@ class LocalRetrieval:
     """The retrieval of one process: loads encoder, HEK and corpus of the settings, answers concurrent calls in batches."""
 
     def __init__(self, settings: HiExpConfig, searches: bool = True) -> None:
+        self._settings = settings
         hek = open_hek(settings)
         encoder, search_encoder = open_encoders(settings, hek)
         retriever = Retriever(hek, encoder) if hek is not None and encoder is not None else None
         self._lookup = Lookup(retriever, settings.prompt, settings.tool) if retriever is not None else None
+        self._encoder = encoder
+        self._versions: dict[tuple[str, str], asyncio.Future[Lookup]] = {}  # other versions of the HEK, the latest used last
         self._engine: SearchEngine | None = open_engine(settings.search, search_encoder) if searches else None
         # Several requests to a remote server are in flight at a time; an engine of this process uses the cores itself.
         remote = settings.search.engine == "http"
@@ -67,7 +72,28 @@ class LocalRetrieval:
     async def experience(self, request: ExperienceRequest) -> list[Hit]:
         if self._lookup is None:
             raise HiExpError("no HEK is loaded; set hiexp.hek to its directory")
-        return await self._lookup(request)
+        if request.version in (None, (self._settings.hek, self._settings.hek_hash)):
+            return await self._lookup(request)
+        try:
+            lookup = await self._version(request.version)
+        except HiExpError as error:
+            raise LookupFailed("a version of the HEK cannot be loaded", str(error)) from error
+        return await lookup(request)
+
+    async def _version(self, version: tuple[str, str]) -> Lookup:
+        """Return the look-up of a version, which is loaded once, in a thread."""
+        if version not in self._versions or (self._versions[version].done() and self._versions[version].exception()):
+            self._versions[version] = asyncio.ensure_future(asyncio.to_thread(self._open, version))
+            for oldest in list(self._versions)[:-VERSIONS]:
+                del self._versions[oldest]
+        found = self._versions[version] = self._versions.pop(version)
+        return await asyncio.shield(found)
+
+    def _open(self, version: tuple[str, str]) -> Lookup:
+        settings = replace(self._settings, hek=version[0], hek_hash=version[1])
+        hek = open_hek(settings)
+        assert hek is not None and self._encoder is not None
+        return Lookup(Retriever(hek, self._encoder), settings.prompt, settings.tool)
 
     def _search_batch(self, items: list[tuple[str, int]]) -> list[list[Passage] | SearchFailed]:
         if self._engine is None:

@@ -11,18 +11,23 @@ from verl.trainer.ppo.v1.trainer_base import PPOTrainer, register_trainer
 from verl.trainer.ppo.v1.trainer_colocate_async import PPOTrainerColocateAsync
 from verl.trainer.ppo.v1.trainer_separate_async import PPOTrainerSeparateAsync
 from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
+from verl.utils import tensordict_utils as tu
 
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.guide.arms import arm_of
 from hiexp_verl.guide.record import EpisodeRecord
 from hiexp_verl.hek.opening import open_hek, pinned
+from hiexp_verl.hek.store import HEK
 from hiexp_verl.io.files import write_jsonl
 from hiexp_verl.ledger.rows import append_rows, forget_after, rows_of_step
 from hiexp_verl.plugin.advantage import Arms, baseline_within
 from hiexp_verl.plugin.agent_loop import settings_of
-from hiexp_verl.plugin.checkpoint import folder_to_resume, identity_of, ledger_of, load_state, played_of, save_state
+from hiexp_verl.plugin.checkpoint import folder_to_resume, identity_of, ledger_of, load_loop, load_state, played_of, save_state
+from hiexp_verl.plugin.dataset import paths_of
+from hiexp_verl.plugin.loop import STAMP, Loop
 from hiexp_verl.plugin.metrics import EpisodeOutcome
-from hiexp_verl.plugin.monitor import Watch
+from hiexp_verl.plugin.monitor import ALARMS, Watch
+from hiexp_verl.plugin.preflight_data import questions_in
 from hiexp_verl.plugin.retrieval import check_nodes, retrieval_for
 from hiexp_verl.types import TRAJECTORY_KEY
 
@@ -52,8 +57,23 @@ class HiExpTrainer(PPOTrainer):
         hek, rollout = open_hek(settings), config.actor_rollout_ref.rollout
         self.identity = identity_of(settings, hek, config)
         self.ledger = ledger_of(settings, config)
+        self.loop: Loop | None = None
+        if self.ledger is not None and settings.loop.enabled:
+            validation = [text for file in paths_of(config.data.val_files) for text in questions_in(config, file)]
+            self.loop = Loop(settings, Path(config.trainer.default_local_dir), self.ledger, validation)
         self.stop: HiExpError | None = None  # why the run ends after this step
         self.watch = Watch(settings, hek, n=rollout.n, max_searches=max(0, (rollout.multi_turn.max_assistant_turns or 1) - 1))
+
+    def fit(self, agent_loop_manager: Any) -> None:
+        """Train; with the loop, every batch that is played carries the versions of the HEK."""
+        manager: Any = _Stamped(agent_loop_manager, self.loop) if self.loop is not None else agent_loop_manager
+        super().fit(manager)
+
+    def on_step_begin(self) -> None:
+        """Take the candidate of the builder, before a prompt of this step is played."""
+        super().on_step_begin()
+        if self.loop is not None:
+            self.loop.begin(self.global_steps)
 
     def _load_checkpoint(self) -> None:
         folder = folder_to_resume(self.config)
@@ -63,11 +83,14 @@ class HiExpTrainer(PPOTrainer):
             self.watch.load(state)
         if self.ledger is not None:
             forget_after(self.ledger, self.global_steps)
+        if self.loop is not None:
+            self.loop.load(load_loop(folder) if state is not None and folder is not None else None, self.global_steps)
 
     def _save_checkpoint(self) -> None:
         # Before verl's files, of which the marker is last: a checkpoint that it names is complete.
         folder = Path(self.config.trainer.default_local_dir) / f"global_step_{self.global_steps}"
-        save_state(folder, self.identity, played_of(self.settings, self.config), self.settings.hek, self.watch.state())
+        loop = self.loop.state.to_json() if self.loop is not None else None
+        save_state(folder, self.identity, played_of(self.settings, self.config), self.settings.hek, self.watch.state(), loop)
         super()._save_checkpoint()
 
     def _compute_advantage(self, batch: Any, metrics: dict[str, Any]) -> Any:
@@ -98,6 +121,11 @@ class HiExpTrainer(PPOTrainer):
             self.watch.step(episodes, metrics, last=self.global_steps >= self.total_training_steps)
         except HiExpError as error:
             self.stop = error
+        if self.loop is not None:
+            before = self.loop.versions.incumbent
+            metrics.update(self.loop.step(self.global_steps, alarmed=any(metrics.get(f"hiexp/alarm/{name}") for name in ALARMS)))
+            if self.loop.versions.incumbent != before:
+                self.watch.rearm(HEK.load(Path(self.loop.versions.incumbent.path)))
         return batch
 
     def _compute_metrics(self, batch: Any, metrics: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
@@ -125,6 +153,20 @@ class HiExpTrainer(PPOTrainer):
             for key, extra, scores, advantages, mask in rows
             if "hiexp" in extra
         ]
+
+
+class _Stamped:
+    """verl's manager of agent loops; every batch, of training, validation, refill and re-issue, passes this one call."""
+
+    def __init__(self, manager: Any, loop: Loop) -> None:
+        self._manager, self._loop = manager, loop
+
+    def generate_sequences(self, batch: Any) -> Any:
+        tu.assign_non_tensor_data(batch, STAMP, self._loop.versions.stamp())
+        return self._manager.generate_sequences(batch)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._manager, name)
 
 
 @register_trainer("hiexp_sync")

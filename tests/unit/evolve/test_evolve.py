@@ -3,49 +3,16 @@
 import json
 import shutil
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
-from hiexp_verl.config import GateConfig, SearchConfig
-from hiexp_verl.distil.rules import RulesDistiller
+from hiexp_verl.config import SearchConfig
 from hiexp_verl.errors import HiExpError
-from hiexp_verl.evolve.evolve import HEK_FOLDER, EvolveSpec, Stage, run_rounds
+from hiexp_verl.evolve.evolve import HEK_FOLDER, EvolveSpec
 from hiexp_verl.evolve.table import TABLE_JSON, TABLE_MD, as_markdown, write_table
-from hiexp_verl.hek import HEK, Retriever
 from hiexp_verl.hek.versions import versions
-from hiexp_verl.io.files import write_jsonl
 from hiexp_verl.ledger.rows import read_ledger
-from hiexp_verl.models.encoder import HashEncoder
-from hiexp_verl.rollout.opening import Opened
-from hiexp_verl.rollout.rollout import Job
-from hiexp_verl.search.bm25 import BM25Search
-from tests.support.factories import entry, hek_of
-from tests.unit.evolve.world import BAD, KIND, PASSAGES, QUESTIONS, Follower
-
-ENCODER = HashEncoder(64)
-
-
-def start(plan=BAD):
-    e1 = entry("e1-0001", title="a case", description="Look twice.")
-    return hek_of([e1, entry("e2-0001", "e2", KIND, plan.sentence, plans=(plan,), counters={"right": 1, "wrong": 3})], ENCODER)
-
-
-def evolved(out: Path, client=None, hek=None, **more):
-    hek = hek or start()
-    write_jsonl(out.parent / "corpus.jsonl", PASSAGES)
-    hek.save(out.parent / "hek")
-    spec = EvolveSpec(
-        model="DIR",
-        out=out,
-        search=SearchConfig(corpus=str(out.parent / "corpus.jsonl"), top_k=2),
-        hek=out.parent / "hek",
-        questions=out.parent / "questions.jsonl",
-        **{"rounds": 3, "k": 2, "gate": GateConfig(rule="strict", min_groups=12), **more},
-    )
-    opened = Opened(spec, BM25Search(PASSAGES), "corpus", Retriever(HEK.load(out.parent / "hek"), ENCODER), None)
-    stage = Stage(client or Follower(), opened, RulesDistiller(), Job(out, spec.settings))
-    return list(run_rounds(spec, QUESTIONS, stage, HEK.load(out.parent / "hek")))
+from tests.support.peaks import Follower, evolved, start
 
 
 def test_a_plan_that_harms_is_replaced_by_one_that_is_measured_better(tmp_path):

@@ -1,11 +1,22 @@
-"""A world of peaks, countries and capitals, and a policy that follows the plan it is shown, else guesses a way."""
+"""A world of peaks, countries and capitals, a policy that follows the plan it is shown, and a HEK that evolves in it."""
 
 import random
 import re
+from pathlib import Path
 
+from hiexp_verl.config import GateConfig, SearchConfig
+from hiexp_verl.distil.rules import RulesDistiller
 from hiexp_verl.errors import HiExpError
+from hiexp_verl.evolve.evolve import EvolveSpec, Stage, run_rounds
+from hiexp_verl.hek import HEK, Retriever
+from hiexp_verl.io.files import write_jsonl
 from hiexp_verl.models.chat import Reply
+from hiexp_verl.models.encoder import HashEncoder
+from hiexp_verl.rollout.opening import Opened
+from hiexp_verl.rollout.rollout import Job
+from hiexp_verl.search.bm25 import BM25Search
 from hiexp_verl.types import FOUND, GIVEN, Passage, Plan, Question
+from tests.support.factories import entry, hek_of
 
 KIND = f"What is the capital of the country whose highest point is {GIVEN}?"
 GOOD, BAD = (
@@ -53,3 +64,28 @@ class Follower:
 
     async def close(self):
         return None
+
+
+ENCODER = HashEncoder(64)
+
+
+def start(plan=BAD):
+    e1 = entry("e1-0001", title="a case", description="Look twice.")
+    return hek_of([e1, entry("e2-0001", "e2", KIND, plan.sentence, plans=(plan,), counters={"right": 1, "wrong": 3})], ENCODER)
+
+
+def evolved(out: Path, client=None, hek=None, **more):
+    hek = hek or start()
+    write_jsonl(out.parent / "corpus.jsonl", PASSAGES)
+    hek.save(out.parent / "hek")
+    spec = EvolveSpec(
+        model="DIR",
+        out=out,
+        search=SearchConfig(corpus=str(out.parent / "corpus.jsonl"), top_k=2),
+        hek=out.parent / "hek",
+        questions=out.parent / "questions.jsonl",
+        **{"rounds": 3, "k": 2, "gate": GateConfig(rule="strict", min_groups=12), **more},
+    )
+    opened = Opened(spec, BM25Search(PASSAGES), "corpus", Retriever(HEK.load(out.parent / "hek"), ENCODER), None)
+    stage = Stage(client or Follower(), opened, RulesDistiller(), Job(out, spec.settings))
+    return list(run_rounds(spec, QUESTIONS, stage, HEK.load(out.parent / "hek")))

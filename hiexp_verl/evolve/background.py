@@ -1,0 +1,85 @@
+"""A proposal as a task of its own process, while training goes on: files in, a saved candidate out."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from hiexp_verl.config import LoopConfig
+from hiexp_verl.distil.distillers import open_distiller
+from hiexp_verl.distil.pipeline import DistilSettings
+from hiexp_verl.errors import HiExpError
+from hiexp_verl.evolve.propose import Proposer
+from hiexp_verl.hek.opening import open_encoder
+from hiexp_verl.hek.same_question import SameQuestions
+from hiexp_verl.hek.store import HEK, root_of
+from hiexp_verl.io.datasets import read_trajectories
+from hiexp_verl.ledger.credit import credit
+from hiexp_verl.ledger.keep import KeepConfig
+from hiexp_verl.ledger.rows import LedgerRow, read_ledger
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a candidate is made of; the same task gives the same candidate."""
+
+    parent: str  # directory of the version
+    encoder: str | None  # place of the encoder, where it is not the one remembered
+    episodes: tuple[str, ...]  # files of trained rollouts, oldest first
+    until: int  # the last step whose rows of the ledger count
+    config: LoopConfig
+    rejected: tuple[str, ...] = ()  # content ids that are not proposed again
+    validation: tuple[str, ...] = ()  # questions that no candidate may know
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """What came of it."""
+
+    path: str = ""  # "": nothing to propose
+    content_hash: str = ""
+    came: tuple[str, ...] = ()  # content ids
+    went: tuple[str, ...] = ()
+    why: str = ""
+
+    @property
+    def only_removes(self) -> bool:
+        """Whether it is its parent without some entries."""
+        return not self.came
+
+
+def make_candidate(task: Task) -> Candidate:
+    """Return the candidate, saved as a version beside its parent; CURRENT stays.
+
+    Raises:
+        HiExpError: a file, the encoder or the distiller cannot be used, or the candidate knows a validation question.
+    """
+    path = Path(task.parent)
+    parent = HEK.load(path)
+    encoder = open_encoder(parent, path, task.encoder)
+    known = _before(read_ledger(root_of(path)), task.until)
+    config = task.config
+    with open_distiller(config.distiller) as distiller:
+        keep = KeepConfig(n_min=config.retire_after, e1=config.capacity_e1)
+        proposer = Proposer(encoder, distiller, DistilSettings(plan_support=config.plan_support), keep, config.max_new)
+        trajectories = read_trajectories(*map(Path, task.episodes))
+        proposal = proposer.propose(parent, trajectories, credit(known, parent.entries).of, frozenset(task.rejected))
+    if proposal.hek is None:
+        return Candidate(why=proposal.why)
+    _check_validation(proposal.hek, task.validation, SameQuestions({str(i): text for i, text in enumerate(task.validation)}, encoder))
+    version = proposal.hek.save(root_of(path), candidate=True)
+    came, went = (tuple(change.content for change in changes) for changes in (proposal.came, proposal.went))
+    return Candidate(str(version), proposal.hek.content_hash(), came, went, proposal.why)
+
+
+def _before(rows: Sequence[LedgerRow], step: int) -> list[LedgerRow]:
+    return [row for row in rows if row.step <= step]
+
+
+def _check_validation(hek: HEK, texts: Sequence[str], known: SameQuestions) -> None:
+    asked = list(dict.fromkeys(source.question for source in hek.sources))
+    found = [same for same in known.find(asked) if same] if texts else []
+    if found:
+        raise HiExpError(
+            f"the candidate was distilled from {len(found)} validation questions, such as {texts[int(found[0][0].question_id)]!r}; "
+            "remove them from data.train_files or from data.val_files"
+        )

@@ -1,0 +1,243 @@
+"""The loop in training: a candidate of the HEK beside the version in use, judged by the rollouts that are trained anyway.
+
+| step | what |
+| --- | --- |
+| N, every `every` steps | a task in a process of its own makes a candidate from the last `window` steps |
+| N + lag + 1 | the candidate is played by half of the guided rollouts of each group; a builder that is late is waited for |
+| then | the gate looks at the groups with both versions: the candidate is published, or what it brought is not proposed again |
+
+Each batch is stamped with its versions where all batches pass, and each episode looks up in the version that it was stamped with: no
+broadcast, and no difference between training, refill and re-issue. Validation sees the version in use. Everything is decided by steps
+and rows, so that a resumed run decides the same.
+"""
+
+import json
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import ray
+
+from hiexp_verl.config import HiExpConfig, LoopConfig
+from hiexp_verl.errors import HiExpError, first_line
+from hiexp_verl.io.files import append_lines, drop_torn_line, write_jsonl, writing
+from hiexp_verl.io.rows import BadRow, read_rows
+from hiexp_verl.ledger.gate import Verdict, judge
+from hiexp_verl.ledger.rows import LedgerRow, read_run
+
+logger = logging.getLogger(__name__)
+
+EVENTS = "hek_loop.jsonl"  # in trainer.default_local_dir
+STAMP = "hiexp_versions"  # field of a batch, and keyword of an episode's `run`
+
+
+class Version(NamedTuple):
+    """A version of the HEK."""
+
+    path: str
+    content_hash: str
+
+
+class Versions(NamedTuple):
+    """What an episode may be shown of."""
+
+    incumbent: Version
+    candidate: Version | None = None
+
+    def stamp(self) -> str:
+        """Return the text that travels with a batch."""
+        return json.dumps(self)
+
+    @classmethod
+    def of(cls, stamp: str | None) -> "Versions | None":
+        """Return what a batch was stamped with; None where it was not."""
+        if not stamp:
+            return None
+        incumbent, candidate = json.loads(stamp)
+        return cls(Version(*incumbent), Version(*candidate) if candidate else None)
+
+
+@dataclass
+class LoopState:
+    """What a checkpoint keeps of the loop."""
+
+    incumbent: Version
+    previous: Version | None = None  # in use before
+    published: int = 0  # step from which on the incumbent is in use; 0: since the start
+    candidate: Version | None = None
+    only_removes: bool = False
+    came: tuple[str, ...] = ()
+    tested_from: int = 0
+    started: int | None = None  # step after which the builder was started; None: it is not at work
+    rejected: tuple[str, ...] = ()  # content ids
+    last_proposal: int = 0  # step of the last proposal
+    silent: int = 0  # proposals in a row that came to nothing
+    counts: dict[str, int] = field(default_factory=lambda: dict.fromkeys(("proposed", "accepted", "rejected", "failures", "held"), 0))
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the state as a JSON object."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> "LoopState":
+        """Return the state that `to_json` wrote."""
+        found = {each.name: values[each.name] for each in fields(cls)}
+        for name in ("incumbent", "previous", "candidate"):
+            found[name] = Version(*found[name]) if found[name] else None
+        return cls(**{**found, "came": tuple(found["came"]), "rejected": tuple(found["rejected"])})
+
+
+class Loop:
+    """The loop of one run. `begin` and `step` are called before and after each training step."""
+
+    def __init__(self, settings: HiExpConfig, folder: Path, ledger: Path, validation: Sequence[str]) -> None:
+        assert settings.hek is not None and settings.hek_hash is not None and settings.dump_dir is not None
+        self.config: LoopConfig = settings.loop
+        self.state = LoopState(Version(settings.hek, settings.hek_hash))
+        self._settings, self._ledger, self._validation = settings, ledger, tuple(validation)
+        self._events = folder / EVENTS
+        self._building: Any = None
+
+    @property
+    def versions(self) -> Versions:
+        """Return what the next batch is played with."""
+        return Versions(self.state.incumbent, self.state.candidate)
+
+    def begin(self, step: int) -> bool:
+        """Take the candidate of the builder, when its time has come; return whether there is one from this step on."""
+        state = self.state
+        if state.started is None or step <= state.started + self.config.lag:
+            return False
+        if self._building is None:  # after a resume
+            self._building = self._start(state.started)
+        try:
+            ready, _ = ray.wait([self._building], timeout=self.config.timeout)
+            if not ready:
+                ray.cancel(self._building, force=True)
+                raise HiExpError(f"the builder has not finished in {self.config.timeout:g} s; raise hiexp.loop.lag or hiexp.loop.timeout")
+            made = ray.get(self._building)
+        except Exception as error:  # whatever a builder dies of, training goes on
+            self._failed(step, error)
+            return False
+        finally:
+            self._building, state.started = None, None
+        if not made.path:
+            state.silent += 1
+            self._note(step, "nothing", why=made.why)
+            return False
+        state.candidate, state.tested_from = Version(made.path, made.content_hash), step
+        state.only_removes, state.came, state.silent = made.only_removes, tuple(made.came), 0
+        self._note(step, "proposed", version=made.path, came=list(made.came), went=list(made.went), why=made.why)
+        return True
+
+    def step(self, step: int, alarmed: bool, resumable: bool = True) -> dict[str, float]:
+        """Judge the candidate by the rows so far, start the builder when it is due; return `hiexp/loop/*`."""
+        state, verdict = self.state, None
+        if alarmed and self.config.hold_on_alarm:
+            self._hold(step)
+        elif state.candidate is not None:
+            verdict = self._judge(step)
+        due = state.candidate is None and state.started is None and not alarmed and step - state.last_proposal >= self.config.every
+        if due and resumable:
+            state.started = state.last_proposal = step
+            state.counts["proposed"] += 1
+            self._building = self._start(step)
+        if state.silent == 3:
+            logger.warning("three proposals in a row came to nothing; see %s for the reasons", self._events)
+        return self._metrics(step, verdict)
+
+    def _start(self, step: int) -> Any:
+        """Start the builder on the episodes up to this step."""
+        from hiexp_verl.evolve.background import Task, make_candidate  # in the process of the builder alone
+
+        folder, first = Path(str(self._settings.dump_dir)), max(1, step - self.config.window + 1)
+        episodes = [str(path) for number in range(first, step + 1) if (path := folder / f"{number:06d}.jsonl").is_file()]
+        task = Task(
+            parent=self.state.incumbent.path,
+            encoder=self._settings.encoder.path,
+            episodes=tuple(episodes),
+            until=step,
+            config=self.config,
+            rejected=self.state.rejected,
+            validation=self._validation,
+        )
+        return ray.remote(make_candidate).options(num_cpus=0, max_retries=1).remote(task)
+
+    def _judge(self, step: int) -> Verdict:
+        """Decide on the candidate."""
+        state = self.state
+        assert state.candidate is not None
+        rows: list[LedgerRow] = [row for row in read_run(self._ledger) if row.step >= state.tested_from]
+        last = step - state.tested_from + 1 >= self.config.max_steps
+        hashes = state.incumbent.content_hash, state.candidate.content_hash
+        verdict = judge(rows, *hashes, self.config.gate, only_removes=state.only_removes, last=last)
+        if verdict.decision == "wait":
+            return verdict
+        if verdict.decision == "accept":
+            state.previous, state.incumbent, state.published = state.incumbent, state.candidate, step + 1
+            state.counts["accepted"] += 1
+        else:
+            state.rejected = tuple(dict.fromkeys((*state.rejected, *state.came)))
+            state.counts["rejected"] += 1
+        self._note(step, verdict.decision, version=state.candidate.path, verdict=verdict.to_json())
+        state.candidate = None
+        return verdict
+
+    def _hold(self, step: int) -> None:
+        """Give up the candidate, and go back to the version before where the one in use is new."""
+        state = self.state
+        new = state.previous is not None and 0 <= step - state.published < self._settings.alarms.window
+        if state.candidate is None and not new:
+            return
+        state.counts["held"] += 1
+        state.candidate = None
+        if new and state.previous is not None:
+            state.incumbent, state.previous, state.published = state.previous, None, step + 1
+        self._note(step, "held", version=state.incumbent.path, why="an alarm is triggered")
+
+    def _failed(self, step: int, error: Exception) -> None:
+        self.state.counts["failures"] += 1
+        self.state.silent += 1
+        reason = first_line(getattr(error, "cause", None) or error)
+        logger.warning("no candidate for the HEK: %s; training goes on with %s", reason, self.state.incumbent.path)
+        self._note(step, "failed", why=reason)
+
+    def _note(self, step: int, event: str, **more: Any) -> None:
+        """Add an event to the file of the run."""
+        logger.info("HEK, step %d: %s %s", step, event, more.get("version", ""))
+        row = {"step": step, "event": event, **more}
+        try:
+            with writing(self._events), self._events.open("a", encoding="utf-8") as file:
+                append_lines(file, row)
+        except HiExpError as error:
+            logger.warning("%s was not noted: %s", event, error)
+
+    def _metrics(self, step: int, verdict: Verdict | None) -> dict[str, float]:
+        state = self.state
+        found = {f"hiexp/loop/{name}": float(count) for name, count in state.counts.items()}
+        found |= {"hiexp/loop/testing": float(state.candidate is not None), "hiexp/loop/age": float(step - state.published)}
+        found["hiexp/loop/version"] = float(Path(state.incumbent.path).name) if Path(state.incumbent.path).name.isdecimal() else 0.0
+        if verdict is not None:
+            found |= {"hiexp/loop/groups": float(verdict.groups), "hiexp/loop/gain": verdict.difference}
+            if verdict.look:
+                found["hiexp/loop/gain_error"] = verdict.error
+        return found
+
+    def load(self, state: Mapping[str, Any] | None, step: int) -> None:
+        """Go on from a checkpoint of this step, or begin anew; events of later steps are forgotten.
+
+        Raises:
+            HiExpError: a version of the checkpoint is gone or damaged.
+        """
+        if state is not None:
+            self.state = LoopState.from_json(state)
+            for version in (self.state.incumbent, self.state.candidate):
+                if version is not None and not os.path.isfile(os.path.join(version.path, "header.json")):
+                    raise HiExpError(f"the checkpoint was trained with the HEK {version.path}, which is gone; put that version back")
+        if self._events.is_file():
+            drop_torn_line(self._events)
+            rows = [row for _, row in read_rows(self._events) if not isinstance(row, BadRow)]
+            write_jsonl(self._events, [row for row in rows if row.get("step", 0) <= step])

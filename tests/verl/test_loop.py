@@ -1,0 +1,181 @@
+"""The loop in training: what it decides by steps and rows, and that a resumed run decides the same. The builder runs under Ray."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import ray
+
+from hiexp_verl.config import GateConfig, HiExpConfig, LedgerConfig, LoopConfig
+from hiexp_verl.errors import HiExpError
+from hiexp_verl.evolve.background import Candidate, Task, make_candidate
+from hiexp_verl.guide.arms import plays_candidate
+from hiexp_verl.hek import HEK
+from hiexp_verl.io.files import write_jsonl
+from hiexp_verl.ledger.rows import LEDGER, LedgerRow, append_rows
+from hiexp_verl.plugin import loop as module
+from hiexp_verl.plugin.loop import Loop, LoopState, Version, Versions
+from tests.support.peaks import evolved, start
+
+GATE = GateConfig(rule="strict", min_groups=10)
+NEW = Version("hek/0002", "new")
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    """A loop whose builder returns what `made` holds, or raises it."""
+    start().save(tmp_path / "hek")
+    hek = HEK.load(tmp_path / "hek")
+    made = {"result": Candidate(*NEW, came=("0a",), why="1 entries came, 0 went"), "started": []}
+    monkeypatch.setattr(Loop, "_start", lambda self, step: made["started"].append(step) or step)
+    monkeypatch.setattr(module.ray, "wait", lambda refs, timeout: (refs if made["result"] is not None else [], []))
+    monkeypatch.setattr(module.ray, "cancel", lambda ref, force: None)
+
+    def get(ref):
+        if isinstance(made["result"], Exception):
+            raise made["result"]
+        return made["result"]
+
+    monkeypatch.setattr(module.ray, "get", get)
+    loop_config = LoopConfig(enabled=True, every=4, lag=1, gate=GATE, max_steps=6)
+    settings = HiExpConfig(
+        hek=str(tmp_path / "hek" / "0001"),
+        hek_hash=hek.header.content_hash,
+        dump_dir=str(tmp_path / "dump"),
+        ledger=LedgerConfig(enabled=True),
+        loop=loop_config,
+    )
+    ledger = tmp_path / "hek" / LEDGER / "run.jsonl"
+    return Loop(settings, tmp_path, ledger, ()), made, ledger, settings
+
+
+def rows(step, old, new, incumbent, groups=5):
+    found = []
+    for number in range(groups):
+        found += [LedgerRow(step, f"q{number}", 0, incumbent, "full", old), LedgerRow(step, f"q{number}", 1, "new", "full", new)]
+    return found
+
+
+def events(loop):
+    return [json.loads(line)["event"] for line in loop._events.read_text().splitlines()]
+
+
+def trained(loop, ledger, steps, old=0.0, new=1.0, alarmed=False):
+    metrics = {}
+    for step in steps:
+        loop.begin(step)
+        if loop.state.candidate is not None:
+            append_rows(ledger, rows(step, old, new, loop.state.incumbent.content_hash))
+        metrics = loop.step(step, alarmed)
+    return metrics
+
+
+def test_a_candidate_is_made_played_from_the_step_after_the_lag_and_published_by_the_gate(run):
+    loop, made, ledger, _ = run
+    old = loop.state.incumbent
+    trained(loop, ledger, range(1, 5))
+    assert made["started"] == [4] and loop.versions == Versions(old)
+    trained(loop, ledger, [5])
+    assert loop.versions == Versions(old), "the builder has a step"
+    trained(loop, ledger, [6])
+    assert loop.versions == Versions(old, NEW), "five groups are not enough for the first look"
+    metrics = trained(loop, ledger, [7])
+    assert loop.versions == Versions(NEW) and loop.state.published == 8
+    assert events(loop) == ["proposed", "accept"]
+    assert (metrics["hiexp/loop/accepted"], metrics["hiexp/loop/gain"], metrics["hiexp/loop/version"]) == (1.0, 1.0, 2.0)
+
+
+def test_what_is_rejected_is_not_proposed_again_and_the_incumbent_stays(run):
+    loop, made, ledger, _ = run
+    old = loop.state.incumbent
+    trained(loop, ledger, range(1, 8), old=1.0, new=0.0)
+    assert loop.versions == Versions(old) and loop.state.rejected == ("0a",)
+    assert events(loop) == ["proposed", "reject"]
+    trained(loop, ledger, [8])
+    assert made["started"] == [4, 8]
+
+
+def test_a_test_ends_without_a_verdict_after_its_steps(run):
+    loop, _, ledger, _ = run
+    trained(loop, ledger, range(1, 12), old=0.5, new=0.5)
+    assert events(loop) == ["proposed", "no difference"] and loop.state.counts["rejected"] == 1
+
+
+@pytest.mark.parametrize("result", [RuntimeError("out of memory"), None])
+def test_a_builder_that_dies_or_hangs_does_not_stop_training(run, result, caplog):
+    loop, made, ledger, _ = run
+    made["result"] = result
+    metrics = trained(loop, ledger, range(1, 15))
+    assert metrics["hiexp/loop/failures"] == 3.0 and set(events(loop)) == {"failed"}
+    assert "training goes on" in caplog.text and "three proposals in a row came to nothing" in caplog.text
+
+
+def test_an_alarm_holds_the_loop_and_takes_a_new_version_back(run):
+    loop, _, ledger, _ = run
+    old = loop.state.incumbent
+    trained(loop, ledger, range(1, 8))
+    assert loop.versions == Versions(NEW)
+    trained(loop, ledger, [8], alarmed=True)
+    assert loop.versions == Versions(old) and events(loop)[-1] == "held"
+    assert loop.state.started is None, "nothing is built while an alarm is triggered"
+
+
+@pytest.mark.parametrize("killed", range(1, 12))
+def test_a_resumed_run_decides_as_one_that_was_not_killed(run, killed):
+    loop, _, ledger, settings = run
+    folder = loop._events.parent
+    trained(loop, ledger, range(1, killed + 1))
+    state = json.loads(json.dumps(loop.state.to_json()))
+    kept = ledger.read_bytes() if ledger.is_file() else b""
+    trained(loop, ledger, range(killed + 1, 13))
+    whole, noted = loop.state, events(loop)
+    ledger.parent.mkdir(exist_ok=True)
+    ledger.write_bytes(kept)  # as `forget_after` leaves it
+    again = Loop(settings, folder, ledger, ())
+    again.state = LoopState.from_json(state)
+    again.load(None, killed)
+    trained(again, ledger, range(killed + 1, 13))
+    assert again.state == whole and events(again) == noted
+
+
+def test_a_version_that_is_gone_stops_a_resume(run, tmp_path):
+    loop, _, _, _ = run
+    state = replace(loop.state, incumbent=Version(str(tmp_path / "gone"), "x")).to_json()
+    with pytest.raises(HiExpError, match="which is gone; put that version back"):
+        loop.load(json.loads(json.dumps(state)), 3)
+
+
+def test_a_stamp_comes_back_as_it_was():
+    old = Version("a", "1")
+    assert Versions.of(Versions(old, NEW).stamp()) == Versions(old, NEW)
+    assert Versions.of(Versions(old).stamp()) == Versions(old) and Versions.of(None) is None
+
+
+def test_half_of_the_guided_rollouts_of_a_group_play_the_candidate():
+    mixed = HiExpConfig(group={"arms": ("none", "full")})
+    for number in range(20):
+        guided = [plays_candidate(session, f"q{number}", mixed) for session in range(8) if session % 2]
+        assert sum(guided) == 2 and not any(plays_candidate(session, f"q{number}", mixed) for session in range(0, 8, 2))
+    firsts = {plays_candidate(0, f"q{number}", HiExpConfig()) for number in range(20)}
+    assert firsts == {True, False}, "an odd group has now one more of the one, now of the other"
+
+
+def test_the_builder_makes_the_candidate_that_its_files_suggest_and_refuses_validation_questions(tmp_path):
+    evolved(tmp_path / "out", rounds=1)
+    episodes = sorted((tmp_path / "out" / "rounds").rglob("trajectories.jsonl"))
+    lines = [json.loads(line) for path in episodes for line in path.read_text().splitlines()]
+    write_jsonl(tmp_path / "000001.jsonl", [{**row, "id": f"{row['id']}@{i}"} for i, row in enumerate(lines)])
+    parent = tmp_path / "out" / "hek" / "0001"
+    task = Task(str(parent), "hash:64", (str(tmp_path / "000001.jsonl"),), 1, LoopConfig(enabled=True))
+    ray.init(num_cpus=1, include_dashboard=False, ignore_reinit_error=True)
+    try:
+        made = ray.get(ray.remote(make_candidate).options(num_cpus=0).remote(task))
+        assert made.path == str(parent.with_name("0002")) and made.came and not made.only_removes
+        assert HEK.load(Path(made.path)).header.content_hash == made.content_hash
+        assert HEK.load(tmp_path / "out" / "hek").header.content_hash == HEK.load(parent).header.content_hash, "CURRENT stays"
+        assert make_candidate(task) == made, "the same task gives the same candidate, and no second version"
+        with pytest.raises(ray.exceptions.RayTaskError, match="was distilled from"):
+            ray.get(ray.remote(make_candidate).options(num_cpus=0).remote(replace(task, validation=(lines[0]["question"],))))
+    finally:
+        ray.shutdown()
