@@ -1,0 +1,1 @@
+"""A HEK that is tested and replaced while the policy learns."""
