@@ -27,10 +27,10 @@ from hiexp_verl.io.files import append_lines, drop_torn_line, write_jsonl, writi
 from hiexp_verl.io.rows import BadRow, read_rows
 from hiexp_verl.ledger.gate import Verdict, judge
 from hiexp_verl.ledger.rows import LedgerRow, read_run
+from hiexp_verl.rollout.policy import EVENTS
 
 logger = logging.getLogger(__name__)
 
-EVENTS = "hek_loop.jsonl"  # in trainer.default_local_dir
 STAMP = "hiexp_versions"  # field of a batch, and keyword of an episode's `run`
 
 

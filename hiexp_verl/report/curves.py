@@ -53,6 +53,8 @@ MEASURES: Mapping[str, Mapping[str, Sequence[str]]] = {
         "experience (tokens per episode)": ("hiexp/experience_tokens",),
         "reward with minus without experience": ("hiexp/gap/reward",),
         "searches with minus without experience": ("hiexp/gap/searches",),
+        "version of the HEK in use": ("hiexp/loop/version",),
+        "reward of the candidate minus that of the version in use": ("hiexp/loop/gain",),
     },
     "Policy": {
         "entropy": ("actor/entropy",),

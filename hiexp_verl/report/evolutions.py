@@ -1,4 +1,4 @@
-"""The bank over the rounds of `hiexp evolve`: what was tested and decided, what came, what went, and why."""
+"""The bank over the rounds of `hiexp evolve`, or the steps of a training: what was tested and decided, what came, what went, and why."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,6 +10,7 @@ from hiexp_verl.ledger.credit import Z95
 from hiexp_verl.report.charts import interval_bar
 from hiexp_verl.report.find import read_object
 from hiexp_verl.report.html import e, folded, listed, plural, table
+from hiexp_verl.report.training import Training
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,20 @@ def evolutions(found: Sequence[Evolution]) -> str:
         "that of the version in use, within questions, with its 95% interval.</p>"
     )
     return note + "".join(parts) if parts else ""
+
+
+def loops(trainings: Sequence[Training]) -> str:
+    """Return what the loop of each training did, step by step."""
+    return "".join(f"<h3>{e(run.name)}</h3>{table([_event(event) for event in run.events])}" for run in trainings if run.events)
+
+
+def _event(event: Mapping[str, Any]) -> dict[str, str]:
+    row = {"step": e(event["step"]), "event": f"<b>{e(event['event'])}</b>", "version": e(Path(event["version"]).name)}
+    if verdict := event.get("verdict"):
+        low, high = (verdict["difference"] + sign * Z95 * verdict["error"] for sign in (-1, 1))
+        row["gain"] = f'{verdict["difference"]:+.3f} <span class="soft">[{low:+.3f}, {high:+.3f}]</span>'
+        row["groups"] = f"{verdict['look']:.0f}"
+    return row | ({"why": e(event["why"])} if event["why"] else {})
 
 
 def _heading(done: Mapping[str, Any]) -> str:

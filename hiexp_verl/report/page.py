@@ -10,7 +10,7 @@ from hiexp_verl.io.files import atomic_writer
 from hiexp_verl.report import evaluations, policies, sections
 from hiexp_verl.report.curves import REWARD, curves, first_curve, grouped, validations
 from hiexp_verl.report.episodes import Played, outcome, pair, pairs, read_again, samples, single
-from hiexp_verl.report.evolutions import evolutions
+from hiexp_verl.report.evolutions import evolutions, loops
 from hiexp_verl.report.html import document, e, facts, folded, listed, number, plural, table
 from hiexp_verl.report.runs import Gathered, gather
 from hiexp_verl.report.training import Training
@@ -44,7 +44,7 @@ def page(found: Gathered, title: str) -> str:
         + (folded(f"Each of {plural(len(found.evaluations), 'evaluation')} alone", each) if compared else each),
         "Triggered alarms": sections.alarms(found.trainings),
         "Evaluation": policies.between(compared) + evaluations.tables(found.evaluations),
-        "Evolution": evolutions(found.evolutions),
+        "Evolution": evolutions(found.evolutions) + loops(found.trainings),
         "Curves": curves(found.trainings),
         "What was run": _what_was_run(found),
         "Experience": _heks(found),

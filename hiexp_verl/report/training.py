@@ -1,7 +1,7 @@
 """A training as its manifest describes it: metrics of all its sessions, configuration, use of entries."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -9,7 +9,7 @@ from typing import Any
 from hiexp_verl.io.manifest import Manifest
 from hiexp_verl.io.rows import Row, number_or_nan
 from hiexp_verl.report.find import files_of, flat, paths_of, read_lines, read_object
-from hiexp_verl.rollout.policy import STATE
+from hiexp_verl.rollout.policy import EVENTS, STATE
 
 Step = Mapping[str, float]  # metric -> value
 
@@ -25,6 +25,7 @@ class Training:
     hek: str = ""  # content hash; "" without HiExp
     hek_path: str = ""  # the version that the run used
     counters: Mapping[str, Mapping[str, float]] = field(default_factory=dict)  # entry -> episodes and sum of rewards
+    events: Sequence[Row] = ()  # of the loop: proposals, verdicts
     software: str = ""  # names and versions
     error: str = ""  # that ended it
 
@@ -56,6 +57,7 @@ def read_training(name: str, folder: Path, manifest: Manifest, faults: list[str]
         manifest.outcome.get("hek", ""),
         manifest.outcome.get("hek_path") or "",
         _counters(folder, manifest, faults),
+        _events(folder, manifest, faults),
         ", ".join(f"{name} {version}" for name, version in manifest.software.items()),
         manifest.error,
     )
@@ -67,6 +69,19 @@ def _step(line: int, row: Row) -> tuple[int, Step]:
 
 def _trains(values: Step) -> bool:
     return any(not key.startswith("val-") for key in values)
+
+
+def _events(folder: Path, manifest: Manifest, faults: list[str]) -> list[Row]:
+    """Return what the loop did, where there was one."""
+    paths = [path for place in paths_of(folder, manifest, "checkpoints") if (path := place / EVENTS).is_file()]
+    return [row for path in paths for row in read_lines(path, _event, faults)]
+
+
+def _event(line: int, row: Row) -> Row:
+    verdict = row.get("verdict")
+    known = verdict and verdict["error"] is not None
+    numbers = {"verdict": {name: float(verdict[name]) for name in ("difference", "error", "look")}} if known else {}
+    return {"step": int(row["step"]), **{name: str(row.get(name, "")) for name in ("event", "version", "why")}, **numbers}
 
 
 def _counters(folder: Path, manifest: Manifest, faults: list[str]) -> Mapping[str, Mapping[str, float]]:

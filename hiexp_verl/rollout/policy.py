@@ -17,6 +17,7 @@ logger = logging.getLogger(__name__)
 
 MARKER = "latest_checkpointed_iteration.txt"  # verl writes it when a checkpoint is whole
 STATE = Path("hiexp") / "state.json"  # ours, in a checkpoint (`plugin.checkpoint`)
+EVENTS = "hek_loop.jsonl"  # what the loop of a training did, beside its checkpoints (`plugin.loop`)
 MERGED = "policy"  # in the output directory
 _ADAPTER = "lora_adapter"  # in verl's merged weights of a LoRA run, beside those of the base model
 _SOURCE = "merged_from.txt"  # in the merged weights: the identity of the shards

@@ -18,8 +18,8 @@ from hiexp_verl.io.datasets import read_questions
 from hiexp_verl.io.manifest import timed
 from hiexp_verl.masking import kind_of
 from hiexp_verl.models.encoder import load_encoder
-from hiexp_verl.plugin.loop import EVENTS
 from hiexp_verl.report import write_report
+from hiexp_verl.rollout.policy import EVENTS
 from hiexp_verl.types import FOUND, GIVEN, Entry, Plan
 from recipes.cpu_demo.run import one_stage, prepare
 from recipes.cpu_demo.stages import Demo, DemoSpec

@@ -4,10 +4,11 @@ import json
 
 import pytest
 
-from hiexp_verl.io.manifest import Manifest
+from hiexp_verl.io.manifest import Manifest, read_manifest
 from hiexp_verl.report.evolutions import evolutions, read_evolution
 from hiexp_verl.report.page import page
 from hiexp_verl.report.runs import gather
+from tests.support.runs import write_training
 
 CAME = {"content": "0a", "level": "e2", "title": "<b>When</b>", "description": "Search it.", "why": ""}
 WENT = {**CAME, "content": "0b", "title": "A case", "why": "retired: its effect is -0.200"}
@@ -51,3 +52,19 @@ def test_a_damaged_table_is_a_fault(tmp_path, rounds):
 def test_a_first_round_that_is_not_finished_says_so(tmp_path):
     assert "No round is finished yet" in evolutions([read_evolution("evolve", tmp_path, [])])
     assert evolutions([]) == ""
+
+
+def test_what_the_loop_of_a_training_did_is_on_the_page(tmp_path):
+    write_training(tmp_path / "run", {1: 0.1, 2: 0.2})
+    read_manifest(tmp_path / "run").finish(tmp_path / "run")
+    verdict = {"difference": 0.25, "error": 0.05, "look": 16, "decision": "accept"}
+    rows = [
+        {"step": 1, "event": "failed", "why": "<b>out of memory</b>"},
+        {"step": 2, "event": "accept", "version": "/hek/0002", "verdict": verdict},
+        {"step": 3, "event": "no difference", "version": "/hek/0003", "verdict": {**verdict, "error": None}},
+    ]
+    (tmp_path / "run" / "hek_loop.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows) + "[]\n")
+    found = gather([tmp_path])
+    text = page(found, "all")
+    assert "<b>accept</b>" in text and "+0.250" in text and "0002" in text
+    assert "&lt;b&gt;out of memory" in text and any("hek_loop.jsonl" in fault for fault in found.faults)
