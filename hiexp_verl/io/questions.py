@@ -165,7 +165,8 @@ def _users(prompt: Any) -> list[Message]:
 
 # "Question:", "**Question**:", "### Question" and the like, at the start of a line; "Question:" also at that of a sentence.
 _ASKED = re.compile(
-    r"(?:^[^\S\n]*[#*\[(]*(?:(?:the|my|your|user)\s+)?(?:Question|Query|Problem|User|Human|Input|Q)|(?<=[.!?>])[^\S\n]+(?:The question|Question))"
+    r"(?:^[^\S\n]*[#*\[(]*(?:(?:the|my|your|user)\s+)?(?:Question|Query|Problem|User|Human|Input|Q)"
+    r"|(?<=[.!?>])[^\S\n]+(?:The question|Question))"
     r"(?:\s+is)?[*\])]*(?::|(?=\n))[*]*\s*|^[^\S\n]*(?:\[Question\]|<question>)\s*"
     r"|^[^\S\n]*(?:Answer|Solve)(?: the| this)?(?: following| given)? (?:question|problem|query)[^:\n?]{0,60}:\s*",
     re.MULTILINE | re.IGNORECASE,
