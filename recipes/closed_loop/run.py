@@ -35,7 +35,7 @@ def main() -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("outputs/closed_loop"), help="results and report (default outputs/closed_loop)")
-    parser.add_argument("--steps", type=int, default=9, help="training steps (default 9)")
+    parser.add_argument("--steps", type=int, default=8, help="training steps (default 8)")
     parser.add_argument("--fresh", action="store_true", help="forget what an earlier run did")
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="settings of verl, such as data.train_batch_size=4")
     a = parser.parse_args()
@@ -77,7 +77,7 @@ def run(out: Path, steps: int, overrides: list[str], fresh: bool) -> int:
     stages = [
         *(stage for stage in demo.stages() if stage[0] in ("assets", "warm_start")),
         ("hek", "a wrong plan for every kind of question", wrong_hek),
-        ("training", f"{steps} steps of GRPO with the loop: a third of the rollouts without experience", training),
+        ("training", f"{steps} steps of GRPO with the loop: half of the rollouts without experience", training),
     ]
     with timed(out, manifest):
         for name, what, stage in stages:
