@@ -21,7 +21,6 @@ ID_FIELDS = ("id", "_id")
 _READ = {*ID_FIELDS, "question", "meta", *ANSWER_FIELDS, ALIASES, "prompt", "reward_model", "extra_info", "ability"}
 _HOLDERS = ("target", "value", "aliases", "text")  # of the answers in an object: Search-R1, TriviaQA (two), SQuAD
 _WORDS_OF = {True: ["yes", "true"], False: ["no", "false"]}
-_BOOLEANS = {"true": True, "1": True, "1.0": True, "false": False, "0": False, "0.0": False}
 _ROW_NUMBER = re.compile(r"(?:(?:train|dev|test|val|validation)[_-]?)?\d+")
 _SERIALISED = re.compile(r"\s*(?:\{\s*['\"]|\[\s*['\"])")
 _NUMPY_ARRAY = re.compile(r"array\((\[[^\[\]]*\])(?:,\s*dtype=\w+)?\)")
@@ -78,17 +77,12 @@ def answers_of(row: Row) -> tuple[str, ...]:
         NoQuestion: the row is marked as one that has no answer.
         BadRow: there is none, one is neither a text nor a number, or verl's ground truth is another.
     """
-    if _flag(row, "answerable") is False or _flag(row, "is_impossible") is True:
+    if row.get("answerable") is False or row.get("is_impossible") is True:
         raise NoQuestion("the row says that its question has no answer")
     answers, truth = gold_answers(answers_in(row)), _truth(row)
     if truth and not any(em(each, answers) for each in gold_answers(truth)):
         raise BadRow("reward_model.ground_truth and the row's answers have none in common", f"found {brief(truth)} and {brief(answers)}")
     return answers
-
-
-def _flag(row: Row, key: str) -> bool | None:
-    """Return a boolean, also as a number or as text; None for anything else."""
-    return _BOOLEANS.get(str(row.get(key)).strip().lower())
 
 
 def answers_in(row: Row) -> list[Any]:
@@ -120,7 +114,7 @@ def gold_answers(value: Any) -> tuple[str, ...]:
     whole = [int(v) if isinstance(v, float) and v.is_integer() else v for v in values]
     answers = [str(v).strip() for v in whole]
     # A column of booleans may come as text.
-    more = [_WORDS_OF[answer.lower() == "true"][0] for answer in answers if answer.lower() in ("true", "false")]
+    more = [{"true": "yes", "false": "no"}[answer.lower()] for answer in answers if answer.lower() in ("true", "false")]
     return tuple(dict.fromkeys([*answers, *more]))
 
 
@@ -165,14 +159,12 @@ def _users(prompt: Any) -> list[Message]:
 
 # "Question:", "**Question**:", "### Question" and the like, at the start of a line; "Question:" also at that of a sentence.
 _ASKED = re.compile(
-    r"(?:^[^\S\n]*[#*\[(]*(?:(?:the|my|your|user)\s+)?(?:Question|Query|Problem|User|Human|Input|Q)"
-    r"|(?<=[.!?>])[^\S\n]+(?:The question|Question))"
-    r"(?:\s+is)?[*\])]*(?::|(?=\n))[*]*\s*|^[^\S\n]*(?:\[Question\]|<question>)\s*"
-    r"|^[^\S\n]*(?:Answer|Solve)(?: the| this)?(?: following| given)? (?:question|problem|query)[^:\n?]{0,60}:\s*",
+    r"(?:^[^\S\n]*[#*\[(]*(?:(?:the|my|your|user)\s+)?(?:Question|Query|Problem|User|Human)|(?<=[.!?>])[^\S\n]+(?:The question|Question))"
+    r"(?:\s+is)?[*\])]*(?::|(?=\n))[*]*\s*",
     re.MULTILINE | re.IGNORECASE,
 )
 # What follows a question in a prompt: the start of the reply.
-_THEN = re.compile(r"\s+[#*\[(]*(?:Assistant|Answer|Response|Thought|Output|Instructions?)[*\])]*:|\n[^\S\n]*A:|\s*</[Qq]uestion>")
+_THEN = re.compile(r"\s+[#*\[(]*(?:Assistant|Answer|Response|Thought|Output|Instructions?)[*\])]*:")
 _INSTRUCTS = re.compile(r"</?(?:think|search|answer|information|tool_call|tool_response|result|documents?)>|\\boxed")
 _SENTENCE = re.compile(r"(?<=[.!?>])\s+|\n+")
 

@@ -14,6 +14,7 @@ and rows, so that a resumed run decides the same.
 import json
 import logging
 import os
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -23,6 +24,7 @@ import ray
 
 from hiexp_verl.config import HiExpConfig, LoopConfig
 from hiexp_verl.errors import HiExpError, first_line
+from hiexp_verl.hek.store import HEK
 from hiexp_verl.io.files import append_lines, drop_torn_line, write_jsonl, writing
 from hiexp_verl.io.rows import BadRow, read_rows
 from hiexp_verl.ledger.gate import Verdict, judge
@@ -100,6 +102,7 @@ class Loop:
         self._settings, self._ledger, self._validation = settings, ledger, tuple(validation)
         self._events = folder / EVENTS
         self._building: Any = None
+        self._seconds = 0.0
 
     @property
     def versions(self) -> Versions:
@@ -108,9 +111,10 @@ class Loop:
 
     def begin(self, step: int) -> bool:
         """Take the candidate of the builder, when its time has come; return whether there is one from this step on."""
-        state = self.state
+        state, self._seconds = self.state, 0.0
         if state.started is None or step <= state.started + self.config.lag:
             return False
+        began = time.monotonic()
         if self._building is None:  # after a resume
             self._building = self._start(state.started)
         try:
@@ -119,11 +123,12 @@ class Loop:
                 ray.cancel(self._building, force=True)
                 raise HiExpError(f"the builder has not finished in {self.config.timeout:g} s; raise hiexp.loop.lag or hiexp.loop.timeout")
             made = ray.get(self._building)
+            self._check(made)
         except Exception as error:  # whatever a builder dies of, training goes on
             self._failed(step, error)
             return False
         finally:
-            self._building, state.started = None, None
+            self._building, state.started, self._seconds = None, None, time.monotonic() - began
         if not made.path:
             state.silent += 1
             self._note(step, "nothing", why=made.why)
@@ -133,25 +138,26 @@ class Loop:
         self._note(step, "proposed", version=made.path, came=list(made.came), went=list(made.went), why=made.why)
         return True
 
-    def step(self, step: int, alarmed: bool, resumable: bool = True) -> dict[str, float]:
-        """Judge the candidate by the rows so far, start the builder when it is due; return `hiexp/loop/*`."""
-        state, verdict = self.state, None
+    def step(self, step: int, alarmed: bool, last: bool = False) -> dict[str, float]:
+        """Judge the candidate by the rows so far, start the builder when it is due and the run goes on; return `hiexp/loop/*`."""
+        state, verdict, began = self.state, None, time.monotonic()
         if alarmed and self.config.hold_on_alarm:
             self._hold(step)
         elif state.candidate is not None:
             verdict = self._judge(step)
         due = state.candidate is None and state.started is None and not alarmed and step - state.last_proposal >= self.config.every
-        if due and resumable:
+        if due and not last:
             state.started = state.last_proposal = step
             state.counts["proposed"] += 1
             self._building = self._start(step)
         if state.silent == 3:
             logger.warning("three proposals in a row came to nothing; see %s for the reasons", self._events)
+        self._seconds += time.monotonic() - began
         return self._metrics(step, verdict)
 
     def _start(self, step: int) -> Any:
         """Start the builder on the episodes up to this step."""
-        from hiexp_verl.evolve.background import Task, make_candidate  # in the process of the builder alone
+        from hiexp_verl.evolve.background import Task  # training itself does not load the builder
 
         folder, first = Path(str(self._settings.dump_dir)), max(1, step - self.config.window + 1)
         episodes = [str(path) for number in range(first, step + 1) if (path := folder / f"{number:06d}.jsonl").is_file()]
@@ -164,7 +170,15 @@ class Loop:
             rejected=self.state.rejected,
             validation=self._validation,
         )
-        return ray.remote(make_candidate).options(num_cpus=0, max_retries=1).remote(task)
+        return ray.remote(num_cpus=0, max_retries=1, max_calls=1)(_make_candidate).remote(task)  # its process ends with it
+
+    def _check(self, made: Any) -> None:
+        """Refuse a candidate that episodes could not look up in: look-ups that fail would count against it, and end the run."""
+        if made.path:
+            parent, hek = (HEK.load(Path(path)) for path in (self.state.incumbent.path, made.path))
+            hek.check_encoder(parent.header.encoder)
+            if hek.header.content_hash != made.content_hash:
+                raise HiExpError(f"the candidate {made.path} is not what the builder made (its content hash differs)")
 
     def _judge(self, step: int) -> Verdict:
         """Decide on the candidate."""
@@ -219,6 +233,7 @@ class Loop:
         state = self.state
         found = {f"hiexp/loop/{name}": float(count) for name, count in state.counts.items()}
         found |= {"hiexp/loop/testing": float(state.candidate is not None), "hiexp/loop/age": float(step - state.published)}
+        found["hiexp/loop/seconds"] = self._seconds  # that the step took longer, waiting for the builder included
         found["hiexp/loop/version"] = float(Path(state.incumbent.path).name) if Path(state.incumbent.path).name.isdecimal() else 0.0
         if verdict is not None:
             found |= {"hiexp/loop/groups": float(verdict.groups), "hiexp/loop/gain": verdict.difference}
@@ -241,3 +256,14 @@ class Loop:
             drop_torn_line(self._events)
             rows = [row for _, row in read_rows(self._events) if not isinstance(row, BadRow)]
             write_jsonl(self._events, [row for row in rows if row.get("step", 0) <= step])
+
+
+def _make_candidate(task: Any) -> Any:
+    """Return the candidate, made at the lowest priority by one thread: rollouts and updates on the same cores come first."""
+    import torch
+
+    from hiexp_verl.evolve.background import make_candidate
+
+    os.nice(19)
+    torch.set_num_threads(1)
+    return make_candidate(task)

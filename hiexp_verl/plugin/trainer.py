@@ -123,7 +123,8 @@ class HiExpTrainer(PPOTrainer):
             self.stop = error
         if self.loop is not None:
             before = self.loop.versions.incumbent
-            metrics.update(self.loop.step(self.global_steps, alarmed=any(metrics.get(f"hiexp/alarm/{name}") for name in ALARMS)))
+            alarmed = any(metrics.get(f"hiexp/alarm/{name}") for name in ALARMS)
+            metrics.update(self.loop.step(self.global_steps, alarmed, last=self.global_steps >= self.total_training_steps))
             if self.loop.versions.incumbent != before:
                 self.watch.rearm(HEK.load(Path(self.loop.versions.incumbent.path)))
         return batch

@@ -14,20 +14,25 @@ from hiexp_verl.guide.arms import plays_candidate
 from hiexp_verl.hek import HEK
 from hiexp_verl.io.files import write_jsonl
 from hiexp_verl.ledger.rows import LEDGER, LedgerRow, append_rows
+from hiexp_verl.models.encoder import HashEncoder
 from hiexp_verl.plugin import loop as module
 from hiexp_verl.plugin.loop import Loop, LoopState, Version, Versions
+from tests.support.factories import entry, hek_of
 from tests.support.peaks import evolved, start
 
 GATE = GateConfig(rule="strict", min_groups=10)
-NEW = Version("hek/0002", "new")
+OLD_HEK = start()
+NEW_HEK = replace(OLD_HEK, header=replace(OLD_HEK.header, reason="new"))
+NEW_HASH = NEW_HEK.content_hash()
 
 
 @pytest.fixture
 def run(tmp_path, monkeypatch):
     """A loop whose builder returns what `made` holds, or raises it."""
-    start().save(tmp_path / "hek")
+    OLD_HEK.save(tmp_path / "hek")
     hek = HEK.load(tmp_path / "hek")
-    made = {"result": Candidate(*NEW, came=("0a",), why="1 entries came, 0 went"), "started": []}
+    new = Version(str(NEW_HEK.save(tmp_path / "hek", candidate=True)), NEW_HASH)
+    made = {"new": new, "result": Candidate(*new, came=("0a",), why="1 entries came, 0 went"), "started": []}
     monkeypatch.setattr(Loop, "_start", lambda self, step: made["started"].append(step) or step)
     monkeypatch.setattr(module.ray, "wait", lambda refs, timeout: (refs if made["result"] is not None else [], []))
     monkeypatch.setattr(module.ray, "cancel", lambda ref, force: None)
@@ -53,7 +58,7 @@ def run(tmp_path, monkeypatch):
 def rows(step, old, new, incumbent, groups=5):
     found = []
     for number in range(groups):
-        found += [LedgerRow(step, f"q{number}", 0, incumbent, "full", old), LedgerRow(step, f"q{number}", 1, "new", "full", new)]
+        found += [LedgerRow(step, f"q{number}", 0, incumbent, "full", old), LedgerRow(step, f"q{number}", 1, NEW_HASH, "full", new)]
     return found
 
 
@@ -79,9 +84,9 @@ def test_a_candidate_is_made_played_from_the_step_after_the_lag_and_published_by
     trained(loop, ledger, [5])
     assert loop.versions == Versions(old), "the builder has a step"
     trained(loop, ledger, [6])
-    assert loop.versions == Versions(old, NEW), "five groups are not enough for the first look"
+    assert loop.versions == Versions(old, made["new"]), "five groups are not enough for the first look"
     metrics = trained(loop, ledger, [7])
-    assert loop.versions == Versions(NEW) and loop.state.published == 8
+    assert loop.versions == Versions(made["new"]) and loop.state.published == 8
     assert events(loop) == ["proposed", "accept"]
     assert (metrics["hiexp/loop/accepted"], metrics["hiexp/loop/gain"], metrics["hiexp/loop/version"]) == (1.0, 1.0, 2.0)
 
@@ -111,11 +116,23 @@ def test_a_builder_that_dies_or_hangs_does_not_stop_training(run, result, caplog
     assert "training goes on" in caplog.text and "three proposals in a row came to nothing" in caplog.text
 
 
+def test_a_candidate_of_another_encoder_or_another_content_is_not_played(run, tmp_path):
+    loop, made, ledger, _ = run
+    old = loop.versions
+    encoder = HashEncoder(32)
+    other = hek_of([entry("e2-0001", "e2")], encoder).save(tmp_path / "other")
+    made["result"] = Candidate(str(other), HEK.load(other).header.content_hash, came=("0a",))
+    trained(loop, ledger, range(1, 7))
+    made["result"] = Candidate(made["new"].path, "another hash", came=("0a",))
+    trained(loop, ledger, range(7, 11))
+    assert loop.versions == old and events(loop) == ["failed", "failed"]
+
+
 def test_an_alarm_holds_the_loop_and_takes_a_new_version_back(run):
-    loop, _, ledger, _ = run
+    loop, made, ledger, _ = run
     old = loop.state.incumbent
     trained(loop, ledger, range(1, 8))
-    assert loop.versions == Versions(NEW)
+    assert loop.versions == Versions(made["new"])
     trained(loop, ledger, [8], alarmed=True)
     assert loop.versions == Versions(old) and events(loop)[-1] == "held"
     assert loop.state.started is None, "nothing is built while an alarm is triggered"
@@ -147,8 +164,8 @@ def test_a_version_that_is_gone_stops_a_resume(run, tmp_path):
 
 
 def test_a_stamp_comes_back_as_it_was():
-    old = Version("a", "1")
-    assert Versions.of(Versions(old, NEW).stamp()) == Versions(old, NEW)
+    old, new = Version("a", "1"), Version("b", "2")
+    assert Versions.of(Versions(old, new).stamp()) == Versions(old, new)
     assert Versions.of(Versions(old).stamp()) == Versions(old) and Versions.of(None) is None
 
 
@@ -170,7 +187,7 @@ def test_the_builder_makes_the_candidate_that_its_files_suggest_and_refuses_vali
     task = Task(str(parent), "hash:64", (str(tmp_path / "000001.jsonl"),), 1, LoopConfig(enabled=True))
     ray.init(num_cpus=1, include_dashboard=False, ignore_reinit_error=True)
     try:
-        made = ray.get(ray.remote(make_candidate).options(num_cpus=0).remote(task))
+        made = ray.get(ray.remote(num_cpus=0, max_calls=1)(module._make_candidate).remote(task))
         assert made.path == str(parent.with_name("0002")) and made.came and not made.only_removes
         assert HEK.load(Path(made.path)).header.content_hash == made.content_hash
         assert HEK.load(tmp_path / "out" / "hek").header.content_hash == HEK.load(parent).header.content_hash, "CURRENT stays"

@@ -34,7 +34,7 @@ def test_the_difference_and_its_error():
     groups = [group(1, [0, 1], [1, 1]), group(2, [0, 1], [0, 0]), group(3, [0, 1], [1, 1])]
     found = compare(groups, OLD, NEW)
     assert found.difference == pytest.approx(1 / 6)  # of 0.5, -0.5, 0.5
-    assert found.error == pytest.approx(((1 / 9 + 4 / 9 + 1 / 9) / 9) ** 0.5)
+    assert found.error == pytest.approx(((1 / 9 + 4 / 9 + 1 / 9 + 1 / 36) / 9) ** 0.5)  # the last for one group more, with 0
     assert found.variance == pytest.approx(0.25)  # 0.5 of three incumbents, 0 of three candidates
     assert found.detectable(100, z=2.13) == pytest.approx((2.13 + 0.84) * (0.25 * 1 / 100) ** 0.5)
 
@@ -80,13 +80,18 @@ def test_the_last_groups_are_looked_at_though_they_are_few():
     assert (nothing.decision, nothing.groups, nothing.to_json()["error"]) == ("no difference", 0, None)
 
 
+def test_two_groups_that_agree_are_not_enough():
+    groups = [row for number in range(2) for row in group(number, [0, 0], [1, 1])]
+    assert decided(groups, last=True).decision == "no difference"
+
+
 def test_a_ratchet_takes_a_gain_that_cannot_be_ruled_out():
     # 0.1 in each of ten groups, 0 elsewhere: D = 0.02, z SE = 0.012; at z = 4 the bound is below 0 and above -0.01.
     rows = [row for number in range(50) for row in group(number, [0.5, 0.5], [0.6, 0.6] if number < 10 else [0.5, 0.5])]
     strict = judge(rows, OLD, NEW, GateConfig(rule="strict", min_groups=50, z=4.0))
     ratchet = judge(rows, OLD, NEW, GateConfig(rule="ratchet", min_groups=50, z=4.0))
     assert (strict.decision, ratchet.decision) == ("wait", "accept")
-    assert strict.difference == pytest.approx(0.02) and strict.error == pytest.approx(0.04 / 50**0.5)
+    assert strict.difference == pytest.approx(0.02) and strict.error == pytest.approx((50 * 0.04**2 + 0.02**2) ** 0.5 / 50)
 
 
 def test_over_many_seeds_harm_is_rejected_and_nothing_is_seldom_accepted():
