@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from math import inf, sqrt
-from statistics import fmean, variance
+from statistics import fmean
 from typing import Any, Literal
 
 from hiexp_verl.config import GateConfig, Rule
@@ -29,15 +29,10 @@ class Comparison:
     groups: int
     difference: float = 0.0
     error: float = inf
-    variance: float = 0.0  # of rewards within a question and an arm: what makes a test weak
-    rollouts: tuple[float, float] = (0.0, 0.0)  # in a group, mean: candidate, incumbent
 
     def detectable(self, groups: int, z: float) -> float:
         """Return the gain that a test by this many such groups sees in 80 of 100 cases; inf where nothing is known."""
-        if not self.groups or not min(self.rollouts):
-            return inf
-        candidate, incumbent = self.rollouts
-        return (z + POWER_80) * sqrt(self.variance * (1 / candidate + 1 / incumbent) / groups)
+        return (z + POWER_80) * self.error * sqrt(self.groups / groups)
 
 
 @dataclass(frozen=True)
@@ -59,22 +54,18 @@ class Verdict:
 
 def compare(groups: Sequence[Sequence[LedgerRow]], incumbent: str, candidate: str) -> Comparison:
     """Return the difference over these groups, each with rollouts of both versions, which are named by content hash."""
-    differences, weights, variances, sizes = [], [], [], []
+    if not groups:
+        return Comparison(0)
+    differences, weights = [], []
     for group in groups:
         of_candidate, of_incumbent = ([row.reward for row in group if row.hek == version] for version in (candidate, incumbent))
         n1, n0 = len(of_candidate), len(of_incumbent)
         differences.append(fmean(of_candidate) - fmean(of_incumbent))
         weights.append(n1 * n0 / (n1 + n0))
-        variances += [variance(rewards) for rewards in (of_candidate, of_incumbent) if len(rewards) > 1]
-        sizes.append((n1, n0))
-    if not groups:
-        return Comparison(0)
     total = sum(weights)
     mean = sum(w * d for w, d in zip(weights, differences, strict=True)) / total
     squares = sum((w * (d - mean)) ** 2 for w, d in zip(weights, differences, strict=True)) + (fmean(weights) * mean) ** 2
-    rollouts = fmean(n1 for n1, _ in sizes), fmean(n0 for _, n0 in sizes)
-    error = sqrt(squares) / total if len(groups) > 1 else inf
-    return Comparison(len(groups), mean, error, fmean(variances) if variances else 0.0, rollouts)
+    return Comparison(len(groups), mean, sqrt(squares) / total if len(groups) > 1 else inf)
 
 
 def mixed_groups(rows: Sequence[LedgerRow], incumbent: str, candidate: str) -> list[list[LedgerRow]]:
@@ -115,7 +106,15 @@ def judge(
     if decision == "wait" and (last or len(groups) >= looks[-1]):
         decision = "accept" if only_removes and seen.difference > -config.margin else "no difference"
     known = seen if seen.groups else compare(groups, incumbent, candidate)
-    return Verdict(decision, seen.groups, len(groups), known.difference, known.error, config.rule, known.detectable(looks[-1], config.z))
+    return Verdict(
+        decision,
+        seen.groups,
+        len(groups),
+        known.difference,
+        known.error,
+        config.rule,
+        known.detectable(looks[-1], config.z) if known.groups else inf,
+    )
 
 
 def _decided(seen: Comparison, config: GateConfig) -> Decision:

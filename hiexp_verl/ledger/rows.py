@@ -65,7 +65,8 @@ def row_of(record: EpisodeRecord, reward: float, step: int = 0, group: str | Non
     shown, masked = ([_exposure(row, 1 - mask) for row in rows] for rows in (record.shown, record.masked))
     failed = record.lookup_failures > 0
     group = record.question_id if group is None else group
-    return LedgerRow(step, group, record.sample, record.hek or "", record.arm, reward, tuple(shown), tuple(masked), failed)
+    # Rewards come as float32: 0.4 as 0.4000000059.
+    return LedgerRow(step, group, record.sample, record.hek or "", record.arm, round(reward, 6), tuple(shown), tuple(masked), failed)
 
 
 def rows_of_step(episodes: Iterable[tuple[str, EpisodeRecord, float]], step: int, mask: float) -> list[LedgerRow]:

@@ -35,8 +35,7 @@ def test_the_difference_and_its_error():
     found = compare(groups, OLD, NEW)
     assert found.difference == pytest.approx(1 / 6)  # of 0.5, -0.5, 0.5
     assert found.error == pytest.approx(((1 / 9 + 4 / 9 + 1 / 9 + 1 / 36) / 9) ** 0.5)  # the last for one group more, with 0
-    assert found.variance == pytest.approx(0.25)  # 0.5 of three incumbents, 0 of three candidates
-    assert found.detectable(100, z=2.13) == pytest.approx((2.13 + 0.84) * (0.25 * 1 / 100) ** 0.5)
+    assert found.detectable(300, z=2.13) == pytest.approx((2.13 + 0.84) * found.error / 10)  # a hundred times as many groups
 
 
 def test_groups_weigh_by_their_rollouts():
