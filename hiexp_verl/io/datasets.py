@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.io.questions import ID_FIELDS, NoQuestion, answers_of, question_of, unwrapped
 from hiexp_verl.io.rows import (
+    KINDS,
     BadRow,
     Row,
     bool_field,
@@ -33,13 +34,13 @@ Converted = TypeVar("Converted")
 
 
 def read_records(path: Path, what: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield (place, row) of a file of JSON lines (plain or gzip), a JSON file with one list, a parquet file, or a table with tabs.
+    """Yield (place, row) of a file of JSON lines (plain or gzip), a JSON file with one list, a parquet file, or a table.
 
     Raises:
         HiExpError: the file is missing, empty or damaged, or a row is not an object.
     """
     if not path.is_file():
-        raise HiExpError(f"{what} {path} does not exist; give the path of a JSON-lines, JSON, parquet or .tsv file")
+        raise HiExpError(f"{what} {path} does not exist; give the path of a file of {KINDS}")
     if file_kind(path) == "lines":
         yield from read_jsonl(path, what)
     else:
@@ -76,7 +77,7 @@ def _at(place: str, convert: Callable[..., Converted], *arguments: Any) -> Conve
 
 
 def read_questions(path: str | Path) -> list[Question]:
-    """Return the questions of a file of JSON lines, a JSON list or parquet; see `question_of` for the fields.
+    """Return the questions of a file of JSON lines, a JSON list, parquet or a table; see `question_of` for the fields.
 
     Rows that say that they have no answer are left out and counted.
 
@@ -97,7 +98,7 @@ def read_questions(path: str | Path) -> list[Question]:
             raise HiExpError(f"{place}: the id {question.id!r} occurs twice; ids must be unique")
         questions[question.id] = question
     if left_out:
-        logger.warning("%s: %d rows say that their question has no answer; they are left out", path, left_out)
+        logger.warning("%s: %d rows are marked as questions without an answer; they are left out", path, left_out)
     if not questions:
         raise HiExpError(f"{path} has no question with an answer; it needs at least one")
     return list(questions.values())
@@ -112,7 +113,7 @@ def repeated_questions(questions: Sequence[Question]) -> list[list[str]]:
 
 
 def read_corpus(path: Path, most: int | None = None) -> list[Passage]:
-    """Return the passages of a file of JSON lines (or .gz), a JSON list, parquet or a table with tabs; see `passage_of` for the fields.
+    """Return the passages of a file of JSON lines (or .gz), a JSON list, parquet or a table; see `passage_of` for the fields.
 
     With `most`, only so many are read.
 
