@@ -11,7 +11,7 @@ from hiexp_verl.text import listed, sanitise
 from hiexp_verl.types import LEVELS, Entry, Evidence, Plan
 
 # Ids are positions and shift from build to build, so words and origin come first. Each entry of A is paired with the first
-# unpaired one of B that is equal in all of these; what the first line leaves goes to the second, and so on.
+# unpaired one of B that is equal in everything, else in all of these; what one line leaves goes to the next.
 _SAME_ENTRY = (
     attrgetter("level", "title", "description", "id"),
     attrgetter("level", "title", "description"),
@@ -20,6 +20,7 @@ _SAME_ENTRY = (
     attrgetter("level", "questions", "id"),  # both texts were rewritten
     attrgetter("level", "title"),
 )
+_UNORDERED = ("children", "questions", "sources", "tags")  # their order has no meaning
 
 
 @dataclass(frozen=True)
@@ -68,23 +69,41 @@ def _pairs(a: Sequence[Entry], b: Sequence[Entry]) -> dict[int, int]:
     """Return which row of A is which row of B, in the order of A."""
     pairs: dict[int, int] = {}
     taken: set[int] = set()
-    for key in _SAME_ENTRY:
+    for keys_of_a, keys_of_b in zip(_keys(a), _keys(b), strict=True):
         waiting: dict[Hashable, list[int]] = defaultdict(list)
         for j in reversed(range(len(b))):
             if j not in taken:
-                waiting[key(b[j])].append(j)
-        for i, entry in enumerate(a):
-            if i not in pairs and waiting[key(entry)]:
-                pairs[i] = waiting[key(entry)].pop()
+                waiting[keys_of_b[j]].append(j)
+        for i, key in enumerate(keys_of_a):
+            if i not in pairs and waiting[key]:
+                pairs[i] = waiting[key].pop()
                 taken.add(pairs[i])
     return dict(sorted(pairs.items()))
+
+
+def _keys(entries: Sequence[Entry]) -> list[list[Hashable]]:
+    """Return the keys of the entries, by line of `_SAME_ENTRY`, after their whole content with and without the id."""
+    entry_of = {entry.id: entry for entry in entries}
+
+    def content(entry: Entry) -> str:
+        children = [content(entry_of[child]) if child in entry_of else child for child in entry.children]
+        held = vars(entry) | {"id": "", "children": children, "counters": sorted(entry.counters.items())}
+        return repr({name: sorted(value) if name in _UNORDERED else value for name, value in held.items()})
+
+    whole = [content(entry) for entry in entries]
+    return [
+        [(text, entry.id) for text, entry in zip(whole, entries, strict=True)],
+        [*whole],
+        *(list(map(key, entries)) for key in _SAME_ENTRY),
+    ]
 
 
 def _fields(old: Entry, new: Entry, id_of: dict[str, str]) -> dict[str, tuple[Any, Any]]:
     states = {each.name: (getattr(old, each.name), getattr(new, each.name)) for each in fields(Entry) if each.name not in ("id", "level")}
     # Under the ids of B, where another entry may have the id of a removed one.
     states["children"] = tuple(id_of.get(child, f"{child} (removed)") for child in old.children), new.children
-    return {name: pair for name, pair in states.items() if pair[0] != pair[1]}
+    ordered = {name: tuple(map(sorted, pair)) if name in _UNORDERED else pair for name, pair in states.items()}
+    return {name: states[name] for name, (before, after) in ordered.items() if before != after}
 
 
 def _sources(a: HEK, b: HEK) -> dict[str, tuple[str, ...]]:
