@@ -33,6 +33,16 @@ _NOTE = re.compile(
 )
 
 
+_ENGLISH = word_set(
+    "what which who whom whose when where why how the of are were did does could would should can have than by with from and"
+)
+
+
+def is_english(question: str) -> bool:
+    """Return whether a question has one of the words that most English questions have; few in another language have one."""
+    return not _ENGLISH.isdisjoint(re.findall(r"\w+", question.lower()))
+
+
 def plain(question: str) -> str:
     """Return the question on one line without politeness, with "is" for "'s", and with notes such as "(1979 Film)" in lower case."""
     text = " ".join(question.split())

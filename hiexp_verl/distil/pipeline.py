@@ -33,6 +33,7 @@ from hiexp_verl.masking import knows_names
 from hiexp_verl.models.encoder import Encoder
 from hiexp_verl.protocol import searches
 from hiexp_verl.types import Entry, Level, Source, Trajectory
+from hiexp_verl.wording import is_english
 
 logger = logging.getLogger(__name__)
 PATTERNS_PER_STRATEGY = 2.5  # on average
@@ -120,6 +121,14 @@ def distil(
             "%d of %d questions have no letter that could be a capital: their names are masked only between quotation marks, and what "
             "they ask for is not known; read the entries for names",
             len(caseless),
+            len(questions),
+        )
+    foreign = [question for question in questions if knows_names(question) and not is_english(question)]
+    if len(foreign) > len(questions) / 2:
+        logger.warning(
+            "%d of %d questions seem to be in another language than English, whose rules find names and what is asked for; read the "
+            "entries for names",
+            len(foreign),
             len(questions),
         )
     logger.info("contrasting %d trajectories", len(trajectories))

@@ -3,7 +3,7 @@
 import pytest
 
 from hiexp_verl.masking import Masker, kind_of, name_of
-from hiexp_verl.wording import asked_for, plain, shape_of
+from hiexp_verl.wording import asked_for, is_english, plain, shape_of
 
 
 @pytest.mark.parametrize(
@@ -72,3 +72,22 @@ def test_a_note_is_no_name():
 )
 def test_a_name_that_looks_like_politeness_stays(question):
     assert plain(question) == question
+
+
+@pytest.mark.parametrize(
+    ("question", "english"),
+    [
+        *((each, True) for each in ("Who wrote Emma?", "Could a llama fly?", "Name the capital of Chad", "Are both by Orwell?")),
+        *(
+            (each, False)
+            for each in (
+                "Wer schrieb Faust?",
+                "Qui a \u00e9crit Candide?",
+                "\u041a\u0442\u043e \u044d\u0442\u043e?",
+                "Ai l\u00e0 t\u00e1c gi\u1ea3?",
+            )
+        ),
+    ],
+)
+def test_english_is_known_by_its_common_words(question, english):
+    assert is_english(question) == english
