@@ -127,8 +127,8 @@ def asked_for(masked_question: str) -> str:
     if match:
         words = [word for word in match[1].lower().split() if word not in _FILLERS and len(word) > 1]
         words = words[: next((i for i, word in enumerate(words) if i and _VERB.fullmatch(word)), len(words))]
-        # "which country borders X": a word in -s before a name or an article is a verb; "which sports did X": it is none. Before "in" it is
-        # one where the clause has no other: "which actor stars in X", but "which works by X were banned".
+        # "which country borders X": a word in -s before a name or an article is a verb; "which sports did X": a noun. Before "in" it is a
+        # verb where the clause has no other: "which actor stars in X", but "which works by X were banned".
         after = masked_question[match.end() :]
         only = _AT.match(after) and not _OTHER_VERB.search(match[0] + _RELATIVE.split(after)[0])
         if len(words) > 1 and words[-1].endswith("s") and (only or _OBJECT.match(after)):

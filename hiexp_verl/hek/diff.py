@@ -82,7 +82,7 @@ def _pairs(a: Sequence[Entry], b: Sequence[Entry]) -> dict[int, int]:
 
 
 def _keys(entries: Sequence[Entry]) -> list[list[Hashable]]:
-    """Return the keys of the entries, by line of `_SAME_ENTRY`, after their whole content with and without the id."""
+    """Return the keys of the entries, by line of `_SAME_ENTRY`, after their whole content."""
     entry_of = {entry.id: entry for entry in entries}
 
     def content(entry: Entry) -> str:
@@ -90,12 +90,7 @@ def _keys(entries: Sequence[Entry]) -> list[list[Hashable]]:
         held = vars(entry) | {"id": "", "children": children, "counters": sorted(entry.counters.items())}
         return repr({name: sorted(value) if name in _UNORDERED else value for name, value in held.items()})
 
-    whole = [content(entry) for entry in entries]
-    return [
-        [(text, entry.id) for text, entry in zip(whole, entries, strict=True)],
-        [*whole],
-        *(list(map(key, entries)) for key in _SAME_ENTRY),
-    ]
+    return [list(map(content, entries)), *(list(map(key, entries)) for key in _SAME_ENTRY)]
 
 
 def _fields(old: Entry, new: Entry, id_of: dict[str, str]) -> dict[str, tuple[Any, Any]]:

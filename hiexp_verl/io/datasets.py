@@ -79,7 +79,7 @@ def _at(place: str, convert: Callable[..., Converted], *arguments: Any) -> Conve
 def read_questions(path: str | Path) -> list[Question]:
     """Return the questions of a file of JSON lines, a JSON list, parquet or a table; see `question_of` for the fields.
 
-    Rows that say that they have no answer are left out and counted.
+    Rows marked as questions without an answer are left out and counted.
 
     Raises:
         HiExpError: missing or empty file, malformed row, missing field, duplicate id.
@@ -138,7 +138,7 @@ def passage_of(row: Row) -> Passage:
         text = row["text"]
     elif contents is not None:
         first, ends, text = contents.partition("\n")
-        if not ends or len(first) > MAX_TITLE_CHARS:  # one line, or a first line that is no title
+        if not ends or len(first) > MAX_TITLE_CHARS:  # one line, or a first line too long for a title
             first, text = "", contents
         first = first.strip()
         first = first[1:-1] if len(first) > 1 and first[0] == first[-1] == '"' else first  # inner quotes belong to the title

@@ -171,9 +171,7 @@ def _users(prompt: Any) -> list[Message]:
 
 # "Question:", "**Question**:", "### Question", "[Question]", "Q:", "Solve the following question:" and the like, at the start of a line;
 # "Question:" also at that of a sentence; "<question>" anywhere.
-_LEAD = (
-    r"(?:(?:the|this|my|your|user|following|given|next|current|please|now|solve|answer|consider|respond to|(?:here|below|this) is)\s+){0,6}"
-)
+_LEAD = r"(?:(?:the|this|my|your|user|following|given|next|please|now|solve|answer|consider|respond to|(?:here|below|this) is)\s+){0,6}"
 _ASKED = re.compile(
     rf"(?:^[^\S\n]*[#*\[(]*(?:{_LEAD}(?:Question|Query|Problem|answer (?:this|the following)(?=:))|User|Human|(?:Q|Input)(?=:))"
     rf"|(?<=[.!?>])[^\S\n]+{_LEAD}Question)(?:\s+is)?[*\])]*(?::|(?=\n))[*]*\s*"
