@@ -31,11 +31,7 @@ _SHORT_IS = re.compile(r"\b(what|who|where|when|how|which|that|it)['\u2019]s\b",
 _NOTE = re.compile(
     r"\((?:\d{4} )?(?:[A-Z][a-z]+ )?(?:Film|Movie|Album|Song|Single|Novel|Book|Play|Band|Opera|Series|Show|Game|Magazine|Painting)\)"
 )
-
-
-_ENGLISH = word_set(
-    "what which who whom whose when where why how the of are were did does could would should can have than by with from and"
-)
+_ENGLISH = word_set("what which who whom whose when where why how the of are were did does could would can have than by with from and")
 
 
 def is_english(question: str) -> bool:

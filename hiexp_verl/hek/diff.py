@@ -69,36 +69,32 @@ def _pairs(a: Sequence[Entry], b: Sequence[Entry]) -> dict[int, int]:
     """Return which row of A is which row of B, in the order of A."""
     pairs: dict[int, int] = {}
     taken: set[int] = set()
-    for keys_of_a, keys_of_b in zip(_keys(a), _keys(b), strict=True):
+    for key in (_content, *_SAME_ENTRY):
         waiting: dict[Hashable, list[int]] = defaultdict(list)
         for j in reversed(range(len(b))):
             if j not in taken:
-                waiting[keys_of_b[j]].append(j)
-        for i, key in enumerate(keys_of_a):
-            if i not in pairs and waiting[key]:
-                pairs[i] = waiting[key].pop()
+                waiting[key(b[j])].append(j)
+        for i, entry in enumerate(a):
+            if i not in pairs and waiting[key(entry)]:
+                pairs[i] = waiting[key(entry)].pop()
                 taken.add(pairs[i])
     return dict(sorted(pairs.items()))
 
 
-def _keys(entries: Sequence[Entry]) -> list[list[Hashable]]:
-    """Return the keys of the entries, by line of `_SAME_ENTRY`, after their whole content."""
-    entry_of = {entry.id: entry for entry in entries}
+def _content(entry: Entry) -> str:
+    """Return all that an entry holds beside ids of entries."""
+    return repr({name: _ordered(name, value) for name, value in vars(entry).items() if name not in ("id", "children")})
 
-    def content(entry: Entry) -> str:
-        children = [content(entry_of[child]) if child in entry_of else child for child in entry.children]
-        held = vars(entry) | {"id": "", "children": children, "counters": sorted(entry.counters.items())}
-        return repr({name: sorted(value) if name in _UNORDERED else value for name, value in held.items()})
 
-    return [list(map(content, entries)), *(list(map(key, entries)) for key in _SAME_ENTRY)]
+def _ordered(name: str, value: Any) -> Any:
+    return sorted(value) if name in _UNORDERED else value
 
 
 def _fields(old: Entry, new: Entry, id_of: dict[str, str]) -> dict[str, tuple[Any, Any]]:
     states = {each.name: (getattr(old, each.name), getattr(new, each.name)) for each in fields(Entry) if each.name not in ("id", "level")}
     # Under the ids of B, where another entry may have the id of a removed one.
     states["children"] = tuple(id_of.get(child, f"{child} (removed)") for child in old.children), new.children
-    ordered = {name: tuple(map(sorted, pair)) if name in _UNORDERED else pair for name, pair in states.items()}
-    return {name: states[name] for name, (before, after) in ordered.items() if before != after}
+    return {name: pair for name, pair in states.items() if _ordered(name, pair[0]) != _ordered(name, pair[1])}
 
 
 def _sources(a: HEK, b: HEK) -> dict[str, tuple[str, ...]]:

@@ -11,7 +11,7 @@ from reprlib import repr as brief
 from typing import Any, TypeVar
 
 from hiexp_verl.errors import HiExpError
-from hiexp_verl.io.questions import ID_FIELDS, NoQuestion, answers_of, question_of, unwrapped
+from hiexp_verl.io.questions import ID_FIELDS, answers_of, is_answerable, question_of, unwrapped
 from hiexp_verl.io.rows import (
     KINDS,
     BadRow,
@@ -87,13 +87,10 @@ def read_questions(path: str | Path) -> list[Question]:
     questions: dict[str, Question] = {}
     left_out = 0
     for place, row in read_records(Path(path), "question file"):
-        try:
-            question = question_of(row)
-        except NoQuestion:
+        if not _at(place, is_answerable, row):
             left_out += 1
             continue
-        except BadRow as error:
-            raise HiExpError(f"{place}: {error}") from error
+        question = _at(place, question_of, row)
         if question.id in questions:
             raise HiExpError(f"{place}: the id {question.id!r} occurs twice; ids must be unique")
         questions[question.id] = question

@@ -29,10 +29,6 @@ _NUMPY_ARRAY = re.compile(r"array\((\[[^\[\]]*\])(?:,\s*dtype=\w+)?\)")
 _NEIGHBOURS = re.compile(r"(['\"])\s+\1")  # "['a' 'b']", as numpy prints: Python would read one text
 
 
-class NoQuestion(BadRow):
-    """A row that is marked as one without an answer, such as MuSiQue's `answerable: false`."""
-
-
 def question_of(row: Row) -> Question:
     """Return the question of a row of ours, of a public data set, of Search-R1 or of verl; files and training read it alike.
 
@@ -43,8 +39,7 @@ def question_of(row: Row) -> Question:
       as "train_0" is unique in its source alone, so the source (`data_source`, `dataset` or `source`) is put before it
 
     Raises:
-        NoQuestion: the row is marked as one that has no answer.
-        BadRow: a field is missing, of the wrong type, or contradicts another.
+        BadRow: a field is missing, of the wrong type, or contradicts another, or the row is not `is_answerable`.
     """
     name, text = asked_in(row)
     meta = object_field(row, "meta") | {key: value for key, value in row.items() if key not in _READ}
@@ -77,11 +72,10 @@ def answers_of(row: Row) -> tuple[str, ...]:
     """Return the gold answers of a row; see `question_of` for the fields.
 
     Raises:
-        NoQuestion: the row is marked as one that has no answer.
-        BadRow: there is none, one is neither a text nor a number, or verl's ground truth is another.
+        BadRow: there is none, one is neither a text nor a number, verl's ground truth is another, or the row is not `is_answerable`.
     """
     if not is_answerable(row):
-        raise NoQuestion("the row is marked as one without an answer")
+        raise BadRow("the row is marked as a question without an answer")
     answers, truth = gold_answers(answers_in(row)), _truth(row)
     if truth and not any(em(each, answers) for each in gold_answers(truth)):
         raise BadRow("reward_model.ground_truth and the row's answers have none in common", f"found {brief(truth)} and {brief(answers)}")
@@ -89,7 +83,7 @@ def answers_of(row: Row) -> tuple[str, ...]:
 
 
 def is_answerable(row: Row) -> bool:
-    """Return whether a row is not marked as one without an answer.
+    """Return whether a row is not marked as a question without an answer, as by MuSiQue's `answerable: false`.
 
     Raises:
         BadRow: its mark is neither true nor false.

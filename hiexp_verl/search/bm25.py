@@ -63,10 +63,8 @@ class BM25Search:
         index.index(tokens, show_progress=False)
         if kept is not None:
             make_folder(kept.parent)
-            with (
-                tempfile.TemporaryDirectory(dir=kept.parent) as folder,
-                suppress(OSError),
-            ):  # another process was faster, or the disk is full
+            # Fails where another process was faster, or the disk is full.
+            with tempfile.TemporaryDirectory(dir=kept.parent) as folder, suppress(OSError):
                 index.save(folder, show_progress=False)
                 Path(folder).rename(kept)
                 Path(folder).mkdir()  # for its removal

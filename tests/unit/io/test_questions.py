@@ -9,7 +9,7 @@ from pyarrow.parquet import write_table
 
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.io.datasets import passage_of, read_corpus, read_questions, repeated_questions
-from hiexp_verl.io.questions import NoQuestion, gold_answers, is_answerable, question_id_of, question_in, question_of
+from hiexp_verl.io.questions import gold_answers, is_answerable, question_id_of, question_in, question_of
 from hiexp_verl.io.rows import BadRow
 from hiexp_verl.scoring import em
 from hiexp_verl.types import Passage, Question
@@ -305,7 +305,7 @@ def test_a_number_that_two_data_sets_share_is_made_two_ids(tmp_path, column):
 @pytest.mark.parametrize("mark", [{"answerable": v} for v in ("false", 0, "No")] + [{"is_impossible": v} for v in ("True", 1)])
 def test_a_mark_of_no_answer_may_be_written_as_text_or_number(mark):
     assert not is_answerable(mark)
-    with pytest.raises(NoQuestion):
+    with pytest.raises(BadRow, match="without an answer"):
         question_of({"question": "Who?", "answer": "me", **mark})
 
 
