@@ -165,17 +165,18 @@ def _users(prompt: Any) -> list[Message]:
 
 # "Question:", "**Question**:", "### Question", "[Question]", "Q:", "Solve the following question:" and the like, at the start of a line;
 # "Question:" also at that of a sentence; "<question>" anywhere.
-_LEAD = r"(?:(?:the|this|my|your|user|following|given|next|please|now|solve|answer|consider|respond to|(?:here|below|this) is)\s+){0,6}"
+_LEAD = r"(?:(?:the|this|my|your|user|following|given|next|please|now|solve|answer|consider|respond to|(?:here|below|this) is),?\s+){0,6}"
+_HOW = r"(?:\s+(?:step by step|using|with|by|based on|below|you)\b[^:\n.?]{0,60}(?=:))?"  # "the following question using the search tool:"
 _ASKED = re.compile(
-    rf"(?:^[^\S\n]*[#*\[(]*(?:{_LEAD}(?:Question|Query|Problem|answer (?:this|the following)(?=:))|User|Human|(?:Q|Input)(?=:))"
-    rf"|(?<=[.!?>])[^\S\n]+{_LEAD}Question)(?:\s+is)?[*\])]*(?::|(?=\n))[*]*\s*"
-    r"|^[^\S\n]*\[(?:Question|Query|Problem)\]\s*|<question>(?=[\s\S]*</question>)\s*",
+    rf"(?:^[#*\[( \t]*(?:{_LEAD}(?:Question|Query|Problem|answer (?:this|the following)(?=:))|User|Human|(?:Q\d*|Input)(?=:))"
+    rf"|(?<=[.!?>])[^\S\n]+{_LEAD}Question){_HOW}(?:\s+is|\s+\d+)?[*\])]*(?::|(?=\n))[*]*\s*"
+    r"|^[^\S\n]*\[(?:Question|Query|Problem)\]\s*|<question>(?=[\s\S]{0,4000}?</question>)\s*",
     re.MULTILINE | re.IGNORECASE,
 )
 # What follows a question in a prompt: the start of the reply, or the end of a tag.
 _THEN = re.compile(
-    r"\s+[#*\[(]*(?:Assistant|Answer|Response|Thought|Output|Instructions?)[*\])]*:|\n[^\S\n]*A:"
-    r"|\s*(?i:</question>|\[/(?:question|query|problem)\])"
+    r"(?<!\s)\s+#* ?[*\[(]*(?:Assistant|Answer|Response|Thought|Output|Instructions?)[*\])]*:|\n[* \t]*A\d*:"
+    r"|(?i:</question>|\[/(?:question|query|problem)\])"
 )
 _INSTRUCTS = re.compile(r"</?(?:question|think|search|answer|information|tool_call|tool_response|result|documents?)>|\\boxed")
 _SENTENCE = re.compile(r"(?<=[.!?])\s+|(?<=>)\s+(?=[A-Z])|\n+")
