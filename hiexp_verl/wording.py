@@ -13,16 +13,17 @@ def _cased(words: str) -> str:
 
 # "Please answer: ...", "I want to know ...", "Quick question: ...", "May I ask which ..." before what is asked.
 POLITE = re.compile(
-    rf"^\s*(?:(?:{_cased('please kindly hi hello hey ok okay so now well thanks quick quickly exactly roughly approximately')})"
+    rf"^\s*(?:(?:{_cased('please kindly hi hello hey yo greetings ok okay yes so now well thanks sorry quick quickly')}"
+    rf"|{_cased('actually honestly exactly roughly approximately')}|[Ee]xcuse me)"
     r"(?: (?:there|all|everyone|everybody|guys|folks))?\b(?:\s*[,!.:;-]+|(?! (?:is|was|are|were)\b))\s*"
-    r"|[Gg]ood (?:morning|afternoon|evening|day)[,!.]*\s*"
-    r"|(?:[Aa]nswer|[Tt]rivia|(?:[A-Za-z]\w+ )?question|[Qq]uestion|[Aa]nswer (?:this|the following)(?: question)?)\s*[:-]\s*"
-    r"|(?:[Cc]an|[Cc]ould|[Ww]ould|[Ww]ill) (?:you|someone|anyone) (?:please )?(?:tell|show|help|find|say)(?: (?:me|us))?(?: out)?[,:]?\s+"
+    r"|[Gg]ood (?:morning|afternoon|evening|day)[,!.]*\s*|(?:[A-Za-z]\w+ )?question(?: is)?\s*[:,-]\s*"
+    r"|(?:[Aa]nswer|[Tt]rivia|Question|[Aa]nswer (?:this|the following)(?: question)?)\s*[:-]\s*"
+    r"|(?:[Cc]an|[CcWw]ould|[Ww]ill) (?:you|someone|anyone) (?:please )?(?:tell|show|help|find|say|explain)(?: (?:me|us))?(?: out)?[,:]?\s+"
     r"|(?:[Mm]ay|[Mm]ight|[Cc]an|[Cc]ould) I (?:please )?(?:ask|know)(?: you)?[,:]?\s+"
     r"|(?:[Ii]|[Ww]e)(?:'d| would)? (?:want|need|like|wish)(?: to (?:know|learn|find out|ask))?[,:]?\s+"
     r"|(?:[Ii](?: a|'| wa)[ms] )?(?:[Jj]ust )?(?:[Ww]ondering|[Cc]urious)[,:]?\s+|[Ii] wonder[,:]?\s+"
     r"|[Dd]oe?s? (?:you|anyone|anybody) (?:happen to )?know[,:]?\s+"
-    r"|(?:[Tt]ell|[Gg]ive|[Ss]how) (?:me|us)[,:]?\s+|[Ll]et me know[,:]?\s+|[Ff]ind out[,:]?\s+)+"
+    r"|(?:[Tt]ell|[Gg]ive|[Ss]how|[Rr]emind) (?:me|us)[,:]?\s+|[Ll]et me know[,:]?\s+|[Ff]ind out[,:]?\s+)+"
     r"(?=(?i:(?:in |on |at |from |by |of |for |to |with )?"
     r"(?:what|which|who|whom|whose|when|where|why|how|if|whether|is|are|was|were|do|does|did|has|have|had|the)\b))"
 )

@@ -37,7 +37,18 @@ def test_what_is_asked_for_is_read_from_the_wording(question, noun):
     [
         *("Please answer: ", "I want to know ", "Can you tell me ", "Question: ", "Hello, could you tell us "),
         *("Quick question: ", "Quick, ", "Hey there, ", "Hey - ", "May I ask ", "Could I please know ", "Good morning! ", "Trivia: "),
-        *("Thanks. ", "Just wondering ", "I was wondering ", "Do you happen to know ", "Another question - ", "Exactly "),
+        *(
+            "Thanks. ",
+            "Just wondering ",
+            "I was wondering ",
+            "Do you happen to know ",
+            "Another question - ",
+            "Exactly ",
+            "Excuse me, ",
+            "Sorry, ",
+            "My question is: ",
+            "Remind me ",
+        ),
     ],
 )
 def test_politeness_changes_neither_kind_nor_name_nor_shape(before):
@@ -67,7 +78,13 @@ def test_a_note_is_no_name():
     "question",
     [
         *("Please Please Me is an album by whom?", "Tell Me is a song by whom?", "Can You Tell Me is a song by whom?"),
-        *("Hey Jude is a song by whom?", "Hello is a song by whom?", "Quick Gun is a film by whom?", "The Big Question: who wrote it?"),
+        *(
+            "Hey Jude is a song by whom?",
+            "Hello is a song by whom?",
+            "Quick Gun is a film by whom?",
+            "Yes is a band from where?",
+            "The Big Question: who wrote it?",
+        ),
     ],
 )
 def test_a_name_that_looks_like_politeness_stays(question):
