@@ -34,7 +34,7 @@ _SMALL = word_set(
     a an the of in on at to for by from with and or is are was were be been do does did has have had can could which what who whom
     whose when where why how that this these those it its he she they his her their there both between before after as if not than
     then into out about over under most more first last same other name give find list main in-between also only still best known many
-    much long
+    much long during besides according despite unlike identify determine
     """
 )
 # Adjectives of nationality and faith: capitalised, but no name.

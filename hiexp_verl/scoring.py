@@ -104,21 +104,32 @@ def concise(prediction: str, answers: Sequence[str], question: str = "") -> floa
     few words of content. A prediction for a yes or no begins with it and does not take it back.
     """
     predicted = tokens(prediction)
-    return float(any(_same_signs(prediction, gold) and _concise(predicted, tokens(gold), question) for gold in answers))
+    return float(any(_same_signs(prediction, gold, question) and _concise(predicted, tokens(gold), question) for gold in answers))
 
 
 _NUMBER = re.compile(r"(?<![\w.,])([-+]?)(\d[\d,]*(?:\.\d+)?)(?![\w]|\.\d|,\d)")
-_MARKED = re.compile(r"\w[+#]+(?!\w)")
+# "C++", "5%", and "O-" of one or two letters: "Sava- a river" has a dash.
+_MARKED = re.compile(r"\w[+#%]+(?!\w)|\b[^\W\d_]{1,2}-(?![\w-])")
+_POWER = re.compile(r"(?<=\d)(?=[\u00b2\u00b3\u00b9\u2070-\u207b])")  # 10² is not 102
+_PERCENT = re.compile(r"(?<=\d)\s*(?:%|per ?cent\b)")
+_BLOOD = re.compile(r"\b(ab|[bo]|rh) (posi|nega)tive\b")
 
 
-def _same_signs(prediction: str, gold: str) -> bool:
-    """Return whether the numbers of a gold answer are in the prediction, with points and signs, and "C++" is not "C".
+def _same_signs(prediction: str, gold: str, question: str) -> bool:
+    """Return whether the numbers of a gold answer are in the prediction, with points, signs and powers, and "C++" is not "C".
 
-    SQuAD's normalisation, which EM, F1 and CEM keep, drops such signs: there 3.5 is 35.
+    SQuAD's normalisation, which EM, F1 and CEM keep, drops such signs: there 3.5 is 35. The question may say "percent" for the answer.
     """
-    prediction, gold = (unicodedata.normalize("NFKC", _plain(text)).lower() for text in (prediction, gold))
+    percent = "" if re.search("per ?cent|%", question.lower()) else "%"
+    prediction, gold = (_signed(text, percent) for text in (prediction, gold))
     numbers = Counter(_values(gold)) - Counter(_values(prediction))
     return not numbers and sorted(_MARKED.findall(gold)) == sorted(_MARKED.findall(prediction))
+
+
+def _signed(text: str, percent: str) -> str:
+    """Return the text in lower case, powers as "10^2", words for a sign as the sign; `percent` is that of percentages."""
+    text = _PERCENT.sub(percent, unicodedata.normalize("NFKC", _POWER.sub("^", _plain(text))).lower())
+    return _BLOOD.sub(lambda found: found[1] + "-+"[found[2] == "posi"], text)
 
 
 def _values(text: str) -> list[float]:

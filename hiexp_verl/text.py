@@ -96,17 +96,18 @@ def word_set(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
 
-_UNSPACED_RUN = re.compile(f"{UNSPACED.pattern}+")
+# Korean has spaces, but its particles are written to the word: "자그레브를", "자그레브는".
+_PAIRED_RUN = re.compile(f"(?:{UNSPACED.pattern}|[\uac00-\ud7a3])+")
 
 
 def spaced(text: str) -> str:
-    """Return the text with the pairs of neighbouring characters in place of each run of a script that has no spaces between words.
+    """Return the text with pairs of neighbouring characters in place of each run of Korean or of a script without spaces between words.
 
     "北京大学" is "北京 京大 大学": questions and passages about the same share most of such pairs.
     """
     if text.isascii():
         return text
-    return _UNSPACED_RUN.sub(lambda run: " " + " ".join(run[0][i : i + 2] for i in range(max(1, len(run[0]) - 1))) + " ", text)
+    return _PAIRED_RUN.sub(lambda run: " " + " ".join(run[0][i : i + 2] for i in range(max(1, len(run[0]) - 1))) + " ", text)
 
 
 _SMALL_WORDS = word_set("of in on at to for by from with and is are was were do does did what which who whom whose when where how that")

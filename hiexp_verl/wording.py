@@ -5,15 +5,25 @@ from typing import Literal
 
 from hiexp_verl.text import word_set
 
-# "Please answer: ...", "I want to know ...", "Can you tell me which ..." before what is asked. In lower case but for the first letter:
-# "Tell Me" may be a song.
+
+def _cased(words: str) -> str:
+    """Return a pattern for one of the words, in lower case but for the first letter: "Tell Me" may be a song."""
+    return "|".join(f"[{word[0].upper()}{word[0]}]{word[1:]}" for word in words.split())
+
+
+# "Please answer: ...", "I want to know ...", "Quick question: ...", "May I ask which ..." before what is asked.
 POLITE = re.compile(
-    r"^\s*(?:(?:[Pp]lease|[Kk]indly|[Hh]i|[Hh]ello|[Hh]ey|[Oo]k|[Oo]kay|[Ss]o|[Nn]ow)\b[,!.:]?\s*"
-    r"|(?:[Aa]nswer|[Qq]uestion|[Aa]nswer (?:this|the following)(?: question)?)\s*:\s*"
-    r"|(?:[Cc]an|[Cc]ould|[Ww]ould|[Ww]ill) (?:you|someone|anyone) (?:please )?(?:tell|show|help|find|say)(?: (?:me|us))?(?: out)?[,:]?\s+"
+    rf"^\s*(?:(?:{_cased('please kindly hi hello hey yo greetings ok okay yes so now well thanks sorry quick quickly')}"
+    rf"|{_cased('actually honestly exactly roughly approximately')}|[Ee]xcuse me)"
+    r"(?: (?:there|all|everyone|everybody|guys|folks))?\b(?:\s*[,!.:;-]+|(?! (?:is|was|are|were)\b))\s*"
+    r"|[Gg]ood (?:morning|afternoon|evening|day)[,!.]*\s*|(?:[A-Za-z]\w+ )?question(?: is)?\s*[:,-]\s*"
+    r"|(?:[Aa]nswer|[Tt]rivia|Question|[Aa]nswer (?:this|the following)(?: question)?)\s*[:-]\s*"
+    r"|(?:[Cc]an|[CcWw]ould|[Ww]ill) (?:you|someone|anyone) (?:please )?(?:tell|show|help|find|say|explain)(?: (?:me|us))?(?: out)?[,:]?\s+"
+    r"|(?:[Mm]ay|[Mm]ight|[Cc]an|[Cc]ould) I (?:please )?(?:ask|know)(?: you)?[,:]?\s+"
     r"|(?:[Ii]|[Ww]e)(?:'d| would)? (?:want|need|like|wish)(?: to (?:know|learn|find out|ask))?[,:]?\s+"
-    r"|[Ii](?: a|')m (?:wondering|curious)[,:]?\s+|[Ii] wonder[,:]?\s+|[Dd]oe?s? (?:you|anyone) know[,:]?\s+"
-    r"|(?:[Tt]ell|[Gg]ive|[Ss]how) (?:me|us)[,:]?\s+|[Ll]et me know[,:]?\s+|[Ff]ind out[,:]?\s+)+"
+    r"|(?:[Ii](?: a|'| wa)[ms] )?(?:[Jj]ust )?(?:[Ww]ondering|[Cc]urious)[,:]?\s+|[Ii] wonder[,:]?\s+"
+    r"|[Dd]oe?s? (?:you|anyone|anybody) (?:happen to )?know[,:]?\s+"
+    r"|(?:[Tt]ell|[Gg]ive|[Ss]how|[Rr]emind) (?:me|us)[,:]?\s+|[Ll]et me know[,:]?\s+|[Ff]ind out[,:]?\s+)+"
     r"(?=(?i:(?:in |on |at |from |by |of |for |to |with )?"
     r"(?:what|which|who|whom|whose|when|where|why|how|if|whether|is|are|was|were|do|does|did|has|have|had|the)\b))"
 )
@@ -22,6 +32,12 @@ _SHORT_IS = re.compile(r"\b(what|who|where|when|how|which|that|it)['\u2019]s\b",
 _NOTE = re.compile(
     r"\((?:\d{4} )?(?:[A-Z][a-z]+ )?(?:Film|Movie|Album|Song|Single|Novel|Book|Play|Band|Opera|Series|Show|Game|Magazine|Painting)\)"
 )
+_ENGLISH = word_set("what which who whom whose when where why how the of are were did does could would can have than by with from and")
+
+
+def is_english(question: str) -> bool:
+    """Return whether a question has one of the words that most English questions have; few in another language have one."""
+    return not _ENGLISH.isdisjoint(re.findall(r"\w+", question.lower()))
 
 
 def plain(question: str) -> str:
@@ -74,6 +90,9 @@ _VERB = re.compile(
     r"represents?|\w{3,}ed|won|wins|wrote|made|sang|plays?|holds?|covers?|features?|comes?|serves?|along|lies|flows?|borders?|belongs?|contains?|stands?|became|led"
     r"|came|began|born|written|fought|built|about"
 )
+_AT = re.compile(r" (?:in|on|at|for|from|by|with|to)\b")
+_RELATIVE = re.compile(r"\b(?:that|which|who|whom|whose|where)\b")
+_OTHER_VERB = re.compile(rf"\b(?:is|are|was|were|did|do|does|has|have|had|can|could|sold|{_VERB.pattern})\b")
 _NOT_ASKED = word_set(
     """
     of what which is was are were one be do does did the both it that formerly known referred have has had and or else common
@@ -105,8 +124,11 @@ def asked_for(masked_question: str) -> str:
     if match:
         words = [word for word in match[1].lower().split() if word not in _FILLERS and len(word) > 1]
         words = words[: next((i for i, word in enumerate(words) if i and _VERB.fullmatch(word)), len(words))]
-        # "which country borders X": a word in -s before a name or an article is a verb; "which sports did X": it is none.
-        if len(words) > 1 and words[-1].endswith("s") and _OBJECT.match(masked_question, match.end()):
+        # "which country borders X": a word in -s before a name or an article is a verb; "which sports did X": a noun. Before "in" it is a
+        # verb where the clause has no other: "which actor stars in X", but "which works by X were banned".
+        after = masked_question[match.end() :]
+        only = _AT.match(after) and not _OTHER_VERB.search(match[0] + _RELATIVE.split(after)[0])
+        if len(words) > 1 and words[-1].endswith("s") and (only or _OBJECT.match(after)):
             words = words[:-1]
         if words and not _VERB.fullmatch(words[0]) and not _NOT_ASKED.intersection(words) and not words[-1].endswith(("ed", "ly", "s's")):
             return " ".join(words[-2:])

@@ -102,7 +102,7 @@ def run_edit(arguments: argparse.Namespace) -> int:
 
 
 def _current(path: Path, root: Path) -> Path | None:
-    """Return the current version; a change of another one hides what came after it, and that is said."""
+    """Return the current version; a change of another one hides what came after it, and is warned of."""
     current = current_version(root)
     if current is not None and version_folder(path).resolve() != current.resolve():
         logger.warning("%s is not the current version, %s: the new version will have nothing of what came after it", path, current.name)

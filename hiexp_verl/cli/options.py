@@ -13,7 +13,7 @@ from hiexp_verl.protocol import FORMATS
 from hiexp_verl.rollout.as_trained import DEFAULTS
 from hiexp_verl.text import printable
 
-QUESTIONS_HELP = "JSON lines, a JSON list or parquet, with id, question, answer or answers, or as verl or Search-R1 writes them"
+QUESTIONS_HELP = "JSON lines, a JSON list, parquet or CSV, with id, question, answer or answers, or as verl or Search-R1 writes them"
 SEED_HELP = "of the sampling; every turn of every question derives its own (default 0)"
 ENCODER_HELP = "directory or name of the encoder of the HEK, if it has moved"
 JSON_HELP = "machine-readable output"

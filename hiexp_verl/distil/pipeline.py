@@ -33,6 +33,7 @@ from hiexp_verl.masking import knows_names
 from hiexp_verl.models.encoder import Encoder
 from hiexp_verl.protocol import searches
 from hiexp_verl.types import Entry, Level, Source, Trajectory
+from hiexp_verl.wording import is_english
 
 logger = logging.getLogger(__name__)
 PATTERNS_PER_STRATEGY = 2.5  # on average
@@ -115,13 +116,16 @@ def distil(
     given = list(trajectories)
     trajectories, dropped = distinct(given, config.success_at)
     questions = {t.question for t in trajectories}
-    if caseless := [question for question in questions if not knows_names(question)]:
-        logger.warning(
-            "%d of %d questions have no letter that could be a capital: their names are masked only between quotation marks, and what "
-            "they ask for is not known; read the entries for names",
-            len(caseless),
-            len(questions),
-        )
+    caseless = [question for question in questions if not knows_names(question)]
+    foreign = [question for question in questions if knows_names(question) and not is_english(question)]
+    for found, least, what in (
+        (caseless, 1, "have no letter that could be a capital: only names between quotation marks are masked"),
+        (foreign, len(questions) // 2 + 1, "seem to be in another language than English, whose rules find names"),
+    ):
+        if len(found) >= least:
+            logger.warning(
+                "%d of %d questions %s, and what they ask for is not known; read the entries for names", len(found), len(questions), what
+            )
     logger.info("contrasting %d trajectories", len(trajectories))
     contrasted, not_contrasted = contrasts(trajectories, config.single_sided)
     logger.info("diagnosing the failures of %d contrasts", len(contrasted))

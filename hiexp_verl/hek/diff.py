@@ -11,7 +11,7 @@ from hiexp_verl.text import listed, sanitise
 from hiexp_verl.types import LEVELS, Entry, Evidence, Plan
 
 # Ids are positions and shift from build to build, so words and origin come first. Each entry of A is paired with the first
-# unpaired one of B that is equal in all of these; what the first line leaves goes to the second, and so on.
+# unpaired one of B that is equal in everything, else in all of these; what one line leaves goes to the next.
 _SAME_ENTRY = (
     attrgetter("level", "title", "description", "id"),
     attrgetter("level", "title", "description"),
@@ -20,6 +20,7 @@ _SAME_ENTRY = (
     attrgetter("level", "questions", "id"),  # both texts were rewritten
     attrgetter("level", "title"),
 )
+_UNORDERED = ("children", "questions", "sources", "tags")  # their order has no meaning
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ def _pairs(a: Sequence[Entry], b: Sequence[Entry]) -> dict[int, int]:
     """Return which row of A is which row of B, in the order of A."""
     pairs: dict[int, int] = {}
     taken: set[int] = set()
-    for key in _SAME_ENTRY:
+    for key in (_content, *_SAME_ENTRY):
         waiting: dict[Hashable, list[int]] = defaultdict(list)
         for j in reversed(range(len(b))):
             if j not in taken:
@@ -80,11 +81,20 @@ def _pairs(a: Sequence[Entry], b: Sequence[Entry]) -> dict[int, int]:
     return dict(sorted(pairs.items()))
 
 
+def _content(entry: Entry) -> str:
+    """Return all that an entry holds beside ids of entries."""
+    return repr({name: _ordered(name, value) for name, value in vars(entry).items() if name not in ("id", "children")})
+
+
+def _ordered(name: str, value: Any) -> Any:
+    return sorted(value) if name in _UNORDERED else value
+
+
 def _fields(old: Entry, new: Entry, id_of: dict[str, str]) -> dict[str, tuple[Any, Any]]:
     states = {each.name: (getattr(old, each.name), getattr(new, each.name)) for each in fields(Entry) if each.name not in ("id", "level")}
     # Under the ids of B, where another entry may have the id of a removed one.
     states["children"] = tuple(id_of.get(child, f"{child} (removed)") for child in old.children), new.children
-    return {name: pair for name, pair in states.items() if pair[0] != pair[1]}
+    return {name: pair for name, pair in states.items() if _ordered(name, pair[0]) != _ordered(name, pair[1])}
 
 
 def _sources(a: HEK, b: HEK) -> dict[str, tuple[str, ...]]:

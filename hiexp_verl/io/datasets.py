@@ -11,8 +11,9 @@ from reprlib import repr as brief
 from typing import Any, TypeVar
 
 from hiexp_verl.errors import HiExpError
-from hiexp_verl.io.questions import ID_FIELDS, NoQuestion, answers_of, question_of, unwrapped
+from hiexp_verl.io.questions import ID_FIELDS, answers_of, is_answerable, question_of, unwrapped
 from hiexp_verl.io.rows import (
+    KINDS,
     BadRow,
     Row,
     bool_field,
@@ -33,13 +34,13 @@ Converted = TypeVar("Converted")
 
 
 def read_records(path: Path, what: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield (place, row) of a file of JSON lines (plain or gzip), a JSON file with one list, a parquet file, or a table with tabs.
+    """Yield (place, row) of a file of JSON lines (plain or gzip), a JSON file with one list, a parquet file, or a table.
 
     Raises:
         HiExpError: the file is missing, empty or damaged, or a row is not an object.
     """
     if not path.is_file():
-        raise HiExpError(f"{what} {path} does not exist; give the path of a JSON-lines, JSON, parquet or .tsv file")
+        raise HiExpError(f"{what} {path} does not exist; give the path of a file of {KINDS}")
     if file_kind(path) == "lines":
         yield from read_jsonl(path, what)
     else:
@@ -76,9 +77,9 @@ def _at(place: str, convert: Callable[..., Converted], *arguments: Any) -> Conve
 
 
 def read_questions(path: str | Path) -> list[Question]:
-    """Return the questions of a file of JSON lines, a JSON list or parquet; see `question_of` for the fields.
+    """Return the questions of a file of JSON lines, a JSON list, parquet or a table; see `question_of` for the fields.
 
-    Rows that say that they have no answer are left out and counted.
+    Rows marked as questions without an answer are left out and counted.
 
     Raises:
         HiExpError: missing or empty file, malformed row, missing field, duplicate id.
@@ -86,18 +87,15 @@ def read_questions(path: str | Path) -> list[Question]:
     questions: dict[str, Question] = {}
     left_out = 0
     for place, row in read_records(Path(path), "question file"):
-        try:
-            question = question_of(row)
-        except NoQuestion:
+        if not _at(place, is_answerable, row):
             left_out += 1
             continue
-        except BadRow as error:
-            raise HiExpError(f"{place}: {error}") from error
+        question = _at(place, question_of, row)
         if question.id in questions:
             raise HiExpError(f"{place}: the id {question.id!r} occurs twice; ids must be unique")
         questions[question.id] = question
     if left_out:
-        logger.warning("%s: %d rows say that their question has no answer; they are left out", path, left_out)
+        logger.warning("%s: %d rows are marked as questions without an answer; they are left out", path, left_out)
     if not questions:
         raise HiExpError(f"{path} has no question with an answer; it needs at least one")
     return list(questions.values())
@@ -112,7 +110,7 @@ def repeated_questions(questions: Sequence[Question]) -> list[list[str]]:
 
 
 def read_corpus(path: Path, most: int | None = None) -> list[Passage]:
-    """Return the passages of a file of JSON lines (or .gz), a JSON list, parquet or a table with tabs; see `passage_of` for the fields.
+    """Return the passages of a file of JSON lines (or .gz), a JSON list, parquet or a table; see `passage_of` for the fields.
 
     With `most`, only so many are read.
 
@@ -137,7 +135,7 @@ def passage_of(row: Row) -> Passage:
         text = row["text"]
     elif contents is not None:
         first, ends, text = contents.partition("\n")
-        if not ends or len(first) > MAX_TITLE_CHARS:  # one line, or a first line that is no title
+        if not ends or len(first) > MAX_TITLE_CHARS:  # one line, or a first line too long for a title
             first, text = "", contents
         first = first.strip()
         first = first[1:-1] if len(first) > 1 and first[0] == first[-1] == '"' else first  # inner quotes belong to the title

@@ -91,7 +91,7 @@ def _clear_unfinished(path: Path) -> None:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 if time.time() - unfinished.stat().st_mtime > _FRESH_SECONDS:
                     unfinished.unlink()
-        except OSError:  # its writer lives, or it is gone
+        except OSError:  # its writer is running, or it is gone
             continue
 
 

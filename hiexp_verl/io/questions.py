@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from reprlib import repr as brief
 from typing import Any
 
-from hiexp_verl.io.rows import BadRow, Row, id_field, object_field, text_field
+from hiexp_verl.io.rows import BadRow, Row, bool_field, id_field, object_field, text_field
 from hiexp_verl.scoring import em, normalise
 from hiexp_verl.text import text_of
 from hiexp_verl.types import Message, Question
@@ -20,15 +20,13 @@ ID_FIELDS = ("id", "_id")
 # Columns that `question_of` or verl reads; the others are kept as `meta`.
 _READ = {*ID_FIELDS, "question", "meta", *ANSWER_FIELDS, ALIASES, "prompt", "reward_model", "extra_info", "ability"}
 _HOLDERS = ("target", "value", "aliases", "text")  # of the answers in an object: Search-R1, TriviaQA (two), SQuAD
-_WORDS_OF = {True: ["yes", "true"], False: ["no", "false"]}
-_ROW_NUMBER = re.compile(r"(?:(?:train|dev|test|val|validation)[_-]?)?\d+")
+_WORD_OF = {"true": "yes", "false": "no"}
+SOURCES = ("data_source", "dataset", "source")  # the data set of a row: the first that is a text
+MARKS = {"answerable": True, "is_impossible": False}  # column -> its value in a row with an answer (MuSiQue, SQuAD)
+_ROW_NUMBER = re.compile(r"(?:(?:train|dev|test|val|validation|q|qid|id|question|row|sample|ex|example)[_-]?)?\d+", re.IGNORECASE)
 _SERIALISED = re.compile(r"\s*(?:\{\s*['\"]|\[\s*['\"])")
 _NUMPY_ARRAY = re.compile(r"array\((\[[^\[\]]*\])(?:,\s*dtype=\w+)?\)")
 _NEIGHBOURS = re.compile(r"(['\"])\s+\1")  # "['a' 'b']", as numpy prints: Python would read one text
-
-
-class NoQuestion(BadRow):
-    """A row that says of itself that it is no question, such as MuSiQue's `answerable: false`."""
 
 
 def question_of(row: Row) -> Question:
@@ -38,11 +36,10 @@ def question_of(row: Row) -> Question:
     - answers: `answers`, `golden_answers`, `answer` or `possible_answers`, else the `answers` of `extra_info`, else verl's
       `reward_model.ground_truth`, which must share one with them; `answer_aliases` are added; see `gold_answers`
     - id: the `question_id` of `extra_info` (training has it from here), else `id` or `_id`, else made of the text; a row number such
-      as "train_0" is unique in its source alone, so `data_source` is put before it
+      as "train_0" is unique in its source alone, so the source (`data_source`, `dataset` or `source`) is put before it
 
     Raises:
-        NoQuestion: the row is marked as one that has no answer.
-        BadRow: a field is missing, of the wrong type, or contradicts another.
+        BadRow: a field is missing, of the wrong type, or contradicts another, or the row is not `is_answerable`.
     """
     name, text = asked_in(row)
     meta = object_field(row, "meta") | {key: value for key, value in row.items() if key not in _READ}
@@ -65,8 +62,9 @@ def asked_in(row: Row) -> tuple[str, str]:
     if asked and text not in asked and normalise(text) not in normalise(asked):
         raise BadRow("the prompt does not hold the row's question", f"found {brief(asked)} and {brief(text)}")
     name = extra.get("question_id") or next((row[key] for key in ID_FIELDS if row.get(key) is not None), None)
-    if not extra.get("question_id") and row.get("data_source") and _ROW_NUMBER.fullmatch(str(name)):
-        name = f"{row['data_source']}-{name}"
+    source = next((row[key] for key in SOURCES if isinstance(row.get(key), str) and row[key].strip()), "")
+    if source and not extra.get("question_id") and _ROW_NUMBER.fullmatch(str(name)):
+        name = f"{source}-{name}"
     return id_field({"id": question_id_of(text) if name is None else name}, "id"), text
 
 
@@ -74,15 +72,23 @@ def answers_of(row: Row) -> tuple[str, ...]:
     """Return the gold answers of a row; see `question_of` for the fields.
 
     Raises:
-        NoQuestion: the row is marked as one that has no answer.
-        BadRow: there is none, one is neither a text nor a number, or verl's ground truth is another.
+        BadRow: there is none, one is neither a text nor a number, verl's ground truth is another, or the row is not `is_answerable`.
     """
-    if row.get("answerable") is False or row.get("is_impossible") is True:
-        raise NoQuestion("the row says that its question has no answer")
+    if not is_answerable(row):
+        raise BadRow("the row is marked as a question without an answer")
     answers, truth = gold_answers(answers_in(row)), _truth(row)
     if truth and not any(em(each, answers) for each in gold_answers(truth)):
         raise BadRow("reward_model.ground_truth and the row's answers have none in common", f"found {brief(truth)} and {brief(answers)}")
     return answers
+
+
+def is_answerable(row: Row) -> bool:
+    """Return whether a row is not marked as a question without an answer, as by MuSiQue's `answerable: false`.
+
+    Raises:
+        BadRow: its mark is neither true nor false.
+    """
+    return all(row.get(mark) is None or bool_field(row, mark) is usable for mark, usable in MARKS.items())
 
 
 def answers_in(row: Row) -> list[Any]:
@@ -114,7 +120,7 @@ def gold_answers(value: Any) -> tuple[str, ...]:
     whole = [int(v) if isinstance(v, float) and v.is_integer() else v for v in values]
     answers = [str(v).strip() for v in whole]
     # A column of booleans may come as text.
-    more = [{"true": "yes", "false": "no"}[answer.lower()] for answer in answers if answer.lower() in ("true", "false")]
+    more = [_WORD_OF[answer.lower()] for answer in answers if answer.lower() in _WORD_OF]
     return tuple(dict.fromkeys([*answers, *more]))
 
 
@@ -128,7 +134,7 @@ def _filled(value: Any) -> list[Any]:
     if isinstance(value, list | tuple):
         return [one for each in value for one in _filled(each)]
     if isinstance(value, bool):
-        return list(_WORDS_OF[value])
+        return [_WORD_OF[str(value).lower()], str(value).lower()]
     return [] if value is None or not str(value).strip() else [value]
 
 
@@ -157,33 +163,43 @@ def _users(prompt: Any) -> list[Message]:
     return [m for m in (prompt if isinstance(prompt, list | tuple) else ()) if isinstance(m, dict) and m.get("role") == "user"]
 
 
-# "Question:", "**Question**:", "### Question" and the like, at the start of a line; "Question:" also at that of a sentence.
+# "Question:", "**Question**:", "### Question", "[Question]", "Q:", "Solve the following question:" and the like, at the start of a line;
+# "Question:" also at that of a sentence; "<question>" anywhere.
+_LEAD = r"(?:(?:the|this|my|your|user|following|given|next|please|now|solve|answer|consider|respond to|(?:here|below|this) is),?\s+){0,6}"
+_HOW = r"(?:\s+(?:step by step|using|with|by|based on|below|you)\b[^:\n.?]{0,60}(?=:))?"  # "the following question using the search tool:"
 _ASKED = re.compile(
-    r"(?:^[^\S\n]*[#*\[(]*(?:(?:the|my|your|user)\s+)?(?:Question|Query|Problem|User|Human)|(?<=[.!?>])[^\S\n]+(?:The question|Question))"
-    r"(?:\s+is)?[*\])]*(?::|(?=\n))[*]*\s*",
+    rf"(?:^[#*\[( \t]*(?:{_LEAD}(?:Question|Query|Problem|answer (?:this|the following)(?=:))|User|Human|(?:Q\d*|Input)(?=:))"
+    rf"|(?<=[.!?>])[^\S\n]+{_LEAD}Question){_HOW}(?:\s+is|\s+\d+)?[*\])]*(?::|(?=\n))[*]*\s*"
+    r"|^[^\S\n]*\[(?:Question|Query|Problem)\]\s*|<question>(?=[\s\S]{0,4000}?</question>)\s*",
     re.MULTILINE | re.IGNORECASE,
 )
-# What follows a question in a prompt: the start of the reply.
-_THEN = re.compile(r"\s+[#*\[(]*(?:Assistant|Answer|Response|Thought|Output|Instructions?)[*\])]*:")
-_INSTRUCTS = re.compile(r"</?(?:think|search|answer|information|tool_call|tool_response|result|documents?)>|\\boxed")
-_SENTENCE = re.compile(r"(?<=[.!?>])\s+|\n+")
+# What follows a question in a prompt: the start of the reply, or the end of a tag.
+_THEN = re.compile(
+    r"(?<!\s)\s+#* ?[*\[(]*(?:Assistant|Answer|Response|Thought|Output|Instructions?)[*\])]*:|\n[* \t]*A\d*:"
+    r"|(?i:</question>|\[/(?:question|query|problem)\])"
+)
+_INSTRUCTS = re.compile(r"</?(?:question|think|search|answer|information|tool_call|tool_response|result|documents?)>|\\boxed")
+_SENTENCE = re.compile(r"(?<=[.!?])\s+|(?<=>)\s+(?=[A-Z])|\n+")
 
 
 def bare_question(text: str) -> str:
     """Return the question in the text of a prompt, without the instructions that a preprocessor puts before or after it.
 
     The question stands after the last "Question:" (or "User:", "Query:", ...), up to "Assistant:" or "Answer:", without the sentences
-    that name a tag of the agent; with no such mark it is the sentences that ask. A text with neither is a question as it is.
+    that name a tag of the agent; with no such mark it is the sentences that ask. A text with neither is a question as it is. A
+    paragraph that asks after an answer shows that what was marked is an example.
     """
-    markers = list(_ASKED.finditer(text))
-    if markers and (rest := text[markers[-1].end() :].strip()):
-        text = _THEN.split(rest, maxsplit=1)[0]
+    after = (_THEN.split(text[mark.end() :].strip(), maxsplit=1) for mark in _ASKED.finditer(text))
+    if marked := [parts for parts in after if parts[0]]:
+        text, *reply = marked[-1]
+        if later := [part for part in "".join(reply).split("\n\n")[1:] if part.rstrip().endswith("?")]:
+            return bare_question(later[-1])
     text = text.strip()
     if not _INSTRUCTS.search(text):
         return text
     plain = [sentence for sentence in _SENTENCE.split(text) if sentence.strip() and not _INSTRUCTS.search(sentence)]
     asking = [sentence for sentence in plain if sentence.rstrip().endswith("?")]
-    return " ".join(plain if markers else asking or plain).strip() or text
+    return " ".join(plain if marked else asking or plain).strip() or text
 
 
 def unwrapped(question: str) -> str:

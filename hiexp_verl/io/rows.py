@@ -5,9 +5,11 @@ import gzip
 import io
 import json
 import math
+import re
 import sys
 import zlib
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from reprlib import repr as brief
 from typing import IO, Any, Literal
@@ -48,18 +50,18 @@ def read_rows(path: Path, surrogates: bool = False) -> Iterator[tuple[int, dict[
 
 
 def read_table(path: Path) -> Iterator[tuple[int, dict[str, Any] | BadRow]]:
-    """Yield (row number from 0, object) of a parquet file, a JSON file that holds one list, or a table with tabs between columns.
+    """Yield (row number from 0, object) of a parquet file, a JSON file that holds one list, also under "data", or a table.
 
     Null fields are left out.
 
     Raises:
         HiExpError: it is none of them, or pyarrow is missing.
     """
-    kind = file_kind(path)
+    read, called = _READERS[file_kind(path)]
     try:
-        rows = _READERS[kind](path)
+        rows = read(path)
     except (ValueError, RecursionError, EOFError, zlib.error, OSError) as error:
-        raise HiExpError(f"{path} is not {_CALLED[kind]} ({first_line(error)}); give JSON lines, a JSON list, parquet or .tsv") from error
+        raise HiExpError(f"{path} is not {called} ({first_line(error)}); give {KINDS}") from error
     for number, row in enumerate(rows):
         if isinstance(row, dict):
             yield number, {key: value for key, value in row.items() if value is not None}
@@ -67,7 +69,9 @@ def read_table(path: Path) -> Iterator[tuple[int, dict[str, Any] | BadRow]]:
             yield number, row if isinstance(row, BadRow) else BadRow("not a JSON object", f"found {type(row).__name__}")
 
 
-FileKind = Literal["lines", "list", "parquet", "tabs"]
+FileKind = Literal["lines", "list", "parquet", "tabs", "commas"]
+KINDS = "JSON lines, a JSON list, parquet, .tsv or .csv"
+_LIST = re.compile(rb'\[|\{\s*(?:"version"\s*:\s*"[^"]*"\s*,\s*)?"data"\s*:\s*\[')
 
 
 def file_kind(path: Path) -> FileKind:
@@ -80,14 +84,16 @@ def file_kind(path: Path) -> FileKind:
     if start.startswith(b"PAR1") or path.suffix == ".parquet":
         return "parquet"
     start = start.removeprefix(b"\xef\xbb\xbf").lstrip()
-    if b"\t" in start.partition(b"\n")[0] and not start.startswith((b"{", b"[")):
-        return "tabs"
-    return "list" if start.startswith(b"[") else "lines"
+    names = b"" if start.startswith((b"{", b"[", b"\xff", b"\xfe")) else start.partition(b"\n")[0]
+    if b"\t" in names or b"," in names:
+        return "tabs" if b"\t" in names else "commas"
+    return "list" if _LIST.match(start) else "lines"
 
 
 def _list_rows(path: Path) -> list[Any]:
     with _opened(path) as file:
         rows = json.loads(file.read().decode("utf-8-sig"))
+    rows = rows["data"] if isinstance(rows, dict) else rows
     return [row if _is_text(row) else BadRow("half a character (a lone surrogate)") for row in rows]
 
 
@@ -103,18 +109,22 @@ def _parquet_rows(path: Path) -> list[dict[str, Any]]:
         raise ValueError(first_line(error)) from error
 
 
-def _table_rows(path: Path) -> list[dict[str, Any] | BadRow]:
+def _table_rows(path: Path, delimiter: str) -> list[dict[str, Any] | BadRow]:
     """Return the rows of a table whose first line names the columns, as DPR writes its passages: quotes are doubled inside quotes."""
     with _opened(path) as file:
-        lines = csv.DictReader(io.TextIOWrapper(file, encoding="utf-8-sig", newline=""), delimiter="\t", strict=True)
+        lines = csv.DictReader(io.TextIOWrapper(file, encoding="utf-8-sig", newline=""), delimiter=delimiter, strict=True)
         try:
             return [BadRow("more columns than the first line names") if None in row else row for row in lines]
         except csv.Error as error:
             raise ValueError(f"line {lines.line_num}: {error}") from error
 
 
-_READERS: dict[FileKind, Callable[[Path], list[Any]]] = {"parquet": _parquet_rows, "list": _list_rows, "tabs": _table_rows}
-_CALLED: dict[FileKind, str] = {"parquet": "a parquet file", "list": "a JSON list", "tabs": "a table with tabs between its columns"}
+_READERS: dict[FileKind, tuple[Callable[[Path], list[Any]], str]] = {
+    "parquet": (_parquet_rows, "a parquet file"),
+    "list": (_list_rows, "a JSON list"),
+    "tabs": (partial(_table_rows, delimiter="\t"), "a table with tabs between its columns"),
+    "commas": (partial(_table_rows, delimiter=","), "a table with commas between its columns"),
+}
 
 
 def _opened(path: Path) -> IO[bytes]:

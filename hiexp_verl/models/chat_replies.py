@@ -36,11 +36,11 @@ def reply_of(response: object, stop: Sequence[str], base_url: str) -> Reply:
     choices: Any = getattr(response, "choices", None) if isinstance(response, ChatCompletion) else None
     choice: Any = choices[0] if isinstance(choices, list) and choices else None
     if error := getattr(response, "error", None) or getattr(choice, "error", None):  # with status 200, as some routers send it
-        code, said = (error.get("code"), error.get("message")) if isinstance(error, dict) else (None, error)
-        said = " ".join(str(said or error).split())[:200]
+        code, message = (error.get("code"), error.get("message")) if isinstance(error, dict) else (None, error)
+        message = " ".join(str(message or error).split())[:200]
         if str(code).isdecimal() and may_pass(int(str(code)[:9])):
-            raise PassingError(f"error {code}: {said}")
-        raise HiExpError(f"the server {base_url} refuses the request ({said}); see the log of the server")
+            raise PassingError(f"error {code}: {message}")
+        raise HiExpError(f"the server {base_url} refuses the request ({message}); see the log of the server")
     if not hasattr(getattr(choice, "message", None), "content"):
         raise no_chat_server(base_url, f"got {' '.join(str(response).split())[:80]!r}")
     calls = _calls_of(choice.message)

@@ -7,7 +7,7 @@ import datasets
 from verl.utils.dataset.rl_dataset import RLHFDataset
 
 from hiexp_verl.io.datasets import read_questions
-from hiexp_verl.io.questions import answers_in, asked_in
+from hiexp_verl.io.questions import MARKS, answers_in, asked_in, is_answerable
 from hiexp_verl.protocol import Format, check_format, first_messages
 from hiexp_verl.types import TRAIN, Question
 
@@ -39,6 +39,11 @@ class QuestionDataset(RLHFDataset):
             rows = rows[: self.max_samples]
         frame = datasets.Dataset.from_list([row_of(q, i, dialect) for i, q in enumerate(rows)])
         self.dataframe = self.maybe_filter_out_long_prompts(frame)
+
+    def maybe_filter_out_long_prompts(self, dataframe: Any = None) -> datasets.Dataset:
+        """Return the rows whose prompts fit, without those marked as having no answer: `read_questions` leaves them out, too."""
+        marked = not MARKS.keys().isdisjoint(dataframe.column_names)
+        return super().maybe_filter_out_long_prompts(dataframe.filter(is_answerable) if marked else dataframe)
 
 
 def paths_of(files: Any) -> list[str]:

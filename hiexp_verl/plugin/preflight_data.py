@@ -11,7 +11,7 @@ from hiexp_verl.guide.arms import shows_at
 from hiexp_verl.hek.same_question import SameQuestions
 from hiexp_verl.hek.store import HEK
 from hiexp_verl.io.datasets import read_questions, read_records
-from hiexp_verl.io.questions import answers_of, asked_in
+from hiexp_verl.io.questions import answers_of, asked_in, is_answerable
 from hiexp_verl.io.rows import BadRow
 from hiexp_verl.models.encoder import Encoder
 from hiexp_verl.models.tokenizer import PolicyTokenizer
@@ -82,12 +82,16 @@ def _rows(config: DictConfig, file: str) -> dict[str, tuple[str, list[Message]]]
         if not isinstance(prompt, list) or not all(isinstance(m, dict) and {"role", "content"} <= m.keys() for m in prompt):
             raise HiExpError(f"{place}: the column {key!r} must be a list of messages with role and content, found {str(prompt)[:80]!r}")
         try:
+            if not is_answerable(row):  # `QuestionDataset` leaves it out
+                continue
             _, question = asked_in(row | {"prompt": prompt})
             if ours:  # verl drops an episode whose reward fails
                 answers_of(row)
             found[f"row {i}"] = question, prompt
         except BadRow as error:
             raise HiExpError(f"{place}: {error}; correct the row") from error
+    if not found:
+        raise HiExpError(f"{file} has no question with an answer; it needs at least one")
     return found
 
 

@@ -22,20 +22,23 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 KEPT_FROM = 20_000  # passages: their index is kept in the cache, under a hash of the corpus
-_VERSION = "1"  # of `_words`
+_VERSION = "2"  # of `_words`
 
 # One letter is a word too: "vitamin C", "Malcolm X". Marks belong to the letter before them: vowels of Hindi, Tamil or Arabic.
 _MARKS = "".join(chr(c) for c in range(0x300, 0x10000) if unicodedata.category(chr(c)) in ("Mn", "Mc"))
 _WORD = re.compile(rf"[\w{_MARKS}]+")
 # Left out of words: accents, the points of Hebrew and the vowel signs of Arabic, which most texts do not write.
 _ACCENTS = frozenset(map(chr, (*range(0x300, 0x370), *range(0x591, 0x5C8), *range(0x610, 0x61B), *range(0x64B, 0x660), 0x670)))
+# A word of one character, alone or with a Korean particle, is found inside the pairs of a passage, where each stands alone, too.
+_SINGLE = re.compile("[\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7a3\U00020000-\U0003ffff]")
+_WITH_PARTICLE = re.compile(r"\b([\uac00-\ud7a3])[은는이가을를에의도로와과만]\b")
 
 
 class BM25Search:
     """BM25 (Lucene's variant, k1 1.5, b 0.75) over title and text.
 
     English stop words are left out, accents folded; no stemmer, so that results are equal on every machine. Scripts without
-    spaces between words are indexed by pairs of characters. The index of a large corpus is kept and memory-mapped.
+    spaces between words, and Korean, are indexed by pairs of characters. The index of a large corpus is kept and memory-mapped.
 
     Raises:
         HiExpError: the corpus has no passage with a word in it.
@@ -53,17 +56,15 @@ class BM25Search:
     def _build(self, kept: Path | None) -> "bm25s.BM25":
         import bm25s
 
-        tokens = [self._words(f"{p.title} {p.text}") for p in self._passages]
+        tokens = [self._words(f"{p.title} {p.text}", _SINGLE) for p in self._passages]
         if not any(tokens):
             raise HiExpError(f"the corpus of {len(self._passages)} passages has no words to search; give passages with text")
         index = bm25s.BM25(backend="numpy", csc_backend="numpy")
         index.index(tokens, show_progress=False)
         if kept is not None:
             make_folder(kept.parent)
-            with (
-                tempfile.TemporaryDirectory(dir=kept.parent) as folder,
-                suppress(OSError),
-            ):  # another process was faster, or the disk is full
+            # Fails where another process was faster, or the disk is full.
+            with tempfile.TemporaryDirectory(dir=kept.parent) as folder, suppress(OSError):
                 index.save(folder, show_progress=False)
                 Path(folder).rename(kept)
                 Path(folder).mkdir()  # for its removal
@@ -88,14 +89,16 @@ class BM25Search:
         return [self._rank(query, top_k) for query in queries]
 
     def _rank(self, query: str, top_k: int) -> Ranking:
-        words = [word for word in self._words(query) if word in self._index.vocab_dict]
+        words = [word for word in self._words(query, _WITH_PARTICLE) if word in self._index.vocab_dict]
         if not words:
             return []
         scores_P = self._index.get_scores(words)
         return [(self._passages[row], float(scores_P[row])) for row in best_rows(scores_P, top_k) if scores_P[row] > 0]
 
-    def _words(self, text: str) -> list[str]:
-        folded = unicodedata.normalize("NFKD", text.lower())
+    def _words(self, text: str, alone: re.Pattern[str]) -> list[str]:
+        """Return the words of a text, and what of it counts as a word alone."""
+        folded, single = unicodedata.normalize("NFKD", text.lower()), []
         if not folded.isascii():
-            folded = "".join(c for c in folded if c not in _ACCENTS)
-        return [word for word in _WORD.findall(spaced(unicodedata.normalize("NFC", folded))) if word not in self._stopwords]
+            folded = unicodedata.normalize("NFC", "".join(c for c in folded if c not in _ACCENTS))
+            single = alone.findall(folded)
+        return [word for word in _WORD.findall(spaced(folded)) if word not in self._stopwords] + single

@@ -136,11 +136,11 @@ class HttpSearch:
             raise SearchFailed("bad reply", first_line(error)) from error
         except httpx.RequestError as error:
             raise SearchFailed("unreachable", repr(error)) from error
-        said = content[:200].decode("utf-8", "replace")
+        reply = content[:200].decode("utf-8", "replace")
         if may_pass(status):
-            raise SearchFailed(f"server error {status}", said)
+            raise SearchFailed(f"server error {status}", reply)
         if status != 200:
-            raise SearchFailed(f"refused {status}", said)
+            raise SearchFailed(f"refused {status}", reply)
         try:
             found, left_out = read_reply(json.loads(content), len(queries), top_k)
         except (ValueError, RecursionError) as error:
@@ -197,8 +197,8 @@ def read_reply(body: object, queries: int, top_k: int) -> tuple[list[Ranking], i
     """
     result = body.get("result") if isinstance(body, dict) else None
     if not isinstance(result, list) or len(result) != queries or not all(isinstance(items, list) for items in result):
-        said = next((str(body[key]) for key in ("error", "detail", "message") if body.get(key)), "") if isinstance(body, dict) else ""
-        raise ValueError(f"expected 'result' with {queries} lists" + (f"; the server says: {said}" if said else ""))
+        fault = next((str(body[key]) for key in ("error", "detail", "message") if body.get(key)), "") if isinstance(body, dict) else ""
+        raise ValueError(f"expected 'result' with {queries} lists" + (f"; the server says: {fault}" if fault else ""))
     rankings, faults = [], list[str]()
     for items in result:
         rankings.append(ranking := list[tuple[Passage, float]]())

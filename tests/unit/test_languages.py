@@ -30,6 +30,20 @@ def test_bm25_finds_the_passage_that_says_it(right, other, question):
 
 
 @pytest.mark.parametrize(
+    ("right", "other", "query"),
+    [
+        ("부산은 큰 도시이다.", "대구에는 사과가 많다.", "부산의 인구를"),
+        ("이 섬은 작다.", "그 산이 높다.", "섬을"),
+        ("那条大河很长。", "那座山很高。", "河"),
+        ("古代の城が残る。", "新しい駅がある。", "城"),
+    ],
+)
+def test_bm25_finds_words_with_other_particles_and_words_of_one_character(right, other, query):
+    engine = BM25Search([Passage("other", "", other), Passage("right", "", right)])
+    assert [passage.id for passage, _ in engine.search([query], 2)[0]] == ["right"]
+
+
+@pytest.mark.parametrize(
     ("one", "other"),
     [
         ("哪条河流经萨格勒布?", "哪一条河流经萨格勒布"),
@@ -46,6 +60,7 @@ def test_a_question_in_nearly_the_same_words_is_known_in_a_script_without_spaces
 def test_pairs_of_characters_stand_for_words():
     assert spaced("北京大学 is old").split() == ["北京", "京大", "大学", "is", "old"]
     assert spaced("河").split() == ["河"] and spaced("river") == "river"
+    assert same_query("부산의 인구를 찾기", "부산 인구를 찾기")
     assert same_query("萨格勒布的河流", "萨格勒布的河流。") and not same_query("萨格勒布的河流", "东京的河流")
 
 

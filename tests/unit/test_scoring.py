@@ -226,6 +226,23 @@ def test_the_gold_answer_scores_full(gold):
         ("Who", "The Who", 1.0, 1.0),  # SQuAD's convention: articles do not count, also where they are a name
         ("A", "The A", 0.0, 0.0),
         ("5-4", "5-4", 1.0, 1.0),
+        ("5%", "5", 1.0, 0.0),
+        ("5", "5%", 1.0, 0.0),
+        ("5 %", "5%", 1.0, 1.0),
+        ("5 percent", "5%", 0.0, 1.0),
+        ("5%", "5 per cent", 0.0, 0.0),  # other tokens
+        ("O-", "O", 1.0, 0.0),
+        ("O\u2212", "O-", 1.0, 1.0),
+        ("AB", "AB+", 1.0, 0.0),
+        ("O negative", "O-", 0.0, 1.0),
+        ("O positive", "O-", 0.0, 0.0),
+        ("a positive result", "positive result", 1.0, 1.0),
+        ("102", "10\u00b2", 1.0, 0.0),
+        ("10\u00b2", "102", 1.0, 0.0),
+        ("10^2", "10\u00b2", 1.0, 1.0),
+        ("10\u207b\u2075", "10\u2075", 0.0, 0.0),
+        ("5 m2", "5 m\u00b2", 1.0, 1.0),
+        ("Sava- a river", "Sava", 0.0, 1.0),
     ],
 )
 def test_em_keeps_squads_convention_and_concise_keeps_points_signs_and_marks(prediction, gold, squad, ours):
@@ -246,3 +263,8 @@ def test_em_keeps_squads_convention_and_concise_keeps_points_signs_and_marks(pre
 )
 def test_sources_after_an_answer_are_not_part_of_it(written, answer):
     assert scoring.extract_answer(f"<answer>{written}</answer>") == answer
+
+
+def test_a_question_for_a_percentage_is_answered_by_its_number():
+    assert scoring.concise("5%", ["5"], "What percentage of it is water?") == 1.0
+    assert scoring.concise("5", ["5%"], "How many per cent are water?") == 1.0

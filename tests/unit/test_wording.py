@@ -3,7 +3,7 @@
 import pytest
 
 from hiexp_verl.masking import Masker, kind_of, name_of
-from hiexp_verl.wording import asked_for, plain, shape_of
+from hiexp_verl.wording import asked_for, is_english, plain, shape_of
 
 
 @pytest.mark.parametrize(
@@ -15,6 +15,11 @@ from hiexp_verl.wording import asked_for, plain, shape_of
         ("Which language belongs to this family?", "language"),
         ("Which sports did he play?", "sports"),
         ("Which literary works did Orwell write?", "literary works"),
+        ("Which literary works by Orwell were banned?", "literary works"),
+        ("What are the literary works by Orwell?", "literary works"),
+        ("Which actor stars in Dune?", "actor"),
+        ("Which road leads to Rome?", "road"),
+        ("Which singer appears in the film that was shot in Chad?", "singer"),
         ("What's the capital of Chad?", "capital"),
         ("Who's the author of Dune?", "person"),
         ("Can you tell me which river flows through Zagreb?", "river"),
@@ -27,7 +32,25 @@ def test_what_is_asked_for_is_read_from_the_wording(question, noun):
     assert asked_for(Masker(question).mask(question)) == noun
 
 
-@pytest.mark.parametrize("before", ["Please answer: ", "I want to know ", "Can you tell me ", "Question: ", "Hello, could you tell us "])
+@pytest.mark.parametrize(
+    "before",
+    [
+        *("Please answer: ", "I want to know ", "Can you tell me ", "Question: ", "Hello, could you tell us "),
+        *("Quick question: ", "Quick, ", "Hey there, ", "Hey - ", "May I ask ", "Could I please know ", "Good morning! ", "Trivia: "),
+        *(
+            "Thanks. ",
+            "Just wondering ",
+            "I was wondering ",
+            "Do you happen to know ",
+            "Another question - ",
+            "Exactly ",
+            "Excuse me, ",
+            "Sorry, ",
+            "My question is: ",
+            "Remind me ",
+        ),
+    ],
+)
 def test_politeness_changes_neither_kind_nor_name_nor_shape(before):
     question = before + "which river flows through Zagreb?"
     assert (kind_of(question), name_of(question), shape_of(question)) == ("Which river flows through ...?", "Zagreb", "direct")
@@ -40,6 +63,11 @@ def test_a_question_word_is_no_name(word):
     assert Masker(f"{word} the home of Ana Horvat?").names(f"{word} the home of Ana Horvat?") == ["Ana Horvat"]
 
 
+@pytest.mark.parametrize("start", ["During the war, ", "According to ", "Besides ", "Identify "])
+def test_a_word_that_starts_a_sentence_is_no_name(start):
+    assert Masker(f"{start}Dune which river is it?").names(f"{start}Dune which river is it?") == ["Dune"]
+
+
 def test_a_note_is_no_name():
     assert plain("Who directed Suicide Kings (1979 Film)?") == "Who directed Suicide Kings (1979 film)?"
     assert kind_of("Who directed Suicide Kings (1979 Film)?") == "Who directed ...?" == kind_of("Who directed Dune (1984 film)?")
@@ -47,7 +75,36 @@ def test_a_note_is_no_name():
 
 
 @pytest.mark.parametrize(
-    "question", ["Please Please Me is an album by whom?", "Tell Me is a song by whom?", "Can You Tell Me is a song by whom?"]
+    "question",
+    [
+        *("Please Please Me is an album by whom?", "Tell Me is a song by whom?", "Can You Tell Me is a song by whom?"),
+        *(
+            "Hey Jude is a song by whom?",
+            "Hello is a song by whom?",
+            "Quick Gun is a film by whom?",
+            "Yes is a band from where?",
+            "The Big Question: who wrote it?",
+        ),
+    ],
 )
 def test_a_name_that_looks_like_politeness_stays(question):
     assert plain(question) == question
+
+
+@pytest.mark.parametrize(
+    ("question", "english"),
+    [
+        *((each, True) for each in ("Who wrote Emma?", "Could a llama fly?", "Name the capital of Chad", "Are both by Orwell?")),
+        *(
+            (each, False)
+            for each in (
+                "Wer schrieb Faust?",
+                "Qui a \u00e9crit Candide?",
+                "\u041a\u0442\u043e \u044d\u0442\u043e?",
+                "Ai l\u00e0 t\u00e1c gi\u1ea3?",
+            )
+        ),
+    ],
+)
+def test_english_is_known_by_its_common_words(question, english):
+    assert is_english(question) == english

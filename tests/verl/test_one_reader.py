@@ -113,3 +113,16 @@ def test_columns_that_contradict_each_other_are_refused_before_training(tmp_path
     path = write(tmp_path, "parquet", {**VERL, **columns})
     with pytest.raises(HiExpError, match=r"row 0: .*(does not hold the row's question|none in common).*; correct the row"):
         check_questions(config_of(tmp_path, path), "train_files")
+
+
+def test_rows_marked_as_having_no_answer_are_left_out_by_every_part(tmp_path, tokenizer):
+    rows = [{**VERL, "id": "a", "answerable": "true"}, {**VERL, "id": "b", "answerable": "false"}]
+    path = tmp_path / "train.parquet"
+    datasets.Dataset.from_list(rows).to_parquet(path)
+    config = config_of(tmp_path, path)
+    dataset = QuestionDataset(data_files=str(path), tokenizer=tokenizer, config=config.data)
+    assert [row["extra_info"]["question_id"] for row in dataset] == [q.id for q in read_questions(path)] == ["a"]
+    assert len(check_questions(config, "train_files")[str(path)]) == 1
+    datasets.Dataset.from_list(rows[1:]).to_parquet(path)
+    with pytest.raises(HiExpError, match="has no question with an answer"):
+        check_questions(config, "train_files")

@@ -2,6 +2,7 @@
 
 import re
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 
@@ -140,3 +141,11 @@ def test_what_any_distiller_took_and_dropped_is_in_the_report():
     report = distil(trajectories(), Asking(), ENCODER).report
     assert report.usage == Asking.usage
     assert report.counts["left_out.e1.no_json"] == 2
+
+
+def test_questions_in_another_language_are_warned_of_once(caplog):
+    given = trajectories()
+    distil(given, RulesDistiller(), ENCODER)
+    assert "another language" not in caplog.text
+    distil([replace(t, question=f"Welcher Fluss flie\u00dft durch Stadt {t.question_id}?") for t in given], RulesDistiller(), ENCODER)
+    assert caplog.text.count("8 of 8 questions seem to be in another language than English") == 1

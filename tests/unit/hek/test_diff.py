@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from hiexp_verl.cli import main
 from hiexp_verl.hek.diff import diff, diff_text
 from hiexp_verl.hek.edit import edit, remove
+from hiexp_verl.hek.store import HEK
 from tests.support.heks import ENCODER, e, evidence, hek, source, tree
 
 
@@ -64,6 +65,26 @@ def test_entries_of_one_title_are_told_apart_by_their_descriptions():
     found = diff(hek(one, two), hek(replace(two, id="e1-0001"), replace(one, id="e1-0002")))
     assert len(found.renumbered) == 2
     assert not (found.added or found.removed or found.changed)
+
+
+def test_entries_of_the_same_words_are_told_apart_by_all_they_hold():
+    one, two = (e(n, title="Same", description="Do it.", questions=(f"q{n}",)) for n in (1, 2))
+    found = diff(hek(one, two), hek(replace(two, id="e1-0001"), replace(one, id="e1-0002")))
+    assert not (found.changed or found.added or found.removed)
+    assert len(found.renumbered) == 2
+
+
+def test_links_and_origins_in_another_order_are_no_change():
+    a = hek(e(1), e(2), e(1, "e2", children=("e1-0001", "e1-0002"), sources=("q1#0", "q2#0")))
+    b = hek(replace(e(2), id="e1-0001"), replace(e(1), id="e1-0002"), e(1, "e2", children=("e1-0001", "e1-0002"), sources=("q2#0", "q1#0")))
+    found = diff(a, b)
+    assert len(found.renumbered) == 2 and not found.changed
+
+
+def test_a_hek_that_was_saved_and_read_back_has_not_changed(tmp_path):
+    tree().save(tmp_path)
+    found = diff(tree(), HEK.load(tmp_path))
+    assert found.identical and not (found.changed or found.header)
 
 
 def test_a_child_that_took_the_id_of_a_removed_one_is_a_change():

@@ -9,7 +9,7 @@ from pyarrow.parquet import write_table
 
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.io.datasets import passage_of, read_corpus, read_questions, repeated_questions
-from hiexp_verl.io.questions import gold_answers, question_id_of, question_in
+from hiexp_verl.io.questions import gold_answers, is_answerable, question_id_of, question_in, question_of
 from hiexp_verl.io.rows import BadRow
 from hiexp_verl.scoring import em
 from hiexp_verl.types import Passage, Question
@@ -189,6 +189,7 @@ def test_columns_that_contradict_those_of_verl_are_refused(tmp_path, columns, sa
         ("{'target': array(['Kabul'], dtype=object)}", ("Kabul",)),
         ('["Kabul", "Kabol"]', ("Kabul", "Kabol")),
         ("[0, 1]", ("[0, 1]",)),  # an interval
+        ("[1889]", ("[1889]",)),
         ("{1, 2}", ("{1, 2}",)),
     ],
 )
@@ -224,6 +225,28 @@ def test_what_holds_no_gold_answer_is_refused(value):
         ([{"role": "user", "content": "What is 'Dr. Human: The Movie' about?"}], {}, "What is 'Dr. Human: The Movie' about?"),
         ([{"role": "user", "content": "Use <search>.\n### Question\nWho?"}], {}, "Who?"),
         ([{"role": "user", "content": "Who wrote the film The Big Question: A Life?"}], {}, "Who wrote the film The Big Question: A Life?"),
+        *(
+            ([{"role": "user", "content": wrapper.format("Who wrote Emma?")}], {}, "Who wrote Emma?")
+            for wrapper in (
+                "Use <search>.\nQ: {}\nA:",
+                "<question>{}</question>\nAnswer in <answer>.",
+                "The question is in <question> tags.\n<question>\n{}\n</question>",
+                "{}\nAnswer in <answer>. Do not repeat the <question>.",
+                "[Question] {}",
+                "[Question]\n{}\n[/Question]",
+                "Solve the following question: {}",
+                "Now, solve this problem step by step: {}",
+                "Please answer the following question using the search tool: {}",
+                "### Input:\n{}\n\n### Output:",
+                "Q1: Where?\nA1: here\n**Q2:** {}\n**A2:**",
+                "Think first. Please answer this question: {}",
+                "Instruction: search.\nInput: {}\nOutput:",
+                "Example:\nQ: Where?\nA: here\n\nQ: {}\nA:",
+                "Question: Where?\nAnswer: here\n\n{}",
+                "Question: Where?\nAnswer: here\n\nNow answer this: {}",
+            )
+        ),
+        ([{"role": "user", "content": "What does the HTML tag <question> mean?"}], {}, "What does the HTML tag <question> mean?"),
         (
             [{"role": "user", "content": "Two men met. One wrote a book.\n\nWho was it?"}],
             {},
@@ -275,6 +298,27 @@ def test_row_numbers_of_several_sources_are_different_ids(tmp_path):
     assert [q.id for q in read_questions(parquet(tmp_path / "q.parquet", rows))] == ["5a8b"]
 
 
+@pytest.mark.parametrize("column", ["dataset", "source", "data_source"])
+def test_a_number_that_two_data_sets_share_is_made_two_ids(tmp_path, column):
+    rows = [{"id": 1, column: name, "question": f"Who is {name}?", "answer": "me"} for name in ("alpha", "beta")]
+    (tmp_path / "q.json").write_text(json.dumps(rows))
+    assert [q.id for q in read_questions(tmp_path / "q.json")] == ["alpha-1", "beta-1"]
+    assert [q.meta[column] for q in read_questions(tmp_path / "q.json")] == ["alpha", "beta"]
+
+
+@pytest.mark.parametrize("mark", [{"answerable": v} for v in ("false", 0, "No")] + [{"is_impossible": v} for v in ("True", 1)])
+def test_a_mark_of_no_answer_may_be_written_as_text_or_number(mark):
+    assert not is_answerable(mark)
+    with pytest.raises(BadRow, match="without an answer"):
+        question_of({"question": "Who?", "answer": "me", **mark})
+
+
+def test_a_row_with_an_answer_is_kept_and_an_unclear_mark_is_refused():
+    assert all(map(is_answerable, ({}, {"answerable": "true"}, {"answerable": 1.0}, {"is_impossible": "false"}, {"is_impossible": None})))
+    with pytest.raises(BadRow, match="'answerable' must be true or false"):
+        is_answerable({"answerable": "who knows"})
+
+
 def test_rows_that_say_they_have_no_answer_are_left_out_and_counted(tmp_path, caplog):
     rows = [
         {"id": 1, "question": "When?", "answer": "1920", "answerable": True},
@@ -283,7 +327,7 @@ def test_rows_that_say_they_have_no_answer_are_left_out_and_counted(tmp_path, ca
     ]
     (tmp_path / "q.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     assert [q.id for q in read_questions(tmp_path / "q.jsonl")] == ["1"]
-    assert "2 rows say that their question has no answer" in caplog.text
+    assert "2 rows are marked as questions without an answer" in caplog.text
     (tmp_path / "q.jsonl").write_text(json.dumps(rows[1]) + "\n")
     with pytest.raises(HiExpError, match="has no question with an answer"):
         read_questions(tmp_path / "q.jsonl")
@@ -302,6 +346,16 @@ def test_a_file_that_cannot_be_read_is_refused_by_name(tmp_path, content, said):
     (tmp_path / "q.jsonl").write_bytes(content)
     with pytest.raises(HiExpError, match=said):
         read_questions(tmp_path / "q.jsonl")
+
+
+def test_a_table_with_commas_and_a_list_under_data_are_read(tmp_path):
+    (tmp_path / "q.csv").write_text("id,question,answers\n7,\"Who, then?\",\"['me', 'I']\"\n")
+    (tmp_path / "q.json").write_text(json.dumps({"data": [{"id": 7, "question": "Who, then?", "answers": ["me", "I"]}]}, indent=1))
+    for name in ("q.csv", "q.json"):
+        assert read_questions(tmp_path / name) == [Question("7", "Who, then?", ("me", "I"), {})]
+    (tmp_path / "q.csv").write_text("who,is it\nme,you,they\n")
+    with pytest.raises(HiExpError, match=r"q.csv, row 0: more columns than the first line names"):
+        read_questions(tmp_path / "q.csv")
 
 
 def test_a_table_with_tabs_is_read_with_its_quotes(tmp_path):
