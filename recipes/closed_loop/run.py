@@ -35,7 +35,7 @@ def main() -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("outputs/closed_loop"), help="results and report (default outputs/closed_loop)")
-    parser.add_argument("--steps", type=int, default=8, help="training steps (default 8)")
+    parser.add_argument("--steps", type=int, default=6, help="training steps (default 6)")
     parser.add_argument("--fresh", action="store_true", help="forget what an earlier run did")
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="settings of verl, such as data.train_batch_size=4")
     a = parser.parse_args()
