@@ -5,17 +5,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hiexp_verl.distil.cluster import height_for, height_of_cosine, linkage_tree, ward_tree
+from hiexp_verl.distil.cluster import height_for, height_of_cosine, ward_clusters, ward_tree
 from hiexp_verl.errors import HiExpError
 
 
 def plane(*degrees):
     radians = np.radians(degrees)
     return np.stack([np.cos(radians), np.sin(radians)], axis=1).astype(np.float32)
-
-
-def ward_clusters(vectors, max_height):
-    return linkage_tree(vectors).cut(max_height)
 
 
 def test_near_rows_share_a_cluster_numbered_in_order_of_appearance():
