@@ -78,9 +78,9 @@ def _events(folder: Path, manifest: Manifest, faults: list[str]) -> list[Row]:
 
 
 def _event(line: int, row: Row) -> Row:
-    verdict = row.get("verdict")
-    known = verdict and verdict["error"] is not None
-    numbers = {"verdict": {name: float(verdict[name]) for name in ("difference", "error", "look")}} if known else {}
+    verdict = row.get("verdict") or {}
+    tested = verdict.get("error") is not None
+    numbers = {"verdict": {name: float(verdict[name]) for name in ("difference", "error", "look")}} if tested else {}
     return {"step": int(row["step"]), **{name: str(row.get(name, "")) for name in ("event", "version", "why")}, **numbers}
 
 
