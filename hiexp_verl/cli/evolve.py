@@ -8,7 +8,6 @@ from hiexp_verl.cli.options import QUESTIONS_HELP, add_episode_arguments, add_ve
 from hiexp_verl.cli.rollout import check_numbers, play_options
 from hiexp_verl.config import GateConfig, Rule
 from hiexp_verl.distil.pipeline import DistilSettings
-from hiexp_verl.errors import HiExpError
 from hiexp_verl.evolve.evolve import HEK_FOLDER, EvolveSpec, evolve
 from hiexp_verl.evolve.table import TABLE_MD, as_markdown
 from hiexp_verl.ledger.keep import KeepConfig
@@ -60,8 +59,6 @@ def run_evolve(arguments: argparse.Namespace) -> int:
 def evolve_spec(arguments: argparse.Namespace) -> EvolveSpec:
     """Return what these arguments ask for. Raises as `play_options`."""
     check_numbers(vars(arguments), "limit", "rounds", "budget_rollouts", "k", "k_none", "min_groups", "plan_support", "max_new", "n_min")
-    if arguments.hek is None:
-        raise HiExpError("evolve starts from a HEK; make one with hiexp rollout and hiexp build, and give it as --hek")
     own = {
         name: getattr(arguments, name) for name in ("questions", "rounds", "budget_rollouts", "k", "k_none", "distiller", "max_new", "seed")
     }

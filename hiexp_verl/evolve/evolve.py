@@ -10,6 +10,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from statistics import fmean
+from typing import Annotated
+
+from pydantic import Field
 
 from hiexp_verl.config import Count, GateConfig, Natural, Number, block_of, settings
 from hiexp_verl.distil.distillers import Distiller, open_distiller
@@ -55,13 +58,13 @@ class EvolveSpec(PlaySpec):
     keep: KeepConfig = field(default_factory=KeepConfig)
     build: DistilSettings = field(default_factory=DistilSettings)
     distiller: str = "rules"
-    mask: Number = 0.1  # share of entries that are left out by chance
+    mask: Annotated[Number, Field(ge=0, lt=1)] = 0.1  # share of entries that are left out by chance
     max_new: Count = 64  # E1 of a candidate
     seed: Natural = 0
 
     def __post_init__(self) -> None:
         if self.hek is None:
-            raise HiExpError("evolve starts from a HEK: give one, such as `hiexp rollout` and `hiexp build` make")
+            raise HiExpError("evolve starts from a HEK; make one with `hiexp rollout` and `hiexp build`, and give it as --hek")
         if not self.settings.temperature:
             raise HiExpError("evolve compares rollouts of the same question, which are all alike at temperature 0; raise it")
 
