@@ -196,7 +196,7 @@ def result_of(ranks: Mapping[str, Sequence[Mapping[str, float]]], gates: Sequenc
         "",
         *table(heads, decided, numbers={1, 3, 4, 5, 6}),
         "",
-        f"The gate sees a gain of {gates[0]['detectable']:.3f} in 80 of 100 cases by its last look, as it says itself before it begins.",
+        f"The gate sees a gain of {gates[0]['detectable']:.3f} in 80 of 100 cases by its last look, by its own estimate.",
     ]
     lines = {name: [(number + 1.0, row[f"{name}: rank"]) for number, row in enumerate(ranks["spread"])] for name in names}
     panels = [Panel("bank", "rank correlation", lines, ratio=True)]
