@@ -85,7 +85,7 @@ def run_inspect(arguments: argparse.Namespace) -> int:
     shown = [hek.entry(arguments.entry)] if arguments.entry else hek.entries
     sources = {source.id: source for source in hek.sources}
     transcripts = read_transcripts(arguments.trajectories, shown, sources) if arguments.trajectories else {}
-    effects = effects_of(hek, arguments.hek)
+    effects = effects_of(hek, arguments.hek) if arguments.html or arguments.entry else {}
     if arguments.html:
         size = write_viewer(hek, arguments.html, transcripts, effects)
         value = {"html": str(arguments.html), "bytes": size}

@@ -15,7 +15,7 @@ from hiexp_verl.hek.store import HEK, root_of
 from hiexp_verl.io.datasets import read_trajectories
 from hiexp_verl.ledger.credit import credit
 from hiexp_verl.ledger.keep import KeepConfig
-from hiexp_verl.ledger.rows import LedgerRow, read_ledger
+from hiexp_verl.ledger.rows import read_ledger
 
 
 @dataclass(frozen=True)
@@ -56,30 +56,25 @@ def make_candidate(task: Task) -> Candidate:
     path = Path(task.parent)
     parent = HEK.load(path)
     encoder = open_encoder(parent, path, task.encoder)
-    known = _before(read_ledger(root_of(path)), task.until)
+    rows = [row for row in read_ledger(root_of(path)) if row.step <= task.until]
     config = task.config
     with open_distiller(config.distiller) as distiller:
         keep = KeepConfig(n_min=config.retire_after, e1=config.capacity_e1)
         proposer = Proposer(encoder, distiller, DistilSettings(plan_support=config.plan_support), keep, config.max_new)
         trajectories = read_trajectories(*map(Path, task.episodes))
-        proposal = proposer.propose(parent, trajectories, credit(known, parent.entries).of, frozenset(task.rejected))
+        proposal = proposer.propose(parent, trajectories, credit(rows, parent.entries).of, frozenset(task.rejected))
     if proposal.hek is None:
         return Candidate(why=proposal.why)
-    _check_validation(proposal.hek, task.validation, SameQuestions({str(i): text for i, text in enumerate(task.validation)}, encoder))
+    _check_validation(SameQuestions.of(proposal.hek.sources, encoder), task.validation)
     version = proposal.hek.save(root_of(path), candidate=True)
     came, went = (tuple(change.content for change in changes) for changes in (proposal.came, proposal.went))
     return Candidate(str(version), proposal.hek.content_hash(), came, went, proposal.why)
 
 
-def _before(rows: Sequence[LedgerRow], step: int) -> list[LedgerRow]:
-    return [row for row in rows if row.step <= step]
-
-
-def _check_validation(hek: HEK, texts: Sequence[str], known: SameQuestions) -> None:
-    asked = list(dict.fromkeys(source.question for source in hek.sources))
-    found = [same for same in known.find(asked) if same] if texts else []
+def _check_validation(known: SameQuestions, texts: Sequence[str]) -> None:
+    found = [text for text, same in zip(texts, known.find(texts), strict=True) if same]
     if found:
         raise HiExpError(
-            f"the candidate was distilled from {len(found)} validation questions, such as {texts[int(found[0][0].question_id)]!r}; "
+            f"the candidate was distilled from {len(found)} validation questions, such as {found[0]!r}; "
             "remove them from data.train_files or from data.val_files"
         )

@@ -84,10 +84,9 @@ def evolve(spec: EvolveSpec) -> list[Round]:
     with only_one(spec.out):
         policy = find_policy(spec.model, spec.out)
         opened = open_spec(spec, check_policy(policy.spec, questions, spec))
-        start = HEK.load(spec.hek)
+        assert opened.retriever is not None
+        start = opened.retriever.hek
         manifest = _manifest(spec, start)
-        _saved(start, spec.out / HEK_FOLDER)
-        remember_encoder(spec.out / HEK_FOLDER, find_encoder(start.header, spec.hek, spec.encoder))
         with (
             timed(spec.out, manifest),
             open_model(policy.spec, spec.batch_size, spec.max_model_len, policy.name) as client,
@@ -102,11 +101,6 @@ def evolve(spec: EvolveSpec) -> list[Round]:
                 write_table(spec.out, rounds)
         manifest.finish(spec.out, rounds=len(rounds), accepted=sum(each.accepted for each in rounds))
     return rounds
-
-
-def _saved(start: HEK, root: Path) -> Path:
-    """Save the version that the evolution begins with; a resumed one has another in use by now."""
-    return start.save(root, candidate=(root / "CURRENT").is_file())
 
 
 def _manifest(spec: EvolveSpec, start: HEK) -> Manifest:
@@ -153,12 +147,13 @@ def run_rounds(spec: EvolveSpec, questions: Sequence[Question], stage: Stage, st
     3. Judge: accept, reject, or more questions, at fixed numbers of groups.
     4. Publish the candidate, or leave what it brought alone from here on.
     """
-    root = spec.out / HEK_FOLDER
-    retriever = stage.opened.retriever
-    assert retriever is not None
+    root, retriever = spec.out / HEK_FOLDER, stage.opened.retriever
+    assert retriever is not None and spec.hek is not None
     proposer = Proposer(retriever.encoder, stage.distiller, spec.build, spec.keep, spec.max_new)
     asked = _Drawn(questions, spec.seed)
-    incumbent, name = start, _saved(start, root).name
+    incumbent = start
+    name = start.save(root, candidate=(root / "CURRENT").is_file()).name  # a resumed evolution has another in use by now
+    remember_encoder(root, find_encoder(start.header, spec.hek, spec.encoder))
     rows: list[LedgerRow] = []
     rollouts: list[Trajectory] = []
     rejected: frozenset[str] = frozenset()
@@ -226,7 +221,7 @@ class _Test:
         return verdict
 
     def _judged(self, last: bool) -> Verdict:
-        versions = [hek.content_hash() for hek in (self._arms["incumbent"], self._arms["candidate"]) if hek is not None]
+        versions = [hek.header.content_hash for hek in (self._arms["incumbent"], self._arms["candidate"]) if hek is not None]
         return judge(self.rows, versions[0], versions[1], self._spec.gate, only_removes=self._only_removes, last=last)
 
     def _k(self, arm: str) -> int:
@@ -255,7 +250,7 @@ class _Test:
         return Round(self._number, incumbent, candidate, proposal, verdict, self.questions, len(self.rows), tokens, self._means())
 
     def _means(self) -> dict[str, float]:
-        names = {hek.content_hash() if hek is not None else "": arm for arm, hek in self._arms.items()}
+        names = {hek.header.content_hash if hek is not None else "": arm for arm, hek in self._arms.items()}
         rewards: dict[str, list[float]] = {}
         for row in self.rows:
             rewards.setdefault(names[row.hek], []).append(row.reward)

@@ -139,15 +139,13 @@ class Episode(Generic[Finder]):
     def _note(self, place: Place, block: Block, hits: Sequence[Hit], search: int | None = None) -> Block:
         """Note what a block of these hits shows; return the block without what is masked, in whose room nothing else comes."""
         self.dropped += block.dropped
-        rows: list[Shown] = [row if search is None else {**row, "search": search} for row in block.entries]
         mask, episode = self._guidance.mask, f"{self.question_id or self.question}/{self.sample}"
-        masked = [row for row in rows if mask is not None and mask.hides(row["content"], episode, search)]
+        masked = [row for row in block.entries if mask is not None and mask.hides(row["content"], episode, search)]
         if masked:
-            kept = {row["entry"] for row in rows if row not in masked}
+            kept = {row["entry"] for row in block.entries if row not in masked}
             block = fit_block(place, [hit for hit in hits if hit.entry.id in kept], sys.maxsize, self._guidance.count_tokens)
-            rows = [row if search is None else {**row, "search": search} for row in block.entries]
-        self.masked += masked
-        self.shown += rows
+        for noted, rows in ((self.masked, masked), (self.shown, block.entries)):
+            noted += [row if search is None else {**row, "search": search} for row in rows]
         return block
 
 

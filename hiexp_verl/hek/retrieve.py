@@ -44,7 +44,7 @@ class Retriever:
 
     @cached_property
     def _same(self) -> SameQuestions:
-        return SameQuestions({source.question_id: source.question for source in self.hek.sources}, self.encoder)
+        return SameQuestions.of(self.hek.sources, self.encoder)
 
     def known_questions(self, asked: Sequence[tuple[str | None, str]]) -> list[frozenset[str]]:
         """Return for each question, given as id and text, the ids under which the HEK may know it.

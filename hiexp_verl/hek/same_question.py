@@ -11,7 +11,7 @@ Words alone miss "capital city" for "capital"; a cosine alone takes questions of
 
 import re
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -19,6 +19,7 @@ import numpy as np
 
 from hiexp_verl.models.encoder import CACHED_TEXTS, Encoder, QueryVectors, Vectors
 from hiexp_verl.text import main_words, word_set
+from hiexp_verl.types import Source
 
 NEAR_COSINE = 0.95
 NEAR_WORDS = 0.8  # share of common content words
@@ -71,6 +72,11 @@ class SameQuestions:
         for row, each in enumerate(self._known):
             for word in each.words:
                 self._rows_of[word].append(row)
+
+    @classmethod
+    def of(cls, sources: Iterable[Source], encoder: Encoder | None = None) -> "SameQuestions":
+        """Return the questions that a HEK was distilled from, by their ids."""
+        return cls({source.question_id: source.question for source in sources}, encoder)
 
     def find(self, texts: Sequence[str]) -> list[list[SameQuestion]]:
         """Return for each text the known questions that ask the same, the likeliest first.

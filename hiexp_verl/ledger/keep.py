@@ -12,7 +12,7 @@ from pydantic import Field
 from hiexp_verl.config import Count, Number, settings
 from hiexp_verl.hek.store import HEK
 from hiexp_verl.ledger.credit import Credit
-from hiexp_verl.types import LEVELS, Entry, Level
+from hiexp_verl.types import LEVELS, Entry
 
 
 @settings()
@@ -53,16 +53,12 @@ def leaving(
             found.append(Leaving(entry_id, f"retired: its effect is {effect}"))
         gone = {each.id for each in found}
         left = [entry for entry in entries if entry.id not in gone]
-        found += _beyond(left, credits, _capacity(config, level), young)
+        found += _beyond(left, credits, getattr(config, level), young)
     return found
 
 
 def _harms(credit: Credit, config: KeepConfig) -> bool:
     return credit.exposures >= config.n_min and credit.high < 0
-
-
-def _capacity(config: KeepConfig, level: Level) -> int:
-    return {"e1": config.e1, "e2": config.e2, "e3": config.e3}[level]
 
 
 def _beyond(entries: list[Entry], credits: Mapping[str, Credit], capacity: int, young: frozenset[str]) -> list[Leaving]:

@@ -84,10 +84,10 @@ def rows_of_step(episodes: Iterable[tuple[str, EpisodeRecord, float]], step: int
     return rows
 
 
-def rows_of(trajectories: Iterable[Trajectory], mask: float = 0.0) -> list[LedgerRow]:
+def rows_of(trajectories: Iterable[Trajectory]) -> list[LedgerRow]:
     """Return the rows of episodes that were rolled out without training; validation has none."""
     records = [(EpisodeRecord.of(t), t.score) for t in trajectories]
-    return [row_of(record, reward, mask=mask) for record, reward in records if record.split in (None, TRAIN)]
+    return [row_of(record, reward) for record, reward in records if record.split in (None, TRAIN)]
 
 
 def append_rows(path: Path, rows: Sequence[LedgerRow]) -> None:

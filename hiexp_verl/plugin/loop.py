@@ -101,6 +101,7 @@ class Loop:
         self.state = LoopState(Version(settings.hek, settings.hek_hash))
         self._settings, self._ledger, self._validation = settings, ledger, tuple(validation)
         self._events = folder / EVENTS
+        self._rows: list[LedgerRow] = []  # since the candidate is tested
         self._building: Any = None
         self._seconds = 0.0
 
@@ -133,17 +134,18 @@ class Loop:
             state.silent += 1
             self._note(step, "nothing", why=made.why)
             return False
-        state.candidate, state.tested_from = Version(made.path, made.content_hash), step
+        state.candidate, state.tested_from, self._rows = Version(made.path, made.content_hash), step, []
         state.only_removes, state.came, state.silent = made.only_removes, tuple(made.came), 0
         self._note(step, "proposed", version=made.path, came=list(made.came), went=list(made.went), why=made.why)
         return True
 
-    def step(self, step: int, alarmed: bool, last: bool = False) -> dict[str, float]:
-        """Judge the candidate by the rows so far, start the builder when it is due and the run goes on; return `hiexp/loop/*`."""
+    def step(self, step: int, rows: Sequence[LedgerRow], alarmed: bool, last: bool = False) -> dict[str, float]:
+        """Judge the candidate by its rows, those of this step included; start the builder when it is due; return `hiexp/loop/*`."""
         state, verdict, began = self.state, None, time.monotonic()
         if alarmed and self.config.hold_on_alarm:
             self._hold(step)
         elif state.candidate is not None:
+            self._rows += rows
             verdict = self._judge(step)
         due = state.candidate is None and state.started is None and not alarmed and step - state.last_proposal >= self.config.every
         if due and not last:
@@ -184,10 +186,9 @@ class Loop:
         """Decide on the candidate."""
         state = self.state
         assert state.candidate is not None
-        rows: list[LedgerRow] = [row for row in read_run(self._ledger) if row.step >= state.tested_from]
         last = step - state.tested_from + 1 >= self.config.max_steps
         hashes = state.incumbent.content_hash, state.candidate.content_hash
-        verdict = judge(rows, *hashes, self.config.gate, only_removes=state.only_removes, last=last)
+        verdict = judge(self._rows, *hashes, self.config.gate, only_removes=state.only_removes, last=last)
         if verdict.decision == "wait":
             return verdict
         if verdict.decision == "accept":
@@ -252,6 +253,8 @@ class Loop:
             for version in (self.state.incumbent, self.state.candidate):
                 if version is not None and not os.path.isfile(os.path.join(version.path, "header.json")):
                     raise HiExpError(f"the checkpoint was trained with the HEK {version.path}, which is gone; put that version back")
+        if self.state.candidate is not None:
+            self._rows = [row for row in read_run(self._ledger) if row.step >= self.state.tested_from]
         if self._events.is_file():
             drop_torn_line(self._events)
             rows = [row for _, row in read_rows(self._events) if not isinstance(row, BadRow)]

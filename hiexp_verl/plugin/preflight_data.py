@@ -50,7 +50,7 @@ def check_validation(config: DictConfig, training: Texts, validation: Texts, hek
     if both := [file for file in paths_of(config.data.train_files) if _absolute(file) in files]:
         raise HiExpError(f"{both[0]} is in data.train_files and data.val_files; validate on other questions, or set trainer.val_only=true")
     asked = {normalise(text) for texts in training.values() for text in texts.values()}
-    known = SameQuestions({source.question_id: source.question for source in (hek.sources if hek is not None else ())}, encoder)
+    known = SameQuestions.of(hek.sources if hek is not None else (), encoder)
     for file, texts in validation.items():
         questions = f"of the {len(texts)} validation questions of {file} (the first:"
         if trained := [name for name, text in texts.items() if normalise(text) in asked]:

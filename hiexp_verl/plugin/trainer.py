@@ -19,7 +19,7 @@ from hiexp_verl.guide.record import EpisodeRecord
 from hiexp_verl.hek.opening import open_hek, pinned
 from hiexp_verl.hek.store import HEK
 from hiexp_verl.io.files import write_jsonl
-from hiexp_verl.ledger.rows import append_rows, forget_after, rows_of_step
+from hiexp_verl.ledger.rows import LedgerRow, append_rows, forget_after, rows_of_step
 from hiexp_verl.plugin.advantage import Arms, baseline_within
 from hiexp_verl.plugin.agent_loop import settings_of
 from hiexp_verl.plugin.checkpoint import folder_to_resume, identity_of, ledger_of, load_loop, load_state, played_of, save_state
@@ -111,20 +111,24 @@ class HiExpTrainer(PPOTrainer):
             for row in rows:
                 row["id"] += f"@{self.global_steps}"  # a question comes back in later steps
             write_jsonl(Path(self.settings.dump_dir) / f"{self.global_steps:06d}.jsonl", rows)
+        counted: list[LedgerRow] = []
         if self.ledger is not None:
-            counted = ((e.group, e.record, e.reward) for e in episodes)
+            seen = ((e.group, e.record, e.reward) for e in episodes)
+            counted = rows_of_step(seen, self.global_steps, self.settings.ledger.mask)
             try:
-                append_rows(self.ledger, rows_of_step(counted, self.global_steps, self.settings.ledger.mask))
-            except HiExpError as error:  # evidence is lost, not the training
+                append_rows(self.ledger, counted)
+            except HiExpError as error:  # evidence is lost, not the training; a resumed run would not have it either
+                counted = []
                 logger.warning("the rollouts of step %d are not in the ledger: %s", self.global_steps, error)
+        last = self.global_steps >= self.total_training_steps
         try:
-            self.watch.step(episodes, metrics, last=self.global_steps >= self.total_training_steps)
+            self.watch.step(episodes, metrics, last)
         except HiExpError as error:
             self.stop = error
         if self.loop is not None:
             before = self.loop.versions.incumbent
             alarmed = any(metrics.get(f"hiexp/alarm/{name}") for name in ALARMS)
-            metrics.update(self.loop.step(self.global_steps, alarmed, last=self.global_steps >= self.total_training_steps))
+            metrics.update(self.loop.step(self.global_steps, counted, alarmed, last))
             if self.loop.versions.incumbent != before:
                 self.watch.rearm(HEK.load(Path(self.loop.versions.incumbent.path)))
         return batch

@@ -61,10 +61,17 @@ def loops(trainings: Sequence[Training]) -> str:
 def _event(event: Mapping[str, Any]) -> dict[str, str]:
     row = {"step": e(event["step"]), "event": f"<b>{e(event['event'])}</b>", "version": e(Path(event["version"]).name)}
     if verdict := event.get("verdict"):
-        low, high = (verdict["difference"] + sign * Z95 * verdict["error"] for sign in (-1, 1))
-        row["gain"] = f'{verdict["difference"]:+.3f} <span class="soft">[{low:+.3f}, {high:+.3f}]</span>'
+        row["gain"] = _gain(verdict)
         row["groups"] = f"{verdict['look']:.0f}"
     return row | ({"why": e(event["why"])} if event["why"] else {})
+
+
+def _gain(verdict: Mapping[str, Any], reach: float | None = None) -> str:
+    """Return the gain with its interval, and drawn where the rows share a scale."""
+    mean = float(verdict["difference"])
+    low, high = (mean + sign * Z95 * verdict["error"] for sign in (-1, 1))
+    drawn = interval_bar(mean, low, high, (-reach, reach), (low > 0) - (high < 0)) if reach is not None else ""
+    return f'{mean:+.3f} <span class="soft">[{low:+.3f}, {high:+.3f}]</span>{drawn}'
 
 
 def _heading(done: Mapping[str, Any]) -> str:
@@ -79,11 +86,7 @@ def _row(done: Mapping[str, Any], reach: float) -> dict[str, str]:
     if verdict is not None:
         row["decision"] = f"<b>{e(verdict['decision'])}</b> after {plural(int(verdict['look']), 'group')}"
         if verdict["error"] is not None:
-            mean = float(verdict["difference"])
-            low, high = (mean + sign * Z95 * verdict["error"] for sign in (-1, 1))
-            side = (low > 0) - (high < 0)
-            drawn = interval_bar(mean, low, high, (-reach, reach), side)
-            row["gain"] = f'{mean:+.3f} <span class="soft">[{low:+.3f}, {high:+.3f}]</span>{drawn}'
+            row["gain"] = _gain(verdict, reach)
     row["reward: none, in use, candidate"] = ", ".join(
         f"{rewards[each]:.3f}" for each in ("none", "incumbent", "candidate") if each in rewards
     )

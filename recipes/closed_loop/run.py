@@ -10,7 +10,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from hiexp_verl.errors import HiExpError
 from hiexp_verl.hek.opening import remember_encoder
 from hiexp_verl.hek.schema import Header
 from hiexp_verl.hek.store import HEK
@@ -21,7 +20,7 @@ from hiexp_verl.models.encoder import load_encoder
 from hiexp_verl.report import write_report
 from hiexp_verl.rollout.policy import EVENTS
 from hiexp_verl.types import FOUND, GIVEN, Entry, Plan
-from recipes.cpu_demo.run import one_stage, prepare
+from recipes.cpu_demo.run import exit_code, one_stage, prepare
 from recipes.cpu_demo.stages import Demo, DemoSpec
 from recipes.cpu_demo.training import read_metrics, train
 from recipes.demo_data.factbook.lay_words import HELD_OUT, KEYS
@@ -39,14 +38,7 @@ def main() -> int:
     parser.add_argument("--fresh", action="store_true", help="forget what an earlier run did")
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="settings of verl, such as data.train_batch_size=4")
     a = parser.parse_args()
-    try:
-        return run(a.out, a.steps, a.overrides, a.fresh)
-    except HiExpError as error:
-        print(f"closed_loop: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("closed_loop: interrupted; the same command goes on after the last stage that was finished", file=sys.stderr)
-        return 130
+    return exit_code("closed_loop", lambda: run(a.out, a.steps, a.overrides, a.fresh))
 
 
 def run(out: Path, steps: int, overrides: list[str], fresh: bool) -> int:

@@ -38,14 +38,19 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=DemoSpec.seed)
     parser.add_argument("--fresh", action="store_true", help="forget what an earlier run did")
     arguments = parser.parse_args()
+    settings = {key: value for key, value in vars(arguments).items() if key != "fresh"}
+    return exit_code("demo", lambda: run(DemoSpec(**settings), arguments.fresh))
+
+
+def exit_code(name: str, recipe: Callable[[], int]) -> int:
+    """Run a recipe; a fault is one line and 1, an interrupt 130."""
     try:
-        settings = {key: value for key, value in vars(arguments).items() if key != "fresh"}
-        return run(DemoSpec(**settings), arguments.fresh)
+        return recipe()
     except HiExpError as error:
-        print(f"demo: {error}", file=sys.stderr)
+        print(f"{name}: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("demo: interrupted; the same command goes on after the last stage that was finished", file=sys.stderr)
+        print(f"{name}: interrupted; the same command goes on after the last stage that was finished", file=sys.stderr)
         return 130
 
 

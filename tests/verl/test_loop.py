@@ -70,9 +70,9 @@ def trained(loop, ledger, steps, old=0.0, new=1.0, alarmed=False):
     metrics = {}
     for step in steps:
         loop.begin(step)
-        if loop.state.candidate is not None:
-            append_rows(ledger, rows(step, old, new, loop.state.incumbent.content_hash))
-        metrics = loop.step(step, alarmed)
+        trained_on = rows(step, old, new, loop.state.incumbent.content_hash) if loop.state.candidate is not None else []
+        append_rows(ledger, trained_on)
+        metrics = loop.step(step, trained_on, alarmed)
     return metrics
 
 
