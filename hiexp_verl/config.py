@@ -241,7 +241,9 @@ class LoopConfig:
     retire_after: Count = Field(default=100, description="Exposures before an entry that is shown to harm can leave.")
     capacity_e1: Count = Field(default=2_000, description="E1 that a version has at most.")
     hold_on_alarm: Flag = Field(
-        default=True, description="While an alarm is triggered nothing is tested or published, and a version of its window is taken back."
+        default=True,
+        description="While an alarm is triggered nothing is tested or published, and a version of its window is taken back; so is one "
+        "whose rollouts gain less than those of the version before, three times in a row.",
     )
     timeout: Annotated[Number, Field(gt=0)] = Field(default=600.0, description="Seconds that a step waits for a late builder.")
 

@@ -9,10 +9,11 @@ from hiexp_verl.errors import HiExpError
 from hiexp_verl.hek.edit import remove
 from hiexp_verl.hek.store import HEK, current_version, root_of
 from hiexp_verl.io.datasets import read_trajectories
-from hiexp_verl.ledger.credit import Credits, credit
+from hiexp_verl.ledger.credit import credit
+from hiexp_verl.ledger.drift import spans_of
 from hiexp_verl.ledger.keep import KeepConfig, leaving
-from hiexp_verl.ledger.rows import LEDGER, read_ledger, rows_of
-from hiexp_verl.ledger.table import credits_json, credits_text
+from hiexp_verl.ledger.rows import LEDGER, LedgerRow, read_ledger, rows_of
+from hiexp_verl.ledger.table import credits_json, credits_text, spans_json, spans_text
 
 _EPILOG = f"""\
 Rows come from trainings with hiexp.ledger.enabled=true, which leave them in HEK/{LEDGER}, or from episodes of mixed arms:
@@ -21,6 +22,7 @@ Rows come from trainings with hiexp.ledger.enabled=true, which leave them in HEK
 shown      rollouts that saw the entry, discounted where versions have changed since; groups: questions x steps
 with it    mean reward of these rollouts; without: mean reward of the rollouts without experience in their groups
 effect     the difference, less that of the rollouts where an entry was left out by chance (look-ups are likelier in trouble)
+by version reward with experience, and how much more that is than without, in the same groups: a bank can get worse step by step
 best guess shrunk towards the entries below the same parent, with its 95% interval: of few rollouts an effect is mostly chance
 
 examples: hiexp ledger hek
@@ -42,7 +44,8 @@ def run_ledger(arguments: argparse.Namespace) -> int:
     if arguments.most < 1:
         raise HiExpError(f"--most must be at least 1, found {arguments.most}")
     hek = HEK.load(arguments.hek)
-    found = _credits(hek, arguments)
+    rows = _rows(arguments)
+    found = credit(rows, hek.entries)
     if arguments.retire:
         root = root_of(arguments.hek)
         left = leaving(hek, found.of, KeepConfig())
@@ -53,11 +56,13 @@ def run_ledger(arguments: argparse.Namespace) -> int:
         changed = remove(hek, [each.id for each in left], reason, with_orphans=True)
         say("\n".join([*(f"{each.id}  {each.why}" for each in left), f"saved {changed.save(root, since=current_version(root))}"]))
         return 0
-    print_result(arguments.json, credits_json(hek, found), credits_text(hek, found, arguments.most))
+    spans = spans_of(rows)
+    text = "\n\n".join(filter(None, (credits_text(hek, found, arguments.most), spans_text(spans))))
+    print_result(arguments.json, credits_json(hek, found) | {"versions": spans_json(spans)}, text)
     return 0
 
 
-def _credits(hek: HEK, arguments: argparse.Namespace) -> Credits:
+def _rows(arguments: argparse.Namespace) -> list[LedgerRow]:
     if arguments.episodes:
         rows = rows_of(t for path in arguments.episodes for t in read_trajectories(path))
     else:
@@ -65,4 +70,4 @@ def _credits(hek: HEK, arguments: argparse.Namespace) -> Credits:
     if not rows:
         what = " ".join(map(str, arguments.episodes)) or f"{root_of(arguments.hek) / LEDGER}"
         raise HiExpError(f"{what} has no rollouts; train with hiexp.ledger.enabled=true, or give --episodes of mixed arms")
-    return credit(rows, hek.entries)
+    return rows

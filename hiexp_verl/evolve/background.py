@@ -1,21 +1,28 @@
 """A proposal as a task of its own process, while training goes on: files in, a saved candidate out."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from hiexp_verl.config import LoopConfig
+from hiexp_verl.config import LoopConfig, PromptConfig, ToolConfig
 from hiexp_verl.distil.distillers import open_distiller
 from hiexp_verl.distil.pipeline import DistilSettings
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.evolve.propose import Proposer
+from hiexp_verl.guide.lookup import ExperienceRequest, Lookup
+from hiexp_verl.guide.record import EpisodeRecord, share
 from hiexp_verl.hek.opening import open_encoder
+from hiexp_verl.hek.retrieve import Retriever
 from hiexp_verl.hek.same_question import SameQuestions
 from hiexp_verl.hek.store import HEK, root_of
 from hiexp_verl.io.datasets import read_trajectories
 from hiexp_verl.ledger.credit import credit
 from hiexp_verl.ledger.keep import KeepConfig
 from hiexp_verl.ledger.rows import read_ledger
+from hiexp_verl.models.encoder import Encoder
+from hiexp_verl.types import Trajectory
+
+LOOKED_UP = 200  # questions by which a candidate is compared with its parent
 
 
 @dataclass(frozen=True)
@@ -29,6 +36,7 @@ class Task:
     config: LoopConfig
     rejected: tuple[str, ...] = ()  # content ids that are not proposed again
     validation: tuple[str, ...] = ()  # questions that no candidate may know
+    prompt: PromptConfig = field(default_factory=PromptConfig)  # by which questions are looked up
 
 
 @dataclass(frozen=True)
@@ -40,6 +48,8 @@ class Candidate:
     came: tuple[str, ...] = ()  # content ids
     went: tuple[str, ...] = ()
     why: str = ""
+    self_sourced: float = 0.0  # share of the entries that came which rest on rollouts with experience alone
+    changed_lookups: float = 0.0  # share of the questions of the window whose first entry in the prompt is another one
 
     @property
     def only_removes(self) -> bool:
@@ -61,14 +71,31 @@ def make_candidate(task: Task) -> Candidate:
     with open_distiller(config.distiller) as distiller:
         keep = KeepConfig(n_min=config.retire_after, e1=config.capacity_e1)
         proposer = Proposer(encoder, distiller, DistilSettings(plan_support=config.plan_support), keep, config.max_new)
-        trajectories = read_trajectories(*map(Path, task.episodes))
+        trajectories = list(read_trajectories(*map(Path, task.episodes)))
         proposal = proposer.propose(parent, trajectories, credit(rows, parent.entries).of, frozenset(task.rejected))
     if proposal.hek is None:
         return Candidate(why=proposal.why)
     _check_validation(SameQuestions.of(proposal.hek.sources, encoder), task.validation)
     version = proposal.hek.save(root_of(path), candidate=True)
     came, went = (tuple(change.content for change in changes) for changes in (proposal.came, proposal.went))
-    return Candidate(str(version), proposal.hek.content_hash(), came, went, proposal.why)
+    changed = _changed_lookups(parent, proposal.hek, encoder, [t.question for t in trajectories], task.prompt)
+    own = self_sourced(proposal.hek, frozenset(came), trajectories)
+    return Candidate(str(version), proposal.hek.content_hash(), came, went, proposal.why, own, changed)
+
+
+def self_sourced(hek: HEK, came: frozenset[str], trajectories: Sequence[Trajectory]) -> float:
+    """Return the share of the entries that came which rest on rollouts with experience alone."""
+    guided = {t.id for t in trajectories if EpisodeRecord.of(t).shown}
+    sources = [entry.sources for entry in hek.entries if entry.content_id in came and entry.sources]
+    return share(sum(guided.issuperset(each) for each in sources), len(sources))
+
+
+def _changed_lookups(parent: HEK, candidate: HEK, encoder: Encoder, questions: Sequence[str], prompt: PromptConfig) -> float:
+    """Return the share of the questions that find another entry first."""
+    asked = [ExperienceRequest("prompt", question) for question in list(dict.fromkeys(questions))[-LOOKED_UP:]]
+    lookups = [Lookup(Retriever(hek, encoder), prompt, ToolConfig()) for hek in (parent, candidate)]
+    firsts = [[next((hit.entry.content_id for hit in lookup.now(request)), "") for request in asked] for lookup in lookups]
+    return share(sum(old != new for old, new in zip(*firsts, strict=True)), len(asked))
 
 
 def _check_validation(known: SameQuestions, texts: Sequence[str]) -> None:

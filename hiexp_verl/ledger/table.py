@@ -1,12 +1,14 @@
 """The credit of a HEK's entries as a table and as JSON."""
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from math import inf, isfinite
 from pathlib import Path
 from typing import Any
 
 from hiexp_verl.hek.store import HEK
-from hiexp_verl.ledger.credit import Credit, Credits, credit
+from hiexp_verl.ledger.credit import Z95, Credit, Credits, credit
+from hiexp_verl.ledger.drift import Span
 from hiexp_verl.ledger.rows import LEDGER, read_ledger
 from hiexp_verl.types import Entry
 
@@ -37,6 +39,24 @@ def credits_text(hek: HEK, credits: Credits, most: int) -> str:
     helps, harms = sum(c.low > 0 for _, c in known), sum(c.high < 0 for _, c in known)
     rest = f"{helps} entries help, {harms} harm, by their intervals; {len(hek.entries) - len(known)} were never shown{more}"
     return "\n".join([*_basis(credits), "", *lines, "", rest])
+
+
+def spans_json(spans: Sequence[Span]) -> list[dict[str, Any]]:
+    """Return one object for each version that was shown in mixed groups, the first one first."""
+    names = ("hek", "first", "last", "groups", "gap", "error", "reward")
+    return [_finite({name: getattr(span, name) for name in names}) for span in spans]
+
+
+def spans_text(spans: Sequence[Span]) -> str:
+    """Return the gap between rollouts with and without experience by version; nothing for fewer than two."""
+    if len(spans) < 2:
+        return ""
+    lines = []
+    for span in spans:
+        bounds = f" [{span.gap - Z95 * span.error:+.3f}, {span.gap + Z95 * span.error:+.3f}]" if isfinite(span.error) else ""
+        reward = f"reward {span.reward:.3f} with experience, {span.gap:+.3f}{bounds} more than without"
+        lines.append(f"  {span.hek[:12]}  steps {span.first} to {span.last}, {span.groups} groups: {reward}")
+    return "\n".join(["by version:", *lines])
 
 
 def _finite(values: dict[str, Any]) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from hiexp_verl.rollout.policy import MARKER, STATE
 
 logger = logging.getLogger(__name__)
 
-FORMAT = 6
+FORMAT = 7
 WATCHED = ("counters", "history", "expectation", "triggered")  # of `Watch.state`
 _ROLLOUT = "actor_rollout_ref.rollout"
 _TURNS = ("format", "max_assistant_turns", "max_parallel_calls", "max_tool_response_length")

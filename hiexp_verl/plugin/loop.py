@@ -17,6 +17,7 @@ import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
+from math import inf
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,6 +28,7 @@ from hiexp_verl.errors import HiExpError, first_line
 from hiexp_verl.hek.store import HEK
 from hiexp_verl.io.files import append_lines, drop_torn_line, write_jsonl, writing
 from hiexp_verl.io.rows import BadRow, read_rows
+from hiexp_verl.ledger.drift import FALLS, Span, poisoned, top_share, with_rows
 from hiexp_verl.ledger.gate import Verdict, judge
 from hiexp_verl.ledger.rows import LedgerRow, read_run
 from hiexp_verl.rollout.policy import EVENTS
@@ -75,6 +77,7 @@ class LoopState:
     tested_from: int = 0
     started: int | None = None  # step after which the builder was started; None: it is not at work
     rejected: tuple[str, ...] = ()  # content ids
+    spans: tuple[Span, ...] = ()  # one for each publication, the last that of the incumbent
     last_proposal: int = 0  # step of the last proposal
     silent: int = 0  # proposals in a row that came to nothing
     counts: dict[str, int] = field(default_factory=lambda: dict.fromkeys(("proposed", "accepted", "rejected", "failures", "held"), 0))
@@ -89,7 +92,8 @@ class LoopState:
         found = {each.name: values[each.name] for each in fields(cls)}
         for name in ("incumbent", "previous", "candidate"):
             found[name] = Version(*found[name]) if found[name] else None
-        return cls(**{**found, "came": tuple(found["came"]), "rejected": tuple(found["rejected"])})
+        spans = tuple(Span(**each) for each in found["spans"])
+        return cls(**{**found, "came": tuple(found["came"]), "rejected": tuple(found["rejected"]), "spans": spans})
 
 
 class Loop:
@@ -104,6 +108,7 @@ class Loop:
         self._rows: list[LedgerRow] = []  # since the candidate is tested
         self._building: Any = None
         self._seconds = 0.0
+        self._proposed: dict[str, float] = {}  # figures of the candidate that this step began with
 
     @property
     def versions(self) -> Versions:
@@ -112,7 +117,7 @@ class Loop:
 
     def begin(self, step: int) -> bool:
         """Take the candidate of the builder, when its time has come; return whether there is one from this step on."""
-        state, self._seconds = self.state, 0.0
+        state, self._seconds, self._proposed = self.state, 0.0, {}
         if state.started is None or step <= state.started + self.config.lag:
             return False
         began = time.monotonic()
@@ -136,14 +141,20 @@ class Loop:
             return False
         state.candidate, state.tested_from, self._rows = Version(made.path, made.content_hash), step, []
         state.only_removes, state.came, state.silent = made.only_removes, tuple(made.came), 0
-        self._note(step, "proposed", version=made.path, came=list(made.came), went=list(made.went), why=made.why)
+        self._proposed = {"self_sourced": made.self_sourced, "changed_lookups": made.changed_lookups}
+        self._note(step, "proposed", version=made.path, came=list(made.came), went=list(made.went), why=made.why, **self._proposed)
         return True
 
     def step(self, step: int, rows: Sequence[LedgerRow], alarmed: bool, last: bool = False) -> dict[str, float]:
         """Judge the candidate by its rows, those of this step included; start the builder when it is due; return `hiexp/loop/*`."""
         state, verdict, began = self.state, None, time.monotonic()
-        if alarmed and self.config.hold_on_alarm:
-            self._hold(step)
+        *before, span = state.spans or (Span(state.incumbent.content_hash),)
+        state.spans = (*before, with_rows(span, rows))
+        if self.config.hold_on_alarm and poisoned(state.spans, self.config.gate.min_groups):
+            self._hold(step, f"the gap and the reward with experience fell at {FALLS} publications in a row")
+            state.spans = (Span(state.incumbent.content_hash),)  # judged anew
+        elif alarmed and self.config.hold_on_alarm:
+            self._hold(step, "an alarm is triggered", within=self._settings.alarms.window)
         elif state.candidate is not None:
             self._rows += rows
             verdict = self._judge(step)
@@ -155,7 +166,7 @@ class Loop:
         if state.silent == 3:
             logger.warning("three proposals in a row came to nothing; see %s for the reasons", self._events)
         self._seconds += time.monotonic() - began
-        return self._metrics(step, verdict)
+        return self._metrics(step, verdict) | {"hiexp/loop/top_share": top_share(rows)}
 
     def _start(self, step: int) -> Any:
         """Start the builder on the episodes up to this step."""
@@ -171,6 +182,7 @@ class Loop:
             config=self.config,
             rejected=self.state.rejected,
             validation=self._validation,
+            prompt=self._settings.prompt,
         )
         return ray.remote(num_cpus=0, max_retries=1, max_calls=1)(_make_candidate).remote(task)  # its process ends with it
 
@@ -192,7 +204,8 @@ class Loop:
         if verdict.decision == "wait":
             return verdict
         if verdict.decision == "accept":
-            state.previous, state.incumbent, state.published = state.incumbent, state.candidate, step + 1
+            state.previous = state.incumbent
+            self._use(state.candidate, step + 1)
             state.counts["accepted"] += 1
         else:
             state.rejected = tuple(dict.fromkeys((*state.rejected, *state.came)))
@@ -201,17 +214,23 @@ class Loop:
         state.candidate = None
         return verdict
 
-    def _hold(self, step: int) -> None:
-        """Give up the candidate, and go back to the version before where the one in use is new."""
+    def _use(self, version: Version, step: int) -> None:
+        """Show this version from a step on."""
+        self.state.incumbent, self.state.published = version, step
+        self.state.spans = (*self.state.spans, Span(version.content_hash))
+
+    def _hold(self, step: int, why: str, within: float = inf) -> None:
+        """Give up the candidate, and go back to the version before where that in use was published within so many steps."""
         state = self.state
-        new = state.previous is not None and 0 <= step - state.published < self._settings.alarms.window
-        if state.candidate is None and not new:
+        back = state.previous if step - state.published < within else None
+        if state.candidate is None and back is None:
             return
         state.counts["held"] += 1
         state.candidate = None
-        if new and state.previous is not None:
-            state.incumbent, state.previous, state.published = state.previous, None, step + 1
-        self._note(step, "held", version=state.incumbent.path, why="an alarm is triggered")
+        if back is not None:
+            self._use(back, step + 1)
+            state.previous = None
+        self._note(step, "held", version=state.incumbent.path, why=why)
 
     def _failed(self, step: int, error: Exception) -> None:
         self.state.counts["failures"] += 1
@@ -236,6 +255,9 @@ class Loop:
         found |= {"hiexp/loop/testing": float(state.candidate is not None), "hiexp/loop/age": float(step - state.published)}
         found["hiexp/loop/seconds"] = self._seconds  # that the step took longer, waiting for the builder included
         found["hiexp/loop/version"] = float(Path(state.incumbent.path).name) if Path(state.incumbent.path).name.isdecimal() else 0.0
+        found |= {f"hiexp/loop/{name}": value for name, value in self._proposed.items()}
+        if (span := state.spans[-1]).groups:
+            found["hiexp/loop/gap"] = span.gap
         if verdict is not None:
             found |= {"hiexp/loop/groups": float(verdict.groups), "hiexp/loop/gain": verdict.difference}
             if verdict.look:

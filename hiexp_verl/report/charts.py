@@ -23,6 +23,7 @@ class Line:
     points: Sequence[Point]
     band: Sequence[Span] = ()
     marks: Sequence[float] = ()  # steps at which a run was resumed
+    published: Sequence[float] = ()  # steps from which a new version of the HEK is in use
     faint: Sequence[Sequence[Point]] = ()  # runs that the points are the mean of, and that go further
 
 
@@ -82,6 +83,7 @@ def _line(line: Line, frame: _Frame) -> str:
         lows, highs = thinned([(x, low) for x, low, _ in line.band]), thinned([(x, high) for x, _, high in line.band])
         around = " ".join(f"{frame.x(x):.1f},{frame.y(y):.1f}" for x, y in [*highs, *reversed(lows)])
         parts.append(f'<polygon class="b{line.style}" points="{around}"/>')
+    parts += [_published(line, x, frame) for x in line.published if frame.low <= x <= frame.high]
     if thin:
         parts.append(f'<path class="r{line.style}" d="{_path(thin, frame)}"/>')
         parts += [_mark(line, x, frame) for x in line.marks if frame.low <= x <= frame.high]
@@ -102,6 +104,11 @@ def _mark(line: Line, step: float, frame: _Frame) -> str:
     value = min(line.points, key=lambda point: abs(point[0] - step))[1]
     title = f"<title>{e(line.name)} resumed at step {step:g}</title>"
     return f'<path class="m{line.style}" d="M{frame.x(step):.1f} {frame.y(value) - 6:.1f}l6 6l-6 6l-6 -6z">{title}</path>'
+
+
+def _published(line: Line, step: float, frame: _Frame) -> str:
+    title = f"<title>{e(line.name)}: a new version of the HEK from step {step:g}</title>"
+    return f'<path class="published" d="M{frame.x(step):.1f} {_TOP}V{_HEIGHT - _BOTTOM}">{title}</path>'
 
 
 def _window(points: Sequence[Point]) -> int:

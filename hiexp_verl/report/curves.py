@@ -55,6 +55,8 @@ MEASURES: Mapping[str, Mapping[str, Sequence[str]]] = {
         "searches with minus without experience": ("hiexp/gap/searches",),
         "version of the HEK in use": ("hiexp/loop/version",),
         "reward of the candidate minus that of the version in use": ("hiexp/loop/gain",),
+        "reward with minus without experience since the version is in use": ("hiexp/loop/gap",),
+        "share of what is shown that is one entry": ("hiexp/loop/top_share",),
     },
     "Policy": {
         "entropy": ("actor/entropy",),
@@ -79,10 +81,11 @@ class Group:
     def line(self, curves: Sequence[Sequence[Point]]) -> Line:
         """Return the line of the runs' curves."""
         marks = [float(step) for run in self.runs for step in run.resumed]
+        published = sorted({step for run in self.runs for step in run.published})
         if len(curves) == 1:
-            return Line(self.name, self.style, curves[0], marks=marks)
+            return Line(self.name, self.style, curves[0], marks=marks, published=published)
         mean, band = mean_and_band(curves)
-        return Line(self.name, self.style, mean, band, marks, faint=[curve for curve in curves if len(curve) > len(mean)])
+        return Line(self.name, self.style, mean, band, marks, published, faint=[curve for curve in curves if len(curve) > len(mean)])
 
 
 def grouped(trainings: Sequence[Training]) -> list[Group]:
@@ -176,6 +179,8 @@ def _legend(groups: Sequence[Group]) -> str:
         notes.append("Runs that differ in seeds alone are one line: their mean, in a band from the lowest to the highest.")
     if any(run.resumed for group in groups for run in group.runs):
         notes.append("A diamond marks where a run was resumed.")
+    if any(run.published for group in groups for run in group.runs):
+        notes.append("A dotted line marks the step from which a new version of the HEK is in use.")
     if len(groups) > STYLES:
         notes.append(f"Beyond {STYLES}, lines share colours and boxes.")
     note = f'<p class="soft">{" ".join(notes)}</p>' if notes else ""

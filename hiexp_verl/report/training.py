@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,11 @@ class Training:
     def trained(self) -> list[int]:
         """The steps that trained, without a validation before the first one."""
         return [step for step, values in self.steps.items() if _trains(values)]
+
+    @property
+    def published(self) -> list[float]:
+        """The steps from which another version of the HEK is in use."""
+        return [step + 1 for (_, before), (step, version) in pairwise(self.curve("hiexp/loop/version")) if version != before]
 
     def curve(self, key: str) -> list[tuple[float, float]]:
         """Return (step, value) of a metric, where it is a finite number."""

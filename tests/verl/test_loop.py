@@ -13,6 +13,7 @@ from hiexp_verl.evolve.background import Candidate, Task, make_candidate
 from hiexp_verl.guide.arms import plays_candidate
 from hiexp_verl.hek import HEK
 from hiexp_verl.io.files import write_jsonl
+from hiexp_verl.ledger.drift import Span
 from hiexp_verl.ledger.rows import LEDGER, LedgerRow, append_rows
 from hiexp_verl.models.encoder import HashEncoder
 from hiexp_verl.plugin import loop as module
@@ -138,6 +139,22 @@ def test_an_alarm_holds_the_loop_and_takes_a_new_version_back(run):
     assert loop.state.started is None, "nothing is built while an alarm is triggered"
 
 
+def test_a_version_is_taken_back_whose_gap_and_reward_fell_at_three_publications(run, tmp_path):
+    loop, made, _, _ = run
+    spans = []
+    for number, reward in enumerate((0.8, 0.7, 0.6)):
+        spans.append(Span(f"v{number}"))
+        for _ in range(10):
+            spans[-1] = spans[-1].added([reward], [0.3], step=1)
+    before = Version("before", "v2")
+    loop.state = replace(loop.state, spans=(*spans, Span(NEW_HASH)), incumbent=made["new"], previous=before, published=1)
+    mixed = [LedgerRow(50, f"q{i}", j, NEW_HASH if j else "", arm, 0.4) for i in range(10) for j, arm in enumerate(("none", "full"))]
+    metrics = loop.step(50, mixed, alarmed=False)
+    assert loop.state.incumbent == before and loop.state.previous is None and metrics["hiexp/loop/held"] == 1.0
+    assert events(loop) == ["held"] and "fell at 3 publications" in loop._events.read_text()
+    assert loop.state.spans == (Span("v2"),), "judged anew"
+
+
 @pytest.mark.parametrize("killed", range(1, 12))
 def test_a_resumed_run_decides_as_one_that_was_not_killed(run, killed):
     loop, _, ledger, settings = run
@@ -191,6 +208,8 @@ def test_the_builder_makes_the_candidate_that_its_files_suggest_and_refuses_vali
         assert made.path == str(parent.with_name("0002")) and made.came and not made.only_removes
         assert HEK.load(Path(made.path)).header.content_hash == made.content_hash
         assert HEK.load(tmp_path / "out" / "hek").header.content_hash == HEK.load(parent).header.content_hash, "CURRENT stays"
+        assert made.changed_lookups == 1.0, "each question finds another plan than before"
+        assert made.self_sourced == 0.0, "each entry rests on a rollout without experience, too"
         assert make_candidate(task) == made, "the same task gives the same candidate, and no second version"
         with pytest.raises(ray.exceptions.RayTaskError, match="was distilled from"):
             ray.get(ray.remote(make_candidate).options(num_cpus=0).remote(replace(task, validation=(lines[0]["question"],))))

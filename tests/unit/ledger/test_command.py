@@ -40,6 +40,19 @@ def test_the_table_names_effects_with_intervals(root, capsys):
     assert "480 rollouts" in text and "nothing was left out by chance" in text and "1 entries help, 0 harm" in text
 
 
+def test_versions_that_were_shown_are_compared_with_no_experience(root, capsys):
+    trained(root, rewards=(1.0, 1.0))
+    assert "by version" not in (main(["ledger", str(root)]), capsys.readouterr().out)[1]
+    rows = [LedgerRow(2, f"q{i}", j, "next", arm, 0.5) for i in range(2) for j, arm in enumerate(("none", "full"))]
+    append_rows(root / LEDGER / "run2.jsonl", rows)
+    assert main(["ledger", str(root)]) == 0
+    first, second = capsys.readouterr().out.partition("by version:\n")[2].splitlines()
+    assert "steps 1 to 1, 120 groups: reward 1.000 with experience, +0.500 [+0.500, +0.500] more than without" in first
+    assert second.strip().startswith("next  steps 2 to 2, 2 groups: reward 0.500 with experience, +0.000")
+    assert main(["ledger", str(root), "--json"]) == 0
+    assert [each["gap"] for each in json.loads(capsys.readouterr().out)["versions"]] == [0.5, 0.0]
+
+
 def test_json_has_every_number(root, capsys):
     trained(root)
     assert main(["ledger", str(root), "--json"]) == 0

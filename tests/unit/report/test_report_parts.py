@@ -128,6 +128,14 @@ def test_a_resume_is_marked_and_a_constant_is_a_sentence():
     assert "<h3>entropy</h3>" not in drawn
 
 
+def test_a_new_version_of_the_hek_is_marked_from_its_first_step():
+    versions = (1.0, 1.0, 2.0, 2.0)
+    steps = {step: {"hiexp/loop/version": version, "hiexp/acc": step / 10} for step, version in enumerate(versions, start=1)}
+    drawn = curves([Training("a", steps)])
+    assert "a: a new version of the HEK from step 4" in drawn and "A dotted line marks" in drawn
+    assert drawn.count("from step 4") == 2, "in both charts"
+
+
 def test_validation_has_charts_of_its_own():
     steps = {1: {"val-core/hotpot/acc/mean@1": 0.2, "val-aux/hotpot/f1/mean@1": 0.3}, 2: {"val-core/hotpot/acc/mean@1": 0.5}}
     drawn = curves([Training("a", steps)])
