@@ -19,7 +19,7 @@ from hiexp_verl.io.files import atomic_writer
 from hiexp_verl.models.vllm_process import start_child, stop_child
 
 ROOT = Path(__file__).parents[1]
-NAMES = ("retrieval", "clustering", "memory", "encoder_dtype", "ledger", "distil_throughput", "overhead")
+NAMES = ("retrieval", "clustering", "memory", "encoder_dtype", "ledger", "selection", "distil_throughput", "overhead")
 MOST_SECONDS = {"smoke": 600.0, "bench": 900.0, "long": 4 * 3600.0}  # of one benchmark; one that takes longer hangs
 BEGIN, END = "<!-- make bench: begin -->", "<!-- make bench: end -->"
 

@@ -22,6 +22,11 @@ from hiexp_verl.errors import HiExpError
 Config = TypeVar("Config")
 Place = Literal["prompt", "tool"]  # the system prompt; the response of the search tool
 Match = Literal["kind", "question"]
+Select = Literal["cosine", "linucb", "thompson"]
+_SELECT = (
+    "Which of the entries found are shown. cosine: the nearest. linucb, thompson: those of the highest value by the ledger, or none "
+    "where none is worth it; both need evidence of 200 exposures at the place."
+)
 Engine = Literal["bm25", "dense", "http"]
 Dtype = Literal["auto", "float32", "bfloat16"]
 Rule = Literal["ratchet", "strict", "always"]
@@ -92,6 +97,7 @@ class PromptConfig:
         default="kind",
         description="What titles are compared with. kind: the question, its names as '...'; question: all of it (paper).",
     )
+    select: Select = Field(default="cosine", description=_SELECT)
     instantiate: Flag = Field(default=True, description="Put the question's name into a plan that is shown; the entry stays without.")
     min_score: Number | None = Field(default=None, description="Minimum cosine; null: no threshold (paper).")
     max_tokens: Natural = Field(
@@ -104,6 +110,7 @@ class ToolConfig:
     """E1 in the response of the search tool, matched to the query."""
 
     top_k: Count = Field(default=1, description="Entries shown per search (paper: 1).")
+    select: Select = Field(default="cosine", description=_SELECT)
     min_score: Number | None = Field(
         default=None, description="Minimum cosine; null: the HEK's calibrated value (the paper's 0.8 holds for its encoder alone)."
     )

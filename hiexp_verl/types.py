@@ -145,6 +145,13 @@ class Hit:
     entry: Entry
     score: float
     made_for: str = ""  # the name that its plans were made for, where they were
+    value: float | None = None  # by which it was selected, where not by the cosine
+    p: float = 1.0  # probability of that
+
+    @property
+    def rank(self) -> float:
+        """The number by which hits are ordered, the highest first."""
+        return self.score if self.value is None else self.value
 
 
 def to_json(record: Question | Passage | Trajectory | Entry | Source) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from hiexp_verl.cli.options import add_hek, add_verb, print_result, say
+from hiexp_verl.config import Budgets
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.hek.edit import remove
 from hiexp_verl.hek.store import HEK, current_version, root_of
@@ -14,6 +15,7 @@ from hiexp_verl.ledger.drift import spans_of
 from hiexp_verl.ledger.keep import KeepConfig, leaving
 from hiexp_verl.ledger.rows import LEDGER, LedgerRow, read_ledger, rows_of
 from hiexp_verl.ledger.table import credits_json, credits_text, spans_json, spans_text
+from hiexp_verl.ledger.values import LEAST, fit
 
 _EPILOG = f"""\
 Rows come from trainings with hiexp.ledger.enabled=true, which leave them in HEK/{LEDGER}, or from episodes of mixed arms:
@@ -27,6 +29,7 @@ best guess shrunk towards the entries below the same parent, with its 95% interv
 
 examples: hiexp ledger hek
           hiexp ledger hek --episodes outputs/eval/full/trajectories.jsonl outputs/eval/none/trajectories.jsonl
+          hiexp ledger hek --fit                   then hiexp.prompt.select=linucb (or thompson) shows entries by their value
           hiexp ledger hek --retire                what is shown to do harm leaves, as a new version"""
 
 
@@ -36,6 +39,9 @@ def add(verbs: Any) -> None:
     add_hek(parser, json=True)
     parser.add_argument("--episodes", type=Path, nargs="+", default=[], metavar="FILE", help="trajectories to count, instead of the ledger")
     parser.add_argument("--most", type=int, default=40, metavar="N", help="rows of the table, the clearest effects first (default 40)")
+    parser.add_argument(
+        "--fit", action="store_true", help="save what select=linucb and select=thompson choose entries by, for this version"
+    )
     parser.add_argument("--retire", action="store_true", help="save a new version without the entries that harm, or are too many")
 
 
@@ -46,6 +52,16 @@ def run_ledger(arguments: argparse.Namespace) -> int:
     hek = HEK.load(arguments.hek)
     rows = _rows(arguments)
     found = credit(rows, hek.entries)
+    if arguments.fit:
+        values = fit(rows, hek, Budgets())
+        path = values.save(arguments.hek, hek.header.content_hash)
+        places = ", ".join(f"{place} ({model.exposures} exposures)" for place, model in values.places.items())
+        say(
+            f"saved {path}: values at {places}"
+            if places
+            else f"saved {path}: each place has fewer than {LEAST} exposures, the cosine selects"
+        )
+        return 0
     if arguments.retire:
         root = root_of(arguments.hek)
         left = leaving(hek, found.of, KeepConfig())

@@ -4,13 +4,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from hiexp_verl.config import LoopConfig, PromptConfig, ToolConfig
+from hiexp_verl.config import Budgets, LoopConfig
 from hiexp_verl.distil.distillers import open_distiller
 from hiexp_verl.distil.pipeline import DistilSettings
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.evolve.propose import Proposer
 from hiexp_verl.guide.lookup import ExperienceRequest, Lookup
 from hiexp_verl.guide.record import EpisodeRecord, share
+from hiexp_verl.guide.select import selects
 from hiexp_verl.hek.opening import open_encoder
 from hiexp_verl.hek.retrieve import Retriever
 from hiexp_verl.hek.same_question import SameQuestions
@@ -19,6 +20,7 @@ from hiexp_verl.io.datasets import read_trajectories
 from hiexp_verl.ledger.credit import credit
 from hiexp_verl.ledger.keep import KeepConfig
 from hiexp_verl.ledger.rows import read_ledger
+from hiexp_verl.ledger.values import fit
 from hiexp_verl.models.encoder import Encoder
 from hiexp_verl.types import Trajectory
 
@@ -36,7 +38,7 @@ class Task:
     config: LoopConfig
     rejected: tuple[str, ...] = ()  # content ids that are not proposed again
     validation: tuple[str, ...] = ()  # questions that no candidate may know
-    prompt: PromptConfig = field(default_factory=PromptConfig)  # by which questions are looked up
+    budgets: Budgets = field(default_factory=Budgets)  # by which experience is looked up
 
 
 @dataclass(frozen=True)
@@ -77,8 +79,10 @@ def make_candidate(task: Task) -> Candidate:
         return Candidate(why=proposal.why)
     _check_validation(SameQuestions.of(proposal.hek.sources, encoder), task.validation)
     version = proposal.hek.save(root_of(path), candidate=True)
+    if selects(task.budgets):
+        fit(rows, proposal.hek, task.budgets).save(version, proposal.hek.content_hash())
     came, went = (tuple(change.content for change in changes) for changes in (proposal.came, proposal.went))
-    changed = _changed_lookups(parent, proposal.hek, encoder, [t.question for t in trajectories], task.prompt)
+    changed = _changed_lookups(parent, proposal.hek, encoder, [t.question for t in trajectories], task.budgets)
     own = self_sourced(proposal.hek, frozenset(came), trajectories)
     return Candidate(str(version), proposal.hek.content_hash(), came, went, proposal.why, own, changed)
 
@@ -90,10 +94,10 @@ def self_sourced(hek: HEK, came: frozenset[str], trajectories: Sequence[Trajecto
     return share(sum(guided.issuperset(each) for each in sources), len(sources))
 
 
-def _changed_lookups(parent: HEK, candidate: HEK, encoder: Encoder, questions: Sequence[str], prompt: PromptConfig) -> float:
+def _changed_lookups(parent: HEK, candidate: HEK, encoder: Encoder, questions: Sequence[str], budgets: Budgets) -> float:
     """Return the share of the questions that find another entry first."""
     asked = [ExperienceRequest("prompt", question) for question in list(dict.fromkeys(questions))[-LOOKED_UP:]]
-    lookups = [Lookup(Retriever(hek, encoder), prompt, ToolConfig()) for hek in (parent, candidate)]
+    lookups = [Lookup(Retriever(hek, encoder), budgets.prompt, budgets.tool) for hek in (parent, candidate)]
     firsts = [[next((hit.entry.content_id for hit in lookup.now(request)), "") for request in asked] for lookup in lookups]
     return share(sum(old != new for old, new in zip(*firsts, strict=True)), len(asked))
 

@@ -32,6 +32,7 @@ from hiexp_verl.ledger.credit import credit
 from hiexp_verl.ledger.gate import LOOKS, Verdict, judge
 from hiexp_verl.ledger.keep import KeepConfig
 from hiexp_verl.ledger.rows import LEDGER, LedgerRow, row_of
+from hiexp_verl.ledger.values import fit
 from hiexp_verl.models.chat import open_model
 from hiexp_verl.rollout.episode import Client, Players, seed_of
 from hiexp_verl.rollout.opening import Opened, check_policy, open_spec
@@ -133,9 +134,11 @@ class Stage:
     distiller: Distiller
     job: Job
 
-    def players(self, hek: HEK | None, mask: Mask) -> Players:
-        """Return the players with a version of the HEK, or without experience."""
-        guide = self.opened.guide("full", hek, mask) if hek is not None else None
+    def players(self, hek: HEK | None, mask: Mask, rows: Sequence[LedgerRow]) -> Players:
+        """Return the players with a version of the HEK, or without experience; selection by value knows these rows."""
+        guide = None
+        if hek is not None:
+            guide = self.opened.guide_of(hek, mask, fit(rows, hek, self.opened.spec.budgets), draw=mask.key)
         return Players(self.client, self.opened.search, guide, self.opened.spec.search)
 
 
@@ -164,7 +167,7 @@ def run_rounds(spec: EvolveSpec, questions: Sequence[Question], stage: Stage, st
             proposal = Proposal(why="no rollouts to learn from yet")
         version = proposal.hek.save(root, candidate=True) if proposal.hek is not None else None
         candidate = HEK.load(version) if version is not None else None
-        test = _Test(spec, number, incumbent, candidate, stage, proposal.only_removes)
+        test = _Test(spec, number, incumbent, candidate, stage, proposal.only_removes, tuple(rows))
         verdict = test.run(asked, spec.budget_rollouts - len(rows))
         if not test.rows:
             return  # the budget is spent
@@ -199,7 +202,17 @@ class _Drawn:
 class _Test:
     """The rollouts of a round, and the verdict on its candidate."""
 
-    def __init__(self, spec: EvolveSpec, number: int, incumbent: HEK, candidate: HEK | None, stage: Stage, only_removes: bool) -> None:
+    def __init__(
+        self,
+        spec: EvolveSpec,
+        number: int,
+        incumbent: HEK,
+        candidate: HEK | None,
+        stage: Stage,
+        only_removes: bool,
+        known: Sequence[LedgerRow],
+    ) -> None:
+        self._known = known  # rows of the rounds before
         self._spec, self._number, self._stage, self._only_removes = spec, number, stage, only_removes
         self._arms = {"none": None, "incumbent": incumbent} | ({"candidate": candidate} if candidate is not None else {})
         self.rows: list[LedgerRow] = []
@@ -235,7 +248,7 @@ class _Test:
             folder = self._spec.out / ROUNDS / f"{self._number:02d}" / f"{look:05d}" / arm
             seeded = replace(self._spec.settings, seed=seed_of(self._spec.seed, self._number, first))
             job = replace(self._stage.job, out=folder, settings=seeded, k=self._k(arm), progress=f"round {self._number} {arm}")
-            play(questions, self._stage.players(hek, mask), replace(job, resume=(folder / TRAJECTORIES).is_file()))
+            play(questions, self._stage.players(hek, mask, self._known), replace(job, resume=(folder / TRAJECTORIES).is_file()))
             for t in read_trajectories(folder / TRAJECTORIES):
                 record = EpisodeRecord.of(t)
                 session = first + record.sample

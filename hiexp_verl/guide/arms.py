@@ -14,6 +14,9 @@ from hiexp_verl.guide.blocks import LEVELS_OF
 from hiexp_verl.hek.store import HEK
 from hiexp_verl.types import LEVELS, Entry, Hit, Level
 
+# Their entries are what the look-up found; a random or a wrong one says nothing of its effect where it fits.
+CREDITED: frozenset[str] = frozenset(("full", "prompt", "tool", "e1", "e2", "e3"))
+
 _LEVELS: dict[Arm, tuple[Level, ...]] = {
     **dict.fromkeys(ARMS, LEVELS),
     "none": (),

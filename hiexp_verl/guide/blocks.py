@@ -61,6 +61,8 @@ def fit_block(place: Place, hits: Sequence[Hit], max_tokens: int, count_tokens: 
         entries.append(Shown(entry=entry.id, content=entry.content_id, level=entry.level, score=score, place=place, tokens=own))
         if hit.made_for:
             entries[-1]["made_for"] = hit.made_for
+        if hit.value is not None:
+            entries[-1]["p"] = round(hit.p, 4)
     entries[0]["tokens"] += tokens - sum(entry["tokens"] for entry in entries)
     return Block(_render(place, kept), tuple(entries), dropped)
 
@@ -101,7 +103,7 @@ def distinct(place: Place, hits: Sequence[Hit]) -> list[Hit]:
     """Return the hits best first, each text once and none without text."""
     levels = LEVELS_OF[place]
     by_text: dict[str, Hit] = {}
-    for hit in sorted(hits, key=lambda hit: (-hit.score, levels.index(hit.entry.level), hit.entry.id)):
+    for hit in sorted(hits, key=lambda hit: (-hit.rank, levels.index(hit.entry.level), hit.entry.id)):
         by_text.setdefault(line_of(hit), hit)
     by_text.pop("- ", None)
     return list(by_text.values())

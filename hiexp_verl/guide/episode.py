@@ -36,6 +36,7 @@ class Guidance:
     leave_one_out: bool = True  # hide from a question what was distilled from it alone
     count_tokens: CountTokens = rough_tokens
     mask: Mask | None = None  # None: all that is found and fits is shown
+    draw: str = ""  # names run and step, where selection by value explores; "": it does not
     hek: str | None = None  # content hash of the version that is asked
 
     def __post_init__(self) -> None:
@@ -102,7 +103,8 @@ class Episode(Generic[Finder]):
         self.lookups += 1
         own = (self.question_id, self.question) if self._guidance.leave_one_out else (None, "")
         beyond = len(self.shown) + (parallel - 1) * self._guidance.budgets.tool.top_k if place == "tool" else 0
-        return ExperienceRequest(place, text, *own, self.arm, beyond)
+        draw = self._guidance.draw and f"{self._guidance.draw}/{self.question_id or self.question}"  # one for the rollouts of a group
+        return ExperienceRequest(place, text, *own, self.arm, beyond, draw)
 
     def _failed(self, failure: LookupFailed) -> list[Hit]:
         self.lookup_failures += 1

@@ -11,6 +11,7 @@ from hiexp_verl.errors import HiExpError
 from hiexp_verl.guide.blocks import CountTokens, rough_tokens
 from hiexp_verl.guide.episode import AsyncGuidedEpisode, Guidance, GuidedEpisode
 from hiexp_verl.guide.lookup import ExperienceRequest, Lookup, LookupFailed
+from hiexp_verl.guide.select import Values, values_for
 from hiexp_verl.hek.opening import open_encoder
 from hiexp_verl.hek.retrieve import Retriever
 from hiexp_verl.hek.store import HEK
@@ -22,13 +23,13 @@ MAX_FAILURES_IN_A_ROW = 20  # more than one batch of a rollout's 16 episodes: a 
 class Guide:
     """Shows entries of one HEK to any number of episodes.
 
-    Without a minimum score for tool responses, the HEK's calibrated one applies.
+    Without a minimum score for tool responses, the HEK's calibrated one applies. `values` are for selection by value.
     """
 
-    def __init__(self, retriever: Retriever, guidance: Guidance | None = None) -> None:
+    def __init__(self, retriever: Retriever, guidance: Guidance | None = None, values: Values | None = None) -> None:
         self.content_hash = retriever.hek.header.content_hash
         self.guidance = replace(guidance or Guidance(), hek=self.content_hash)
-        self._lookup = Lookup(retriever, self.guidance.budgets.prompt, self.guidance.budgets.tool)
+        self._lookup = Lookup(retriever, self.guidance.budgets.prompt, self.guidance.budgets.tool, values=values)
         self._failures_in_a_row = 0
 
     @classmethod
@@ -52,7 +53,8 @@ class Guide:
         path = Path(hek)
         loaded = HEK.load(path)
         budgets = Budgets(prompt or PromptConfig(), tool or ToolConfig())
-        return cls(Retriever(loaded, open_encoder(loaded, path, encoder)), Guidance(budgets, arm, count_tokens=count_tokens))
+        values = values_for(path, loaded.header.content_hash, budgets)
+        return cls(Retriever(loaded, open_encoder(loaded, path, encoder)), Guidance(budgets, arm, count_tokens=count_tokens), values)
 
     def begin(self, question: str, id: str | None = None, sample: int = 0) -> GuidedEpisode:
         """Return a new episode, which plays the question for the `sample`-th time; its `system` and `tool` are synchronous."""

@@ -6,8 +6,9 @@ from functools import cached_property
 
 import numpy as np
 
-from hiexp_verl.config import Arm, Match, Place, PromptConfig, ToolConfig
-from hiexp_verl.guide.arms import levels_at, random_entries, shuffled
+from hiexp_verl.config import Arm, Match, Place, PromptConfig, Select, ToolConfig
+from hiexp_verl.guide.arms import CREDITED, levels_at, random_entries, shuffled
+from hiexp_verl.guide.select import SHORTLIST, Model, Values, choose
 from hiexp_verl.hek.retrieve import Retriever
 from hiexp_verl.io.questions import bare_question
 from hiexp_verl.masking import kind_of
@@ -31,6 +32,7 @@ class ExperienceRequest:
     exclude_text: str = ""  # or by its text, where the row has no id that the HEK knows
     arm: Arm = "full"  # which experience is wanted
     beyond: int = 0  # extra hits beyond top k: the next best, where the episode has already seen the best
+    draw: str = ""  # names the step and the question in training, where selection explores; "": elsewhere
     version: tuple[str, str] | None = None  # directory and content hash of a version of the HEK; None: the one of the settings
 
 
@@ -57,10 +59,12 @@ def text_at(place: Place, text: str, match: Match = "kind") -> str:
 class Lookup:
     """Finds entries for a place: its levels, at least its minimum score, its top k. Concurrent calls are micro-batched.
 
-    Without a minimum score for tool responses, the HEK's calibrated one applies.
+    Without a minimum score for tool responses, the HEK's calibrated one applies. `values` are those of the HEK, for selection by value.
     """
 
-    def __init__(self, retriever: Retriever, prompt: PromptConfig, tool: ToolConfig, timeout: float = LOOKUP_SECONDS) -> None:
+    def __init__(
+        self, retriever: Retriever, prompt: PromptConfig, tool: ToolConfig, timeout: float = LOOKUP_SECONDS, values: Values | None = None
+    ) -> None:
         # Rollouts of a group share their question, which is also compared with those of the HEK: each is encoded once.
         encoder = QueryVectors(retriever.encoder)
         self._retriever = Retriever(retriever.hek, encoder)
@@ -68,6 +72,8 @@ class Lookup:
         tool_min_score = tool.min_score if tool.min_score is not None else retriever.hek.header.thresholds.get("tool_min_score")
         self.top_k: dict[Place, int] = {"prompt": prompt.top_k, "tool": tool.top_k}
         self.min_score: dict[Place, float | None] = {"prompt": prompt.min_score, "tool": tool_min_score}
+        self._select: dict[Place, Select] = {"prompt": prompt.select, "tool": tool.select}
+        self._values = values
         self._batched = MicroBatcher[ExperienceRequest, list[Hit] | LookupFailed](self._answer, timeout=timeout)
 
     @cached_property
@@ -111,16 +117,26 @@ class Lookup:
             if not levels:
                 continue
             retriever = self._shuffled if arm == "shuffled" else self._retriever
+            model = self._model(place, arm)
             hits = retriever.retrieve(
                 queries_N_D[rows],
                 levels=levels,
-                top_k=self.top_k[place] + max(requests[i].beyond for i in rows),
+                top_k=max(self.top_k[place] + max(requests[i].beyond for i in rows), SHORTLIST if model is not None else 0),
                 min_score=self.min_score[place],
                 exclude_questions=[own[i] for i in rows],
             )
             for i, found in zip(rows, hits, strict=True):
+                if model is not None and self._values is not None:
+                    threshold, draw = self.min_score[place] or 0.0, requests[i].draw and f"{requests[i].draw}/{place}"
+                    found = choose(found, self._select[place], model, self._values.known, self.top_k[place], threshold, draw)
                 answers[i] = self._for_arm(found[: self.top_k[place] + requests[i].beyond], requests[i], own[i])
         return answers
+
+    def _model(self, place: Place, arm: Arm) -> Model | None:
+        """Return what the entries of a place are selected by, None: the cosine."""
+        if self._values is None or self._select[place] == "cosine" or arm not in CREDITED:
+            return None
+        return self._values.places.get(place)
 
     def _for_arm(self, hits: list[Hit], request: ExperienceRequest, own: frozenset[str] | None) -> list[Hit]:
         if request.arm != "random":

@@ -23,6 +23,7 @@ class Shown(TypedDict):
     tokens: int  # that it takes in the context
     search: NotRequired[int]  # number of the search in whose response it stood, from 1
     made_for: NotRequired[str]  # the name that stands in its plan
+    p: NotRequired[float]  # probability that it was selected, where not by the cosine
 
 
 @dataclass(frozen=True)

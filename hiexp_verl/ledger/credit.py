@@ -27,7 +27,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hiexp_verl.config import Place
-from hiexp_verl.ledger.rows import CREDITED, Exposure, LedgerRow
+from hiexp_verl.guide.arms import CREDITED
+from hiexp_verl.ledger.rows import Exposure, LedgerRow
 from hiexp_verl.types import LEVELS, Entry, Level
 
 PRIOR = 2_000  # M
@@ -103,7 +104,7 @@ class _Sums:
 def credit(rows: Iterable[LedgerRow], entries: Sequence[Entry] = (), prior: float = PRIOR) -> Credits:
     """Return the credit of every entry that was shown, and of those given, which are the HEK's and name their children."""
     used = [row for row in rows if not row.lookup_failed]
-    baselines = _baselines(used)
+    baselines = baselines_of(used)
     shown: dict[str, _Sums] = {}
     masked: dict[Place, list[float]] = {"prompt": [], "tool": []}
     versions: set[str] = set()
@@ -140,7 +141,7 @@ def _once(exposures: Sequence[Exposure]) -> list[Exposure]:
     return list({exposure["content"]: exposure for exposure in reversed(exposures)}.values())
 
 
-def _baselines(rows: Sequence[LedgerRow]) -> dict[tuple[int, str, int], float]:
+def baselines_of(rows: Sequence[LedgerRow]) -> dict[tuple[int, str, int], float]:
     """Return what each row is compared with, where there is something."""
     groups: dict[tuple[int, str], list[LedgerRow]] = defaultdict(list)
     for row in rows:
@@ -161,7 +162,7 @@ def _baselines(rows: Sequence[LedgerRow]) -> dict[tuple[int, str, int], float]:
 
 
 def _credits(shown: Mapping[str, _Sums], bias: Mapping[Place, tuple[float, float]], entries: Sequence[Entry]) -> dict[str, Credit]:
-    parent_of = _parents(entries)
+    parent_of = parents_of(entries)
     levels: dict[str, Level] = {content: sums.level for content, sums in shown.items()}
     levels |= {entry.content_id: entry.level for entry in entries}
     found: dict[str, Credit] = {}
@@ -185,7 +186,7 @@ def _credit_of(content: str, sums: _Sums, tau: float, shrunk: float, error: floa
     return Credit(content, sums.level, sums.n, len(sums.groups), *means, tau, error, shrunk, shrunk_error)
 
 
-def _parents(entries: Sequence[Entry]) -> dict[str, str]:
+def parents_of(entries: Sequence[Entry]) -> dict[str, str]:
     """Return the content id of the parent of each entry that has one."""
     by_id = {entry.id: entry.content_id for entry in entries}
     return {by_id[child]: entry.content_id for entry in entries for child in entry.children}

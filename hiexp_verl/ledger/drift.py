@@ -14,7 +14,8 @@ from itertools import pairwise
 from math import inf, sqrt
 from statistics import fmean
 
-from hiexp_verl.ledger.rows import CREDITED, LedgerRow
+from hiexp_verl.guide.arms import CREDITED
+from hiexp_verl.ledger.rows import LedgerRow
 
 FALLS = 3  # publications in a row
 

@@ -15,7 +15,8 @@ from statistics import fmean
 from typing import Any, Literal
 
 from hiexp_verl.config import GateConfig, Rule
-from hiexp_verl.ledger.rows import CREDITED, LedgerRow
+from hiexp_verl.guide.arms import CREDITED
+from hiexp_verl.ledger.rows import LedgerRow
 
 LOOKS = (1, 2, 4)  # times `min_groups`
 POWER_80 = 0.84  # standard normal quantile

@@ -23,8 +23,6 @@ from hiexp_verl.types import TRAIN, Level, Trajectory
 
 logger = logging.getLogger(__name__)
 LEDGER = "ledger"  # the folder
-# Their entries are what the look-up found; a random or a wrong one says nothing of its effect where it fits.
-CREDITED: frozenset[str] = frozenset(("full", "prompt", "tool", "e1", "e2", "e3"))
 
 
 class Exposure(TypedDict):
@@ -149,5 +147,6 @@ def _read(path: Path) -> list[LedgerRow]:
 
 
 def _exposure(row: Shown, p: float) -> Exposure:
+    p = round(p * row.get("p", 1.0), 6)
     exposure: Exposure = {"content": row["content"], "level": row["level"], "place": row["place"], "score": row["score"], "p": p}
     return {**exposure, "search": row["search"]} if "search" in row else exposure

@@ -94,7 +94,8 @@ class HiExpAgentLoop(ToolAgentLoop):
         budgets, ledger = Budgets(settings.prompt, settings.tool), settings.ledger
         mask = Mask(ledger.mask, f"{settings.seed or 0}/{self.step}") if self.training and ledger.enabled else None
         hek = self.version.content_hash if self.version is not None else settings.hek_hash
-        return Guidance(budgets, arm, settings.leave_one_out, self._count_tokens, mask, hek)
+        draw = f"{settings.seed or 0}/{self.step}" if self.training else ""
+        return Guidance(budgets, arm, settings.leave_one_out, self._count_tokens, mask, draw, hek)
 
     def _version(self, stamp: str | None, question_id: str | None) -> Version | None:
         """Return the version of the HEK that this episode is shown, None: the one of the settings."""

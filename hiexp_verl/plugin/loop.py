@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 
 import ray
 
-from hiexp_verl.config import HiExpConfig, LoopConfig
+from hiexp_verl.config import Budgets, HiExpConfig, LoopConfig
 from hiexp_verl.errors import HiExpError, first_line
 from hiexp_verl.hek.store import HEK
 from hiexp_verl.io.files import append_lines, drop_torn_line, write_jsonl, writing
@@ -182,7 +182,7 @@ class Loop:
             config=self.config,
             rejected=self.state.rejected,
             validation=self._validation,
-            prompt=self._settings.prompt,
+            budgets=Budgets(self._settings.prompt, self._settings.tool),
         )
         return ray.remote(num_cpus=0, max_retries=1, max_calls=1)(_make_candidate).remote(task)  # its process ends with it
 

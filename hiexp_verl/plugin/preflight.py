@@ -24,12 +24,11 @@ from verl.utils.tokenizer.continuous_token_wiring import create_continuous_token
 
 from hiexp_verl.config import HiExpConfig, block_of
 from hiexp_verl.errors import HiExpError, first_line
-from hiexp_verl.guide.arms import arm_of, shows_at
+from hiexp_verl.guide.arms import CREDITED, arm_of, shows_at
 from hiexp_verl.hek.opening import find_encoder, open_encoders, open_hek
 from hiexp_verl.hek.schema import read_header
 from hiexp_verl.hek.store import HEK, version_folder
 from hiexp_verl.io.datasets import read_corpus
-from hiexp_verl.ledger.rows import CREDITED
 from hiexp_verl.plugin.agent_loop import HiExpAgentLoop, settings_of
 from hiexp_verl.plugin.checkpoint import folder_to_resume, identity_of, load_state
 from hiexp_verl.plugin.dataset import QuestionDataset

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
 from itertools import cycle
+from pathlib import Path
 from typing import Any, Protocol
 
 import ray
@@ -16,9 +17,10 @@ import torch
 from ray.exceptions import RayActorError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from hiexp_verl.config import HiExpConfig, block_of
+from hiexp_verl.config import Budgets, HiExpConfig, block_of
 from hiexp_verl.errors import HiExpError, first_line
 from hiexp_verl.guide.lookup import ExperienceRequest, Lookup, LookupFailed
+from hiexp_verl.guide.select import values_for
 from hiexp_verl.hek.opening import open_encoders, open_hek, pinned
 from hiexp_verl.hek.retrieve import Retriever
 from hiexp_verl.io.files import digest_of
@@ -48,7 +50,7 @@ class LocalRetrieval:
         hek = open_hek(settings)
         encoder, search_encoder = open_encoders(settings, hek)
         retriever = Retriever(hek, encoder) if hek is not None and encoder is not None else None
-        self._lookup = Lookup(retriever, settings.prompt, settings.tool) if retriever is not None else None
+        self._lookup = _lookup(retriever, settings) if retriever is not None else None
         self._encoder = encoder
         self._versions: dict[tuple[str, str], asyncio.Future[Lookup]] = {}  # other versions of the HEK, the latest used last
         self._engine: SearchEngine | None = open_engine(settings.search, search_encoder) if searches else None
@@ -93,13 +95,18 @@ class LocalRetrieval:
         settings = replace(self._settings, hek=version[0], hek_hash=version[1])
         hek = open_hek(settings)
         assert hek is not None and self._encoder is not None
-        return Lookup(Retriever(hek, self._encoder), settings.prompt, settings.tool)
+        return _lookup(Retriever(hek, self._encoder), settings)
 
     def _search_batch(self, items: list[tuple[str, int]]) -> list[list[Passage] | SearchFailed]:
         if self._engine is None:
             raise HiExpError("this process answers look-ups of experience alone; ask the first one of the node")
         found = search_each(self._engine, [query for query, _ in items], max(k for _, k in items))
         return [hits if isinstance(hits, SearchFailed) else [p for p, _ in hits[:k]] for hits, (_, k) in zip(found, items, strict=True)]
+
+
+def _lookup(retriever: Retriever, settings: HiExpConfig) -> Lookup:
+    values = values_for(Path(str(settings.hek)), retriever.hek.header.content_hash, Budgets(settings.prompt, settings.tool))
+    return Lookup(retriever, settings.prompt, settings.tool, values=values)
 
 
 class _Actor(LocalRetrieval):

@@ -13,13 +13,16 @@ from verl.trainer.ppo.v1.trainer_separate_async import PPOTrainerSeparateAsync
 from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
 from verl.utils import tensordict_utils as tu
 
+from hiexp_verl.config import Budgets, HiExpConfig
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.guide.arms import arm_of
 from hiexp_verl.guide.record import EpisodeRecord
+from hiexp_verl.guide.select import selects, values_path
 from hiexp_verl.hek.opening import open_hek, pinned
-from hiexp_verl.hek.store import HEK
+from hiexp_verl.hek.store import HEK, root_of
 from hiexp_verl.io.files import write_jsonl
-from hiexp_verl.ledger.rows import LedgerRow, append_rows, forget_after, rows_of_step
+from hiexp_verl.ledger.rows import LedgerRow, append_rows, forget_after, read_ledger, rows_of_step
+from hiexp_verl.ledger.values import fit
 from hiexp_verl.plugin.advantage import Arms, baseline_within
 from hiexp_verl.plugin.agent_loop import settings_of
 from hiexp_verl.plugin.checkpoint import folder_to_resume, identity_of, ledger_of, load_loop, load_state, played_of, save_state
@@ -52,6 +55,7 @@ class HiExpTrainer(PPOTrainer):
                 correction.rollout_is = correction.rollout_is or "token"
         check_nodes(settings)
         super().__init__(config)
+        _fit_values(settings, resumed=folder_to_resume(config) is not None)
         # Loads encoder, HEK and corpus while the models are initialised; agent loops of this node use the same.
         self.retrieval = retrieval_for(settings)
         hek, rollout = open_hek(settings), config.actor_rollout_ref.rollout
@@ -158,6 +162,18 @@ class HiExpTrainer(PPOTrainer):
             for key, extra, scores, advantages, mask in rows
             if "hiexp" in extra
         ]
+
+
+def _fit_values(settings: HiExpConfig, resumed: bool) -> None:
+    """Fit what selection by value knows to the ledger so far, before anything is looked up; a resumed run goes on with what it had."""
+    budgets = Budgets(settings.prompt, settings.tool)
+    if not (settings.enabled and settings.hek and selects(budgets)):
+        return
+    hek, version = HEK.load(Path(settings.hek)), Path(settings.hek)
+    if not resumed or not values_path(version, hek.header.content_hash).is_file():
+        values = fit(read_ledger(root_of(version)), hek, budgets)
+        values.save(version, hek.header.content_hash)
+        logger.info("entries are selected by value at: %s", ", ".join(values.places) or "no place, the ledger knows too little")
 
 
 class _Stamped:

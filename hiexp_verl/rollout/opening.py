@@ -6,10 +6,11 @@ from pathlib import Path
 
 from hiexp_verl.config import Arm
 from hiexp_verl.errors import HiExpError
-from hiexp_verl.guide.blocks import rough_tokens
+from hiexp_verl.guide.blocks import CountTokens, rough_tokens
 from hiexp_verl.guide.episode import Guidance
 from hiexp_verl.guide.guide import Guide
 from hiexp_verl.guide.mask import Mask
+from hiexp_verl.guide.select import Values, values_for
 from hiexp_verl.hek.opening import open_encoders, open_hek
 from hiexp_verl.hek.retrieve import Retriever
 from hiexp_verl.hek.store import HEK
@@ -33,13 +34,24 @@ class Opened:
     retriever: Retriever | None  # None without a HEK
     tokenizer: PolicyTokenizer | None  # None for a server: token budgets are kept by estimate
 
-    def guide(self, arm: Arm, version: HEK | None = None, mask: Mask | None = None) -> Guide | None:
-        """Return the guide of an arm, None where it shows nothing; `version` is another one of the HEK, with the same encoder."""
+    @property
+    def count_tokens(self) -> CountTokens:
+        """The count of the policy's tokenizer, or an estimate."""
+        return self.tokenizer.count if self.tokenizer is not None else rough_tokens
+
+    def guide(self, arm: Arm) -> Guide | None:
+        """Return the guide of an arm, None where it shows nothing."""
         if self.retriever is None or arm == "none":
             return None
-        count_tokens = self.tokenizer.count if self.tokenizer is not None else rough_tokens
-        retriever = Retriever(version, self.retriever.encoder) if version is not None else self.retriever
-        return Guide(retriever, Guidance(self.spec.budgets, arm, count_tokens=count_tokens, mask=mask))
+        assert self.spec.hek is not None
+        values = values_for(self.spec.hek, self.retriever.hek.header.content_hash, self.spec.budgets)
+        return Guide(self.retriever, Guidance(self.spec.budgets, arm, count_tokens=self.count_tokens), values)
+
+    def guide_of(self, version: HEK, mask: Mask, values: Values, draw: str) -> Guide:
+        """Return the guide of another version of the HEK, with the same encoder, which leaves out by chance and explores."""
+        assert self.retriever is not None
+        retriever = Retriever(version, self.retriever.encoder)
+        return Guide(retriever, Guidance(self.spec.budgets, count_tokens=self.count_tokens, mask=mask, draw=draw), values)
 
 
 def open_spec(spec: PlaySpec, tokenizer: PolicyTokenizer | None) -> Opened:
