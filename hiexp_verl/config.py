@@ -243,6 +243,7 @@ class LoopConfig:
     distiller: str = Field(default="rules", description="As of `hiexp build`; a model needs a server of its own (openai:URL#MODEL).")
     plan_support: Count = Field(default=2, description="Questions that a plan must have solved.")
     max_new: Count = Field(default=64, description="New E1 of a candidate, at most.")
+    edits: Flag = Field(default=False, description="The model of the distiller decides what a new E1 does to those near it.")
     gate: GateConfig = Field(default_factory=GateConfig)
     max_steps: Count = Field(default=40, description="Steps after which a test ends without a verdict: the version in use stays.")
     retire_after: Count = Field(default=100, description="Exposures before an entry that is shown to harm can leave.")

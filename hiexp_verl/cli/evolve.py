@@ -21,8 +21,11 @@ at four times as many:
   ratchet   accept a gain whose lower bound is above -0.01 (default)
   always    accept without a test, for comparison
 
-What is rejected is not proposed again. OUT/hek has every version, OUT/hek/ledger the rollouts (`hiexp ledger OUT/hek`), table.md the
-rounds with gains and intervals. Measure the result on other questions: hiexp eval --hek OUT/hek ...
+With --edits the distiller's model sees each new E1 beside the five nearest: it adds it, rewords one of them by it, suspects one (the
+ledger decides), or leaves it out. What is rejected is not proposed again.
+
+OUT/hek has every version, OUT/hek/ledger the rollouts (`hiexp ledger OUT/hek`), table.md the rounds with gains and intervals. Measure
+the result on other questions: hiexp eval --hek OUT/hek ...
 
 example: hiexp evolve --questions train.jsonl --corpus corpus.jsonl --model DIR --hek hek --budget-rollouts 4000 --out outputs/evolve"""
 
@@ -39,6 +42,7 @@ def add(verbs: Any) -> None:
     parser.add_argument("--k", type=int, default=2, help="rollouts of a question with each version (default 2)")
     parser.add_argument("--k-none", type=int, default=2, help="rollouts of a question without experience (default 2)")
     parser.add_argument("--distiller", default="rules", metavar="KIND:PLACE", help="as of hiexp build (default rules)")
+    parser.add_argument("--edits", action="store_true", help="let the distiller's model add, reword, suspect or leave out, see above")
     parser.add_argument("--rule", choices=get_args(Rule), default="ratchet", help="of the gate, see above (default ratchet)")
     parser.add_argument("--min-groups", type=int, default=50, metavar="N", help="questions at the first look of the gate (default 50)")
     parser.add_argument("--plan-support", type=int, default=2, metavar="N", help="questions that a plan must have solved (default 2)")
@@ -60,7 +64,8 @@ def evolve_spec(arguments: argparse.Namespace) -> EvolveSpec:
     """Return what these arguments ask for. Raises as `play_options`."""
     check_numbers(vars(arguments), "limit", "rounds", "budget_rollouts", "k", "k_none", "min_groups", "plan_support", "max_new", "n_min")
     own = {
-        name: getattr(arguments, name) for name in ("questions", "rounds", "budget_rollouts", "k", "k_none", "distiller", "max_new", "seed")
+        name: getattr(arguments, name)
+        for name in ("questions", "rounds", "budget_rollouts", "k", "k_none", "distiller", "max_new", "edits", "seed")
     }
     return EvolveSpec(
         **play_options(arguments, arguments.seed),

@@ -27,6 +27,7 @@ TEXTS = {
     "copied_example": "copied a worked example",
     "repeats_title": "description says no more than the title",
     "unclear_confirmation": "confirmations that were neither yes nor no",
+    "unclear_edit": "edits that cannot be read",
     # drafts
     "nothing_left": "nothing left after cleaning",
     "too_short": "too short",

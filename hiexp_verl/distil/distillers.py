@@ -10,7 +10,8 @@ from typing import Any, Protocol, TypeVar
 
 from hiexp_verl.distil.diagnose import Diagnosis
 from hiexp_verl.distil.draft import Draft
-from hiexp_verl.distil.prompts import confirmation_prompt, examples, prompt_files, reflection_prompt, summary_prompt
+from hiexp_verl.distil.edits import EDIT_SCHEMA, Edit, parsed_edit
+from hiexp_verl.distil.prompts import confirmation_prompt, edit_prompt, examples, prompt_files, reflection_prompt, summary_prompt
 from hiexp_verl.distil.replies import YES_OR_NO_SCHEMA, FileReplies, ModelReplies, Replies, StoredReplies, Usage
 from hiexp_verl.distil.rules import RulesDistiller
 from hiexp_verl.distil.validate import admit, admit_summary, repeats, tells
@@ -48,6 +49,8 @@ class Distiller(Protocol):
     def summarise(self, groups: Sequence[Sequence[Entry]], level: Level) -> list[Draft | None]: ...
 
     def confirm(self, pairs: Sequence[tuple[Draft, Entry]]) -> list[bool]: ...
+
+    def edit(self, pairs: Sequence[tuple[Entry, Sequence[Entry]]]) -> list[Edit]: ...
 
 
 class PromptedDistiller:
@@ -88,6 +91,14 @@ class PromptedDistiller:
         holds = [row.get("holds") if isinstance(row, dict) else None for row in rows]
         self.dropped["unclear_confirmation"] += sum(each not in ("yes", "no") for each in holds)
         return [each != "no" for each in holds]
+
+    def edit(self, pairs: Sequence[tuple[Entry, Sequence[Entry]]]) -> list[Edit]:
+        """Return what becomes of each new entry beside those near it; an answer that cannot be parsed is NONE, and counted."""
+        conversations: list[list[Message]] = [[{"role": "user", "content": edit_prompt(*pair)}] for pair in pairs]
+        texts = self._replies.reply(conversations, 0, "edits", EDIT_SCHEMA) if pairs else []
+        edits = [parsed_edit(_json(text), near) for text, (_, near) in zip(texts, pairs, strict=True)]
+        self.dropped["unclear_edit"] += sum(each is None for each in edits)
+        return [each or Edit("NONE") for each in edits]
 
     def _write(
         self,

@@ -50,6 +50,12 @@ def confirmation_prompt(draft: Draft, member: Entry) -> str:
     return Template(_read("confirm.txt").strip()).substitute(**texts, member_title=member.title, member_description=member.description)
 
 
+def edit_prompt(entry: Entry, near: Sequence[Entry]) -> str:
+    """Return the prompt that asks what becomes of a new entry beside those near it, which have local numbers."""
+    listed = "\n".join(f"{number}. ({each.title}) {each.description}" for number, each in enumerate(near, start=1))
+    return Template(_read("edit_e1.txt").strip()).substitute(title=entry.title, description=entry.description, near=listed)
+
+
 def examples_for(diagnosis: Diagnosis, attempt: int) -> list[dict[str, str]]:
     """Draw two worked examples with other findings than the diagnosis, so that answers neither echo nor copy them."""
     pool = [example for example in examples() if example["finding"] != diagnosis.finding]

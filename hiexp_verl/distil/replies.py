@@ -26,12 +26,13 @@ REPLIES = "answers.jsonl"  # in the folder of the HEK
 MAX_TOKENS = 220  # a title and a description of the sizes asked for take about 100
 
 
-def _schema(**properties: Any) -> Schema:
+def schema_of(**properties: Any) -> Schema:
+    """Return the schema of a JSON object with these properties and no others."""
     return {"type": "object", "properties": properties, "required": list(properties), "additionalProperties": False}
 
 
-ENTRY_SCHEMA = _schema(title={"type": "string"}, description={"type": "string"}, kind={"type": "string", "enum": list(KINDS)})
-YES_OR_NO_SCHEMA = _schema(holds={"type": "string", "enum": ["yes", "no"]})
+ENTRY_SCHEMA = schema_of(title={"type": "string"}, description={"type": "string"}, kind={"type": "string", "enum": list(KINDS)})
+YES_OR_NO_SCHEMA = schema_of(holds={"type": "string", "enum": ["yes", "no"]})
 
 
 def sampling_of(attempt: int) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from typing import Any
 
 from hiexp_verl.distil.diagnose import Diagnosis
 from hiexp_verl.distil.draft import Draft, fit, most_common
+from hiexp_verl.distil.edits import Edit
 from hiexp_verl.types import MAX_TITLE_CHARS, Entry, Kind, Level
 
 _TEMPLATES = Path(__file__).parents[1] / "prompts"
@@ -45,6 +46,10 @@ class RulesDistiller:
     def confirm(self, pairs: Sequence[tuple[Draft, Entry]]) -> list[bool]:
         """Return yes for all: a template filled from its members holds for them."""
         return [True] * len(pairs)
+
+    def edit(self, pairs: Sequence[tuple[Entry, Sequence[Entry]]]) -> list[Edit]:
+        """Return ADD for all: what a template writes is new, or a near-duplicate, which a merge unites."""
+        return [Edit("ADD")] * len(pairs)
 
 
 def advice_for(d: Diagnosis) -> Draft:

@@ -72,7 +72,7 @@ def make_candidate(task: Task) -> Candidate:
     config = task.config
     with open_distiller(config.distiller) as distiller:
         keep = KeepConfig(n_min=config.retire_after, e1=config.capacity_e1)
-        proposer = Proposer(encoder, distiller, DistilSettings(plan_support=config.plan_support), keep, config.max_new)
+        proposer = Proposer(encoder, distiller, DistilSettings(plan_support=config.plan_support), keep, config.max_new, config.edits)
         trajectories = list(read_trajectories(*map(Path, task.episodes)))
         proposal = proposer.propose(parent, trajectories, credit(rows, parent.entries).of, frozenset(task.rejected))
     if proposal.hek is None:

@@ -14,7 +14,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from hiexp_verl.config import Count, GateConfig, Natural, Number, block_of, settings
+from hiexp_verl.config import Count, Flag, GateConfig, Natural, Number, block_of, settings
 from hiexp_verl.distil.distillers import Distiller, open_distiller
 from hiexp_verl.distil.pipeline import DistilSettings
 from hiexp_verl.distil.replies import REPLIES
@@ -61,11 +61,14 @@ class EvolveSpec(PlaySpec):
     distiller: str = "rules"
     mask: Annotated[Number, Field(ge=0, lt=1)] = 0.1  # share of entries that are left out by chance
     max_new: Count = 64  # E1 of a candidate
+    edits: Flag = False  # a model decides what each new E1 does to those near it
     seed: Natural = 0
 
     def __post_init__(self) -> None:
         if self.hek is None:
             raise HiExpError("evolve starts from a HEK; make one with `hiexp rollout` and `hiexp build`, and give it as --hek")
+        if self.edits and self.distiller == "rules":
+            raise HiExpError("--edits needs a distiller that is a model; rules add what is new, and unite what is nearly there")
         if not self.settings.temperature:
             raise HiExpError("evolve compares rollouts of the same question, which are all alike at temperature 0; raise it")
 
@@ -111,7 +114,7 @@ def _manifest(spec: EvolveSpec, start: HEK) -> Manifest:
         HiExpError: they were made with other settings.
     """
     named = {"model": spec.model, "questions": str(spec.questions), "hek": start.header.content_hash, "distiller": spec.distiller}
-    numbers = {name: getattr(spec, name) for name in ("limit", "k", "k_none", "mask", "max_new", "seed")}
+    numbers = {name: getattr(spec, name) for name in ("limit", "k", "k_none", "mask", "max_new", "edits", "seed")}
     described = named | numbers | {name: block_of(getattr(spec, name)) for name in ("gate", "keep", "build", "settings", "budgets")}
     results = {"table": [TABLE_MD, TABLE_JSON], "versions": [HEK_FOLDER]}
     if not spec.resume or not (spec.out / MANIFEST).is_file():
@@ -152,7 +155,7 @@ def run_rounds(spec: EvolveSpec, questions: Sequence[Question], stage: Stage, st
     """
     root, retriever = spec.out / HEK_FOLDER, stage.opened.retriever
     assert retriever is not None and spec.hek is not None
-    proposer = Proposer(retriever.encoder, stage.distiller, spec.build, spec.keep, spec.max_new)
+    proposer = Proposer(retriever.encoder, stage.distiller, spec.build, spec.keep, spec.max_new, spec.edits)
     asked = _Drawn(questions, spec.seed)
     incumbent = start
     name = start.save(root, candidate=(root / "CURRENT").is_file()).name  # a resumed evolution has another in use by now

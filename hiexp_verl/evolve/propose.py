@@ -13,6 +13,7 @@ from hiexp_verl.distil.kinds import tally_score
 from hiexp_verl.distil.merge import merge_heks
 from hiexp_verl.distil.pipeline import DistilSettings, distil
 from hiexp_verl.errors import HiExpError
+from hiexp_verl.evolve.edits import Edits
 from hiexp_verl.hek.edit import remove
 from hiexp_verl.hek.store import HEK
 from hiexp_verl.ledger.credit import Credit
@@ -56,6 +57,7 @@ class Proposer:
     settings: DistilSettings = field(default_factory=DistilSettings)
     keep: KeepConfig = field(default_factory=KeepConfig)
     max_new: int = 64  # E1 of one proposal, those of the most rollouts first
+    edits: bool = False  # ask the distiller what each new E1 does to those near it
 
     def propose(
         self, parent: HEK, trajectories: Iterable[Trajectory], credits: Mapping[str, Credit], rejected: frozenset[str] = frozenset()
@@ -67,17 +69,22 @@ class Proposer:
             rejected: content ids that an earlier candidate brought and the gate turned down: they are not proposed again.
         """
         went: dict[str, str] = {}
-        candidate = parent
+        candidate, edits = parent, Edits()
         try:
-            new = self._chosen(distil(trajectories, self.distiller, self.encoder, self.settings).hek, parent, rejected)
+            new = distil(trajectories, self.distiller, self.encoder, self.settings).hek
+            if self.edits:
+                edits = Edits.asked(self.distiller, new, parent)
+            new = self._chosen(new, parent, rejected | edits.unneeded)
         except HiExpError as error:
             new, why = None, f"the rollouts gave no experience: {error}"
         else:
             why = "" if new is not None else "the rollouts gave nothing that the version does not have, and that was not rejected"
         if new is not None:
-            candidate, went = _without_conflicts(merge_heks(parent, new, self.encoder))
+            merged, reworded = edits.applied(merge_heks(parent, new, self.encoder))
+            candidate, went = _without_conflicts(merged)
+            went |= reworded
         young = contents(candidate.entries) - contents(parent.entries)
-        if left := leaving(candidate, credits, self.keep, young):
+        if left := leaving(candidate, credits, self.keep, young, edits.suspected):
             went |= {candidate.entry(each.id).content_id: each.why for each in left}
             candidate = remove(candidate, [each.id for each in left], "retired", with_orphans=True)
         before, after = contents(parent.entries), contents(candidate.entries)

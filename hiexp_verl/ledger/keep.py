@@ -3,7 +3,7 @@
 Both only propose: the entries leave by a new version (`hek.edit.remove`), and no version is deleted.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from math import ceil
 
@@ -35,19 +35,23 @@ class Leaving:
 
 
 def leaving(
-    hek: HEK, credits: Mapping[str, Credit], config: KeepConfig | None = None, young: frozenset[str] = frozenset()
+    hek: HEK,
+    credits: Mapping[str, Credit],
+    config: KeepConfig | None = None,
+    young: Collection[str] = (),
+    suspected: Collection[str] = (),
 ) -> list[Leaving]:
     """Return the entries to retire, then those beyond the capacity of their level.
 
     Retired is an entry with `n_min` exposures whose upper bound is below 0, the most harmful first, at most the share `most` of its
     level. Beyond the capacity, entries leave by their lower bound, the lowest first. An entry that is `young` (by content id) has had
-    no time to prove itself and stays before others.
+    no time to prove itself and stays before others. One that is `suspected` needs the bound alone, however few its exposures.
     """
     config = config or KeepConfig()
     found: list[Leaving] = []
     for level in LEVELS:
         entries = [entry for entry in hek.entries if entry.level == level]
-        harmful = [(c.high, entry.id, c) for entry in entries if (c := credits.get(entry.content_id)) and _harms(c, config)]
+        harmful = [(c.high, entry.id, c) for entry in entries if (c := credits.get(entry.content_id)) and _harms(c, config, suspected)]
         for high, entry_id, credit in sorted(harmful)[: ceil(config.most * len(entries))]:
             effect = f"{credit.shrunk:+.3f} [{credit.low:+.3f}, {high:+.3f}] over {credit.exposures:.0f} exposures"
             found.append(Leaving(entry_id, f"retired: its effect is {effect}"))
@@ -57,11 +61,11 @@ def leaving(
     return found
 
 
-def _harms(credit: Credit, config: KeepConfig) -> bool:
-    return credit.exposures >= config.n_min and credit.high < 0
+def _harms(credit: Credit, config: KeepConfig, suspected: Collection[str]) -> bool:
+    return credit.high < 0 and (credit.exposures >= config.n_min or (credit.groups > 0 and credit.content in suspected))
 
 
-def _beyond(entries: list[Entry], credits: Mapping[str, Credit], capacity: int, young: frozenset[str]) -> list[Leaving]:
+def _beyond(entries: list[Entry], credits: Mapping[str, Credit], capacity: int, young: Collection[str]) -> list[Leaving]:
     def worth(entry: Entry) -> tuple[bool, float]:
         known = credits.get(entry.content_id)
         return entry.content_id in young, known.low if known is not None and known.groups else 0.0

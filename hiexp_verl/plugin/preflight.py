@@ -273,6 +273,8 @@ def check_loop(settings: HiExpConfig, config: DictConfig) -> None:
         raise HiExpError(f"hiexp.loop.enabled=true compares two versions in a group, and {found} give {guided} guided rollouts; raise n")
     if loop.distiller.partition(":")[0] in ("vllm", "vllm-local"):
         raise HiExpError(f"hiexp.loop.distiller={loop.distiller} would start a model beside the policy; serve it and give openai:URL#MODEL")
+    if loop.edits and loop.distiller == "rules":
+        raise HiExpError("hiexp.loop.edits=true needs a model as hiexp.loop.distiller; rules add what is new")
     if loop.lag >= loop.every:
         raise HiExpError(f"hiexp.loop.lag={loop.lag} must be less than hiexp.loop.every={loop.every}, the steps between two proposals")
 
