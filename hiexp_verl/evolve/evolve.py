@@ -8,6 +8,7 @@ import logging
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from math import inf
 from pathlib import Path
 from statistics import fmean
 from typing import Annotated
@@ -29,6 +30,7 @@ from hiexp_verl.io.datasets import read_questions, read_trajectories
 from hiexp_verl.io.files import locked, only_one, write_jsonl
 from hiexp_verl.io.manifest import MANIFEST, Manifest, read_manifest, timed
 from hiexp_verl.ledger.credit import credit
+from hiexp_verl.ledger.drift import Span, with_rows
 from hiexp_verl.ledger.gate import LOOKS, Verdict, judge
 from hiexp_verl.ledger.keep import KeepConfig
 from hiexp_verl.ledger.rows import LEDGER, LedgerRow, row_of
@@ -217,16 +219,24 @@ class _Test:
     ) -> None:
         self._known = known  # rows of the rounds before
         self._spec, self._number, self._stage, self._only_removes = spec, number, stage, only_removes
+        self._incumbent = incumbent.header.content_hash
         self._arms = {"none": None, "incumbent": incumbent} | ({"candidate": candidate} if candidate is not None else {})
         self.rows: list[LedgerRow] = []
         self.rollouts: list[Trajectory] = []
         self.questions = 0
+        self.detectable: float | None = None  # gain that the test can see, by what the rounds before say; None: they say nothing
 
     def run(self, asked: _Drawn, budget: int) -> Verdict | None:
         """Play until the gate decides, or the questions of a round or the budget are used up; return the verdict."""
         each = sum(self._k(arm) for arm in self._arms)
         looks = [self._spec.gate.min_groups * times for times in (LOOKS if "candidate" in self._arms else LOOKS[:1])]
         looks = sorted({min(look, asked.count, budget // each) for look in looks} - {0})
+        if looks and "candidate" in self._arms:
+            span = with_rows(Span(self._incumbent), self._known)
+            gain = span.detectable(looks[-1], self._spec.gate.z)
+            if gain < inf:
+                self.detectable = round(gain, 4)
+                logger.info("round %d: with %d questions the test can see a gain of %.3f", self._number, looks[-1], gain)
         verdict = None
         for look in looks:
             self._play(asked.take(look - self.questions), look)
@@ -263,7 +273,8 @@ class _Test:
     def round(self, incumbent: str, candidate: str | None, proposal: Proposal, verdict: Verdict | None) -> Round:
         """Return what the round did; the versions by name."""
         tokens = sum(EpisodeRecord.of(t).completion_tokens or 0 for t in self.rollouts)
-        return Round(self._number, incumbent, candidate, proposal, verdict, self.questions, len(self.rows), tokens, self._means())
+        played = self.questions, len(self.rows), tokens
+        return Round(self._number, incumbent, candidate, proposal, verdict, *played, self._means(), self.detectable)
 
     def _means(self) -> dict[str, float]:
         names = {hek.header.content_hash if hek is not None else "": arm for arm, hek in self._arms.items()}

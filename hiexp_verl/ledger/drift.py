@@ -15,6 +15,7 @@ from math import inf, sqrt
 from statistics import fmean
 
 from hiexp_verl.guide.arms import CREDITED
+from hiexp_verl.ledger.gate import POWER_80
 from hiexp_verl.ledger.rows import LedgerRow
 
 FALLS = 3  # publications in a row
@@ -53,6 +54,10 @@ class Span:
     def reward(self) -> float:
         """Return the mean reward with experience."""
         return self.rewards / self.guided if self.guided else 0.0
+
+    def detectable(self, groups: int, z: float) -> float:
+        """Return the gain that a test by so many groups would see in 80 of 100 cases, if its groups vary as these; inf: not known."""
+        return (z + POWER_80) * self.error * sqrt(self.groups / groups) if groups and self.groups else inf
 
     def added(self, guided: Sequence[float], unguided: Sequence[float], step: int) -> "Span":
         """Return the sums with one more group."""

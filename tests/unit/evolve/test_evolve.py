@@ -25,6 +25,7 @@ def test_a_plan_that_harms_is_replaced_by_one_that_is_measured_better(tmp_path):
     (went,) = [change for change in second.proposal.went if change.level == "e2"]
     assert "highest point country" in came.description and "largest city" in went.description
     assert "better tally" in went.why
+    assert first.detectable is None and 0 < second.detectable < 0.5, "known before the test, from the groups of the first round"
     assert third.incumbent == second.candidate and third.rewards["incumbent"] > 0.9
     assert not third.accepted or third.verdict.difference >= 0
 

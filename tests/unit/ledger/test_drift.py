@@ -62,6 +62,14 @@ def test_a_gap_and_a_reward_that_fall_at_three_publications_are_self_poisoning()
     assert not poisoned(versions([0.3, 0.2, 0.1, 0.0], [0.2, 0.4, 0.6, 0.8]), 10), "the policy needs the HEK less"
 
 
+def test_the_gain_that_a_test_could_see_is_that_of_groups_which_vary_alike():
+    rows = [row for number, guided in enumerate([1, 0, 1, 0]) for row in group(number, "v1", [guided], [0.5])]
+    (span,) = spans_of(rows)
+    assert span.error == pytest.approx(0.25), "four differences of 0.5 either way"
+    assert span.detectable(400, z=2.13) == pytest.approx((2.13 + 0.84) * 0.025)
+    assert Span("v1").detectable(400, z=2.13) == span.detectable(0, z=2.13) == float("inf")
+
+
 def test_the_share_of_the_most_shown_entry():
     seen = [{"content": content, "level": "e1", "place": "tool", "score": 0.9, "p": 1.0} for content in "aab"]
     rows = [LedgerRow(1, "q", i, "v1", "full", 0.0, (each,)) for i, each in enumerate(seen)]
