@@ -1,6 +1,11 @@
 """Kill -9 a training run on the CPU at random points, and resume it until it is done; compare it with one that was left alone.
 
     make demo && python -m benchmarks.kill_resume --from outputs/demo --kills 20
+    python -m recipes.closed_loop.run && python -m benchmarks.kill_resume --from outputs/closed_loop --loop --kills 20
+
+With --loop a builder proposes versions of the HEK meanwhile, and no run is left alone: sampling on a CPU is not repeatable to the last
+bit, and other rollouts give other versions. What is compared is the killed run with what its own rollouts say: each rollout once in
+ledger and dump, each version made again from them with the same content hash, each verdict judged again.
 
 Needs the demo's outputs (policy, HEK, questions). Each life is verl's own trainer with real vLLM; a kill takes the driver and
 every process it started, at a moment drawn between its start and some steps later: imports, weights being loaded, rollouts,
@@ -17,48 +22,65 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from benchmarks._machine import as_lines, facts
 from benchmarks._results import RESULTS
+from hiexp_verl.config import GateConfig, LoopConfig
+from hiexp_verl.evolve.background import Task, make_candidate
+from hiexp_verl.guide.record import EpisodeRecord
+from hiexp_verl.hek.store import HEK
+from hiexp_verl.hek.versions import versions
+from hiexp_verl.io.datasets import read_trajectories
+from hiexp_verl.ledger.gate import judge
+from hiexp_verl.ledger.rows import LEDGER, read_ledger
 from hiexp_verl.plugin.launch import trainer_command
-from hiexp_verl.rollout.policy import MARKER
+from hiexp_verl.rollout.policy import EVENTS, MARKER
 
-RECIPE = Path(__file__).parents[1] / "recipes" / "cpu_demo"
+RECIPES = Path(__file__).parents[1] / "recipes"
 MARK = "HIEXP_KILL_RESUME"  # in the environment of every process of a run, however it was started
 REWARD = "hiexp/reward_mean"
+# A proposal every other step, which has a step to be made; a test of at most two.
+LOOP_CONFIG = LoopConfig(enabled=True, every=2, lag=1, max_steps=2, plan_support=1, gate=GateConfig(rule="strict", min_groups=2))
+LOOP = ("hiexp.loop.every=2", "hiexp.loop.lag=1", "hiexp.loop.max_steps=2", "hiexp.loop.gate.min_groups=2")
 
 
 class Run:
     """One training run in a folder of its own."""
 
-    def __init__(self, demo: Path, folder: Path, steps: int) -> None:
+    def __init__(self, demo: Path, folder: Path, steps: int, loop: bool = False) -> None:
         self.folder, self.steps = folder, steps
-        assets = demo / "assets"
+        assets, recipe = demo / "assets", RECIPES / ("closed_loop" if loop else "cpu_demo")
+        self.hek = demo / "build" / "hek"
+        folder.mkdir(parents=True, exist_ok=True)
+        if loop:
+            self.hek = folder / "hek"  # its own: versions are written into it
+            if not self.hek.is_dir():
+                shutil.copytree(demo / "hek" / "hek", self.hek)
         checkpoint = "actor_rollout_ref.actor.checkpoint"
         overrides = [
-            *("--config-dir", str(RECIPE), "--config-name", "grpo", f"hydra.run.dir={folder / 'hydra'}"),
-            f"hiexp.hek={demo / 'build' / 'hek'}",
+            *("--config-dir", str(recipe), "--config-name", "loop" if loop else "grpo", f"hydra.run.dir={folder / 'hydra'}"),
+            f"hiexp.hek={self.hek}",
             f"hiexp.search.corpus={assets / 'lay_words' / 'corpus.jsonl'}",
             f"hiexp.dump_dir={folder / 'episodes'}",
             "hiexp.seed=7",
             "hiexp.max_tokens_per_turn=48",
-            f"data.train_files={assets / 'train.jsonl'}",
+            f"data.train_files={assets / ('rollouts.jsonl' if loop else 'train.jsonl')}",
             f"data.val_files={assets / 'val.jsonl'}",
             "data.train_batch_size=2",
             f"actor_rollout_ref.model.path={demo / 'warm_start' / 'model'}",
-            "actor_rollout_ref.rollout.n=2",
+            f"actor_rollout_ref.rollout.n={4 if loop else 2}",
             "actor_rollout_ref.actor.ppo_mini_batch_size=2",
             f"{checkpoint}.save_contents=[model,optimizer,extra]",
             f"trainer.total_training_steps={steps}",
             "trainer.save_freq=1",
             "trainer.max_actor_ckpt_to_keep=2",
             f"trainer.default_local_dir={folder / 'checkpoints'}",
+            *(LOOP if loop else ()),
         ]
         self._command, self._environment = trainer_command(overrides, cpu=True)
-        folder.mkdir(parents=True, exist_ok=True)
 
     def live(self, die: Callable[[float], bool] = lambda seconds: False, *overrides: str) -> int | None:
         """Run until it ends (return its code), or is killed because `die(seconds since its start)` says so (return None)."""
@@ -105,6 +127,47 @@ class Run:
             rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
             found[int(path.stem)] = sorted(rows, key=lambda row: row["id"])
         return found
+
+
+def inconsistencies(run: Run, config: LoopConfig) -> list[str]:
+    """Return what a run with the loop did otherwise than its own rollouts say; nothing where it did all as they say."""
+    faults = _miscounted(run)
+    rows, present = read_ledger(run.hek), [version.name for version in versions(run.hek)]
+    incumbent, rejected, came, tested_from = run.hek / present[0], (), (), 0
+    for event in (json.loads(line) for line in (run.folder / "checkpoints" / EVENTS).read_text(encoding="utf-8").splitlines()):
+        step, version = event["step"], Path(event.get("version", ""))
+        if event["event"] == "proposed":
+            came, tested_from, until = tuple(event["came"]), step, step - config.lag - 1
+            episodes = [str(path) for path in sorted((run.folder / "episodes").glob("*.jsonl")) if int(path.stem) <= until]
+            made = make_candidate(Task(str(incumbent), None, tuple(episodes), until, config, rejected))
+            if Path(made.path) != version:
+                faults.append(f"step {step}: {version.name} was proposed, its rollouts give {made.path or made.why}")
+        elif "verdict" in event:
+            seen = [row for row in rows if tested_from <= row.step <= step]
+            hashes = [HEK.load(each).header.content_hash for each in (incumbent, version)]
+            verdict = judge(seen, *hashes, config.gate, only_removes=not came, last=step - tested_from + 1 >= config.max_steps)
+            if verdict.to_json() != event["verdict"]:
+                faults.append(f"step {step}: the ledger says {verdict.to_json()}, noted is {event['verdict']}")
+            if event["event"] == "accept":
+                incumbent = version
+            else:
+                rejected = tuple(dict.fromkeys((*rejected, *came)))
+    if more := [version.name for version in versions(run.hek) if version.name not in present]:
+        faults.append(f"the rollouts give versions that the run has not: {', '.join(more)}")
+    return faults
+
+
+def _miscounted(run: Run) -> list[str]:
+    """Return the steps whose rollouts are not once each in the ledger and in the dump."""
+    lines = [json.loads(line) for path in (run.hek / LEDGER).glob("*.jsonl") for line in path.read_text(encoding="utf-8").splitlines()]
+    faults = []
+    for step in range(1, run.steps + 1):
+        counted = sorted((row["group"].partition("~")[0], row["session"], round(row["reward"], 3)) for row in lines if row["step"] == step)
+        dump = read_trajectories(run.folder / "episodes" / f"{step:06d}.jsonl")
+        dumped = sorted((t.question_id, EpisodeRecord.of(t).sample, round(t.score, 3)) for t in dump)
+        if counted != dumped:
+            faults.append(f"step {step}: the ledger has {counted}, the dump {dumped}")
+    return faults
 
 
 def _marked(mark: str) -> list[int]:
@@ -162,15 +225,43 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=10)
     parser.add_argument("--longest", type=float, default=150.0, help="seconds that a life may last (default 150: a step or two on 2 cores)")
     parser.add_argument("--seed", type=int, default=0, help="of the moments of the kills")
+    parser.add_argument("--loop", action="store_true", help="with the loop, from the outputs of recipes.closed_loop; see above")
     arguments = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what was started is stopped with it
     machine, draw = facts(), random.Random(arguments.seed)
-    alone = Run(arguments.demo.resolve(), arguments.out.resolve() / "alone", arguments.steps)
-    if alone.saved < arguments.steps and alone.live() != 0:
-        raise SystemExit(f"the run left alone failed; see {alone.folder / 'log.txt'}")
-    print(f"left alone: {alone.saved} steps", flush=True)
-    shutil.rmtree(arguments.out / "killed", ignore_errors=True)
-    killed = Run(arguments.demo.resolve(), arguments.out.resolve() / "killed", arguments.steps)
+    demo, out, name = arguments.demo.resolve(), arguments.out.resolve(), "kill_resume_loop" if arguments.loop else "kill_resume"
+    alone = None if arguments.loop else left_alone(Run(demo, out / "alone", arguments.steps))
+    shutil.rmtree(out / "killed", ignore_errors=True)
+    killed = Run(demo, out / "killed", arguments.steps, arguments.loop)
+    lives = killed_lives(killed, arguments, draw)
+    result = {"machine": machine, "steps": arguments.steps, "lives": lives}
+    result |= {"rows": compare(alone, killed)} if alone is not None else of_loop(killed)
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / f"{name}.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    (RESULTS / f"{name}.md").write_text(_markdown(result), encoding="utf-8")
+    print(_markdown(result))
+
+
+def left_alone(run: Run) -> Run:
+    """Return the run, once it is done without a kill."""
+    if run.saved < run.steps and run.live() != 0:
+        raise SystemExit(f"the run left alone failed; see {run.folder / 'log.txt'}")
+    print(f"left alone: {run.saved} steps", flush=True)
+    return run
+
+
+def of_loop(run: Run) -> dict[str, Any]:
+    """Return what the loop of a run did, and where that is not what its rollouts say."""
+    events = [json.loads(line) for line in (run.folder / "checkpoints" / EVENTS).read_text(encoding="utf-8").splitlines()]
+    return {
+        "events": events,
+        "versions": [version.content_hash for version in versions(run.hek)],
+        "faults": inconsistencies(run, LOOP_CONFIG),
+    }
+
+
+def killed_lives(killed: Run, arguments: argparse.Namespace, draw: random.Random) -> list[dict[str, Any]]:
+    """Kill and resume the run until it is done; return its lives."""
     lives: list[dict[str, Any]] = []
     while True:
         disturbed = len(lives) < arguments.kills
@@ -184,21 +275,30 @@ def main() -> None:
         if code:
             raise SystemExit(f"a life failed by itself with code {code}; see {killed.folder / 'log.txt'}")
         if code == 0:
-            break
-    table = compare(alone, killed)
-    result = {"machine": machine, "steps": arguments.steps, "lives": lives, "rows": table}
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / "kill_resume.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    (RESULTS / "kill_resume.md").write_text(_markdown(result), encoding="utf-8")
-    print(_markdown(result))
+            return lives
 
 
 def _markdown(result: dict[str, Any]) -> str:
-    lives, rows = result["lives"], result["rows"]
+    lives = result["lives"]
     kills = [life for life in lives if life["code"] is None]
     lines = ["# Killed and resumed", "", *as_lines(result["machine"]), ""]
-    lines += [
-        f"{result['steps']} steps of GRPO on the CPU; {len(kills)} times kill -9, the last life ended with code {lives[-1]['code']}.",
+    lines += [f"{result['steps']} steps of GRPO on the CPU; {len(kills)} times kill -9, the last life ended with code {lives[-1]['code']}."]
+    lines += _of_rows(result["rows"]) if "rows" in result else _of_events(result)
+    lines += ["", "| life | killed after s | from step | saved step |", "| ---: | ---: | ---: | ---: |"]
+    for number, life in enumerate(lives, 1):
+        after = "ended" if life["seconds"] is None or life["code"] is not None else f"{life['seconds']:.0f}"
+        lines.append(f"| {number} | {after} | {life['from']} | {life['to']} |")
+    return "\n".join([*lines, ""])
+
+
+def _of_events(result: dict[str, Any]) -> list[str]:
+    events = [f"| {each['step']} | {each['event']} | {Path(each.get('version', '')).name} |" for each in result["events"]]
+    faults = result["faults"] or ["Each rollout is once in ledger and dump; versions and verdicts, made again from them, are the same."]
+    return [*faults, "", "| step | event | version |", "| ---: | --- | --- |", *events]
+
+
+def _of_rows(rows: Sequence[dict[str, Any]]) -> list[str]:
+    lines = [
         "Each column holds the run left alone beside the killed one, or how many of its episodes they share.",
         "",
         "| step | reward | gradient norm | same questions | same E2/E3 | same E1 | same text |",
@@ -208,11 +308,7 @@ def _markdown(result: dict[str, Any]) -> str:
         pairs = " | ".join(" / ".join("-" if v is None else f"{v:.4f}" for v in r[key]) for key in ("reward", "gradient"))
         shares = " | ".join(f"{r[key]} of {r['episodes']}" for key in ("same_prompt_entries", "same_tool_entries", "same_text"))
         lines.append(f"| {r['step']} | {pairs} | {'yes' if r['same_questions'] else 'no'} | {shares} |")
-    lines += ["", "| life | killed after s | from step | saved step |", "| ---: | ---: | ---: | ---: |"]
-    for number, life in enumerate(lives, 1):
-        after = "ended" if life["seconds"] is None or life["code"] is not None else f"{life['seconds']:.0f}"
-        lines.append(f"| {number} | {after} | {life['from']} | {life['to']} |")
-    return "\n".join([*lines, ""])
+    return lines
 
 
 if __name__ == "__main__":
