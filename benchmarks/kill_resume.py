@@ -35,7 +35,7 @@ from hiexp_verl.hek.store import HEK
 from hiexp_verl.hek.versions import versions
 from hiexp_verl.io.datasets import read_trajectories
 from hiexp_verl.ledger.gate import judge
-from hiexp_verl.ledger.rows import LEDGER, read_ledger
+from hiexp_verl.ledger.rows import LEDGER, read_run
 from hiexp_verl.plugin.launch import trainer_command
 from hiexp_verl.rollout.policy import EVENTS, MARKER
 
@@ -132,14 +132,15 @@ class Run:
 def inconsistencies(run: Run, config: LoopConfig) -> list[str]:
     """Return what a run with the loop did otherwise than its own rollouts say; nothing where it did all as they say."""
     faults = _miscounted(run)
-    rows, present = read_ledger(run.hek), [version.name for version in versions(run.hek)]
+    ledger = next((run.hek / LEDGER).glob("*.jsonl"))
+    rows, present = read_run(ledger), [version.name for version in versions(run.hek)]
     incumbent, rejected, came, tested_from = run.hek / present[0], (), (), 0
     for event in (json.loads(line) for line in (run.folder / "checkpoints" / EVENTS).read_text(encoding="utf-8").splitlines()):
         step, version = event["step"], Path(event.get("version", ""))
         if event["event"] == "proposed":
             came, tested_from, until = tuple(event["came"]), step, step - config.lag - 1
             episodes = [str(path) for path in sorted((run.folder / "episodes").glob("*.jsonl")) if int(path.stem) <= until]
-            made = make_candidate(Task(str(incumbent), None, tuple(episodes), until, config, rejected))
+            made = make_candidate(Task(str(incumbent), None, tuple(episodes), str(ledger), until, config, rejected))
             if Path(made.path) != version:
                 faults.append(f"step {step}: {version.name} was proposed, its rollouts give {made.path or made.why}")
         elif "verdict" in event:
@@ -159,7 +160,8 @@ def inconsistencies(run: Run, config: LoopConfig) -> list[str]:
 
 def _miscounted(run: Run) -> list[str]:
     """Return the steps whose rollouts are not once each in the ledger and in the dump."""
-    lines = [json.loads(line) for path in (run.hek / LEDGER).glob("*.jsonl") for line in path.read_text(encoding="utf-8").splitlines()]
+    path = next((run.hek / LEDGER).glob("*.jsonl"))
+    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     faults = []
     for step in range(1, run.steps + 1):
         counted = sorted((row["group"].partition("~")[0], row["session"], round(row["reward"], 3)) for row in lines if row["step"] == step)

@@ -18,6 +18,7 @@ from hiexp_verl.hek.opening import find_encoder, open_encoder, remember_encoder
 from hiexp_verl.hek.schema import read_vectors
 from hiexp_verl.hek.store import HEK, current_version, root_of, version_folder
 from hiexp_verl.hek.text_view import inspect_entry
+from hiexp_verl.ledger.rows import LEDGER, add_ledger
 from hiexp_verl.types import KINDS
 
 logger = logging.getLogger(__name__)
@@ -128,8 +129,11 @@ def run_merge(arguments: argparse.Namespace) -> int:
     merged = merge_heks(a, b, open_encoder(a, arguments.a, arguments.encoder), arguments.prefix)
     version = merged.save(arguments.out, since)
     remember_encoder(arguments.out, find_encoder(a.header, arguments.a, arguments.encoder))
+    runs = sum(add_ledger(arguments.out, root_of(path), hek.content_hash()[:8]) for path, hek in ((arguments.a, a), (arguments.b, b)))
     say("\n".join(table_of(merged.header.counts)))
     say(merged.header.reason)
+    if runs:
+        say(f"the ledgers of {runs} runs are in {arguments.out / LEDGER}")
     say(f"{', '.join(f'{count} {level.upper()}' for level, count in merged.levels.items())} in {version}")
     return 0
 

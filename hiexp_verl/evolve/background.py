@@ -19,7 +19,7 @@ from hiexp_verl.hek.store import HEK, root_of
 from hiexp_verl.io.datasets import read_trajectories
 from hiexp_verl.ledger.credit import credit
 from hiexp_verl.ledger.keep import KeepConfig
-from hiexp_verl.ledger.rows import read_ledger
+from hiexp_verl.ledger.rows import read_run
 from hiexp_verl.ledger.values import fit
 from hiexp_verl.models.encoder import Encoder
 from hiexp_verl.types import Trajectory
@@ -34,6 +34,7 @@ class Task:
     parent: str  # directory of the version
     encoder: str | None  # place of the encoder, where it is not the one remembered
     episodes: tuple[str, ...]  # files of trained rollouts, oldest first
+    ledger: str  # file of the run: what other runs add meanwhile does not change the candidate
     until: int  # the last step whose rows of the ledger count
     config: LoopConfig
     rejected: tuple[str, ...] = ()  # content ids that are not proposed again
@@ -68,7 +69,7 @@ def make_candidate(task: Task) -> Candidate:
     path = Path(task.parent)
     parent = HEK.load(path)
     encoder = open_encoder(parent, path, task.encoder)
-    rows = [row for row in read_ledger(root_of(path)) if row.step <= task.until]
+    rows = [row for row in read_run(Path(task.ledger)) if row.step <= task.until]
     config = task.config
     with open_distiller(config.distiller) as distiller:
         keep = KeepConfig(n_min=config.retire_after, e1=config.capacity_e1)

@@ -7,7 +7,7 @@ rows hold across versions. Sums over rows are in `ledger.credit`.
 import logging
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from pydantic import ConfigDict
@@ -124,9 +124,27 @@ def read_run(path: Path) -> list[LedgerRow]:
 def read_ledger(root: Path) -> list[LedgerRow]:
     """Return the rows of every run of a HEK, run by run in the order of their steps, each rollout once.
 
-    Lines that cannot be read, as a killed writer or a full disk leaves them, are left out with a warning.
+    Two runs share questions and numbers of steps, but no group: of several, the name of a group begins with that of its run. Lines that cannot be read, as a killed writer or a full disk leaves them, are left out with a warning.
     """
-    return [row for path in sorted((root / LEDGER).glob("*.jsonl")) for row in _read(path)]
+    paths = sorted((root / LEDGER).glob("*.jsonl"))
+    if len(paths) == 1:
+        return _read(paths[0])
+    return [replace(row, group=f"{path.stem}/{row.group}") for path in paths for row in _read(path)]
+
+
+def add_ledger(root: Path, other: Path, name: str) -> int:
+    """Copy the runs of another HEK's ledger into that of the HEK at `root`, under this name; return how many there are.
+
+    Entries are known by what they say: rows hold where the HEK has the same entries.
+
+    Raises:
+        HiExpError: the disk is full, or the folder is not writable.
+    """
+    paths = sorted((other / LEDGER).glob("*.jsonl")) if other.resolve() != root.resolve() else []
+    for path in paths:
+        make_folder(root / LEDGER)
+        write_jsonl(root / LEDGER / f"{name}-{path.name}", map(asdict, _read(path)))
+    return len(paths)
 
 
 def _read(path: Path) -> list[LedgerRow]:

@@ -181,6 +181,7 @@ class Loop:
             parent=self.state.incumbent.path,
             encoder=self._settings.encoder.path,
             episodes=tuple(episodes),
+            ledger=str(self._ledger),
             until=step,
             config=self.config,
             rejected=self.state.rejected,

@@ -201,7 +201,8 @@ def test_the_builder_makes_the_candidate_that_its_files_suggest_and_refuses_vali
     lines = [json.loads(line) for path in episodes for line in path.read_text().splitlines()]
     write_jsonl(tmp_path / "000001.jsonl", [{**row, "id": f"{row['id']}@{i}"} for i, row in enumerate(lines)])
     parent = tmp_path / "out" / "hek" / "0001"
-    task = Task(str(parent), "hash:64", (str(tmp_path / "000001.jsonl"),), 1, LoopConfig(enabled=True))
+    ledger = str(parent.parent / LEDGER / "evolve.jsonl")
+    task = Task(str(parent), "hash:64", (str(tmp_path / "000001.jsonl"),), ledger, 1, LoopConfig(enabled=True))
     ray.init(num_cpus=1, include_dashboard=False, ignore_reinit_error=True)
     try:
         made = ray.get(ray.remote(num_cpus=0, max_calls=1)(module._make_candidate).remote(task))

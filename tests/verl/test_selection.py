@@ -78,7 +78,8 @@ def test_a_candidate_has_values_of_its_own(tmp_path):
     write_jsonl(tmp_path / "000001.jsonl", [{**row, "id": f"{row['id']}@{i}"} for i, row in enumerate(lines)])
     parent = tmp_path / "out" / "hek" / "0001"
     files = (str(tmp_path / "000001.jsonl"),)
-    task = Task(str(parent), "hash:64", files, 1, LoopConfig(enabled=True), budgets=Budgets(tool=ToolConfig(select="thompson")))
+    ledger = str(parent.parent / LEDGER / "evolve.jsonl")
+    task = Task(str(parent), "hash:64", files, ledger, 1, LoopConfig(enabled=True), budgets=Budgets(tool=ToolConfig(select="thompson")))
     made = make_candidate(task)
     values = Values.load(Path(made.path), made.content_hash)
     assert values is not None and values.known and not values.places, "of 48 rollouts the effects are known, and by cosine is selected"

@@ -1,6 +1,7 @@
 """`hiexp ledger` and what it adds to `inspect` and the page."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -8,7 +9,7 @@ from hiexp_verl.cli import main
 from hiexp_verl.hek import HEK
 from hiexp_verl.hek.versions import versions
 from hiexp_verl.io.files import write_jsonl
-from hiexp_verl.ledger.rows import LEDGER, LedgerRow, append_rows
+from hiexp_verl.ledger.rows import LEDGER, LedgerRow, append_rows, read_ledger
 from tests.support.factories import trajectory
 from tests.support.heks import tree
 
@@ -101,3 +102,16 @@ def test_inspect_and_the_page_show_the_effect(root, tmp_path, capsys):
 def test_without_rollouts_it_says_what_to_do(root, capsys):
     assert main(["ledger", str(root)]) == 2
     assert "has no rollouts; train with hiexp.ledger.enabled=true" in capsys.readouterr().err
+
+
+def test_a_merge_adds_the_ledgers_of_both(root, tmp_path, capsys):
+    trained(root)
+    other = tree()
+    more = HEK(
+        other.header, (*other.entries[:-1], replace(other.entries[-1], description="Another last word.")), other.vectors_E_D, other.sources
+    )
+    more.save(tmp_path / "other")
+    append_rows(tmp_path / "other" / LEDGER / "run.jsonl", [LedgerRow(1, "q0", 0, "v", "none", 0.0)])
+    assert main(["merge", str(root), str(tmp_path / "other"), "--out", str(tmp_path / "both"), "--encoder", "hash:128"]) == 0
+    assert "the ledgers of 2 runs are in" in capsys.readouterr().out
+    assert len(read_ledger(tmp_path / "both")) == len(read_ledger(root)) + 1

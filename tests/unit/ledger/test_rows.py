@@ -8,11 +8,26 @@ import pytest
 
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.guide.record import EpisodeRecord
-from hiexp_verl.ledger.rows import LEDGER, LedgerRow, append_rows, forget_after, read_ledger, row_of, rows_of, rows_of_step
+from hiexp_verl.ledger.rows import LEDGER, LedgerRow, add_ledger, append_rows, forget_after, read_ledger, row_of, rows_of, rows_of_step
 from tests.support.factories import trajectory
 
 SHOWN = {"entry": "e1-a", "content": "0a", "level": "e1", "score": 0.9, "place": "tool", "tokens": 7, "search": 1}
 EXPOSURE = {"content": "0a", "level": "e1", "place": "tool", "score": 0.9, "p": 0.9, "search": 1}
+
+
+def test_two_runs_of_a_question_are_no_group(tmp_path):
+    for run in ("one", "two"):
+        append_rows(tmp_path / LEDGER / f"{run}.jsonl", [LedgerRow(1, "q1", 0, "v", "full", 1.0)])
+    assert [row.group for row in read_ledger(tmp_path)] == ["one/q1", "two/q1"]
+
+
+def test_the_ledger_of_another_hek_is_added_once_and_not_to_itself(tmp_path):
+    first, second = (tmp_path / name for name in ("a", "b"))
+    for root in (first, second):
+        append_rows(root / LEDGER / "run.jsonl", [LedgerRow(1, "q1", 0, root.name, "full", 1.0)])
+    assert [add_ledger(first, second, "b") for _ in range(2)] == [1, 1] and add_ledger(first, first, "a") == 0
+    assert sorted(row.hek for row in read_ledger(first)) == ["a", "b"] and len(read_ledger(second)) == 1
+    assert add_ledger(first, tmp_path / "nothing", "c") == 0
 
 
 def row(step=1, group="q1", session=0, **more):
