@@ -164,21 +164,34 @@ def _users(prompt: Any) -> list[Message]:
 
 
 # "Question:", "**Question**:", "### Question", "[Question]", "Q:", "Solve the following question:" and the like, at the start of a line;
-# "Question:" also at that of a sentence; "<question>" anywhere.
-_LEAD = r"(?:(?:the|this|my|your|user|following|given|next|please|now|solve|answer|consider|respond to|(?:here|below|this) is),?\s+){0,6}"
+# "Question:" also at that of a sentence, and "User:" where "Assistant:" follows; "<question>" anywhere.
+_WHICH = "the|this|my|your|user|following|given|next|initial|original|main|actual|current|final|task"
+_LEAD = rf"(?:(?:{_WHICH}|please|now|solve|answer|consider|respond to|(?:here|below|this) is),?\s+){{0,6}}"
 _HOW = r"(?:\s+(?:step by step|using|with|by|based on|below|you)\b[^:\n.?]{0,60}(?=:))?"  # "the following question using the search tool:"
+_TAGS = "question|user_question|query|user_query|problem"
+_FOREIGN = "问题|問題|質問|질문|Frage|Pregunta|Pergunta|Domanda|Вопрос|Câu hỏi"
 _ASKED = re.compile(
-    rf"(?:^[#*\[( \t]*(?:{_LEAD}(?:Question|Query|Problem|answer (?:this|the following)(?=:))|User|Human|(?:Q\d*|Input)(?=:))"
-    rf"|(?<=[.!?>])[^\S\n]+{_LEAD}Question){_HOW}(?:\s+is|\s+\d+)?[*\])]*(?::|(?=\n))[*]*\s*"
-    r"|^[^\S\n]*\[(?:Question|Query|Problem)\]\s*|<question>(?=[\s\S]{0,4000}?</question>)\s*",
+    rf"(?:^[#*\[( \t]*(?:{_LEAD}(?:Question|Query|Problem|answer (?:this|the following)(?=:))|User|Human"
+    rf"|(?:Q\d*|Input|{_FOREIGN})(?=\s?[:\uff1a]))"
+    rf"|(?<=[.!?>])[^\S\n]+(?:{_LEAD}Question|(?:{_FOREIGN})(?=\s?[:\uff1a])|(?:User|Human)(?=:[\s\S]{{0,4000}}?\bAssistant:))|(?<=[\u3002\uff01])(?:{_FOREIGN})(?=\s?[:\uff1a]))"
+    rf"{_HOW}(?:\s+is|\s+\d+)?[*\])]*(?:\s?[:\uff1a]|[^\S\n][-\u2013](?=\s)|(?=\n))[*]*\s*"
+    rf"|^[^\S\n]*\[(?:Question|Query|Problem)\]\s*|<({_TAGS})>(?=[\s\S]{{0,4000}}?</\1>)\s*",
     re.MULTILINE | re.IGNORECASE,
 )
-# What follows a question in a prompt: the start of the reply, or the end of a tag.
+# What follows a question in a prompt: the start of the reply, a heading of rules, or the end of a tag.
+_REPLY = "Assistant|Answer|Response|Thought|Output|Instructions?"
+_RULES = "Rules?|Instructions?|Requirements?|Constraints?|Guidelines?|Notes?|Output format|Format"
 _THEN = re.compile(
-    r"(?<!\s)\s+#* ?[*\[(]*(?:Assistant|Answer|Response|Thought|Output|Instructions?)[*\])]*:|\n[* \t]*A\d*:"
-    r"|(?i:</question>|\[/(?:question|query|problem)\])"
+    rf"(?<!\s)\s+#* ?[*\[(]*(?:{_REPLY})[*\])]*:|\n\s*#* ?[*\[(]*(?i:(?:your |the |final )*(?:{_REPLY}))[*\])]*:|\n[* \t]*A\d*:"
+    rf"|\n\s*(?:#+ ?|\*\*)(?i:{_RULES})\b|\s*[\n\u3002](?:答案|回答|답변|Antwort|Respuesta|Resposta|Risposta|Réponse|Ответ)\s?[:\uff1a]"
+    rf"|(?i:</(?:{_TAGS})>|\[/(?:question|query|problem)\])"
 )
-_INSTRUCTS = re.compile(r"</?(?:question|think|search|answer|information|tool_call|tool_response|result|documents?)>|\\boxed")
+# What a preprocessor puts at the end of a question.
+_TAIL = re.compile(r"(?:(?<=[.?!])\s{1,8}Let['\u2019]s think step by step\b[^\n]{0,200})?(?:\s{1,8}(?:/(?:no_)?think|\[/INST\])){0,2}\Z")
+_INSTRUCTS = re.compile(
+    r"</?(?:question|think|search|answer|information|tool_call|tool_response|result|documents?)>|\\boxed"
+    r"|\bYou are an? (?:\w+ ){0,4}(?:assistant|agent)\b|\b[Aa]nswer the (?:following|given) question\b"
+)
 _SENTENCE = re.compile(r"(?<=[.!?])\s+|(?<=>)\s+(?=[A-Z])|\n+")
 
 
@@ -194,7 +207,8 @@ def bare_question(text: str) -> str:
         text, *reply = marked[-1]
         if later := [part for part in "".join(reply).split("\n\n")[1:] if part.rstrip().endswith("?")]:
             return bare_question(later[-1])
-    text = text.strip()
+        text = text.removesuffix(".") if text.endswith("?.") else text  # of "User: Who? . Assistant:"
+    text = _TAIL.sub("", text.strip()) or text.strip()
     if not _INSTRUCTS.search(text):
         return text
     plain = [sentence for sentence in _SENTENCE.split(text) if sentence.strip() and not _INSTRUCTS.search(sentence)]
@@ -205,7 +219,7 @@ def bare_question(text: str) -> str:
 def unwrapped(question: str) -> str:
     """Return the bare question in a field that should hold one alone: only instructions, which name tags of the agent, are taken off."""
     tags = set(_INSTRUCTS.findall(question))
-    return bare_question(question) if len(tags) > 1 or (tags and _ASKED.search(question)) else question
+    return bare_question(question) if len(tags) > 1 or "\\boxed" in tags or (tags and _ASKED.search(question)) else question
 
 
 def question_id_of(question: str) -> str:

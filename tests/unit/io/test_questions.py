@@ -1,6 +1,7 @@
 """Questions, gold answers and passages are read alike from JSON lines, JSON lists and parquet."""
 
 import json
+import time
 
 import numpy as np
 import pyarrow as pa
@@ -9,7 +10,7 @@ from pyarrow.parquet import write_table
 
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.io.datasets import passage_of, read_corpus, read_questions, repeated_questions
-from hiexp_verl.io.questions import gold_answers, is_answerable, question_id_of, question_in, question_of
+from hiexp_verl.io.questions import bare_question, gold_answers, is_answerable, question_id_of, question_in, question_of, unwrapped
 from hiexp_verl.io.rows import BadRow
 from hiexp_verl.scoring import em
 from hiexp_verl.types import Passage, Question
@@ -244,8 +245,21 @@ def test_what_holds_no_gold_answer_is_refused(value):
                 "Example:\nQ: Where?\nA: here\n\nQ: {}\nA:",
                 "Question: Where?\nAnswer: here\n\n{}",
                 "Question: Where?\nAnswer: here\n\nNow answer this: {}",
+                "Write \\boxed{{it}} in <answer> </answer>. User: {}. Assistant:",
+                "Use <search>.\nquestion: {}\nyour answer:",
+                "Use <search>.\nMy Question : {}\n\n**Your Answer:**",
+                "# Question\n{}\n\n# Rules\n- Use <search>",
+                "The initial question is: {}\n\nUse <search>.",
+                "<rules>Use <search></rules>\n<user_query>{}</user_query>",
+                "在 <think> 中推理\uff0c在 <answer> 中回答。问题\uff1a{}\n答案\uff1a",
+                "Suche mit <search>. Frage: {}\nAntwort:",
+                "[INST] Use <search>. Question: {} [/INST]",
+                "{} /no_think",
+                "Question: {}\nLet's think step by step and end with ####.",
+                "Answer the following question with the tool. {}",
             )
         ),
+        ([{"role": "user", "content": "Who sang Let's think step by step?"}], {}, "Who sang Let's think step by step?"),
         ([{"role": "user", "content": "What does the HTML tag <question> mean?"}], {}, "What does the HTML tag <question> mean?"),
         (
             [{"role": "user", "content": "Two men met. One wrote a book.\n\nWho was it?"}],
@@ -367,3 +381,15 @@ def test_a_table_with_tabs_is_read_with_its_quotes(tmp_path):
 def test_a_question_without_instructions_stays_as_it_is(tmp_path, text):
     (tmp_path / "q.jsonl").write_text(json.dumps({"question": text, "answer": "x"}) + "\n")
     assert read_questions(tmp_path / "q.jsonl")[0].question == text
+
+
+@pytest.mark.parametrize("words", ["/think ", "[/INST] ", "Question: ", "User: ", "Let's think step by step. ", "answer:\n"])
+def test_a_prompt_that_repeats_itself_is_read_in_no_time(words):
+    begun = time.perf_counter()
+    bare_question(words * 10_000)
+    assert time.perf_counter() - begun < 5
+
+
+def test_a_field_of_a_question_loses_an_instruction_to_box_the_answer():
+    assert unwrapped("Who wrote Emma?\n\nPut your final answer within \\boxed{}.") == "Who wrote Emma?"
+    assert unwrapped("What does <answer> mean?") == "What does <answer> mean?"
