@@ -11,7 +11,7 @@ from reprlib import repr as brief
 from typing import Any, TypeVar
 
 from hiexp_verl.errors import HiExpError
-from hiexp_verl.io.questions import ID_FIELDS, answers_of, is_answerable, question_of, unwrapped
+from hiexp_verl.io.questions import ID_FIELDS, answers_of, is_answerable, question_id_of, question_of, unwrapped
 from hiexp_verl.io.rows import (
     KINDS,
     BadRow,
@@ -42,9 +42,10 @@ def read_records(path: Path, what: str) -> Iterator[tuple[str, dict[str, Any]]]:
     if not path.is_file():
         raise HiExpError(f"{what} {path} does not exist; give the path of a file of {KINDS}")
     if file_kind(path) == "lines":
-        yield from read_jsonl(path, what)
+        rows = ((f"{path}:{number}", row) for number, row in read_rows(path))
     else:
-        yield from _usable(((f"{path}, row {number}", row) for number, row in read_table(path)), path, what)
+        rows = ((f"{path}, row {number}", row) for number, row in read_table(path))
+    yield from _usable(rows, path, what, f"; give {KINDS}")
 
 
 def read_jsonl(path: Path, what: str, surrogates: bool = False) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -55,15 +56,20 @@ def read_jsonl(path: Path, what: str, surrogates: bool = False) -> Iterator[tupl
     """
     if not path.is_file():
         raise HiExpError(f"{what} {path} does not exist; give the path of a JSON-lines file")
+    if (kind := file_kind(path)) in ("parquet", "list"):
+        raise HiExpError(f"{what} {path} is {'a parquet file' if kind == 'parquet' else 'one JSON list'}; give JSON lines")
     yield from _usable(((f"{path}:{number}", row) for number, row in read_rows(path, surrogates)), path, what)
 
 
-def _usable(rows: Iterable[tuple[str, dict[str, Any] | BadRow]], path: Path, what: str) -> Iterator[tuple[str, dict[str, Any]]]:
+def _usable(
+    rows: Iterable[tuple[str, dict[str, Any] | BadRow]], path: Path, what: str, kinds: str = ""
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield (place, row); `kinds` is what to give instead of a file whose first row is not JSON."""
     empty = True
     for place, row in rows:
-        empty = False
         if isinstance(row, BadRow):
-            raise HiExpError(f"{place}: {row}") from row
+            raise HiExpError(f"{place}: {row}{kinds if empty and row.wrong == 'not JSON' else ''}") from row
+        empty = False
         yield place, row
     if empty:
         raise HiExpError(f"{what} {path} is empty; it needs at least one row")
@@ -92,6 +98,8 @@ def read_questions(path: str | Path) -> list[Question]:
             continue
         question = _at(place, question_of, row)
         if question.id in questions:
+            if question.id == question_id_of(question.question):
+                raise HiExpError(f"{place}: has no id, and asks what an earlier row asks; remove it, or give all rows ids")
             raise HiExpError(f"{place}: the id {question.id!r} occurs twice; ids must be unique")
         questions[question.id] = question
     if left_out:

@@ -19,13 +19,20 @@ ALIASES = "answer_aliases"  # further answers, beside any of them
 ID_FIELDS = ("id", "_id")
 # Columns that `question_of` or verl reads; the others are kept as `meta`.
 _READ = {*ID_FIELDS, "question", "meta", *ANSWER_FIELDS, ALIASES, "prompt", "reward_model", "extra_info", "ability"}
-_HOLDERS = ("target", "value", "aliases", "text")  # of the answers in an object: Search-R1, TriviaQA (two), SQuAD
+_HOLDERS = ("target", "value", "answer", "aliases", "text")  # of the answers in an object: Search-R1, TriviaQA, ComplexWebQuestions, SQuAD
 _WORD_OF = {"true": "yes", "false": "no"}
 SOURCES = ("data_source", "dataset", "source")  # the data set of a row: the first that is a text
-MARKS = {"answerable": True, "is_impossible": False}  # column -> its value in a row with an answer (MuSiQue, SQuAD)
+# Column -> its value in a row with an answer (MuSiQue, SQuAD, others).
+MARKS = {
+    **dict.fromkeys(("answerable", "is_answerable"), True),
+    **dict.fromkeys(("is_impossible", "impossible", "unanswerable", "is_unanswerable"), False),
+}
+CHOICES = ("choices", "options")
 _ROW_NUMBER = re.compile(r"(?:(?:train|dev|test|val|validation|q|qid|id|question|row|sample|ex|example)[_-]?)?\d+", re.IGNORECASE)
-_SERIALISED = re.compile(r"\s*(?:\{\s*['\"]|\[\s*['\"])")
-_NUMPY_ARRAY = re.compile(r"array\((\[[^\[\]]*\])(?:,\s*dtype=\w+)?\)")
+_SERIALISED = re.compile(r"\s*(?:[\[{]\s*['\"]|\[\s*\]\s*\Z|\{\s*\}\s*\Z)")
+_TUPLE = re.compile(r"\s*\(\s*(['\"]).*\1\s*,?\s*\)\s*\Z", re.DOTALL)
+_QUOTED = re.compile(r"\s*\"[\[{].*[\]}]\"\s*\Z", re.DOTALL)  # JSON in JSON
+_NUMPY_ARRAY = re.compile(r"array\((\[[^\[\]]*\])(?:,\s*dtype=[\w<>'\"]+)?\)")
 _NEIGHBOURS = re.compile(r"(['\"])\s+\1")  # "['a' 'b']", as numpy prints: Python would read one text
 
 
@@ -76,6 +83,9 @@ def answers_of(row: Row) -> tuple[str, ...]:
     """
     if not is_answerable(row):
         raise BadRow("the row is marked as a question without an answer")
+    choices = next((row[key] for key in CHOICES if row.get(key) is not None), None)
+    if choices is not None and isinstance(row.get("answer"), int) and row["answer"] not in _filled(choices):
+        raise BadRow("'answer' is the number of a choice", f"found {row['answer']} of {brief(choices)}; give the text of the answer")
     answers, truth = gold_answers(answers_in(row)), _truth(row)
     if truth and not any(em(each, answers) for each in gold_answers(truth)):
         raise BadRow("reward_model.ground_truth and the row's answers have none in common", f"found {brief(truth)} and {brief(answers)}")
@@ -83,11 +93,14 @@ def answers_of(row: Row) -> tuple[str, ...]:
 
 
 def is_answerable(row: Row) -> bool:
-    """Return whether a row is not marked as a question without an answer, as by MuSiQue's `answerable: false`.
+    """Return whether a row is not marked as a question without an answer: by `MARKS`, or an empty list of spans as SQuAD 2 has it.
 
     Raises:
         BadRow: its mark is neither true nor false.
     """
+    spans = row.get("answers")
+    if isinstance(spans, Mapping) and "answer_start" in spans and not _filled(spans.get("text")):
+        return False
     return all(row.get(mark) is None or bool_field(row, mark) is usable for mark, usable in MARKS.items())
 
 
@@ -127,7 +140,7 @@ def gold_answers(value: Any) -> tuple[str, ...]:
 def _filled(value: Any) -> list[Any]:
     """Return the values that are not blank, lists flattened."""
     value = getattr(value, "tolist", lambda: value)()  # numpy arrays of verl
-    if isinstance(value, str) and _SERIALISED.match(value):
+    if isinstance(value, str):
         value = _unserialised(value)
     if isinstance(value, Mapping) and (held := [value[key] for key in _HOLDERS if key in value]):
         value = held
@@ -139,17 +152,35 @@ def _filled(value: Any) -> list[Any]:
 
 
 def _unserialised(text: str) -> Any:
+    """Return the list or the object that a text is, as JSON or as Python writes it; another text as it is."""
+    if _TUPLE.match(text) and (held := _python(text)) is not None:
+        return held
+    if _QUOTED.match(text) and isinstance(inner := _json(text), str):
+        return _unserialised(inner)
+    if not _SERIALISED.match(text):
+        return text
+    held = _json(text)
+    python = _NUMPY_ARRAY.sub(r"\1", text)
+    if held is None and not _NEIGHBOURS.search(python):
+        held = _python(python)
+    if held is None:
+        raise BadRow("an answer is the text of a list or an object, but neither JSON nor Python", f"found {brief(text)}; give a list")
+    return sorted(held, key=str) if isinstance(held, set) else held
+
+
+def _json(text: str) -> Any:
     try:
         return json.loads(text)
     except (ValueError, RecursionError):
-        pass
-    python = _NUMPY_ARRAY.sub(r"\1", text)
+        return None
+
+
+def _python(text: str) -> Any:
+    """Return the value of a text as Python writes it, None where it is none."""
     try:
-        if not _NEIGHBOURS.search(python):
-            return ast.literal_eval(python)
+        return ast.literal_eval(text)
     except (ValueError, SyntaxError, RecursionError, MemoryError):
-        pass
-    raise BadRow("an answer is the text of a list or an object, but neither JSON nor Python", f"found {brief(text)}; give a list")
+        return None
 
 
 def question_in(prompt: Any, extra_info: Row) -> str:

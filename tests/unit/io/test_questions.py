@@ -189,6 +189,12 @@ def test_columns_that_contradict_those_of_verl_are_refused(tmp_path, columns, sa
         ("{'target': ['Kabul', 'Kabol']}", ("Kabul", "Kabol")),
         ("{'target': array(['Kabul'], dtype=object)}", ("Kabul",)),
         ('["Kabul", "Kabol"]', ("Kabul", "Kabol")),
+        ("('Kabul', 'Kabol')", ("Kabul", "Kabol")),
+        ("{'Kabul', 'Kabol'}", ("Kabol", "Kabul")),
+        ("{'target': array(['Kabul'], dtype='<U5')}", ("Kabul",)),
+        ('"[\\"Kabul\\"]"', ("Kabul",)),
+        ([{"answer": "Kabul", "aliases": ["Kabol"]}], ("Kabul", "Kabol")),
+        ("('Round Midnight", ("('Round Midnight",)),  # a title
         ("[0, 1]", ("[0, 1]",)),  # an interval
         ("[1889]", ("[1889]",)),
         ("{1, 2}", ("{1, 2}",)),
@@ -199,7 +205,7 @@ def test_gold_answers_are_read_out_of_whatever_holds_them(value, answers):
 
 
 @pytest.mark.parametrize(
-    "value", [None, "", [], [" "], {"target": []}, {"name": "Kabul"}, [float("inf")], "['a' 'b']", "{'target': x}", '["a"']
+    "value", [None, "", [], "[]", "{}", [" "], {"target": []}, {"name": "Kabul"}, [float("inf")], "['a' 'b']", "{'target': x}", '["a"']
 )
 def test_what_holds_no_gold_answer_is_refused(value):
     with pytest.raises(BadRow, match="answer"):
@@ -320,7 +326,12 @@ def test_a_number_that_two_data_sets_share_is_made_two_ids(tmp_path, column):
     assert [q.meta[column] for q in read_questions(tmp_path / "q.json")] == ["alpha", "beta"]
 
 
-@pytest.mark.parametrize("mark", [{"answerable": v} for v in ("false", 0, "No")] + [{"is_impossible": v} for v in ("True", 1)])
+@pytest.mark.parametrize(
+    "mark",
+    [{"answerable": v} for v in ("false", 0, "No")]
+    + [{"is_impossible": v} for v in ("True", 1)]
+    + [{"unanswerable": True}, {"is_answerable": False}, {"answers": {"text": [], "answer_start": []}}],
+)
 def test_a_mark_of_no_answer_may_be_written_as_text_or_number(mark):
     assert not is_answerable(mark)
     with pytest.raises(BadRow, match="without an answer"):
@@ -393,3 +404,33 @@ def test_a_prompt_that_repeats_itself_is_read_in_no_time(words):
 def test_a_field_of_a_question_loses_an_instruction_to_box_the_answer():
     assert unwrapped("Who wrote Emma?\n\nPut your final answer within \\boxed{}.") == "Who wrote Emma?"
     assert unwrapped("What does <answer> mean?") == "What does <answer> mean?"
+
+
+def test_the_number_of_a_choice_is_no_answer():
+    row = {"question": "Which?", "choices": ["Sava", "Drava"], "answer": 1}
+    with pytest.raises(BadRow, match="'answer' is the number of a choice"):
+        question_of(row)
+    assert question_of({**row, "choices": [1, 2]}).answers == ("1",)
+    assert question_of({**row, "answer": "Drava"}).answers == ("Drava",)
+
+
+def test_a_row_without_an_id_that_asks_an_earlier_question_is_named(tmp_path):
+    (tmp_path / "q.jsonl").write_text('{"question": "Who?", "answer": "me"}\n' * 2)
+    with pytest.raises(HiExpError, match=r"q.jsonl:2: has no id, and asks what an earlier row asks; remove it"):
+        read_questions(tmp_path / "q.jsonl")
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"PK\x03\x04 ...", "is a zip archive or an .xlsx table; convert it to JSON lines"),
+        (b"\x28\xb5\x2f\xfd...", "is compressed by zstd; convert it"),
+        (b"- question: Who?\n", "is YAML; convert it"),
+        ('{"question": "Who?", "answer": "me"}\n'.encode("utf-16-be"), "the file is UTF-16"),
+        (b"question;answer\nWho?;me\n", r"q.jsonl:1: not JSON .*; give JSON lines, a JSON list, parquet, .tsv or .csv"),
+    ],
+)
+def test_a_file_of_another_format_is_named_with_what_to_do(tmp_path, content, said):
+    (tmp_path / "q.jsonl").write_bytes(content)
+    with pytest.raises(HiExpError, match=said):
+        read_questions(tmp_path / "q.jsonl")
