@@ -2,6 +2,7 @@
 
 import hashlib
 import logging
+import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -128,25 +129,41 @@ def read_corpus(path: Path, most: int | None = None) -> list[Passage]:
     return [_at(place, passage_of, row) for place, row in islice(read_records(path, "corpus"), most)]
 
 
+def _joined(value: Any) -> str | None:
+    """Return a text, or the texts of a list of paragraphs or sentences as one; None for anything else."""
+    if isinstance(value, list) and value and all(parts := [_joined(each) for each in value]):
+        return " ".join(part.strip() for part in parts if part)
+    return value if isinstance(value, str) else None
+
+
+_TWO_QUOTED = re.compile(r'"[^"]*[^"\s]"(?:\s.*)?\s"[^"\s][^"]*"', re.DOTALL)  # '"Heroes" and "Low"': no quotes around a title
+
+
+def _unquoted(title: str) -> str:
+    """Return a title without the quotes around it; inner quotes belong to it."""
+    wrapped = len(title) > 1 and title[0] == title[-1] == '"' and not _TWO_QUOTED.fullmatch(title)
+    return title[1:-1] if wrapped else title
+
+
 def passage_of(row: Row) -> Passage:
     """Return the passage of a row of a corpus or of a retrieval server.
 
-    It has `text` (and `title`), or Search-R1's `contents` (some of its servers write `content`): the title in quotes, a line break,
-    the text. Its id is `id` or `_id`, else made of its content.
+    It has `text`, also as a list of paragraphs (and `title`), or Search-R1's `contents` (some of its servers write `content`): the
+    title in quotes, a line break, the text. Its id is `id` or `_id`, else made of its content.
 
     Raises:
         BadRow: there is no text.
     """
-    title = str(row.get("title") or "")
+    title = str(row.get("title") or "").strip()
+    title = _unquoted(title) if title.startswith('""') else title  # else the quotes may be its own
     contents = next((row[key] for key in ("contents", "content") if isinstance(row.get(key), str)), None)
-    if isinstance(row.get("text"), str):
-        text = row["text"]
+    if (own := _joined(row.get("text"))) is not None:
+        text = own
     elif contents is not None:
         first, ends, text = contents.partition("\n")
         if not ends or len(first) > MAX_TITLE_CHARS:  # one line, or a first line too long for a title
             first, text = "", contents
-        first = first.strip()
-        first = first[1:-1] if len(first) > 1 and first[0] == first[-1] == '"' else first  # inner quotes belong to the title
+        first = _unquoted(first.strip())
         title, text = (title, contents) if title and title != first else (first, text)
     else:
         raise BadRow("no field 'text' or 'contents' with a text", f"found {brief(sorted(row))}")
