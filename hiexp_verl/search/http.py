@@ -94,7 +94,7 @@ class HttpSearch:
             HiExpError: the server cannot be reached or its reply is not in the wire format.
         """
         try:
-            self._ask(["test"], 1)
+            self._ask(["test"], 3)  # one of them may be broken
         except SearchFailed as error:
             raise HiExpError(
                 f"the search server {self.url} does not answer ({error.reason}: {error.detail}); start it or correct {setting}"
@@ -201,7 +201,9 @@ def read_reply(body: object, queries: int, top_k: int) -> tuple[list[Ranking], i
     rankings, faults = [], list[str]()
     for items in result:
         rankings.append(ranking := list[tuple[Passage, float]]())
-        for item in items[:top_k]:
+        for item in items:
+            if len(ranking) == top_k:
+                break
             try:
                 ranking.append(_read_item(item))
             except (ValueError, BadRow) as error:

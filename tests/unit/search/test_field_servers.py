@@ -56,7 +56,9 @@ def test_a_broken_document_is_left_out_and_counted(broken, caplog):
     with server_that(lambda n: (200, {"result": [[broken, KABUL]]})) as (url, _):
         search = client(url)
         assert search.search(["q"], 3) == [[(PASSAGE, 1.5)]] and search.left_out == 1
+        search.check("hiexp.search.url")
     assert "sent 1 documents that cannot be read (1 so far)" in caplog.text
+    assert read_reply({"result": [[broken, KABUL, KABUL]]}, 1, 1) == ([[(PASSAGE, 1.5)]], 1)
 
 
 def test_a_score_beyond_every_float_is_the_failed_search_of_its_query():
