@@ -68,7 +68,7 @@ class Masker:
                 titles |= {title, title.partition(" (")[0]}
         # Titles first: they show where a name with small words ends ("The Bears and I").
         self._known = _longest_first(title for title in titles if len(title) > 3 and not title.islower())
-        self._known = _longest_first([*self._known, *self.names(question)])
+        self._known = _longest_first([*self._known, *self.names(plain(question))])
 
     def names(self, text: str) -> list[str]:
         """Return the names in the text, in order, each once."""
@@ -152,7 +152,7 @@ class Masker:
         """Return (start, stop, name) of a capitalised run without its first function words and adjectives; None when no name is left."""
         while True:
             words = text[start:stop].split(" ")
-            first = re.sub(r"['\u2019]s$", "", words[0].rstrip(".,'\u2019"))  # "What's"
+            first = re.sub(r"['\u2019](?:s|re)$", "", words[0].rstrip(".,'\u2019"))  # "What's"
             starts_sentence = start == 0 or text[:start].rstrip()[-1:] in ".?!:"
             is_common = starts_sentence and len(words) == 1 and first.lower() in self._lower_words and not first.isupper()
             ordinary = first.lower() in _SMALL or is_common

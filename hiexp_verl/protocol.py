@@ -210,7 +210,12 @@ def searches(messages: Sequence[Message]) -> list[Search]:
     return found
 
 
-_QUERY_KEYS = ("query", "query_list", "queries", "q", "search_query")  # of our tool, of verl's, of others
+# Of our tool, of verl's, of others.
+_QUERY_KEYS = (
+    *("query", "query_list", "queries", "q", "search_query", "search_queries", "search_term", "search_terms"),
+    *("keyword", "keywords"),
+)
+_SEARCHES = re.compile(r"search|retriev|lookup|wiki|google|bing", re.IGNORECASE)  # names of tools whose one text is a query
 
 
 def query_in(arguments: object, keys: Sequence[str] = ("query",)) -> str:
@@ -223,9 +228,20 @@ def query_in(arguments: object, keys: Sequence[str] = ("query",)) -> str:
     if not isinstance(arguments, dict):
         return ""
     query = next((arguments[key] for key in keys if arguments.get(key)), None)
-    if isinstance(query, list) and len(keys) > 1 and all(isinstance(one, str) for one in query):
-        query = "; ".join(query)
+    if isinstance(query, list) and len(keys) > 1:
+        query = "; ".join(one if isinstance(one, str) else query_in(one, keys) for one in query)
     return _one_line(query) if isinstance(query, str) else ""
+
+
+def _query_of(name: object, arguments: object) -> str:
+    """Return the query of a call of another program: under one of its keys, or the one text that a tool for searching is given."""
+    if query := query_in(arguments, _QUERY_KEYS):
+        return query
+    if not _SEARCHES.search(str(name)):
+        return ""
+    held = load_json(arguments) if isinstance(arguments, str) else arguments
+    texts = [value for value in held.values() if isinstance(value, str)] if isinstance(held, dict) else []
+    return _one_line(texts[0] if len(texts) == 1 else arguments if isinstance(arguments, str) and held is None else "")
 
 
 def makes_call(message: Message) -> bool:
@@ -238,7 +254,7 @@ def _queries(message: Message) -> list[tuple[str, str | None]]:
     text = text_of(message)
     calls = sorted(call for format in FORMATS for call in _calls_in(text, format, _QUERY_KEYS))  # in the order of the text
     beside = [call for call in message.get("tool_calls") or () if isinstance(call, dict) and isinstance(call.get("function"), dict)]
-    parsed = [(query_in(call["function"].get("arguments"), _QUERY_KEYS), call.get("id")) for call in beside]
+    parsed = [(_query_of(call["function"].get("name"), call["function"].get("arguments")), call.get("id")) for call in beside]
     return [(query, None) for _, _, query in calls] + [(query, str(name) if name else None) for query, name in parsed]
 
 
@@ -268,7 +284,8 @@ def _hermes_call(body: str, keys: Sequence[str]) -> tuple[str, str]:
         return "", ""
     other = call.get("parameters") if len(keys) > 1 else None  # of other programs
     arguments = call.get("arguments", other)
-    return "" if arguments is None else str(call.get("name")), query_in(arguments, keys)
+    name = "" if arguments is None else str(call.get("name"))
+    return name, _query_of(name, arguments) if len(keys) > 1 else query_in(arguments, keys)
 
 
 def _one_line(query: str) -> str:

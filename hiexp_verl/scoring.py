@@ -30,8 +30,11 @@ _HEDGES = frozenset((*_DENIALS, "none", "and", "or", "either", "both", "maybe", 
 _SMALL = frozenset("of in on at to is was were are it he she they that this by for from with as his her its their be who which".split())  # noqa: SIM905
 _ARTICLES = re.compile(r"\b(?:a|an|the)\b")
 ANSWER_OPEN, ANSWER_CLOSE = "<answer>", "</answer>"
-# Chinese, Japanese, Thai, Lao, Burmese and Khmer do not put spaces between words: each character counts as one.
-UNSPACED = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\U00020000-\U0003ffff]")
+# Chinese, Japanese, Thai, Lao, Tibetan, Burmese, Khmer, Javanese and their kin do not put spaces between words: each character counts.
+UNSPACED = re.compile(
+    "[\u0e00-\u0fff\u1000-\u109f\u1780-\u17ff\u1950-\u1aaf\u1b00-\u1b7f\u3040-\u312f\u3400-\u4dbf\u4e00-\u9fff\ua000-\ua4cf\ua980-\ua9ff"
+    "\uaa00-\uaa7f\U00020000-\U0003ffff]"
+)
 _BOXED_OR_BRACE = re.compile(r"\\boxed\{|[{}]")
 _TOOL_TAGS = ("information", "tool_response", "experience")
 # An unclosed block was cut off by the response length: all that follows it is tool text.
@@ -157,7 +160,7 @@ def _concise(predicted: list[str], wanted: list[str], question: str) -> bool:
 
 def normalise(text: str) -> str:
     """Return the text in lower case, without punctuation, articles and extra spaces (SQuAD; punctuation of any script)."""
-    text = unicodedata.normalize("NFKC", text).lower()
+    text = unicodedata.normalize("NFKC", text).lower().replace("i\u0307", "i")  # of the Turkish capital
     kept = (c for c in text if c not in string.punctuation and unicodedata.category(c)[0] != "P")
     return " ".join(_ARTICLES.sub(" ", "".join(kept)).split())
 
@@ -193,14 +196,22 @@ def own_words(text: str) -> list[str]:
     return _TOOL_TEXT.split(text)
 
 
-_LATEX_TEXT = re.compile(r"\\(?:text|textbf|textit|textrm|mathrm|mathbf|mathit|operatorname|boxed)\s*\{([^{}]*)\}")
-# Formatting tags, and what ends a turn.
-_MARKUP = re.compile(r"</?(?:b|i|u|s|em|strong|sub|sup|p|span|br)\b[^<>]{0,80}>|<\|[^<>|\n]{0,80}\|>|<(?:eos|end_of_turn)>", re.IGNORECASE)
+_LATEX_TEXT = re.compile(r"\\(?:(?:text|math)[a-z]*|emph|underline|operatorname|boxed|mbox|small|large|bf|it|rm)\s*\{([^{}]*)\}")
+_LATEX_SIGN = re.compile(r"\\([%$&#_{} ])|\{(,)\}")  # of the text: 50\%, 1{,}000
+# Formatting tags, what ends a turn, what opens or closes an answer.
+_MARKUP = re.compile(
+    r"</?(?:a|b|big|code|del|em|font|i|ins|kbd|li|mark|p|q|s|small|span|strong|sub|sup|tt|u|br|div|h[1-6]|ul|ol|answer)\b[^<>]{0,80}>"
+    r"|<\|[^<>|\n]{0,80}\|>|<\uff5c[^<>\uff5c\n]{0,80}\uff5c>|<(?:eos|bos|pad|(?:start|end)_of_turn)>|\[/?INST\]",
+    re.IGNORECASE,
+)
 
 
 def _plain(text: str) -> str:
     r"""Return the text without what formats it: ``\text{Sava}``, ``<b>Sava</b>``, ``&quot;Sava&quot;``, ``Sava<|im_end|>``."""
     text = _MARKUP.sub(" ", html.unescape(text)).replace("\u2212", "-")  # a minus
+    if "\\" not in text and "{" not in text:
+        return text
+    text = _LATEX_SIGN.sub(r"\1\2", text)
     before = None
     while before != text:
         before, text = text, _LATEX_TEXT.sub(r"\1", text)

@@ -22,12 +22,16 @@ POLITE = re.compile(
     r"|(?:[Mm]ay|[Mm]ight|[Cc]an|[Cc]ould) I (?:please )?(?:ask|know)(?: you)?[,:]?\s+"
     r"|(?:[Ii]|[Ww]e)(?:'d| would)? (?:want|need|like|wish)(?: to (?:know|learn|find out|ask))?[,:]?\s+"
     r"|(?:[Ii](?: a|'| wa)[ms] )?(?:[Jj]ust )?(?:[Ww]ondering|[Cc]urious)[,:]?\s+|[Ii] wonder[,:]?\s+"
+    r"|(?:[Dd]o you have )?[Aa]ny (?:idea|clue|guess)(?: of| about)?[,:]?\s+|[Qq]uick one\s*[:,-]\s*"
+    r"|(?:[Pp]lease )?[Hh]elp me(?: to)? (?:find|find out|figure out|understand|identify|remember)[,:]?\s+"
+    r"|[Ii](?: a|')m (?:trying|looking) to (?:find out|find|figure out|learn|remember|know)[,:]?\s+"
+    r"|[Ii] (?:forgot|forget|do not know|don['\u2019]t know|can(?:no|['\u2019])t remember)[,:]?\s+"
     r"|[Dd]oe?s? (?:you|anyone|anybody) (?:happen to )?know[,:]?\s+"
     r"|(?:[Tt]ell|[Gg]ive|[Ss]how|[Rr]emind) (?:me|us)[,:]?\s+|[Ll]et me know[,:]?\s+|[Ff]ind out[,:]?\s+)+"
     r"(?=(?i:(?:in |on |at |from |by |of |for |to |with )?"
     r"(?:what|which|who|whom|whose|when|where|why|how|if|whether|is|are|was|were|do|does|did|has|have|had|the)\b))"
 )
-_SHORT_IS = re.compile(r"\b(what|who|where|when|how|which|that|it)['\u2019]s\b", re.IGNORECASE)
+_SHORT_IS = re.compile(r"\b(what|who|where|when|how|which|why|that|it)['\u2019](s|re)\b", re.IGNORECASE)
 # A note such as "(1979 Film)" is one as "(1979 film)" is.
 _NOTE = re.compile(
     r"\((?:\d{4} )?(?:[A-Z][a-z]+ )?(?:Film|Movie|Album|Song|Single|Novel|Book|Play|Band|Opera|Series|Show|Game|Magazine|Painting)\)"
@@ -46,7 +50,7 @@ def plain(question: str) -> str:
     if polite := POLITE.match(text):
         text = text[polite.end() :]
         text = text[:1].upper() + text[1:]
-    text = _SHORT_IS.sub(r"\1 is", text)
+    text = _SHORT_IS.sub(lambda short: f"{short[1]} {'is' if short[2].lower() == 's' else 'are'}", text)
     return _NOTE.sub(lambda note: note[0].lower(), text)
 
 
@@ -87,7 +91,7 @@ _SIMPLE = (
 _OBJECT = re.compile(r" (?:X|Y|the|an?|this|both|through|into|along|over|under|across)\b")
 _FILLERS = word_set("exact full original other very same")
 _VERB = re.compile(
-    r"represents?|\w{3,}ed|won|wins|wrote|made|sang|plays?|holds?|covers?|features?|comes?|serves?|along|lies|flows?|borders?|belongs?|contains?|stands?|became|led"
+    r"represents?|\w{3,}ed|won|wins|wrote|made|sang|plays?|holds?|covers?|features?|comes?|serves?|along|lies?|lying|flow(?:s|ing)?|borders?|belongs?|contains?|stands?|became|led"
     r"|came|began|born|written|fought|built|about"
 )
 _AT = re.compile(r" (?:in|on|at|for|from|by|with|to)\b")

@@ -146,7 +146,9 @@ def distil(
     counts = _counts(given, contrasted, diagnoses, (cases, patterns, strategies), dropped)
     entries = (*cases, *(with_plans(patterns, cases) if config.plans == "case" else patterns), *strategies)
     if not entries or (diagnoses and not cases):  # plans by tally alone would hide that the distiller wrote nothing
-        raise HiExpError(f"the trajectories gave no experience ({_why(counts)}); roll out more per question, or give --single-sided")
+        foreign = any(name.endswith("other_script") for name in not_admitted)
+        advice = "give a --distiller that writes as the questions do" if foreign else "roll out more per question, or give --single-sided"
+        raise HiExpError(f"the trajectories gave no experience ({_why(counts)}); {advice}")
     logger.info("encoding %d titles, choosing thresholds", len(entries))
     sources = [_source(t) for t in trajectories]
     hek = _hek(entries, sources, distiller, encoder, counts)

@@ -16,8 +16,8 @@ from hiexp_verl.distil.draft import Draft, clean, fit
 from hiexp_verl.distil.rules import advice_for, advice_over
 from hiexp_verl.masking import redact
 from hiexp_verl.models.encoder import Vectors
-from hiexp_verl.scoring import normalise
-from hiexp_verl.text import main_words
+from hiexp_verl.scoring import normalise, tokens
+from hiexp_verl.text import main_words, spaced, word_set
 from hiexp_verl.types import Entry, Level
 
 PERCENTILE = 90.0
@@ -125,7 +125,7 @@ def admit_summary(draft: Draft, members: Sequence[Entry], level: Level) -> Draft
 
 
 def _is_short(draft: Draft) -> bool:
-    return len(normalise(draft.title).split()) < MIN_TITLE_WORDS or len(normalise(draft.description).split()) < MIN_DESCRIPTION_WORDS
+    return len(tokens(draft.title)) < MIN_TITLE_WORDS or len(tokens(draft.description)) < MIN_DESCRIPTION_WORDS
 
 
 def _begins_inside(text: str, advice: str) -> bool:
@@ -149,13 +149,17 @@ def is_advice(draft: Draft) -> bool:
 
 def repeats(text: str, other: str, share: float = COPY) -> bool:
     """Whether two texts have that share of all their words in common."""
-    mine, theirs = set(normalise(text).split()), set(normalise(other).split())
+    mine, theirs = _words(text), _words(other)
     return len(mine & theirs) >= share * len(mine | theirs)
+
+
+def _words(text: str) -> frozenset[str]:
+    return word_set(spaced(normalise(text)))
 
 
 def is_part_of(text: str, longer: str) -> bool:
     """Whether most words of a text are words of the longer one."""
-    mine, theirs = set(normalise(text).split()), set(normalise(longer).split())
+    mine, theirs = _words(text), _words(longer)
     return len(mine & theirs) >= COPY * len(mine)
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.hek.schema import Header
 from hiexp_verl.hek.store import HEK
-from hiexp_verl.io.datasets import read_jsonl
+from hiexp_verl.io.datasets import read_records
 from hiexp_verl.io.rows import BadRow, required, text_field
 from hiexp_verl.models.encoder import Encoder
 from hiexp_verl.scoring import normalise
@@ -24,6 +24,10 @@ _LONG = 100_000  # above every limit: what is too long is cut here, at a sentenc
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s")
 _HEADED = re.compile(r"^\[([^\]]{3,})\][.:]?\s*(.+)$", re.DOTALL)
 _SECTION = re.compile(r"^##\s*(Title|Description|Content)\s*", re.MULTILINE | re.IGNORECASE)
+
+
+_NUMBERED = re.compile(r"^#\s*Memory Item\b.*$", re.MULTILINE | re.IGNORECASE)
+_ENDED_WELL = ("success", "successful", "succeeded", "true", "1", "1.0", "correct")
 
 
 @dataclass(frozen=True)
@@ -39,7 +43,8 @@ class Item:
 
 def evolver(row: dict[str, Any]) -> Iterator[Item]:
     """Yield the principle of a row of EvolveR: `description`, `principle_type`, `usage_count`, `success_count`."""
-    used, right = (row.get(key) or 0 for key in ("usage_count", "success_count"))
+    counts = (row.get(key) or 0 for key in ("usage_count", "success_count"))
+    used, right = (int(n) if isinstance(n, float) and n.is_integer() else n for n in counts)
     if not (isinstance(used, int) and isinstance(right, int) and 0 <= right <= used):
         raise BadRow("usage_count and success_count must be whole numbers, the second at most the first", f"found {used!r}, {right!r}")
     kind: Kind = "pitfall" if str(row.get("principle_type", "")).startswith(("caution", "warn", "fail")) else "guide"
@@ -61,19 +66,23 @@ def youtu(row: dict[str, Any]) -> Iterator[Item]:
 def reasoningbank(row: dict[str, Any]) -> Iterator[Item]:
     """Yield the items of a row of ReasoningBank: `memory_items` (Markdown with Title, Description and Content), `status`."""
     items = required(row, "memory_items")
+    items = [items] if isinstance(items, str) and _SECTION.search(items) else items
     if not isinstance(items, list):
         raise BadRow("'memory_items' must be a list of texts", f"found {type(items).__name__}")
+    ended_well = row.get("status") is None or str(row["status"]).strip().lower() in _ENDED_WELL
     for item in items:
-        _, *parts = _SECTION.split(str(item))
-        pairs = [(name.lower(), text.strip(" .\n")) for name, text in zip(parts[::2], parts[1::2], strict=True)]
+        if isinstance(item, dict):
+            pairs = [(name, str(item[name])) for name in ("title", "description", "content") if item.get(name)]
+        else:
+            _, *parts = _SECTION.split(_NUMBERED.sub("", str(item)))
+            pairs = [(name.lower(), text.strip(" .:*\n")) for name, text in zip(parts[::2], parts[1::2], strict=True)]
         if not pairs:
             raise BadRow("a memory item has none of the headings ## Title, ## Description, ## Content", f"found {str(item)[:60]!r}")
-        kind: Kind = "guide" if str(row.get("status", "success")).lower().startswith("success") else "pitfall"
         starts = [i for i, (name, _) in enumerate(pairs) if name == "title" or i == 0]  # a text may hold several items
         for start, end in zip(starts, [*starts[1:], len(pairs)], strict=True):
             found = dict(pairs[start:end])
             advice = found.get("content") or found.get("description") or found.get("title", "")
-            yield Item(found.get("title", ""), advice, kind)
+            yield Item(found.get("title", ""), advice, "guide" if ended_well else "pitfall")
 
 
 BANKS: dict[str, Callable[[dict[str, Any]], Iterator[Item]]] = {
@@ -91,7 +100,7 @@ def import_bank(path: Path, format: str, encoder: Encoder, level: Level = "e2") 
     advice, cut at a sentence. Its successes and failures become the counters `right` and `wrong`; the distiller is "imported from ...".
 
     Args:
-        path: of JSON lines; of one JSON object for `youtu`.
+        path: of JSON lines, a JSON list or parquet; of one JSON object for `youtu`.
         format: a key of `BANKS`.
         encoder: makes the vectors of the titles.
         level: of the entries: e2 and e3 go into the prompt, e1 into tool responses.
@@ -133,7 +142,7 @@ def _add(item: Item, entries: dict[str, Entry], counts: Counter[str], level: Lev
 
 def _rows(path: Path, format: str) -> Iterator[tuple[str, dict[str, Any]]]:
     if format != "youtu":
-        yield from read_jsonl(path, "bank")
+        yield from read_records(path, "bank")
         return
     try:
         row = json.loads(path.read_text(encoding="utf-8-sig"))

@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from hiexp_verl.importers.turns import as_turns
+from hiexp_verl.importers.turns import as_turns, in_our_words
 from hiexp_verl.io.questions import ANSWER_FIELDS, answers_of, bare_question, question_id_of, unwrapped
 from hiexp_verl.io.rows import BadRow, Row, bool_field, messages_field, number_field, text_field
 from hiexp_verl.protocol import final_answer, last_turn, makes_call
@@ -25,6 +25,7 @@ def from_messages(row: dict[str, Any]) -> Trajectory:
         BadRow: a message, the question or the answer is missing, or a field has the wrong type.
     """
     messages = [_of_gemini(message) if "parts" in message else message for message in messages_field(row)]
+    messages = [*map(in_our_words, messages)]
     if not any(message["role"] == "assistant" for message in messages):
         raise BadRow("no assistant message")
     asked = (bare_question(text_of(message)) for message in messages if message["role"] == "user")
@@ -61,10 +62,12 @@ def scored(row: Row, messages: Sequence[Message], question: str) -> Trajectory:
 
 
 _UNTAGGED = re.compile(
-    r"<final_answer>(?s:(.*?))(?:</final_answer>|\Z)|\b(?:final )?answer\W{0,6}[:=]\W*(\S.*)|\bFinish\[(.*)\]"
+    r"<final_answer>(?s:(.*?))(?:</final_answer>|\Z)|\b(?:final )?answer(?:\W{0,6}[:=]| is:?)\W*(\S.*)|\bFinish\[(.*)\]"
     r"|^[#*_ \t]*(?:\d+[.)]\s*)?(?:the )?(?:final |short )?answer[#*_ \t]*\n\W*(\S.*)",  # a heading
     re.IGNORECASE | re.MULTILINE,
 )
+
+_AROUND = ' *`"}'  # of an untagged answer
 
 
 def untagged_answer(messages: Sequence[Message]) -> str:
@@ -72,4 +75,8 @@ def untagged_answer(messages: Sequence[Message]) -> str:
     if not messages or messages[-1]["role"] != "assistant" or makes_call(messages[-1]):
         return ""
     found = _UNTAGGED.findall(last_turn(text_of(messages[-1])))
-    return next((answer for each in found[-1] if (answer := without_sources(each).strip(" *`"))), "") if found else ""
+    return next((answer for each in found[-1] if (answer := _bare(without_sources(each)))), "") if found else ""
+
+
+def _bare(answer: str) -> str:
+    return answer.strip(_AROUND).removesuffix(".").strip(_AROUND)

@@ -36,8 +36,15 @@ class Tags:
             raise HiExpError(f"a tag is empty, found {self}; give an opening and a closing tag")
 
 
-# Of R1-Searcher, of Search-R1, of ReSearch.
-_KNOWN_TAGS = (Tags(), *(Tags(("<search>", "</search>"), (f"<{tag}>", f"</{tag}>")) for tag in ("information", "result")))
+# Of R1-Searcher, of Search-o1, of Search-R1, of ReSearch, of others.
+_KNOWN_TAGS = (
+    Tags(),
+    Tags(("<|begin_search_query|>", "<|end_search_query|>"), ("<|begin_search_result|>", "<|end_search_result|>")),
+    *(
+        Tags(("<search>", "</search>"), (f"<{tag}>", f"</{tag}>"))
+        for tag in ("information", "result", "search_result", "search_results", "documents", "observation")
+    ),
+)
 
 
 class FromR1Searcher:

@@ -16,7 +16,7 @@ from typing import TextIO
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.importers import Converter, FromR1Searcher
 from hiexp_verl.io.files import UNCHANGED, atomic_writer, digest_of, writing
-from hiexp_verl.io.rows import BadRow, read_rows
+from hiexp_verl.io.rows import BadRow, read_any
 from hiexp_verl.protocol import searches
 from hiexp_verl.types import Trajectory, to_json
 
@@ -149,7 +149,7 @@ class _Import:
     def stage(self, staged: TextIO) -> None:
         """Write every usable trajectory as a line."""
         for path in self._files:
-            for line, row in read_rows(path):
+            for line, row in read_any(path):
                 self.report.read += 1
                 place = f"{path}:{line}"
                 try:

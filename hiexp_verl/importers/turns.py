@@ -13,10 +13,16 @@ from hiexp_verl.protocol import load_json, makes_call
 from hiexp_verl.text import text_of
 from hiexp_verl.types import Message
 
-_RESULT_ROLES = frozenset(("tool", "function", "ipython", "observation", "environment", "tool_response"))
-_RESULT_TAGS = "information|tool_response|observation|result|documents"
-_WRAPPERS = ("<information>", "<tool_response>")  # of a result in a user's turn
+_RESULT_ROLES = frozenset(
+    ("tool", "function", "ipython", "observation", "environment", "env", "tool_response", "tool_result", "search", "retriever", "context")
+)
+_ROLES = {"human": "user", "model": "assistant", "gpt": "assistant", "bot": "assistant", "chatbot": "assistant", "ai": "assistant"}
+_RESULT_TAGS = "information|tool_responses?|tool_results?|observation|results?|search_results?|documents|retrieved_documents|context"
+_WRAPPERS = ("<information>", "<tool_response>", "<search_result>", "<search_results>")  # of a result in a user's turn
 _RESULT = re.compile(rf"<({_RESULT_TAGS})>(.*?)(?:</\1>|\Z)", re.DOTALL)
+# The tags of R1-Searcher and of Search-o1.
+_QUERY = re.compile(r"<\|begin_(?:of|search)_query\|>((?:(?!<\|begin_).)*?)<\|end_(?:of|search)_query\|>", re.DOTALL)
+_DOCUMENTS = re.compile(r"<\|begin_(?:of_documents|search_result)\|>(.*?)(?:<\|end_(?:of_documents|search_result)\|>|\Z)", re.DOTALL)
 # A result inside the assistant's text: a tagged block, or a line "Observation:" up to the next step (ReAct).
 _INLINE = re.compile(
     rf"<({_RESULT_TAGS})>.*?(?:</\1>|(?=<answer>)|\Z)|^Observation(?: \d+)?:.*?(?=^(?:Thought|Action|Final Answer|Answer)\b|<answer>|\Z)",
@@ -32,17 +38,23 @@ _NAMED = re.compile(
 _ARGUMENT = re.compile(
     r"<(?:parameter(?:=| name=)|arg_key>)\s*\"?([\w.-]+)\"?\s*(?:</arg_key>\s*<arg_value)?[^<>]*>(.*?)</(?:parameter|arg_value)>", re.DOTALL
 )
-_JSON_CALL = re.compile(r"(?:<\|python_tag\|>|\[TOOL_CALLS\]|<function_call>|```\w*|\A)\s*(?=[\[{])")
+_JSON_CALL = re.compile(r"(?:<\|\w+\|>|\[TOOL_CALLS\]|<(?:function|tool)_call>|functools|```\w*|\A)\s*(?=[\[{])")
+# search(query="..."), as Llama, Gemma and others write it.
+_PYTHON = re.compile(
+    r"(?:\A|<\|python_(?:tag|start)\|>|```(?:tool_code|python)\s|<tool_call>)\s*\[?(?:print\()?([A-Za-z_][\w.]*)\((\w+)\s*=\s*([\"'])(.{0,2000}?)\3"
+)
 _HOLDERS = ("function", "functionCall", "function_call")  # of a call
+_NAMES = ("name", "tool_name")
 _ARGUMENTS = ("arguments", "parameters", "input", "args")
 _REACT = re.compile(r"^Action(?: \d+)?:\s*(?:(\w+)\[(.*)\]\s*$|(\w+)\s*\nAction Input(?: \d+)?:\s*(.*)$)", re.MULTILINE)
 
 
 def as_turns(messages: Sequence[Message]) -> tuple[Message, ...]:
     """Return the messages in the roles and the order of ours; those of our own episodes are unchanged."""
+    messages = [in_our_words(message) for message in messages]
     first = next((index for index, message in enumerate(messages) if message["role"] == "assistant"), len(messages))
     apart = any(_carries_result(message, False) for message in messages[first:])
-    by_role = any(message["role"] in _RESULT_ROLES for message in messages[first:])  # then a turn of the user is one
+    by_role = any(message["role"] in _RESULT_ROLES for message in messages[first:])  # then a turn of another role is none
     turns = list(messages[:first])
     searching = False  # whether a result is due: the last turn of the assistant made a call
     for message in messages[first:]:
@@ -57,10 +69,19 @@ def as_turns(messages: Sequence[Message]) -> tuple[Message, ...]:
     return tuple(turns)
 
 
+def in_our_words(message: Message) -> Message:
+    """Return the message with our names for its role and for the tags of queries and documents."""
+    role = message["role"].strip().lower().replace("-", "_")
+    role = _ROLES.get(role, role)
+    text = message.get("content")
+    ours = _DOCUMENTS.sub(r"<information>\1</information>", _QUERY.sub(r"<search>\1</search>", text)) if isinstance(text, str) else text
+    return message if (role, ours) == (message["role"], text) else {**message, "role": role, "content": ours}
+
+
 def _carries_result(message: Message, searching: bool) -> bool:
     if message["role"] in _RESULT_ROLES:
         return True
-    if message["role"] != "user":
+    if message["role"] == "assistant":
         return False
     return searching or bool(_result_parts(message)) or text_of(message).lstrip().startswith(_WRAPPERS)
 
@@ -120,11 +141,12 @@ def _calls(values: Iterable[Any]) -> Iterator[dict[str, Any]]:
     """Yield the calls among values, as OpenAI writes them; others put the arguments elsewhere (Llama 3, Anthropic, Gemini)."""
     for value in values:
         call = next((value[key] for key in _HOLDERS if value.get(key)), value) if isinstance(value, dict) else None
-        if isinstance(call, dict) and isinstance(call.get("name"), str):
+        called = next((call[key] for key in _NAMES if isinstance(call.get(key), str)), "") if isinstance(call, dict) else ""
+        if isinstance(call, dict) and called:
             arguments = next((call[key] for key in _ARGUMENTS if call.get(key) is not None), None)
             name = {"id": value["id"]} if value.get("id") else {}
             if arguments is not None:
-                yield {**name, "type": "function", "function": {"name": call["name"], "arguments": arguments}}
+                yield {**name, "type": "function", "function": {"name": called, "arguments": arguments}}
 
 
 def _written(text: str) -> Iterator[Any]:
@@ -136,6 +158,8 @@ def _written(text: str) -> Iterator[Any]:
     for start in _JSON_CALL.finditer(text):
         value = _json_at(text, start.end())
         yield from value if isinstance(value, list) else [value]
+    for name, key, _, query in _PYTHON.findall(text):
+        yield {"name": name, "arguments": {key: query}}
     for name, query, other, written in _REACT.findall(text):
         if (name or other).lower() not in ("finish", "answer"):
             yield {"name": name or other, "arguments": load_json(written) if written.startswith("{") else {"query": query or written}}

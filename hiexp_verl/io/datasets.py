@@ -2,6 +2,7 @@
 
 import hashlib
 import logging
+import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -11,7 +12,7 @@ from reprlib import repr as brief
 from typing import Any, TypeVar
 
 from hiexp_verl.errors import HiExpError
-from hiexp_verl.io.questions import ID_FIELDS, answers_of, is_answerable, question_of, unwrapped
+from hiexp_verl.io.questions import ID_FIELDS, answers_of, is_answerable, question_id_of, question_of, unwrapped
 from hiexp_verl.io.rows import (
     KINDS,
     BadRow,
@@ -42,9 +43,10 @@ def read_records(path: Path, what: str) -> Iterator[tuple[str, dict[str, Any]]]:
     if not path.is_file():
         raise HiExpError(f"{what} {path} does not exist; give the path of a file of {KINDS}")
     if file_kind(path) == "lines":
-        yield from read_jsonl(path, what)
+        rows = ((f"{path}:{number}", row) for number, row in read_rows(path))
     else:
-        yield from _usable(((f"{path}, row {number}", row) for number, row in read_table(path)), path, what)
+        rows = ((f"{path}, row {number}", row) for number, row in read_table(path))
+    yield from _usable(rows, path, what, f"; give {KINDS}")
 
 
 def read_jsonl(path: Path, what: str, surrogates: bool = False) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -55,15 +57,20 @@ def read_jsonl(path: Path, what: str, surrogates: bool = False) -> Iterator[tupl
     """
     if not path.is_file():
         raise HiExpError(f"{what} {path} does not exist; give the path of a JSON-lines file")
+    if (kind := file_kind(path)) in ("parquet", "list"):
+        raise HiExpError(f"{what} {path} is {'a parquet file' if kind == 'parquet' else 'one JSON list'}; give JSON lines")
     yield from _usable(((f"{path}:{number}", row) for number, row in read_rows(path, surrogates)), path, what)
 
 
-def _usable(rows: Iterable[tuple[str, dict[str, Any] | BadRow]], path: Path, what: str) -> Iterator[tuple[str, dict[str, Any]]]:
+def _usable(
+    rows: Iterable[tuple[str, dict[str, Any] | BadRow]], path: Path, what: str, kinds: str = ""
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield (place, row); `kinds` is what to give instead of a file whose first row is not JSON."""
     empty = True
     for place, row in rows:
-        empty = False
         if isinstance(row, BadRow):
-            raise HiExpError(f"{place}: {row}") from row
+            raise HiExpError(f"{place}: {row}{kinds if empty and row.wrong == 'not JSON' else ''}") from row
+        empty = False
         yield place, row
     if empty:
         raise HiExpError(f"{what} {path} is empty; it needs at least one row")
@@ -92,6 +99,8 @@ def read_questions(path: str | Path) -> list[Question]:
             continue
         question = _at(place, question_of, row)
         if question.id in questions:
+            if question.id == question_id_of(question.question):
+                raise HiExpError(f"{place}: has no id, and asks what an earlier row asks; remove it, or give all rows ids")
             raise HiExpError(f"{place}: the id {question.id!r} occurs twice; ids must be unique")
         questions[question.id] = question
     if left_out:
@@ -120,25 +129,41 @@ def read_corpus(path: Path, most: int | None = None) -> list[Passage]:
     return [_at(place, passage_of, row) for place, row in islice(read_records(path, "corpus"), most)]
 
 
+def _joined(value: Any) -> str | None:
+    """Return a text, or the texts of a list of paragraphs or sentences as one; None for anything else."""
+    if isinstance(value, list) and value and all(parts := [_joined(each) for each in value]):
+        return " ".join(part.strip() for part in parts if part)
+    return value if isinstance(value, str) else None
+
+
+_TWO_QUOTED = re.compile(r'"[^"]*[^"\s]"(?:\s.*)?\s"[^"\s][^"]*"', re.DOTALL)  # '"Heroes" and "Low"': no quotes around a title
+
+
+def _unquoted(title: str) -> str:
+    """Return a title without the quotes around it; inner quotes belong to it."""
+    wrapped = len(title) > 1 and title[0] == title[-1] == '"' and not _TWO_QUOTED.fullmatch(title)
+    return title[1:-1] if wrapped else title
+
+
 def passage_of(row: Row) -> Passage:
     """Return the passage of a row of a corpus or of a retrieval server.
 
-    It has `text` (and `title`), or Search-R1's `contents` (some of its servers write `content`): the title in quotes, a line break,
-    the text. Its id is `id` or `_id`, else made of its content.
+    It has `text`, also as a list of paragraphs (and `title`), or Search-R1's `contents` (some of its servers write `content`): the
+    title in quotes, a line break, the text. Its id is `id` or `_id`, else made of its content.
 
     Raises:
         BadRow: there is no text.
     """
-    title = str(row.get("title") or "")
+    title = str(row.get("title") or "").strip()
+    title = _unquoted(title) if title.startswith('""') else title  # else the quotes may be its own
     contents = next((row[key] for key in ("contents", "content") if isinstance(row.get(key), str)), None)
-    if isinstance(row.get("text"), str):
-        text = row["text"]
+    if (own := _joined(row.get("text"))) is not None:
+        text = own
     elif contents is not None:
         first, ends, text = contents.partition("\n")
         if not ends or len(first) > MAX_TITLE_CHARS:  # one line, or a first line too long for a title
             first, text = "", contents
-        first = first.strip()
-        first = first[1:-1] if len(first) > 1 and first[0] == first[-1] == '"' else first  # inner quotes belong to the title
+        first = _unquoted(first.strip())
         title, text = (title, contents) if title and title != first else (first, text)
     else:
         raise BadRow("no field 'text' or 'contents' with a text", f"found {brief(sorted(row))}")

@@ -19,13 +19,20 @@ ALIASES = "answer_aliases"  # further answers, beside any of them
 ID_FIELDS = ("id", "_id")
 # Columns that `question_of` or verl reads; the others are kept as `meta`.
 _READ = {*ID_FIELDS, "question", "meta", *ANSWER_FIELDS, ALIASES, "prompt", "reward_model", "extra_info", "ability"}
-_HOLDERS = ("target", "value", "aliases", "text")  # of the answers in an object: Search-R1, TriviaQA (two), SQuAD
+_HOLDERS = ("target", "value", "answer", "aliases", "text")  # of the answers in an object: Search-R1, TriviaQA, ComplexWebQuestions, SQuAD
 _WORD_OF = {"true": "yes", "false": "no"}
 SOURCES = ("data_source", "dataset", "source")  # the data set of a row: the first that is a text
-MARKS = {"answerable": True, "is_impossible": False}  # column -> its value in a row with an answer (MuSiQue, SQuAD)
+# Column -> its value in a row with an answer (MuSiQue, SQuAD, others).
+MARKS = {
+    **dict.fromkeys(("answerable", "is_answerable"), True),
+    **dict.fromkeys(("is_impossible", "impossible", "unanswerable", "is_unanswerable"), False),
+}
+CHOICES = ("choices", "options")
 _ROW_NUMBER = re.compile(r"(?:(?:train|dev|test|val|validation|q|qid|id|question|row|sample|ex|example)[_-]?)?\d+", re.IGNORECASE)
-_SERIALISED = re.compile(r"\s*(?:\{\s*['\"]|\[\s*['\"])")
-_NUMPY_ARRAY = re.compile(r"array\((\[[^\[\]]*\])(?:,\s*dtype=\w+)?\)")
+_SERIALISED = re.compile(r"\s*(?:[\[{]\s*['\"]|\[\s*\]\s*\Z|\{\s*\}\s*\Z)")
+_TUPLE = re.compile(r"\s*\(\s*(['\"]).*\1\s*,?\s*\)\s*\Z", re.DOTALL)
+_QUOTED = re.compile(r"\s*\"[\[{].*[\]}]\"\s*\Z", re.DOTALL)  # JSON in JSON
+_NUMPY_ARRAY = re.compile(r"array\((\[[^\[\]]*\])(?:,\s*dtype=[\w<>'\"]+)?\)")
 _NEIGHBOURS = re.compile(r"(['\"])\s+\1")  # "['a' 'b']", as numpy prints: Python would read one text
 
 
@@ -76,6 +83,9 @@ def answers_of(row: Row) -> tuple[str, ...]:
     """
     if not is_answerable(row):
         raise BadRow("the row is marked as a question without an answer")
+    choices = next((row[key] for key in CHOICES if row.get(key) is not None), None)
+    if choices is not None and isinstance(row.get("answer"), int) and row["answer"] not in _filled(choices):
+        raise BadRow("'answer' is the number of a choice", f"found {row['answer']} of {brief(choices)}; give the text of the answer")
     answers, truth = gold_answers(answers_in(row)), _truth(row)
     if truth and not any(em(each, answers) for each in gold_answers(truth)):
         raise BadRow("reward_model.ground_truth and the row's answers have none in common", f"found {brief(truth)} and {brief(answers)}")
@@ -83,11 +93,14 @@ def answers_of(row: Row) -> tuple[str, ...]:
 
 
 def is_answerable(row: Row) -> bool:
-    """Return whether a row is not marked as a question without an answer, as by MuSiQue's `answerable: false`.
+    """Return whether a row is not marked as a question without an answer: by `MARKS`, or an empty list of spans as SQuAD 2 has it.
 
     Raises:
         BadRow: its mark is neither true nor false.
     """
+    spans = row.get("answers")
+    if isinstance(spans, Mapping) and "answer_start" in spans and not _filled(spans.get("text")):
+        return False
     return all(row.get(mark) is None or bool_field(row, mark) is usable for mark, usable in MARKS.items())
 
 
@@ -127,7 +140,7 @@ def gold_answers(value: Any) -> tuple[str, ...]:
 def _filled(value: Any) -> list[Any]:
     """Return the values that are not blank, lists flattened."""
     value = getattr(value, "tolist", lambda: value)()  # numpy arrays of verl
-    if isinstance(value, str) and _SERIALISED.match(value):
+    if isinstance(value, str):
         value = _unserialised(value)
     if isinstance(value, Mapping) and (held := [value[key] for key in _HOLDERS if key in value]):
         value = held
@@ -139,17 +152,35 @@ def _filled(value: Any) -> list[Any]:
 
 
 def _unserialised(text: str) -> Any:
+    """Return the list or the object that a text is, as JSON or as Python writes it; another text as it is."""
+    if _TUPLE.match(text) and (held := _python(text)) is not None:
+        return held
+    if _QUOTED.match(text) and isinstance(inner := _json(text), str):
+        return _unserialised(inner)
+    if not _SERIALISED.match(text):
+        return text
+    held = _json(text)
+    python = _NUMPY_ARRAY.sub(r"\1", text)
+    if held is None and not _NEIGHBOURS.search(python):
+        held = _python(python)
+    if held is None:
+        raise BadRow("an answer is the text of a list or an object, but neither JSON nor Python", f"found {brief(text)}; give a list")
+    return sorted(held, key=str) if isinstance(held, set) else held
+
+
+def _json(text: str) -> Any:
     try:
         return json.loads(text)
     except (ValueError, RecursionError):
-        pass
-    python = _NUMPY_ARRAY.sub(r"\1", text)
+        return None
+
+
+def _python(text: str) -> Any:
+    """Return the value of a text as Python writes it, None where it is none."""
     try:
-        if not _NEIGHBOURS.search(python):
-            return ast.literal_eval(python)
+        return ast.literal_eval(text)
     except (ValueError, SyntaxError, RecursionError, MemoryError):
-        pass
-    raise BadRow("an answer is the text of a list or an object, but neither JSON nor Python", f"found {brief(text)}; give a list")
+        return None
 
 
 def question_in(prompt: Any, extra_info: Row) -> str:
@@ -164,21 +195,34 @@ def _users(prompt: Any) -> list[Message]:
 
 
 # "Question:", "**Question**:", "### Question", "[Question]", "Q:", "Solve the following question:" and the like, at the start of a line;
-# "Question:" also at that of a sentence; "<question>" anywhere.
-_LEAD = r"(?:(?:the|this|my|your|user|following|given|next|please|now|solve|answer|consider|respond to|(?:here|below|this) is),?\s+){0,6}"
+# "Question:" also at that of a sentence, and "User:" where "Assistant:" follows; "<question>" anywhere.
+_WHICH = "the|this|my|your|user|following|given|next|initial|original|main|actual|current|final|task"
+_LEAD = rf"(?:(?:{_WHICH}|please|now|solve|answer|consider|respond to|(?:here|below|this) is),?\s+){{0,6}}"
 _HOW = r"(?:\s+(?:step by step|using|with|by|based on|below|you)\b[^:\n.?]{0,60}(?=:))?"  # "the following question using the search tool:"
+_TAGS = "question|user_question|query|user_query|problem"
+_FOREIGN = "问题|問題|質問|질문|Frage|Pregunta|Pergunta|Domanda|Вопрос|Câu hỏi"
 _ASKED = re.compile(
-    rf"(?:^[#*\[( \t]*(?:{_LEAD}(?:Question|Query|Problem|answer (?:this|the following)(?=:))|User|Human|(?:Q\d*|Input)(?=:))"
-    rf"|(?<=[.!?>])[^\S\n]+{_LEAD}Question){_HOW}(?:\s+is|\s+\d+)?[*\])]*(?::|(?=\n))[*]*\s*"
-    r"|^[^\S\n]*\[(?:Question|Query|Problem)\]\s*|<question>(?=[\s\S]{0,4000}?</question>)\s*",
+    rf"(?:^[#*\[( \t]*(?:{_LEAD}(?:Question|Query|Problem|answer (?:this|the following)(?=:))|User|Human"
+    rf"|(?:Q\d*|Input|{_FOREIGN})(?=\s?[:\uff1a]))"
+    rf"|(?<=[.!?>])[^\S\n]+(?:{_LEAD}Question|(?:{_FOREIGN})(?=\s?[:\uff1a])|(?:User|Human)(?=:[\s\S]{{0,4000}}?\bAssistant:))|(?<=[\u3002\uff01])(?:{_FOREIGN})(?=\s?[:\uff1a]))"
+    rf"{_HOW}(?:\s+is|\s+\d+)?[*\])]*(?:\s?[:\uff1a]|[^\S\n][-\u2013](?=\s)|(?=\n))[*]*\s*"
+    rf"|^[^\S\n]*\[(?:Question|Query|Problem)\]\s*|<({_TAGS})>(?=[\s\S]{{0,4000}}?</\1>)\s*",
     re.MULTILINE | re.IGNORECASE,
 )
-# What follows a question in a prompt: the start of the reply, or the end of a tag.
+# What follows a question in a prompt: the start of the reply, a heading of rules, or the end of a tag.
+_REPLY = "Assistant|Answer|Response|Thought|Output|Instructions?"
+_RULES = "Rules?|Instructions?|Requirements?|Constraints?|Guidelines?|Notes?|Output format|Format"
 _THEN = re.compile(
-    r"(?<!\s)\s+#* ?[*\[(]*(?:Assistant|Answer|Response|Thought|Output|Instructions?)[*\])]*:|\n[* \t]*A\d*:"
-    r"|(?i:</question>|\[/(?:question|query|problem)\])"
+    rf"(?<!\s)\s+#* ?[*\[(]*(?:{_REPLY})[*\])]*:|\n\s*#* ?[*\[(]*(?i:(?:your |the |final )*(?:{_REPLY}))[*\])]*:|\n[* \t]*A\d*:"
+    rf"|\n\s*(?:#+ ?|\*\*)(?i:{_RULES})\b|\s*[\n\u3002](?:答案|回答|답변|Antwort|Respuesta|Resposta|Risposta|Réponse|Ответ)\s?[:\uff1a]"
+    rf"|(?i:</(?:{_TAGS})>|\[/(?:question|query|problem)\])"
 )
-_INSTRUCTS = re.compile(r"</?(?:question|think|search|answer|information|tool_call|tool_response|result|documents?)>|\\boxed")
+# What a preprocessor puts at the end of a question.
+_TAIL = re.compile(r"(?:(?<=[.?!])\s{1,8}Let['\u2019]s think step by step\b[^\n]{0,200})?(?:\s{1,8}(?:/(?:no_)?think|\[/INST\])){0,2}\Z")
+_INSTRUCTS = re.compile(
+    r"</?(?:question|think|search|answer|information|tool_call|tool_response|result|documents?)>|\\boxed"
+    r"|\bYou are an? (?:\w+ ){0,4}(?:assistant|agent)\b|\b[Aa]nswer the (?:following|given) question\b"
+)
 _SENTENCE = re.compile(r"(?<=[.!?])\s+|(?<=>)\s+(?=[A-Z])|\n+")
 
 
@@ -194,7 +238,8 @@ def bare_question(text: str) -> str:
         text, *reply = marked[-1]
         if later := [part for part in "".join(reply).split("\n\n")[1:] if part.rstrip().endswith("?")]:
             return bare_question(later[-1])
-    text = text.strip()
+        text = text.removesuffix(".") if text.endswith("?.") else text  # of "User: Who? . Assistant:"
+    text = _TAIL.sub("", text.strip()) or text.strip()
     if not _INSTRUCTS.search(text):
         return text
     plain = [sentence for sentence in _SENTENCE.split(text) if sentence.strip() and not _INSTRUCTS.search(sentence)]
@@ -205,7 +250,7 @@ def bare_question(text: str) -> str:
 def unwrapped(question: str) -> str:
     """Return the bare question in a field that should hold one alone: only instructions, which name tags of the agent, are taken off."""
     tags = set(_INSTRUCTS.findall(question))
-    return bare_question(question) if len(tags) > 1 or (tags and _ASKED.search(question)) else question
+    return bare_question(question) if len(tags) > 1 or "\\boxed" in tags or (tags and _ASKED.search(question)) else question
 
 
 def question_id_of(question: str) -> str:

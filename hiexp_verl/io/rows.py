@@ -49,6 +49,11 @@ def read_rows(path: Path, surrogates: bool = False) -> Iterator[tuple[int, dict[
         raise HiExpError(f"{path} cannot be read ({error.strerror or error}); check the path and its permissions") from error
 
 
+def read_any(path: Path) -> Iterator[tuple[int, dict[str, Any] | BadRow]]:
+    """Yield (line or row number, object or fault) of a file of any of the formats; see `read_rows` and `read_table`."""
+    return read_rows(path) if file_kind(path) == "lines" else read_table(path)
+
+
 def read_table(path: Path) -> Iterator[tuple[int, dict[str, Any] | BadRow]]:
     """Yield (row number from 0, object) of a parquet file, a JSON file that holds one list, also under "data", or a table.
 
@@ -74,8 +79,26 @@ KINDS = "JSON lines, a JSON list, parquet, .tsv or .csv"
 _LIST = re.compile(rb'\[|\{\s*(?:"version"\s*:\s*"[^"]*"\s*,\s*)?"data"\s*:\s*\[')
 
 
+# How files of other formats begin.
+_OTHERS = {
+    b"PK\x03\x04": "a zip archive or an .xlsx table",
+    b"\x28\xb5\x2f\xfd": "compressed by zstd",
+    b"BZh": "compressed by bzip2",
+    b"\xfd7zXZ": "compressed by xz",
+    b"\x80\x04\x95": "a pickle",
+    b"ARROW1": "an Arrow file",
+    b"SQLite": "an SQLite data base",
+    b"<": "XML or HTML",
+    b"- ": "YAML",
+}
+
+
 def file_kind(path: Path) -> FileKind:
-    """Return the format of a file by its content, not its name; only `.parquet` must be parquet."""
+    """Return the format of a file by its content, not its name; only `.parquet` must be parquet.
+
+    Raises:
+        HiExpError: it is of a format that is not read.
+    """
     with _opened(path) as file:
         try:
             start = file.read(256)
@@ -83,6 +106,10 @@ def file_kind(path: Path) -> FileKind:
             start = b""
     if start.startswith(b"PAR1") or path.suffix == ".parquet":
         return "parquet"
+    if other := next((name for mark, name in _OTHERS.items() if start.startswith(mark)), ""):
+        raise HiExpError(f"{path} is {other}; convert it to {KINDS}")
+    if b"\0" in start:
+        return "lines"  # not UTF-8
     start = start.removeprefix(b"\xef\xbb\xbf").lstrip()
     names = b"" if start.startswith((b"{", b"[", b"\xff", b"\xfe")) else start.partition(b"\n")[0]
     if b"\t" in names or b"," in names:
@@ -146,17 +173,20 @@ def _lines(file: IO[bytes]) -> Iterator[bytes | BadRow]:
         yield BadRow("the file is damaged from here on", str(error))
 
 
+_UTF_16 = "the file is UTF-16; convert it to UTF-8"
+
+
 def _parsed(line: bytes, first: bool, surrogates: bool) -> dict[str, Any] | BadRow:
     try:
         row = json.loads(line.decode("utf-8-sig" if first else "utf-8"))
     except UnicodeDecodeError as error:
         if first and line.startswith((b"\xff\xfe", b"\xfe\xff")):
-            return BadRow("the file is UTF-16; convert it to UTF-8")
+            return BadRow(_UTF_16)
         return BadRow("not UTF-8", f"byte {error.start} is {line[error.start]:#04x}")
     except RecursionError:
         return BadRow("nested too deeply")
     except ValueError as error:
-        return BadRow("not JSON", str(error))
+        return BadRow(_UTF_16) if first and b"\0" in line else BadRow("not JSON", str(error))
     if not surrogates and b"\\ud" in line.lower() and not _is_text(row):
         return BadRow("half a character (a lone surrogate)")
     return row if isinstance(row, dict) else BadRow("not a JSON object", f"found {type(row).__name__}")

@@ -40,7 +40,27 @@ _OPTIONAL: dict[str, tuple[str, ...]] = {
     "temperature": ("temperature",),
 }
 _LIMIT, _NEW_LIMIT = "max_tokens", "max_completion_tokens"  # newer models of OpenAI refuse the first
-_TOO_LONG = ("context length", "maximum context", "context window", "too long", "max_model_len", "reduce the length")
+_QUOTES = ("", "'", "`", '"')
+_NO_LIMIT = (
+    *(f"{word} {quote}max_tokens" for word in ("parameter:", "argument supplied:", "parameter", "field") for quote in ("", "'", "`", '"')),
+    *(
+        f"max_tokens{quote} is {word}"
+        for quote in ("", "'", "`", '"')
+        for word in ("unsupported", "not supported", "deprecated", "not allowed")
+    ),
+)
+_TOO_LONG = (
+    *(
+        "context length",
+        "maximum context",
+        "context window",
+        "context size",
+        "max_model_len",
+        "reduce the length",
+        "context_length_exceeded",
+    ),
+    *("prompt is too long", "input is too long", "too many tokens", "tokens exceed", "tokens) exceeds", "`max_new_tokens` must be"),
+)
 # What servers say that allow a tool's turn only after `tool_calls`, and of chat templates without that role or that of the system.
 _NO_TOOL_TURN = (
     "tool_calls",
@@ -50,10 +70,17 @@ _NO_TOOL_TURN = (
     "roles must alternate",
     "only user and assistant",
     "only user, assistant",
+    "function calls and responses",
+    'role "tool"',
+    "'tool' is not one of",
+    "'system', 'user' or 'assistant'",
 )
-_NO_SYSTEM_TURN = ("system role", "role 'system'", "system message")
+_NO_SYSTEM_TURN = ("system role", "role 'system'", "system message", "support 'system'", "role: system", 'role "system"')
 # Words of a refusal of one field, beside its name.
-_UNSUPPORTED = ("support", "unknown", "unrecognized", "unexpected", "not permitted", "not allowed", "extra", "invalid", "only the default")
+_UNSUPPORTED = (
+    *("support", "unknown", "unrecognized", "unexpected", "not permitted", "not allowed", "extra", "invalid", "only the default"),
+    *("not a valid", "cannot both", "only one", "deprecated", "array too long"),
+)
 
 
 class PromptTooLong(HiExpError):
@@ -117,7 +144,7 @@ class ChatClient:
                 raise HiExpError(f"the server {self.base_url} does not answer ({error.last_attempt.exception()})") from error
             except (openai.APIError, json.JSONDecodeError) as error:
                 refused = isinstance(error, openai.BadRequestError | openai.UnprocessableEntityError)
-                if not (refused and self._adapts(request, str(error))):
+                if not (refused and self._adapts(request, _complaint(error))):
                     raise _in_words(error, self.base_url) from error
 
     async def _ask(self, request: dict[str, Any], stop: Sequence[str]) -> Reply:
@@ -219,7 +246,7 @@ class ChatClient:
         roles = {message["role"] for message in request["messages"]}
         optional = _OPTIONAL.items()
         for rejected, instead, present, known in (
-            (_LIMIT, f"with {_NEW_LIMIT}", _LIMIT in request, (_NEW_LIMIT,)),
+            (_LIMIT, f"with {_NEW_LIMIT}", _LIMIT in request, (_NEW_LIMIT, *_NO_LIMIT)),
             ("tool", "with the tool's results in turns of the user", "tool" in roles, _NO_TOOL_TURN),
             ("system", "with the system prompt in the user's turn", "system" in roles, _NO_SYSTEM_TURN),
             *((field, "without it", field in request and any(map(words.__contains__, _UNSUPPORTED)), known) for field, known in optional),
@@ -279,16 +306,26 @@ def open_model(spec: str, concurrency: int = 16, max_model_len: int = MAX_MODEL_
         yield ChatClient(base_url, name, concurrency)
 
 
+def _complaint(error: Exception) -> str:
+    """Return what a server says against a request: its message, else the body of its reply."""
+    text, body = first_line(error), getattr(error, "body", None)
+    if body and text == f"Error code: {getattr(error, 'status_code', '')}":  # the library found no message in it
+        return f"{text} - {body if isinstance(body, str) else json.dumps(body, ensure_ascii=False)}"[:300]
+    code = body.get("code") if isinstance(body, dict) else None
+    return f"{text} {code}" if isinstance(code, str) else text
+
+
 def _in_words(error: Exception, base_url: str) -> HiExpError:
     """Return an error of the client library as one line."""
     import openai
 
-    text = without_credentials(" ".join(first_line(each) for each in (error, error.__cause__) if each is not None))
+    told = [_complaint(error), *([first_line(error.__cause__)] if error.__cause__ is not None else [])]
+    text = without_credentials(" ".join(told))
     if isinstance(error, openai.APIConnectionError | openai.RateLimitError | openai.InternalServerError):
         return HiExpError(f"the server {base_url} does not answer ({text}); start it or correct the address")
     if not isinstance(error, openai.APIStatusError):
         return no_chat_server(base_url, text)
-    if error.status_code == 400 and any(words in text for words in _TOO_LONG):
+    if error.status_code in (400, 413, 422) and any(words in text.lower() for words in _TOO_LONG):
         return PromptTooLong(f"the prompt does not fit the model at {base_url} ({text}); raise its context length or shorten the prompt")
     hint = {401: "set OPENAI_API_KEY", 403: "set OPENAI_API_KEY", 404: "check the address (it usually ends in /v1) and the model name"}
     return HiExpError(f"the server {base_url} refuses the request ({text}); {hint.get(error.status_code, 'see the log of the server')}")

@@ -20,6 +20,20 @@ class Reply:
     calls: str = ""  # the end of `text`: calls that the server took out of what the model wrote, in the notation of Qwen
 
 
+# Words of errors that may pass, where a server sends no number.
+_PASSING = (
+    "rate_limit",
+    "rate limit",
+    "overloaded",
+    "server_error",
+    "unavailable",
+    "timeout",
+    "timed out",
+    "is loading",
+    "too many requests",
+)
+
+
 class PassingError(Exception):
     """An error that a server sends as an answer, and that may pass."""
 
@@ -36,13 +50,13 @@ def reply_of(response: object, stop: Sequence[str], base_url: str) -> Reply:
     choices: Any = getattr(response, "choices", None) if isinstance(response, ChatCompletion) else None
     choice: Any = choices[0] if isinstance(choices, list) and choices else None
     if error := getattr(response, "error", None) or getattr(choice, "error", None):  # with status 200, as some routers send it
-        code, message = (error.get("code"), error.get("message")) if isinstance(error, dict) else (None, error)
+        code, message = (error.get("code") or error.get("type"), error.get("message")) if isinstance(error, dict) else (None, error)
         message = " ".join(str(message or error).split())[:200]
-        if str(code).isdecimal() and may_pass(int(str(code)[:9])):
-            raise PassingError(f"error {code}: {message}")
+        if (str(code).isdecimal() and may_pass(int(str(code)[:9]))) or any(word in f"{code} {message}".lower() for word in _PASSING):
+            raise PassingError(f"error {code}: {message}" if code else message)
         raise HiExpError(f"the server {base_url} refuses the request ({message}); see the log of the server")
     if not hasattr(getattr(choice, "message", None), "content"):
-        raise no_chat_server(base_url, f"got {' '.join(str(response).split())[:80]!r}")
+        raise no_chat_server(base_url, f"got {_shown(response)!r}")
     calls = _calls_of(choice.message)
     text = _text_of(choice.message) + calls
     # vLLM names the string that stopped it; restore it when the server left it out.
@@ -55,21 +69,35 @@ def reply_of(response: object, stop: Sequence[str], base_url: str) -> Reply:
     return Reply(text, str(choice.finish_reason or ""), written, read, calls)
 
 
+def _shown(response: Any) -> str:
+    """Return the start of a response: what the server sent, without the fields that the client library adds."""
+    sent = response.model_dump(exclude_none=True, warnings=False) if hasattr(response, "model_dump") else response
+    return " ".join(str(sent).split())[:80]
+
+
+_THOUGHTS = ("reasoning_content", "reasoning", "thinking", "reasoning_details", "refusal")
+
+
 def _text_of(message: Any) -> str:
     """Return what the model wrote, its thoughts where the server took all out of it."""
-    content: Any = message.content
-    if isinstance(content, list):  # chunks, as Mistral sends them
-        chunks = (chunk if isinstance(chunk, dict) else {"text": chunk} for chunk in content)
-        content = "".join(chunk["text"] for chunk in chunks if isinstance(chunk.get("text"), str))
-    thoughts = getattr(message, "reasoning_content", None) or getattr(message, "reasoning", None)
-    return next((text for text in (content, thoughts) if text and isinstance(text, str)), "")
+    written = (_joined(value) for value in (message.content, *(getattr(message, name, None) for name in _THOUGHTS)))
+    return next((text for text in written if text.strip()), "")
+
+
+def _joined(content: Any) -> str:
+    """Return a text, or the texts of chunks, as Mistral sends them."""
+    if isinstance(content, dict):
+        return _joined(content.get("text"))
+    if isinstance(content, list):
+        return "".join(map(_joined, content))
+    return content if isinstance(content, str) else ""
 
 
 def _calls_of(message: Any) -> str:
     """Return the calls that the server took out of what the model wrote, in the notation of Qwen."""
     text, calls = "", getattr(message, "tool_calls", None)
-    for call in calls if isinstance(calls, list) else ():
-        function = getattr(call, "function", None)
+    functions = [getattr(call, "function", None) for call in calls] if isinstance(calls, list) else []
+    for function in functions or [getattr(message, "function_call", None)]:
         try:
             arguments = function.arguments  # type: ignore[union-attr]
             arguments = arguments if isinstance(arguments, dict) else json.loads(arguments)

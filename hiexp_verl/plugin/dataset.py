@@ -11,9 +11,11 @@ from hiexp_verl.io.questions import MARKS, answers_in, asked_in, is_answerable
 from hiexp_verl.protocol import Format, check_format, first_messages
 from hiexp_verl.types import TRAIN, Question
 
+QUESTION_FILES = (".jsonl", ".json", ".csv", ".tsv")  # also with .gz
+
 
 class QuestionDataset(RLHFDataset):
-    """`RLHFDataset` that also takes our question files (JSON lines or a JSON list); verl reads parquet.
+    """`RLHFDataset` that also takes our question files (JSON lines, a JSON list, a table); verl reads parquet.
 
     `extra_info` of every row holds the id, the text and the answers of its question as every other command reads them.
     `extra_info.split` of every row names the role of its file in this run, whatever the row itself holds: a slice of a public
@@ -53,7 +55,7 @@ def paths_of(files: Any) -> list[str]:
 
 def is_question_file(file: str) -> bool:
     """Whether a file of `data.train_files` or `data.val_files` is read here, not by verl."""
-    return "://" not in file and file.endswith((".jsonl", ".jsonl.gz", ".json", ".json.gz"))
+    return "://" not in file and file.removesuffix(".gz").endswith(QUESTION_FILES)
 
 
 def row_of(question: Question, index: int, format: Format) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from hiexp_verl.io.rows import BadRow
 from hiexp_verl.models.encoder import Encoder
 from hiexp_verl.models.tokenizer import PolicyTokenizer
 from hiexp_verl.plugin.agent_loop import settings_of
-from hiexp_verl.plugin.dataset import is_question_file, paths_of
+from hiexp_verl.plugin.dataset import QUESTION_FILES, is_question_file, paths_of
 from hiexp_verl.plugin.presets import REWARD
 from hiexp_verl.protocol import SEARCH_TOOL_SCHEMA, check_format, first_messages
 from hiexp_verl.scoring import normalise
@@ -33,11 +33,16 @@ def check_questions(config: DictConfig, key: str) -> Texts:
         HiExpError: a file is missing or malformed, or its longest prompt is too long.
     """
     texts: Texts = {}
-    for file in paths_of(config.data.get(key)):
+    files = paths_of(config.data.get(key))
+    if len({is_question_file(file) for file in files}) > 1:
+        raise HiExpError(f"data.{key} has parquet and other files, found {', '.join(files)}; give files of one kind")
+    for file in files:
         if "://" in file:
             continue  # a remote file: verl fetches it
         if not Path(file).expanduser().is_file():
             raise HiExpError(f"data.{key}: {file} does not exist")
+        if not is_question_file(file) and not file.endswith(".parquet"):
+            raise HiExpError(f"data.{key}: {file} is read by nothing; name it {', '.join(QUESTION_FILES)} or .parquet, as it is")
         rows = _rows(config, file)
         check_prompt_lengths(config, file, {name: prompt for name, (_, prompt) in rows.items()})
         texts[file] = {name: question for name, (question, _) in rows.items()}
@@ -72,7 +77,7 @@ def _rows(config: DictConfig, file: str) -> dict[str, tuple[str, list[Message]]]
     if is_question_file(file):
         dialect = check_format(config.actor_rollout_ref.rollout.multi_turn.format)
         return {q.id: (q.question, first_messages(q.question, dialect)) for q in read_questions(path)}
-    if path.suffix != ".parquet":
+    if path.suffix != ".parquet":  # a remote file
         return {}
     key = config.data.prompt_key
     ours = (config.reward.get("custom_reward_function") or {}).get("path") == REWARD

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 KEPT_FROM = 20_000  # passages: their index is kept in the cache, under a hash of the corpus
-_VERSION = "2"  # of `_words`
+_VERSION = "3"  # of `_words`
 
 # One letter is a word too: "vitamin C", "Malcolm X". Marks belong to the letter before them: vowels of Hindi, Tamil or Arabic.
 _MARKS = "".join(chr(c) for c in range(0x300, 0x10000) if unicodedata.category(chr(c)) in ("Mn", "Mc"))

@@ -23,7 +23,7 @@ from hiexp_verl.io.datasets import passage_of
 from hiexp_verl.io.rows import BadRow, as_number
 from hiexp_verl.models.http import may_pass
 from hiexp_verl.search import Ranking, SearchFailed
-from hiexp_verl.text import check_address, without_credentials
+from hiexp_verl.text import check_address, printable, without_credentials
 from hiexp_verl.types import Passage
 
 logger = logging.getLogger(__name__)
@@ -94,7 +94,7 @@ class HttpSearch:
             HiExpError: the server cannot be reached or its reply is not in the wire format.
         """
         try:
-            self._ask(["test"], 1)
+            self._ask(["test"], 3)  # one of them may be broken
         except SearchFailed as error:
             raise HiExpError(
                 f"the search server {self.url} does not answer ({error.reason}: {error.detail}); start it or correct {setting}"
@@ -197,12 +197,13 @@ def read_reply(body: object, queries: int, top_k: int) -> tuple[list[Ranking], i
     """
     result = body.get("result") if isinstance(body, dict) else None
     if not isinstance(result, list) or len(result) != queries or not all(isinstance(items, list) for items in result):
-        fault = next((str(body[key]) for key in ("error", "detail", "message") if body.get(key)), "") if isinstance(body, dict) else ""
-        raise ValueError(f"expected 'result' with {queries} lists" + (f"; the server says: {fault}" if fault else ""))
+        raise ValueError(f"expected 'result' with {queries} lists; the server says: {_words(body)}")
     rankings, faults = [], list[str]()
     for items in result:
         rankings.append(ranking := list[tuple[Passage, float]]())
-        for item in items[:top_k]:
+        for item in items:
+            if len(ranking) == top_k:
+                break
             try:
                 ranking.append(_read_item(item))
             except (ValueError, BadRow) as error:
@@ -212,9 +213,23 @@ def read_reply(body: object, queries: int, top_k: int) -> tuple[list[Ranking], i
     return rankings, len(faults)
 
 
+def _words(body: object) -> str:
+    """Return what a server says instead of results, bounded: its words for a fault, else the reply as it is."""
+    held = next((body[key] for key in ("error", "detail", "message") if body.get(key)), body) if isinstance(body, dict) else body
+    held = held.get("message", held) if isinstance(held, dict) else held
+    return printable(held if isinstance(held, str) else json.dumps(held, ensure_ascii=False))[:120]
+
+
 def _document(passage: Passage) -> dict[str, str]:
     contents = f'"{passage.title}"\n{passage.text}'
     return {"id": passage.id, "contents": contents, "title": passage.title, "text": passage.text}
+
+
+def _number_in(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None
 
 
 def _read_item(item: object) -> tuple[Passage, float]:
@@ -223,7 +238,7 @@ def _read_item(item: object) -> tuple[Passage, float]:
         document = {"contents": document}
     if not isinstance(document, dict):
         raise ValueError(f"expected a document, found {type(document).__name__}")
-    number = 0.0 if score is None else as_number(score)
+    number = 0.0 if score is None else as_number(_number_in(score) if isinstance(score, str) else score)
     if number is None:
         raise ValueError(f"the score of a document must be a finite number, found {brief(score)}")
     return passage_of(document), number

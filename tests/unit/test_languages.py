@@ -18,6 +18,9 @@ CORPORA = {  # the passage that says it, one that does not, and the question
     "Arabic": ("تقع زغرب على نهر سافا.", "طوكيو عاصمة اليابان.", "أي نهر يمر عبر زغرب؟"),
     "Arabic with vowel signs": ("تقع زغرب على نهر سافا.", "طوكيو عاصمة اليابان.", "أَيُّ نَهْر يَمُرُّ عَبْرَ زَغْرَب؟"),
     "Persian": ("زاگرب کنار رود ساوا است.", "توکیو پایتخت ژاپن است.", "کدام رود از زاگرب می‌گذرد؟"),
+    "Tibetan": ("ཟ་གྷ་རེབ་ནི་ས་བ་གཙང་པོའི་འགྲམ་དུ་ཡོད།", "ཊོ་ཀྱོ།", "ཟ་གྷ་རེབ་གང་ན་ཡོད།"),
+    "Javanese": ("ꦗꦺꦴꦒ꧀ꦗꦏꦂꦠꦲꦤ", "ꦥꦫꦶꦱ꧀", "ꦗꦺꦴꦒ꧀ꦗꦏꦂꦠ"),
+    "Turkish": ("İstanbul Boğaz'dadır.", "Ankara başkenttir.", "istanbul nerede?"),
     "Russian": ("Загреб стоит на реке Сава.", "Токио — столица Японии.", "Какая река течёт через Загреб?"),
     "Croatian": ("Zagreb leži na Savi.", "Tokio je glavni grad Japana.", "Koja rijeka teče kroz Zágreb?"),
 }
@@ -55,6 +58,10 @@ def test_a_question_in_nearly_the_same_words_is_known_in_a_script_without_spaces
     words, others = main_words(one), main_words(other)
     assert len(words & others) / len(words | others) > 0.5
     assert not SameQuestions({"1": one}).find(["谁写了《红楼梦》?"])[0]
+
+
+def test_a_turkish_capital_is_its_small_letter():
+    assert main_words("İstanbul nerede?") == main_words("istanbul nerede?") == {"istanbul", "nerede"}
 
 
 def test_pairs_of_characters_stand_for_words():

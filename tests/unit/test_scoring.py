@@ -268,3 +268,28 @@ def test_sources_after_an_answer_are_not_part_of_it(written, answer):
 def test_a_question_for_a_percentage_is_answered_by_its_number():
     assert scoring.concise("5%", ["5"], "What percentage of it is water?") == 1.0
     assert scoring.concise("5", ["5%"], "How many per cent are water?") == 1.0
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        *(rf"\{command}{{Sava}}" for command in ("text", "textbf", "textsf", "texttt", "mathrm", "mathsf", "emph", "underline", "mbox")),
+        *(f"<{tag}>Sava</{tag}>" for tag in ("b", "code", "mark", "font color=red", "a href='x'", "h2")),
+        *(
+            "Sava</answer>",
+            "<answer>Sava",
+            "Sava[/INST]",
+            "Sava<\uff5cend\u2581of\u2581sentence\uff5c>",
+            "Sava<|eot_id|>",
+            "&quot;Sava&quot;",
+        ),
+    ],
+)
+def test_what_formats_an_answer_is_not_part_of_it(written):
+    found = scoring.score(written, ["Sava"])
+    assert (found.em, found.concise) == (1.0, 1.0)
+
+
+def test_signs_of_latex_are_those_of_the_text():
+    assert scoring.concise(r"50\%", ["50%"]) == scoring.concise("1{,}000", ["1000"]) == scoring.concise(r"\$5", ["$5"]) == 1.0
+    assert scoring.em(r"New\ York", ["New York"]) == 1.0

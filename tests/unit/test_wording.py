@@ -18,6 +18,8 @@ from hiexp_verl.wording import asked_for, is_english, plain, shape_of
         ("Which literary works by Orwell were banned?", "literary works"),
         ("What are the literary works by Orwell?", "literary works"),
         ("Which actor stars in Dune?", "actor"),
+        ("What is the river flowing through Zagreb?", "river"),
+        ("Which peaks lie in Nepal?", "peaks"),
         ("Which road leads to Rome?", "road"),
         ("Which singer appears in the film that was shot in Chad?", "singer"),
         ("What's the capital of Chad?", "capital"),
@@ -48,6 +50,11 @@ def test_what_is_asked_for_is_read_from_the_wording(question, noun):
             "Sorry, ",
             "My question is: ",
             "Remind me ",
+            "Any idea ",
+            "Quick one: ",
+            "Help me find out ",
+            "I'm trying to remember ",
+            "I don't know ",
         ),
     ],
 )
@@ -58,7 +65,7 @@ def test_politeness_changes_neither_kind_nor_name_nor_shape(before):
     assert Masker(question).mask(question) == "Which river flows through X?"
 
 
-@pytest.mark.parametrize("word", ["What's", "Who's", "Where's", "What\u2019s"])
+@pytest.mark.parametrize("word", ["What's", "Who's", "Where's", "What\u2019s", "Why's", "Who're", "What\u2019re"])
 def test_a_question_word_is_no_name(word):
     assert Masker(f"{word} the home of Ana Horvat?").names(f"{word} the home of Ana Horvat?") == ["Ana Horvat"]
 

@@ -126,3 +126,16 @@ def test_rows_marked_as_having_no_answer_are_left_out_by_every_part(tmp_path, to
     datasets.Dataset.from_list(rows[1:]).to_parquet(path)
     with pytest.raises(HiExpError, match="has no question with an answer"):
         check_questions(config, "train_files")
+
+
+def test_a_table_is_read_and_a_file_that_no_dataset_reads_is_refused_before_training(tmp_path, tokenizer):
+    path = tmp_path / "train.csv"
+    path.write_text(f"id,question,answer\n7,{ASKED},Jane Austen\n")
+    (given,) = QuestionDataset(data_files=str(path), tokenizer=tokenizer, config=config_of(tmp_path, path).data)
+    assert (given["extra_info"]["question_id"], given["extra_info"]["question"]) == ("7", ASKED)
+    other = path.rename(tmp_path / "train.txt")
+    with pytest.raises(HiExpError, match=r"is read by nothing; name it \.jsonl"):
+        check_questions(config_of(tmp_path, other), "train_files")
+    both = f"[{write(tmp_path, 'parquet', VERL)},{write(tmp_path, 'jsonl', PLAIN)}]"
+    with pytest.raises(HiExpError, match="give files of one kind"):
+        check_questions(config_of(tmp_path, both), "train_files")

@@ -149,3 +149,9 @@ def test_questions_in_another_language_are_warned_of_once(caplog):
     assert "another language" not in caplog.text
     distil([replace(t, question=f"Welcher Fluss flie\u00dft durch Stadt {t.question_id}?") for t in given], RulesDistiller(), ENCODER)
     assert caplog.text.count("8 of 8 questions seem to be in another language than English") == 1
+
+
+def test_advice_in_another_script_than_the_questions_is_refused_with_what_to_do():
+    given = [replace(t, question=f"\u54ea\u6761\u6cb3\u6d41\u7ecf\u57ce\u5e02{t.question_id[-1]}") for t in trajectories()]
+    with pytest.raises(HiExpError, match=r"another script than the question's.*; give a --distiller that writes as the questions do"):
+        distil(given, RulesDistiller(), ENCODER)

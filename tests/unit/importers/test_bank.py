@@ -95,3 +95,27 @@ def test_another_file_is_refused_with_the_formats(tmp_path, format, content, sai
         import_bank(tmp_path / "bank", format, HashEncoder())
     with pytest.raises(HiExpError, match="does not exist"):
         import_bank(tmp_path / "none", format, HashEncoder())
+
+
+@pytest.mark.parametrize(
+    "items",
+    [
+        ["# Memory Item 1\n## Title: A\n## Content: First.", "# Memory Item 2\n## Title B\n## Content Second."],
+        "# Memory Item 1\n## Title A\n## Content First.\n\n# Memory Item 2\n## Title B\n## Content Second.",
+        [{"title": "A", "content": "First"}, {"title": "B", "description": "Second"}],
+    ],
+)
+@pytest.mark.parametrize(
+    ("status", "kind"), [("success", "guide"), (True, "guide"), (1, "guide"), (None, "guide"), ("fail", "pitfall"), (0, "pitfall")]
+)
+def test_memory_items_and_how_the_task_ended_may_be_written_in_several_ways(tmp_path, items, status, kind):
+    path = tmp_path / "bank.json"
+    path.write_text(json.dumps([{"status": status, "memory_items": items}]))
+    hek, _ = import_bank(path, "reasoningbank", HashEncoder())
+    assert [(e.title, e.description, e.kind) for e in hek.entries] == [("A", "First", kind), ("B", "Second", kind)]
+
+
+def test_counters_may_be_written_with_a_point(tmp_path):
+    path = tmp_path / "bank.jsonl"
+    path.write_text(json.dumps({"description": "Search first.", "usage_count": 3.0, "success_count": 2.0}) + "\n")
+    assert import_bank(path, "evolver", HashEncoder())[0].entries[0].counters == {"right": 2, "wrong": 1}

@@ -57,6 +57,18 @@ CALLS = {
         '<\uff5ctool\u2581call\u2581begin\uff5c>search<\uff5ctool\u2581sep\uff5c>{"query": "Dune author"}<\uff5ctool\u2581call\u2581end\uff5c>'
     ),
     "Kimi": called('<|tool_call_begin|>functions.search:0<|tool_call_argument_begin|>{"query": "Dune author"}<|tool_call_end|>'),
+    "a key of another name": called(**function({"search_term": "Dune author"})),
+    "the one text of a tool for searching": called(**function({"input": "Dune author"}, "wiki_search")),
+    "a text alone": called(**function("Dune author")),
+    "a list of objects": called(**function({"queries": [{"query": "Dune author"}]})),
+    "a list of calls": called('<tool_call>[{"name": "search", "arguments": {"query": "Dune author"}}]</tool_call>'),
+    "Granite": called('<|tool_call|>[{"name": "search", "arguments": {"query": "Dune author"}}]'),
+    "Phi": called('functools[{"name": "search", "arguments": {"query": "Dune author"}}]'),
+    "Command": called('Action: ```json\n[{"tool_name": "search", "parameters": {"query": "Dune author"}}]\n```'),
+    "Python": called('[search(query="Dune author")]'),
+    "Gemma": called('```tool_code\nprint(search(query="Dune author"))\n```'),
+    "R1-Searcher": called("<|begin_of_query|>Dune author<|end_of_query|>"),
+    "Search-o1": called("<|begin_search_query|>Dune author<|end_search_query|>"),
     "gpt-oss": called('<|channel|>commentary to=functions.search <|constrain|>json<|message|>{"query": "Dune author"}<|call|>'),
     "Mistral, named": called('[TOOL_CALLS]search[ARGS]{"query": "Dune author"}'),
     "fenced JSON": called('I look.\n```json\n{"name": "search", "arguments": {"query": "Dune author"}}\n```'),
@@ -76,7 +88,11 @@ def test_a_call_is_read_in_every_notation(tmp_path, call):
 
 
 RESULTS = {
-    **{role: {"role": role, "content": FOUND} for role in ("tool", "function", "ipython", "observation", "user")},
+    **{
+        role: {"role": role, "content": FOUND}
+        for role in ("tool", "function", "ipython", "observation", "user", "system", "search", "Tool-Response")
+    },
+    "in other tags": {"role": "user", "content": f"<search_result>\n{FOUND}\n</search_result>"},
     "in tags": {"role": "user", "content": f"<information>\n{FOUND}\n</information>"},
     "Qwen's template": {"role": "user", "content": f"<tool_response>\n{FOUND}\n</tool_response>"},
     "Anthropic": {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "t", "content": FOUND}]},
@@ -98,6 +114,8 @@ def test_a_result_is_read_whoever_carries_it(tmp_path, result):
     [
         f"<search>Dune author</search>\n<information>{FOUND}</information>\n<answer>Herbert</answer>",
         f"<search>Dune author</search><result>{FOUND}</result><answer>Herbert</answer>",
+        f"<search>Dune author</search><search_result>{FOUND}</search_result><answer>Herbert</answer>",
+        f"<|begin_search_query|>Dune author<|end_search_query|><|begin_search_result|>{FOUND}<|end_search_result|>\\boxed{{Herbert}}",
         f"Thought: look.\nAction: Search[Dune author]\nObservation: {FOUND}\nThought: done.\nAction: Finish[Herbert]",
     ],
 )
@@ -141,6 +159,8 @@ def test_turns_of_our_own_are_unchanged():
         ("<answer>\nHerbert\n\nSources: Dune (novel)\n</answer>", "Herbert"),
         ("<final_answer>Herbert\nReferences:\n1. Dune</final_answer>", "Herbert"),
         ('```json\n{"name": "Herbert"}\n```\nAnswer: Herbert', "Herbert"),
+        ("So the answer is **Herbert**.", "Herbert"),
+        ('{"answer": "Herbert"}', "Herbert"),
         ("It was Herbert.", ""),
         ("Answer: Clarke <search>Dune</search>", ""),
     ],
@@ -276,3 +296,17 @@ def test_a_turn_of_the_user_is_no_result_where_tools_carry_them(tmp_path):
 def test_an_answer_after_an_open_result_is_not_swallowed(tmp_path, text):
     _, [trajectory] = imported(tmp_path, [{"answer": "Herbert", "messages": [ASKED, called(text)]}])
     assert trajectory.prediction == "Herbert" and trajectory.correct
+
+
+def test_a_call_that_searches_for_nothing_is_no_search():
+    call = called(**function({"url": "http://x", "reason": "to read"}, "visit"))
+    assert searches(as_turns([ASKED, call, {"role": "tool", "content": FOUND}, ANSWERED])) == []
+    thought = {"role": "reasoning", "content": "Hm."}
+    assert as_turns([ASKED, thought, ANSWERED, thought])[-1] == thought
+
+
+@pytest.mark.parametrize("tags", ["search_result", "documents", "observation"])
+def test_a_raw_transcript_is_read_with_the_tags_of_other_projects(tmp_path, tags):
+    text = f"<search>Dune author</search><{tags}>{FOUND}</{tags}><answer>Herbert</answer>"
+    _, [trajectory] = imported(tmp_path, [{"question": "Who?", "answer": "Herbert", "text": text}], "r1-searcher")
+    assert [(s.query, s.documents) for s in searches(trajectory.messages)] == [("Dune author", FOUND)]

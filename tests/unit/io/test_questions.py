@@ -1,6 +1,7 @@
 """Questions, gold answers and passages are read alike from JSON lines, JSON lists and parquet."""
 
 import json
+import time
 
 import numpy as np
 import pyarrow as pa
@@ -9,7 +10,7 @@ from pyarrow.parquet import write_table
 
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.io.datasets import passage_of, read_corpus, read_questions, repeated_questions
-from hiexp_verl.io.questions import gold_answers, is_answerable, question_id_of, question_in, question_of
+from hiexp_verl.io.questions import bare_question, gold_answers, is_answerable, question_id_of, question_in, question_of, unwrapped
 from hiexp_verl.io.rows import BadRow
 from hiexp_verl.scoring import em
 from hiexp_verl.types import Passage, Question
@@ -188,6 +189,12 @@ def test_columns_that_contradict_those_of_verl_are_refused(tmp_path, columns, sa
         ("{'target': ['Kabul', 'Kabol']}", ("Kabul", "Kabol")),
         ("{'target': array(['Kabul'], dtype=object)}", ("Kabul",)),
         ('["Kabul", "Kabol"]', ("Kabul", "Kabol")),
+        ("('Kabul', 'Kabol')", ("Kabul", "Kabol")),
+        ("{'Kabul', 'Kabol'}", ("Kabol", "Kabul")),
+        ("{'target': array(['Kabul'], dtype='<U5')}", ("Kabul",)),
+        ('"[\\"Kabul\\"]"', ("Kabul",)),
+        ([{"answer": "Kabul", "aliases": ["Kabol"]}], ("Kabul", "Kabol")),
+        ("('Round Midnight", ("('Round Midnight",)),  # a title
         ("[0, 1]", ("[0, 1]",)),  # an interval
         ("[1889]", ("[1889]",)),
         ("{1, 2}", ("{1, 2}",)),
@@ -198,7 +205,7 @@ def test_gold_answers_are_read_out_of_whatever_holds_them(value, answers):
 
 
 @pytest.mark.parametrize(
-    "value", [None, "", [], [" "], {"target": []}, {"name": "Kabul"}, [float("inf")], "['a' 'b']", "{'target': x}", '["a"']
+    "value", [None, "", [], "[]", "{}", [" "], {"target": []}, {"name": "Kabul"}, [float("inf")], "['a' 'b']", "{'target': x}", '["a"']
 )
 def test_what_holds_no_gold_answer_is_refused(value):
     with pytest.raises(BadRow, match="answer"):
@@ -244,8 +251,21 @@ def test_what_holds_no_gold_answer_is_refused(value):
                 "Example:\nQ: Where?\nA: here\n\nQ: {}\nA:",
                 "Question: Where?\nAnswer: here\n\n{}",
                 "Question: Where?\nAnswer: here\n\nNow answer this: {}",
+                "Write \\boxed{{it}} in <answer> </answer>. User: {}. Assistant:",
+                "Use <search>.\nquestion: {}\nyour answer:",
+                "Use <search>.\nMy Question : {}\n\n**Your Answer:**",
+                "# Question\n{}\n\n# Rules\n- Use <search>",
+                "The initial question is: {}\n\nUse <search>.",
+                "<rules>Use <search></rules>\n<user_query>{}</user_query>",
+                "在 <think> 中推理\uff0c在 <answer> 中回答。问题\uff1a{}\n答案\uff1a",
+                "Suche mit <search>. Frage: {}\nAntwort:",
+                "[INST] Use <search>. Question: {} [/INST]",
+                "{} /no_think",
+                "Question: {}\nLet's think step by step and end with ####.",
+                "Answer the following question with the tool. {}",
             )
         ),
+        ([{"role": "user", "content": "Who sang Let's think step by step?"}], {}, "Who sang Let's think step by step?"),
         ([{"role": "user", "content": "What does the HTML tag <question> mean?"}], {}, "What does the HTML tag <question> mean?"),
         (
             [{"role": "user", "content": "Two men met. One wrote a book.\n\nWho was it?"}],
@@ -266,6 +286,11 @@ def test_the_bare_question_of_a_prompt(prompt, extra_info, question):
         ({"id": "1", "contents": '"Kabul"\nThe "capital".\nOf it.'}, Passage("1", "Kabul", 'The "capital".\nOf it.')),
         ({"id": "1", "contents": '""Heroes" (album)"\nt'}, Passage("1", '"Heroes" (album)', "t")),
         ({"id": "1", "contents": '"\nt'}, Passage("1", '"', "t")),
+        ({"id": "1", "contents": '"Heroes" and "Low"\nt'}, Passage("1", '"Heroes" and "Low"', "t")),
+        ({"id": "1", "contents": '"The song "Heroes""\nt'}, Passage("1", 'The song "Heroes"', "t")),
+        ({"id": "1", "title": '""Heroes" (album)"', "text": "t"}, Passage("1", '"Heroes" (album)', "t")),
+        ({"id": "1", "title": '"Heroes" (album)', "text": "t"}, Passage("1", '"Heroes" (album)', "t")),
+        ({"id": "1", "title": "T", "text": ["a ", ["b", "c"]]}, Passage("1", "T", "a b c")),
         ({"id": "1", "contents": "One line."}, Passage("1", "", "One line.")),
         ({"id": "1", "contents": "x" * 240 + "\nt"}, Passage("1", "", "x" * 240 + "\nt")),
         ({"id": "1", "content": '"Kabul"\nA city.'}, Passage("1", "Kabul", "A city.")),
@@ -306,7 +331,12 @@ def test_a_number_that_two_data_sets_share_is_made_two_ids(tmp_path, column):
     assert [q.meta[column] for q in read_questions(tmp_path / "q.json")] == ["alpha", "beta"]
 
 
-@pytest.mark.parametrize("mark", [{"answerable": v} for v in ("false", 0, "No")] + [{"is_impossible": v} for v in ("True", 1)])
+@pytest.mark.parametrize(
+    "mark",
+    [{"answerable": v} for v in ("false", 0, "No")]
+    + [{"is_impossible": v} for v in ("True", 1)]
+    + [{"unanswerable": True}, {"is_answerable": False}, {"answers": {"text": [], "answer_start": []}}],
+)
 def test_a_mark_of_no_answer_may_be_written_as_text_or_number(mark):
     assert not is_answerable(mark)
     with pytest.raises(BadRow, match="without an answer"):
@@ -367,3 +397,45 @@ def test_a_table_with_tabs_is_read_with_its_quotes(tmp_path):
 def test_a_question_without_instructions_stays_as_it_is(tmp_path, text):
     (tmp_path / "q.jsonl").write_text(json.dumps({"question": text, "answer": "x"}) + "\n")
     assert read_questions(tmp_path / "q.jsonl")[0].question == text
+
+
+@pytest.mark.parametrize("words", ["/think ", "[/INST] ", "Question: ", "User: ", "Let's think step by step. ", "answer:\n"])
+def test_a_prompt_that_repeats_itself_is_read_in_no_time(words):
+    begun = time.perf_counter()
+    bare_question(words * 10_000)
+    assert time.perf_counter() - begun < 5
+
+
+def test_a_field_of_a_question_loses_an_instruction_to_box_the_answer():
+    assert unwrapped("Who wrote Emma?\n\nPut your final answer within \\boxed{}.") == "Who wrote Emma?"
+    assert unwrapped("What does <answer> mean?") == "What does <answer> mean?"
+
+
+def test_the_number_of_a_choice_is_no_answer():
+    row = {"question": "Which?", "choices": ["Sava", "Drava"], "answer": 1}
+    with pytest.raises(BadRow, match="'answer' is the number of a choice"):
+        question_of(row)
+    assert question_of({**row, "choices": [1, 2]}).answers == ("1",)
+    assert question_of({**row, "answer": "Drava"}).answers == ("Drava",)
+
+
+def test_a_row_without_an_id_that_asks_an_earlier_question_is_named(tmp_path):
+    (tmp_path / "q.jsonl").write_text('{"question": "Who?", "answer": "me"}\n' * 2)
+    with pytest.raises(HiExpError, match=r"q.jsonl:2: has no id, and asks what an earlier row asks; remove it"):
+        read_questions(tmp_path / "q.jsonl")
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"PK\x03\x04 ...", "is a zip archive or an .xlsx table; convert it to JSON lines"),
+        (b"\x28\xb5\x2f\xfd...", "is compressed by zstd; convert it"),
+        (b"- question: Who?\n", "is YAML; convert it"),
+        ('{"question": "Who?", "answer": "me"}\n'.encode("utf-16-be"), "the file is UTF-16"),
+        (b"question;answer\nWho?;me\n", r"q.jsonl:1: not JSON .*; give JSON lines, a JSON list, parquet, .tsv or .csv"),
+    ],
+)
+def test_a_file_of_another_format_is_named_with_what_to_do(tmp_path, content, said):
+    (tmp_path / "q.jsonl").write_bytes(content)
+    with pytest.raises(HiExpError, match=said):
+        read_questions(tmp_path / "q.jsonl")

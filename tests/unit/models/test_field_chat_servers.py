@@ -43,6 +43,9 @@ def refusing(words, refused):
         ("Unsupported parameter: 'max_tokens' is not supported with this model. Use 'max_completion_tokens' instead.", "max_tokens", 8),
         ("Unsupported parameter: 'stop' is not supported with this model.", "stop", None),
         ("seed: Extra inputs are not permitted", "seed", None),
+        ("seed is not a valid field", "seed", None),
+        ("Unknown parameter: 'max_tokens'.", "max_tokens", 8),
+        ("Invalid 'stop': array too long. Expected an array with maximum length 4", "stop", None),
         ("Unsupported value: 'temperature' does not support 0.0. Only the default (1) value is supported.", "temperature", None),
     ],
 )
@@ -65,9 +68,36 @@ def test_only_words_about_length_are_a_prompt_that_is_too_long():
     assert len(requests) == 1
 
 
+def test_the_complaint_of_a_server_that_sends_no_message_is_read():
+    body = {"detail": [{"loc": ["body", "seed"], "msg": "Extra inputs are not permitted"}]}
+    with server(lambda request, n: (422, body) if "seed" in request else (200, completion("me"))) as (url, _):
+        assert [reply.text for reply in ask(url, seed=1)] == ["me", "me"]
+    with server(lambda request, n: (422, {"detail": "no room"})) as (url, _), pytest.raises(HiExpError, match="no room"):
+        ask(url)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "prompt is too long: 208310 tokens > 200000 maximum",
+        "Input length (5000 tokens) exceeds the maximum allowed length (4096 tokens).",
+        "the request exceeds the available context size, try increasing it",
+        "Input validation error: `inputs` tokens + `max_new_tokens` must be <= 4096.",
+    ],
+)
+def test_a_prompt_that_is_too_long_is_known_by_the_words_of_every_server(words):
+    with server(refusing(words, lambda request: True)) as (url, _), pytest.raises(PromptTooLong):
+        ask(url)
+
+
 @pytest.mark.parametrize(
     ("words", "role"),
     [
+        ("Unexpected role 'tool' after role 'assistant'", "tool"),
+        ("Not the same number of function calls and responses", "tool"),
+        ("'tool' is not one of ['system', 'assistant', 'user', 'function'] - 'messages.3.role'", "tool"),
+        ('messages: Unexpected role "tool". Allowed roles are "user" or "assistant"', "tool"),
+        ("Unsupported value: 'messages[0].role' does not support 'system' with this model.", "system"),
         ("messages with role 'tool' must be a response to a preceding message with 'tool_calls'.", "tool"),
         ("Conversation roles must alternate user/assistant/user/assistant/...", "tool"),
         ("System role not supported", "system"),
@@ -95,6 +125,9 @@ def test_an_error_with_status_200_is_retried_where_it_may_pass(monkeypatch):
     with server(lambda request, n: (200, busy)) as (url, requests), pytest.raises(HiExpError, match="error 429: Rate limit exceeded"):
         ask(url)
     assert len(requests) == 3
+    for error in ({"code": "rate_limit_exceeded", "message": "wait"}, {"type": "overloaded_error", "message": "wait"}, "model is loading"):
+        with server(lambda request, n, error=error: (200, {"error": error} if n == 1 else completion("me"))) as (url, _):
+            assert [reply.text for reply in ask(url)] == ["me", "me"]
     bad = {**busy, "error": {"code": 400, "message": "no such model"}}
     with server(lambda request, n: (200, bad)) as (url, _), pytest.raises(HiExpError, match=r"refuses the request .no such model"):
         ask(url)
@@ -109,6 +142,15 @@ CALL = {"id": "1", "type": "function", "function": {"name": "search", "arguments
         ({"content": [{"type": "text", "text": "me"}, {"type": "image"}, {"type": "text", "text": "!"}]}, "me!"),
         ({"content": None, "reasoning_content": "me"}, "me"),
         ({"content": "me", "reasoning_content": "Hm"}, "me"),
+        ({"content": "\n\n", "reasoning_content": "me"}, "me"),
+        ({"content": None, "thinking": "me"}, "me"),
+        ({"content": "", "reasoning_details": [{"type": "reasoning.text", "text": "me"}]}, "me"),
+        ({"content": {"type": "text", "text": "me"}}, "me"),
+        ({"content": None, "refusal": "I cannot."}, "I cannot."),
+        (
+            {"content": None, "function_call": {"name": "search", "arguments": '{"query": "it"}'}},
+            '\n<tool_call>\n{"name": "search", "arguments": {"query": "it"}}\n</tool_call>',
+        ),
         ({"content": None, "tool_calls": [CALL]}, '\n<tool_call>\n{"name": "search", "arguments": {"query": "it"}}\n</tool_call>'),
         ({"content": "me", "tool_calls": None}, "me"),
         ({"content": "me", "tool_calls": [{"id": "1", "function": None}]}, "me"),

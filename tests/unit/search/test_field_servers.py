@@ -34,6 +34,7 @@ def client(url, **options):
         (KABUL, "Kabul", 1.5),
         (KABUL["document"], "Kabul", 0.0),
         ({**KABUL, "score": None}, "Kabul", 0.0),
+        ({**KABUL, "score": "0.5"}, "Kabul", 0.5),
         ({"document": '"Kabul"\nThe capital.', "score": 2}, "Kabul", 2.0),
         ('"Kabul"\nThe capital.', "Kabul", 0.0),
         ({"document": {"content": '"Kabul"\nThe capital.'}, "score": 2}, "Kabul", 2.0),
@@ -55,13 +56,30 @@ def test_a_broken_document_is_left_out_and_counted(broken, caplog):
     with server_that(lambda n: (200, {"result": [[broken, KABUL]]})) as (url, _):
         search = client(url)
         assert search.search(["q"], 3) == [[(PASSAGE, 1.5)]] and search.left_out == 1
+        search.check("hiexp.search.url")
     assert "sent 1 documents that cannot be read (1 so far)" in caplog.text
+    assert read_reply({"result": [[broken, KABUL, KABUL]]}, 1, 1) == ([[(PASSAGE, 1.5)]], 1)
 
 
 def test_a_score_beyond_every_float_is_the_failed_search_of_its_query():
     with server_that(lambda n: (200, {"result": [[{**KABUL, "score": 10**400}]]})) as (url, _):
         [found] = search_each(client(url), ["a"], 3)
     assert isinstance(found, SearchFailed) and found.reason == "bad reply" and "must be a finite number, found 1000" in found.detail
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        {"error": {"message": "no index"}},
+        {"errors": ["no index"]},
+        {"result": "no index"},
+        {"ok": False, "reason": "no index"},
+        ["no index"],
+    ],
+)
+def test_the_words_of_a_server_are_shown_wherever_they_stand(reply):
+    with pytest.raises(ValueError, match=r"expected 'result' with 1 lists; the server says: .*no index"):
+        read_reply(reply, 1, 3)
 
 
 def test_the_words_of_a_server_that_is_not_ready_are_shown():
