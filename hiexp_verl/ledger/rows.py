@@ -124,7 +124,8 @@ def read_run(path: Path) -> list[LedgerRow]:
 def read_ledger(root: Path) -> list[LedgerRow]:
     """Return the rows of every run of a HEK, run by run in the order of their steps, each rollout once.
 
-    Two runs share questions and numbers of steps, but no group: of several, the name of a group begins with that of its run. Lines that cannot be read, as a killed writer or a full disk leaves them, are left out with a warning.
+    Two runs share questions and numbers of steps, but no group: of several, the name of a group begins with that of its run.
+    Lines that cannot be read, as a killed writer or a full disk leaves them, are left out with a warning.
     """
     paths = sorted((root / LEDGER).glob("*.jsonl"))
     if len(paths) == 1:
