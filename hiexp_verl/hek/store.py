@@ -32,6 +32,8 @@ from hiexp_verl.io.files import UNCHANGED, atomic_writer, locked, writing
 from hiexp_verl.models.encoder import EncoderIdentity, Vectors
 from hiexp_verl.types import LEVELS, Entry, Source, to_json
 
+CURRENT = "CURRENT"  # names the version in use
+
 
 @dataclass(frozen=True)
 class HEK:
@@ -144,7 +146,7 @@ class HEK:
 
 def current_version(root: Path) -> Path | None:
     """Return the directory that CURRENT names, or None when `root` holds no HEK yet."""
-    pointer = root / "CURRENT"
+    pointer = root / CURRENT
     return root / pointer.read_text(encoding="utf-8", errors="replace").strip() if pointer.is_file() else None
 
 
@@ -154,7 +156,7 @@ def set_current(root: Path, version: str) -> None:
     Raises:
         HiExpError: the disk is full, or `root` is not writable.
     """
-    with atomic_writer(root / "CURRENT") as file:
+    with atomic_writer(root / CURRENT) as file:
         file.write(version + "\n")
 
 
@@ -165,7 +167,7 @@ def root_of(path: Path) -> Path:
         HiExpError: neither holds a CURRENT.
     """
     for root in (path, Path(os.path.realpath(path)).parent):  # resolve() raises at a loop of links
-        if (root / "CURRENT").is_file():
+        if (root / CURRENT).is_file():
             return root
     raise HiExpError(f"{path} is not a directory of HEK versions: found no CURRENT; give the directory that `hiexp build --out` wrote")
 

@@ -1,6 +1,7 @@
 """Whatever a command line names, the answer is one line; nothing of a HEK or an address reaches the terminal as it is."""
 
 import os
+from dataclasses import replace
 
 import pytest
 
@@ -200,3 +201,17 @@ def test_an_address_in_a_hek_is_not_asked(places, monkeypatch):
     monkeypatch.setattr("hiexp_verl.models.encoder_http.openai_client", lambda *_: pytest.fail("the key would be sent"))
     (places / "hek" / "ENCODER").write_text("http://127.0.0.1:1/v1#m\n")
     assert main(["retrieve", "hek", "case 1"]) == 0  # with the encoder that its header names
+
+
+@pytest.mark.parametrize("name", ["http://127.0.0.1:1/v1#m", "evil/model", "{places}/evil/model", "elsewhere/model", "..", "", "model"])
+def test_no_address_and_no_path_that_a_header_names_is_followed(places, capsys, monkeypatch, name):
+    monkeypatch.setattr("hiexp_verl.models.encoder_http.openai_client", lambda *_: pytest.fail("the key would be sent"))
+    monkeypatch.setattr("hiexp_verl.models.encoder.model_folder", lambda folder: pytest.fail(f"{folder} was followed"))
+    whole = hek()
+    identity = replace(whole.header.encoder, name=name.format(places=places))
+    replace(whole, header=replace(whole.header, encoder=identity)).save(places / "evil")
+    for folder in ("elsewhere/model", "evil/model"):
+        (places / folder).mkdir(parents=True)
+    monkeypatch.chdir(places / "evil" if name == "model" else places)
+    assert main(["retrieve", str(places / "evil"), "case 1"]) == 2
+    assert "name the encoder yourself" in capsys.readouterr().err
