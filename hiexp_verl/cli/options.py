@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -11,7 +12,7 @@ from hiexp_verl.errors import HiExpError
 from hiexp_verl.models.chat import MAX_MODEL_LEN
 from hiexp_verl.protocol import FORMATS
 from hiexp_verl.rollout.as_trained import DEFAULTS
-from hiexp_verl.text import printable
+from hiexp_verl.text import printable, without_credentials
 
 QUESTIONS_HELP = "JSON lines, a JSON list, parquet or CSV, with id, question, answer or answers, or as verl or Search-R1 writes them"
 SEED_HELP = "of the sampling; every turn of every question derives its own (default 0)"
@@ -105,6 +106,12 @@ def check_arguments(argv: Sequence[str]) -> None:
 def print_result(json_wanted: bool, value: Any, text: str) -> None:
     """Print the value as JSON, or the text."""
     say(json.dumps(value, indent=1) if json_wanted else text)
+
+
+def tell(fault: str) -> int:
+    """Print a fault on stderr and return the exit code; the words of a file or a server in it cannot steer the terminal."""
+    print(f"hiexp: {printable(without_credentials(fault))}", file=sys.stderr)
+    return 2
 
 
 def say(text: str) -> None:

@@ -21,6 +21,7 @@ from hiexp_verl.rollout.episode import EpisodeSettings, Players, episode
 from hiexp_verl.rollout.opening import check_policy, open_spec
 from hiexp_verl.rollout.policy import find_policy
 from hiexp_verl.rollout.spec import RolloutSpec
+from hiexp_verl.text import printable
 from hiexp_verl.types import Question, Trajectory, to_json
 
 TRAJECTORIES, SUMMARY = "trajectories.jsonl", "summary.json"
@@ -113,7 +114,7 @@ async def _play_all(todo: Sequence[tuple[Question, int]], total: int, players: P
         with (
             writing(path),
             path.open("a", encoding="utf-8") as file,
-            tqdm(total=total, initial=finished, desc=job.progress, disable=not job.progress) as bar,
+            tqdm(total=total, initial=finished, desc=printable(job.progress), disable=not job.progress) as bar,
         ):
 
             async def worker() -> None:

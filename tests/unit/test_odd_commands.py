@@ -1,6 +1,8 @@
 """Whatever a command line names, the answer is one line; nothing of a HEK or an address reaches the terminal as it is."""
 
 import os
+import subprocess
+import sys
 from dataclasses import replace
 
 import pytest
@@ -11,6 +13,7 @@ from hiexp_verl.search import SearchFailed
 from hiexp_verl.search.http import HttpSearch
 from hiexp_verl.text import without_credentials
 from tests.support.factories import trajectory
+from tests.support.paths import ROOT
 from tests.support.stored_hek import entry, hek
 
 LONG = "x" * 300
@@ -215,3 +218,23 @@ def test_no_address_and_no_path_that_a_header_names_is_followed(places, capsys, 
     monkeypatch.chdir(places / "evil" if name == "model" else places)
     assert main(["retrieve", str(places / "evil"), "case 1"]) == 2
     assert "name the encoder yourself" in capsys.readouterr().err
+
+
+def test_no_escape_sequence_and_no_credential_in_a_warning_reaches_the_terminal(places):
+    whole = hek()
+    identity = replace(whole.header.encoder, name=f"{ESCAPE} http://me:secret@host/x?key=secret")
+    replace(whole, header=replace(whole.header, encoder=identity)).save(places / "evil")
+    run = places / f"run{ESCAPE}"
+    run.mkdir()
+    (run / "run.json").write_text('{"kind": "rollout"}')
+    write_jsonl(places / "odd.jsonl", [{"question_id": ESCAPE}])
+    told = ""
+    for command in (
+        ["audit", "evil", "--questions", "q.jsonl"],
+        ["report", "hek", run.name, "--out", "r.html"],
+        ["import", "odd.jsonl", "t.jsonl", "--format", "hiexp", "--out", f"o{ESCAPE}.jsonl"],
+    ):
+        line = [sys.executable, "-m", "hiexp_verl.cli", *command]
+        told += subprocess.run(line, capture_output=True, text=True, check=False, env={**os.environ, "PYTHONPATH": str(ROOT)}).stderr
+    assert "near-duplicates are searched by words" in told and "run.json" in told and "odd.jsonl" in told
+    assert not {"\x1b", "\x9b"}.intersection(told) and "secret" not in told
