@@ -6,8 +6,8 @@ from typing import Any
 
 from hiexp_verl.cli.options import add_hek, add_verb, print_result, say
 from hiexp_verl.errors import HiExpError
-from hiexp_verl.hek.edit import remove
-from hiexp_verl.hek.store import HEK, current_version, root_of
+from hiexp_verl.hek.edit import remove, to_change
+from hiexp_verl.hek.store import HEK, root_of
 from hiexp_verl.io.datasets import read_trajectories
 from hiexp_verl.ledger.credit import Credits, credit
 from hiexp_verl.ledger.keep import KeepConfig, leaving
@@ -41,17 +41,18 @@ def run_ledger(arguments: argparse.Namespace) -> int:
     """Print the table, or save the version without what harms."""
     if arguments.most < 1:
         raise HiExpError(f"--most must be at least 1, found {arguments.most}")
+    root = root_of(arguments.hek) if arguments.retire else None
+    since = to_change(arguments.hek, root) if root is not None else None
     hek = HEK.load(arguments.hek)
     found = _credits(hek, arguments)
-    if arguments.retire:
-        root = root_of(arguments.hek)
+    if root is not None:
         left = leaving(hek, found.of, KeepConfig())
         if not left:
             say("no entry is shown to do harm, and no level is beyond its capacity; nothing was changed")
             return 0
         reason = "; ".join(f"{each.id} {each.why}" for each in left)
         changed = remove(hek, [each.id for each in left], reason, with_orphans=True)
-        say("\n".join([*(f"{each.id}  {each.why}" for each in left), f"saved {changed.save(root, since=current_version(root))}"]))
+        say("\n".join([*(f"{each.id}  {each.why}" for each in left), f"saved {changed.save(root, since)}"]))
         return 0
     print_result(arguments.json, credits_json(hek, found), credits_text(hek, found, arguments.most))
     return 0

@@ -102,9 +102,7 @@ class HEK:
         with writing(root, UNCHANGED):
             root.mkdir(parents=True, exist_ok=True)
             with locked(root):
-                if since is not None and (now := current_version(root)) != since:
-                    made = now.name if now else "nothing"
-                    raise HiExpError(f"{root} was changed meanwhile: its version is {made}, it was {since.name}; run the command again")
+                check_unchanged(root, since)
                 version = root / f"{_last_number(root):04d}"
                 if not _holds(version, content_hash):  # it holds it after a save that was killed before CURRENT was written
                     version = _save_version(replace(self, header=replace(self.header, content_hash=content_hash)), root)
@@ -148,6 +146,17 @@ def current_version(root: Path) -> Path | None:
     """Return the directory that CURRENT names, or None when `root` holds no HEK yet."""
     pointer = root / CURRENT
     return root / pointer.read_text(encoding="utf-8", errors="replace").strip() if pointer.is_file() else None
+
+
+def check_unchanged(root: Path, since: Path | None) -> None:
+    """Check, under the lock of `root`, that the current version is the one that a change was made from; None: it was made from none.
+
+    Raises:
+        HiExpError: another version was made since.
+    """
+    if since is not None and (now := current_version(root)) != since:
+        made = now.name if now else "nothing"
+        raise HiExpError(f"{root} was changed meanwhile: its version is {made}, it was {since.name}; run the command again")
 
 
 def set_current(root: Path, version: str) -> None:
