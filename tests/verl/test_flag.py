@@ -130,6 +130,18 @@ def refusal(settings):
     return text
 
 
+def test_a_second_training_in_a_folder_is_refused_in_one_line(good, tmp_path):
+    good |= {"trainer.default_local_dir": tmp_path / "run"}
+    config = compose("+hiexp=grpo", ENGINE, *(f"{key}={value}" for key, value in good.items()))
+    first, second, result = Record(), Record(), JobReturn(status=JobStatus.COMPLETED)
+    first.on_run_start(config)
+    with pytest.raises(SystemExit, match=r"hiexp: another run .* is writing to"):
+        second.on_run_start(config)
+    first.on_run_end(config, job_return=result)
+    second.on_run_start(config)
+    second.on_run_end(config, job_return=result)
+
+
 def test_a_run_records_its_configuration_and_its_files(good, tmp_path, monkeypatch):
     good |= {"trainer.default_local_dir": tmp_path / "run", "hiexp.dump_dir": tmp_path / "episodes", "trainer.logger": "[file]"}
     config = compose("+hiexp=grpo", ENGINE, *(f"{key}={value}" for key, value in good.items()))
