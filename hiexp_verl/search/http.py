@@ -156,6 +156,9 @@ class HttpSearch:
 
         content, end = bytearray(), time.monotonic() + self._timeout
         with self._client.stream("POST", self._url, json=body) as response:
+            # An encoding of an encoding makes gigabytes of a kilobyte before the first piece arrives here.
+            if (encodings := response.headers.get("content-encoding", "")).count(","):
+                raise SearchFailed("bad reply", f"encoded more than once ({encodings[:80]})")
             for chunk in response.iter_bytes():
                 content += chunk
                 if len(content) > MAX_REPLY_BYTES:
