@@ -183,6 +183,17 @@ def test_a_server_that_stops_says_what_is_kept(command, tmp_path, capsys):
     assert "episodes are kept in" in text and "--resume goes on" in text
 
 
+def test_half_a_character_in_a_reply_of_the_judge_ends_nothing(command, tmp_path):
+    def answers(request, number):
+        if request["model"] == "judge":
+            return 200, json.dumps(completion("no \ud83d"))
+        return answering(request, number)
+
+    with server(answers) as (url, _):
+        assert main([*command, "--model", f"{url}#m", "--judge", f"{url}#judge"]) == 0
+    assert "no ?" in (tmp_path / "out" / "verdicts.jsonl").read_text(encoding="utf-8")
+
+
 def test_the_folder_is_held_while_the_judge_is_asked(command, tmp_path, monkeypatch):
     refused = []
 
