@@ -60,7 +60,7 @@ def run_ledger(arguments: argparse.Namespace) -> int:
 
 def _credits(hek: HEK, arguments: argparse.Namespace) -> Credits:
     if arguments.episodes:
-        rows = rows_of(t for path in arguments.episodes for t in read_trajectories(path))
+        rows = rows_of(t for path in dict.fromkeys(map(Path.resolve, arguments.episodes)) for t in read_trajectories(path))
     else:
         rows = read_ledger(root_of(arguments.hek))
     if not rows:
