@@ -66,6 +66,8 @@ def atomic_writer(path: Path, mode: Literal["w", "wb"] = "w") -> Iterator[IO[Any
     """
     with writing(path, UNCHANGED):
         path.parent.mkdir(parents=True, exist_ok=True)
+        if path.exists() and not (path.is_file() or path.is_dir()):  # renaming would replace a device or a pipe
+            raise HiExpError(f"{path} is no plain file, {UNCHANGED}; give the path of a file")
         _clear_unfinished(path)
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         try:
