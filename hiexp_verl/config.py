@@ -52,8 +52,9 @@ _RENAMED_ARMS: dict[str, Arm] = {
     "with-own-question": "own-question",
 }
 
-Count = Annotated[int, Field(ge=1, strict=True)]
-Natural = Annotated[int, Field(ge=0, strict=True)]
+MOST = 10**9  # of a count: more is a slip, and no library takes it
+Count = Annotated[int, Field(ge=1, le=MOST, strict=True)]
+Natural = Annotated[int, Field(ge=0, le=MOST, strict=True)]
 Flag = Annotated[bool, Field(strict=True)]
 Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 # A `Path` is taken, too; `~` is the home directory.
@@ -371,7 +372,7 @@ def _in_words(error: ErrorDetails, cls: Any, path: str, what: str) -> str:
         must = must.replace("'", "").replace(" or ", ", ")
         if "own-question" in must and error["input"] in _RENAMED_ARMS:
             return f"{where}: {_renamed_arm(error['input'])}"
-    return f"{where} must be {must}, found {error['input']!r}"
+    return f"{where} must be {must}, found {repr(error['input'])[:200]}"
 
 
 def arm_named(name: str) -> Arm:

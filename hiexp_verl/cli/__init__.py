@@ -32,7 +32,7 @@ def main(argv: list[str] | None = None) -> int:
     arguments.overrides = rest  # in the order given; hydra's own flags are among them
     verb: Verb = arguments.verb
     try:
-        check_arguments(argv if argv is not None else sys.argv[1:])
+        check_arguments(argv if argv is not None else sys.argv[1:], vars(arguments))
         return verb(arguments)
     except HiExpError as error:
         return tell(str(error))

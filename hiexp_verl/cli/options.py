@@ -3,8 +3,9 @@
 import argparse
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from reprlib import repr as brief
 from typing import Any, Literal, get_args
 
 from hiexp_verl.config import Engine
@@ -81,14 +82,14 @@ def add_episode_arguments(parser: argparse.ArgumentParser, temperature: float) -
     )
 
 
-MAX_INTEGER = 1 << 31
+MAX_INTEGER = 1 << 32
 
 
-def check_arguments(argv: Sequence[str]) -> None:
+def check_arguments(argv: Sequence[str], options: Mapping[str, Any]) -> None:
     """Refuse what no verb can use.
 
     Raises:
-        HiExpError: an argument is not UTF-8 or has a zero byte, or a number is out of all bounds.
+        HiExpError: an argument is not UTF-8 or has a zero byte, or a number among the options is out of all bounds.
     """
     for argument in argv:
         if "\0" in argument:
@@ -99,8 +100,10 @@ def check_arguments(argv: Sequence[str]) -> None:
             raise HiExpError(
                 f"the argument {argument.encode('utf-8', 'backslashreplace').decode()!r} is not UTF-8; rename the file"
             ) from error
-        if (number := argument.rpartition("=")[2].lstrip("+-")).isdecimal() and len(number) > 10 and int(number[:4000]) > MAX_INTEGER:
-            raise HiExpError(f"the number {number[:20]}... has {len(number)} digits; the largest is {MAX_INTEGER}")
+    for name, value in options.items():
+        for number in value if isinstance(value, list) else [value]:
+            if isinstance(number, int) and abs(number) > MAX_INTEGER:
+                raise HiExpError(f"--{name.replace('_', '-')} is {brief(number)}; the largest number is {MAX_INTEGER}")
 
 
 def print_result(json_wanted: bool, value: Any, text: str) -> None:

@@ -180,10 +180,7 @@ def _full_url(url: str) -> str:
     import httpx
 
     check_address(url, "http://127.0.0.1:8000/retrieve")
-    try:
-        parsed = httpx.URL(url)
-    except httpx.InvalidURL as error:
-        raise HiExpError(f"{without_credentials(url)!r} is not an http address ({without_credentials(str(error))})") from error
+    parsed = httpx.URL(url)
     return str(parsed.copy_with(path="/retrieve") if parsed.path in ("", "/") else parsed)
 
 

@@ -38,6 +38,17 @@ def places(tmp_path, monkeypatch):
 ROLLOUT = ["rollout", "--questions", "q.jsonl", "--corpus", "c.jsonl", "--out", "o"]
 EVAL = ["eval", "--questions", "q.jsonl", "--corpus", "c.jsonl", "--out", "o"]
 BUILD = ["build", "--trajectories", "t.jsonl", "--encoder"]
+HTTP = ["rollout", "--questions", "q.jsonl", "--out", "o", "--model", "http://127.0.0.1:1/v1#m", "--search", "http"]
+ODD_VALUES = ["2026-13-45", "!!int x", "!!timestamp x", "[" * 5000, "0x" + "f" * 400, BIG, "1:9:9:9:9:9:9:9:9:9"]
+ODD_ADDRESSES = [
+    "http://" + "a" * 100,
+    "http://a..b",
+    "http://a\x01b",
+    "http://a b",
+    "http://xn--",
+    "http://[v1.x]",
+    "http://\u0661\u0662.0.0.1",
+]
 ODD = [
     ["inspect", LONG],
     ["inspect", "file/hek"],
@@ -89,6 +100,16 @@ ODD = [
     ["rollout", "--questions", "q.jsonl", "--search-url", "http://127.0.0.1:99999", "--out", "o", "--model", "http://127.0.0.1:1/v1#m"],
     [*EVAL, "--model", "http://127.0.0.1:1/v1#m", "--arms", "none", "--hek", LONG],
     [*EVAL, "--model", "http://127.0.0.1:1/v1#m", "--arms", "none,full", "--hek", "file"],
+    *(
+        [*ROLLOUT, "--model", "http://127.0.0.1:1/v1#m", "--hek", "hek", "--encoder", "hash:32", "--set", f"prompt.top_k={value}"]
+        for value in ODD_VALUES
+    ),
+    *([*ROLLOUT, "--model", f"{address}/v1#m"] for address in ODD_ADDRESSES),
+    *(["retrieve", "hek", "q", "--encoder", f"{address}/v1#m"] for address in ODD_ADDRESSES),
+    *([*BUILD, "hash:8", "--out", "h", "--distiller", f"openai:{address}/v1#m"] for address in ODD_ADDRESSES),
+    *([*HTTP, "--search-url", f"{address}/retrieve"] for address in ODD_ADDRESSES),
+    ["retrieve", "hek", "q", "--top-k", "9_999_999_999"],
+    [*ROLLOUT, "--model", "folder", "--limit", " 99999999999"],
     ["report", LONG, "--out", "r.html"],
     ["report", "folder", "--out", "folder"],
     ["report", "folder", "--out", "file/r.html"],
@@ -113,6 +134,13 @@ def test_an_odd_command_line_is_one_line_with_what_to_do(places, capsys, monkeyp
     assert status == 2 and last.startswith("hiexp") and ("hiexp: " in last or ": error: " in last), last
     assert "Traceback" not in last and len(last) < 1500
     assert not any(path.name.startswith(".new-") for path in places.rglob("*"))
+
+
+@pytest.mark.parametrize("number", ["9780306406157", "20261127120000", "year=20261127120000"])
+def test_a_text_or_a_name_of_digits_is_no_number(places, number):
+    assert main(["retrieve", "hek", number, "--encoder", "hash:32"]) == 0
+    assert main(["edit", "hek", "e1-0001", "--description", f"Do {number}.", "--reason", number]) == 0
+    assert main(["report", "hek", "--out", number]) == 0
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
@@ -165,6 +193,10 @@ def test_no_escape_sequence_of_a_hek_reaches_the_terminal(places, capsys):
         ("http://me:P@ss@host/x", "http://host/x"),
         ("HTTPS://host/x?KEY=secret#m", "HTTPS://host/x#m"),
         ("http://host/x#token=secret", "http://host/x"),
+        ("http://me:pa/secret@host:1/x", "http://host:1/x"),
+        ("http:/me:secret@host/x", "http:/host/x"),
+        ("http://host:8000/x@y", "http://host:8000/x@y"),
+        ("https://host/org/model@main", "https://host/org/model@main"),
     ],
 )
 def test_an_address_is_shown_without_credentials(address, shown):
@@ -176,7 +208,8 @@ def test_credentials_stand_in_no_error_and_no_manifest(places, capsys, caplog):
     with pytest.raises(SearchFailed) as error:
         search.search(["q"], 1)
     told = f"{search.url} {error.value} {error.value.detail}"
-    for model in ("http://me:secret@127.0.0.1:1/v1?key=secret#m", "http://me:secret@[::1", "http://me:secret@127.0.0.1:99999/v1#m"):
+    odd = [f"http://me:{word}secret@127.0.0.1:1/v1?key={word}secret#m" for word in ("", "/", " ", "'", '"', "\\", "\n", "{", "%2F", "?")]
+    for model in (*odd, "http:/me:secret@127.0.0.1/v1", "http://me:secret@[::1", "http://me:secret@127.0.0.1:99999/v1#m"):
         command = ["rollout", "--questions", "q.jsonl", "--out", "o", "--search-url", "http://me:secret@127.0.0.1:1/x?key=secret"]
         assert main([*command, "--model", model]) == 2
     told += capsys.readouterr().err + caplog.text
