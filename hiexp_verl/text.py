@@ -3,6 +3,7 @@
 import re
 import unicodedata
 from collections.abc import Sequence
+from ipaddress import ip_address
 from urllib.parse import urlsplit
 
 from hiexp_verl.errors import HiExpError
@@ -100,8 +101,13 @@ def _check_of_library(url: str) -> None:
 
 def is_local(url: str) -> bool:
     """Return whether an address is that of this machine."""
-    host = urlsplit(url).hostname or ""
-    return host in ("localhost", "::1", "0.0.0.0") or host.startswith("127.")
+    host = (urlsplit(url).hostname or "").rstrip(".")
+    try:
+        address = ip_address(host)
+    except ValueError:  # a name, or one of the short forms that a resolver takes (127.1)
+        return host in ("localhost", "ip6-localhost") or host.endswith(".localhost") or bool(re.fullmatch(r"127(\.[0-9a-fx]+)*|0", host))
+    address = getattr(address, "ipv4_mapped", None) or address
+    return address.is_loopback or address.is_unspecified
 
 
 def listed(items: Sequence[str], most: int = 4) -> str:
