@@ -38,8 +38,13 @@ def places(tmp_path, monkeypatch):
 ROLLOUT = ["rollout", "--questions", "q.jsonl", "--corpus", "c.jsonl", "--out", "o"]
 EVAL = ["eval", "--questions", "q.jsonl", "--corpus", "c.jsonl", "--out", "o"]
 BUILD = ["build", "--trajectories", "t.jsonl", "--encoder"]
+BOMB = (
+    "[&a [x,x,x,x,x,x,x,x],"
+    + ",".join(f"&{b} [{','.join(['*' + a] * 8)}]" for a, b in zip("abcdefghijk", "bcdefghijkl", strict=True))
+    + "]"
+)
 HTTP = ["rollout", "--questions", "q.jsonl", "--out", "o", "--model", "http://127.0.0.1:1/v1#m", "--search", "http"]
-ODD_VALUES = ["2026-13-45", "!!int x", "!!timestamp x", "[" * 5000, "0x" + "f" * 400, BIG, "1:9:9:9:9:9:9:9:9:9"]
+ODD_VALUES = ["2026-13-45", "!!int x", "!!timestamp x", "[" * 5000, "0x" + "f" * 400, BIG, "1:9:9:9:9:9:9:9:9:9", BOMB]
 ODD_ADDRESSES = [
     "http://" + "a" * 100,
     "http://a..b",
