@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 from unittest.mock import patch
 
 from hiexp_verl.cli import build_parser
-from hiexp_verl.config import HiExpConfig
+from hiexp_verl.config import MOST, HiExpConfig
 
 HERE = Path(__file__).parent
 NAMES = {str: "text", int: "whole number", float: "number", bool: "true, false", type(None): "null"}
@@ -54,7 +54,7 @@ def _block(cls: Any, path: str) -> list[str]:
 
 
 def _row(path: str, name: str, hint: Any, info: Any) -> str:
-    limits = {key: value for part in info.metadata for key in ("ge", "le") if (value := getattr(part, key, None)) is not None}
+    limits = {key: value for part in info.metadata for key in ("ge", "le") if (value := getattr(part, key, None)) not in (None, MOST)}
     limits |= _limits(hint)
     bounds = "".join(f", {word} {limits[key]:g}" for key, word in (("ge", "at least"), ("le", "at most")) if key in limits)
     return f"| `{path}.{name}` | `{_value(info.default)}` | {_values(hint)}{bounds} | {info.description} |"
@@ -66,7 +66,7 @@ def _limits(hint: Any) -> dict[str, float]:
     for part in get_args(hint):
         found |= _limits(part)
         for meta in getattr(part, "metadata", ()):
-            found |= {key: value for key in ("ge", "le") if (value := getattr(meta, key, None)) is not None}
+            found |= {key: value for key in ("ge", "le") if (value := getattr(meta, key, None)) not in (None, MOST)}
     return found
 
 

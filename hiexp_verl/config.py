@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import is_dataclass
 from functools import cache, wraps
 from pathlib import Path
+from reprlib import Repr
 from typing import Annotated, Any, Literal, TypeVar, get_args, get_type_hints
 
 from pydantic import BeforeValidator, Field, TypeAdapter, ValidationError
@@ -57,8 +58,9 @@ _RENAMED_ARMS: dict[str, Arm] = {
     "with-own-question": "own-question",
 }
 
-Count = Annotated[int, Field(ge=1, strict=True)]
-Natural = Annotated[int, Field(ge=0, strict=True)]
+MOST = 10**9  # of a count: more is a slip, and no library takes it
+Count = Annotated[int, Field(ge=1, le=MOST, strict=True)]
+Natural = Annotated[int, Field(ge=0, le=MOST, strict=True)]
 Flag = Annotated[bool, Field(strict=True)]
 Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 # A `Path` is taken, too; `~` is the home directory.
@@ -326,7 +328,7 @@ def parse_config(block: dict[str, Any]) -> HiExpConfig:
 def parse_block(cls: type[Config], block: Any, path: str, what: str = "setting") -> Config:
     """Return the dataclass that a block of settings holds; `path` is its name in errors. Raises as `parse_config`."""
     if not isinstance(block, dict):
-        raise HiExpError(f"{path} must be a block of settings, found {block!r}")
+        raise HiExpError(f"{path} must be a block of settings, found {_FOUND.repr(block)[:200]}")
     try:
         return _adapter(cls).validate_python(block)
     except ValidationError as error:
@@ -360,6 +362,11 @@ _MUST_BE = {
 }
 
 
+# Bounded before it is written: aliases in YAML make a text of gigabytes of a few lines.
+_FOUND = Repr()
+_FOUND.maxlevel, _FOUND.maxstring, _FOUND.maxother, _FOUND.maxlong = 2, 200, 200, 40
+
+
 def _in_words(error: ErrorDetails, cls: Any, path: str, what: str) -> str:
     """Return one line: what is wrong, what was found, what to do."""
     where, known = path, get_type_hints(cls)
@@ -381,7 +388,7 @@ def _in_words(error: ErrorDetails, cls: Any, path: str, what: str) -> str:
         must = must.replace("'", "").replace(" or ", ", ")
         if "own-question" in must and error["input"] in _RENAMED_ARMS:
             return f"{where}: {_renamed_arm(error['input'])}"
-    return f"{where} must be {must}, found {error['input']!r}"
+    return f"{where} must be {must}, found {_FOUND.repr(error['input'])[:200]}"
 
 
 def arm_named(name: str) -> Arm:

@@ -3,6 +3,7 @@
 import re
 import unicodedata
 from collections.abc import Sequence
+from ipaddress import ip_address
 from urllib.parse import urlsplit
 
 from hiexp_verl.errors import HiExpError
@@ -55,7 +56,8 @@ def printable(text: str) -> str:
     return "".join(" " if unicodedata.category(c) in ("Cc", "Cf", "Cs", "Zl", "Zp") else c for c in text)
 
 
-_USER = re.compile(r"(//)[^/\s\"']*@")
+# A password may hold a slash; a number after the colon is a port.
+_USER = re.compile(r"(https?:/{1,2}|//)(?:(?!/*[^/\s\"'@]*:\d+(?:/|$))/*[^/\s\"'@]*:[^\s\"']*@|[^/\s\"']*@)", re.IGNORECASE)
 _URL_QUERY = re.compile(r"(https?://[^\s\"'?#]+)\?[^\s\"'#\\]*", re.IGNORECASE)
 _URL_TOKEN = re.compile(r"(https?://[^\s\"'#]+)#[^\s\"'#=]*=[^\s\"'#\\]*", re.IGNORECASE)
 
@@ -65,25 +67,47 @@ def without_credentials(text: str) -> str:
     return _URL_TOKEN.sub(r"\1", _URL_QUERY.sub(r"\1", _USER.sub(r"\1", text)))
 
 
+# What no address holds as it is, and what would end it where it is shown in a sentence or in JSON.
+_NOT_IN_ADDRESS = re.compile(r"[\x00-\x20\x7f-\xa0\"'<>\\^`{|}]")
+
+
 def check_address(url: str, example: str) -> None:
     """Check that a text is an http address.
 
     Raises:
-        HiExpError: it is none, or its port is none.
+        HiExpError: it is none, or its host or port is none.
     """
+    if odd := _NOT_IN_ADDRESS.search(url):
+        raise HiExpError(f"an address has the character {odd[0]!r}; write it as %{ord(odd[0]):02X}, as in a browser")
     try:
         parts = urlsplit(url)
         fault = "" if parts.scheme in ("http", "https") and parts.hostname and parts.port != 0 else "found no http:// and host"
+        (parts.hostname or "").encode("idna")
+        _check_of_library(url)
     except ValueError as error:
         fault = str(error)
     if fault:
         raise HiExpError(f"{without_credentials(url)!r} is not an http address ({without_credentials(fault)}); write for example {example}")
 
 
+def _check_of_library(url: str) -> None:
+    import httpx
+
+    try:
+        _ = httpx.URL(url).host  # decoded only here
+    except httpx.InvalidURL as error:
+        raise ValueError(str(error)) from error
+
+
 def is_local(url: str) -> bool:
     """Return whether an address is that of this machine."""
-    host = urlsplit(url).hostname or ""
-    return host in ("localhost", "::1", "0.0.0.0") or host.startswith("127.")
+    host = (urlsplit(url).hostname or "").rstrip(".")
+    try:
+        address = ip_address(host)
+    except ValueError:  # a name, or one of the short forms that a resolver takes (127.1)
+        return host in ("localhost", "ip6-localhost") or host.endswith(".localhost") or bool(re.fullmatch(r"127(\.[0-9a-fx]+)*|0", host))
+    address = getattr(address, "ipv4_mapped", None) or address
+    return address.is_loopback or address.is_unspecified
 
 
 def listed(items: Sequence[str], most: int = 4) -> str:

@@ -9,7 +9,7 @@ from typing import NoReturn
 
 from hiexp_verl import __version__
 from hiexp_verl.cli import build, data, doctor, evaluate, evolve, hek_change, hek_show, ledger, report, rollout, train
-from hiexp_verl.cli.options import Verb, check_arguments
+from hiexp_verl.cli.options import Verb, check_arguments, tell
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.text import printable, without_credentials
 
@@ -19,7 +19,9 @@ MODULES = (doctor, rollout, evaluate, evolve, report, data, build, hek_show, led
 
 def main(argv: list[str] | None = None) -> int:
     """Run a verb; a user's fault, or one of the system, is one line on stderr and exit code 2, an interrupt 130."""
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    logging.basicConfig(level=logging.WARNING, stream=sys.stderr)
+    for handler in logging.getLogger().handlers:
+        handler.setFormatter(_Formatter())
     logging.getLogger("hiexp_verl").setLevel(logging.INFO)  # libraries log warnings only
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that a served vLLM is stopped when we are
     parser = build_parser()
@@ -30,10 +32,10 @@ def main(argv: list[str] | None = None) -> int:
     arguments.overrides = rest  # in the order given; hydra's own flags are among them
     verb: Verb = arguments.verb
     try:
-        check_arguments(argv if argv is not None else sys.argv[1:])
+        check_arguments(argv if argv is not None else sys.argv[1:], vars(arguments))
         return verb(arguments)
     except HiExpError as error:
-        return _fault(str(error))
+        return tell(str(error))
     except KeyboardInterrupt:
         goes_on = "; what was finished is kept, the same command with --resume goes on" if hasattr(arguments, "resume") else ""
         print(f"hiexp: interrupted{goes_on}", file=sys.stderr)
@@ -43,13 +45,14 @@ def main(argv: list[str] | None = None) -> int:
         return 141
     except OSError as error:  # whatever a file system refuses: a name that is too long, a folder in place of a file, no permission
         where = f"{error.filename}: " if error.filename else ""
-        return _fault(f"{where}{error.strerror or error}; check the path and its permissions")
+        return tell(f"{where}{error.strerror or error}; check the path and its permissions")
 
 
-def _fault(text: str) -> int:
-    """Print the fault of a command; the words of a file or a server in it cannot steer the terminal."""
-    print(f"hiexp: {printable(without_credentials(text))}", file=sys.stderr)
-    return 2
+class _Formatter(logging.Formatter):
+    """What is logged, for a terminal: also the warnings of libraries, and whatever a file or a server says in them."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return "\n".join(map(printable, without_credentials(super().format(record)).split("\n")))
 
 
 class _Parser(argparse.ArgumentParser):

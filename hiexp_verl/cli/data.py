@@ -15,6 +15,7 @@ from hiexp_verl.importers.stream import import_trajectories
 from hiexp_verl.models.encoder import load_encoder
 from hiexp_verl.search import open_engine
 from hiexp_verl.search.server import listen, serve
+from hiexp_verl.text import printable
 from hiexp_verl.types import LEVELS
 
 _IMPORT = """\
@@ -113,6 +114,8 @@ def run_serve_search(arguments: argparse.Namespace) -> int:
     encoder = load_encoder(arguments.encoder) if arguments.encoder else None
     engine = open_engine(SearchConfig(engine="dense" if encoder else "bm25", corpus=arguments.corpus), encoder)
     listener = listen(arguments.host, arguments.port)
-    print(f"serving {arguments.corpus} on http://{arguments.host}:{listener.getsockname()[1]}/retrieve (Ctrl-C stops)", flush=True)
+    print(
+        f"serving {printable(arguments.corpus)} on http://{arguments.host}:{listener.getsockname()[1]}/retrieve (Ctrl-C stops)", flush=True
+    )
     serve(engine, listener)
     return 0

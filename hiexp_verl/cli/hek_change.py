@@ -1,7 +1,6 @@
 """`hiexp edit`, `remove`, `merge` and `calibrate`: a HEK changes as a new version with a reason."""
 
 import argparse
-import logging
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, get_args
@@ -13,15 +12,13 @@ from hiexp_verl.distil.merge import merge_heks
 from hiexp_verl.distil.thresholds import Criterion, calibrate_height, plot, recalibrate
 from hiexp_verl.distil.validate import tells
 from hiexp_verl.errors import HiExpError
-from hiexp_verl.hek.edit import edit, remove
+from hiexp_verl.hek.edit import edit, remove, to_change
 from hiexp_verl.hek.opening import find_encoder, open_encoder, remember_encoder
 from hiexp_verl.hek.schema import read_vectors
-from hiexp_verl.hek.store import HEK, current_version, root_of, version_folder
+from hiexp_verl.hek.store import HEK, current_version, root_of
 from hiexp_verl.hek.text_view import inspect_entry
 from hiexp_verl.ledger.rows import LEDGER, add_ledger
 from hiexp_verl.types import KINDS
-
-logger = logging.getLogger(__name__)
 
 _EDIT = 'example: hiexp edit hek e1-0003 --description "Search the country first." --reason "named the wrong hop"'
 _REMOVE = 'example: hiexp remove hek e1-0003 e1-0007 --reason "tell an answer"'
@@ -80,7 +77,7 @@ def add(verbs: Any) -> None:
 def run_edit(arguments: argparse.Namespace) -> int:
     """Save the edited HEK as the next version."""
     root = root_of(arguments.hek)
-    since = _current(arguments.hek, root)
+    since = to_change(arguments.hek, root)
     hek = HEK.load(arguments.hek)
     encoder = open_encoder(hek, arguments.hek, arguments.encoder) if arguments.title else None
     edited = edit(
@@ -102,18 +99,10 @@ def run_edit(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _current(path: Path, root: Path) -> Path | None:
-    """Return the current version; a change of another one hides what came after it, and is warned of."""
-    current = current_version(root)
-    if current is not None and version_folder(path).resolve() != current.resolve():
-        logger.warning("%s is not the current version, %s: the new version will have nothing of what came after it", path, current.name)
-    return current
-
-
 def run_remove(arguments: argparse.Namespace) -> int:
     """Save the HEK without the entries as the next version."""
     root = root_of(arguments.hek)
-    since = _current(arguments.hek, root)
+    since = to_change(arguments.hek, root)
     left = remove(HEK.load(arguments.hek), arguments.entries, arguments.reason, arguments.with_orphans)
     version = left.save(root, since)
     say(f"{left.header.reason}\n{', '.join(f'{count} {level.upper()}' for level, count in left.levels.items())} left in {version}")
@@ -152,7 +141,7 @@ def run_calibrate(arguments: argparse.Namespace) -> int:
         text = ""
     else:
         root = root_of(arguments.hek)
-        since = current_version(root)
+        since = to_change(arguments.hek, root)
         hek = HEK.load(arguments.hek)
         encoder = open_encoder(hek, arguments.hek, arguments.encoder)
         done = recalibrate(

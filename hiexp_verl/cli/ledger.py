@@ -7,8 +7,8 @@ from typing import Any
 from hiexp_verl.cli.options import add_hek, add_verb, print_result, say
 from hiexp_verl.config import Budgets
 from hiexp_verl.errors import HiExpError
-from hiexp_verl.hek.edit import remove
-from hiexp_verl.hek.store import HEK, current_version, root_of
+from hiexp_verl.hek.edit import remove, to_change
+from hiexp_verl.hek.store import HEK, root_of
 from hiexp_verl.io.datasets import read_trajectories
 from hiexp_verl.ledger.credit import credit
 from hiexp_verl.ledger.drift import spans_of
@@ -49,6 +49,8 @@ def run_ledger(arguments: argparse.Namespace) -> int:
     """Print the table, or save the version without what harms."""
     if arguments.most < 1:
         raise HiExpError(f"--most must be at least 1, found {arguments.most}")
+    root = root_of(arguments.hek) if arguments.retire else None
+    since = to_change(arguments.hek, root) if root is not None else None
     hek = HEK.load(arguments.hek)
     rows = _rows(arguments)
     found = credit(rows, hek.entries)
@@ -56,21 +58,16 @@ def run_ledger(arguments: argparse.Namespace) -> int:
         values = fit(rows, hek, Budgets())
         path = values.save(arguments.hek, hek.header.content_hash)
         places = ", ".join(f"{place} ({model.exposures} exposures)" for place, model in values.places.items())
-        say(
-            f"saved {path}: values at {places}"
-            if places
-            else f"saved {path}: each place has fewer than {LEAST} exposures, the cosine selects"
-        )
+        say(f"saved {path}: {places or f'each place has fewer than {LEAST} exposures, the cosine selects'}")
         return 0
-    if arguments.retire:
-        root = root_of(arguments.hek)
+    if root is not None:
         left = leaving(hek, found.of, KeepConfig())
         if not left:
             say("no entry is shown to do harm, and no level is beyond its capacity; nothing was changed")
             return 0
         reason = "; ".join(f"{each.id} {each.why}" for each in left)
         changed = remove(hek, [each.id for each in left], reason, with_orphans=True)
-        say("\n".join([*(f"{each.id}  {each.why}" for each in left), f"saved {changed.save(root, since=current_version(root))}"]))
+        say("\n".join([*(f"{each.id}  {each.why}" for each in left), f"saved {changed.save(root, since)}"]))
         return 0
     spans = spans_of(rows)
     text = "\n\n".join(filter(None, (credits_text(hek, found, arguments.most), spans_text(spans))))
@@ -80,7 +77,7 @@ def run_ledger(arguments: argparse.Namespace) -> int:
 
 def _rows(arguments: argparse.Namespace) -> list[LedgerRow]:
     if arguments.episodes:
-        rows = rows_of(t for path in arguments.episodes for t in read_trajectories(path))
+        rows = rows_of(t for path in dict.fromkeys(map(Path.resolve, arguments.episodes)) for t in read_trajectories(path))
     else:
         rows = read_ledger(root_of(arguments.hek))
     if not rows:

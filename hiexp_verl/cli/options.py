@@ -2,8 +2,10 @@
 
 import argparse
 import json
-from collections.abc import Callable, Sequence
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from reprlib import repr as brief
 from typing import Any, Literal, get_args
 
 from hiexp_verl.config import Engine
@@ -11,7 +13,7 @@ from hiexp_verl.errors import HiExpError
 from hiexp_verl.models.chat import MAX_MODEL_LEN
 from hiexp_verl.protocol import FORMATS
 from hiexp_verl.rollout.as_trained import DEFAULTS
-from hiexp_verl.text import printable
+from hiexp_verl.text import printable, without_credentials
 
 QUESTIONS_HELP = "JSON lines, a JSON list, parquet or CSV, with id, question, answer or answers, or as verl or Search-R1 writes them"
 SEED_HELP = "of the sampling; every turn of every question derives its own (default 0)"
@@ -80,14 +82,14 @@ def add_episode_arguments(parser: argparse.ArgumentParser, temperature: float) -
     )
 
 
-MAX_INTEGER = 1 << 31
+MAX_INTEGER = 1 << 32
 
 
-def check_arguments(argv: Sequence[str]) -> None:
+def check_arguments(argv: Sequence[str], options: Mapping[str, Any]) -> None:
     """Refuse what no verb can use.
 
     Raises:
-        HiExpError: an argument is not UTF-8 or has a zero byte, or a number is out of all bounds.
+        HiExpError: an argument is not UTF-8 or has a zero byte, or a number among the options is out of all bounds.
     """
     for argument in argv:
         if "\0" in argument:
@@ -98,13 +100,21 @@ def check_arguments(argv: Sequence[str]) -> None:
             raise HiExpError(
                 f"the argument {argument.encode('utf-8', 'backslashreplace').decode()!r} is not UTF-8; rename the file"
             ) from error
-        if (number := argument.rpartition("=")[2].lstrip("+-")).isdecimal() and len(number) > 10 and int(number[:4000]) > MAX_INTEGER:
-            raise HiExpError(f"the number {number[:20]}... has {len(number)} digits; the largest is {MAX_INTEGER}")
+    for name, value in options.items():
+        for number in value if isinstance(value, list) else [value]:
+            if isinstance(number, int) and abs(number) > MAX_INTEGER:
+                raise HiExpError(f"--{name.replace('_', '-')} is {brief(number)}; the largest number is {MAX_INTEGER}")
 
 
 def print_result(json_wanted: bool, value: Any, text: str) -> None:
     """Print the value as JSON, or the text."""
     say(json.dumps(value, indent=1) if json_wanted else text)
+
+
+def tell(fault: str) -> int:
+    """Print a fault on stderr and return the exit code; the words of a file or a server in it cannot steer the terminal."""
+    print(f"hiexp: {printable(without_credentials(fault))}", file=sys.stderr)
+    return 2
 
 
 def say(text: str) -> None:

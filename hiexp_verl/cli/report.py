@@ -2,11 +2,10 @@
 
 import argparse
 import os
-import sys
 from pathlib import Path
 from typing import Any
 
-from hiexp_verl.cli.options import add_verb, say
+from hiexp_verl.cli.options import add_verb, say, tell
 from hiexp_verl.report import write_report
 from hiexp_verl.report.html import plural
 
@@ -31,7 +30,7 @@ def run_report(arguments: argparse.Namespace) -> int:
     out = page_at(arguments.out)
     found = write_report(arguments.runs, out, arguments.title)
     for fault in found.faults:
-        print(f"hiexp: {fault}", file=sys.stderr)
+        tell(fault)
     counts = {
         "training": len(found.trainings),
         "evaluation": len(found.evaluations),

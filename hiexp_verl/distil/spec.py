@@ -18,7 +18,7 @@ from hiexp_verl.errors import HiExpError
 from hiexp_verl.hek.opening import remember_encoder
 from hiexp_verl.hek.store import HEK
 from hiexp_verl.io.datasets import read_trajectories
-from hiexp_verl.io.files import locked
+from hiexp_verl.io.files import locked, only_one
 from hiexp_verl.io.manifest import Manifest, now
 from hiexp_verl.models.chat import MAX_MODEL_LEN
 from hiexp_verl.models.encoder import Encoder, load_encoder
@@ -118,22 +118,24 @@ def run_build(spec: BuildSpec) -> Built:
     begun, started = now(), time.monotonic()
     trajectories, settings = spec.read(), spec.with_heights()
     out = Path(spec.out) if spec.out is not None else None
-    if out is not None and spec.asks_a_model and not spec.resume:
-        check_stored_replies(out)
-    encoder, map_contrasts = _encoder_and_map(spec)
-    with _distiller(spec) as distiller:
-        built = distil(trajectories, distiller, encoder, settings, map_contrasts)
-    if out is None:
-        return built
-    version = built.hek.save(out)
-    if isinstance(spec.encoder, str):
-        remember_encoder(out, spec.encoder)
-    seconds = round(time.monotonic() - started, 3)
-    manifest = Manifest(kind="build", spec=spec.described(), begun=begun, seconds=seconds, results={"hek": [version.name]})
-    answers = count_replies(out) if spec.asks_a_model else finished_replies(out)
-    with locked(out):  # beside the versions: it describes this run, a resumed build takes less than a whole one
-        manifest.finish(out, **built.outcome(spec.price), answers=answers)
-    return replace(built, version=version)
+    # Two builds at once would write over each other's answers, which may have been paid for.
+    with only_one(out, REPLIES) if out is not None and spec.asks_a_model else nullcontext():
+        if out is not None and spec.asks_a_model and not spec.resume:
+            check_stored_replies(out)
+        encoder, map_contrasts = _encoder_and_map(spec)
+        with _distiller(spec) as distiller:
+            built = distil(trajectories, distiller, encoder, settings, map_contrasts)
+        if out is None:
+            return built
+        version = built.hek.save(out)
+        if isinstance(spec.encoder, str):
+            remember_encoder(out, spec.encoder)
+        seconds = round(time.monotonic() - started, 3)
+        manifest = Manifest(kind="build", spec=spec.described(), begun=begun, seconds=seconds, results={"hek": [version.name]})
+        answers = count_replies(out) if spec.asks_a_model else finished_replies(out)
+        with locked(out):  # beside the versions: it describes this run, a resumed build takes less than a whole one
+            manifest.finish(out, **built.outcome(spec.price), answers=answers)
+        return replace(built, version=version)
 
 
 def _heights(path: Path, linkage: Linkage) -> dict[Level, float]:

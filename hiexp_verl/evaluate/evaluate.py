@@ -59,7 +59,7 @@ def evaluate(spec: EvalSpec) -> dict[str, Any]:
             if spec.alone:
                 summary = _with_replay(plan, players_of, job, spec.alone, summary)
         table = write_tables(plan, summary, spec.out)  # before the judge is asked, who may fail
-    return _judged(plan, spec, summary) if spec.judge else table
+        return _judged(plan, spec, summary) if spec.judge else table
 
 
 def _with_replay(plan: EvaluationPlan, players_of: PlayersOf, job: Job, count: int, summary: dict[str, Any]) -> dict[str, Any]:

@@ -1,16 +1,31 @@
 """Edit or remove entries by hand: a new HEK with its parent and the reason, to be saved as the next version."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 from hiexp_verl.errors import HiExpError
-from hiexp_verl.hek.store import HEK
+from hiexp_verl.hek.store import HEK, current_version, version_folder
 from hiexp_verl.models.encoder import Encoder
 from hiexp_verl.text import sanitise
 from hiexp_verl.types import MAX_DESCRIPTION_CHARS, MAX_TITLE_CHARS, Kind
 
+logger = logging.getLogger(__name__)
+
 _MAX_REASON_CHARS = 500
 _LONG = 10_000  # above every limit: sanitise must not cut, what is too long is an error
+
+
+def to_change(path: Path, root: Path) -> Path | None:
+    """Return the current version, read before the HEK at `path` is, for `HEK.save`; a warning where `path` is another version.
+
+    A change of another one hides what came after it.
+    """
+    current = current_version(root)
+    if current is not None and version_folder(path).resolve() != current.resolve():
+        logger.warning("%s is not the current version, %s: the new version will have nothing of what came after it", path, current.name)
+    return current
 
 
 def edit(

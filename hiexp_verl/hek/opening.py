@@ -11,7 +11,7 @@ from pathlib import Path
 from hiexp_verl.config import Dtype, HiExpConfig
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.hek.schema import Header, read_header
-from hiexp_verl.hek.store import HEK, version_folder
+from hiexp_verl.hek.store import CURRENT, HEK, version_folder
 from hiexp_verl.io.files import atomic_writer, cache_dir, locked
 from hiexp_verl.models.encoder import Encoder, load_encoder
 from hiexp_verl.text import without_credentials
@@ -32,20 +32,31 @@ def find_encoder(header: Header, path: Path, spec: str | None = None) -> str:
 
     A folder inside the HEK is not followed, and no address: a HEK from elsewhere holds text and numbers, a model's folder may hold
     code, and a server is sent the user's key and questions. An encoder behind a server is named by the user each time.
+
+    Raises:
+        HiExpError: the HEK names its encoder by an address or a path.
     """
     if spec:
         return spec
     for hint in (path / HINT, path.parent / HINT):
         if hint.is_file() and hint.stat().st_size <= _MAX_HINT_BYTES:
             remembered = hint.read_text(encoding="utf-8", errors="replace").strip()
-            if "://" in remembered:  # a server: it would be sent the user's key
-                continue
-            folder, root = (Path(os.path.realpath(each)) for each in (remembered, hint.parent))
-            if not folder.is_relative_to(root) and (folder.is_dir() or not remembered.startswith("/")):
+            if _may_be_followed(remembered, hint.parent) and (Path(remembered).is_dir() or not remembered.startswith("/")):
                 return remembered
     name = header.encoder.name
-    cached = cache_dir() / name
-    return str(cached) if cached.is_dir() else name
+    is_plain = name not in ("", ".", "..", "~") and Path(name).name == name
+    if is_plain and (cached := cache_dir() / name).is_dir():
+        return str(cached)
+    root = path.parent if (path.parent / CURRENT).is_file() and (path / "header.json").is_file() else path
+    if not (name and _may_be_followed(name, root)) or (not is_plain and os.path.exists(os.path.expanduser(name))):
+        fault = f"the HEK names its encoder {name[:200]!r}, an address or a path, which is not followed"
+        raise HiExpError(f"{fault}; name the encoder yourself (--encoder, or hiexp.encoder=DIR)")
+    return name
+
+
+def _may_be_followed(place: str, root: Path) -> bool:
+    """Return whether what a HEK says of its encoder's place is neither a server, which would be sent the user's key, nor inside it."""
+    return "://" not in place and not Path(os.path.realpath(place)).is_relative_to(os.path.realpath(root))
 
 
 def open_encoder(hek: HEK, path: Path, spec: str | None = None, device: str = "cpu", dtype: Dtype = "float32") -> Encoder:

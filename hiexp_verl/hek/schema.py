@@ -4,6 +4,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from reprlib import repr as brief
 from typing import Any, TypeVar
 
 import numpy as np
@@ -16,6 +17,7 @@ from hiexp_verl.types import KINDS, LEVELS, Entry, Evidence, Plan, Source
 
 FORMAT = 3
 _MOST_BYTES = 1 << 26  # of header.json
+_MOST_THRESHOLD = 1e9  # cosines and heights of clusters are far below
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,11 @@ def read_header(folder: Path) -> Header:
     found = values.get("format") if isinstance(values, dict) else None
     if found != FORMAT:
         raise HiExpError(f"{path}: HEK format {found!r} was found, this version reads {FORMAT}; build it again")
-    return record_of(Header, values, str(path))
+    header = record_of(Header, values, str(path))
+    for name, number in header.thresholds.items():
+        if not abs(number) <= _MOST_THRESHOLD:  # a NaN fails the comparison, too
+            raise HiExpError(f"{path}: the threshold {name} is {brief(number)}; restore the file or run `hiexp calibrate`")
+    return header
 
 
 Record = TypeVar("Record")
@@ -77,7 +83,8 @@ def check_contents(entries: Sequence[Entry], vectors_E_D: Vectors, dimensions: i
         raise HiExpError("it holds no entries; build it from trajectories with successes and failures of the same questions")
     if vectors_E_D.shape != (len(entries), dimensions):
         raise HiExpError(f"vectors have the shape {vectors_E_D.shape}, expected {(len(entries), dimensions)}; build it again")
-    norms_E = np.linalg.norm(vectors_E_D, axis=1)
+    with np.errstate(over="ignore"):  # such a norm is refused below
+        norms_E = np.linalg.norm(vectors_E_D, axis=1)
     # A NaN fails the comparison too.
     bad = np.flatnonzero(~(np.abs(norms_E - 1) <= _NORM_TOLERANCE))
     if len(bad):

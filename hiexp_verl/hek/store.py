@@ -32,6 +32,8 @@ from hiexp_verl.io.files import UNCHANGED, atomic_writer, locked, writing
 from hiexp_verl.models.encoder import EncoderIdentity, Vectors
 from hiexp_verl.types import LEVELS, Entry, Source, to_json
 
+CURRENT = "CURRENT"  # names the version in use
+
 
 @dataclass(frozen=True)
 class HEK:
@@ -100,9 +102,7 @@ class HEK:
         with writing(root, UNCHANGED):
             root.mkdir(parents=True, exist_ok=True)
             with locked(root):
-                if since is not None and (now := current_version(root)) != since:
-                    made = now.name if now else "nothing"
-                    raise HiExpError(f"{root} was changed meanwhile: its version is {made}, it was {since.name}; run the command again")
+                check_unchanged(root, since)
                 version = root / f"{_last_number(root):04d}"
                 if not _holds(version, content_hash):  # it holds it after a save that was killed before CURRENT was written
                     version = _save_version(replace(self, header=replace(self.header, content_hash=content_hash)), root)
@@ -144,8 +144,19 @@ class HEK:
 
 def current_version(root: Path) -> Path | None:
     """Return the directory that CURRENT names, or None when `root` holds no HEK yet."""
-    pointer = root / "CURRENT"
+    pointer = root / CURRENT
     return root / pointer.read_text(encoding="utf-8", errors="replace").strip() if pointer.is_file() else None
+
+
+def check_unchanged(root: Path, since: Path | None) -> None:
+    """Check, under the lock of `root`, that the current version is the one that a change was made from; None: it was made from none.
+
+    Raises:
+        HiExpError: another version was made since.
+    """
+    if since is not None and (now := current_version(root)) != since:
+        made = now.name if now else "nothing"
+        raise HiExpError(f"{root} was changed meanwhile: its version is {made}, it was {since.name}; run the command again")
 
 
 def set_current(root: Path, version: str) -> None:
@@ -154,7 +165,7 @@ def set_current(root: Path, version: str) -> None:
     Raises:
         HiExpError: the disk is full, or `root` is not writable.
     """
-    with atomic_writer(root / "CURRENT") as file:
+    with atomic_writer(root / CURRENT) as file:
         file.write(version + "\n")
 
 
@@ -165,7 +176,7 @@ def root_of(path: Path) -> Path:
         HiExpError: neither holds a CURRENT.
     """
     for root in (path, Path(os.path.realpath(path)).parent):  # resolve() raises at a loop of links
-        if (root / "CURRENT").is_file():
+        if (root / CURRENT).is_file():
             return root
     raise HiExpError(f"{path} is not a directory of HEK versions: found no CURRENT; give the directory that `hiexp build --out` wrote")
 

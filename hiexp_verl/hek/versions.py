@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hiexp_verl.errors import HiExpError
-from hiexp_verl.hek.store import HEK, current_version, root_of, set_current
+from hiexp_verl.hek.store import HEK, check_unchanged, current_version, root_of, set_current
 from hiexp_verl.io.files import locked
 from hiexp_verl.types import LEVELS
 
@@ -65,11 +65,14 @@ def rollback(path: Path, to: str | None = None) -> Path:
         HiExpError: there is no such version, it does not load, or there is none before.
     """
     root = root_of(path)
+    since = current_version(root)
     name = _before(root) if to is None else next((name for name in _names(root) if to.isdecimal() and int(to) == int(name)), None)
     if name is None:
         raise HiExpError(f"HEK {root} has no version {to!r}; it has {', '.join(_names(root)) or 'none'}")
     HEK.load(root / name)
     with locked(root):
+        if to is None:
+            check_unchanged(root, since)
         set_current(root, name)
     return root / name
 

@@ -66,6 +66,8 @@ def atomic_writer(path: Path, mode: Literal["w", "wb"] = "w") -> Iterator[IO[Any
     """
     with writing(path, UNCHANGED):
         path.parent.mkdir(parents=True, exist_ok=True)
+        if path.exists() and not (path.is_file() or path.is_dir()):  # renaming would replace a device or a pipe
+            raise HiExpError(f"{path} is no plain file, {UNCHANGED}; give the path of a file")
         _clear_unfinished(path)
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         try:
@@ -161,23 +163,37 @@ def digest_of(*parts: Any) -> bytes:
 
 
 @contextmanager
-def only_one(out_dir: Path) -> Iterator[None]:
-    """Hold an output folder for one run, which makes it.
+def only_one(out_dir: Path, name: str = "") -> Iterator[None]:
+    """Hold an output folder for one run, or the file of that name in it where the folder has locks of its own.
+
+    A folder that is made here, and is still empty when an error ends the run, is removed.
 
     Raises:
         HiExpError: another run holds it, or it is a file.
     """
     if out_dir.exists() and not out_dir.is_dir():
         raise HiExpError(f"{out_dir} is a file; give a directory")
+    is_new = not out_dir.exists()
     make_folder(out_dir)
-    handle = os.open(out_dir, os.O_RDONLY)
+    with writing(out_dir):
+        handle = os.open(out_dir / name, os.O_RDWR | os.O_CREAT, 0o666) if name else os.open(out_dir, os.O_RDONLY)
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        _hold(handle, out_dir)
         yield
-    except BlockingIOError as error:
-        raise HiExpError(f"another run{_holder(handle)} is writing to {out_dir}; wait for it, or choose another directory") from error
+    except BaseException:
+        if is_new:
+            with suppress(OSError):  # what is not empty stays
+                out_dir.rmdir()
+        raise
     finally:
         os.close(handle)
+
+
+def _hold(handle: int, out_dir: Path) -> None:
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise HiExpError(f"another run{_holder(handle)} is writing to {out_dir}; wait for it, or choose another directory") from error
 
 
 @contextmanager

@@ -11,12 +11,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from datetime import datetime, timezone
 from pathlib import Path
+from reprlib import repr as brief
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from hiexp_verl.errors import HiExpError, first_line
 from hiexp_verl.io.files import atomic_writer
+from hiexp_verl.io.rows import as_number
 from hiexp_verl.text import without_credentials
 
 MANIFEST = "run.json"
@@ -46,6 +48,10 @@ def now() -> datetime:
     return datetime.now(timezone.utc).replace(microsecond=0)
 
 
+# Of the outcome, what the report opens.
+_OUTCOME: dict[str, type] = {"usage": dict, "facts": dict, "seconds": dict, "hek": str, "hek_path": str}
+
+
 class Manifest(BaseModel):
     """What a folder holds and how it was made; a resumed run continues its manifest."""
 
@@ -62,6 +68,16 @@ class Manifest(BaseModel):
     batch_sizes: list[int] = []  # concurrent episodes or requests, one number per change
     results: dict[str, list[str]] = {}  # what -> files or folders, relative to this one
     outcome: dict[str, Any] = {}  # numbers
+
+    @field_validator("outcome")
+    @classmethod
+    def _check(cls, outcome: dict[str, Any]) -> dict[str, Any]:
+        for name, kind in _OUTCOME.items():
+            if not isinstance(outcome.get(name, kind()), kind | None):
+                raise ValueError(f"{name} is {brief(outcome[name])}")
+        if any(as_number(value) is None for value in (outcome.get("seconds") or {}).values()):
+            raise ValueError("seconds are not numbers")
+        return outcome
 
     def write(self, folder: Path) -> None:
         """Write `run.json`, atomically, without credentials in addresses.

@@ -66,7 +66,12 @@ def reply_of(response: object, stop: Sequence[str], base_url: str) -> Reply:
     usage = getattr(response, "usage", None)
     tokens = (getattr(usage, f"{kind}_tokens", 0) for kind in ("completion", "prompt"))
     written, read = (count if isinstance(count, int) else 0 for count in tokens)
-    return Reply(text, str(choice.finish_reason or ""), written, read, calls)
+    return Reply(_whole(text), str(choice.finish_reason or ""), written, read, _whole(calls))
+
+
+def _whole(text: str) -> str:
+    """Return the text with a mark for each half of a character, which JSON can escape and no file can hold."""
+    return text.encode("utf-8", "replace").decode()
 
 
 def _shown(response: Any) -> str:
@@ -115,7 +120,7 @@ def names_in(listed: object, base_url: str) -> list[str]:
     if not isinstance(rows, list):
         raise no_chat_server(base_url, f"its list of models is {' '.join(str(listed).split())[:80]!r}")
     named = [next((row[key] for key in ("id", "model", "name") if row.get(key)), None) if isinstance(row, dict) else row for row in rows]
-    return [name for name in named if isinstance(name, str)]
+    return [_whole(name) for name in named if isinstance(name, str)]
 
 
 def no_chat_server(base_url: str, found: str) -> HiExpError:

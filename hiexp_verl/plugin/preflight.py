@@ -34,8 +34,8 @@ from hiexp_verl.plugin.checkpoint import folder_to_resume, identity_of, load_sta
 from hiexp_verl.plugin.dataset import QuestionDataset
 from hiexp_verl.plugin.preflight_data import check_questions, check_validation
 from hiexp_verl.plugin.presets import REWARD
+from hiexp_verl.plugin.retrieval import check_addresses
 from hiexp_verl.search.http import HttpSearch
-from hiexp_verl.text import is_local, without_credentials
 from hiexp_verl.types import Message
 
 logger = logging.getLogger(__name__)
@@ -81,7 +81,8 @@ def check_run(config: DictConfig) -> None:
     make_absolute(config, settings)
     check_engine(config, settings)
     check_parts(config, settings)
-    check_search(settings, config.actor_rollout_ref.rollout.multi_turn.max_tool_response_length, config.trainer.nnodes)
+    check_addresses(settings, config.trainer.nnodes, f"trainer.nnodes={config.trainer.nnodes}")
+    check_search(settings, config.actor_rollout_ref.rollout.multi_turn.max_tool_response_length)
     check_response_length(settings, config.data.max_response_length)
     if settings.enabled and not settings.hek:
         raise HiExpError("hiexp.hek is not set; give the directory of a HEK (`hiexp build`), or hiexp.enabled=false")
@@ -110,6 +111,8 @@ def make_absolute(config: DictConfig, settings: HiExpConfig) -> None:
         encoder = find_encoder(read_header(version_folder(Path(settings.hek))), Path(settings.hek), encoder)
     paths = {"hek": settings.hek, "dump_dir": settings.dump_dir, "search.corpus": settings.search.corpus}
     places = {name: path and os.path.abspath(path) for name, path in paths.items()}
+    kind, _, place = settings.loop.distiller.partition(":")
+    places["loop.distiller"] = f"files:{os.path.abspath(os.path.expanduser(place))}" if kind == "files" else None
     places["search.encoder"] = settings.search.encoder and _absolute(settings.search.encoder)
     with open_dict(config.hiexp):
         config.hiexp.encoder = block_of(replace(settings.encoder, path=encoder and _absolute(encoder)))
@@ -311,17 +314,12 @@ def check_model(path: str) -> None:
         )
 
 
-def check_search(settings: HiExpConfig, max_response_chars: int, nodes: int = 1) -> None:
+def check_search(settings: HiExpConfig, max_response_chars: int) -> None:
     """Refuse a search without a corpus or a server that answers, and documents that verl would cut again, closing tag included."""
     search = settings.search
     if search.engine == "http":
         if not search.url:
             raise HiExpError("hiexp.search.engine=http needs hiexp.search.url, the address of a retrieval server")
-        if nodes > 1 and is_local(search.url):
-            raise HiExpError(
-                f"hiexp.search.url={without_credentials(search.url)} is each node's own machine, and trainer.nnodes={nodes}; "
-                "give an address that every node reaches"
-            )
         HttpSearch(search.url, search.timeout, retries=0).check("hiexp.search.url")
     elif not search.corpus:
         raise HiExpError(f"hiexp.search.engine={search.engine} needs hiexp.search.corpus, a JSONL of id, title, text")

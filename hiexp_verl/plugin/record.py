@@ -1,8 +1,9 @@
 """The manifest of a training: its whole configuration, and where its metrics, episodes and checkpoints lie."""
 
 import os
+import sys
 import time
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.hek.opening import pinned
+from hiexp_verl.io.files import only_one
 from hiexp_verl.io.manifest import Manifest, read_manifest
 from hiexp_verl.plugin.agent_loop import settings_of
 from hiexp_verl.plugin.checkpoint import folder_to_resume
@@ -23,12 +25,20 @@ class Record(Callback):
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Write the manifest of a run that passed the checks."""
         self._folder, self._started = Path(config.trainer.default_local_dir).expanduser(), time.monotonic()
+        self._held = ExitStack()
+        try:
+            self._held.enter_context(only_one(self._folder))
+        except HiExpError as error:
+            sys.exit(f"hiexp: {error}")
         self._manifest = manifest_of(config, self._folder)
         self._manifest.write(self._folder)
 
     def on_run_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Add the seconds, and the last line of the error that ended the run."""
-        job_return: JobReturn = kwargs["job_return"]
+        with self._held:
+            self._end(kwargs["job_return"])
+
+    def _end(self, job_return: JobReturn) -> None:
         self._manifest.seconds = round(self._manifest.seconds + time.monotonic() - self._started, 3)
         if job_return.status is JobStatus.COMPLETED:
             return self._manifest.finish(self._folder)

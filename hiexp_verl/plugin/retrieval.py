@@ -28,6 +28,7 @@ from hiexp_verl.models.batching import Batcher, MicroBatcher
 from hiexp_verl.models.encoder import model_folder
 from hiexp_verl.search import SearchEngine, SearchFailed, open_engine, search_each
 from hiexp_verl.search.http import longest_answer
+from hiexp_verl.text import is_local, without_credentials
 from hiexp_verl.types import Hit, Passage
 
 HTTP_REQUESTS = 8  # in flight at a time
@@ -158,16 +159,37 @@ def on_every_node(work: Callable[..., Any], *args: Any) -> list[tuple[dict[str, 
     return list(zip(nodes, asked, strict=True))
 
 
+def check_addresses(settings: HiExpConfig, nodes: int, said: str) -> None:
+    """Check that a run on several nodes asks no server that is each node's own machine; `said` is where their number stands.
+
+    Raises:
+        HiExpError: it does.
+    """
+    search = settings.search
+    asked = {
+        "search.url": search.url if search.engine == "http" else None,
+        "search.encoder": search.encoder if search.engine == "dense" else None,
+        "encoder": settings.encoder.path,
+        "loop.distiller": settings.loop.distiller.removeprefix("openai:") if settings.loop.enabled else None,
+    }
+    for name, place in asked.items():
+        if nodes > 1 and place and place.startswith(("http://", "https://")) and is_local(place):
+            fault = f"hiexp.{name}={without_credentials(place)} is each node's own machine, and {said}"
+            raise HiExpError(f"{fault}; give an address that every node reaches")
+
+
 def check_nodes(settings: HiExpConfig) -> None:
     """Check on every node of the cluster that HEK, corpus and encoders of the settings are there, before a device is touched.
 
     An encoder of the hub is fetched, as the actor there does. A server is not asked: the actor says at its start whether it answers.
 
     Raises:
-        HiExpError: a node lacks one; the agent loops there would fail minutes later.
+        HiExpError: a server is each node's own machine, or a node lacks one; the agent loops there would fail minutes later.
     """
-    if not ray.is_initialized() or sum(node["Alive"] for node in ray.nodes()) < 2:
+    nodes = sum(node["Alive"] for node in ray.nodes()) if ray.is_initialized() else 1
+    if nodes < 2:
         return
+    check_addresses(settings, nodes, f"the cluster has {nodes} nodes")
     for node, answer in on_every_node(_missing, settings):
         if missing := ray.get(answer):
             where = f"the node {node['NodeManagerAddress']} ({node['NodeManagerHostname']})"

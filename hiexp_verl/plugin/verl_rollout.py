@@ -1,6 +1,7 @@
 """Rollouts by a verl validation run: verl's own agent loop and engine, no training."""
 
 import json
+import shutil
 import subprocess
 import tempfile
 from dataclasses import asdict, replace
@@ -9,14 +10,16 @@ from typing import Any
 
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.io.datasets import read_jsonl, read_questions, read_trajectories
-from hiexp_verl.io.files import atomic_writer, make_folder, only_one, write_jsonl
+from hiexp_verl.io.files import atomic_writer, only_one, write_jsonl
 from hiexp_verl.io.manifest import Manifest, timed
 from hiexp_verl.models.vllm_process import check_model_dir, is_cpu_build
 from hiexp_verl.plugin.launch import trainer_command
 from hiexp_verl.rollout.policy import find_policy
 from hiexp_verl.rollout.rollout import SUMMARY, TRAJECTORIES, check_output, reading_of, summarise
 from hiexp_verl.rollout.spec import RolloutSpec
-from hiexp_verl.types import TRAJECTORY_KEY
+from hiexp_verl.types import TRAJECTORY_KEY, Question
+
+_WORK = ".verl-"  # in the output folder, while verl runs
 
 
 def rollout_by_verl(spec: RolloutSpec) -> dict[str, Any]:
@@ -31,11 +34,14 @@ def rollout_by_verl(spec: RolloutSpec) -> dict[str, Any]:
     if spec.resume:
         raise HiExpError("--by verl plays all episodes in one validation run and cannot resume; leave --resume out")
     questions = read_questions(spec.questions)[: spec.limit]
-    spec = replace(spec, model=find_policy(spec.model, spec.out).spec)
+    with only_one(spec.out):
+        return _play(replace(spec, model=find_policy(spec.model, spec.out).spec), questions)
+
+
+def _play(spec: RolloutSpec, questions: list[Question]) -> dict[str, Any]:
     if not Path(spec.model).is_dir():
         raise HiExpError(f"--by verl needs a model directory, found {spec.model!r}")
     check_model_dir(Path(spec.model))
-    make_folder(spec.out)
     settings = {
         **asdict(spec.settings),
         **reading_of(spec.search),
@@ -45,7 +51,9 @@ def rollout_by_verl(spec: RolloutSpec) -> dict[str, Any]:
     }
     settings |= {"hek": str(spec.hek), "arm": spec.arm, **spec.budgets.flat()} if spec.hek else {"hek": ""}
     manifest = Manifest(kind="rollout", spec=settings, results={"episodes": [TRAJECTORIES], "summary": [SUMMARY]})
-    with only_one(spec.out), timed(spec.out, manifest), tempfile.TemporaryDirectory(dir=spec.out, prefix=".verl-") as work:
+    for unfinished in spec.out.glob(f"{_WORK}*"):  # of a killed run
+        shutil.rmtree(unfinished)
+    with timed(spec.out, manifest), tempfile.TemporaryDirectory(dir=spec.out, prefix=_WORK) as work:
         asked = Path(work) / "questions.jsonl"
         write_jsonl(asked, questions)
         command, environment = trainer_command(_overrides(spec, asked, Path(work) / "dump"), cpu=is_cpu_build())

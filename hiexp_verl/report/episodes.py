@@ -29,6 +29,7 @@ class Played:
 
     path: Path
     line: int
+    id: str
     run: str  # the training, evaluation or rollout that it belongs to
     step: int | None  # of a training
     scope: str  # episodes on one question and of one scope differ in the experience alone, and may be compared
@@ -66,9 +67,12 @@ def read_played(path: Path, run: str, settings: Mapping[str, Any], hek: str, fau
         step = int(found[1]) if found else None
         shown = frozenset(row["entry"] for row in record.shown)
         of_hek = settings.get("hek") or hek
-        return Played(path, line, run, step, f"{scope} {step}", of_hek, t.correct, t.score, bool(t.prediction), shown, record)
+        return Played(path, line, t.id, run, step, f"{scope} {step}", of_hek, t.correct, t.score, bool(t.prediction), shown, record)
 
-    return read_lines(path, brief, faults)
+    played = read_lines(path, brief, faults)
+    # Of a rollout, as a resumed one: an id that two runs wrote counts once. A step of a training may play a question in two groups.
+    last = {one.id: one for one in played}
+    return [one for one in played if one.step is not None or last[one.id] is one]
 
 
 def read_again(chosen: Iterable[Played]) -> dict[Played, Trajectory]:

@@ -92,8 +92,14 @@ def _event(line: int, row: Row) -> Row:
 
 def _counters(folder: Path, manifest: Manifest, faults: list[str]) -> Mapping[str, Mapping[str, float]]:
     """Return the use of each entry by the newest checkpoint."""
-    states = [path for place in paths_of(folder, manifest, "checkpoints") for path in place.glob(f"global_step_*/{STATE}")]
+    found = [path for place in paths_of(folder, manifest, "checkpoints") for path in place.glob(f"global_step_*/{STATE}")]
+    states = {int(step): path for path in found if (step := path.parents[1].name.removeprefix("global_step_")).isdecimal()}
     if not states:
         return {}
-    newest = max(states, key=lambda path: int(path.parents[1].name.removeprefix("global_step_")))
-    return read_object(newest, faults).get("watched", {}).get("counters", {})
+    newest = states[max(states)]
+    try:
+        counters = read_object(newest, faults).get("watched", {}).get("counters", {})
+        return {entry: {"episodes": int(one["episodes"]), "reward": float(one["reward"])} for entry, one in counters.items()}
+    except (AttributeError, KeyError, ValueError, TypeError, OverflowError) as error:
+        faults.append(f"{newest} has damaged counters of entries ({error})")
+        return {}

@@ -4,11 +4,12 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
+from reprlib import repr as brief
 from typing import Any, get_args
 
 import yaml
 
-from hiexp_verl.config import Budgets, HiExpConfig, Place, SearchConfig, block_of, parse_block
+from hiexp_verl.config import MOST, Budgets, HiExpConfig, Place, SearchConfig, block_of, parse_block
 from hiexp_verl.errors import HiExpError, first_line
 from hiexp_verl.hek.schema import read_header
 from hiexp_verl.hek.store import version_folder
@@ -40,7 +41,10 @@ def as_trained(model: str, given: Mapping[str, Any]) -> dict[str, Any]:
     """
     state = state_of(model)
     identity = identity_in(state) if state is not None else {}
-    trained = _options(identity)
+    try:
+        trained = _options(identity)
+    except (AttributeError, TypeError, ValueError) as error:
+        raise HiExpError(f"{state} is damaged ({first_line(error)}); give another checkpoint") from error
     taken = {option: value for option, value in trained.items() if given[option] is None}
     if taken:
         logger.info("episodes as in the training of %s: %s", model, _as_text(taken))
@@ -82,7 +86,14 @@ def _options(identity: Mapping[str, Any]) -> dict[str, Any]:
     }
     if found["format"] not in get_args(Format):
         del found["format"]  # one of verl's own formats
-    return {option: value for option, value in found.items() if value is not None}
+    found = {option: value for option, value in found.items() if value is not None}
+    if odd := [f"{name} is {brief(value)}" for name, value in found.items() if name != "format" and not _is_count(value)]:
+        raise ValueError(odd[0])
+    return found
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and 1 <= value <= MOST
 
 
 def _as_text(options: Mapping[str, Any]) -> str:
@@ -113,6 +124,6 @@ def read_budgets(assignments: Sequence[str], state: Path | None = None) -> Budge
             raise HiExpError(f"--set is for hiexp.prompt and hiexp.tool, found {key}; other settings have their own options (--help)")
         try:
             blocks.setdefault(place, {})[name] = yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            raise HiExpError(f"--set {assignment}: the value cannot be read ({first_line(error)}); give a number or null") from error
+        except (yaml.YAMLError, ValueError, AttributeError, RecursionError) as error:  # also what its constructors raise
+            raise HiExpError(f"--set {assignment[:80]}: the value cannot be read ({first_line(error)}); give a number or null") from error
     return parse_block(Budgets, blocks, "hiexp")

@@ -60,7 +60,7 @@ def find_policy(spec: str, out_dir: Path) -> Policy:
     source = merged / _SOURCE
     if merged.exists() and not source.is_file():
         raise HiExpError(f"{merged} exists and was not written by hiexp; remove it or choose another --out")
-    if not (source.is_file() and source.read_text(encoding="utf-8") == identity):
+    if not (source.is_file() and source.read_text(encoding="utf-8", errors="replace") == identity):
         _merge(actor, merged, identity)
     return Policy(str(merged), name, identity)
 
@@ -102,7 +102,7 @@ def _actor_of(spec: str) -> Path | None:
     if "://" in spec:
         return None
     if (path / MARKER).is_file():
-        path = path / f"global_step_{(path / MARKER).read_text(encoding='utf-8').strip()}"
+        path = path / f"global_step_{(path / MARKER).read_text(encoding='utf-8', errors='replace').strip()[:20]}"
     if (path / "actor").is_dir():
         path = path / "actor"
     if path.name == "huggingface" and (path.parent.name == "actor" or any(path.parent.glob(_SHARDS))):

@@ -21,6 +21,7 @@ from hiexp_verl.rollout.episode import EpisodeSettings, Players, episode
 from hiexp_verl.rollout.opening import check_policy, open_spec
 from hiexp_verl.rollout.policy import find_policy
 from hiexp_verl.rollout.spec import RolloutSpec
+from hiexp_verl.text import printable
 from hiexp_verl.types import Question, Trajectory, to_json
 
 TRAJECTORIES, SUMMARY = "trajectories.jsonl", "summary.json"
@@ -51,13 +52,14 @@ def rollout(spec: RolloutSpec) -> dict[str, Any]:
     """
     check_output(spec.out, spec.resume)
     questions = read_questions(spec.questions)[: spec.limit]
-    policy = find_policy(spec.model, spec.out)
-    opened = open_spec(spec, check_policy(policy.spec, questions, spec))
-    known = {"corpus": opened.corpus, "policy": policy.identity, "same_policy": spec.same_model}
-    job = Job(spec.out, spec.settings, spec.k, spec.resume, spec.batch_size, **known)
-    # The folder first: a second run in it is refused before its model is loaded.
-    with only_one(spec.out), open_model(policy.spec, spec.batch_size, spec.max_model_len, policy.name) as client:
-        return _play(questions, Players(client, opened.search, opened.guide(spec.arm), spec.search), job)
+    # The folder first: a second run in it is refused before it merges shards or loads a model.
+    with only_one(spec.out):
+        policy = find_policy(spec.model, spec.out)
+        opened = open_spec(spec, check_policy(policy.spec, questions, spec))
+        known = {"corpus": opened.corpus, "policy": policy.identity, "same_policy": spec.same_model}
+        job = Job(spec.out, spec.settings, spec.k, spec.resume, spec.batch_size, **known)
+        with open_model(policy.spec, spec.batch_size, spec.max_model_len, policy.name) as client:
+            return _play(questions, Players(client, opened.search, opened.guide(spec.arm), spec.search), job)
 
 
 def play(questions: Sequence[Question], players: Players, job: Job) -> dict[str, Any]:
@@ -113,7 +115,7 @@ async def _play_all(todo: Sequence[tuple[Question, int]], total: int, players: P
         with (
             writing(path),
             path.open("a", encoding="utf-8") as file,
-            tqdm(total=total, initial=finished, desc=job.progress, disable=not job.progress) as bar,
+            tqdm(total=total, initial=finished, desc=printable(job.progress), disable=not job.progress) as bar,
         ):
 
             async def worker() -> None:

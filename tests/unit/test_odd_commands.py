@@ -1,6 +1,9 @@
 """Whatever a command line names, the answer is one line; nothing of a HEK or an address reaches the terminal as it is."""
 
 import os
+import subprocess
+import sys
+from dataclasses import replace
 
 import pytest
 
@@ -10,6 +13,7 @@ from hiexp_verl.search import SearchFailed
 from hiexp_verl.search.http import HttpSearch
 from hiexp_verl.text import without_credentials
 from tests.support.factories import trajectory
+from tests.support.paths import ROOT
 from tests.support.stored_hek import entry, hek
 
 LONG = "x" * 300
@@ -34,6 +38,22 @@ def places(tmp_path, monkeypatch):
 ROLLOUT = ["rollout", "--questions", "q.jsonl", "--corpus", "c.jsonl", "--out", "o"]
 EVAL = ["eval", "--questions", "q.jsonl", "--corpus", "c.jsonl", "--out", "o"]
 BUILD = ["build", "--trajectories", "t.jsonl", "--encoder"]
+BOMB = (
+    "[&a [x,x,x,x,x,x,x,x],"
+    + ",".join(f"&{b} [{','.join(['*' + a] * 8)}]" for a, b in zip("abcdefghijk", "bcdefghijkl", strict=True))
+    + "]"
+)
+HTTP = ["rollout", "--questions", "q.jsonl", "--out", "o", "--model", "http://127.0.0.1:1/v1#m", "--search", "http"]
+ODD_VALUES = ["2026-13-45", "!!int x", "!!timestamp x", "[" * 5000, "0x" + "f" * 400, BIG, "1:9:9:9:9:9:9:9:9:9", BOMB]
+ODD_ADDRESSES = [
+    "http://" + "a" * 100,
+    "http://a..b",
+    "http://a\x01b",
+    "http://a b",
+    "http://xn--",
+    "http://[v1.x]",
+    "http://\u0661\u0662.0.0.1",
+]
 ODD = [
     ["inspect", LONG],
     ["inspect", "file/hek"],
@@ -85,6 +105,16 @@ ODD = [
     ["rollout", "--questions", "q.jsonl", "--search-url", "http://127.0.0.1:99999", "--out", "o", "--model", "http://127.0.0.1:1/v1#m"],
     [*EVAL, "--model", "http://127.0.0.1:1/v1#m", "--arms", "none", "--hek", LONG],
     [*EVAL, "--model", "http://127.0.0.1:1/v1#m", "--arms", "none,full", "--hek", "file"],
+    *(
+        [*ROLLOUT, "--model", "http://127.0.0.1:1/v1#m", "--hek", "hek", "--encoder", "hash:32", "--set", f"prompt.top_k={value}"]
+        for value in ODD_VALUES
+    ),
+    *([*ROLLOUT, "--model", f"{address}/v1#m"] for address in ODD_ADDRESSES),
+    *(["retrieve", "hek", "q", "--encoder", f"{address}/v1#m"] for address in ODD_ADDRESSES),
+    *([*BUILD, "hash:8", "--out", "h", "--distiller", f"openai:{address}/v1#m"] for address in ODD_ADDRESSES),
+    *([*HTTP, "--search-url", f"{address}/retrieve"] for address in ODD_ADDRESSES),
+    ["retrieve", "hek", "q", "--top-k", "9_999_999_999"],
+    [*ROLLOUT, "--model", "folder", "--limit", " 99999999999"],
     ["report", LONG, "--out", "r.html"],
     ["report", "folder", "--out", "folder"],
     ["report", "folder", "--out", "file/r.html"],
@@ -109,6 +139,13 @@ def test_an_odd_command_line_is_one_line_with_what_to_do(places, capsys, monkeyp
     assert status == 2 and last.startswith("hiexp") and ("hiexp: " in last or ": error: " in last), last
     assert "Traceback" not in last and len(last) < 1500
     assert not any(path.name.startswith(".new-") for path in places.rglob("*"))
+
+
+@pytest.mark.parametrize("number", ["9780306406157", "20261127120000", "year=20261127120000"])
+def test_a_text_or_a_name_of_digits_is_no_number(places, number):
+    assert main(["retrieve", "hek", number, "--encoder", "hash:32"]) == 0
+    assert main(["edit", "hek", "e1-0001", "--description", f"Do {number}.", "--reason", number]) == 0
+    assert main(["report", "hek", "--out", number]) == 0
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
@@ -161,6 +198,10 @@ def test_no_escape_sequence_of_a_hek_reaches_the_terminal(places, capsys):
         ("http://me:P@ss@host/x", "http://host/x"),
         ("HTTPS://host/x?KEY=secret#m", "HTTPS://host/x#m"),
         ("http://host/x#token=secret", "http://host/x"),
+        ("http://me:pa/secret@host:1/x", "http://host:1/x"),
+        ("http:/me:secret@host/x", "http:/host/x"),
+        ("http://host:8000/x@y", "http://host:8000/x@y"),
+        ("https://host/org/model@main", "https://host/org/model@main"),
     ],
 )
 def test_an_address_is_shown_without_credentials(address, shown):
@@ -172,7 +213,8 @@ def test_credentials_stand_in_no_error_and_no_manifest(places, capsys, caplog):
     with pytest.raises(SearchFailed) as error:
         search.search(["q"], 1)
     told = f"{search.url} {error.value} {error.value.detail}"
-    for model in ("http://me:secret@127.0.0.1:1/v1?key=secret#m", "http://me:secret@[::1", "http://me:secret@127.0.0.1:99999/v1#m"):
+    odd = [f"http://me:{word}secret@127.0.0.1:1/v1?key={word}secret#m" for word in ("", "/", " ", "'", '"', "\\", "\n", "{", "%2F", "?")]
+    for model in (*odd, "http:/me:secret@127.0.0.1/v1", "http://me:secret@[::1", "http://me:secret@127.0.0.1:99999/v1#m"):
         command = ["rollout", "--questions", "q.jsonl", "--out", "o", "--search-url", "http://me:secret@127.0.0.1:1/x?key=secret"]
         assert main([*command, "--model", model]) == 2
     told += capsys.readouterr().err + caplog.text
@@ -200,3 +242,37 @@ def test_an_address_in_a_hek_is_not_asked(places, monkeypatch):
     monkeypatch.setattr("hiexp_verl.models.encoder_http.openai_client", lambda *_: pytest.fail("the key would be sent"))
     (places / "hek" / "ENCODER").write_text("http://127.0.0.1:1/v1#m\n")
     assert main(["retrieve", "hek", "case 1"]) == 0  # with the encoder that its header names
+
+
+@pytest.mark.parametrize("name", ["http://127.0.0.1:1/v1#m", "evil/model", "{places}/evil/model", "elsewhere/model", "..", "", "model"])
+def test_no_address_and_no_path_that_a_header_names_is_followed(places, capsys, monkeypatch, name):
+    monkeypatch.setattr("hiexp_verl.models.encoder_http.openai_client", lambda *_: pytest.fail("the key would be sent"))
+    monkeypatch.setattr("hiexp_verl.models.encoder.model_folder", lambda folder: pytest.fail(f"{folder} was followed"))
+    whole = hek()
+    identity = replace(whole.header.encoder, name=name.format(places=places))
+    replace(whole, header=replace(whole.header, encoder=identity)).save(places / "evil")
+    for folder in ("elsewhere/model", "evil/model"):
+        (places / folder).mkdir(parents=True)
+    monkeypatch.chdir(places / "evil" if name == "model" else places)
+    assert main(["retrieve", str(places / "evil"), "case 1"]) == 2
+    assert "name the encoder yourself" in capsys.readouterr().err
+
+
+def test_no_escape_sequence_and_no_credential_in_a_warning_reaches_the_terminal(places):
+    whole = hek()
+    identity = replace(whole.header.encoder, name=f"{ESCAPE} http://me:secret@host/x?key=secret")
+    replace(whole, header=replace(whole.header, encoder=identity)).save(places / "evil")
+    run = places / f"run{ESCAPE}"
+    run.mkdir()
+    (run / "run.json").write_text('{"kind": "rollout"}')
+    write_jsonl(places / "odd.jsonl", [{"question_id": ESCAPE}])
+    told = ""
+    for command in (
+        ["audit", "evil", "--questions", "q.jsonl"],
+        ["report", "hek", run.name, "--out", "r.html"],
+        ["import", "odd.jsonl", "t.jsonl", "--format", "hiexp", "--out", f"o{ESCAPE}.jsonl"],
+    ):
+        line = [sys.executable, "-m", "hiexp_verl.cli", *command]
+        told += subprocess.run(line, capture_output=True, text=True, check=False, env={**os.environ, "PYTHONPATH": str(ROOT)}).stderr
+    assert "near-duplicates are searched by words" in told and "run.json" in told and "odd.jsonl" in told
+    assert not {"\x1b", "\x9b"}.intersection(told) and "secret" not in told

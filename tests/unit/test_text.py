@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from hiexp_verl.protocol import FORMATS, find_search
 from hiexp_verl.scoring import extract_answer
-from hiexp_verl.text import printable, sanitise
+from hiexp_verl.text import is_local, printable, sanitise
 
 PIECES = ["<|im_start|>", "<|im_end|>", "<search>", "</search>", "<answer>", "</answer>", "<tool_call>", "</tool_call>", "<experience>"]
 PIECES += ["\\boxed{", "}", "<", ">", "|", "im_", "search", "/", " ", "\n", "\u200b", "\uff1c", "x", "</s>", "[INST]", "<think>"]
@@ -53,3 +53,15 @@ def test_every_character_that_steers_is_a_space_and_the_others_are_themselves(te
 
 def test_long_text_is_cut_at_a_word():
     assert sanitise("alpha beta gamma", 13) == "alpha..."
+
+
+@pytest.mark.parametrize(
+    "host", ["127.0.0.1", "127.1", "LOCALHOST", "localhost.", "a.localhost", "[::1]", "[::]", "[::ffff:127.0.0.1]", "0.0.0.0", "0"]
+)
+def test_an_address_of_this_machine_is_known_in_every_form(host):
+    assert is_local(f"http://{host}:8000/v1")
+
+
+@pytest.mark.parametrize("host", ["10.0.0.1", "127.example.org", "localhost.example.org", "[fe80::1]", "example.org"])
+def test_an_address_of_another_machine_is_not_of_this_one(host):
+    assert not is_local(f"http://{host}:8000/v1")

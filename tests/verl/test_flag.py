@@ -130,6 +130,18 @@ def refusal(settings):
     return text
 
 
+def test_a_second_training_in_a_folder_is_refused_in_one_line(good, tmp_path):
+    good |= {"trainer.default_local_dir": tmp_path / "run"}
+    config = compose("+hiexp=grpo", ENGINE, *(f"{key}={value}" for key, value in good.items()))
+    first, second, result = Record(), Record(), JobReturn(status=JobStatus.COMPLETED)
+    first.on_run_start(config)
+    with pytest.raises(SystemExit, match=r"hiexp: another run .* is writing to"):
+        second.on_run_start(config)
+    first.on_run_end(config, job_return=result)
+    second.on_run_start(config)
+    second.on_run_end(config, job_return=result)
+
+
 def test_a_run_records_its_configuration_and_its_files(good, tmp_path, monkeypatch):
     good |= {"trainer.default_local_dir": tmp_path / "run", "hiexp.dump_dir": tmp_path / "episodes", "trainer.logger": "[file]"}
     config = compose("+hiexp=grpo", ENGINE, *(f"{key}={value}" for key, value in good.items()))
@@ -197,6 +209,10 @@ def test_malformed_questions_are_named_by_line(good, tmp_path):
             {"trainer.nnodes": 2, "hiexp.search.engine": "http", "hiexp.search.url": "http://127.0.0.1:9/retrieve"},
             "http://127.0.0.1:9/retrieve is each node's own machine, and trainer.nnodes=2",
         ),
+        (
+            {"trainer.nnodes": 2, "hiexp.encoder": "http://localhost.:9/v1#m"},
+            "hiexp.encoder=http://localhost.:9/v1#m is each node's own machine, and trainer.nnodes=2",
+        ),
         ({"trainer.v1.trainer_mode": "hiexp_asink"}, "trainer_mode=hiexp_asink does not log experience"),
         ({"trainer.use_v1": "false"}, "trainer.use_v1=false selects verl's earlier trainer"),
         ({**CPU_RUN, "actor_rollout_ref.actor.strategy": "fsdp"}, "strategy=fsdp does not run on a CPU; set it to fsdp2"),
@@ -242,10 +258,18 @@ def test_a_trainer_of_the_user_that_extends_ours_passes(good, monkeypatch):
 def test_the_workers_get_absolute_paths_and_the_place_of_the_encoder(good, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     relative = {name: os.path.relpath(good[name], tmp_path) for name in ("hiexp.hek", "hiexp.search.corpus")}
-    config = compose("+hiexp=grpo", ENGINE, *(f"{key}={value}" for key, value in {**good, **relative, "hiexp.dump_dir": "dumps"}.items()))
+    config = compose(
+        "+hiexp=grpo",
+        ENGINE,
+        *(
+            f"{key}={value}"
+            for key, value in {**good, **relative, "hiexp.dump_dir": "dumps", "hiexp.loop.distiller": "files:answers"}.items()
+        ),
+    )
     Preflight().on_run_start(config)
     assert config.hiexp.hek == str(tmp_path / "hek") and config.hiexp.dump_dir == str(tmp_path / "dumps")
     assert config.hiexp.search.corpus == str(Path(good["hiexp.search.corpus"]).resolve())
+    assert config.hiexp.loop.distiller == f"files:{tmp_path / 'answers'}"
     assert config.hiexp.encoder.path == "hash:256" and config.hiexp.encoder.device == "cpu"
 
 

@@ -98,6 +98,9 @@ def test_a_node_without_the_files_is_named_before_a_device_is_touched(tmp_path, 
     with pytest.raises(HiExpError, match=r"the node 10.0.0.1 .n1. has no encoder no model \(.+\); put it there"):
         retrieval_module.check_nodes(named)
     retrieval_module.check_nodes(replace(named, encoder=EncoderConfig(path="hash:64")))
+    local = replace(settings, search=SearchConfig(engine="http", url="http://127.1:9/retrieve"))
+    with pytest.raises(HiExpError, match=r"is each node's own machine, and the cluster has 2 nodes"):
+        retrieval_module.check_nodes(local)
     here[ids[1]] = False
     with pytest.raises(HiExpError, match=rf"the node 10.0.0.2 .n2. has no {corpus}; put it there"):
         retrieval_module.check_nodes(settings)

@@ -6,7 +6,9 @@ import shutil
 import pytest
 
 from hiexp_verl.cli import main
+from hiexp_verl.errors import HiExpError
 from hiexp_verl.evaluate.plan import TABLE_JSON, TABLE_MD
+from hiexp_verl.io.files import only_one
 from hiexp_verl.io.manifest import MANIFEST, read_manifest
 from hiexp_verl.rollout.policy import STATE
 from tests.support.chat_server import completion, server
@@ -179,3 +181,29 @@ def test_a_server_that_stops_says_what_is_kept(command, tmp_path, capsys):
     with server(stopping) as (url, _):
         text = refusal([*command, "--model", url, "--batch-size", "1"], capsys)
     assert "episodes are kept in" in text and "--resume goes on" in text
+
+
+def test_half_a_character_in_a_reply_of_the_judge_ends_nothing(command, tmp_path):
+    def answers(request, number):
+        if request["model"] == "judge":
+            return 200, json.dumps(completion("no \ud83d"))
+        return answering(request, number)
+
+    with server(answers) as (url, _):
+        assert main([*command, "--model", f"{url}#m", "--judge", f"{url}#judge"]) == 0
+    assert "no ?" in (tmp_path / "out" / "verdicts.jsonl").read_text(encoding="utf-8")
+
+
+def test_the_folder_is_held_while_the_judge_is_asked(command, tmp_path, monkeypatch):
+    refused = []
+
+    def judge(*_):
+        with pytest.raises(HiExpError, match="another run") as error, only_one(tmp_path / "out"):
+            pass
+        refused.append(error)
+        return {}
+
+    monkeypatch.setattr("hiexp_verl.evaluate.evaluate.judge", judge)
+    with server(answering) as (url, _):
+        assert main([*command, "--model", url, "--judge", f"{url}#judge"]) == 0
+    assert len(refused) == 1

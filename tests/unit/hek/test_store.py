@@ -2,6 +2,7 @@
 
 import errno
 import json
+import math
 import os
 import re
 import subprocess
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.hek import HEK, Header, inspect_entry, inspect_hek
+from hiexp_verl.hek.schema import header_text
 from hiexp_verl.models.encoder import EncoderIdentity
 from tests.support.paths import ROOT
 from tests.support.stored_hek import ENCODER, entry, hek
@@ -227,3 +229,13 @@ def test_inspection_shows_the_tree_and_an_entry():
     assert "parent:      e2-0001" in inspect_entry(hek(), "e1-0001")
     with pytest.raises(HiExpError, match="e1-9999"):
         inspect_entry(hek(), "e1-9999")
+
+
+@pytest.mark.parametrize("number", [10**400, math.nan, -math.inf, 1e300])
+def test_a_threshold_that_is_none_is_refused(tmp_path, number):
+    folder = hek(thresholds={"tool_min_score": number}).header
+    (tmp_path / "0001").mkdir()
+    (tmp_path / "0001" / "header.json").write_text(header_text(folder))
+    (tmp_path / "CURRENT").write_text("0001\n")
+    with pytest.raises(HiExpError, match=r"the threshold tool_min_score is"):
+        HEK.load(tmp_path)

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import os
 
 import pytest
 from hypothesis import given
@@ -93,3 +94,10 @@ def test_garbage_is_refused_and_never_crashes(tmp_path_factory, content):
         read_questions(path)
     except HiExpError as error:
         assert str(path) in str(error)
+
+
+def test_a_pipe_is_not_replaced_by_a_file(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(HiExpError, match="is no plain file"):
+        write_jsonl(tmp_path / "pipe", [{}])
+    assert (tmp_path / "pipe").is_fifo()

@@ -9,11 +9,14 @@ import pytest
 
 from hiexp_verl.cli import main
 from hiexp_verl.errors import HiExpError
-from hiexp_verl.hek import HEK
+from hiexp_verl.hek import HEK, versions
 from hiexp_verl.hek.edit import edit
 from hiexp_verl.hek.store import current_version
 from hiexp_verl.io import files
-from hiexp_verl.io.files import atomic_writer, locked, only_one
+from hiexp_verl.io.files import atomic_writer, locked, only_one, write_jsonl
+from hiexp_verl.ledger.credit import Credits
+from hiexp_verl.ledger.keep import Leaving
+from tests.support.episodes import trajectories
 from tests.support.stored_hek import hek
 
 
@@ -79,6 +82,35 @@ def test_whoever_waits_is_told_for_whom(tmp_path, caplog):
 def test_a_second_run_in_a_folder_is_told_who_holds_it(tmp_path):
     with only_one(tmp_path), pytest.raises(HiExpError, match=rf"another run .pid {os.getpid()}. is writing to"), only_one(tmp_path):
         pass
+
+
+def test_a_second_build_that_asks_a_model_does_not_touch_the_answers_of_the_first(tmp_path, capsys):
+    write_jsonl(tmp_path / "t.jsonl", trajectories())
+    out = tmp_path / "hek"
+    command = ["build", "--trajectories", str(tmp_path / "t.jsonl"), "--encoder", "hash:32", "--out", str(out)]
+    with only_one(out, "answers.jsonl"):
+        (out / "answers.jsonl").write_text("paid for")
+        assert main([*command, "--distiller", "openai:http://127.0.0.1:1/v1#m"]) == 2
+    assert "another run" in capsys.readouterr().err and (out / "answers.jsonl").read_text() == "paid for"
+    assert main(command) == 0  # rules ask nobody
+
+
+def test_a_change_while_entries_are_judged_or_a_version_is_chosen_is_not_hidden(tmp_path, capsys, monkeypatch):
+    hek().save(tmp_path)
+
+    def meanwhile(*_, **__):
+        now = HEK.load(tmp_path)
+        edit(now, "e1-0002", "meanwhile", description=f"Do it after {now.header.content_hash[:8]}.").save(tmp_path)
+        return [Leaving("e1-0001", "harms")]
+
+    monkeypatch.setattr("hiexp_verl.cli.ledger._credits", lambda *_: Credits({}, {}, {}))
+    monkeypatch.setattr("hiexp_verl.cli.ledger.leaving", meanwhile)
+    assert main(["ledger", str(tmp_path), "--retire"]) == 2
+    before = versions._before
+    monkeypatch.setattr(versions, "_before", lambda root: (before(root), meanwhile())[0])
+    assert main(["rollback", str(tmp_path)]) == 2
+    assert capsys.readouterr().err.count("was changed meanwhile") == 2
+    assert HEK.load(tmp_path).header.reason == "edit e1-0002: meanwhile" and (tmp_path / "CURRENT").read_text() == "0003\n"
 
 
 def test_what_a_killed_writer_left_is_cleared_and_that_of_a_living_one_stays(tmp_path):

@@ -107,6 +107,40 @@ def test_the_last_state_has_the_use_of_each_entry(tmp_path):
     assert list(found.heks) == [content_hash]
 
 
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("hek_loop.jsonl", '{"step": 1, "verdict": [1]}'),
+        ("hek_loop.jsonl", '{"step": 1e999}'),
+        ("hek_loop.jsonl", '{"step": 1, "verdict": {"error": 1, "difference": 1%s, "look": 2}}' % ("0" * 400)),
+        ("metrics.jsonl", '{"step": 1e999, "data": {}}'),
+        ("global_step_9/hiexp/state.json", '{"watched": []}'),
+        ("global_step_9/hiexp/state.json", '{"watched": {"counters": {"e1-0001": [1]}}}'),
+        ("global_step_9/hiexp/state.json", '{"watched": {"counters": {"e1-0001": {"episodes": 1e999, "reward": 1}}}}'),
+    ],
+)
+def test_what_is_damaged_beside_a_training_is_a_fault(tmp_path, name, content):
+    write_training(tmp_path, {1: 0.1})
+    (tmp_path / "global_step_old" / "hiexp").mkdir(parents=True)
+    (tmp_path / "global_step_old" / "hiexp" / "state.json").write_text("{}")
+    (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / name).write_text(content + "\n")
+    found = gather([tmp_path])
+    assert len(found.trainings) == 1 and len(found.faults) == 1 and name in found.faults[0]
+
+
+@pytest.mark.parametrize("outcome", [{"usage": [1]}, {"facts": "x"}, {"seconds": {"a": "x"}}, {"seconds": 3}, {"hek_path": [1]}])
+def test_a_manifest_with_an_odd_outcome_is_named(tmp_path, outcome):
+    (tmp_path / MANIFEST).write_text(json.dumps({"kind": "recipe", "spec": {}, "outcome": outcome}))
+    with pytest.raises(HiExpError, match=r"run.json is damaged \(outcome"):
+        read_manifest(tmp_path)
+
+
+def test_an_episode_that_is_there_twice_counts_once(tmp_path):
+    write_rollout(tmp_path / "r", [trajectory("q1"), trajectory("q2"), trajectory("q1")])
+    assert len(gather([tmp_path]).played) == 2
+
+
 def test_an_older_version_of_a_hek_is_shown_where_a_run_used_it(tmp_path):
     old = tree().save(tmp_path / "hek")
     content_hash = json.loads((old / "header.json").read_text())["content_hash"]

@@ -82,3 +82,23 @@ def test_a_damaged_state_is_told(tmp_path):
     model = checkpoint(tmp_path, 3)
     with pytest.raises(HiExpError, match="is damaged"):
         parsed(model)
+
+
+@pytest.mark.parametrize(
+    "identity",
+    [
+        {"search": [1]},
+        {"search": {"top_k": "x"}},
+        {f"{TURNS}.max_assistant_turns": "x"},
+        {"max_tokens_per_turn": 10**400},
+        {"max_tokens_per_turn": 1.5},
+    ],
+)
+def test_a_state_with_values_of_wrong_types_is_damaged(tmp_path, identity):
+    with pytest.raises(HiExpError, match=r"state.json is damaged"):
+        parsed(checkpoint(tmp_path, identity))
+
+
+def test_a_marker_that_is_no_text_names_no_checkpoint(tmp_path):
+    (tmp_path / "latest_checkpointed_iteration.txt").write_bytes(b"\xff\xfe" * 300)
+    assert {option: getattr(parsed(str(tmp_path)), option) for option in DEFAULTS} == DEFAULTS

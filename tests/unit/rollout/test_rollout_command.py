@@ -9,6 +9,7 @@ import pytest
 from hiexp_verl.cli import build_parser, main
 from hiexp_verl.cli.rollout import rollout_spec
 from hiexp_verl.io.datasets import read_trajectories
+from hiexp_verl.io.files import only_one
 from hiexp_verl.models.vllm_process import check_model_dir
 from hiexp_verl.plugin import verl_rollout
 from hiexp_verl.search.http import write_reply
@@ -50,6 +51,24 @@ def test_a_directory_that_holds_no_model_is_refused(arguments, capsys, tmp_path,
     (tmp_path / "model").mkdir()
     assert f"model {tmp_path / 'model'} is not a model directory: found no config.json" in refusal([*arguments, "--by", by], capsys)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("by", ["server", "verl"])
+def test_a_second_run_merges_no_shards_into_the_folder_of_the_first(arguments, capsys, tmp_path, monkeypatch, by):
+    monkeypatch.setattr("hiexp_verl.rollout.policy._merge", lambda *_: pytest.fail("merged into the folder of a running rollout"))
+    (tmp_path / "model" / "actor" / "huggingface").mkdir(parents=True)
+    (tmp_path / "model" / "actor" / "model_world_size_1_rank_0.pt").write_text("shard")
+    with only_one(tmp_path / "out"):
+        assert "another run" in refusal([*arguments, "--by", by], capsys)
+
+
+def test_what_a_killed_rollout_by_verl_left_is_cleared(arguments, capsys, tmp_path, monkeypatch):
+    (tmp_path / "out" / ".verl-killed" / "dump").mkdir(parents=True)
+    monkeypatch.setattr("hiexp_verl.plugin.verl_rollout.check_model_dir", lambda _: None)
+    monkeypatch.setattr("hiexp_verl.plugin.verl_rollout.trainer_command", lambda *_, **__: (["false"], {}))
+    (tmp_path / "model").mkdir()
+    assert "verl ended with code 1" in refusal([*arguments, "--by", "verl"], capsys)
+    assert not list((tmp_path / "out").glob(".verl-*"))
 
 
 def test_a_policy_whose_adapters_were_not_merged_is_refused(arguments, capsys, tmp_path):

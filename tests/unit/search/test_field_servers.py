@@ -99,6 +99,13 @@ def test_a_reply_that_is_no_gzip_or_too_large_is_a_failed_search(monkeypatch):
             client(url).search(["q"], 3)
 
 
+def test_a_reply_that_is_encoded_twice_is_not_unpacked():
+    content = gzip.compress(gzip.compress(b"0" * (1 << 24)))
+    with server_that(lambda _: (200, content), **{"Content-Encoding": "gzip, gzip"}) as (url, _), pytest.raises(SearchFailed) as error:
+        client(url).search(["a"], 1)
+    assert (error.value.reason, error.value.detail) == ("bad reply", "encoded more than once (gzip, gzip)")
+
+
 def test_a_reply_in_drops_ends_with_the_time_out():
     def drops(n):
         return 200, b"x" * 10
