@@ -61,6 +61,7 @@ _RENAMED_ARMS: dict[str, Arm] = {
 MOST = 10**9  # of a count: more is a slip, and no library takes it
 Count = Annotated[int, Field(ge=1, le=MOST, strict=True)]
 Natural = Annotated[int, Field(ge=0, le=MOST, strict=True)]
+Seed = Annotated[int, Field(ge=0, lt=2**31, strict=True)]  # servers want it to fit a signed 32-bit number
 Flag = Annotated[bool, Field(strict=True)]
 Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 # A `Path` is taken, too; `~` is the home directory.
@@ -278,7 +279,7 @@ class HiExpConfig:
     stop_at_search: Flag = Field(
         default=False, description="End a turn at </search> (search_tags): for a base model, which does not end it by itself."
     )
-    seed: Natural | None = Field(default=None, description="Makes training repeatable: every turn gets its own seed; null: vLLM chooses.")
+    seed: Seed | None = Field(default=None, description="Makes training repeatable: every turn gets its own seed; null: vLLM chooses.")
     allow_mismatch: Flag = Field(
         default=False, description="Resume a checkpoint of a run with another HEK, other questions, search, sampling, reward or seed."
     )
@@ -348,6 +349,7 @@ def _adapter(cls: type[Config]) -> "TypeAdapter[Config]":
 _MUST_BE = {
     "literal_error": "one of {expected}",
     "greater_than_equal": "at least {ge:g}",
+    "less_than": "less than {lt:g}",
     "less_than_equal": "at most {le:g}",
     "int_type": "a whole number",
     "float_type": "a number",

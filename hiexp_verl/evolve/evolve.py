@@ -15,7 +15,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from hiexp_verl.config import Count, Flag, GateConfig, Natural, Number, block_of, settings
+from hiexp_verl.config import Count, Flag, GateConfig, Number, Seed, block_of, settings
 from hiexp_verl.distil.distillers import Distiller, open_distiller
 from hiexp_verl.distil.pipeline import DistilSettings
 from hiexp_verl.distil.replies import REPLIES
@@ -64,7 +64,7 @@ class EvolveSpec(PlaySpec):
     mask: Annotated[Number, Field(ge=0, lt=1)] = 0.1  # share of entries that are left out by chance
     max_new: Count = 64  # E1 of a candidate
     edits: Flag = False  # a model decides what each new E1 does to those near it
-    seed: Natural = 0
+    seed: Seed = 0
 
     def __post_init__(self) -> None:
         if self.hek is None:

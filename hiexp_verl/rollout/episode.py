@@ -11,7 +11,7 @@ from typing import Annotated, Protocol
 from pydantic import Field
 from typing_extensions import Unpack
 
-from hiexp_verl.config import Count, Natural, RewardKind, SearchConfig, settings
+from hiexp_verl.config import Count, RewardKind, SearchConfig, Seed, settings
 from hiexp_verl.guide.episode import AsyncGuidedEpisode, Guidance
 from hiexp_verl.guide.guide import Guide
 from hiexp_verl.guide.lookup import ExperienceRequest
@@ -53,7 +53,7 @@ class EpisodeSettings:
     max_tokens: Count = 128  # of one turn of the model
     temperature: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.0  # 0: greedy
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
-    seed: Natural = 0
+    seed: Seed = 0
     reward: RewardKind = "concise"
 
 

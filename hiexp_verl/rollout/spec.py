@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator
 
-from hiexp_verl.config import Arm, Budgets, Count, EncoderConfig, HiExpConfig, Natural, PathText, SearchConfig, settings
+from hiexp_verl.config import Arm, Budgets, Count, EncoderConfig, HiExpConfig, Natural, PathText, SearchConfig, Seed, settings
 from hiexp_verl.models.chat import MAX_MODEL_LEN
 from hiexp_verl.rollout.episode import EpisodeSettings
 
@@ -55,6 +55,6 @@ class EvalSpec(PlaySpec):
     questions: Annotated[tuple[Path, ...], BeforeValidator(_as_tuple)]
     settings: EpisodeSettings = field(default_factory=lambda: EpisodeSettings(temperature=0.0))
     arms: tuple[str, ...] = ("none", "full")
-    seeds: tuple[Natural, ...] = (0,)
+    seeds: tuple[Seed, ...] = (0,)
     alone: Natural = 16  # episodes that are replayed one at a time
     judge: PathText | None = None  # a model that judges answers: directory or URL
