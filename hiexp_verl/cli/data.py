@@ -19,7 +19,7 @@ from hiexp_verl.text import printable
 from hiexp_verl.types import LEVELS
 
 _IMPORT = """\
-formats (one JSON object a line, .gz or plain):
+formats (one JSON object a line, .gz or plain, a JSON list, or parquet):
   hiexp        trajectories of `hiexp rollout`, or of training with hiexp.dump_dir: checked and rewritten
   verl-dump    what verl writes to trainer.rollout_data_dir or trainer.validation_data_dir; chat templates ChatML, Llama 3, Gemma
                (validation episodes of our trainer are marked, and hiexp build leaves them out)
@@ -29,8 +29,8 @@ formats (one JSON object a line, .gz or plain):
                R1-Searcher, Search-R1 or ReSearch, or set, each as an opening and a closing tag
 
 A search call may be written as tags, as tool_calls, function_call, tool_use or functionCall, in the notation of Hermes, Qwen, Llama,
-Mistral, GLM, DeepSeek, Kimi, MiniMax or gpt-oss, as fenced JSON or as ReAct; its result may be carried by a tool, function, ipython or user
-turn, or stand in the assistant's text.
+Mistral, GLM, DeepSeek, Kimi, MiniMax, gpt-oss, Granite, Phi, Command or InternLM, as fenced JSON, as Python or as ReAct; its result may be
+carried by a tool, function, ipython, search, environment or user turn, or stand in the assistant's text.
 What most of a file lacks (searches, answers, what searches found) is warned of.
 Answers that are not marked as correct or wrong are scored. Rejected, logged with their line and counted: lines that cannot be
 read, duplicates, ids of an earlier trajectory, and all copies of a trajectory with contradictory labels. If no
@@ -81,7 +81,7 @@ def add(verbs: Any) -> None:
     parser.add_argument("--out", type=Path, required=True, metavar="HEK", help="directory; the entries become its next version")
 
     parser = add_verb(verbs, "serve-search", run_serve_search, "Serve a corpus over the Search-R1 retrieval wire format.", _SERVE)
-    parser.add_argument("--corpus", required=True, help="JSONL (.gz) with id, title, text")
+    parser.add_argument("--corpus", required=True, help="JSONL (.gz), TSV or parquet with id, title, text")
     parser.add_argument("--encoder", help="dense search with this encoder; without it, BM25")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default 127.0.0.1: this machine alone)")
     parser.add_argument("--port", type=int, default=8000, help="(default 8000)")

@@ -50,7 +50,7 @@ def add_hek(parser: argparse.ArgumentParser, encoder: bool = False, json: bool =
 def add_episode_arguments(parser: argparse.ArgumentParser, temperature: float) -> None:
     """Add the options of playing episodes: model, search, experience, sampling."""
     parser.add_argument("--search", default="bm25", choices=get_args(Engine), help="as hiexp.search.engine (default bm25)")
-    parser.add_argument("--corpus", metavar="FILE", help="JSONL (.gz) with id, title, text, for bm25 and dense")
+    parser.add_argument("--corpus", metavar="FILE", help="JSONL (.gz), TSV or parquet with id, title, text, for bm25 and dense")
     parser.add_argument("--search-url", metavar="URL", help="of a retrieval server in the Search-R1 wire format, for http")
     parser.add_argument("--search-encoder", metavar="DIR_OR_NAME", help="for dense (default: --encoder, or the encoder of the HEK)")
     parser.add_argument(
