@@ -38,6 +38,7 @@ def run_report(arguments: argparse.Namespace) -> int:
         "episode": len(found.played),
         "HEK": len(found.heks),
         "build": len(found.builds),
+        "set of pairs": len(found.pairs),
     }
     contents = ", ".join(plural(count, noun) for noun, count in counts.items() if count)
     say(f"{out}: {contents}; {out.stat().st_size / 1e6:.1f} MB; open it in a browser")

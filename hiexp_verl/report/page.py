@@ -12,6 +12,7 @@ from hiexp_verl.report.curves import REWARD, curves, first_curve, grouped, valid
 from hiexp_verl.report.episodes import Played, outcome, pair, pairs, read_again, samples, single
 from hiexp_verl.report.evolutions import evolutions, loops
 from hiexp_verl.report.html import document, e, facts, folded, listed, number, plural, table
+from hiexp_verl.report.pairs import pairs_section
 from hiexp_verl.report.runs import Gathered, gather
 from hiexp_verl.report.training import Training
 from hiexp_verl.report.tree import tree, uses_of
@@ -49,6 +50,7 @@ def page(found: Gathered, title: str) -> str:
         "What was run": _what_was_run(found),
         "Experience": _heks(found),
         "Episodes": _episodes(found.played),
+        "Pairs for self-distillation": pairs_section(found.pairs),
         "Cost": sections.cost(found.trainings, found.recipes, found.builds),
         "Not read": listed([e(fault) for fault in found.faults]),
     }

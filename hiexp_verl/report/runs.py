@@ -9,11 +9,13 @@ from typing import Any
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.hek.schema import read_header
 from hiexp_verl.hek.store import HEK, version_folder
+from hiexp_verl.internalise.pairs import Pair
 from hiexp_verl.io.manifest import Manifest
 from hiexp_verl.report.episodes import Played, read_played
 from hiexp_verl.report.evaluations import Evaluation, read_evaluation
 from hiexp_verl.report.evolutions import Evolution, read_evolution
 from hiexp_verl.report.find import Found, files_of, find, innermost, paths_of
+from hiexp_verl.report.pairs import read_some
 from hiexp_verl.report.training import Training, read_training
 
 
@@ -27,6 +29,7 @@ class Gathered:
     rollouts: dict[str, Mapping[str, Any]] = field(default_factory=dict)  # name -> how its episodes were played
     played: list[Played] = field(default_factory=list)
     heks: dict[str, HEK] = field(default_factory=dict)  # by content hash
+    pairs: dict[str, tuple[Mapping[str, Any], list[Pair]]] = field(default_factory=dict)  # name -> outcome, some pairs
     recipes: dict[str, Mapping[str, Any]] = field(default_factory=dict)  # name -> outcome: seconds of stages, facts
     builds: dict[str, Manifest] = field(default_factory=dict)  # by the name of the HEK
     faults: list[str] = field(default_factory=list)  # what cannot be read, one line each
@@ -79,6 +82,10 @@ class _Reader:
             # The versions of a round have their own seeds, and are compared all the same.
             spec = {**manifest.spec, "seed": folder.parent.as_posix()} if home in evolutions else manifest.spec
             self._episodes(folder, manifest, name, spec)
+        self.out.pairs = {
+            self._name(folder): (manifest.outcome, read_some(folder, manifest, self.out.faults))
+            for folder, manifest in self._of("pairs").items()
+        }
         self.out.recipes = {self._name(folder): manifest.outcome for folder, manifest in self._of("recipe").items()}
         self.out.builds = {self._name(folder): manifest for folder, manifest in self._of("build").items()}
         self._heks()

@@ -30,6 +30,7 @@ LAYERS = [
     "rollout",
     "evaluate",
     "evolve",
+    "internalise",
     "plugin",
     "report",
     "cli",

@@ -1,0 +1,130 @@
+"""Pairs: for a question the reference, its right rollout with the fewest searches, and the student, which differs most from it.
+
+Both are rollouts of one policy without experience in their context. The student is a wrong rollout where there is one, else another
+right one. Two rollouts differ by 1 - Jaccard of the sets of their queries; the source does not say by what.
+
+Source: Search-E1 (arXiv:2605.22511), its offline self-distillation.
+"""
+
+import hashlib
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from hiexp_verl.errors import HiExpError
+from hiexp_verl.io.datasets import read_jsonl, trajectory_of
+from hiexp_verl.io.files import write_jsonl
+from hiexp_verl.io.rows import BadRow, number_field, object_field
+from hiexp_verl.protocol import searches
+from hiexp_verl.scoring import normalise
+from hiexp_verl.types import TRAIN, Trajectory
+
+# Why a rollout, or a question, has no part in a pair.
+REASONS = {
+    "validation": "rollouts of validation questions",
+    "guided": "rollouts that were shown experience",
+    "no_messages": "rollouts without messages",
+    "one_rollout": "questions with one rollout",
+    "no_success": "questions without a right rollout",
+    "alike": "questions whose rollouts are right and search for the same",
+    "beyond": "pairs beyond the number asked for",
+}
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two rollouts of one question."""
+
+    reference: Trajectory
+    student: Trajectory
+    distance: float  # 0 to 1
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the pair as a JSON object, to be read by people, too: what is common to both stands first."""
+        common = {name: getattr(self.reference, name) for name in ("question_id", "question", "answers")}
+        sides = {name: asdict(getattr(self, name)) for name in ("reference", "student")}
+        return {**common, "distance": round(self.distance, 4), **sides}
+
+
+def pairs_of(trajectories: Iterable[Trajectory], most: int | None = None) -> tuple[list[Pair], Counter[str]]:
+    """Return the pairs in the order of their questions, and how often each of `REASONS` left something out.
+
+    Args:
+        most: how many pairs at most, drawn by the ids of their questions: the same in every run.
+    """
+    groups: dict[str, list[Trajectory]] = defaultdict(list)
+    left_out: Counter[str] = Counter()
+    for t in trajectories:
+        reason = _unusable(t)
+        if reason:
+            left_out[reason] += 1
+        else:
+            groups[t.question_id].append(t)
+    pairs: list[Pair] = []
+    for group in groups.values():
+        made = _pair(group)
+        if isinstance(made, Pair):
+            pairs.append(made)
+        else:
+            left_out[made] += 1
+    if most is not None and len(pairs) > most:
+        drawn = sorted(pairs, key=lambda pair: hashlib.sha256(pair.reference.question_id.encode("utf-8", "replace")).digest())[:most]
+        left_out["beyond"] = len(pairs) - most
+        pairs = [pair for pair in pairs if pair in drawn]
+    return pairs, left_out
+
+
+def write_pairs(path: Path, pairs: Iterable[Pair]) -> None:
+    """Write the pairs as JSON lines, atomically."""
+    write_jsonl(path, (pair.to_json() for pair in pairs))
+
+
+def read_pairs(path: Path) -> Iterator[Pair]:
+    """Yield the pairs of a file.
+
+    Raises:
+        HiExpError: the file is missing, or a line is no pair.
+    """
+    for place, row in read_jsonl(path, "file of pairs"):
+        try:
+            reference, student = (trajectory_of(object_field(row, name)) for name in ("reference", "student"))
+            yield Pair(reference, student, number_field(row, "distance"))
+        except BadRow as error:
+            raise HiExpError(f"{place} is no pair ({error}); make the file with `hiexp distil-pairs`") from error
+
+
+def distance(one: Sequence[str], other: Sequence[str]) -> float:
+    """Return 1 - Jaccard of the sets of normalised queries; 0 where neither searched."""
+    mine, theirs = ({normalise(query) for query in queries} for queries in (one, other))
+    return 1 - len(mine & theirs) / len(mine | theirs) if mine | theirs else 0.0
+
+
+def _unusable(t: Trajectory) -> str:
+    if t.extra.get("split", TRAIN) != TRAIN:
+        return "validation"
+    if t.extra.get("shown"):
+        return "guided"
+    return "" if t.messages else "no_messages"
+
+
+def _pair(group: Sequence[Trajectory]) -> Pair | str:
+    """Return the pair of a question, or why it has none."""
+    if len(group) < 2:
+        return "one_rollout"
+    queries = {id(t): [search.query for search in searches(t.messages)] for t in group}
+    right = [t for t in group if t.correct]
+    if not right:
+        return "no_success"
+    reference = min(right, key=lambda t: (len(queries[id(t)]), t.id))
+    others = [t for t in group if not t.correct] or [t for t in right if t is not reference]
+
+    def difference(t: Trajectory) -> tuple[float, int]:
+        return distance(queries[id(reference)], queries[id(t)]), abs(len(queries[id(t)]) - len(queries[id(reference)]))
+
+    # Of equals the first by id.
+    student = max(sorted(others, key=lambda t: t.id), key=difference)
+    if student.correct and difference(student) == (0.0, 0):
+        return "alike"
+    return Pair(reference, student, difference(student)[0])
