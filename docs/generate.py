@@ -9,7 +9,8 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 from unittest.mock import patch
 
 from hiexp_verl.cli import build_parser
-from hiexp_verl.config import MOST, HiExpConfig
+from hiexp_verl.config import HiExpConfig
+from hiexp_verl.settings import MOST
 
 HERE = Path(__file__).parent
 NAMES = {str: "text", int: "whole number", float: "number", bool: "true, false", type(None): "null"}

@@ -13,7 +13,6 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 from tqdm import tqdm
 
-from hiexp_verl.config import Count, Flag, Number, settings
 from hiexp_verl.distil.cluster import Linkage, threshold_of
 from hiexp_verl.distil.contrast import Contrast, contrasts, distinct
 from hiexp_verl.distil.counts import label_of, table_of
@@ -32,6 +31,7 @@ from hiexp_verl.hek.store import HEK
 from hiexp_verl.masking import knows_names
 from hiexp_verl.models.encoder import Encoder
 from hiexp_verl.protocol import searches
+from hiexp_verl.settings import Count, Flag, Number, settings
 from hiexp_verl.types import Entry, Level, Source, Trajectory
 from hiexp_verl.wording import is_english
 

@@ -9,7 +9,6 @@ from typing import Any
 
 from pydantic import SkipValidation
 
-from hiexp_verl.config import Count, Flag, settings
 from hiexp_verl.distil.cluster import Linkage, threshold_of
 from hiexp_verl.distil.distillers import Distiller, open_distiller, split_spec
 from hiexp_verl.distil.pipeline import Built, DistilSettings, Map, distil, one_by_one
@@ -22,6 +21,7 @@ from hiexp_verl.io.files import locked, only_one
 from hiexp_verl.io.manifest import Manifest, now
 from hiexp_verl.models.chat import MAX_MODEL_LEN
 from hiexp_verl.models.encoder import Encoder, load_encoder
+from hiexp_verl.settings import Count, Flag, settings
 from hiexp_verl.types import LEVELS, Level, Trajectory
 
 Trajectories = str | Path | Iterable[str | Path] | Iterable[Trajectory]

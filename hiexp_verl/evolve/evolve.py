@@ -15,7 +15,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from hiexp_verl.config import Count, Flag, GateConfig, Number, Seed, block_of, settings
+from hiexp_verl.config import GateConfig
 from hiexp_verl.distil.distillers import Distiller, open_distiller
 from hiexp_verl.distil.pipeline import DistilSettings
 from hiexp_verl.distil.replies import REPLIES
@@ -41,6 +41,7 @@ from hiexp_verl.rollout.opening import Opened, check_policy, open_spec
 from hiexp_verl.rollout.policy import find_policy
 from hiexp_verl.rollout.rollout import TRAJECTORIES, Job, play
 from hiexp_verl.rollout.spec import PlaySpec
+from hiexp_verl.settings import Count, Flag, Number, Seed, block_of, settings
 from hiexp_verl.types import Question, Trajectory
 
 logger = logging.getLogger(__name__)

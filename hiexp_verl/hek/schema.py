@@ -10,9 +10,9 @@ from typing import Any, TypeVar
 import numpy as np
 from pydantic import ConfigDict
 
-from hiexp_verl.config import parse_block
 from hiexp_verl.errors import HiExpError, first_line
 from hiexp_verl.models.encoder import EncoderIdentity, Vectors
+from hiexp_verl.settings import parse_block
 from hiexp_verl.types import KINDS, LEVELS, Entry, Evidence, Plan, Source
 
 FORMAT = 3

@@ -9,9 +9,9 @@ from math import ceil
 
 from pydantic import Field
 
-from hiexp_verl.config import Count, Number, settings
 from hiexp_verl.hek.store import HEK
 from hiexp_verl.ledger.credit import Credit
+from hiexp_verl.settings import Count, Number, settings
 from hiexp_verl.types import LEVELS, Entry
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from hiexp_verl.config import HiExpConfig, block_of
+from hiexp_verl.config import HiExpConfig
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.hek.store import HEK, root_of
 from hiexp_verl.io.files import atomic_writer, digest_of, fingerprint
@@ -21,6 +21,7 @@ from hiexp_verl.io.manifest import software
 from hiexp_verl.ledger.rows import LEDGER
 from hiexp_verl.plugin.dataset import paths_of
 from hiexp_verl.rollout.policy import MARKER, STATE
+from hiexp_verl.settings import block_of
 
 logger = logging.getLogger(__name__)
 

@@ -25,6 +25,7 @@ class EpisodeOutcome:
     advantage: float = 0.0
     tokens: int = 0  # that the policy wrote
     scores: Mapping[str, Any] = field(default_factory=dict)  # of the reward function; a user's own may have other keys
+    key: str = ""  # verl's name of it
 
 
 def episode_metrics(episodes: Sequence[EpisodeOutcome], max_searches: int = 0) -> dict[str, float]:

@@ -22,9 +22,9 @@ from verl.utils import hf_processor, hf_tokenizer
 from verl.utils.import_utils import load_extern_object
 from verl.utils.tokenizer.continuous_token_wiring import create_continuous_token_builder
 
-from hiexp_verl.config import HiExpConfig, block_of
+from hiexp_verl.config import HiExpConfig
 from hiexp_verl.errors import HiExpError, first_line
-from hiexp_verl.guide.arms import CREDITED, arm_of, shows_at
+from hiexp_verl.guide.arms import shows_at
 from hiexp_verl.hek.opening import find_encoder, open_encoders, open_hek
 from hiexp_verl.hek.schema import read_header
 from hiexp_verl.hek.store import HEK, version_folder
@@ -32,10 +32,12 @@ from hiexp_verl.io.datasets import read_corpus
 from hiexp_verl.plugin.agent_loop import HiExpAgentLoop, settings_of
 from hiexp_verl.plugin.checkpoint import folder_to_resume, identity_of, load_state
 from hiexp_verl.plugin.dataset import QuestionDataset
+from hiexp_verl.plugin.preflight_arms import check_distil, check_group, check_loop
 from hiexp_verl.plugin.preflight_data import check_questions, check_validation
 from hiexp_verl.plugin.presets import REWARD
 from hiexp_verl.plugin.retrieval import check_addresses
 from hiexp_verl.search.http import HttpSearch
+from hiexp_verl.settings import block_of
 from hiexp_verl.types import Message
 
 logger = logging.getLogger(__name__)
@@ -88,6 +90,7 @@ def check_run(config: DictConfig) -> None:
         raise HiExpError("hiexp.hek is not set; give the directory of a HEK (`hiexp build`), or hiexp.enabled=false")
     check_group(settings, config)
     check_loop(settings, config)
+    check_distil(settings, config)
     warn_of_reward(settings)
     hek = open_hek(settings)
     check_resume(settings, hek, config)
@@ -236,50 +239,6 @@ def warn_of_reward(settings: HiExpConfig) -> None:
     """Warn of a reward that a policy can earn by naming several answers at once."""
     if settings.reward.kind in ("pvpo", "cem"):
         logger.warning(f"hiexp.reward.kind={settings.reward.kind} also pays for 'A or B' and 'not A'; concise, the default, does not")
-
-
-def check_group(settings: HiExpConfig, config: DictConfig) -> None:
-    """Refuse arms that a group has no rollouts for, and settings of verl that baselines per arm or stripping do not work with."""
-    group, n = settings.group, int(config.actor_rollout_ref.rollout.n)
-    count = len(group.arms)
-    if count and settings.arm != "full":
-        raise HiExpError(f"hiexp.group.arms and hiexp.arm={settings.arm} both set the arm of a rollout; leave one of them out")
-    if n < count:
-        raise HiExpError(f"hiexp.group.arms has {count} arms, and actor_rollout_ref.rollout.n={n}; raise it to {count} or more")
-    estimator = config.algorithm.adv_estimator
-    if group.baseline == "within-arm" and estimator != "hiexp_grpo":
-        raise HiExpError(f"hiexp.group.baseline=within-arm needs algorithm.adv_estimator=hiexp_grpo, found {estimator}; set it")
-    if group.baseline == "within-arm" and n < 2 * count:
-        logger.warning(
-            f"hiexp.group.arms has {count} arms, and the baseline of an arm with one rollout is the group's mean; "
-            f"for within-arm set actor_rollout_ref.rollout.n={2 * count} or more, found {n}"
-        )
-    if group.strip and not config.actor_rollout_ref.rollout.calculate_log_probs:
-        raise HiExpError("hiexp.group.strip needs the rollout's probabilities; set actor_rollout_ref.rollout.calculate_log_probs=true")
-    if group.strip and config.algorithm.rollout_correction.get("bypass_mode"):
-        raise HiExpError("hiexp.group.strip needs probabilities without experience; set algorithm.rollout_correction.bypass_mode=false")
-
-
-def check_loop(settings: HiExpConfig, config: DictConfig) -> None:
-    """Refuse a loop that has nothing to learn from, nothing to compare, or a distiller that would need the memory of the policy."""
-    loop, n = settings.loop, int(config.actor_rollout_ref.rollout.n)
-    if (settings.ledger.enabled or loop.enabled) and not (settings.enabled and settings.hek):
-        raise HiExpError("hiexp.ledger and hiexp.loop are of a HEK, and the run has none; set hiexp.hek")
-    if not loop.enabled:
-        return
-    needed = {"hiexp.ledger.enabled=true": settings.ledger.enabled, "hiexp.dump_dir=DIR": settings.dump_dir}
-    if missing := [name for name, value in needed.items() if not value]:
-        raise HiExpError(f"hiexp.loop.enabled=true learns from the ledger and the dump; set {' and '.join(missing)}")
-    guided = sum(arm_of(session, settings) in CREDITED for session in range(n))
-    if guided < 2:
-        found = f"actor_rollout_ref.rollout.n={n} and hiexp.group.arms={list(settings.group.arms)}"
-        raise HiExpError(f"hiexp.loop.enabled=true compares two versions in a group, and {found} give {guided} guided rollouts; raise n")
-    if loop.distiller.partition(":")[0] in ("vllm", "vllm-local"):
-        raise HiExpError(f"hiexp.loop.distiller={loop.distiller} would start a model beside the policy; serve it and give openai:URL#MODEL")
-    if loop.edits and loop.distiller == "rules":
-        raise HiExpError("hiexp.loop.edits=true needs a model as hiexp.loop.distiller; rules add what is new")
-    if loop.lag >= loop.every:
-        raise HiExpError(f"hiexp.loop.lag={loop.lag} must be less than hiexp.loop.every={loop.every}, the steps between two proposals")
 
 
 def check_resume(settings: HiExpConfig, hek: HEK | None, config: DictConfig) -> None:

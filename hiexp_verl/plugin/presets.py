@@ -6,8 +6,9 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
 
-from hiexp_verl.config import HiExpConfig, block_of
+from hiexp_verl.config import HiExpConfig
 from hiexp_verl.models.vllm_process import CPU_BLOCK_SIZE, cpu_dtype
+from hiexp_verl.settings import block_of
 
 REWARD = "pkg://hiexp_verl.plugin.reward"
 

@@ -17,7 +17,7 @@ import torch
 from ray.exceptions import RayActorError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from hiexp_verl.config import Budgets, HiExpConfig, block_of
+from hiexp_verl.config import Budgets, HiExpConfig
 from hiexp_verl.errors import HiExpError, first_line
 from hiexp_verl.guide.lookup import ExperienceRequest, Lookup, LookupFailed
 from hiexp_verl.guide.select import values_for
@@ -28,6 +28,7 @@ from hiexp_verl.models.batching import Batcher, MicroBatcher
 from hiexp_verl.models.encoder import model_folder
 from hiexp_verl.search import SearchEngine, SearchFailed, open_engine, search_each
 from hiexp_verl.search.http import longest_answer
+from hiexp_verl.settings import block_of
 from hiexp_verl.text import is_local, without_credentials
 from hiexp_verl.types import Hit, Passage
 
@@ -130,14 +131,14 @@ class ActorRetrieval:
     """
 
     def __init__(self, *actors: Any) -> None:
-        self._actor = actors[0]
+        self.actor = actors[0]
         self._experiences = cycle(
             Batcher[ExperienceRequest, list[Hit] | BaseException](actor.experiences.remote, workers=CONCURRENT_CALLS) for actor in actors
         )
 
     async def search(self, query: str, top_k: int) -> list[Passage]:
         try:
-            return await self._actor.search.remote(query, top_k)
+            return await self.actor.search.remote(query, top_k)
         except RayActorError as error:  # died more often than Ray restarts it
             raise SearchFailed("unreachable", str(error)) from error
 

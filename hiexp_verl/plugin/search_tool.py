@@ -9,7 +9,7 @@ from verl.tools.base_tool import BaseTool
 from verl.tools.schemas import OpenAIFunctionToolSchema, ToolResponse
 from verl.utils.ray_utils import get_event_loop
 
-from hiexp_verl.config import HiExpConfig, SearchConfig, parse_block
+from hiexp_verl.config import HiExpConfig, SearchConfig
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.plugin.retrieval import Retrieval, retrieval_for
 from hiexp_verl.protocol import (
@@ -23,6 +23,7 @@ from hiexp_verl.protocol import (
     search_failed_message,
 )
 from hiexp_verl.search import SearchFailed
+from hiexp_verl.settings import parse_block
 
 logger = logging.getLogger(__name__)
 

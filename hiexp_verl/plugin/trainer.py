@@ -32,6 +32,7 @@ from hiexp_verl.plugin.metrics import EpisodeOutcome
 from hiexp_verl.plugin.monitor import ALARMS, Watch
 from hiexp_verl.plugin.preflight_data import questions_in
 from hiexp_verl.plugin.retrieval import check_nodes, retrieval_for
+from hiexp_verl.plugin.self_distil import SelfDistil
 from hiexp_verl.types import TRAJECTORY_KEY
 
 logger = logging.getLogger(__name__)
@@ -61,6 +62,7 @@ class HiExpTrainer(PPOTrainer):
         hek, rollout = open_hek(settings), config.actor_rollout_ref.rollout
         self.identity = identity_of(settings, hek, config)
         self.ledger = ledger_of(settings, config)
+        self.distil: SelfDistil | None = None
         self.loop: Loop | None = None
         if self.ledger is not None and settings.loop.enabled:
             validation = [text for file in paths_of(config.data.val_files) for text in questions_in(config, file)]
@@ -72,6 +74,12 @@ class HiExpTrainer(PPOTrainer):
         """Train; with the loop, every batch that is played carries the versions of the HEK."""
         manager: Any = _Stamped(agent_loop_manager, self.loop) if self.loop is not None else agent_loop_manager
         super().fit(manager)
+
+    def on_init_end(self) -> None:
+        """Give the workers a loss that knows rounds of self-distillation, where there are some."""
+        super().on_init_end()
+        if self.settings.distil.every:
+            self.distil = SelfDistil(self.settings, self.config, self.tokenizer, self.actor_rollout_wg, self.retrieval)
 
     def on_step_begin(self) -> None:
         """Take the candidate of the builder, before a prompt of this step is played."""
@@ -129,6 +137,8 @@ class HiExpTrainer(PPOTrainer):
             self.watch.step(episodes, metrics, last)
         except HiExpError as error:
             self.stop = error
+        if self.distil is not None and self.distil.is_due(self.global_steps):
+            metrics.update(self.distil.round(batch, episodes))
         if self.loop is not None:
             before = self.loop.versions.incumbent
             alarmed = any(metrics.get(f"hiexp/alarm/{name}") for name in ALARMS)
@@ -158,6 +168,7 @@ class HiExpTrainer(PPOTrainer):
                 advantage=float((advantages * mask).sum() / mask.sum().clamp(min=1)),
                 tokens=int(mask.sum()),
                 scores=dict(extra.get("reward_extra_info") or {}),
+                key=key,
             )
             for key, extra, scores, advantages, mask in rows
             if "hiexp" in extra

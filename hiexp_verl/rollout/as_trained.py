@@ -9,7 +9,7 @@ from typing import Any, get_args
 
 import yaml
 
-from hiexp_verl.config import MOST, Budgets, HiExpConfig, Place, SearchConfig, block_of, parse_block
+from hiexp_verl.config import Budgets, HiExpConfig, Place, SearchConfig
 from hiexp_verl.errors import HiExpError, first_line
 from hiexp_verl.hek.schema import read_header
 from hiexp_verl.hek.store import version_folder
@@ -17,6 +17,7 @@ from hiexp_verl.io.files import fingerprint
 from hiexp_verl.protocol import Format
 from hiexp_verl.rollout.episode import EpisodeSettings
 from hiexp_verl.rollout.policy import identity_in, state_of
+from hiexp_verl.settings import MOST, block_of, parse_block
 
 logger = logging.getLogger(__name__)
 

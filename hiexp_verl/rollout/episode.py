@@ -11,7 +11,7 @@ from typing import Annotated, Protocol
 from pydantic import Field
 from typing_extensions import Unpack
 
-from hiexp_verl.config import Count, RewardKind, SearchConfig, Seed, settings
+from hiexp_verl.config import RewardKind, SearchConfig
 from hiexp_verl.guide.episode import AsyncGuidedEpisode, Guidance
 from hiexp_verl.guide.guide import Guide
 from hiexp_verl.guide.lookup import ExperienceRequest
@@ -29,6 +29,7 @@ from hiexp_verl.protocol import (
 )
 from hiexp_verl.scoring import extract_answer, score
 from hiexp_verl.search import SearchEngine, SearchFailed, search_each
+from hiexp_verl.settings import Count, Seed, settings
 from hiexp_verl.types import Hit, Message, Question, Trajectory
 
 logger = logging.getLogger(__name__)

@@ -6,9 +6,10 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator
 
-from hiexp_verl.config import Arm, Budgets, Count, EncoderConfig, HiExpConfig, Natural, PathText, SearchConfig, Seed, settings
+from hiexp_verl.config import Arm, Budgets, EncoderConfig, HiExpConfig, SearchConfig
 from hiexp_verl.models.chat import MAX_MODEL_LEN
 from hiexp_verl.rollout.episode import EpisodeSettings
+from hiexp_verl.settings import Count, Natural, PathText, Seed, settings
 
 
 @settings(kw_only=True)

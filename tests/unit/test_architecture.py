@@ -13,6 +13,7 @@ HEAVY = {"verl", "ray", "torch", "vllm", "hydra", "omegaconf"}
 LAYERS = [
     "errors",
     "types",
+    "settings",
     "config",
     "scoring",
     "text",

@@ -11,7 +11,8 @@ from hiexp_verl.errors import HiExpError
 from hiexp_verl.hek.store import HEK
 from hiexp_verl.plugin.agent_loop import settings_of
 from hiexp_verl.plugin.checkpoint import MARKER, identity_of, save_state
-from hiexp_verl.plugin.preflight import check_group, check_resume
+from hiexp_verl.plugin.preflight import check_resume
+from hiexp_verl.plugin.preflight_arms import check_group
 from tests.support.training import EMPTY_WATCH
 from tests.support.verl_fixtures import compose, write_hek
 

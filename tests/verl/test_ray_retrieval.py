@@ -42,7 +42,7 @@ def test_one_actor_serves_the_node(cluster, tmp_path):
     retrieval_for.cache_clear()  # as another worker process would see it
     second = retrieval_for(settings)
     assert isinstance(first, ActorRetrieval) and isinstance(second, ActorRetrieval)
-    assert first._actor._actor_id == second._actor._actor_id
+    assert first.actor._actor_id == second.actor._actor_id
 
     async def ask():
         searches = [first.search("capital of Afghanistan", 1) for _ in range(20)]
@@ -85,8 +85,8 @@ def test_an_actor_that_is_started_again_holds_the_same_hek_or_fails(cluster, tmp
         return [hit.entry.id for hit in asyncio.run(ask())]
 
     def die():
-        pid = ray.get(retrieval._actor.__ray_call__.remote(lambda self: os.getpid()))
-        ray.kill(retrieval._actor, no_restart=False)
+        pid = ray.get(retrieval.actor.__ray_call__.remote(lambda self: os.getpid()))
+        ray.kill(retrieval.actor, no_restart=False)
         while Path(f"/proc/{pid}").exists():  # a killed actor may still answer what it has been asked
             time.sleep(0.05)
 

@@ -1,0 +1,80 @@
+"""Checks of what rollouts of a group are compared for: arms, the loop, self-distillation."""
+
+import logging
+
+from omegaconf import DictConfig
+
+from hiexp_verl.config import HiExpConfig
+from hiexp_verl.errors import HiExpError
+from hiexp_verl.guide.arms import CREDITED, arm_of
+
+logger = logging.getLogger(__name__)
+
+
+def check_group(settings: HiExpConfig, config: DictConfig) -> None:
+    """Refuse arms that a group has no rollouts for, and settings of verl that baselines per arm or stripping do not work with."""
+    group, n = settings.group, int(config.actor_rollout_ref.rollout.n)
+    count = len(group.arms)
+    if count and settings.arm != "full":
+        raise HiExpError(f"hiexp.group.arms and hiexp.arm={settings.arm} both set the arm of a rollout; leave one of them out")
+    if n < count:
+        raise HiExpError(f"hiexp.group.arms has {count} arms, and actor_rollout_ref.rollout.n={n}; raise it to {count} or more")
+    estimator = config.algorithm.adv_estimator
+    if group.baseline == "within-arm" and estimator != "hiexp_grpo":
+        raise HiExpError(f"hiexp.group.baseline=within-arm needs algorithm.adv_estimator=hiexp_grpo, found {estimator}; set it")
+    if group.baseline == "within-arm" and n < 2 * count:
+        logger.warning(
+            f"hiexp.group.arms has {count} arms, and the baseline of an arm with one rollout is the group's mean; "
+            f"for within-arm set actor_rollout_ref.rollout.n={2 * count} or more, found {n}"
+        )
+    if group.strip and not config.actor_rollout_ref.rollout.calculate_log_probs:
+        raise HiExpError("hiexp.group.strip needs the rollout's probabilities; set actor_rollout_ref.rollout.calculate_log_probs=true")
+    if group.strip and config.algorithm.rollout_correction.get("bypass_mode"):
+        raise HiExpError("hiexp.group.strip needs probabilities without experience; set algorithm.rollout_correction.bypass_mode=false")
+
+
+def check_loop(settings: HiExpConfig, config: DictConfig) -> None:
+    """Refuse a loop that has nothing to learn from, nothing to compare, or a distiller that would need the memory of the policy."""
+    loop, n = settings.loop, int(config.actor_rollout_ref.rollout.n)
+    if (settings.ledger.enabled or loop.enabled) and not (settings.enabled and settings.hek):
+        raise HiExpError("hiexp.ledger and hiexp.loop are of a HEK, and the run has none; set hiexp.hek")
+    if not loop.enabled:
+        return
+    needed = {"hiexp.ledger.enabled=true": settings.ledger.enabled, "hiexp.dump_dir=DIR": settings.dump_dir}
+    if missing := [name for name, value in needed.items() if not value]:
+        raise HiExpError(f"hiexp.loop.enabled=true learns from the ledger and the dump; set {' and '.join(missing)}")
+    guided = sum(arm_of(session, settings) in CREDITED for session in range(n))
+    if guided < 2:
+        found = f"actor_rollout_ref.rollout.n={n} and hiexp.group.arms={list(settings.group.arms)}"
+        raise HiExpError(f"hiexp.loop.enabled=true compares two versions in a group, and {found} give {guided} guided rollouts; raise n")
+    if loop.distiller.partition(":")[0] in ("vllm", "vllm-local"):
+        raise HiExpError(f"hiexp.loop.distiller={loop.distiller} would start a model beside the policy; serve it and give openai:URL#MODEL")
+    if loop.edits and loop.distiller == "rules":
+        raise HiExpError("hiexp.loop.edits=true needs a model as hiexp.loop.distiller; rules add what is new")
+    if loop.lag >= loop.every:
+        raise HiExpError(f"hiexp.loop.lag={loop.lag} must be less than hiexp.loop.every={loop.every}, the steps between two proposals")
+
+
+def check_distil(settings: HiExpConfig, config: DictConfig) -> None:
+    """Refuse rounds of self-distillation that have no students, no text, or no logits to learn from."""
+    distil, actor, model = settings.distil, config.actor_rollout_ref.actor, config.actor_rollout_ref.model
+    if not distil.every:
+        return
+    n, arms = int(config.actor_rollout_ref.rollout.n), list(settings.group.arms)
+    unguided = [arm_of(session, settings) for session in range(n)].count("none")
+    schedule = actor.optim.get("lr_scheduler_type", "constant") != "constant" or (actor.optim.get("lr_warmup_steps") or 0) > 0
+    students = (
+        f"pairs rollouts without experience, and actor_rollout_ref.rollout.n={n} with hiexp.group.arms={arms} gives {unguided} a question"
+    )
+    faults = {
+        "reads the rollouts of a step; set hiexp.dump_dir=DIR": not settings.dump_dir,
+        f"{students}; have two at least (hiexp.group.arms=[none,full])": unguided < 2,
+        f"with privilege={distil.privilege} needs a HEK; set hiexp.hek, or privilege=sibling": distil.privilege != "sibling"
+        and not settings.hek,
+        "needs the logits, which fused kernels never make; set actor_rollout_ref.model.use_fused_kernels=false": model.use_fused_kernels,
+        f"runs on FSDP, and actor_rollout_ref.actor.strategy is {actor.strategy}": actor.strategy not in ("fsdp", "fsdp2"),
+        "would move a learning rate that has a schedule; set actor.optim.lr_scheduler_type=constant and lr_warmup_steps=0": schedule,
+    }
+    for fault, holds in faults.items():
+        if holds:
+            raise HiExpError(f"hiexp.distil.every={distil.every} {fault}")
