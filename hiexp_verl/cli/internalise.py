@@ -14,8 +14,8 @@ from hiexp_verl.report.html import plural
 
 _EPILOG = """\
 For each question with a right rollout: the reference is the right one with the fewest searches, the student the rollout that differs
-most from it, a wrong one where there is one. Rollouts that were shown experience, and those of validation, are left out. One line a
-pair, both rollouts whole; `hiexp report` of the folder shows them side by side.
+most from it, a wrong one where there is one. A student was shown no experience; a reference may have been. Rollouts of validation are
+left out. One line a pair, both rollouts whole; `hiexp report` of the folder shows them side by side.
 
 example: hiexp rollout --questions train.jsonl --corpus corpus.jsonl --model DIR --k 5 --out outputs/rollouts
          hiexp distil-pairs --trajectories outputs/rollouts/trajectories.jsonl --out outputs/pairs/pairs.jsonl"""
@@ -44,7 +44,7 @@ def run_pairs(arguments: argparse.Namespace) -> int:
         with timed(folder, manifest):
             pairs, left_out = pairs_of(read_trajectories(*arguments.trajectories), arguments.most)
             if not pairs:
-                raise HiExpError(f"no question gives a pair ({_listed(left_out)}); roll out more per question, without experience")
+                raise HiExpError(f"no question gives a pair ({_listed(left_out)}); roll out more per question, some without experience")
             write_pairs(out, pairs)
         wrong = sum(not pair.student.correct for pair in pairs)
         distance = sum(pair.distance for pair in pairs) / len(pairs)

@@ -1,7 +1,8 @@
 """Pairs: for a question the reference, its right rollout with the fewest searches, and the student, which differs most from it.
 
-Both are rollouts of one policy without experience in their context. The student is a wrong rollout where there is one, else another
-right one. Two rollouts differ by 1 - Jaccard of the sets of their queries; the source does not say by what.
+Both are rollouts of one policy. The student was shown no experience, and is a wrong rollout where there is one, else another right
+one; the reference may have been shown some: what it read is not in the text of its way. Two rollouts differ by 1 - Jaccard of the sets
+of their queries; the source does not say by what.
 
 Source: Search-E1 (arXiv:2605.22511), its offline self-distillation.
 """
@@ -24,9 +25,9 @@ from hiexp_verl.types import TRAIN, Trajectory
 # Why a rollout, or a question, has no part in a pair.
 REASONS = {
     "validation": "rollouts of validation questions",
-    "guided": "rollouts that were shown experience",
     "no_messages": "rollouts without messages",
     "one_rollout": "questions with one rollout",
+    "guided": "questions whose other rollouts were all shown experience",
     "no_success": "questions without a right rollout",
     "alike": "questions whose rollouts are right and search for the same",
     "beyond": "pairs beyond the number asked for",
@@ -104,8 +105,6 @@ def distance(one: Sequence[str], other: Sequence[str]) -> float:
 def _unusable(t: Trajectory) -> str:
     if t.extra.get("split", TRAIN) != TRAIN:
         return "validation"
-    if t.extra.get("shown"):
-        return "guided"
     return "" if t.messages else "no_messages"
 
 
@@ -118,7 +117,10 @@ def _pair(group: Sequence[Trajectory]) -> Pair | str:
     if not right:
         return "no_success"
     reference = min(right, key=lambda t: (len(queries[id(t)]), t.id))
-    others = [t for t in group if not t.correct] or [t for t in right if t is not reference]
+    unguided = [t for t in group if t is not reference and not t.extra.get("shown")]
+    if not unguided:
+        return "guided"
+    others = [t for t in unguided if not t.correct] or unguided
 
     def difference(t: Trajectory) -> tuple[float, int]:
         return distance(queries[id(reference)], queries[id(t)]), abs(len(queries[id(t)]) - len(queries[id(reference)]))

@@ -68,7 +68,7 @@ def check_distil(settings: HiExpConfig, config: DictConfig) -> None:
     )
     faults = {
         "reads the rollouts of a step; set hiexp.dump_dir=DIR": not settings.dump_dir,
-        f"{students}; have two at least (hiexp.group.arms=[none,full])": unguided < 2,
+        f"{students}; have one at least (hiexp.group.arms=[none,full])": unguided < 1,
         f"with privilege={distil.privilege} needs a HEK; set hiexp.hek, or privilege=sibling": distil.privilege != "sibling"
         and not settings.hek,
         "needs the logits, which fused kernels never make; set actor_rollout_ref.model.use_fused_kernels=false": model.use_fused_kernels,

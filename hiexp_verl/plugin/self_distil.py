@@ -2,7 +2,7 @@
 
 | step | what |
 | --- | --- |
-| pair | the rollouts of the step that were shown no experience: reference and student per question (`internalise.pairs`) |
+| pair | the rollouts of the step: a right one as reference and one without experience as student per question (`internalise.pairs`) |
 | look | teacher: the student's tokens after a prompt with the privilege; its top-k log-probabilities, before an update |
 | align | position i of the student's response is position i of the teacher's: the responses are the same tokens |
 | learn | one update by the forward KL at the policy's own tokens (retrieved text out) |

@@ -48,12 +48,18 @@ def test_what_gives_no_pair_is_counted_with_its_reason():
         rollout(0, "a", question="q2"),
         *(rollout(i, "a", question="q3", correct=False) for i in range(2)),
         rollout(1, "x", question="q2", split="validation"),
-        rollout(2, "x", question="q2", shown=[{"entry": "e1-0001"}]),
+        *(rollout(i, "x", question="q4", shown=[{"entry": "e1-0001"}]) for i in range(2)),
         trajectory("q2", id="q2#9"),
     ]
     pairs, left_out = pairs_of(rows)
     assert pairs == []
     assert left_out == {"alike": 1, "one_rollout": 1, "no_success": 1, "validation": 1, "guided": 1, "no_messages": 1}
+
+
+def test_a_guided_rollout_is_a_reference_and_no_student():
+    seen = {"shown": [{"entry": "e2-0001"}]}
+    group = [rollout(0, "a b", **seen), rollout(1, "c d", correct=False, **seen), rollout(2, "e f", correct=False)]
+    assert ids(pairs_of(group)[0]) == [("q1#0", "q1#2", 1.0)]
 
 
 def test_a_wrong_rollout_that_searched_for_the_same_is_a_student():
