@@ -214,7 +214,9 @@ class LoopConfig:
 class DistilConfig:
     """Self-distillation: the policy with a privilege in its prompt teaches the policy without one (Search-E1)."""
 
-    every: Natural = Field(default=0, description="A round follows every so many steps; 0: none. Needs hiexp.dump_dir.")
+    every: Natural = Field(
+        default=0, description="A round follows every so many steps; 0: none. Needs hiexp.dump_dir, and rollouts without experience."
+    )
     privilege: Literal["sibling", "hek", "both"] = Field(
         default="sibling", description="sibling: the question's right rollout with the fewest searches; hek: its E2 and E3; both."
     )

@@ -55,26 +55,51 @@ def pairs_of(trajectories: Iterable[Trajectory], most: int | None = None) -> tup
     Args:
         most: how many pairs at most, drawn by the ids of their questions: the same in every run.
     """
-    groups: dict[str, list[Trajectory]] = defaultdict(list)
-    left_out: Counter[str] = Counter()
-    for t in trajectories:
-        reason = _unusable(t)
-        if reason:
-            left_out[reason] += 1
-        else:
-            groups[t.question_id].append(t)
+    groups, left_out = _groups(trajectories)
     pairs: list[Pair] = []
-    for group in groups.values():
+    for group in groups:
         made = _pair(group)
         if isinstance(made, Pair):
             pairs.append(made)
         else:
             left_out[made] += 1
-    if most is not None and len(pairs) > most:
-        drawn = sorted(pairs, key=lambda pair: hashlib.sha256(pair.reference.question_id.encode("utf-8", "replace")).digest())[:most]
-        left_out["beyond"] = len(pairs) - most
-        pairs = [pair for pair in pairs if pair in drawn]
-    return pairs, left_out
+    kept = _drawn([pair.reference.question_id for pair in pairs], most, left_out)
+    return [pair for pair in pairs if pair.reference.question_id in kept], left_out
+
+
+def students_of(trajectories: Iterable[Trajectory], most: int | None = None) -> tuple[list[Trajectory], Counter[str]]:
+    """Return one rollout without experience of each question, a wrong one where there is one, and the counts as `pairs_of`.
+
+    For a privilege that needs no reference.
+    """
+    groups, left_out = _groups(trajectories)
+    students: list[Trajectory] = []
+    for group in groups:
+        unguided = sorted((t for t in group if not t.extra.get("shown")), key=lambda t: (t.correct, t.id))
+        students += unguided[:1]
+        left_out["guided"] += not unguided
+    kept = _drawn([t.question_id for t in students], most, left_out)
+    return [t for t in students if t.question_id in kept], +left_out
+
+
+def _groups(trajectories: Iterable[Trajectory]) -> tuple[list[list[Trajectory]], Counter[str]]:
+    """Return the usable rollouts by question, and why others are not."""
+    groups: dict[str, list[Trajectory]] = defaultdict(list)
+    left_out: Counter[str] = Counter()
+    for t in trajectories:
+        if reason := _unusable(t):
+            left_out[reason] += 1
+        else:
+            groups[t.question_id].append(t)
+    return list(groups.values()), left_out
+
+
+def _drawn(questions: Sequence[str], most: int | None, left_out: Counter[str]) -> set[str]:
+    """Return at most so many questions, drawn by their ids, and count the others."""
+    if most is None or len(questions) <= most:
+        return set(questions)
+    left_out["beyond"] = len(questions) - most
+    return set(sorted(questions, key=lambda each: hashlib.sha256(each.encode("utf-8", "replace")).digest())[:most])
 
 
 def write_pairs(path: Path, pairs: Iterable[Pair]) -> None:

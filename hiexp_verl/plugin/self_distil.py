@@ -19,11 +19,12 @@ Source: Search-E1 (arXiv:2605.22511). Its k, clip and learning rate are not know
 
 import json
 import logging
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from math import lcm
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import ray
@@ -40,12 +41,12 @@ from verl.workers.utils.padding import no_padding_2_padding
 from hiexp_verl.config import Budgets, HiExpConfig
 from hiexp_verl.guide.episode import Guidance, GuidedEpisode
 from hiexp_verl.guide.lookup import ExperienceRequest
-from hiexp_verl.internalise.pairs import Pair, pairs_of
+from hiexp_verl.internalise.pairs import pairs_of, students_of
 from hiexp_verl.internalise.privilege import with_reference
 from hiexp_verl.io.datasets import trajectory_of
 from hiexp_verl.models.tokenizer import prompt_ids
 from hiexp_verl.plugin.metrics import EpisodeOutcome
-from hiexp_verl.types import TRAJECTORY_KEY, Hit, Message
+from hiexp_verl.types import TRAJECTORY_KEY, Hit, Message, Trajectory
 
 logger = logging.getLogger(__name__)
 
@@ -102,6 +103,19 @@ def token_kl(log_q_1_N_V: torch.Tensor, log_p_1_N_K: torch.Tensor, ids_1_N_K: to
     return {"hiexp_kl": terms.clamp_max(clip).sum(-1), "hiexp_p_mass": p_mass, "hiexp_q_mass": q_mass.detach(), "hiexp_cut": cut}
 
 
+class Chosen(NamedTuple):
+    """A rollout that learns, and the right one that its teacher reads."""
+
+    student: Trajectory
+    reference: Trajectory | None = None
+
+    @property
+    def opening(self) -> list[Message]:
+        """Return the messages before the student's first turn."""
+        turns = self.student.messages
+        return list(turns[: next((i for i, message in enumerate(turns) if message.get("role") == "assistant"), len(turns))])
+
+
 @dataclass(frozen=True)
 class Student:
     """A rollout that learns, and the prompt under which it is looked at."""
@@ -135,17 +149,25 @@ class SelfDistil:
     def round(self, batch: Any, episodes: Sequence[EpisodeOutcome]) -> dict[str, float]:
         """Do one round with the rollouts of a step; return `hiexp/distil/*`."""
         rollouts = [(e, trajectory_of(json.loads(e.scores[TRAJECTORY_KEY]))) for e in episodes if TRAJECTORY_KEY in e.scores]
-        pairs, left_out = pairs_of((t for _, t in rollouts), self._settings.distil.pairs)
         keys = {id(t): e.key for e, t in rollouts}
-        students, unlike = self._students(batch, [(keys[id(pair.student)], pair) for pair in pairs])
+        chosen, left_out = self._chosen([t for _, t in rollouts])
+        students, unlike = self._students(batch, [(keys[id(each.student)], each) for each in chosen])
         students = students[: len(students) // self._multiple * self._multiple]
-        counts = {"pairs": len(pairs), "students": len(students), "prompts_unlike": unlike, **left_out}
+        counts = {"pairs": len(chosen), "students": len(students), "prompts_unlike": unlike, **left_out}
         metrics = {f"hiexp/distil/{name}": float(count) for name, count in counts.items()}
         if not students:
             logger.warning("a round of self-distillation has nothing to learn from: %s", counts)
             return metrics
         teacher = self._look(students)
         return metrics | self._learn(students, teacher)
+
+    def _chosen(self, rollouts: Sequence[Trajectory]) -> tuple[list["Chosen"], Counter[str]]:
+        """Return which rollouts learn, and from which reference, where the privilege has one."""
+        if self._settings.distil.privilege == "hek":
+            students, left_out = students_of(rollouts, self._settings.distil.pairs)
+            return [Chosen(student) for student in students], left_out
+        pairs, left_out = pairs_of(rollouts, self._settings.distil.pairs)
+        return [Chosen(pair.student, pair.reference) for pair in pairs], left_out
 
     @property
     def _multiple(self) -> int:
@@ -156,7 +178,7 @@ class SelfDistil:
             return ranks
         return ranks * lcm(actor.ppo_micro_batch_size_per_gpu or 1, rollout.log_prob_micro_batch_size_per_gpu or 1)
 
-    def _students(self, batch: Any, chosen: Sequence[tuple[str, Pair]]) -> tuple[list[Student], int]:
+    def _students(self, batch: Any, chosen: Sequence[tuple[str, Chosen]]) -> tuple[list[Student], int]:
         """Return the students, and how many have a prompt that cannot be written again as it was."""
         if not chosen:
             return [], 0
@@ -164,25 +186,24 @@ class SelfDistil:
         data = tq.kv_batch_get(keys=[key for key, _ in chosen], partition_id=batch.partition_id, select_fields=names)
         rows = zip(chosen, *(data[name].unbind() for name in names), strict=True)
         found, unlike = [], 0
-        told = self._with_privilege([pair for _, pair in chosen])
-        for ((key, pair), prompt, response, mask), messages in zip(rows, told, strict=True):
-            tools = next((tools for tools in self._tools() if self._ids(_opening(pair), tools) == prompt.tolist()), None)
+        told = self._with_privilege([each for _, each in chosen])
+        for ((key, each), prompt, response, mask), messages in zip(rows, told, strict=True):
+            tools = next((tools for tools in self._tools() if self._ids(each.opening, tools) == prompt.tolist()), None)
             if tools is None:
                 unlike += 1
             else:
                 found.append(Student(key, prompt, response, mask, torch.tensor(self._ids(messages, tools))))
         return found, unlike
 
-    def _with_privilege(self, pairs: Sequence[Pair]) -> list[list[Message]]:
+    def _with_privilege(self, chosen: Sequence[Chosen]) -> list[list[Message]]:
         """Return the first messages of each student with what the teacher may read."""
-        messages = [_opening(pair) for pair in pairs]
+        messages = [each.opening for each in chosen]
         if self._settings.distil.privilege in ("hek", "both"):
-            messages = self._with_experience(pairs, messages)
-        if self._settings.distil.privilege in ("sibling", "both"):
-            messages = [with_reference(each, pair.reference) for each, pair in zip(messages, pairs, strict=True)]
-        return messages
+            messages = self._with_experience(chosen, messages)
+        references = [each.reference for each in chosen]
+        return [with_reference(told, r) if r is not None else told for told, r in zip(messages, references, strict=True)]
 
-    def _with_experience(self, pairs: Sequence[Pair], messages: Sequence[Sequence[Message]]) -> list[list[Message]]:
+    def _with_experience(self, chosen: Sequence[Chosen], messages: Sequence[Sequence[Message]]) -> list[list[Message]]:
         """Return the messages with E2 and E3 of the HEK, as a guided rollout of the question has them."""
         budgets = Budgets(self._settings.prompt, self._settings.tool)
         guidance = Guidance(budgets, "prompt", self._settings.leave_one_out, lambda text: len(self._tokenizer.encode(text)))
@@ -192,8 +213,8 @@ class SelfDistil:
             asked.append(request)
             return []
 
-        for pair in pairs:
-            GuidedEpisode(guidance, ask, pair.student.question, pair.student.question_id).system([])
+        for each in chosen:
+            GuidedEpisode(guidance, ask, each.student.question, each.student.question_id).system([])
         answers = iter(ray.get(self._retrieval.actor.experiences.remote(asked)))
 
         def answered(request: ExperienceRequest) -> list[Hit]:
@@ -202,8 +223,8 @@ class SelfDistil:
                 raise found
             return found
 
-        both = zip(pairs, messages, strict=True)
-        return [GuidedEpisode(guidance, answered, p.student.question, p.student.question_id).system(list(each)) for p, each in both]
+        asking = [GuidedEpisode(guidance, answered, each.student.question, each.student.question_id) for each in chosen]
+        return [episode.system(list(told)) for episode, told in zip(asking, messages, strict=True)]
 
     def _tools(self) -> list[list[dict[str, Any]]]:
         """Return the schemas that a prompt may have been written with: none, or those of the configured tools."""
@@ -251,12 +272,6 @@ class SelfDistil:
         tq.kv_clear(keys=meta.keys, partition_id=_LEARN)
         found = {name: _mean(value) for name, value in metrics.items() if name.startswith("hiexp/distil/")}
         return found | {"hiexp/distil/grad_norm": _mean(metrics["grad_norm"])}
-
-
-def _opening(pair: Pair) -> list[Message]:
-    """Return the messages before the student's first turn."""
-    messages = pair.student.messages
-    return list(messages[: next((i for i, message in enumerate(messages) if message.get("role") == "assistant"), len(messages))])
 
 
 def _put(partition: str, students: Sequence[Student], rows: Sequence[Mapping[str, torch.Tensor]], mode: str, **more: Any) -> Any:

@@ -6,7 +6,7 @@ import pytest
 
 from hiexp_verl.cli import main
 from hiexp_verl.errors import HiExpError
-from hiexp_verl.internalise.pairs import distance, pairs_of, read_pairs, write_pairs
+from hiexp_verl.internalise.pairs import distance, pairs_of, read_pairs, students_of, write_pairs
 from hiexp_verl.io.files import write_jsonl
 from tests.support.factories import trajectory
 
@@ -60,6 +60,15 @@ def test_a_guided_rollout_is_a_reference_and_no_student():
     seen = {"shown": [{"entry": "e2-0001"}]}
     group = [rollout(0, "a b", **seen), rollout(1, "c d", correct=False, **seen), rollout(2, "e f", correct=False)]
     assert ids(pairs_of(group)[0]) == [("q1#0", "q1#2", 1.0)]
+
+
+def test_without_a_reference_every_question_with_an_unguided_rollout_has_a_student():
+    seen = {"shown": [{"entry": "e2-0001"}]}
+    rows = [rollout(0, "a"), rollout(1, "b", correct=False), rollout(0, "a", question="q2"), rollout(0, "a", question="q3", **seen)]
+    students, left_out = students_of(rows)
+    assert [t.id for t in students] == ["q1#1", "q2#0"] and left_out == {"guided": 1}
+    few, left_out = students_of([rollout(0, "a", question=f"q{n}") for n in range(9)], most=4)
+    assert len(few) == 4 and left_out["beyond"] == 5
 
 
 def test_a_wrong_rollout_that_searched_for_the_same_is_a_student():
