@@ -223,6 +223,9 @@ class DistilConfig:
     pairs: Count = Field(default=512, description="Questions of a round, at most.")
     top_k: Count = Field(default=64, description="Vocabulary entries of the teacher that are kept; the others are one bucket.")
     clip: Annotated[Number, Field(gt=0)] = Field(default=0.05, description="Most that one vocabulary entry adds to the KL of a token.")
+    mini_batch: Count = Field(
+        default=32, description="Pairs of one update; a round is as strong as its updates are many, times the learning rate."
+    )
     epochs: Count = Field(default=1, description="Passes over the pairs of a round.")
 
 

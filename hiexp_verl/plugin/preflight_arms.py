@@ -72,6 +72,7 @@ def check_distil(settings: HiExpConfig, config: DictConfig) -> None:
         f"with privilege={distil.privilege} needs a HEK; set hiexp.hek, or privilege=sibling": distil.privilege != "sibling"
         and not settings.hek,
         "needs the logits, which fused kernels never make; set actor_rollout_ref.model.use_fused_kernels=false": model.use_fused_kernels,
+        "runs without sequence parallelism; set actor.ulysses_sequence_parallel_size=1": actor.get("ulysses_sequence_parallel_size", 1) > 1,
         f"runs on FSDP, and actor_rollout_ref.actor.strategy is {actor.strategy}": actor.strategy not in ("fsdp", "fsdp2"),
         "would move a learning rate that has a schedule; set actor.optim.lr_scheduler_type=constant and lr_warmup_steps=0": schedule,
     }

@@ -5,7 +5,7 @@
 | pair | the rollouts of the step: a right one as reference and one without experience as student per question (`internalise.pairs`) |
 | look | teacher: the student's tokens after a prompt with the privilege; its top-k log-probabilities, before an update |
 | align | position i of the student's response is position i of the teacher's: the responses are the same tokens |
-| learn | one update by the forward KL at the policy's own tokens (retrieved text out) |
+| learn | updates by the forward KL at the policy's own tokens (retrieved text out) |
 
 Per token, with p the teacher's and q the student's probabilities of the teacher's top k, and of all others as one bucket:
 
@@ -152,14 +152,14 @@ class SelfDistil:
         keys = {id(t): e.key for e, t in rollouts}
         chosen, left_out = self._chosen([t for _, t in rollouts])
         students, unlike = self._students(batch, [(keys[id(each.student)], each) for each in chosen])
-        students = students[: len(students) // self._multiple * self._multiple]
+        size = self._mini_batch(len(students))
+        students = students[: len(students) // size * size] if size else []
         counts = {"pairs": len(chosen), "students": len(students), "prompts_unlike": unlike, **left_out}
         metrics = {f"hiexp/distil/{name}": float(count) for name, count in counts.items()}
         if not students:
             logger.warning("a round of self-distillation has nothing to learn from: %s", counts)
             return metrics
-        teacher = self._look(students)
-        return metrics | self._learn(students, teacher)
+        return metrics | self._learn(students, self._look(students), size)
 
     def _chosen(self, rollouts: Sequence[Trajectory]) -> tuple[list["Chosen"], Counter[str]]:
         """Return which rollouts learn, and from which reference, where the privilege has one."""
@@ -169,14 +169,13 @@ class SelfDistil:
         pairs, left_out = pairs_of(rollouts, self._settings.distil.pairs)
         return [Chosen(pair.student, pair.reference) for pair in pairs], left_out
 
-    @property
-    def _multiple(self) -> int:
-        """Return what the number of rows must be divisible by."""
+    def _mini_batch(self, students: int) -> int:
+        """Return the rows of one update, which micro-batches and ranks divide; 0 where there are too few."""
         actor, rollout = self._config.actor_rollout_ref.actor, self._config.actor_rollout_ref.rollout
         ranks = self._workers.world_size
-        if actor.use_dynamic_bsz:
-            return ranks
-        return ranks * lcm(actor.ppo_micro_batch_size_per_gpu or 1, rollout.log_prob_micro_batch_size_per_gpu or 1)
+        micro = 1 if actor.use_dynamic_bsz else lcm(actor.ppo_micro_batch_size_per_gpu or 1, rollout.log_prob_micro_batch_size_per_gpu or 1)
+        multiple = ranks * micro
+        return min(max(self._settings.distil.mini_batch, multiple), students) // multiple * multiple
 
     def _students(self, batch: Any, chosen: Sequence[tuple[str, Chosen]]) -> tuple[list[Student], int]:
         """Return the students, and how many have a prompt that cannot be written again as it was."""
@@ -255,7 +254,9 @@ class SelfDistil:
             found.append((p[first : first + length].float(), ids[first : first + length].long()))
         return found
 
-    def _learn(self, students: Sequence[Student], teacher: Sequence[tuple[torch.Tensor, torch.Tensor]]) -> dict[str, float]:
+    def _learn(
+        self, students: Sequence[Student], teacher: Sequence[tuple[torch.Tensor, torch.Tensor]], mini_batch: int
+    ) -> dict[str, float]:
         """Update the policy by the KL to the teacher; return the means of its metrics."""
         rows = []
         for student, (log_p_R_K, ids_R_K) in zip(students, teacher, strict=True):
@@ -265,7 +266,7 @@ class SelfDistil:
             ids_S_K = torch.zeros(length, ids_R_K.shape[1], dtype=torch.int64)
             log_p_S_K[first : first + len(log_p_R_K)], ids_S_K[first : first + len(ids_R_K)] = log_p_R_K, ids_R_K
             rows.append(fields | {"hiexp_p": log_p_S_K, "hiexp_id": ids_S_K})
-        size = {"global_batch_size": len(rows), "mini_batch_size": len(rows)}
+        size = {"global_batch_size": mini_batch, "mini_batch_size": mini_batch}
         how = {"epochs": self._settings.distil.epochs, "seed": 0, "dataloader_kwargs": {"shuffle": False}}
         meta = _put(_LEARN, students, rows, mode="learn", **size, **how)
         metrics = self._workers.update_actor(meta)["metrics"]

@@ -1,6 +1,7 @@
 """The loss of self-distillation, by hand, and what preflight refuses."""
 
 import math
+from types import SimpleNamespace
 
 import pytest
 
@@ -13,7 +14,7 @@ from omegaconf import OmegaConf
 from hiexp_verl.config import DistilConfig, GroupConfig, HiExpConfig
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.plugin.preflight_arms import check_distil
-from hiexp_verl.plugin.self_distil import token_kl
+from hiexp_verl.plugin.self_distil import SelfDistil, token_kl
 
 
 def kl_of(p, q, top_k, clip=10.0):
@@ -87,6 +88,7 @@ def test_rounds_that_can_be_done_pass():
         ({"group": GroupConfig()}, {}, "gives 0 a question"),
         ({"hek": None, "distil": DistilConfig(every=1, privilege="hek")}, {}, "needs a HEK"),
         ({}, {"model": {"use_fused_kernels": True}}, "use_fused_kernels=false"),
+        ({}, {"actor": {"ulysses_sequence_parallel_size": 2}}, "ulysses_sequence_parallel_size=1"),
         ({}, {"actor": {"strategy": "megatron"}}, "strategy is megatron"),
         ({}, {"actor": {"optim": {"lr_scheduler_type": "cosine"}}}, "lr_scheduler_type=constant"),
         ({}, {"actor": {"optim": {"lr_warmup_steps": 10}}}, "lr_warmup_steps=0"),
@@ -95,3 +97,24 @@ def test_rounds_that_can_be_done_pass():
 def test_what_cannot_work_is_refused_in_one_line(settings, more, says):
     with pytest.raises(HiExpError, match=says):
         check_distil(HiExpConfig(**{"distil": DistilConfig(every=1), **MIXED, **settings}), config(**more))
+
+
+@pytest.mark.parametrize(
+    ("students", "mini_batch", "micro", "ranks", "expected"),
+    [
+        (10, 32, 2, 1, 10),
+        (11, 32, 2, 1, 10),
+        (100, 32, 2, 1, 32),
+        (100, 33, 4, 2, 32),
+        (1, 32, 2, 1, 0),
+        (40, 1, 4, 2, 8),
+        (0, 32, 1, 1, 0),
+    ],
+)
+def test_an_update_has_as_many_rows_as_micro_batches_and_ranks_divide(students, mini_batch, micro, ranks, expected):
+    actor = {"use_dynamic_bsz": False, "ppo_micro_batch_size_per_gpu": micro}
+    distil = object.__new__(SelfDistil)
+    distil._settings = HiExpConfig(distil=DistilConfig(mini_batch=mini_batch))
+    distil._config = OmegaConf.create({"actor_rollout_ref": {"actor": actor, "rollout": {"log_prob_micro_batch_size_per_gpu": 1}}})
+    distil._workers = SimpleNamespace(world_size=ranks)
+    assert distil._mini_batch(students) == expected
