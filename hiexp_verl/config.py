@@ -211,7 +211,7 @@ class LoopConfig:
 
 
 @settings()
-class DistilConfig:
+class SelfDistilConfig:
     """Self-distillation: the policy with a privilege in its prompt teaches the policy without one (Search-E1)."""
 
     every: Natural = Field(
@@ -260,7 +260,7 @@ class HiExpConfig:
     group: GroupConfig = Field(default_factory=GroupConfig)
     ledger: LedgerConfig = Field(default_factory=LedgerConfig)
     loop: LoopConfig = Field(default_factory=LoopConfig)
-    distil: DistilConfig = Field(default_factory=DistilConfig)
+    distil: SelfDistilConfig = Field(default_factory=SelfDistilConfig)
     expect: ExpectConfig = Field(default_factory=ExpectConfig)
     alarms: AlarmsConfig = Field(default_factory=AlarmsConfig)
 

@@ -11,7 +11,7 @@ pytest.importorskip("verl")
 import torch
 from omegaconf import OmegaConf
 
-from hiexp_verl.config import DistilConfig, GroupConfig, HiExpConfig
+from hiexp_verl.config import GroupConfig, HiExpConfig, SelfDistilConfig
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.plugin.preflight_arms import check_distil
 from hiexp_verl.plugin.self_distil import SelfDistil, token_kl
@@ -77,7 +77,7 @@ MIXED = {"group": GroupConfig(arms=("none", "full")), "dump_dir": "dump", "hek":
 
 
 def test_rounds_that_can_be_done_pass():
-    check_distil(HiExpConfig(distil=DistilConfig(every=2), **MIXED), config())
+    check_distil(HiExpConfig(distil=SelfDistilConfig(every=2), **MIXED), config())
     check_distil(HiExpConfig(), config(model={"use_fused_kernels": True}))
 
 
@@ -86,7 +86,7 @@ def test_rounds_that_can_be_done_pass():
     [
         ({"dump_dir": None}, {}, "set hiexp.dump_dir"),
         ({"group": GroupConfig()}, {}, "gives 0 a question"),
-        ({"hek": None, "distil": DistilConfig(every=1, privilege="hek")}, {}, "needs a HEK"),
+        ({"hek": None, "distil": SelfDistilConfig(every=1, privilege="hek")}, {}, "needs a HEK"),
         ({}, {"model": {"use_fused_kernels": True}}, "use_fused_kernels=false"),
         ({}, {"actor": {"ulysses_sequence_parallel_size": 2}}, "ulysses_sequence_parallel_size=1"),
         ({}, {"actor": {"strategy": "megatron"}}, "strategy is megatron"),
@@ -96,7 +96,7 @@ def test_rounds_that_can_be_done_pass():
 )
 def test_what_cannot_work_is_refused_in_one_line(settings, more, says):
     with pytest.raises(HiExpError, match=says):
-        check_distil(HiExpConfig(**{"distil": DistilConfig(every=1), **MIXED, **settings}), config(**more))
+        check_distil(HiExpConfig(**{"distil": SelfDistilConfig(every=1), **MIXED, **settings}), config(**more))
 
 
 @pytest.mark.parametrize(
@@ -114,7 +114,7 @@ def test_what_cannot_work_is_refused_in_one_line(settings, more, says):
 def test_an_update_has_as_many_rows_as_micro_batches_and_ranks_divide(students, mini_batch, micro, ranks, expected):
     actor = {"use_dynamic_bsz": False, "ppo_micro_batch_size_per_gpu": micro}
     distil = object.__new__(SelfDistil)
-    distil._settings = HiExpConfig(distil=DistilConfig(mini_batch=mini_batch))
+    distil._settings = HiExpConfig(distil=SelfDistilConfig(mini_batch=mini_batch))
     distil._config = OmegaConf.create({"actor_rollout_ref": {"actor": actor, "rollout": {"log_prob_micro_batch_size_per_gpu": 1}}})
     distil._workers = SimpleNamespace(world_size=ranks)
     assert distil._mini_batch(students) == expected
