@@ -66,17 +66,6 @@ def test_two_steps_train_what_vllm_serves_and_show_experience(demo, tmp_path, na
     assert {t.question_id for t in episodes} <= asked and {t.extra["split"] for t in episodes} == {"train"}
 
 
-def test_a_round_of_self_distillation_learns_inside_the_step(demo, tmp_path):
-    more = ["hiexp.group.arms=[none,full]", "hiexp.distil.every=2", "hiexp.distil.privilege=hek", "hiexp.distil.top_k=16"]
-    first, second = train(demo, tmp_path, Mode(HERE, "grpo", "hiexp_sync", 0, more))
-    assert not any(name.startswith("hiexp/distil/") for name in first)
-    found = {name.removeprefix("hiexp/distil/"): value for name, value in second.items() if name.startswith("hiexp/distil/")}
-    assert (found["pairs"], found["students"], found["prompts_unlike"]) == (2, 2, 0)
-    assert found["kl"] > 0 and found["grad_norm"] > 0, "experience changes what the teacher expects"
-    assert 0.5 < found["q_mass"] <= found["p_mass"] * 1.1 and found["p_mass"] <= 1.0001
-    assert min(step[PEARSON] for step in (first, second)) > 0.99
-
-
 def train(demo: Path, folder: Path, mode: Mode) -> list[dict[str, float]]:
     """Train two steps as a user would, validate after the second; return the metrics of each."""
     overrides = [

@@ -1,4 +1,7 @@
-"""The one training of `make test`: GRPO with mixed groups from a HEK of its own rollouts, killed after a checkpoint and resumed."""
+"""The one training of `make test`: GRPO with mixed groups from a HEK of its own rollouts, killed after a checkpoint and resumed.
+
+The resumed step ends with a round of self-distillation.
+"""
 
 import json
 from types import SimpleNamespace
@@ -15,6 +18,7 @@ from tests.support.training import PEARSON
 
 # Two rollouts a question, and no more padding than two searches need: most of the time is the update.
 MIXED = ["hiexp.group.arms=[none,full]", "data.max_response_length=576"]
+DISTIL = ["hiexp.distil.every=2", "hiexp.distil.privilege=hek", "hiexp.distil.top_k=16"]
 STEPS = [1, 2]
 
 
@@ -23,10 +27,10 @@ def trained(prepared, tmp_path_factory):
     """The run after both lives, with what the first had written when it was killed."""
     out, _ = prepared
     run = Run(out, tmp_path_factory.mktemp("training") / "run", steps=2)
-    code = run.live(lambda seconds: 1 in run.metrics(), *MIXED)  # verl saves a step, then logs it
+    code = run.live(lambda seconds: 1 in run.metrics(), *MIXED, *DISTIL)  # verl saves a step, then logs it
     assert code is None, run.log_end()
     first = SimpleNamespace(saved=run.saved, episodes=run.episodes()[1], state=state_of(run, 1), metrics=run.metrics()[1])
-    code = run.live(lambda seconds: False, *MIXED)
+    code = run.live(lambda seconds: False, *MIXED, *DISTIL)
     assert code == 0, run.log_end()
     return SimpleNamespace(run=run, first=first, metrics=run.metrics(), episodes=run.episodes())
 
@@ -51,6 +55,14 @@ def test_vllm_serves_the_weights_that_are_trained_in_each_step(trained):
     assert sorted(trained.metrics) == STEPS
     assert min(step[PEARSON] for step in trained.metrics.values()) > 0.99
     assert any(step["actor/grad_norm"] > 0 for step in trained.metrics.values())
+
+
+def test_a_round_of_self_distillation_learns_from_the_rollouts_without_experience(trained):
+    assert not any(name.startswith("hiexp/distil/") for name in trained.metrics[1]), "every second step"
+    found = {name.removeprefix("hiexp/distil/"): value for name, value in trained.metrics[2].items() if name.startswith("hiexp/distil/")}
+    assert (found["pairs"], found["students"], found["prompts_unlike"]) == (2, 2, 0)
+    assert found["kl"] > 0 and found["grad_norm"] > 0, "with experience in its prompt the teacher expects other tokens"
+    assert 0.5 < found["q_mass"] <= 1.001 and 0.5 < found["p_mass"] <= 1.001 and 0 <= found["cut"] < 1
 
 
 def test_each_guided_episode_has_experience_and_no_other_has(trained):
