@@ -1,6 +1,9 @@
 """The loss of self-distillation, by hand, and what preflight refuses."""
 
+import json
 import math
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import pytest
@@ -15,6 +18,7 @@ from hiexp_verl.config import GroupConfig, HiExpConfig, SelfDistilConfig
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.plugin.preflight_arms import check_distil
 from hiexp_verl.plugin.self_distil import SelfDistil, token_kl
+from tests.support.paths import ROOT
 
 
 def kl_of(p, q, top_k, clip=10.0):
@@ -118,3 +122,13 @@ def test_an_update_has_as_many_rows_as_micro_batches_and_ranks_divide(students, 
     distil._config = OmegaConf.create({"actor_rollout_ref": {"actor": actor, "rollout": {"log_prob_micro_batch_size_per_gpu": 1}}})
     distil._workers = SimpleNamespace(world_size=ranks)
     assert distil._mini_batch(students) == expected
+
+
+def test_verls_engine_computes_the_same_kl_as_by_hand_and_lowers_it(tmp_path):
+    """And a batch that is no round has verl's own loss."""
+    result = subprocess.run([sys.executable, "-m", "tests.support.distil_engine", str(tmp_path)], capture_output=True, text=True, cwd=ROOT)
+    assert result.returncode == 0, result.stderr[-3000:]
+    found = json.loads(result.stdout.splitlines()[-1])
+    assert found["kl"][0] == pytest.approx(found["by_hand"], rel=1e-3)
+    assert found["kl"][-1] < 0.5 * found["kl"][0], "five updates towards the teacher"
+    assert math.isfinite(found["ppo"])
