@@ -256,7 +256,7 @@ class Loop:
     def _metrics(self, step: int, verdict: Verdict | None) -> dict[str, float]:
         state = self.state
         found = {f"hiexp/loop/{name}": float(count) for name, count in state.counts.items()}
-        found |= {"hiexp/loop/testing": float(state.candidate is not None), "hiexp/loop/age": float(step - state.published)}
+        found |= {"hiexp/loop/testing": float(state.candidate is not None), "hiexp/loop/age": float(max(0, step - state.published))}
         found["hiexp/loop/seconds"] = self._seconds  # that the step took longer, waiting for the builder included
         found["hiexp/loop/version"] = float(Path(state.incumbent.path).name) if Path(state.incumbent.path).name.isdecimal() else 0.0
         found |= {f"hiexp/loop/{name}": value for name, value in self._proposed.items()}
