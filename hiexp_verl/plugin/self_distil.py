@@ -33,6 +33,7 @@ import transfer_queue as tq
 from omegaconf import DictConfig
 from tensordict import TensorDict
 from transfer_queue import KVBatchMeta
+from verl.tools.tool_registry import load_all_tools
 from verl.utils import tensordict_utils as tu
 from verl.utils.config import omega_conf_to_dataclass
 from verl.workers.utils.losses import ppo_loss
@@ -139,6 +140,10 @@ class SelfDistil:
     def __init__(self, settings: HiExpConfig, config: DictConfig, tokenizer: Any, workers: Any, retrieval: Any) -> None:
         self._settings, self._config, self._tokenizer = settings, config, tokenizer
         self._workers, self._retrieval = workers, retrieval
+        # A prompt may have been written with the schemas of the configured tools, or with none.
+        turns = config.actor_rollout_ref.rollout.multi_turn
+        tools = load_all_tools(turns.tool_config_path, turns.get("function_tool_path"))
+        self._tools = [[], [tool.tool_schema.model_dump(exclude_unset=True, exclude_none=True) for tool in tools]]
         actor = omega_conf_to_dataclass(config.actor_rollout_ref.actor)
         workers.set_loss_fn(partial(loss, actor, settings.distil.top_k, settings.distil.clip))
 
@@ -187,7 +192,7 @@ class SelfDistil:
         found, unlike = [], 0
         told = self._with_privilege([each for _, each in chosen])
         for ((key, each), prompt, response, mask), messages in zip(rows, told, strict=True):
-            tools = next((tools for tools in self._tools() if self._ids(each.opening, tools) == prompt.tolist()), None)
+            tools = next((tools for tools in self._tools if self._ids(each.opening, tools) == prompt.tolist()), None)
             if tools is None:
                 unlike += 1
             else:
@@ -224,14 +229,6 @@ class SelfDistil:
 
         asking = [GuidedEpisode(guidance, answered, each.student.question, each.student.question_id) for each in chosen]
         return [episode.system(list(told)) for episode, told in zip(asking, messages, strict=True)]
-
-    def _tools(self) -> list[list[dict[str, Any]]]:
-        """Return the schemas that a prompt may have been written with: none, or those of the configured tools."""
-        from verl.tools.utils.tool_registry import initialize_tools_from_config
-
-        path = self._config.actor_rollout_ref.rollout.multi_turn.tool_config_path
-        tools = initialize_tools_from_config(path) if path else []
-        return [[], [tool.tool_schema.model_dump(exclude_unset=True, exclude_none=True) for tool in tools]]
 
     def _ids(self, messages: Sequence[Message], tools: Sequence[dict[str, Any]]) -> list[int]:
         kwargs = self._config.data.get("apply_chat_template_kwargs") or {}

@@ -16,9 +16,11 @@ from omegaconf import OmegaConf
 
 from hiexp_verl.config import GroupConfig, HiExpConfig, SelfDistilConfig
 from hiexp_verl.errors import HiExpError
+from hiexp_verl.models.tokenizer import prompt_ids
 from hiexp_verl.plugin.preflight_arms import check_distil
 from hiexp_verl.plugin.self_distil import SelfDistil, token_kl
 from tests.support.paths import ROOT
+from tests.support.verl_fixtures import compose, tiny_tokenizer
 
 
 def kl_of(p, q, top_k, clip=10.0):
@@ -132,3 +134,15 @@ def test_verls_engine_computes_the_same_kl_as_by_hand_and_lowers_it(tmp_path):
     assert found["kl"][0] == pytest.approx(found["by_hand"], rel=1e-3)
     assert found["kl"][-1] < 0.5 * found["kl"][0], "five updates towards the teacher"
     assert math.isfinite(found["ppo"])
+
+
+@pytest.mark.parametrize("dialect", ["hermes", "search_tags"])
+def test_a_prompt_is_written_again_as_the_agent_loop_wrote_it(dialect):
+    tokenizer, config = tiny_tokenizer(), compose("+hiexp=grpo", f"actor_rollout_ref.rollout.multi_turn.format={dialect}")
+    config.actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu = 1
+    told = []
+    distil = SelfDistil(HiExpConfig(), config, tokenizer, SimpleNamespace(set_loss_fn=told.append), None)
+    messages = [{"role": "system", "content": "Search."}, {"role": "user", "content": "Who?"}]
+    written = [prompt_ids(tokenizer, messages, tools) for tools in ([], distil._tools[1])]
+    assert distil._tools[1] and [distil._ids(messages, tools) for tools in distil._tools] == written
+    assert len(told) == 1, "the workers' loss knows rounds"
