@@ -14,7 +14,6 @@ from hiexp_verl.hek.edit import edit
 from hiexp_verl.hek.store import current_version
 from hiexp_verl.io import files
 from hiexp_verl.io.files import atomic_writer, locked, only_one, write_jsonl
-from hiexp_verl.ledger.credit import Credits
 from hiexp_verl.ledger.keep import Leaving
 from tests.support.episodes import trajectories
 from tests.support.stored_hek import hek
@@ -103,7 +102,7 @@ def test_a_change_while_entries_are_judged_or_a_version_is_chosen_is_not_hidden(
         edit(now, "e1-0002", "meanwhile", description=f"Do it after {now.header.content_hash[:8]}.").save(tmp_path)
         return [Leaving("e1-0001", "harms")]
 
-    monkeypatch.setattr("hiexp_verl.cli.ledger._credits", lambda *_: Credits({}, {}, {}))
+    monkeypatch.setattr("hiexp_verl.cli.ledger._rows", lambda *_: [])
     monkeypatch.setattr("hiexp_verl.cli.ledger.leaving", meanwhile)
     assert main(["ledger", str(tmp_path), "--retire"]) == 2
     before = versions._before
