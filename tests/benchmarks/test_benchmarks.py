@@ -124,7 +124,7 @@ def test_the_peak_is_that_of_the_process_and_not_of_its_parent():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["clustering", "memory"])
+@pytest.mark.parametrize("name", ["clustering", "memory", "selection"])
 def test_a_benchmark_that_needs_no_model_runs(tmp_path, name):
     smoke(tmp_path, name)
 
