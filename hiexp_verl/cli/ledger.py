@@ -53,13 +53,13 @@ def run_ledger(arguments: argparse.Namespace) -> int:
     since = to_change(arguments.hek, root) if root is not None else None
     hek = HEK.load(arguments.hek)
     rows = _rows(arguments)
-    found = credit(rows, hek.entries)
     if arguments.fit:
         values = fit(rows, hek, Budgets())
         path = values.save(arguments.hek, hek.header.content_hash)
         places = ", ".join(f"{place} ({model.exposures} exposures)" for place, model in values.places.items())
         say(f"saved {path}: {places or f'each place has fewer than {LEAST} exposures, the cosine selects'}")
         return 0
+    found = credit(rows, hek.entries)
     if root is not None:
         left = leaving(hek, found.of, KeepConfig())
         if not left:

@@ -24,6 +24,7 @@ from hiexp_verl.evolve.propose import Proposal, Proposer
 from hiexp_verl.evolve.table import TABLE_JSON, TABLE_MD, Round, in_one_line, write_table
 from hiexp_verl.guide.mask import Mask
 from hiexp_verl.guide.record import EpisodeRecord
+from hiexp_verl.guide.select import selects
 from hiexp_verl.hek.opening import find_encoder, remember_encoder
 from hiexp_verl.hek.store import HEK, set_current
 from hiexp_verl.io.datasets import read_questions, read_trajectories
@@ -144,7 +145,8 @@ class Stage:
         """Return the players with a version of the HEK, or without experience; selection by value knows these rows."""
         guide = None
         if hek is not None:
-            guide = self.opened.guide_of(hek, mask, fit(rows, hek, self.opened.spec.budgets), draw=mask.key)
+            budgets = self.opened.spec.budgets
+            guide = self.opened.guide_of(hek, mask, fit(rows, hek, budgets) if selects(budgets) else None, draw=mask.key)
         return Players(self.client, self.opened.search, guide, self.opened.spec.search)
 
 

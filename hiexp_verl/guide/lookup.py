@@ -10,6 +10,7 @@ from hiexp_verl.config import Arm, Match, Place, PromptConfig, Select, ToolConfi
 from hiexp_verl.guide.arms import CREDITED, levels_at, random_entries, shuffled
 from hiexp_verl.guide.select import SHORTLIST, Model, Values, choose
 from hiexp_verl.hek.retrieve import Retriever
+from hiexp_verl.hek.store import HEK
 from hiexp_verl.io.questions import bare_question
 from hiexp_verl.masking import kind_of
 from hiexp_verl.models.batching import MicroBatcher
@@ -56,6 +57,12 @@ def text_at(place: Place, text: str, match: Match = "kind") -> str:
     return (kind_of(bare_question(text)) or text) if place == "prompt" and match == "kind" else text
 
 
+def min_scores(hek: HEK, prompt: PromptConfig, tool: ToolConfig) -> dict[Place, float | None]:
+    """Return the minimum score at each place, None without one; that of the tool is the calibrated one where none is set."""
+    calibrated = hek.header.thresholds.get("tool_min_score")
+    return {"prompt": prompt.min_score, "tool": tool.min_score if tool.min_score is not None else calibrated}
+
+
 class Lookup:
     """Finds entries for a place: its levels, at least its minimum score, its top k. Concurrent calls are micro-batched.
 
@@ -69,9 +76,8 @@ class Lookup:
         encoder = QueryVectors(retriever.encoder)
         self._retriever = Retriever(retriever.hek, encoder)
         self._match: Match = prompt.match
-        tool_min_score = tool.min_score if tool.min_score is not None else retriever.hek.header.thresholds.get("tool_min_score")
         self.top_k: dict[Place, int] = {"prompt": prompt.top_k, "tool": tool.top_k}
-        self.min_score: dict[Place, float | None] = {"prompt": prompt.min_score, "tool": tool_min_score}
+        self.min_score = min_scores(retriever.hek, prompt, tool)
         self._select: dict[Place, Select] = {"prompt": prompt.select, "tool": tool.select}
         self._values = values
         self._batched = MicroBatcher[ExperienceRequest, list[Hit] | LookupFailed](self._answer, timeout=timeout)

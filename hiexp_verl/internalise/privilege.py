@@ -23,12 +23,12 @@ def with_reference(messages: Sequence[Message], reference: Trajectory) -> list[M
         if search.documents:
             lines.append(f"It found: {sanitise(search.documents, FOUND_CHARS)}")
     lines += [f"It answered: {sanitise(reference.prediction, FOUND_CHARS)}", _CLOSE]
-    told = copy.deepcopy(list(messages))
-    if not told or told[0].get("role") != "system":
-        told.insert(0, {"role": "system", "content": ""})
-    content, text = told[0].get("content") or "", "\n".join(lines)
+    shown = copy.deepcopy(list(messages))
+    if not shown or shown[0].get("role") != "system":
+        shown.insert(0, {"role": "system", "content": ""})
+    content, text = shown[0].get("content") or "", "\n".join(lines)
     if isinstance(content, list):  # OpenAI style parts
         content.append({"type": "text", "text": text})
     else:
-        told[0]["content"] = f"{content}\n\n{text}" if content else text
-    return told
+        shown[0]["content"] = f"{content}\n\n{text}" if content else text
+    return shown

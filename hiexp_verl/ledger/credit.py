@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 
 from hiexp_verl.config import Place
 from hiexp_verl.guide.arms import CREDITED
-from hiexp_verl.ledger.rows import Exposure, LedgerRow
+from hiexp_verl.ledger.rows import Exposure, LedgerRow, by_group
 from hiexp_verl.types import LEVELS, Entry, Level
 
 PRIOR = 2_000  # M
@@ -143,11 +143,8 @@ def _once(exposures: Sequence[Exposure]) -> list[Exposure]:
 
 def baselines_of(rows: Sequence[LedgerRow]) -> dict[tuple[int, str, int], float]:
     """Return what each row is compared with, where there is something."""
-    groups: dict[tuple[int, str], list[LedgerRow]] = defaultdict(list)
-    for row in rows:
-        groups[row.step, row.group].append(row)
     found: dict[tuple[int, str, int], float] = {}
-    for group in groups.values():
+    for group in by_group(rows).values():
         by_arm: dict[tuple[str, str], list[float]] = defaultdict(list)
         unguided = [row.reward for row in group if row.arm == "none"]
         for row in group:

@@ -4,10 +4,11 @@ The gate compares neighbours. A HEK that learns from rollouts which it guided it
 see (self-poisoning): then the gap between rollouts with and without experience falls from version to version, and the reward of the
 rollouts with experience falls, too. A gap that falls while they do not is no harm: the policy needs the HEK less.
 
-Sums of a version, with w_g and the error of `ledger.gate`, d_g being the mean reward with experience minus that without in group g.
+Sums of a version, with the weights w_g of `ledger.gate` and its error without the group more; d_g is the mean reward with experience
+minus that without in group g.
 """
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -15,8 +16,8 @@ from math import inf, sqrt
 from statistics import fmean
 
 from hiexp_verl.guide.arms import CREDITED
-from hiexp_verl.ledger.gate import POWER_80
-from hiexp_verl.ledger.rows import LedgerRow
+from hiexp_verl.ledger.gate import detectable
+from hiexp_verl.ledger.rows import LedgerRow, by_group
 
 FALLS = 3  # publications in a row
 
@@ -57,7 +58,7 @@ class Span:
 
     def detectable(self, groups: int, z: float) -> float:
         """Return the gain that a test by so many groups would see in 80 of 100 cases, if its groups vary as these; inf: not known."""
-        return (z + POWER_80) * self.error * sqrt(self.groups / groups) if groups and self.groups else inf
+        return detectable(self.error, self.groups, groups, z)
 
     def added(self, guided: Sequence[float], unguided: Sequence[float], step: int) -> "Span":
         """Return the sums with one more group."""
@@ -80,10 +81,7 @@ class Span:
 
 def with_rows(span: Span, rows: Iterable[LedgerRow]) -> Span:
     """Return the span with the mixed groups of these rows, by their rollouts without experience and those that saw its version."""
-    groups: dict[tuple[int, str], list[LedgerRow]] = defaultdict(list)
-    for row in rows:
-        groups[row.step, row.group].append(row)
-    for (step, _), group in groups.items():
+    for (step, _), group in by_group(rows).items():
         guided = [row.reward for row in group if row.hek == span.hek and row.arm in CREDITED and not row.lookup_failed]
         unguided = [row.reward for row in group if row.arm == "none"]
         if guided and unguided:

@@ -7,7 +7,6 @@ have no error of 0. The test looks three times, at fixed numbers of groups, each
 in 4 of 100 tests (`strict`, simulated by benchmarks/ledger.py).
 """
 
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from math import inf, sqrt
@@ -16,11 +15,16 @@ from typing import Any, Literal
 
 from hiexp_verl.config import GateConfig, Rule
 from hiexp_verl.guide.arms import CREDITED
-from hiexp_verl.ledger.rows import LedgerRow
+from hiexp_verl.ledger.rows import LedgerRow, by_group
 
 LOOKS = (1, 2, 4)  # times `min_groups`
 POWER_80 = 0.84  # standard normal quantile
 Decision = Literal["accept", "reject", "no difference", "wait"]
+
+
+def detectable(error: float, seen: int, groups: int, z: float) -> float:
+    """Return the gain that a test by so many groups sees in 80 of 100 cases, if they vary as those `seen`; inf: not known."""
+    return (z + POWER_80) * error * sqrt(seen / groups) if groups and seen else inf
 
 
 @dataclass(frozen=True)
@@ -33,7 +37,7 @@ class Comparison:
 
     def detectable(self, groups: int, z: float) -> float:
         """Return the gain that a test by this many such groups sees in 80 of 100 cases; inf where nothing is known."""
-        return (z + POWER_80) * self.error * sqrt(self.groups / groups)
+        return detectable(self.error, self.groups, groups, z)
 
 
 @dataclass(frozen=True)
@@ -71,11 +75,8 @@ def compare(groups: Sequence[Sequence[LedgerRow]], incumbent: str, candidate: st
 
 def mixed_groups(rows: Sequence[LedgerRow], incumbent: str, candidate: str) -> list[list[LedgerRow]]:
     """Return the groups with rollouts of both versions, in the order of their first row; failed look-ups are left out."""
-    groups: dict[tuple[int, str], list[LedgerRow]] = defaultdict(list)
-    for row in rows:
-        if row.hek in (incumbent, candidate) and row.arm in CREDITED and not row.lookup_failed:
-            groups[row.step, row.group].append(row)
-    return [group for group in groups.values() if len({row.hek for row in group}) == 2]
+    compared = (row for row in rows if row.hek in (incumbent, candidate) and row.arm in CREDITED and not row.lookup_failed)
+    return [group for group in by_group(compared).values() if len({row.hek for row in group}) == 2]
 
 
 def judge(

@@ -6,6 +6,7 @@ rows hold across versions. Sums over rows are in `ledger.credit`.
 
 import logging
 import os
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -86,6 +87,14 @@ def rows_of(trajectories: Iterable[Trajectory]) -> list[LedgerRow]:
     """Return the rows of episodes that were rolled out without training; validation has none."""
     records = [(EpisodeRecord.of(t), t.score) for t in trajectories]
     return [row_of(record, reward) for record, reward in records if record.split in (None, TRAIN)]
+
+
+def by_group(rows: Iterable[LedgerRow]) -> dict[tuple[int, str], list[LedgerRow]]:
+    """Return the rows of each group, by step and group, in the order of their first row."""
+    groups: dict[tuple[int, str], list[LedgerRow]] = defaultdict(list)
+    for row in rows:
+        groups[row.step, row.group].append(row)
+    return dict(groups)
 
 
 def append_rows(path: Path, rows: Sequence[LedgerRow]) -> None:

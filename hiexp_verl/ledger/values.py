@@ -9,6 +9,7 @@ import numpy as np
 
 from hiexp_verl.config import Budgets, Place
 from hiexp_verl.guide.arms import CREDITED
+from hiexp_verl.guide.lookup import min_scores
 from hiexp_verl.guide.select import FEATURES, Known, Model, Values, features
 from hiexp_verl.hek.store import HEK
 from hiexp_verl.ledger.credit import Credits, baselines_of, credit, parents_of
@@ -24,7 +25,7 @@ def fit(rows: Sequence[LedgerRow], hek: HEK, budgets: Budgets) -> Values:
     credits = credit(used, hek.entries)
     known = _known(hek, credits)
     entries = {entry.content_id: entry for entry in hek.entries}
-    thresholds = _thresholds(hek, budgets)
+    thresholds = min_scores(hek, budgets.prompt, budgets.tool)
     baselines = baselines_of(used)
     x: dict[Place, list[np.ndarray]] = {"prompt": [], "tool": []}
     y: dict[Place, list[float]] = {"prompt": [], "tool": []}
@@ -35,16 +36,9 @@ def fit(rows: Sequence[LedgerRow], hek: HEK, budgets: Budgets) -> Values:
         for seen in row.shown:
             entry, place = entries.get(seen["content"]), seen["place"]
             if entry is not None:
-                x[place].append(features(entry, seen["score"], thresholds[place], known.get(seen["content"])))
+                x[place].append(features(entry, seen["score"], thresholds[place] or 0.0, known.get(seen["content"])))
                 y[place].append(row.reward - baseline - credits.bias[place][0])
     return Values({place: _ridge(np.stack(x[place]), np.array(y[place])) for place in x if len(x[place]) >= LEAST}, known)
-
-
-def _thresholds(hek: HEK, budgets: Budgets) -> dict[Place, float]:
-    """Return the minimum score at each place, 0 without one, as `guide.lookup` has it."""
-    calibrated = hek.header.thresholds.get("tool_min_score", 0.0)
-    tool = budgets.tool.min_score
-    return {"prompt": budgets.prompt.min_score or 0.0, "tool": tool if tool is not None else calibrated}
 
 
 def _known(hek: HEK, credits: Credits) -> dict[str, Known]:

@@ -190,8 +190,8 @@ class SelfDistil:
         data = tq.kv_batch_get(keys=[key for key, _ in chosen], partition_id=batch.partition_id, select_fields=names)
         rows = zip(chosen, *(data[name].unbind() for name in names), strict=True)
         found, unlike = [], 0
-        told = self._with_privilege([each for _, each in chosen])
-        for ((key, each), prompt, response, mask), messages in zip(rows, told, strict=True):
+        prompted = self._with_privilege([each for _, each in chosen])
+        for ((key, each), prompt, response, mask), messages in zip(rows, prompted, strict=True):
             tools = next((tools for tools in self._tools if self._ids(each.opening, tools) == prompt.tolist()), None)
             if tools is None:
                 unlike += 1
@@ -205,7 +205,7 @@ class SelfDistil:
         if self._settings.distil.privilege in ("hek", "both"):
             messages = self._with_experience(chosen, messages)
         references = [each.reference for each in chosen]
-        return [with_reference(told, r) if r is not None else told for told, r in zip(messages, references, strict=True)]
+        return [with_reference(prompted, r) if r is not None else prompted for prompted, r in zip(messages, references, strict=True)]
 
     def _with_experience(self, chosen: Sequence[Chosen], messages: Sequence[Sequence[Message]]) -> list[list[Message]]:
         """Return the messages with E2 and E3 of the HEK, as a guided rollout of the question has them."""
@@ -228,7 +228,7 @@ class SelfDistil:
             return found
 
         asking = [GuidedEpisode(guidance, answered, each.student.question, each.student.question_id) for each in chosen]
-        return [episode.system(list(told)) for episode, told in zip(asking, messages, strict=True)]
+        return [episode.system(list(prompted)) for episode, prompted in zip(asking, messages, strict=True)]
 
     def _ids(self, messages: Sequence[Message], tools: Sequence[dict[str, Any]]) -> list[int]:
         kwargs = self._config.data.get("apply_chat_template_kwargs") or {}

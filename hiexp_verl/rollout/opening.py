@@ -47,7 +47,7 @@ class Opened:
         values = values_for(self.spec.hek, self.retriever.hek.header.content_hash, self.spec.budgets)
         return Guide(self.retriever, Guidance(self.spec.budgets, arm, count_tokens=self.count_tokens), values)
 
-    def guide_of(self, version: HEK, mask: Mask, values: Values, draw: str) -> Guide:
+    def guide_of(self, version: HEK, mask: Mask, values: Values | None, draw: str) -> Guide:
         """Return the guide of another version of the HEK, with the same encoder, which leaves out by chance and explores."""
         assert self.retriever is not None
         retriever = Retriever(version, self.retriever.encoder)

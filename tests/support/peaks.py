@@ -1,15 +1,18 @@
 """A world of peaks, countries and capitals, a policy that follows the plan it is shown, and a HEK that evolves in it."""
 
+import json
 import random
 import re
 from pathlib import Path
 
-from hiexp_verl.config import GateConfig, SearchConfig
+from hiexp_verl.config import GateConfig, LoopConfig, SearchConfig
 from hiexp_verl.distil.rules import RulesDistiller
 from hiexp_verl.errors import HiExpError
+from hiexp_verl.evolve.background import Task
 from hiexp_verl.evolve.evolve import EvolveSpec, Stage, run_rounds
 from hiexp_verl.hek import HEK, Retriever
 from hiexp_verl.io.files import write_jsonl
+from hiexp_verl.ledger.rows import LEDGER
 from hiexp_verl.models.chat import Reply
 from hiexp_verl.models.encoder import HashEncoder
 from hiexp_verl.rollout.opening import Opened
@@ -89,3 +92,14 @@ def evolved(out: Path, client=None, hek=None, **more):
     opened = Opened(spec, BM25Search(PASSAGES), "corpus", Retriever(HEK.load(out.parent / "hek"), ENCODER), None)
     stage = Stage(client or Follower(), opened, RulesDistiller(), Job(out, spec.settings))
     return list(run_rounds(spec, QUESTIONS, stage, HEK.load(out.parent / "hek")))
+
+
+def builder_task(folder: Path) -> tuple[Task, list[dict]]:
+    """The task of a builder after one round in this world, and the episodes that it reads."""
+    evolved(folder / "out", rounds=1)
+    episodes = sorted((folder / "out" / "rounds").rglob("trajectories.jsonl"))
+    lines = [json.loads(line) for path in episodes for line in path.read_text().splitlines()]
+    write_jsonl(folder / "000001.jsonl", [{**row, "id": f"{row['id']}@{i}"} for i, row in enumerate(lines)])
+    root = folder / "out" / "hek"
+    ledger = str(root / LEDGER / "evolve.jsonl")
+    return Task(str(root / "0001"), "hash:64", (str(folder / "000001.jsonl"),), ledger, 1, LoopConfig(enabled=True)), lines

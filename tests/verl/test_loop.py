@@ -9,17 +9,16 @@ import ray
 
 from hiexp_verl.config import GateConfig, HiExpConfig, LedgerConfig, LoopConfig
 from hiexp_verl.errors import HiExpError
-from hiexp_verl.evolve.background import Candidate, Task, make_candidate
+from hiexp_verl.evolve.background import Candidate, make_candidate
 from hiexp_verl.guide.arms import plays_candidate
 from hiexp_verl.hek import HEK
-from hiexp_verl.io.files import write_jsonl
 from hiexp_verl.ledger.drift import Span
 from hiexp_verl.ledger.rows import LEDGER, LedgerRow, append_rows
 from hiexp_verl.models.encoder import HashEncoder
 from hiexp_verl.plugin import loop as module
 from hiexp_verl.plugin.loop import Loop, LoopState, Version, Versions
 from tests.support.factories import entry, hek_of
-from tests.support.peaks import evolved, start
+from tests.support.peaks import builder_task, start
 
 GATE = GateConfig(rule="strict", min_groups=10)
 OLD_HEK = start()
@@ -196,13 +195,8 @@ def test_half_of_the_guided_rollouts_of_a_group_play_the_candidate():
 
 
 def test_the_builder_makes_the_candidate_that_its_files_suggest_and_refuses_validation_questions(tmp_path):
-    evolved(tmp_path / "out", rounds=1)
-    episodes = sorted((tmp_path / "out" / "rounds").rglob("trajectories.jsonl"))
-    lines = [json.loads(line) for path in episodes for line in path.read_text().splitlines()]
-    write_jsonl(tmp_path / "000001.jsonl", [{**row, "id": f"{row['id']}@{i}"} for i, row in enumerate(lines)])
-    parent = tmp_path / "out" / "hek" / "0001"
-    ledger = str(parent.parent / LEDGER / "evolve.jsonl")
-    task = Task(str(parent), "hash:64", (str(tmp_path / "000001.jsonl"),), ledger, 1, LoopConfig(enabled=True))
+    task, lines = builder_task(tmp_path)
+    parent = Path(task.parent)
     ray.init(num_cpus=1, include_dashboard=False, ignore_reinit_error=True)
     try:
         made = ray.get(ray.remote(num_cpus=0, max_calls=1)(module._make_candidate).remote(task))

@@ -1,7 +1,7 @@
 """Selection by value in training: fitted to the ledger when a run starts, used by the look-ups of a node, made for each candidate."""
 
 import asyncio
-import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,17 +9,16 @@ import pytest
 pytestmark = pytest.mark.verl
 pytest.importorskip("verl")
 
-from hiexp_verl.config import Budgets, HiExpConfig, LoopConfig, SearchConfig, ToolConfig
-from hiexp_verl.evolve.background import Task, make_candidate
+from hiexp_verl.config import Budgets, HiExpConfig, SearchConfig, ToolConfig
+from hiexp_verl.evolve.background import make_candidate
 from hiexp_verl.guide.lookup import ExperienceRequest
 from hiexp_verl.guide.select import Values, values_path
 from hiexp_verl.hek import HEK
 from hiexp_verl.hek.opening import pinned
-from hiexp_verl.io.files import write_jsonl
 from hiexp_verl.ledger.rows import LEDGER, LedgerRow, append_rows
 from hiexp_verl.plugin.retrieval import LocalRetrieval
 from hiexp_verl.plugin.trainer import _fit_values
-from tests.support.peaks import evolved
+from tests.support.peaks import builder_task
 from tests.support.verl_fixtures import write_corpus, write_hek
 
 REQUEST = ExperienceRequest("tool", "highest point of a country", draw="0/1/q1")
@@ -72,14 +71,7 @@ def test_a_run_by_cosine_writes_no_values(settings):
 
 
 def test_a_candidate_has_values_of_its_own(tmp_path):
-    evolved(tmp_path / "out", rounds=1)
-    episodes = sorted((tmp_path / "out" / "rounds").rglob("trajectories.jsonl"))
-    lines = [json.loads(line) for path in episodes for line in path.read_text().splitlines()]
-    write_jsonl(tmp_path / "000001.jsonl", [{**row, "id": f"{row['id']}@{i}"} for i, row in enumerate(lines)])
-    parent = tmp_path / "out" / "hek" / "0001"
-    files = (str(tmp_path / "000001.jsonl"),)
-    ledger = str(parent.parent / LEDGER / "evolve.jsonl")
-    task = Task(str(parent), "hash:64", files, ledger, 1, LoopConfig(enabled=True), budgets=Budgets(tool=ToolConfig(select="thompson")))
-    made = make_candidate(task)
+    task, _ = builder_task(tmp_path)
+    made = make_candidate(replace(task, budgets=Budgets(tool=ToolConfig(select="thompson"))))
     values = Values.load(Path(made.path), made.content_hash)
     assert values is not None and values.known and not values.places, "of 48 rollouts the effects are known, and by cosine is selected"

@@ -140,9 +140,9 @@ def test_verls_engine_computes_the_same_kl_as_by_hand_and_lowers_it(tmp_path):
 def test_a_prompt_is_written_again_as_the_agent_loop_wrote_it(dialect):
     tokenizer, config = tiny_tokenizer(), compose("+hiexp=grpo", f"actor_rollout_ref.rollout.multi_turn.format={dialect}")
     config.actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu = 1
-    told = []
-    distil = SelfDistil(HiExpConfig(), config, tokenizer, SimpleNamespace(set_loss_fn=told.append), None)
+    losses = []
+    distil = SelfDistil(HiExpConfig(), config, tokenizer, SimpleNamespace(set_loss_fn=losses.append), None)
     messages = [{"role": "system", "content": "Search."}, {"role": "user", "content": "Who?"}]
     written = [prompt_ids(tokenizer, messages, tools) for tools in ([], distil._tools[1])]
     assert distil._tools[1] and [distil._ids(messages, tools) for tools in distil._tools] == written
-    assert len(told) == 1, "the workers' loss knows rounds"
+    assert len(losses) == 1, "the workers' loss knows rounds"

@@ -108,8 +108,12 @@ def test_the_command_writes_pairs_that_the_report_shows_side_by_side(tmp_path, c
     )
     out = tmp_path / "pairs" / "pairs.jsonl"
     assert main(["distil-pairs", "--trajectories", str(tmp_path / "t.jsonl"), "--out", str(out)]) == 0
-    told = capsys.readouterr().out
-    assert "1 pair in" in told and "1 with a wrong student; mean distance 1.00" in told and "1 questions with one rollout left out" in told
+    printed = capsys.readouterr().out
+    assert (
+        "1 pair in" in printed
+        and "1 with a wrong student; mean distance 1.00" in printed
+        and "1 questions with one rollout left out" in printed
+    )
     assert main(["report", str(tmp_path / "pairs"), "--out", str(tmp_path / "page.html")]) == 0
     page = (tmp_path / "page.html").read_text()
     assert "Pairs for self-distillation" in page and "find the country" in page and "all at once" in page and "distance 1.00" in page

@@ -13,9 +13,9 @@ TURNS = (
 
 
 def test_the_reference_stands_in_the_system_message_as_words():
-    told = with_reference(MESSAGES, trajectory(messages=TURNS))
-    assert [message["role"] for message in told] == ["system", "user"] and told[1] == MESSAGES[1]
-    text = told[0]["content"]
+    shown = with_reference(MESSAGES, trajectory(messages=TURNS))
+    assert [message["role"] for message in shown] == ["system", "user"] and shown[1] == MESSAGES[1]
+    text = shown[0]["content"]
     assert text.startswith("Search and answer.\n\nAnother attempt at this question was right.")
     assert "It searched for: country of the peak\nIt found: Doc 1(Title: A) The peak is in Atlan." in text
     assert "It answered: Paris" in text and "<|im_end|>" not in text and "<search>" not in text
@@ -23,7 +23,7 @@ def test_the_reference_stands_in_the_system_message_as_words():
 
 
 def test_a_prompt_without_a_system_message_gets_one():
-    told = with_reference(MESSAGES[1:], trajectory(messages=TURNS))
-    assert [message["role"] for message in told] == ["system", "user"] and told[0]["content"].startswith("Another attempt")
+    shown = with_reference(MESSAGES[1:], trajectory(messages=TURNS))
+    assert [message["role"] for message in shown] == ["system", "user"] and shown[0]["content"].startswith("Another attempt")
     parts = with_reference([{"role": "system", "content": [{"type": "text", "text": "A"}]}], trajectory(messages=TURNS))
     assert [part["type"] for part in parts[0]["content"]] == ["text", "text"]
