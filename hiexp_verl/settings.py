@@ -126,11 +126,12 @@ def _in_words(error: ErrorDetails, cls: Any, path: str, what: str) -> str:
         key = str(error["loc"][-1])
         return f"unknown {what} {where}.{key}; {_suggest(key, list(known))}"
     if kind == "missing":
-        return f"{where} is missing"
+        last = str(error["loc"][-1])
+        return f"{where if where.endswith('.' + last) else f'{where}.{last}'} is missing"
     must = _MUST_BE[kind].format(**limits) if kind in _MUST_BE else error["msg"].removeprefix("Input should be ")
     if kind == "literal_error":
         must = must.replace("'", "").replace(" or ", ", ")
-        if "own-question" in must and error["input"] in RENAMED_ARMS:
+        if "own-question" in must and isinstance(error["input"], str) and error["input"] in RENAMED_ARMS:
             return f"{where}: {renamed_arm(error['input'])}"
     return f"{where} must be {must}, found {_FOUND.repr(error['input'])[:200]}"
 

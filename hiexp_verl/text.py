@@ -67,6 +67,8 @@ def without_credentials(text: str) -> str:
     return _URL_TOKEN.sub(r"\1", _URL_QUERY.sub(r"\1", _USER.sub(r"\1", text)))
 
 
+# An address that was written without http:// may have a password all the same.
+_USER_WITHOUT_SCHEME = re.compile(r"^(?!\w+://).*@")
 # What no address holds as it is, and what would end it where it is shown in a sentence or in JSON.
 _NOT_IN_ADDRESS = re.compile(r"[\x00-\x20\x7f-\xa0\"'<>\\^`{|}]")
 
@@ -87,7 +89,8 @@ def check_address(url: str, example: str) -> None:
     except ValueError as error:
         fault = str(error)
     if fault:
-        raise HiExpError(f"{without_credentials(url)!r} is not an http address ({without_credentials(fault)}); write for example {example}")
+        shown = _USER_WITHOUT_SCHEME.sub("", without_credentials(url))[:200]
+        raise HiExpError(f"{shown!r} is not an http address ({without_credentials(fault)}); write for example {example}")
 
 
 def _check_of_library(url: str) -> None:

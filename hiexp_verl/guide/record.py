@@ -2,18 +2,22 @@
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
+from pydantic import ConfigDict
 from typing_extensions import NotRequired, TypedDict
 
 from hiexp_verl.config import Place
 from hiexp_verl.scoring import Score
+from hiexp_verl.settings import parse_block
 from hiexp_verl.types import LEVELS, Level, Message, Trajectory
 
 
 class Shown(TypedDict):
     """An entry that an episode was shown, or would have been."""
+
+    __pydantic_config__ = ConfigDict(extra="allow", allow_inf_nan=False)  # pyright: ignore[reportGeneralTypeIssues]
 
     entry: str  # its id
     content: str  # its `content_id`
@@ -29,6 +33,8 @@ class Shown(TypedDict):
 @dataclass(frozen=True)
 class EpisodeRecord:
     """One episode. verl's loop hands it to the reward as JSON; a trajectory keeps it in `extra`."""
+
+    __pydantic_config__ = ConfigDict(allow_inf_nan=False)
 
     question_id: str
     question: str
@@ -85,9 +91,14 @@ class EpisodeRecord:
 
     @classmethod
     def of(cls, t: Trajectory) -> "EpisodeRecord":
-        """Return the record of a trajectory; what its `extra` lacks has the default."""
+        """Return the record of a trajectory; what its `extra` lacks has the default.
+
+        Raises:
+            HiExpError: a field of `extra` is of the wrong type.
+        """
         known = {name: value for name, value in t.extra.items() if name in _NAMES}  # the scores stand there, too
-        return cls.from_json({"question_id": t.question_id, "question": t.question, "messages": t.messages, **known})
+        found = {"question_id": t.question_id, "question": t.question, **known}
+        return replace(parse_block(cls, found, f"episode {t.id}", "field"), messages=t.messages)
 
 
 _OF_TRAJECTORY = ("question_id", "question", "messages", "answer_text")

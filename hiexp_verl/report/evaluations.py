@@ -7,10 +7,12 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from pydantic import BaseModel, ConfigDict, FiniteFloat, ValidationError, model_validator
+
 from hiexp_verl.evaluate.plan import TABLE_JSON
 from hiexp_verl.evaluate.tables import ALL, BASE, NAMES, gap_as_text, p_value, replayed_as_text, signed
 from hiexp_verl.io.manifest import Manifest
-from hiexp_verl.io.rows import Row
+from hiexp_verl.io.rows import Row, as_number, number_or_nan
 from hiexp_verl.report.charts import interval_bar
 from hiexp_verl.report.find import files_of, flat, read_lines, read_object
 from hiexp_verl.report.html import e, facts, folded, number, table
@@ -26,6 +28,59 @@ _NOTES = (
     "the number of comparisons. Won: questions with more right than without experience; lost: with fewer."
 )
 Values = Mapping[str, float]  # by data set, id and text of the question: other questions may have the same id
+
+
+class _Gap(BaseModel):
+    model_config = ConfigDict(strict=True)
+    mean: FiniteFloat
+    low: FiniteFloat
+    high: FiniteFloat
+    p: FiniteFloat
+
+
+class _Pair(_Gap):
+    dataset: str
+    arm: str
+    against: str
+    measure: str
+
+
+class _Line(BaseModel):
+    model_config = ConfigDict(strict=True, extra="allow")
+    dataset: str
+    arm: str
+    episodes: int
+    concise_minus_none: _Gap | None = None
+
+    @model_validator(mode="after")
+    def _check(self) -> "_Line":
+        found = self.model_extra or {}
+        if any(as_number(found[name]) is None for name in NAMES if name in found):
+            raise ValueError("a mean is no number")
+        spans = [found[f"{name}_interval"] for name in NAMES if f"{name}_interval" in found]
+        if not all(isinstance(span, list) and len(span) == 2 and None not in map(as_number, span) for span in spans):
+            raise ValueError("an interval is not two numbers")
+        return self
+
+
+class _Table(BaseModel):
+    """What the page reads of a table.json."""
+
+    model_config = ConfigDict(strict=True)
+    arms: list[_Line]
+    pairs: list[_Pair]
+    settings: dict[str, Any]
+    seeds: list[Any]
+
+    @model_validator(mode="after")
+    def _check(self) -> "_Table":
+        for dataset in {line.dataset for line in self.arms}:
+            measured = {tuple(name for name in NAMES if name in (line.model_extra or {})) for line in self.arms if line.dataset == dataset}
+            if len(measured) > 1:
+                raise ValueError("the arms have not the same measures")
+        if odd := {pair.measure for pair in self.pairs} - NAMES.keys():
+            raise ValueError(f"the measure {odd.pop()!r} is unknown")
+        return self
 
 
 @dataclass(frozen=True)
@@ -50,6 +105,12 @@ def read_evaluation(name: str, folder: Path, manifest: Manifest, faults: list[st
     written = read_object(folder / TABLE_JSON, faults) if manifest.finished else {}
     if not written.get("arms"):
         return Evaluation(name, training=training)
+    try:
+        _Table.model_validate(written)
+    except ValidationError as error:
+        fault = error.errors()[0]
+        faults.append(f"{folder / TABLE_JSON} cannot be read ({'.'.join(map(str, fault['loc']))}: {fault['msg']})")
+        return Evaluation(name, training=training)
     rows = [row for path in files_of(folder, manifest, "rows", faults) for row in read_lines(path, _value, faults)]
     scores: dict[tuple[str, str], dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     for dataset, arm, question, value in rows:
@@ -63,7 +124,7 @@ def read_evaluation(name: str, folder: Path, manifest: Manifest, faults: list[st
 
 def _value(line: int, row: Row) -> tuple[str, str, str, float]:
     """Return data set, arm, question of a row, and whether it is right."""
-    return row["dataset"], row["arm"], f"{row['dataset']}/{row['id']}: {row['question']}", float(row["concise"])
+    return str(row["dataset"]), str(row["arm"]), f"{row['dataset']}/{row['id']}: {row['question']}", number_or_nan(row["concise"])
 
 
 def tables(found: Sequence[Evaluation]) -> str:
@@ -75,7 +136,7 @@ def _evaluation(one: Evaluation) -> str:
     if not one.arms:
         return f'<p class="bad">{_NO_TABLE}</p>'
     parts = [f"<h4>{e(dataset)}</h4>{_scores(one, dataset)}{_pairs(one, dataset)}" for dataset in one.datasets]
-    replayed = f" {e(replayed_as_text(one.facts))}" if "replayed" in one.facts else ""
+    replayed = f" {e(replayed_as_text(one.facts))}" if {"replayed", "differ_alone", "scores_differ_alone"} <= one.facts.keys() else ""
     settings = {key.replace("_", " "): value for key, value in one.facts.items() if value not in (None, "")}
     return f'{"".join(parts)}<p class="soft">{_NOTES}{replayed}</p>{folded("Settings", facts(settings))}'
 

@@ -71,7 +71,7 @@ def read_lines(path: Path, parse: Callable[[int, dict[str, Any]], _T], faults: l
             if isinstance(row, BadRow):
                 raise row
             good.append(parse(line, row))
-        except (BadRow, ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
+        except (BadRow, HiExpError, ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
             bad.append(f"line {line}: {error}")
     if bad:
         faults.append(f"{path}: {len(bad)} of {len(bad) + len(good)} lines cannot be read ({bad[0]})")

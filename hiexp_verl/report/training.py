@@ -70,7 +70,7 @@ def read_training(name: str, folder: Path, manifest: Manifest, faults: list[str]
 
 
 def _step(line: int, row: Row) -> tuple[int, Step]:
-    return int(row["step"]), {key: number_or_nan(value) for key, value in dict(row["data"]).items()}
+    return int(float(row["step"])), {key: number_or_nan(value) for key, value in dict(row["data"]).items()}
 
 
 def _trains(values: Step) -> bool:

@@ -18,6 +18,7 @@ from hiexp_verl.protocol import Format
 from hiexp_verl.rollout.episode import EpisodeSettings
 from hiexp_verl.rollout.policy import identity_in, state_of
 from hiexp_verl.settings import MOST, block_of, parse_block
+from hiexp_verl.text import printable
 
 logger = logging.getLogger(__name__)
 
@@ -126,5 +127,7 @@ def read_budgets(assignments: Sequence[str], state: Path | None = None) -> Budge
         try:
             blocks.setdefault(place, {})[name] = yaml.safe_load(text)
         except (yaml.YAMLError, ValueError, AttributeError, RecursionError) as error:  # also what its constructors raise
-            raise HiExpError(f"--set {assignment[:80]}: the value cannot be read ({first_line(error)}); give a number or null") from error
+            raise HiExpError(
+                f"--set {printable(assignment[:80])}: the value cannot be read ({first_line(error)}); give a number or null"
+            ) from error
     return parse_block(Budgets, blocks, "hiexp")

@@ -46,6 +46,7 @@ def test_one_entry_is_shown_at_each_place_by_default():
             "unknown setting hiexp.group.stratified; it is called arms, e.g. hiexp.group.arms=[none,prompt,tool,full] now",
         ),
         ({"group": {"arms": ["full", "half"]}}, f"hiexp.group.arms must be one of {', '.join(ARMS)}, found 'half'"),
+        ({"arm": [["full"]]}, f"hiexp.arm must be one of {', '.join(ARMS)}, found [['full']]"),
         ({"tool": 3}, "hiexp.tool must be a block of settings, found 3"),
     ],
 )

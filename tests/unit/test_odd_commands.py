@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 
 from hiexp_verl.cli import main
+from hiexp_verl.errors import HiExpError
 from hiexp_verl.io.files import write_jsonl
 from hiexp_verl.search import SearchFailed
 from hiexp_verl.search.http import HttpSearch
@@ -109,6 +110,7 @@ ODD = [
         [*ROLLOUT, "--model", "http://127.0.0.1:1/v1#m", "--hek", "hek", "--encoder", "hash:32", "--set", f"prompt.top_k={value}"]
         for value in ODD_VALUES
     ),
+    [*ROLLOUT, "--model", "http://127.0.0.1:1/v1#m", "--hek", "hek", "--encoder", "hash:32", "--set", "prompt.top_k={a\nb"],
     *([*ROLLOUT, "--model", f"{address}/v1#m"] for address in ODD_ADDRESSES),
     *(["retrieve", "hek", "q", "--encoder", f"{address}/v1#m"] for address in ODD_ADDRESSES),
     *([*BUILD, "hash:8", "--out", "h", "--distiller", f"openai:{address}/v1#m"] for address in ODD_ADDRESSES),
@@ -276,3 +278,10 @@ def test_no_escape_sequence_and_no_credential_in_a_warning_reaches_the_terminal(
         told += subprocess.run(line, capture_output=True, text=True, check=False, env={**os.environ, "PYTHONPATH": str(ROOT)}).stderr
     assert "near-duplicates are searched by words" in told and "run.json" in told and "odd.jsonl" in told
     assert not {"\x1b", "\x9b"}.intersection(told) and "secret" not in told
+
+
+@pytest.mark.parametrize("address", ["me:s3cret@host:1/v1", ":s3cret@[v1.x]:99999/", "s3cret@127.0.0.1,127.0.0.2:1", "ftp://me:s3cret@h"])
+def test_an_address_without_http_is_refused_without_its_password(address):
+    with pytest.raises(HiExpError, match="is not an http address") as caught:
+        HttpSearch(address)
+    assert "s3cret" not in str(caught.value)

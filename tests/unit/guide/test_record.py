@@ -1,12 +1,16 @@
 """What is known of an episode survives JSON, and several add up."""
 
 import json
+import re
 
+import pytest
+
+from hiexp_verl.errors import HiExpError
 from hiexp_verl.guide.record import EpisodeRecord, Totals, aggregate, share
 from tests.support.factories import trajectory
 
-E1 = {"entry": "e1-a", "level": "e1", "score": 0.9, "place": "tool", "tokens": 7}
-E2 = {"entry": "e2-a", "level": "e2", "score": 0.5, "place": "prompt", "tokens": 5}
+E1 = {"entry": "e1-a", "content": "0a", "level": "e1", "score": 0.9, "place": "tool", "tokens": 7}
+E2 = {"entry": "e2-a", "content": "0b", "level": "e2", "score": 0.5, "place": "prompt", "tokens": 5}
 GUIDED = EpisodeRecord(
     "q1",
     "Capital?",
@@ -38,6 +42,20 @@ def test_a_trajectory_keeps_what_it_has_not_itself():
     kept = trajectory("q1", extra={**extra, "em": 1.0}, question="Capital?")
     assert EpisodeRecord.of(kept) == GUIDED
     assert EpisodeRecord.of(trajectory("q1")).searches == 0
+
+
+@pytest.mark.parametrize(
+    ("extra", "fault"),
+    [
+        ({"shown": [{"entry": "e1-0001"}]}, "episode q1#0.shown.content is missing"),
+        ({"shown": "e1-0001"}, "episode q1#0.shown must be a list, found 'e1-0001'"),
+        ({"searches": []}, "episode q1#0.searches must be "),
+        ({"seconds": float("nan")}, "episode q1#0.seconds must be finite, found nan"),
+    ],
+)
+def test_what_another_program_wrote_into_an_episode_is_refused_by_its_name(extra, fault):
+    with pytest.raises(HiExpError, match=re.escape(fault)):
+        EpisodeRecord.of(trajectory("q1", extra=extra))
 
 
 def test_episodes_add_up():

@@ -208,6 +208,33 @@ def test_a_damaged_table_is_named(tmp_path, content):
     assert not found.evaluations[0].arms and len(found.faults) == 1 and "table.json cannot be read (" in found.faults[0]
 
 
+GAP = {"mean": 0.1, "low": 0.0, "high": 0.2, "p": 0.04}
+PAIR = {"dataset": "set", "arm": "full", "against": "none", "measure": "em", **GAP}
+
+
+@pytest.mark.parametrize(
+    ("changes", "fault"),
+    [
+        ({"pairs": None}, "pairs: "),
+        ({"pairs": [{**PAIR, "measure": "bleu"}]}, "the measure 'bleu' is unknown"),
+        ({"pairs": [{**PAIR, "low": "0"}]}, "pairs.0.low: "),
+        ({"seeds": 3}, "seeds: "),
+        ({"settings": []}, "settings: "),
+        ({"arms": [arm("none", 0.5) | {"dataset": ["set"]}]}, "arms.0.dataset: "),
+        ({"arms": [arm("none", 0.5) | {"em_interval": [0.1, "x"]}]}, "an interval is not two numbers"),
+        ({"arms": [arm("none", 0.5) | {"em": None}]}, "a mean is no number"),
+        ({"arms": [arm("none", 0.5), arm("full", 0.5, 0.1) | {"concise_minus_none": {"mean": 0.1}}]}, "arms.1.concise_minus_none.low: "),
+        ({"arms": [arm("none", 0.5), {"dataset": "set", "arm": "full", "episodes": 2}]}, "the arms have not the same measures"),
+    ],
+)
+def test_a_table_with_other_values_than_the_page_reads_is_named(tmp_path, changes, fault):
+    write_evaluation(tmp_path, [arm("none", 0.5)])
+    path = tmp_path / "table.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+    found = gather([tmp_path])
+    assert not found.evaluations[0].arms and len(found.faults) == 1 and fault in found.faults[0], found.faults
+
+
 def test_all_seeds_and_budgets_of_an_evaluation_are_known(tmp_path):
     write_evaluation(tmp_path, [arm("none", 0.5)], seeds=[0, 7], settings={"prompt.top_k": 3}, judge="qwen")
     (found,) = gather([tmp_path]).evaluations
