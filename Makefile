@@ -58,7 +58,7 @@ compat: .venv090/.installed  ## registration, doctor, advantage, trainer, agent 
 train: install assets  ## one training with verl and vLLM from a HEK of its own rollouts, killed and resumed
 	$(BIN)/python -m pytest tests/e2e/test_training.py
 
-chaos: install  ## kills, parallel writers, mutations, full disks, odd command lines, fuzzed inputs: about an hour
+chaos: install  ## kills, writers at once, mutations, forged HEKs, damaged runs, full disks, odd input: about an hour
 	$(BIN)/python -m tests.chaos --long --json benchmarks/results/chaos.json
 
 slow: install assets  ## benchmarks in small, real data, and the property tests again with many examples

@@ -77,14 +77,14 @@ def read_played(path: Path, run: str, settings: Mapping[str, Any], hek: str, fau
 
 def read_again(chosen: Iterable[Played]) -> dict[Played, Trajectory]:
     """Return the episodes in full."""
-    wanted: dict[Path, dict[int, Played]] = defaultdict(dict)
+    wanted: dict[Path, dict[int, list[Played]]] = defaultdict(lambda: defaultdict(list))
     for played in chosen:
-        wanted[played.path][played.line] = played
+        wanted[played.path][played.line].append(played)  # two runs may name one file
     found = {}
     for path, lines in wanted.items():
         for line, row in islice(read_rows(path, surrogates=True), max(lines)):
             if line in lines and not isinstance(row, BadRow):
-                found[lines[line]] = trajectory_of(row)
+                found |= dict.fromkeys(lines[line], trajectory_of(row))
     return found
 
 

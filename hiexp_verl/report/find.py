@@ -52,7 +52,7 @@ def find(root: Path) -> Found:
 
 def paths_of(folder: Path, manifest: Manifest, name: str) -> list[Path]:
     """Return the files or folders of one kind of results."""
-    return [Path(os.path.normpath(folder / place)) for place in manifest.results.get(name, [])]
+    return list(dict.fromkeys(Path(os.path.normpath(folder / place)) for place in manifest.results.get(name, [])))
 
 
 def files_of(folder: Path, manifest: Manifest, name: str, faults: list[str]) -> list[Path]:

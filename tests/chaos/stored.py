@@ -114,13 +114,13 @@ def _forge(version: Path, chance: random.Random) -> None:
 
 def _evil(value: Any, chance: random.Random) -> Any:
     """Put a text that steers where a text was, or a strange value somewhere."""
-    if chance.random() < 0.5:
+    if chance.random() < 0.03:
         return strange(value, chance)
     if isinstance(value, dict):
         return {key: _evil(each, chance) for key, each in value.items()}
     if isinstance(value, list):
         return [_evil(each, chance) for each in value]
-    return f"{value} {chance.choice(_EVIL)}" if isinstance(value, str) else value
+    return f"{value} {chance.choice(_EVIL)}" if isinstance(value, str) and chance.random() < 0.2 else value
 
 
 def _check_prompt(path: Path, counts: Counts) -> None:

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.io.files import write_jsonl
-from hiexp_verl.io.manifest import MANIFEST, read_manifest
-from hiexp_verl.report.episodes import outcome, pairs
+from hiexp_verl.io.manifest import MANIFEST, Manifest, read_manifest
+from hiexp_verl.report.episodes import outcome, pairs, read_again
 from hiexp_verl.report.runs import gather
 from hiexp_verl.report.tree import uses_of
 from tests.support.factories import trajectory
@@ -350,3 +350,12 @@ def test_a_directory_without_runs_is_refused(tmp_path):
     (tmp_path / MANIFEST).write_text('{"kind": "tra')
     with pytest.raises(HiExpError, match=r"run\.json is damaged"):
         gather([tmp_path])
+
+
+def test_a_file_that_two_runs_name_or_one_names_twice_is_read(tmp_path):
+    episodes = [trajectory("q1", messages=({"role": "user", "content": "Who?"},))]
+    write_rollout(tmp_path / "a", episodes)
+    (tmp_path / "b").mkdir()
+    Manifest(kind="rollout", spec={}, results={"episodes": ["../a/trajectories.jsonl"] * 2}).finish(tmp_path / "b")
+    found = gather([tmp_path])
+    assert len(found.played) == 2 and set(read_again(found.played)) == set(found.played)
