@@ -22,7 +22,7 @@ Engine = Literal["bm25", "dense", "http"]
 Dtype = Literal["auto", "float32", "bfloat16"]
 Rule = Literal["ratchet", "strict", "always"]
 RewardKind = Literal["concise", "pvpo", "em", "f1", "cem"]
-Arm = Literal["full", "none", "prompt", "tool", "e1", "e2", "e3", "random", "shuffled", "own-question"]
+Arm = Literal["full", "none", "prompt", "tool", "e1", "e2", "e3", "random", "shuffled", "own-question", "constitution"]
 ARMS: tuple[Arm, ...] = get_args(Arm)
 # What each arm shows; one list of names for training, groups and evaluation.
 MEANING_OF: dict[Arm, str] = {
@@ -36,6 +36,7 @@ MEANING_OF: dict[Arm, str] = {
     "random": "as many entries of the same levels, drawn at random",
     "shuffled": "titles permuted within each level: a query retrieves a wrong entry (a level of one entry stays as it is)",
     "own-question": "without leave-one-out: measures what leaks through a question's own entries",
+    "constitution": "the same E2 and E3 for every question, as `hiexp constitution` chose them",
 }
 
 # YAML 1.1 reads a bare `off` as false.

@@ -113,7 +113,7 @@ class Episode(Generic[Finder]):
 
     def _show_prompt(self, messages: Sequence[Message], hits: Sequence[Hit], excess: Excess | None = None) -> list[Message]:
         budget, count_tokens = self._guidance.budgets.prompt.max_tokens, self._guidance.count_tokens
-        if self._guidance.budgets.prompt.instantiate:
+        if self._guidance.budgets.prompt.instantiate and self.arm != "constitution":  # that text is the same for every question
             hits = made_for(self.question, hits)
         block = fit_block("prompt", hits, budget, count_tokens)
         guided = add_to_system(messages, block)

@@ -6,7 +6,7 @@ from omegaconf import DictConfig
 
 from hiexp_verl.config import HiExpConfig
 from hiexp_verl.errors import HiExpError
-from hiexp_verl.guide.arms import CREDITED, arm_of
+from hiexp_verl.guide.arms import CREDITED, arm_of, arms_of
 
 logger = logging.getLogger(__name__)
 
@@ -43,6 +43,8 @@ def check_loop(settings: HiExpConfig, config: DictConfig) -> None:
     needed = {"hiexp.ledger.enabled=true": settings.ledger.enabled, "hiexp.dump_dir=DIR": settings.dump_dir}
     if missing := [name for name, value in needed.items() if not value]:
         raise HiExpError(f"hiexp.loop.enabled=true learns from the ledger and the dump; set {' and '.join(missing)}")
+    if "constitution" in arms_of(settings):
+        raise HiExpError("hiexp.loop.enabled=true makes versions that have no constitution; leave the arm constitution out")
     guided = sum(arm_of(session, settings) in CREDITED for session in range(n))
     if guided < 2:
         found = f"actor_rollout_ref.rollout.n={n} and hiexp.group.arms={list(settings.group.arms)}"
