@@ -6,7 +6,7 @@ fails goes on without experience and counts the failure.
 
 import asyncio
 import sys
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
@@ -18,7 +18,9 @@ from hiexp_verl.guide.instantiate import made_for
 from hiexp_verl.guide.lookup import ExperienceRequest, LookupFailed
 from hiexp_verl.guide.mask import Mask
 from hiexp_verl.guide.record import EpisodeRecord, Shown
-from hiexp_verl.text import repeated
+from hiexp_verl.hek.preconditions import SearchState, hold
+from hiexp_verl.protocol import found_nothing
+from hiexp_verl.text import repeated, same_query
 from hiexp_verl.types import Hit, Message
 
 LookUp = Callable[[ExperienceRequest], Awaitable[list[Hit]]]  # raises LookupFailed
@@ -51,6 +53,7 @@ class Episode(Generic[Finder]):
         self.arm: Arm = guidance.arm
         self.shown: list[Shown] = []
         self.masked: list[Shown] = []
+        self.unmet: list[tuple[int, str]] = []  # the search and the content id of an E1 whose preconditions did not hold
         self.blocks: list[tuple[int, str]] = []  # the search and the text that was added to its documents
         self.dropped = 0  # entries found that the budgets had no room for
         self.repeats = 0  # E1 found again, and not shown again
@@ -70,7 +73,7 @@ class Episode(Generic[Finder]):
     def forget_after(self, searches: int) -> None:
         """Remove what was shown at later searches: the policy did not read it."""
         self.shown, self.masked = ([row for row in rows if row.get("search", 0) <= searches] for rows in (self.shown, self.masked))
-        self.blocks = [(search, text) for search, text in self.blocks if search <= searches]
+        self.unmet, self.blocks = ([pair for pair in pairs if pair[0] <= searches] for pairs in (self.unmet, self.blocks))
 
     def record(self, **more: Any) -> EpisodeRecord:
         """Return what has happened so far; `more` are fields that the caller knows."""
@@ -82,6 +85,7 @@ class Episode(Generic[Finder]):
             hek=self._guidance.hek,
             shown=tuple(self.shown),
             masked=tuple(self.masked),
+            unmet=tuple(content for _, content in self.unmet) or None,
             dropped=self.dropped,
             e1_repeats=self.repeats,
             queries=tuple(self.queries),
@@ -127,6 +131,7 @@ class Episode(Generic[Finder]):
         """Return the documents with what is shown of these hits, and note it."""
         tool = self._guidance.budgets.tool
         seen = {row["entry"] for row in self.shown}
+        hits = self._with_preconditions_met(hits, documents, search, seen)
         self.repeats += sum(hit.entry.id in seen for hit in distinct("tool", hits)[: tool.top_k])
         read = {line_of(hit) for hit in hits if hit.entry.id in seen}
         fresh = distinct("tool", [hit for hit in hits if line_of(hit) not in read])[: tool.top_k]
@@ -137,6 +142,16 @@ class Episode(Generic[Finder]):
         if block.text:
             self.blocks.append((search, before or after))
         return before + documents + after
+
+    def _with_preconditions_met(self, hits: Sequence[Hit], documents: str, search: int, seen: Collection[str]) -> list[Hit]:
+        """Return the hits whose preconditions hold at this search, and note the others that were not shown before."""
+        if not any(hit.entry.when for hit in hits):
+            return list(hits)
+        *earlier, query = self.queries[:search]
+        state = SearchState(search, found_nothing(documents), any(same_query(query, each) for each in earlier))
+        unmet = {hit.entry.id for hit in hits if not hold(hit.entry.when, state)}
+        self.unmet += [(search, hit.entry.content_id) for hit in hits if hit.entry.id in unmet.difference(seen)]
+        return [hit for hit in hits if hit.entry.id not in unmet]
 
     def _note(self, place: Place, block: Block, hits: Sequence[Hit], search: int | None = None) -> Block:
         """Note what a block of these hits shows; return the block without what is masked, in whose room nothing else comes."""

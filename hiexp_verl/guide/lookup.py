@@ -91,6 +91,7 @@ class Lookup:
         self._select: dict[Place, Select] = {"prompt": prompt.select, "tool": tool.select}
         self._values = values
         self._constitution = tuple(constitution)
+        self._conditional = min(SHORTLIST, sum(bool(entry.when) for entry in retriever.hek.entries))
         self._batched = MicroBatcher[ExperienceRequest, list[Hit] | LookupFailed](self._answer, timeout=timeout)
 
     @cached_property
@@ -142,7 +143,9 @@ class Lookup:
             hits = retriever.retrieve(
                 queries_N_D[rows],
                 levels=levels,
-                top_k=max(self.top_k[place] + max(requests[i].beyond for i in rows), SHORTLIST if model is not None else 0),
+                top_k=max(
+                    self.top_k[place] + max(requests[i].beyond for i in rows) + self._conditional, SHORTLIST if model is not None else 0
+                ),
                 min_score=self.min_score[place],
                 exclude_questions=[own[i] for i in rows],
             )
@@ -150,7 +153,7 @@ class Lookup:
                 if model is not None and self._values is not None:
                     threshold, draw = self.min_score[place] or 0.0, requests[i].draw and f"{requests[i].draw}/{place}"
                     found = choose(found, self._select[place], model, self._values.known, self.top_k[place], threshold, draw)
-                answers[i] = self._for_arm(found[: self.top_k[place] + requests[i].beyond], requests[i], own[i])
+                answers[i] = self._for_arm(_best(found, self.top_k[place] + requests[i].beyond), requests[i], own[i])
         return answers
 
     def _fixed(self, query_D: Vectors, own: frozenset[str] | None) -> list[Hit]:
@@ -181,6 +184,16 @@ class Lookup:
         for i, known in zip(guarded, self._retriever.known_questions(asked), strict=True):
             own[i] = known
         return own
+
+
+def _best(hits: list[Hit], count: int) -> list[Hit]:
+    """Return the best hits, so many of them without preconditions: the episode may not show one that has some."""
+    free = 0
+    for place, hit in enumerate(hits):
+        if free == count:
+            return hits[:place]
+        free += not hit.entry.when
+    return hits
 
 
 def _raised(found: list[Hit] | LookupFailed) -> list[Hit]:

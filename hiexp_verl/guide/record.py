@@ -40,6 +40,7 @@ class EpisodeRecord:
     hek: str | None = None  # content hash of the version that was asked
     shown: tuple[Shown, ...] = ()
     masked: tuple[Shown, ...] = ()  # left out by chance, to measure what they do (`ledger.credit`)
+    unmet: tuple[str, ...] | None = None  # content ids of E1 that were found where their preconditions do not hold; None: none
     dropped: int = 0  # entries found that the token budgets had no room for
     e1_repeats: int = 0  # E1 found again, and not shown again
     queries: tuple[str, ...] = ()

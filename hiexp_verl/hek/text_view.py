@@ -80,6 +80,7 @@ def _tree(entry: Entry, by_id: Mapping[str, Entry], lines: list[str]) -> None:
 def _fields(hek: HEK, entry: Entry) -> list[str]:
     lines = [f"{entry.id} ({entry.level.upper()}, {entry.kind})", f"title:       {entry.title}", f"description: {entry.description}"]
     lines += [f"tags:        {', '.join(entry.labels) or 'none'}"]
+    lines += [f"shown when:  {' and '.join(entry.when)}"] if entry.when else []
     lines += [f"plan:        {plan.sentence}" for plan in entry.plans]
     lines += [f"counter:     {name} {count}" for name, count in sorted(entry.counters.items())]
     lines += [f"parent:      {parent.id} {parent.title}" for parent in parents_of(hek).get(entry.id, ())]
