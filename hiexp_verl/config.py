@@ -139,6 +139,21 @@ class GroupConfig:
 
 
 @settings()
+class CreditConfig:
+    """Terms of the advantage beside the reward, within the rollouts of a question; for algorithm.adv_estimator=hiexp_grpo. 0: none."""
+
+    plan: Annotated[Number, Field(ge=0, le=0.1)] = Field(
+        default=0.0, description="Of a right rollout that made the searches of the plan it was shown."
+    )
+    novelty: Annotated[Number, Field(ge=0, le=0.1)] = Field(
+        default=0.0, description="Of a right rollout, times 1 - the overlap of its queries' words with the nearest other right rollout."
+    )
+    turns: Annotated[Number, Field(ge=0)] = Field(
+        default=0.0, description="Weight of comparing a turn with those that follow the same query and the same passages elsewhere."
+    )
+
+
+@settings()
 class AlarmsConfig:
     """Training-collapse alarms: off, warn or stop."""
 
@@ -259,6 +274,7 @@ class HiExpConfig:
     search: SearchConfig = Field(default_factory=SearchConfig)
     reward: RewardConfig = Field(default_factory=RewardConfig)
     group: GroupConfig = Field(default_factory=GroupConfig)
+    credit: CreditConfig = Field(default_factory=CreditConfig)
     ledger: LedgerConfig = Field(default_factory=LedgerConfig)
     loop: LoopConfig = Field(default_factory=LoopConfig)
     distil: SelfDistilConfig = Field(default_factory=SelfDistilConfig)

@@ -14,6 +14,7 @@ from hiexp_verl.config import Arm, Budgets, Place, arm_named
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.guide.arms import levels_at
 from hiexp_verl.guide.blocks import Block, CountTokens, add_to_system, beside_documents, distinct, fit_block, line_of, rough_tokens
+from hiexp_verl.guide.following import followed
 from hiexp_verl.guide.instantiate import made_for
 from hiexp_verl.guide.lookup import ExperienceRequest, LookupFailed
 from hiexp_verl.guide.mask import Mask
@@ -21,7 +22,7 @@ from hiexp_verl.guide.record import EpisodeRecord, Shown
 from hiexp_verl.hek.preconditions import SearchState, hold
 from hiexp_verl.protocol import found_nothing
 from hiexp_verl.text import repeated, same_query
-from hiexp_verl.types import Hit, Message
+from hiexp_verl.types import Hit, Message, Plan
 
 LookUp = Callable[[ExperienceRequest], Awaitable[list[Hit]]]  # raises LookupFailed
 LookUpNow = Callable[[ExperienceRequest], list[Hit]]  # the same without waiting
@@ -55,6 +56,7 @@ class Episode(Generic[Finder]):
         self.masked: list[Shown] = []
         self.unmet: list[tuple[int, str]] = []  # the search and the content id of an E1 whose preconditions did not hold
         self.blocks: list[tuple[int, str]] = []  # the search and the text that was added to its documents
+        self.plans: list[Plan] = []  # that the system prompt shows
         self.dropped = 0  # entries found that the budgets had no room for
         self.repeats = 0  # E1 found again, and not shown again
         self.queries: list[str] = []
@@ -94,6 +96,7 @@ class Episode(Generic[Finder]):
             failed_searches=self.failed_searches,
             lookups=self.lookups,
             lookup_failures=self.lookup_failures,
+            followed=any(followed(plan, self.queries) for plan in self.plans) if self.plans else None,
             **more,
         )
 
@@ -125,6 +128,9 @@ class Episode(Generic[Finder]):
             block = fit_block("prompt", hits, sum(row["tokens"] for row in block.entries) - over, count_tokens)
             guided = add_to_system(messages, block)
         shown = self._note("prompt", block, hits)
+        ids = {row["entry"] for row in shown.entries}
+        plans = [(hit.made_for, plan) for hit in hits if hit.entry.id in ids for plan in hit.entry.plans]
+        self.plans = [plan.made_for(name) if name else plan for name, plan in plans]
         return guided if shown is block else add_to_system(messages, shown)
 
     def show_tool(self, documents: str, hits: Sequence[Hit], search: int, max_tokens: int | None = None) -> str:
@@ -220,11 +226,11 @@ class GuidedSearch:
     """One search under way, with its look-up."""
 
     def __init__(self, episode: AsyncGuidedEpisode, number: int, hits: "asyncio.Future[list[Hit]] | None") -> None:
-        self._episode, self._number, self._hits = episode, number, hits
+        self._episode, self.number, self._hits = episode, number, hits
 
     def ran(self, query: str) -> None:
         """Note the query that was searched for, where it is not the one of the call."""
-        self._episode.queries[self._number - 1] = query
+        self._episode.queries[self.number - 1] = query
 
     def failed(self) -> None:
         """Count the search as failed: it gets no experience."""
@@ -236,4 +242,4 @@ class GuidedSearch:
         """Return the documents with E1 beside them; `max_tokens` lowers the budget, for a response that has less room."""
         if self._hits is None:
             return documents
-        return self._episode.show_tool(documents, await self._hits, self._number, max_tokens)
+        return self._episode.show_tool(documents, await self._hits, self.number, max_tokens)

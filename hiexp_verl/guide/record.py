@@ -49,6 +49,8 @@ class EpisodeRecord:
     failed_searches: int = 0
     lookups: int = 0
     lookup_failures: int = 0
+    followed: bool | None = None  # whether the searches of a plan in the system prompt were made; None: it showed none
+    states: tuple[str, ...] | None = None  # what each turn searched for and found, as `plugin.turns` names it; None: not asked for
     stripped: bool | None = None  # whether the experience was removed from the trained tokens; None: not asked for
     stop: str | None = None  # why the episode ended: "answer", "no_answer", "length", "search_limit", "prompt_too_long"
     completion_tokens: int | None = None  # that the policy wrote
