@@ -1,12 +1,11 @@
 """`hiexp constitution`: choose the entries that the arm `constitution` shows for every question."""
 
 import argparse
-import sys
 from typing import Any
 
 from hiexp_verl.cli.options import add_hek, add_verb, print_result
 from hiexp_verl.errors import HiExpError
-from hiexp_verl.guide.constitution import block_of, chosen, save
+from hiexp_verl.guide.constitution import block_of, chosen, save, tokens_of
 from hiexp_verl.hek.store import HEK, root_of
 from hiexp_verl.ledger.credit import credit
 from hiexp_verl.ledger.rows import read_ledger
@@ -39,8 +38,8 @@ def run_constitution(arguments: argparse.Namespace) -> int:
         why = "has no E2 or E3 of several questions" if effects is None else "has no E2 or E3 of several questions with an effect above 0"
         raise HiExpError(f"HEK {arguments.hek} {why} that fits {arguments.tokens} tokens; raise --tokens, or build from more questions")
     path = save(arguments.hek, hek.header.content_hash, entries)
-    block = block_of(entries, sys.maxsize)
-    tokens = sum(row["tokens"] for row in block.entries)
+    block = block_of(entries)
+    tokens = tokens_of(block)
     value = {"entries": [entry.id for entry in entries], "text": block.text, "tokens": tokens, "by_effect": effects is not None}
     basis = "by cover and effect" if effects is not None else "by cover alone (the HEK has no ledger)"
     names = ", ".join(entry.id for entry in entries)

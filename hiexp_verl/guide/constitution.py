@@ -12,6 +12,7 @@ Source: OmniReflect (one text of general rules for every task), with measured ef
 """
 
 import json
+import sys
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
@@ -36,7 +37,7 @@ def chosen(hek: HEK, max_tokens: int, effects: Mapping[str, float] | None = None
     left = [entry for entry in hek.entries if entry.level in LEVELS_OF["prompt"] and len(set(entry.questions)) > 1]
     taken: list[Entry] = []
     covered: set[str] = set()
-    while left := [entry for entry in left if not block_of([*taken, entry], max_tokens).dropped]:
+    while left := [entry for entry in left if tokens_of(block_of([*taken, entry])) <= max_tokens]:
         worth = {entry.id: _worth(entry, covered, effects) for entry in left}
         best = max(left, key=lambda entry: worth[entry.id])  # of equal ones the first
         if worth[best.id] > 0:
@@ -55,9 +56,14 @@ def _worth(entry: Entry, covered: Collection[str], effects: Mapping[str, float] 
     return effect * len(set(entry.questions).difference(covered)) / rough_tokens(f"{line_of(Hit(entry, 0.0))}\n")
 
 
-def block_of(entries: Sequence[Entry], max_tokens: int) -> Block:
-    """Return the block of these entries; those that the budget has no room for are dropped, the last one first."""
-    return fit_block("prompt", ordered([Hit(entry, 0.0) for entry in entries]), max_tokens, rough_tokens)
+def block_of(entries: Sequence[Entry]) -> Block:
+    """Return the block of these entries."""
+    return fit_block("prompt", ordered([Hit(entry, 0.0) for entry in entries]), sys.maxsize, rough_tokens)
+
+
+def tokens_of(block: Block) -> int:
+    """Return the tokens that a block adds to the context, by the count that it was made with."""
+    return sum(row["tokens"] for row in block.entries)
 
 
 def ordered(hits: Sequence[Hit]) -> list[Hit]:
