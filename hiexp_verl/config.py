@@ -22,7 +22,7 @@ Engine = Literal["bm25", "dense", "http"]
 Dtype = Literal["auto", "float32", "bfloat16"]
 Rule = Literal["ratchet", "strict", "always"]
 RewardKind = Literal["concise", "pvpo", "em", "f1", "cem"]
-Arm = Literal["full", "none", "prompt", "tool", "e1", "e2", "e3", "random", "shuffled", "own-question"]
+Arm = Literal["full", "none", "prompt", "tool", "e1", "e2", "e3", "random", "shuffled", "own-question", "constitution"]
 ARMS: tuple[Arm, ...] = get_args(Arm)
 # What each arm shows; one list of names for training, groups and evaluation.
 MEANING_OF: dict[Arm, str] = {
@@ -36,6 +36,7 @@ MEANING_OF: dict[Arm, str] = {
     "random": "as many entries of the same levels, drawn at random",
     "shuffled": "titles permuted within each level: a query retrieves a wrong entry (a level of one entry stays as it is)",
     "own-question": "without leave-one-out: measures what leaks through a question's own entries",
+    "constitution": "the same E2 and E3 for every question, as `hiexp constitution` chose them",
 }
 
 # YAML 1.1 reads a bare `off` as false.
@@ -135,6 +136,21 @@ class GroupConfig:
         default=1.0, description="within-arm: weight of the group's mean against the arm's, in rollouts."
     )
     strip: Flag = Field(default=False, description="Train guided rollouts without the experience in their context.")
+
+
+@settings()
+class CreditConfig:
+    """Terms of the advantage beside the reward, within the rollouts of a question; for algorithm.adv_estimator=hiexp_grpo. 0: none."""
+
+    plan: Annotated[Number, Field(ge=0, le=0.1)] = Field(
+        default=0.0, description="Of a right rollout that made the searches of the plan it was shown."
+    )
+    novelty: Annotated[Number, Field(ge=0, le=0.1)] = Field(
+        default=0.0, description="Of a right rollout, times 1 - the overlap of its queries' words with the nearest other right rollout."
+    )
+    turns: Annotated[Number, Field(ge=0)] = Field(
+        default=0.0, description="Weight of comparing a turn with those that follow the same query and the same passages elsewhere."
+    )
 
 
 @settings()
@@ -258,6 +274,7 @@ class HiExpConfig:
     search: SearchConfig = Field(default_factory=SearchConfig)
     reward: RewardConfig = Field(default_factory=RewardConfig)
     group: GroupConfig = Field(default_factory=GroupConfig)
+    credit: CreditConfig = Field(default_factory=CreditConfig)
     ledger: LedgerConfig = Field(default_factory=LedgerConfig)
     loop: LoopConfig = Field(default_factory=LoopConfig)
     distil: SelfDistilConfig = Field(default_factory=SelfDistilConfig)

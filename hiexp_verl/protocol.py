@@ -144,6 +144,11 @@ def render_documents(passages: Sequence[Passage], format: Format, max_words_per_
     return _wrap("\n".join(lines) or _NO_DOCUMENTS, format)
 
 
+def found_nothing(text: str) -> bool:
+    """Return whether a search result, as `render_documents` writes it, has no documents."""
+    return _WRAPPER.sub("", text).strip() in ("", _NO_DOCUMENTS)
+
+
 def documents_in(text: str) -> list[tuple[str, str]]:
     """Return the (title, text) of each document of a search result, as `render_documents` writes them."""
     return _DOCUMENT.findall(text)

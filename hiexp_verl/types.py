@@ -124,6 +124,7 @@ class Entry:
     sources: tuple[str, ...] = ()  # ids of the trajectories it was distilled from
     evidence: tuple[Evidence, ...] = ()  # the places in them that it points at
     counters: dict[str, int] = field(default_factory=dict)  # e.g. {"merged": 3}: near-duplicates united in it
+    when: tuple[str, ...] = ()  # of an E1: preconditions of being shown, see `hek.preconditions`
 
     @cached_property
     def content_id(self) -> str:
@@ -155,5 +156,8 @@ class Hit:
 
 
 def to_json(record: Question | Passage | Trajectory | Entry | Source) -> dict[str, Any]:
-    """Return the record as the JSON object that is written to disk."""
-    return asdict(record)
+    """Return the record as the JSON object that is written to disk; an entry without preconditions has no `when`."""
+    values = asdict(record)
+    if not values.get("when", True):
+        del values["when"]
+    return values

@@ -8,13 +8,27 @@ import sys
 from typing import NoReturn
 
 from hiexp_verl import __version__
-from hiexp_verl.cli import build, data, doctor, evaluate, evolve, hek_change, hek_show, internalise, ledger, report, rollout, train
+from hiexp_verl.cli import (
+    build,
+    constitution,
+    data,
+    doctor,
+    evaluate,
+    evolve,
+    hek_change,
+    hek_show,
+    internalise,
+    ledger,
+    report,
+    rollout,
+    train,
+)
 from hiexp_verl.cli.options import Verb, check_arguments, tell
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.text import printable, without_credentials
 
 RENAMED = {"--control": "--arm", "--controls": "--arms"}
-MODULES = (doctor, rollout, evaluate, evolve, report, data, build, hek_show, ledger, hek_change, internalise, train)
+MODULES = (doctor, rollout, evaluate, evolve, report, data, build, hek_show, ledger, constitution, hek_change, internalise, train)
 
 
 def main(argv: list[str] | None = None) -> int:

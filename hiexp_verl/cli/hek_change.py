@@ -14,6 +14,7 @@ from hiexp_verl.distil.validate import tells
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.hek.edit import edit, remove, to_change
 from hiexp_verl.hek.opening import find_encoder, open_encoder, remember_encoder
+from hiexp_verl.hek.preconditions import HELP as PRECONDITIONS
 from hiexp_verl.hek.schema import read_vectors
 from hiexp_verl.hek.store import HEK, current_version, root_of
 from hiexp_verl.hek.text_view import inspect_entry
@@ -57,6 +58,8 @@ def add(verbs: Any) -> None:
     parser.add_argument("--title", help="when the advice applies; what queries are compared with")
     parser.add_argument("--description", help="the advice")
     parser.add_argument("--kind", choices=KINDS, help="guide: do this; pitfall: beware of this")
+    when = f"of an E1: show it only at a search where all of these hold: {PRECONDITIONS}; none: at every search"
+    parser.add_argument("--when", nargs="*", metavar="PRECONDITION", help=when)
     parser.add_argument("--reason", required=True, metavar="WHY", help="kept with the new version")
     parser.add_argument("--force", action="store_true", help="allow new words that contain an answer that the HEK knows")
 
@@ -87,6 +90,7 @@ def run_edit(arguments: argparse.Namespace) -> int:
         title=arguments.title,
         description=arguments.description,
         kind=arguments.kind,
+        when=arguments.when,
         encoder=encoder,
     )
     new_words = f"{arguments.title or ''}\n{arguments.description or ''}"

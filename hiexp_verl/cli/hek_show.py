@@ -27,7 +27,7 @@ from hiexp_verl.types import LEVELS, Level, to_json
 
 _INSPECT = """\
 examples: hiexp inspect hek                       the tree E3 > E2 > E1
-          hiexp inspect hek e1-0001               one entry: parents, children, failure beside success, evidence
+          hiexp inspect hek e1-0001               one entry: parents, children, neighbours, failure beside success, evidence
           hiexp inspect hek e1-0001 --trajectories outputs/rollouts/trajectories.jsonl
           hiexp inspect hek --html hek.html       all of it as one page with search and filters"""
 _ROLLBACK = "Nothing is deleted; --to a later version undoes it.\n\nexample: hiexp rollback hek --to 0002"

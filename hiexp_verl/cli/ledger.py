@@ -13,6 +13,7 @@ from hiexp_verl.io.datasets import read_trajectories
 from hiexp_verl.ledger.credit import credit
 from hiexp_verl.ledger.drift import spans_of
 from hiexp_verl.ledger.keep import KeepConfig, leaving
+from hiexp_verl.ledger.preconditions import firings, firings_json, firings_text
 from hiexp_verl.ledger.rows import LEDGER, LedgerRow, read_ledger, rows_of
 from hiexp_verl.ledger.table import credits_json, credits_text, spans_json, spans_text
 from hiexp_verl.ledger.values import LEAST, fit
@@ -25,6 +26,7 @@ shown      rollouts that saw the entry, discounted where versions have changed s
 with it    mean reward of these rollouts; without: mean reward of the rollouts without experience in their groups
 effect     the difference, less that of the rollouts where an entry was left out by chance (look-ups are likelier in trouble)
 by version reward with experience, and how much more that is than without, in the same groups: a bank can get worse step by step
+holds      of an entry with preconditions (`hiexp edit --when`): they hold in under 2% of the look-ups that find it, or in over 90%
 best guess shrunk towards the entries below the same parent, with its 95% interval: of few rollouts an effect is mostly chance
 
 examples: hiexp ledger hek
@@ -69,9 +71,9 @@ def run_ledger(arguments: argparse.Namespace) -> int:
         changed = remove(hek, [each.id for each in left], reason, with_orphans=True)
         say("\n".join([*(f"{each.id}  {each.why}" for each in left), f"saved {changed.save(root, since)}"]))
         return 0
-    spans = spans_of(rows)
-    text = "\n\n".join(filter(None, (credits_text(hek, found, arguments.most), spans_text(spans))))
-    print_result(arguments.json, credits_json(hek, found) | {"versions": spans_json(spans)}, text)
+    spans, fired = spans_of(rows), firings(rows, hek.entries)
+    text = "\n\n".join(filter(None, (credits_text(hek, found, arguments.most), firings_text(fired), spans_text(spans))))
+    print_result(arguments.json, credits_json(hek, found) | {"versions": spans_json(spans)} | firings_json(fired), text)
     return 0
 
 

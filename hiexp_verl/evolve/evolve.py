@@ -7,7 +7,7 @@ on the candidate; the rollouts are the material of the next one.
 import logging
 import random
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from math import inf
 from pathlib import Path
 from statistics import fmean
@@ -181,7 +181,7 @@ def run_rounds(spec: EvolveSpec, questions: Sequence[Question], stage: Stage, st
             return  # the budget is spent
         rows += test.rows
         rollouts += test.rollouts
-        write_jsonl(root / LEDGER / "evolve.jsonl", map(asdict, rows))
+        write_jsonl(root / LEDGER / "evolve.jsonl", (row.to_json() for row in rows))
         done = test.round(name, version.name if version else None, proposal, verdict)
         if candidate is not None and version is not None and done.accepted:
             with locked(root):

@@ -25,6 +25,7 @@ _LEVELS: dict[Arm, tuple[Level, ...]] = {
     "e1": ("e1",),
     "e2": ("e2",),
     "e3": ("e3",),
+    "constitution": ("e3", "e2"),
 }
 
 
@@ -48,8 +49,12 @@ def plays_candidate(session: int, group: str, settings: HiExpConfig) -> bool:
 
 def shows_at(place: Place, settings: HiExpConfig) -> bool:
     """Return whether a run shows experience at a place, in training or in validation."""
-    arms: set[Arm] = {*(settings.group.arms or (settings.arm,)), settings.val_arm or settings.arm}
-    return settings.enabled and any(levels_at(arm, place) for arm in arms)
+    return settings.enabled and any(levels_at(arm, place) for arm in arms_of(settings))
+
+
+def arms_of(settings: HiExpConfig) -> set[Arm]:
+    """Return the arms of a run, in training or in validation."""
+    return {*(settings.group.arms or (settings.arm,)), settings.val_arm or settings.arm}
 
 
 def shuffled(hek: HEK) -> HEK:

@@ -6,7 +6,7 @@ fails goes on without experience and counts the failure.
 
 import asyncio
 import sys
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
@@ -14,12 +14,15 @@ from hiexp_verl.config import Arm, Budgets, Place, arm_named
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.guide.arms import levels_at
 from hiexp_verl.guide.blocks import Block, CountTokens, add_to_system, beside_documents, distinct, fit_block, line_of, rough_tokens
+from hiexp_verl.guide.following import followed
 from hiexp_verl.guide.instantiate import made_for
 from hiexp_verl.guide.lookup import ExperienceRequest, LookupFailed
 from hiexp_verl.guide.mask import Mask
 from hiexp_verl.guide.record import EpisodeRecord, Shown
-from hiexp_verl.text import repeated
-from hiexp_verl.types import Hit, Message
+from hiexp_verl.hek.preconditions import SearchState, hold
+from hiexp_verl.protocol import found_nothing
+from hiexp_verl.text import repeated, same_query
+from hiexp_verl.types import Hit, Message, Plan
 
 LookUp = Callable[[ExperienceRequest], Awaitable[list[Hit]]]  # raises LookupFailed
 LookUpNow = Callable[[ExperienceRequest], list[Hit]]  # the same without waiting
@@ -51,7 +54,9 @@ class Episode(Generic[Finder]):
         self.arm: Arm = guidance.arm
         self.shown: list[Shown] = []
         self.masked: list[Shown] = []
+        self.unmet: list[tuple[int, str]] = []  # the search and the content id of an E1 whose preconditions did not hold
         self.blocks: list[tuple[int, str]] = []  # the search and the text that was added to its documents
+        self.plans: list[Plan] = []  # that the system prompt shows
         self.dropped = 0  # entries found that the budgets had no room for
         self.repeats = 0  # E1 found again, and not shown again
         self.queries: list[str] = []
@@ -70,7 +75,7 @@ class Episode(Generic[Finder]):
     def forget_after(self, searches: int) -> None:
         """Remove what was shown at later searches: the policy did not read it."""
         self.shown, self.masked = ([row for row in rows if row.get("search", 0) <= searches] for rows in (self.shown, self.masked))
-        self.blocks = [(search, text) for search, text in self.blocks if search <= searches]
+        self.unmet, self.blocks = ([pair for pair in pairs if pair[0] <= searches] for pairs in (self.unmet, self.blocks))
 
     def record(self, **more: Any) -> EpisodeRecord:
         """Return what has happened so far; `more` are fields that the caller knows."""
@@ -82,6 +87,7 @@ class Episode(Generic[Finder]):
             hek=self._guidance.hek,
             shown=tuple(self.shown),
             masked=tuple(self.masked),
+            unmet=tuple(content for _, content in self.unmet) or None,
             dropped=self.dropped,
             e1_repeats=self.repeats,
             queries=tuple(self.queries),
@@ -90,6 +96,7 @@ class Episode(Generic[Finder]):
             failed_searches=self.failed_searches,
             lookups=self.lookups,
             lookup_failures=self.lookup_failures,
+            followed=any(followed(plan, self.queries) for plan in self.plans) if self.plans else None,
             **more,
         )
 
@@ -113,7 +120,7 @@ class Episode(Generic[Finder]):
 
     def _show_prompt(self, messages: Sequence[Message], hits: Sequence[Hit], excess: Excess | None = None) -> list[Message]:
         budget, count_tokens = self._guidance.budgets.prompt.max_tokens, self._guidance.count_tokens
-        if self._guidance.budgets.prompt.instantiate:
+        if self._guidance.budgets.prompt.instantiate and self.arm != "constitution":  # that text is the same for every question
             hits = made_for(self.question, hits)
         block = fit_block("prompt", hits, budget, count_tokens)
         guided = add_to_system(messages, block)
@@ -121,12 +128,16 @@ class Episode(Generic[Finder]):
             block = fit_block("prompt", hits, sum(row["tokens"] for row in block.entries) - over, count_tokens)
             guided = add_to_system(messages, block)
         shown = self._note("prompt", block, hits)
+        ids = {row["entry"] for row in shown.entries}
+        plans = [(hit.made_for, plan) for hit in hits if hit.entry.id in ids for plan in hit.entry.plans]
+        self.plans = [plan.made_for(name) if name else plan for name, plan in plans]
         return guided if shown is block else add_to_system(messages, shown)
 
     def show_tool(self, documents: str, hits: Sequence[Hit], search: int, max_tokens: int | None = None) -> str:
         """Return the documents with what is shown of these hits, and note it."""
         tool = self._guidance.budgets.tool
         seen = {row["entry"] for row in self.shown}
+        hits = self._with_preconditions_met(hits, documents, search, seen)
         self.repeats += sum(hit.entry.id in seen for hit in distinct("tool", hits)[: tool.top_k])
         read = {line_of(hit) for hit in hits if hit.entry.id in seen}
         fresh = distinct("tool", [hit for hit in hits if line_of(hit) not in read])[: tool.top_k]
@@ -137,6 +148,16 @@ class Episode(Generic[Finder]):
         if block.text:
             self.blocks.append((search, before or after))
         return before + documents + after
+
+    def _with_preconditions_met(self, hits: Sequence[Hit], documents: str, search: int, seen: Collection[str]) -> list[Hit]:
+        """Return the hits whose preconditions hold at this search, and note the others that were not shown before."""
+        if not any(hit.entry.when for hit in hits):
+            return list(hits)
+        *earlier, query = self.queries[:search]
+        state = SearchState(search, found_nothing(documents), any(same_query(query, each) for each in earlier))
+        unmet = {hit.entry.id for hit in hits if not hold(hit.entry.when, state)}
+        self.unmet += [(search, hit.entry.content_id) for hit in hits if hit.entry.id in unmet.difference(seen)]
+        return [hit for hit in hits if hit.entry.id not in unmet]
 
     def _note(self, place: Place, block: Block, hits: Sequence[Hit], search: int | None = None) -> Block:
         """Note what a block of these hits shows; return the block without what is masked, in whose room nothing else comes."""
@@ -205,11 +226,11 @@ class GuidedSearch:
     """One search under way, with its look-up."""
 
     def __init__(self, episode: AsyncGuidedEpisode, number: int, hits: "asyncio.Future[list[Hit]] | None") -> None:
-        self._episode, self._number, self._hits = episode, number, hits
+        self._episode, self.number, self._hits = episode, number, hits
 
     def ran(self, query: str) -> None:
         """Note the query that was searched for, where it is not the one of the call."""
-        self._episode.queries[self._number - 1] = query
+        self._episode.queries[self.number - 1] = query
 
     def failed(self) -> None:
         """Count the search as failed: it gets no experience."""
@@ -221,4 +242,4 @@ class GuidedSearch:
         """Return the documents with E1 beside them; `max_tokens` lowers the budget, for a response that has less room."""
         if self._hits is None:
             return documents
-        return self._episode.show_tool(documents, await self._hits, self._number, max_tokens)
+        return self._episode.show_tool(documents, await self._hits, self.number, max_tokens)

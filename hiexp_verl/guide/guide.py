@@ -1,6 +1,6 @@
 """Experience for agents without verl: a HEK, its look-up and how entries are shown."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +9,7 @@ from typing import Any
 from hiexp_verl.config import Arm, Budgets, PromptConfig, ToolConfig
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.guide.blocks import CountTokens, rough_tokens
+from hiexp_verl.guide.constitution import constitution_for
 from hiexp_verl.guide.episode import AsyncGuidedEpisode, Guidance, GuidedEpisode
 from hiexp_verl.guide.lookup import ExperienceRequest, Lookup, LookupFailed
 from hiexp_verl.guide.select import Values, values_for
@@ -23,13 +24,18 @@ MAX_FAILURES_IN_A_ROW = 20  # more than one batch of a rollout's 16 episodes: a 
 class Guide:
     """Shows entries of one HEK to any number of episodes.
 
-    Without a minimum score for tool responses, the HEK's calibrated one applies. `values` are for selection by value.
+    Without a minimum score for tool responses, the HEK's calibrated one applies. `values` are for selection by value,
+    `constitution` is what its arm shows.
     """
 
-    def __init__(self, retriever: Retriever, guidance: Guidance | None = None, values: Values | None = None) -> None:
+    def __init__(
+        self, retriever: Retriever, guidance: Guidance | None = None, values: Values | None = None, constitution: Sequence[str] = ()
+    ) -> None:
         self.content_hash = retriever.hek.header.content_hash
         self.guidance = replace(guidance or Guidance(), hek=self.content_hash)
-        self._lookup = Lookup(retriever, self.guidance.budgets.prompt, self.guidance.budgets.tool, values=values)
+        budgets = self.guidance.budgets
+        self._lookup = Lookup(retriever, budgets.prompt, budgets.tool, values=values, constitution=constitution)
+        self._constitution = list(constitution)
         self._failures_in_a_row = 0
 
     @classmethod
@@ -48,13 +54,15 @@ class Guide:
         `count_tokens` is that of the policy's tokenizer; without one, tokens are estimated.
 
         Raises:
-            HiExpError: there is no HEK, or its encoder cannot be found.
+            HiExpError: there is no HEK, or its encoder cannot be found, or it has no constitution for that arm.
         """
         path = Path(hek)
         loaded = HEK.load(path)
         budgets = Budgets(prompt or PromptConfig(), tool or ToolConfig())
         values = values_for(path, loaded.header.content_hash, budgets)
-        return cls(Retriever(loaded, open_encoder(loaded, path, encoder)), Guidance(budgets, arm, count_tokens=count_tokens), values)
+        fixed = constitution_for(path, loaded.header.content_hash, [arm])
+        guidance = Guidance(budgets, arm, count_tokens=count_tokens)
+        return cls(Retriever(loaded, open_encoder(loaded, path, encoder)), guidance, values, fixed)
 
     def begin(self, question: str, id: str | None = None, sample: int = 0) -> GuidedEpisode:
         """Return a new episode, which plays the question for the `sample`-th time; its `system` and `tool` are synchronous."""
@@ -66,7 +74,8 @@ class Guide:
 
     def settings(self) -> dict[str, Any]:
         """Return what distinguishes this guide: two runs with equal settings are comparable."""
-        return {"hek": self.content_hash, "arm": self.guidance.arm, **self.guidance.budgets.flat()}
+        fixed = {"constitution": self._constitution} if self._constitution else {}
+        return {"hek": self.content_hash, "arm": self.guidance.arm, **self.guidance.budgets.flat(), **fixed}
 
     async def _find(self, request: ExperienceRequest) -> list[Hit]:
         with self._limited():

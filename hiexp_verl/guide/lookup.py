@@ -1,6 +1,7 @@
 """Look experience up for concurrent episodes: one encoder call and one matrix product answer many of them."""
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -8,6 +9,8 @@ import numpy as np
 
 from hiexp_verl.config import Arm, Match, Place, PromptConfig, Select, ToolConfig
 from hiexp_verl.guide.arms import CREDITED, levels_at, random_entries, shuffled
+from hiexp_verl.guide.constitution import ARM as CONSTITUTION
+from hiexp_verl.guide.constitution import ordered
 from hiexp_verl.guide.select import SHORTLIST, Model, Values, choose
 from hiexp_verl.hek.retrieve import Retriever
 from hiexp_verl.hek.store import HEK
@@ -66,11 +69,18 @@ def min_scores(hek: HEK, prompt: PromptConfig, tool: ToolConfig) -> dict[Place, 
 class Lookup:
     """Finds entries for a place: its levels, at least its minimum score, its top k. Concurrent calls are micro-batched.
 
-    Without a minimum score for tool responses, the HEK's calibrated one applies. `values` are those of the HEK, for selection by value.
+    Without a minimum score for tool responses, the HEK's calibrated one applies. `values` are those of the HEK, for selection by value;
+    `constitution` has the content ids that its arm shows.
     """
 
     def __init__(
-        self, retriever: Retriever, prompt: PromptConfig, tool: ToolConfig, timeout: float = LOOKUP_SECONDS, values: Values | None = None
+        self,
+        retriever: Retriever,
+        prompt: PromptConfig,
+        tool: ToolConfig,
+        timeout: float = LOOKUP_SECONDS,
+        values: Values | None = None,
+        constitution: Sequence[str] = (),
     ) -> None:
         # Rollouts of a group share their question, which is also compared with those of the HEK: each is encoded once.
         encoder = QueryVectors(retriever.encoder)
@@ -80,6 +90,8 @@ class Lookup:
         self.min_score = min_scores(retriever.hek, prompt, tool)
         self._select: dict[Place, Select] = {"prompt": prompt.select, "tool": tool.select}
         self._values = values
+        self._constitution = tuple(constitution)
+        self._conditional = min(SHORTLIST, sum(bool(entry.when) for entry in retriever.hek.entries))
         self._batched = MicroBatcher[ExperienceRequest, list[Hit] | LookupFailed](self._answer, timeout=timeout)
 
     @cached_property
@@ -122,12 +134,18 @@ class Lookup:
             levels = levels_at(arm, place)
             if not levels:
                 continue
+            if arm == CONSTITUTION:
+                for i in rows:
+                    answers[i] = self._fixed(queries_N_D[i], own[i])
+                continue
             retriever = self._shuffled if arm == "shuffled" else self._retriever
             model = self._model(place, arm)
             hits = retriever.retrieve(
                 queries_N_D[rows],
                 levels=levels,
-                top_k=max(self.top_k[place] + max(requests[i].beyond for i in rows), SHORTLIST if model is not None else 0),
+                top_k=max(
+                    self.top_k[place] + max(requests[i].beyond for i in rows) + self._conditional, SHORTLIST if model is not None else 0
+                ),
                 min_score=self.min_score[place],
                 exclude_questions=[own[i] for i in rows],
             )
@@ -135,8 +153,16 @@ class Lookup:
                 if model is not None and self._values is not None:
                     threshold, draw = self.min_score[place] or 0.0, requests[i].draw and f"{requests[i].draw}/{place}"
                     found = choose(found, self._select[place], model, self._values.known, self.top_k[place], threshold, draw)
-                answers[i] = self._for_arm(found[: self.top_k[place] + requests[i].beyond], requests[i], own[i])
+                answers[i] = self._for_arm(_best(found, self.top_k[place] + requests[i].beyond), requests[i], own[i])
         return answers
+
+    def _fixed(self, query_D: Vectors, own: frozenset[str] | None) -> list[Hit]:
+        """Return the entries of the constitution, without what leave-one-out hides."""
+        hek = self._retriever.hek
+        hidden = self._retriever.hidden_rows(own) if own is not None else set()
+        rows = {entry.content_id: row for row, entry in enumerate(hek.entries) if row not in hidden}
+        found = [rows[content] for content in self._constitution if content in rows]
+        return ordered([Hit(hek.entries[row], float(query_D @ hek.vectors_E_D[row])) for row in found])
 
     def _model(self, place: Place, arm: Arm) -> Model | None:
         """Return what the entries of a place are selected by, None: the cosine."""
@@ -158,6 +184,16 @@ class Lookup:
         for i, known in zip(guarded, self._retriever.known_questions(asked), strict=True):
             own[i] = known
         return own
+
+
+def _best(hits: list[Hit], count: int) -> list[Hit]:
+    """Return the best hits, so many of them without preconditions: the episode may not show one that has some."""
+    free = 0
+    for place, hit in enumerate(hits):
+        if free == count:
+            return hits[:place]
+        free += not hit.entry.when
+    return hits
 
 
 def _raised(found: list[Hit] | LookupFailed) -> list[Hit]:

@@ -46,6 +46,7 @@ class EpisodeRecord:
     hek: str | None = None  # content hash of the version that was asked
     shown: tuple[Shown, ...] = ()
     masked: tuple[Shown, ...] = ()  # left out by chance, to measure what they do (`ledger.credit`)
+    unmet: tuple[str, ...] | None = None  # content ids of E1 that were found where their preconditions do not hold; None: none
     dropped: int = 0  # entries found that the token budgets had no room for
     e1_repeats: int = 0  # E1 found again, and not shown again
     queries: tuple[str, ...] = ()
@@ -54,6 +55,8 @@ class EpisodeRecord:
     failed_searches: int = 0
     lookups: int = 0
     lookup_failures: int = 0
+    followed: bool | None = None  # whether the searches of a plan in the system prompt were made; None: it showed none
+    states: tuple[str, ...] | None = None  # what each turn searched for and found, as `plugin.turns` names it; None: not asked for
     stripped: bool | None = None  # whether the experience was removed from the trained tokens; None: not asked for
     stop: str | None = None  # why the episode ended: "answer", "no_answer", "length", "search_limit", "prompt_too_long"
     completion_tokens: int | None = None  # that the policy wrote

@@ -36,12 +36,14 @@ def edit(
     title: str | None = None,
     description: str | None = None,
     kind: Kind | None = None,
+    when: Sequence[str] | None = None,
     encoder: Encoder | None = None,
 ) -> HEK:
     """Return the HEK with one entry changed; a new title needs the encoder, and a new description ends the plan that it replaces.
 
     Raises:
-        HiExpError: no such entry, no reason, a text that is empty or too long, no change, or another encoder.
+        HiExpError: no such entry, no reason, a text that is empty or too long, an unknown precondition or one that is not of an E1,
+            no change, or another encoder.
     """
     before = hek.entry(entry_id)
     after = replace(
@@ -49,11 +51,12 @@ def edit(
         title=before.title if title is None else _text(title, "title", MAX_TITLE_CHARS),
         description=before.description if description is None else _text(description, "description", MAX_DESCRIPTION_CHARS),
         kind=kind or before.kind,
+        when=before.when if when is None else tuple(when),
     )
     if after.description != before.description:  # a plan is shown in its words alone
         after = replace(after, plans=tuple(plan for plan in before.plans if plan.sentence in after.description))
     if after == before:
-        raise HiExpError(f"nothing would change in {entry_id}; give another title, description or kind")
+        raise HiExpError(f"nothing would change in {entry_id}; give another title, description, kind or other preconditions")
     row = hek.entries.index(before)
     vectors_E_D = hek.vectors_E_D.copy()
     if after.title != before.title:

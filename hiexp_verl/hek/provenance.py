@@ -69,6 +69,25 @@ def parents_of(hek: HEK) -> dict[str, list[Entry]]:
     return parents
 
 
+def neighbours(hek: HEK, entry: Entry) -> list[Entry]:
+    """Return the other children of the entry's parents, each once."""
+    ids = dict.fromkeys(child for parent in parents_of(hek).get(entry.id, ()) for child in parent.children if child != entry.id)
+    return [hek.entry(each) for each in ids]
+
+
+def most_telling(compared: Iterable[SideBySide]) -> SideBySide | None:
+    """Return the failure and success that did the same for longest before they parted: what is left made the difference.
+
+    Of equal ones the shortest; None where no failure differs from a success.
+    """
+    parted = [each for each in compared if each.failure is not None and each.success is not None and each.differ_at is not None]
+    return min(parted, key=lambda each: (-(each.differ_at or 0), _length(each)), default=None)
+
+
+def _length(compared: SideBySide) -> int:
+    return sum(len(side.queries) for side in (compared.failure, compared.success) if side is not None)
+
+
 def read_transcripts(files: Iterable[Path], entries: Iterable[Entry], sources: Mapping[str, Source]) -> dict[str, Trajectory]:
     """Read the trajectories that the entries' evidence points into, as far as the files hold them.
 

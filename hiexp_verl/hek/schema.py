@@ -11,6 +11,7 @@ import numpy as np
 from pydantic import ConfigDict
 
 from hiexp_verl.errors import HiExpError, first_line
+from hiexp_verl.hek.preconditions import check_preconditions
 from hiexp_verl.models.encoder import EncoderIdentity, Vectors
 from hiexp_verl.settings import parse_block
 from hiexp_verl.types import KINDS, LEVELS, Entry, Evidence, Plan, Source
@@ -99,6 +100,12 @@ def check_contents(entries: Sequence[Entry], vectors_E_D: Vectors, dimensions: i
             raise HiExpError(f"entry {entry.id} has the kind {entry.kind!r}; use guide or pitfall")
         if not entry.title.strip() or not entry.description.strip():
             raise HiExpError(f"entry {entry.id} has an empty title or description; write both")
+        if entry.when and entry.level != "e1":
+            raise HiExpError(f"entry {entry.id} has preconditions, which are tested at a search; only E1 are shown there")
+        try:
+            check_preconditions(entry.when)
+        except HiExpError as error:
+            raise HiExpError(f"entry {entry.id}: {error}") from error
         levels[entry.id] = entry.level
     for entry in entries:
         for child in entry.children:

@@ -6,7 +6,7 @@ from dataclasses import asdict
 from itertools import zip_longest
 from typing import Any
 
-from hiexp_verl.hek.provenance import SideBySide, Transcripts, actions, comparisons, excerpt, parents_of
+from hiexp_verl.hek.provenance import SideBySide, Transcripts, actions, comparisons, excerpt, most_telling, neighbours, parents_of
 from hiexp_verl.hek.store import HEK
 from hiexp_verl.text import listed, printable
 from hiexp_verl.types import LEVELS, Entry, Evidence, to_json
@@ -56,7 +56,7 @@ def inspect_entry(hek: HEK, entry_id: str, transcripts: Transcripts | None = Non
 
 
 def entry_json(hek: HEK, entry_id: str, transcripts: Transcripts | None = None) -> dict[str, Any]:
-    """Return the same as a JSON object: the entry's fields, `parents`, `comparisons`, and per evidence an excerpt or null.
+    """Return the same as a JSON object: the entry's fields, its links, `comparisons`, and per evidence an excerpt or null.
 
     Raises:
         HiExpError: there is no such entry, or the transcripts do not fit its evidence.
@@ -65,6 +65,8 @@ def entry_json(hek: HEK, entry_id: str, transcripts: Transcripts | None = None) 
     excerpts = [excerpt(evidence, transcripts or {}) for evidence in entry.evidence]
     return to_json(entry) | {
         "parents": [parent.id for parent in parents_of(hek).get(entry_id, ())],
+        "neighbours": [other.id for other in neighbours(hek, entry)],
+        "telling": [list(pair) for pair in _telling(hek, entry)],
         "comparisons": [asdict(c) for c in comparisons(entry, {source.id: source for source in hek.sources})],
         "excerpts": [asdict(found) if found else None for found in excerpts],
     }
@@ -80,12 +82,21 @@ def _tree(entry: Entry, by_id: Mapping[str, Entry], lines: list[str]) -> None:
 def _fields(hek: HEK, entry: Entry) -> list[str]:
     lines = [f"{entry.id} ({entry.level.upper()}, {entry.kind})", f"title:       {entry.title}", f"description: {entry.description}"]
     lines += [f"tags:        {', '.join(entry.labels) or 'none'}"]
+    lines += [f"shown when:  {' and '.join(entry.when)}"] if entry.when else []
     lines += [f"plan:        {plan.sentence}" for plan in entry.plans]
     lines += [f"counter:     {name} {count}" for name, count in sorted(entry.counters.items())]
     lines += [f"parent:      {parent.id} {parent.title}" for parent in parents_of(hek).get(entry.id, ())]
+    lines += [f"neighbour:   {other.id} {other.title}" for other in neighbours(hek, entry)[:_MOST]]
     lines += [f"child:       {child} {hek.entry(child).title}" for child in entry.children]
+    lines += [f"telling:     {' beside '.join(pair)}, alike until they part" for pair in _telling(hek, entry)]
     lines += [f"questions:   {len(entry.questions)}: {listed(entry.questions, _MOST) or 'none'}"]
     return [*lines, f"rollouts:    {len(entry.sources)}: {listed(entry.sources, _MOST) or 'none'}"]
+
+
+def _telling(hek: HEK, entry: Entry) -> list[tuple[str, str]]:
+    """Return the ids of the most telling failure and success of an entry that summarises others."""
+    found = most_telling(comparisons(entry, {source.id: source for source in hek.sources})) if entry.children else None
+    return [(found.failure.id, found.success.id)] if found and found.failure and found.success else []
 
 
 def _side_by_side(comparison: SideBySide, width: int) -> list[str]:

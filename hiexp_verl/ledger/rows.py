@@ -10,6 +10,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from pydantic import ConfigDict
 from typing_extensions import NotRequired, TypedDict
@@ -52,6 +53,11 @@ class LedgerRow:
     shown: tuple[Exposure, ...] = ()
     masked: tuple[Exposure, ...] = ()
     lookup_failed: bool = False
+    unmet: tuple[str, ...] = ()  # content ids of E1 that were found where their preconditions do not hold
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the row as the JSON object of its line; without `unmet` where it is empty."""
+        return {name: value for name, value in asdict(self).items() if value or name != "unmet"}
 
     @property
     def key(self) -> tuple[int, str, int]:
@@ -65,7 +71,8 @@ def row_of(record: EpisodeRecord, reward: float, step: int = 0, group: str | Non
     failed = record.lookup_failures > 0
     group = record.question_id if group is None else group
     # Rewards come as float32: 0.4 as 0.4000000059.
-    return LedgerRow(step, group, record.sample, record.hek or "", record.arm, round(reward, 6), tuple(shown), tuple(masked), failed)
+    place = step, group, record.sample, record.hek or "", record.arm, round(reward, 6)
+    return LedgerRow(*place, tuple(shown), tuple(masked), failed, record.unmet or ())
 
 
 def rows_of_step(episodes: Iterable[tuple[str, EpisodeRecord, float]], step: int, mask: float) -> list[LedgerRow]:
@@ -107,7 +114,7 @@ def append_rows(path: Path, rows: Sequence[LedgerRow]) -> None:
     size = path.stat().st_size if path.is_file() else 0
     try:
         with writing(path), path.open("a", encoding="utf-8") as file:
-            append_lines(file, *map(asdict, rows))
+            append_lines(file, *(row.to_json() for row in rows))
     except HiExpError:
         os.truncate(path, size)  # half a step would be counted as a whole one
         raise
@@ -121,7 +128,7 @@ def forget_after(path: Path, step: int) -> int:
     rows = _read(path)
     kept = [row for row in rows if row.step <= step]
     if len(kept) < len(rows):
-        write_jsonl(path, map(asdict, kept))
+        write_jsonl(path, (row.to_json() for row in kept))
     return len(rows) - len(kept)
 
 
@@ -153,7 +160,7 @@ def add_ledger(root: Path, other: Path, name: str) -> int:
     paths = sorted((other / LEDGER).glob("*.jsonl")) if other.resolve() != root.resolve() else []
     for path in paths:
         make_folder(root / LEDGER)
-        write_jsonl(root / LEDGER / f"{name}-{path.name}", map(asdict, _read(path)))
+        write_jsonl(root / LEDGER / f"{name}-{path.name}", (row.to_json() for row in _read(path)))
     return len(paths)
 
 

@@ -1,4 +1,7 @@
-"""The advantage `hiexp_grpo`: GRPO within the group of a question, also where the rollouts of a group have different arms."""
+"""The advantage `hiexp_grpo`: GRPO within the group of a question, also where the rollouts of a group have different arms.
+
+`hiexp.credit` adds to it: terms of the reward (`plugin.bonus`), and the credit of single turns (`plugin.turns`).
+"""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -10,6 +13,8 @@ import numpy as np
 import torch
 from omegaconf import DictConfig
 from verl.trainer.ppo.core_algos import ADV_ESTIMATOR_REGISTRY, compute_grpo_outcome_advantage, register_adv_est
+
+from hiexp_verl.plugin.turns import Turns, turn_advantages
 
 NAME = "hiexp_grpo"
 EPSILON = 1e-6  # as in verl's GRPO
@@ -23,8 +28,17 @@ class Arms:
     shrinkage: float
 
 
-# verl passes an estimator rewards, mask and group ids, nothing else: the trainer sets the arms here around the call.
+@dataclass(frozen=True)
+class Terms:
+    """What is added to the rewards of a batch, (B,), and how its turns are compared; None: not at all."""
+
+    bonus_B: np.ndarray
+    turns: Turns | None = None
+
+
+# verl passes an estimator rewards, mask and group ids, nothing else: the trainer sets the others here around the call.
 _ARMS: ContextVar[Arms | None] = ContextVar("hiexp_arms", default=None)
+_TERMS: ContextVar[Terms | None] = ContextVar("hiexp_terms", default=None)
 
 
 @contextmanager
@@ -35,6 +49,16 @@ def baseline_within(arms: Arms | None) -> Iterator[None]:
         yield
     finally:
         _ARMS.reset(token)
+
+
+@contextmanager
+def with_terms(terms: Terms | None) -> Iterator[None]:
+    """Inside, `hiexp_grpo` adds these terms; with None, nothing."""
+    token = _TERMS.set(terms)
+    try:
+        yield
+    finally:
+        _TERMS.reset(token)
 
 
 def compute_hiexp_grpo_advantage(
@@ -58,7 +82,9 @@ def compute_hiexp_grpo_advantage(
         index: (batch,) group ids.
     """
     by_std = True if config is None else bool(config.get("norm_adv_by_std_in_grpo", True))
-    arms = _ARMS.get()
+    arms, terms = _ARMS.get(), _TERMS.get()
+    if terms is not None and index is not None:
+        return _with_terms(terms, token_level_rewards, response_mask, config, index, by_std)
     if arms is None or index is None:
         return compute_grpo_outcome_advantage(
             token_level_rewards=token_level_rewards,
@@ -70,6 +96,31 @@ def compute_hiexp_grpo_advantage(
     advantages_B = within_arm_advantages(rewards_B, list(index), arms, by_std)
     spread_B_T = torch.as_tensor(advantages_B, dtype=token_level_rewards.dtype, device=response_mask.device).unsqueeze(-1) * response_mask
     return spread_B_T, spread_B_T
+
+
+def _with_terms(
+    terms: Terms, rewards_B_T: torch.Tensor, mask_B_T: torch.Tensor, config: DictConfig | None, index: np.ndarray, by_std: bool
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the advantage of the rewards with their bonus, plus the weighted advantages of single turns."""
+    paid_B_T = rewards_B_T.clone()
+    paid_B_T[:, -1] += torch.as_tensor(terms.bonus_B, dtype=rewards_B_T.dtype, device=rewards_B_T.device)  # only their sum counts
+    with with_terms(None):
+        advantages_B_T, _ = compute_hiexp_grpo_advantage(paid_B_T, mask_B_T, config, index)
+    if terms.turns is not None:
+        rewards_B = paid_B_T.sum(dim=-1).double().numpy(force=True)
+        turns_B_T = terms.turns.weight * turn_advantages(rewards_B, list(index), terms.turns.states, mask_B_T.numpy(force=True))
+        if by_std:
+            turns_B_T /= _deviations(rewards_B, list(index))[:, None] + EPSILON
+        advantages_B_T = advantages_B_T + torch.as_tensor(turns_B_T, dtype=advantages_B_T.dtype, device=advantages_B_T.device)
+    return advantages_B_T, advantages_B_T
+
+
+def _deviations(rewards_B: np.ndarray, groups: Sequence[Any]) -> np.ndarray:
+    """Return the standard deviation of each row's group, as in GRPO; 1 in a group of one."""
+    group_B = np.unique(np.asarray(groups, dtype=str), return_inverse=True)[1]
+    n_B = np.bincount(group_B)[group_B]
+    squares_B = (rewards_B - _sums(group_B, rewards_B) / n_B) ** 2
+    return np.where(n_B > 1, np.sqrt(_sums(group_B, squares_B) / np.maximum(n_B - 1, 1)), 1.0)
 
 
 def within_arm_advantages(rewards_B: np.ndarray, groups: Sequence[Any], arms: Arms, by_std: bool) -> np.ndarray:

@@ -25,6 +25,7 @@ from hiexp_verl.plugin.loop import STAMP, Version, Versions
 from hiexp_verl.plugin.retrieval import Retrieval, retrieval_for
 from hiexp_verl.plugin.search_tool import SearchTool
 from hiexp_verl.plugin.tokens import closing_ids, kept_tokens, missing_ids
+from hiexp_verl.plugin.turns import state_of
 from hiexp_verl.protocol import FORMATS, SEARCH_CLOSE, answering_text, query_in
 from hiexp_verl.rollout.episode import seed_of
 from hiexp_verl.text import sanitise
@@ -56,6 +57,8 @@ class HiExpAgentLoop(ToolAgentLoop):
         self.episode: AsyncGuidedEpisode  # made by `run`
         self.messages: list[Message] = []  # what the policy read and wrote, for the dump
         self.tool_messages: list[list[Message]] = []  # of each turn whose responses the policy read
+        self.states: list[str] = []  # of these turns, see `plugin.turns`
+        self.passages: dict[int, list[str] | None] = {}  # ids of what a search found, by its number
 
     async def run(self, sampling_params: dict[str, Any], **kwargs: Any) -> AgentLoopOutput:
         """Run one episode (see verl); `extra_fields["hiexp"]` of the output is its record."""
@@ -151,6 +154,8 @@ class HiExpAgentLoop(ToolAgentLoop):
             self.episode.forget_after(searches)
         else:
             self.tool_messages.append([{"role": "tool", "content": m["content"]} for m in agent_data.messages[messages:]])
+            made = enumerate(self.episode.queries[searches:], start=searches + 1)
+            self.states.append(state_of([(query, self.passages.get(number)) for number, query in made]))
         return state
 
     def _close_turn(self, agent_data: AgentData) -> None:
@@ -184,6 +189,7 @@ class HiExpAgentLoop(ToolAgentLoop):
         search = self.episode.begin_search(query_in(tool_call.arguments) if tool is not None else None, self.max_parallel_calls)
         response, reward, info = await super()._call_tool(tool_call, tools_kwargs, agent_data)
         search.ran(info.get("query", ""))
+        self.passages[search.number] = info.get("passages")
         if self.settings.enabled and not info:  # verl's own answer to a broken call quotes the call
             response.text = sanitise(response.text or "", MAX_COMPLAINT_CHARS)
         if info.get("search_failed", 1):
@@ -215,6 +221,7 @@ class HiExpAgentLoop(ToolAgentLoop):
         return self.episode.record(
             split=self.split,
             messages=tuple(episode),
+            states=tuple(self.states) if self.settings.credit.turns else None,
             answer_text=answering_text(turns, self.tool_parser_name),
         )
 

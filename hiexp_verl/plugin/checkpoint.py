@@ -13,7 +13,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from hiexp_verl.config import HiExpConfig
+from hiexp_verl.config import CreditConfig, HiExpConfig
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.hek.store import HEK, root_of
 from hiexp_verl.io.files import atomic_writer, digest_of, fingerprint
@@ -56,6 +56,7 @@ def identity_of(settings: HiExpConfig, hek: HEK | None, config: DictConfig) -> d
         "ledger": block_of(settings.ledger),
         "loop": block_of(settings.loop),
         "reward": block_of(settings.reward),
+        **({"credit": block_of(settings.credit)} if settings.credit != CreditConfig() else {}),
         "seed": settings.seed,
     }
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from hiexp_verl.guide.record import EpisodeRecord, aggregate, share
+from hiexp_verl.plugin.bonus import novelties
 from hiexp_verl.scoring import extract_answer
 from hiexp_verl.types import LEVELS
 
@@ -26,6 +27,16 @@ class EpisodeOutcome:
     tokens: int = 0  # that the policy wrote
     scores: Mapping[str, Any] = field(default_factory=dict)  # of the reward function; a user's own may have other keys
     key: str = ""  # verl's name of it
+
+    @property
+    def right(self) -> bool:
+        """Whether the answer is right; of a user's own reward that does not say so it is not."""
+        return bool(self.scores.get("acc"))
+
+
+def novelties_of(episodes: Sequence[EpisodeOutcome]) -> list[float]:
+    """Return the novelty of each episode among the right ones of its group (`plugin.bonus`)."""
+    return novelties([e.group for e in episodes], [e.right for e in episodes], [e.record.queries for e in episodes])
 
 
 def episode_metrics(episodes: Sequence[EpisodeOutcome], max_searches: int = 0) -> dict[str, float]:
@@ -52,6 +63,10 @@ def episode_metrics(episodes: Sequence[EpisodeOutcome], max_searches: int = 0) -
         metrics["hiexp/at_search_cap"] = _mean([r.searches >= max_searches for r in records])
     if stripped := [r.stripped for r in records if r.stripped is not None]:
         metrics["hiexp/strip_failed"] = _mean([not each for each in stripped])
+    if followed := [r.followed for r in records if r.followed is not None]:
+        metrics["hiexp/plan_followed"] = _mean(followed)  # of the episodes that were shown a plan
+    if novel := [each for each, e in zip(novelties_of(episodes), episodes, strict=True) if e.right]:
+        metrics["hiexp/novelty"] = _mean(novel)
     for place in ("prompt", "tool"):
         scores = [row["score"] for r in records for row in r.shown if row["place"] == place]
         if scores:

@@ -24,7 +24,8 @@ from verl.utils.tokenizer.continuous_token_wiring import create_continuous_token
 
 from hiexp_verl.config import HiExpConfig
 from hiexp_verl.errors import HiExpError, first_line
-from hiexp_verl.guide.arms import shows_at
+from hiexp_verl.guide.arms import arms_of, shows_at
+from hiexp_verl.guide.constitution import constitution_for
 from hiexp_verl.hek.opening import find_encoder, open_encoders, open_hek
 from hiexp_verl.hek.schema import read_header
 from hiexp_verl.hek.store import HEK, version_folder
@@ -93,6 +94,8 @@ def check_run(config: DictConfig) -> None:
     check_distil(settings, config)
     warn_of_reward(settings)
     hek = open_hek(settings)
+    if hek is not None:
+        constitution_for(Path(str(settings.hek)), hek.header.content_hash, arms_of(settings))
     check_resume(settings, hek, config)
     encoder, _ = open_encoders(settings, hek)
     check_model(str(config.actor_rollout_ref.model.path))

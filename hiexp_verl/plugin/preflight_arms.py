@@ -4,9 +4,9 @@ import logging
 
 from omegaconf import DictConfig
 
-from hiexp_verl.config import HiExpConfig
+from hiexp_verl.config import CreditConfig, HiExpConfig
 from hiexp_verl.errors import HiExpError
-from hiexp_verl.guide.arms import CREDITED, arm_of
+from hiexp_verl.guide.arms import CREDITED, arm_of, arms_of
 
 logger = logging.getLogger(__name__)
 
@@ -27,6 +27,8 @@ def check_group(settings: HiExpConfig, config: DictConfig) -> None:
             f"hiexp.group.arms has {count} arms, and the baseline of an arm with one rollout is the group's mean; "
             f"for within-arm set actor_rollout_ref.rollout.n={2 * count} or more, found {n}"
         )
+    if settings.credit != CreditConfig() and estimator != "hiexp_grpo":
+        raise HiExpError(f"hiexp.credit is added by algorithm.adv_estimator=hiexp_grpo, found {estimator}; set it")
     if group.strip and not config.actor_rollout_ref.rollout.calculate_log_probs:
         raise HiExpError("hiexp.group.strip needs the rollout's probabilities; set actor_rollout_ref.rollout.calculate_log_probs=true")
     if group.strip and config.algorithm.rollout_correction.get("bypass_mode"):
@@ -43,6 +45,8 @@ def check_loop(settings: HiExpConfig, config: DictConfig) -> None:
     needed = {"hiexp.ledger.enabled=true": settings.ledger.enabled, "hiexp.dump_dir=DIR": settings.dump_dir}
     if missing := [name for name, value in needed.items() if not value]:
         raise HiExpError(f"hiexp.loop.enabled=true learns from the ledger and the dump; set {' and '.join(missing)}")
+    if "constitution" in arms_of(settings):
+        raise HiExpError("hiexp.loop.enabled=true makes versions that have no constitution; leave the arm constitution out")
     guided = sum(arm_of(session, settings) in CREDITED for session in range(n))
     if guided < 2:
         found = f"actor_rollout_ref.rollout.n={n} and hiexp.group.arms={list(settings.group.arms)}"

@@ -19,6 +19,8 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from hiexp_verl.config import Budgets, HiExpConfig
 from hiexp_verl.errors import HiExpError, first_line
+from hiexp_verl.guide.arms import arms_of
+from hiexp_verl.guide.constitution import constitution_for
 from hiexp_verl.guide.lookup import ExperienceRequest, Lookup, LookupFailed
 from hiexp_verl.guide.select import values_for
 from hiexp_verl.hek.opening import open_encoders, open_hek, pinned
@@ -107,8 +109,10 @@ class LocalRetrieval:
 
 
 def _lookup(retriever: Retriever, settings: HiExpConfig) -> Lookup:
-    values = values_for(Path(str(settings.hek)), retriever.hek.header.content_hash, Budgets(settings.prompt, settings.tool))
-    return Lookup(retriever, settings.prompt, settings.tool, values=values)
+    version, content_hash = Path(str(settings.hek)), retriever.hek.header.content_hash
+    values = values_for(version, content_hash, Budgets(settings.prompt, settings.tool))
+    fixed = constitution_for(version, content_hash, arms_of(settings))
+    return Lookup(retriever, settings.prompt, settings.tool, values=values, constitution=fixed)
 
 
 class _Actor(LocalRetrieval):

@@ -54,14 +54,16 @@ class SearchTool(BaseTool):
             raise HiExpError("the search tool has no corpus; set hiexp.search.corpus, or search: in the tool's YAML")
         query, settings = query_in(parameters), self._settings
         text, failed = search_failed_message("the call has no query", self._format), 1
+        found: list[str] | None = None
         try:
             if query:
                 passages = await self.retrieval.search(query, settings.top_k)
                 text, failed = render_documents(passages, self._format, settings.max_words_per_passage, settings.max_chars), 0
+                found = [passage.id for passage in passages]
         except SearchFailed as error:
             logger.warning("search failed: %s", error.reason)
             text = search_failed_message(error.reason, self._format)  # str(error) has a traceback when it crossed a Ray actor
-        return ToolResponse(text=text), 0.0, {"search_failed": failed, "query": query}
+        return ToolResponse(text=text), 0.0, {"search_failed": failed, "query": query, "passages": found}
 
 
 @ToolParser.register("search_tags")

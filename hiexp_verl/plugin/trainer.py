@@ -5,6 +5,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import transfer_queue as tq
 from omegaconf import DictConfig, open_dict
 from verl.trainer.ppo.v1.trainer_base import PPOTrainer, register_trainer
@@ -23,16 +24,18 @@ from hiexp_verl.hek.store import HEK, root_of
 from hiexp_verl.io.files import write_jsonl
 from hiexp_verl.ledger.rows import LedgerRow, append_rows, forget_after, read_ledger, rows_of_step
 from hiexp_verl.ledger.values import fit
-from hiexp_verl.plugin.advantage import Arms, baseline_within
+from hiexp_verl.plugin.advantage import Arms, Terms, baseline_within, with_terms
 from hiexp_verl.plugin.agent_loop import settings_of
+from hiexp_verl.plugin.bonus import bonuses
 from hiexp_verl.plugin.checkpoint import folder_to_resume, identity_of, ledger_of, load_loop, load_state, played_of, save_state
 from hiexp_verl.plugin.dataset import paths_of
 from hiexp_verl.plugin.loop import STAMP, Loop
-from hiexp_verl.plugin.metrics import EpisodeOutcome
+from hiexp_verl.plugin.metrics import EpisodeOutcome, novelties_of
 from hiexp_verl.plugin.monitor import ALARMS, Watch
 from hiexp_verl.plugin.preflight_data import questions_in
 from hiexp_verl.plugin.retrieval import check_nodes, retrieval_for
 from hiexp_verl.plugin.self_distil import SelfDistil
+from hiexp_verl.plugin.turns import Turns
 from hiexp_verl.types import TRAJECTORY_KEY
 
 logger = logging.getLogger(__name__)
@@ -111,8 +114,20 @@ class HiExpTrainer(PPOTrainer):
         if group.baseline == "within-arm":
             sessions = [int(key.rsplit("_", 2)[1]) for key in batch.keys]  # verl's keys are {uid}_{session}_{output}
             arms = Arms([arm_of(session, self.settings) for session in sessions], group.shrinkage)
-        with baseline_within(arms):
+        with baseline_within(arms), with_terms(self._terms(batch)):
             return super()._compute_advantage(batch, metrics)
+
+    def _terms(self, batch: Any) -> Terms | None:
+        """Return what `hiexp.credit` adds to the advantages of a batch, None where it adds nothing; padding rows have no loss."""
+        credit = self.settings.credit
+        if not (credit.plan or credit.novelty or credit.turns):
+            return None
+        episodes = self._episodes(batch, with_advantages=False)
+        bonus_E = bonuses(credit, [e.right for e in episodes], [e.record.followed for e in episodes], novelties_of(episodes))
+        paid = {e.key: bonus for e, bonus in zip(episodes, bonus_E, strict=True)}
+        states = {e.key: e.record.states or () for e in episodes}
+        turns = Turns([states.get(key, ()) for key in batch.keys], credit.turns) if credit.turns else None
+        return Terms(np.array([paid.get(key, 0.0) for key in batch.keys]), turns)
 
     def step(self, metrics: dict[str, Any], timing_raw: dict[str, Any]) -> Any:
         """Train one step and count its episodes, before verl saves the checkpoint."""
@@ -154,23 +169,26 @@ class HiExpTrainer(PPOTrainer):
             raise self.stop
         return result
 
-    def _episodes(self, batch: Any) -> list[EpisodeOutcome]:
+    def _episodes(self, batch: Any, with_advantages: bool = True) -> list[EpisodeOutcome]:
         """Return the batch's rollouts of our agent loop; padding rows repeat row 0 and are left out."""
         keys = [key for key, tag in zip(batch.keys, batch.tags, strict=True) if not tag.get("is_padding")]
-        fields = ["extra_fields", "rm_scores", "advantages", "response_mask"]
+        fields = ["extra_fields", "rm_scores", "response_mask", *(["advantages"] if with_advantages else [])]
         data = tq.kv_batch_get(keys=keys, partition_id=batch.partition_id, select_fields=fields)
-        rows = zip(keys, data.pop("extra_fields").tolist(), *(data[name].unbind() for name in fields[1:]), strict=True)
+        extras = data.pop("extra_fields").tolist()
+        scores, masks = data["rm_scores"].unbind(), data["response_mask"].unbind()
+        advantages = data["advantages"].unbind() if with_advantages else [mask * 0.0 for mask in masks]
+        rows = zip(keys, extras, scores, advantages, masks, strict=True)
         return [
             EpisodeOutcome(
                 group=key.rsplit("_", 2)[0],
-                reward=float(scores.sum()),
+                reward=float(score.sum()),
                 record=EpisodeRecord.from_json(extra["hiexp"]),
-                advantage=float((advantages * mask).sum() / mask.sum().clamp(min=1)),
+                advantage=float((advantage * mask).sum() / mask.sum().clamp(min=1)),
                 tokens=int(mask.sum()),
                 scores=dict(extra.get("reward_extra_info") or {}),
                 key=key,
             )
-            for key, extra, scores, advantages, mask in rows
+            for key, extra, score, advantage, mask in rows
             if "hiexp" in extra
         ]
 

@@ -51,6 +51,8 @@ MEASURES: Mapping[str, Mapping[str, Sequence[str]]] = {
         "search calls with E1": ("hiexp/e1_fire_rate",),
         "episodes with E2 or E3": ("hiexp/e2_e3_hit_rate",),
         "experience (tokens per episode)": ("hiexp/experience_tokens",),
+        "episodes that followed the plan they were shown": ("hiexp/plan_followed",),
+        "novelty of right episodes among those of their question": ("hiexp/novelty",),
         "reward with minus without experience": ("hiexp/gap/reward",),
         "searches with minus without experience": ("hiexp/gap/searches",),
         "version of the HEK in use": ("hiexp/loop/version",),

@@ -7,6 +7,7 @@ from pathlib import Path
 from hiexp_verl.config import Arm
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.guide.blocks import CountTokens, rough_tokens
+from hiexp_verl.guide.constitution import constitution_for
 from hiexp_verl.guide.episode import Guidance
 from hiexp_verl.guide.guide import Guide
 from hiexp_verl.guide.mask import Mask
@@ -40,12 +41,18 @@ class Opened:
         return self.tokenizer.count if self.tokenizer is not None else rough_tokens
 
     def guide(self, arm: Arm) -> Guide | None:
-        """Return the guide of an arm, None where it shows nothing."""
+        """Return the guide of an arm, None where it shows nothing.
+
+        Raises:
+            HiExpError: it shows a constitution, and the HEK has none.
+        """
         if self.retriever is None or arm == "none":
             return None
         assert self.spec.hek is not None
-        values = values_for(self.spec.hek, self.retriever.hek.header.content_hash, self.spec.budgets)
-        return Guide(self.retriever, Guidance(self.spec.budgets, arm, count_tokens=self.count_tokens), values)
+        content_hash = self.retriever.hek.header.content_hash
+        values = values_for(self.spec.hek, content_hash, self.spec.budgets)
+        fixed = constitution_for(self.spec.hek, content_hash, [arm])
+        return Guide(self.retriever, Guidance(self.spec.budgets, arm, count_tokens=self.count_tokens), values, fixed)
 
     def guide_of(self, version: HEK, mask: Mask, values: Values | None, draw: str) -> Guide:
         """Return the guide of another version of the HEK, with the same encoder, which leaves out by chance and explores."""

@@ -18,6 +18,8 @@ from hydra.core.utils import JobReturn, JobStatus
 from verl.trainer.ppo.v1.trainer_base import TRAINER_REGISTRY
 
 from hiexp_verl.config import HiExpConfig, RewardConfig
+from hiexp_verl.guide.constitution import save
+from hiexp_verl.hek.store import HEK
 from hiexp_verl.io.manifest import read_manifest
 from hiexp_verl.models.tokenizer import PolicyTokenizer
 from hiexp_verl.plugin import presets as settings_module
@@ -157,6 +159,16 @@ def test_a_run_records_its_configuration_and_its_files(good, tmp_path, monkeypat
         assert (manifest.finished is None, manifest.error) == (bool(error), error)
     assert manifest.results == {"checkpoints": ["."], "metrics": ["metrics.jsonl"], "episodes": ["../episodes"]}
     assert Path(manifest.outcome["hek_path"]).parent == tmp_path / "hek" and len(manifest.outcome["hek"]) == 64
+
+
+def test_a_constitution_must_be_there_before_a_run_shows_it(good):
+    good["hiexp.val_arm"] = "constitution"
+    assert "nothing is; run `hiexp constitution" in refusal(good)
+    hek = HEK.load(good["hiexp.hek"])
+    save(good["hiexp.hek"], hek.header.content_hash, hek.entries[1:])
+    Preflight().on_run_start(compose("+hiexp=grpo", ENGINE, *(f"{key}={value}" for key, value in good.items())))
+    loop = {"hiexp.ledger.enabled": True, "hiexp.loop.enabled": True, "hiexp.dump_dir": "dumps"}
+    assert "makes versions that have no constitution" in refusal(good | loop)
 
 
 @pytest.mark.compat

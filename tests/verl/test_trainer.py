@@ -4,14 +4,16 @@ import numpy as np
 import pytest
 
 pytestmark = [pytest.mark.verl, pytest.mark.compat]
+torch = pytest.importorskip("torch")
 pytest.importorskip("verl")
 
 from verl.trainer.ppo.v1.trainer_base import PPOTrainer, get_trainer_cls
 
 from hiexp_verl.errors import HiExpError
+from hiexp_verl.guide.record import EpisodeRecord
 from hiexp_verl.hek.opening import remember_encoder
 from hiexp_verl.plugin import trainer as plugin_trainer
-from hiexp_verl.plugin.advantage import _ARMS
+from hiexp_verl.plugin.advantage import _ARMS, _TERMS
 from hiexp_verl.plugin.checkpoint import MARKER, STATE
 from tests.support.verl_fixtures import compose, write_corpus, write_hek
 
@@ -70,6 +72,30 @@ def test_arms_come_from_the_sessions_in_the_keys(make, monkeypatch):
     make(*four)._compute_advantage(batch, {})
     assert list(seen[0].names) == ["none", "full", "prompt", "tool"]
     assert seen[1] is None and _ARMS.get() is None
+
+
+def test_the_terms_of_a_batch_are_those_of_its_rows(make, monkeypatch):
+    records = [
+        EpisodeRecord("q", "?", queries=("capital Peru",), followed=True, states=("x",)),
+        EpisodeRecord("q", "?", queries=("capital Chile",), states=("x",)),
+    ]
+    extras = np.array([{"hiexp": r.to_json(), "reward_extra_info": {"acc": 1.0}} for r in records], dtype=object)
+    stored = {"extra_fields": extras, "rm_scores": torch.ones(2, 3), "response_mask": torch.ones(2, 3)}
+    asked = []
+    monkeypatch.setattr(plugin_trainer.tq, "kv_batch_get", lambda **given: asked.append(given) or dict(stored))
+    seen = []
+    monkeypatch.setattr(PPOTrainer, "_compute_advantage", lambda self, batch, metrics: seen.append(_TERMS.get()))
+    tags = [{}, {"is_padding": True}, {}]
+    batch = type("Batch", (), {"keys": ["u_0_0", "pad_0_0", "u_1_0"], "tags": tags, "partition_id": "train"})
+    make("hiexp.credit.plan=0.1", "hiexp.credit.novelty=0.03", "hiexp.credit.turns=0.5")._compute_advantage(batch, {})
+    make()._compute_advantage(batch, {})
+    # The two share one of three words: 0.03 x 2/3.
+    assert seen[0].bonus_B == pytest.approx([0.12, 0.0, 0.02]) and (seen[0].turns.states, seen[0].turns.weight) == (
+        [("x",), (), ("x",)],
+        0.5,
+    )
+    assert seen[1] is None and len(asked) == 1 and asked[0]["keys"] == ["u_0_0", "u_1_0"]
+    assert "advantages" not in asked[0]["select_fields"], "there are none yet"
 
 
 def test_the_state_is_there_before_verl_names_the_checkpoint_and_comes_back(make, tmp_path, monkeypatch):

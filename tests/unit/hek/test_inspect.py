@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hiexp_verl.cli import main
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.hek import inspect_entry, inspect_hek
-from hiexp_verl.hek.provenance import SideBySide, actions, comparisons, excerpt, read_transcripts
+from hiexp_verl.hek.provenance import SideBySide, actions, comparisons, excerpt, most_telling, neighbours, read_transcripts
 from hiexp_verl.hek.text_view import entry_json
 from hiexp_verl.io.files import write_jsonl
 from hiexp_verl.types import Evidence, Source
@@ -65,6 +65,33 @@ def test_rollouts_that_do_the_same_do_not_part():
 
 def test_a_source_without_a_record_is_left_out():
     assert comparisons(entry(sources=("gone",)), {}) == []
+
+
+# ---- links -----------------------------------------------------------------------------------------------------------
+
+
+def test_neighbours_are_the_other_children_of_the_parent():
+    bank = hek()
+    assert [[other.id for other in neighbours(bank, bank.entry(name))] for name in ("e1-a", "e1-b", "e2-a")] == [["e1-b"], ["e1-a"], []]
+    assert "neighbour:   e1-b capital of a country" in inspect_entry(bank, "e1-a")
+
+
+def test_the_most_telling_rollouts_did_the_same_for_longest():
+    soon = made("1", False, "a1"), made("2", True, "b1")
+    late = made("3", False, "a1", "b1", question_id="q2"), made("4", True, "a1", "c1", "d1", question_id="q2")
+    short = made("5", False, "a1", "b1", question_id="q3"), made("6", True, "a1", "c1", question_id="q3")
+    found = most_telling(compare(*soon, *late, *short))
+    assert found == SideBySide(*short, 1), "both pairs part at the second search; this one makes four, the other five"
+    assert most_telling(compare(soon[0], late[1])) is None, "no question has both"
+
+
+def test_a_pattern_leads_down_to_its_most_telling_rollouts():
+    bank = hek()
+    bank = replace(bank, entries=(*bank.entries[:2], replace(bank.entries[2], sources=("q1#0", "q1#1"))))
+    assert "telling:     q1#1 beside q1#0, alike until they part" in inspect_entry(bank, "e2-a")
+    row = entry_json(bank, "e2-a")
+    assert (row["telling"], row["neighbours"], entry_json(bank, "e1-a")["neighbours"]) == ([["q1#1", "q1#0"]], [], ["e1-b"])
+    assert "telling" not in inspect_entry(bank, "e1-a"), "a case shows its one comparison"
 
 
 # ---- transcripts -----------------------------------------------------------------------------------------------------
