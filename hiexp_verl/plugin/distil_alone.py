@@ -104,10 +104,10 @@ def _run(pairs: Sequence[Pair], settings: HiExpConfig, config: DictConfig, out: 
     teacher = Teacher(settings, tokenizer, retrieval, config.data.get("apply_chat_template_kwargs") or {})
     students, left_out = students_of_pairs(pairs, teacher, settings, config.data.max_prompt_length + config.data.max_response_length)
     counts = {f"hiexp/distil/{name}": float(count) for name, count in {"pairs": len(pairs), **left_out}.items()}
-    engine = Direct(config, settings)
-    if len(students) < engine.multiple:
+    if len(students) < rows_multiple(config, ranks=1):
         reasons = "; ".join(f"{count} {LEFT_OUT[name]}" for name, count in left_out.items() if count)
         raise HiExpError(f"{len(students)} of {len(pairs)} pairs can be learnt, fewer than a micro-batch ({reasons}); give more pairs")
+    engine = Direct(config, settings)
 
     def log(step: int, figures: dict[str, float]) -> None:
         with writing(out / METRICS), (out / METRICS).open("a", encoding="utf-8") as file:

@@ -64,7 +64,7 @@ def check_distil(settings: HiExpConfig, config: DictConfig) -> None:
     if not distil.every:
         return
     n, arms = int(config.actor_rollout_ref.rollout.n), list(settings.group.arms)
-    unguided = [arm_of(session, settings) for session in range(n)].count("none")
+    unguided = [arm_of(session, settings) for session in range(n)].count("none") if settings.enabled else n
     students = (
         f"pairs rollouts without experience, and actor_rollout_ref.rollout.n={n} with hiexp.group.arms={arms} gives {unguided} a question"
     )
@@ -86,8 +86,9 @@ def round_faults(settings: HiExpConfig, config: DictConfig) -> dict[str, bool]:
     vocabulary = _vocabulary(str(model.get("path")))
     padded = (actor.get("fsdp_config") or {}).get("pad_to_length", False)
     return {
-        f"with privilege={distil.privilege} needs a HEK; set hiexp.hek, or privilege=sibling": distil.privilege != "sibling"
-        and not settings.hek,
+        f"with privilege={distil.privilege} needs a HEK; set hiexp.hek and hiexp.enabled=true, or privilege=sibling": (
+            distil.privilege != "sibling" and not (settings.enabled and settings.hek)
+        ),
         "needs the logits, which fused kernels never make; set actor_rollout_ref.model.use_fused_kernels=false": model.use_fused_kernels,
         "aligns tokens, which pad_to_length moves; set actor_rollout_ref.actor.fsdp_config.pad_to_length=false": padded,
         "runs without sequence parallelism; set actor.ulysses_sequence_parallel_size=1": actor.get("ulysses_sequence_parallel_size", 1) > 1,
