@@ -1,6 +1,9 @@
 """The loss of self-distillation, by hand, and what preflight refuses."""
 
+import json
 import math
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import pytest
@@ -17,6 +20,7 @@ from hiexp_verl.models.tokenizer import prompt_ids
 from hiexp_verl.plugin.distil_loss import token_kl
 from hiexp_verl.plugin.preflight_arms import check_adapter, check_distil
 from hiexp_verl.plugin.self_distil import SelfDistil, rows_multiple
+from tests.support.paths import ROOT
 from tests.support.verl_fixtures import compose, tiny_tokenizer
 
 
@@ -149,3 +153,14 @@ def test_a_top_k_beyond_the_vocabulary_and_an_adapter_that_is_missing_are_refuse
     (tmp_path / "adapter").mkdir()
     (tmp_path / "adapter" / "adapter_config.json").write_text("{}")
     check_adapter(run)
+
+
+def test_rows_go_through_verls_queue_and_come_back_round_after_round():
+    command = [sys.executable, "-m", "tests.support.distil_queue"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr[-3000:]
+    out = json.loads(done.stdout.splitlines()[-1])
+    once = [[[0.0, 2.0, 4.0], [0.0, 2.0, 4.0, 6.0, 8.0]], {"rows": 2}, [[0.0, 2.0, 4.0]]]
+    assert out["found"] == once * 2
+    plain, aligned = ["input_ids", "prompts", "responses"], ["hiexp_p", "input_ids", "prompts", "responses"]
+    assert out["seen"] == [["look", plain], ["learn", aligned], ["check", aligned]] * 2, "nothing of the call before is left"
