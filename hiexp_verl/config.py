@@ -239,10 +239,27 @@ class SelfDistilConfig:
     pairs: Count = Field(default=512, description="Questions of a round, at most.")
     top_k: Count = Field(default=64, description="Vocabulary entries of the teacher that are kept; the others are one bucket.")
     clip: Annotated[Number, Field(gt=0)] = Field(default=0.05, description="Most that one vocabulary entry adds to the KL of a token.")
+    tokens: Literal["all", "query"] = Field(
+        default="all", description="What is learnt of a rollout. all: what the policy wrote; query: its search calls alone (SD-Search)."
+    )
+    teacher: Literal["policy", "base"] = Field(
+        default="policy", description="policy: as it is when the round begins; base: without its LoRA adapter, which is what learns."
+    )
     mini_batch: Count = Field(
         default=32, description="Pairs of one update; a round is as strong as its updates are many, times the learning rate."
     )
     epochs: Count = Field(default=1, description="Passes over the pairs of a round.")
+    held_out: Natural = Field(
+        default=16, description="Students of a round that are not learnt from but watched, at most, and at most a quarter of them."
+    )
+    check_every: Count = Field(default=4, description="Mini-batches between two looks at the held-out students.")
+    stop_on_drop: Flag = Field(
+        default=True,
+        description="End a round where the held-out KL to the teacher rises, or the drift exceeds max_drift; the weights before come back.",
+    )
+    max_drift: Annotated[Number, Field(gt=0)] = Field(
+        default=0.1, description="KL of a held-out token from the policy at the round's start, in nats."
+    )
 
 
 @settings()

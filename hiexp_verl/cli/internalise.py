@@ -1,6 +1,8 @@
 """`hiexp distil-pairs`: what a policy can learn from its own rollouts."""
 
 import argparse
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +13,13 @@ from hiexp_verl.io.datasets import read_trajectories
 from hiexp_verl.io.files import only_one
 from hiexp_verl.io.manifest import MANIFEST, Manifest, read_manifest, timed
 from hiexp_verl.report.html import plural
+from hiexp_verl.types import Trajectory
 
 _EPILOG = """\
 For each question with a right rollout: the reference is the right one with the fewest searches, the student the rollout that differs
 most from it, a wrong one where there is one. A student was shown no experience; a reference may have been. Rollouts of validation are
-left out. One line a pair, both rollouts whole; `hiexp report` of the folder shows them side by side.
+left out. One line a pair, both rollouts whole, with the identity of the policy that played them, where `hiexp rollout` noted it;
+`hiexp report` of the folder shows them side by side, `hiexp train --distil` learns from them.
 
 example: hiexp rollout --questions train.jsonl --corpus corpus.jsonl --model DIR --k 5 --out outputs/rollouts
          hiexp distil-pairs --trajectories outputs/rollouts/trajectories.jsonl --out outputs/pairs/pairs.jsonl"""
@@ -42,7 +46,7 @@ def run_pairs(arguments: argparse.Namespace) -> int:
         spec = {"trajectories": [str(path) for path in arguments.trajectories], "most": arguments.most}
         manifest = Manifest(kind="pairs", spec=spec, results={"pairs": [out.name]})
         with timed(folder, manifest):
-            pairs, left_out = pairs_of(read_trajectories(*arguments.trajectories), arguments.most)
+            pairs, left_out = pairs_of(_rollouts(arguments.trajectories), arguments.most)
             if not pairs:
                 raise HiExpError(f"no question gives a pair ({_listed(left_out)}); roll out more per question, some without experience")
             write_pairs(out, pairs)
@@ -54,6 +58,16 @@ def run_pairs(arguments: argparse.Namespace) -> int:
     lines += [f"{count:6d} {REASONS[reason]} left out" for reason, count in left_out.items() if count]
     print_result(arguments.json, {**counts, "left_out": dict(left_out)}, "\n".join(lines))
     return 0
+
+
+def _rollouts(files: Sequence[Path]) -> Iterator[Trajectory]:
+    """Yield the rollouts, each with the identity of its policy, where the manifest beside its file has it."""
+    for path in files:
+        policy = ""
+        if (path.parent / MANIFEST).is_file():
+            policy = str(read_manifest(path.parent).spec.get("policy", ""))
+        for t in read_trajectories(path):
+            yield replace(t, extra={**t.extra, "policy": policy}) if policy else t
 
 
 def _listed(left_out: dict[str, int]) -> str:

@@ -121,6 +121,22 @@ def read_pairs(path: Path) -> Iterator[Pair]:
             raise HiExpError(f"{place} is no pair ({error}); make the file with `hiexp distil-pairs`") from error
 
 
+def check_policy(path: Path, pairs: Iterable[Pair], identity: str) -> None:
+    """Check that the rollouts of the pairs are of the policy with this identity (`rollout.policy.identify`).
+
+    Raises:
+        HiExpError: one is of another policy, or it is not known whose it is.
+    """
+    for pair in pairs:
+        for t in (pair.reference, pair.student):
+            if (found := str(t.extra.get("policy", ""))) != identity:
+                whose = f"{t.model} ({found[:40]})" if found else f"{t.model}, whose weights and tokenizer are not known"
+                raise HiExpError(
+                    f"{path}: the rollout {t.id} is of {whose}, and the model to train is another ({identity[:12]}); give the model that "
+                    "played it, or --same-model if you know that it is the same"
+                )
+
+
 def distance(one: Sequence[str], other: Sequence[str]) -> float:
     """Return 1 - Jaccard of the sets of normalised queries; 0 where neither searched."""
     mine, theirs = ({normalise(query) for query in queries} for queries in (one, other))

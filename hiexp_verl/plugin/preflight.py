@@ -33,7 +33,7 @@ from hiexp_verl.io.datasets import read_corpus
 from hiexp_verl.plugin.agent_loop import HiExpAgentLoop, settings_of
 from hiexp_verl.plugin.checkpoint import folder_to_resume, identity_of, load_state
 from hiexp_verl.plugin.dataset import QuestionDataset
-from hiexp_verl.plugin.preflight_arms import check_distil, check_group, check_loop
+from hiexp_verl.plugin.preflight_arms import check_adapter, check_distil, check_group, check_loop
 from hiexp_verl.plugin.preflight_data import check_questions, check_validation
 from hiexp_verl.plugin.presets import REWARD
 from hiexp_verl.plugin.retrieval import check_addresses
@@ -99,6 +99,7 @@ def check_run(config: DictConfig) -> None:
     check_resume(settings, hek, config)
     encoder, _ = open_encoders(settings, hek)
     check_model(str(config.actor_rollout_ref.model.path))
+    check_adapter(config)
     check_parallel_calls(config)
     training, validation = check_questions(config, "train_files"), check_questions(config, "val_files")
     if not config.trainer.val_only:

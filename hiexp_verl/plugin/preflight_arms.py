@@ -1,12 +1,15 @@
 """Checks of what rollouts of a group are compared for: arms, the loop, self-distillation."""
 
 import logging
+from collections.abc import Mapping
+from pathlib import Path
 
 from omegaconf import DictConfig
 
 from hiexp_verl.config import CreditConfig, HiExpConfig
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.guide.arms import CREDITED, arm_of, arms_of
+from hiexp_verl.protocol import load_json
 
 logger = logging.getLogger(__name__)
 
@@ -61,25 +64,70 @@ def check_loop(settings: HiExpConfig, config: DictConfig) -> None:
 
 def check_distil(settings: HiExpConfig, config: DictConfig) -> None:
     """Refuse rounds of self-distillation that have no students, no text, or no logits to learn from."""
-    distil, actor, model = settings.distil, config.actor_rollout_ref.actor, config.actor_rollout_ref.model
+    distil, actor = settings.distil, config.actor_rollout_ref.actor
     if not distil.every:
         return
     n, arms = int(config.actor_rollout_ref.rollout.n), list(settings.group.arms)
-    unguided = [arm_of(session, settings) for session in range(n)].count("none")
-    schedule = actor.optim.get("lr_scheduler_type", "constant") != "constant" or (actor.optim.get("lr_warmup_steps") or 0) > 0
+    unguided = [arm_of(session, settings) for session in range(n)].count("none") if settings.enabled else n
     students = (
         f"pairs rollouts without experience, and actor_rollout_ref.rollout.n={n} with hiexp.group.arms={arms} gives {unguided} a question"
     )
+    saved = list(actor.checkpoint.save_contents)
+    kept = f"keeps weights by verl's checkpoints, and actor.checkpoint.save_contents={saved} has no model; add it, or set"
     faults = {
         "reads the rollouts of a step; set hiexp.dump_dir=DIR": not settings.dump_dir,
         f"{students}; have one at least (hiexp.group.arms=[none,full])": unguided < 1,
-        f"with privilege={distil.privilege} needs a HEK; set hiexp.hek, or privilege=sibling": distil.privilege != "sibling"
-        and not settings.hek,
+        f"{kept} hiexp.distil.stop_on_drop=false": distil.stop_on_drop and distil.held_out > 0 and "model" not in saved,
+    }
+    _refuse({**faults, **round_faults(settings, config)}, f"hiexp.distil.every={distil.every}")
+
+
+def round_faults(settings: HiExpConfig, config: DictConfig) -> dict[str, bool]:
+    """Return what a round of self-distillation cannot have, and whether the run has it; in training and alone."""
+    distil, actor, model = settings.distil, config.actor_rollout_ref.actor, config.actor_rollout_ref.model
+    schedule = actor.optim.get("lr_scheduler_type", "constant") != "constant" or (actor.optim.get("lr_warmup_steps") or 0) > 0
+    lora = (model.get("lora_rank") or 0) > 0 or (model.get("lora") or {}).get("rank", 0) > 0 or bool(model.get("lora_adapter_path"))
+    vocabulary = _vocabulary(str(model.get("path")))
+    padded = (actor.get("fsdp_config") or {}).get("pad_to_length", False)
+    return {
+        f"with privilege={distil.privilege} needs a HEK; set hiexp.hek and hiexp.enabled=true, or privilege=sibling": (
+            distil.privilege != "sibling" and not (settings.enabled and settings.hek)
+        ),
         "needs the logits, which fused kernels never make; set actor_rollout_ref.model.use_fused_kernels=false": model.use_fused_kernels,
+        "aligns tokens, which pad_to_length moves; set actor_rollout_ref.actor.fsdp_config.pad_to_length=false": padded,
         "runs without sequence parallelism; set actor.ulysses_sequence_parallel_size=1": actor.get("ulysses_sequence_parallel_size", 1) > 1,
         f"runs on FSDP, and actor_rollout_ref.actor.strategy is {actor.strategy}": actor.strategy not in ("fsdp", "fsdp2"),
         "would move a learning rate that has a schedule; set actor.optim.lr_scheduler_type=constant and lr_warmup_steps=0": schedule,
+        "with teacher=base takes the adapter off, and there is none; set actor_rollout_ref.model.lora_rank, or teacher=policy": (
+            distil.teacher == "base" and not lora
+        ),
+        f"with top_k={distil.top_k} exceeds the vocabulary of the model; set it to {vocabulary} at most": 0 < vocabulary < distil.top_k,
     }
+
+
+def check_round(settings: HiExpConfig, config: DictConfig) -> None:
+    """Refuse a round alone that cannot work."""
+    _refuse(round_faults(settings, config), "a round of self-distillation")
+
+
+def check_adapter(config: DictConfig) -> None:
+    """Refuse an adapter to start from that is not there: verl would look for it minutes later."""
+    place = config.actor_rollout_ref.model.get("lora_adapter_path")
+    if place and "://" not in str(place) and not (Path(str(place)).expanduser() / "adapter_config.json").is_file():
+        raise HiExpError(f"actor_rollout_ref.model.lora_adapter_path={place} has no adapter_config.json; give the folder of an adapter")
+
+
+def _refuse(faults: Mapping[str, bool], what: str) -> None:
     for fault, holds in faults.items():
         if holds:
-            raise HiExpError(f"hiexp.distil.every={distil.every} {fault}")
+            raise HiExpError(f"{what} {fault}")
+
+
+def _vocabulary(model: str) -> int:
+    """Return the size of the vocabulary of a model directory; 0 where it is not known before the run."""
+    path = Path(model).expanduser() / "config.json"
+    if not path.is_file():
+        return 0
+    held = load_json(path.read_text(encoding="utf-8", errors="replace"))
+    found = held.get("vocab_size") if isinstance(held, dict) else None
+    return found if isinstance(found, int) else 0

@@ -153,7 +153,8 @@ class HiExpTrainer(PPOTrainer):
         except HiExpError as error:
             self.stop = error
         if self.distil is not None and self.distil.is_due(self.global_steps):
-            metrics.update(self.distil.round(batch, episodes))
+            version = self.loop.versions.incumbent if self.loop is not None else None
+            metrics.update(self.distil.round(batch, episodes, version))
         if self.loop is not None:
             before = self.loop.versions.incumbent
             alarmed = any(metrics.get(f"hiexp/alarm/{name}") for name in ALARMS)

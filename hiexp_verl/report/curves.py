@@ -60,6 +60,15 @@ MEASURES: Mapping[str, Mapping[str, Sequence[str]]] = {
         "reward with minus without experience since the version is in use": ("hiexp/loop/gap",),
         "share of what is shown that is one entry": ("hiexp/loop/top_share",),
     },
+    "Self-distillation": {
+        "KL to the teacher, learnt": ("hiexp/distil/kl",),
+        "KL to the teacher, held out": ("hiexp/distil/held_out_kl",),
+        "of thoughts": ("hiexp/distil/kl_thought",),
+        "of queries": ("hiexp/distil/kl_query",),
+        "of answers": ("hiexp/distil/kl_answer",),
+        "drift from the start of the round": ("hiexp/distil/drift",),
+        "students": ("hiexp/distil/students",),
+    },
     "Policy": {
         "entropy": ("actor/entropy",),
         "KL of old and new policy": ("actor/ppo_kl",),

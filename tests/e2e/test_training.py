@@ -62,7 +62,8 @@ def test_a_round_of_self_distillation_learns_from_the_rollouts_without_experienc
     found = {name.removeprefix("hiexp/distil/"): value for name, value in trained.metrics[2].items() if name.startswith("hiexp/distil/")}
     assert (found["pairs"], found["students"], found["prompts_unlike"]) == (2, 2, 0)
     assert found["kl"] > 0 and found["grad_norm"] > 0, "with experience in its prompt the teacher expects other tokens"
-    assert 0.5 < found["q_mass"] <= 1.001 and 0.5 < found["p_mass"] <= 1.001 and 0 <= found["cut"] < 1
+    assert 0.5 < found["student_mass"] <= 1.001 and 0.5 < found["teacher_mass"] <= 1.001 and 0 <= found["clip_fraction"] < 1
+    assert found["overlap"] > 0.3 and found["held_out"] == 0, "two students are too few to watch one"
 
 
 def test_each_guided_episode_has_experience_and_no_other_has(trained):

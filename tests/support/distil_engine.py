@@ -1,16 +1,14 @@
-"""verl's own engine in one process on a tiny random model: the look at a teacher, updates of a student, and the same KL by hand.
+"""verl's own engine in one process on a tiny random model: rounds of self-distillation, and the same KL by hand.
 
-    python -m tests.support.distil_engine FOLDER
+    python -m tests.support.distil_engine FOLDER [lora]
 
-Prints {"by_hand": ..., "kl": [of each update], "ppo": the loss of a batch that is no round}. A process of its own: it holds a process
-group.
+Prints one line of JSON. A process of its own: it holds a process group.
 """
 
 import json
 import os
-import socket
 import sys
-from functools import partial
+from dataclasses import replace
 from pathlib import Path
 
 TOP_K, CLIP, UPDATES = 8, 10.0, 5
@@ -19,41 +17,28 @@ ROWS = (
     (
         "the answer is a country",
         "the answer is a country the capital of France",
-        (("search France", 1), ("found Paris", 0), ("answer Paris", 1)),
+        (("<search> France </search>", 1), ("found Paris", 0), ("answer <answer> Paris </answer>", 1)),
     ),
     (
         "the capital",
         "the capital the highest point",
-        (("search point", 1), ("found the mountain", 0), ("answer country of the mountain", 1)),
+        (("<search> point </search>", 1), ("found the mountain", 0), ("so <answer> country of the mountain </answer>", 1)),
     ),
 )
 
 
-def main(folder: Path) -> None:
+def main(folder: Path, lora: bool) -> None:
     """Look, learn, compare."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    os.environ |= {
-        "RANK": "0",
-        "WORLD_SIZE": "1",
-        "LOCAL_RANK": "0",
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(port),
-        "VERL_PLATFORM": "cpu",
-    }
-    os.environ |= {"WG_BACKEND": "ray", "DIST_INIT_METHOD": f"tcp://127.0.0.1:{port}"}
+    os.environ |= {"VERL_PLATFORM": "cpu"}
     import torch
-    from hydra import compose, initialize_config_module
-    from tensordict import TensorDict
     from transformers import LlamaConfig, LlamaForCausalLM
     from verl.utils import tensordict_utils as tu
-    from verl.utils.config import omega_conf_to_dataclass
-    from verl.workers.config import TrainingWorkerConfig
-    from verl.workers.engine_workers import TrainingWorker
 
-    import hiexp_verl.plugin.cpu.engine  # noqa: F401 (registers the engine for a CPU)
-    from hiexp_verl.plugin.self_distil import MODE, loss
+    from hiexp_verl.config import HiExpConfig, SelfDistilConfig
+    from hiexp_verl.plugin.distil_alone import Direct, _batch, composed
+    from hiexp_verl.plugin.distil_loss import MODE
+    from hiexp_verl.plugin.distil_round import FLAGS, Round
+    from hiexp_verl.plugin.self_distil import Workers
     from tests.support.verl_fixtures import tiny_tokenizer
 
     torch.manual_seed(0)
@@ -62,83 +47,117 @@ def main(folder: Path) -> None:
     shape = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 2}
     model = LlamaForCausalLM(LlamaConfig(vocab_size=len(tokenizer), **shape, initializer_range=0.3)).eval()
     model.save_pretrained(folder)
+    config = composed(
+        [
+            f"actor_rollout_ref.model.path={folder}",
+            "actor_rollout_ref.actor.optim.lr=1e-2",
+            "actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu=2",
+            "actor_rollout_ref.rollout.log_prob_micro_batch_size_per_gpu=2",
+            "actor_rollout_ref.actor.use_kl_loss=false",
+            "+actor_rollout_ref.actor.fsdp_config.mixed_precision.param_dtype=fp32",
+            *(["actor_rollout_ref.model.lora_rank=4", "actor_rollout_ref.model.lora_alpha=8"] if lora else []),
+        ]
+    )
+    config.actor_rollout_ref.actor.checkpoint.save_contents = ["model", "optimizer", "extra"]
+    config.actor_rollout_ref.actor.checkpoint.load_contents = ["model", "optimizer", "extra"]
+    distil = SelfDistilConfig(top_k=TOP_K, clip=CLIP, mini_batch=2, check_every=1, epochs=UPDATES, held_out=0)
+    engine = Direct(config, HiExpConfig(distil=distil))
+    students = [student(number, row, tokenizer) for number, row in enumerate(ROWS)]
+    alike = [replace(each, teacher=each.prompt) for each in students]
+    round_ = Round(distil, engine)
+    found: dict[str, object] = {"by_hand": by_hand(model, students)}
 
-    overrides = [
-        f"actor_rollout_ref.model.path={folder}",
-        "actor_rollout_ref.actor.strategy=fsdp2",
-        "actor_rollout_ref.actor.optim.lr=1e-2",
-    ]
-    more = ["actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu=2", "actor_rollout_ref.actor.use_kl_loss=false"]
-    exact = ["+actor_rollout_ref.actor.fsdp_config.mixed_precision.param_dtype=fp32", "actor_rollout_ref.model.use_remove_padding=false"]
-    with initialize_config_module("verl.trainer.config", version_base=None):
-        config = compose("ppo_trainer", overrides=["+hiexp=grpo", *overrides, *more, *exact])
-    actor, of_model = (omega_conf_to_dataclass(part) for part in (config.actor_rollout_ref.actor, config.actor_rollout_ref.model))
-    parts = {
-        "model_config": of_model,
-        "engine_config": actor.engine,
-        "optimizer_config": actor.optim,
-        "checkpoint_config": actor.checkpoint,
+    seen = round_.look(alike, [each.teacher for each in alike])
+    rows = [each.fields(each.prompt) | each.aligned(own) | each.aligned(own, "hiexp_start_") for each, own in zip(alike, seen, strict=True)]
+    of_tokens = engine.forward([each.key for each in alike], rows, ["hiexp_kl", "hiexp_drift", "hiexp_overlap"], **FLAGS, **{MODE: "check"})
+    own = [slice(len(each.prompt) - 1, len(each.prompt) - 1 + len(each.response)) for each in alike]
+    found["equal"] = {
+        "argmax": agreement(model, alike, seen),
+        "kl": max(float(fields["hiexp_kl"][at].abs().max()) for fields, at in zip(of_tokens, own, strict=True)),
+        "overlap": min(float(fields["hiexp_overlap"][at].min()) for fields, at in zip(of_tokens, own, strict=True)),
     }
-    settings = TrainingWorkerConfig(model_type="language_model", **parts)
-    settings.engine_config.use_dynamic_bsz = False
-    settings.engine_config.micro_batch_size_per_gpu = settings.engine_config.infer_micro_batch_size_per_gpu = 2
-    settings.engine_config.max_token_len_per_gpu = settings.engine_config.infer_max_token_len_per_gpu = 4096
-    worker = TrainingWorker(settings)
-    worker.reset()
-    worker.set_loss_fn(partial(loss, actor, TOP_K, CLIP))
 
-    def ids(text: str) -> list[int]:
-        return tokenizer.encode(text, add_special_tokens=False)
+    kept = Workers(engine.worker, 2, folder / "kept")
+    kept.keep()
+    before, kl = weights(engine), []
+    found["metrics"] = round_.run(students, lambda _, figures: kl.append(figures.get("hiexp/distil/kl")))
+    found["kl"] = kl[1:]
+    if lora:
+        without = round_.look(alike, [each.prompt for each in alike], no_lora_adapter=True)
+        with_it = round_.look(alike, [each.prompt for each in alike])
+        found["base"] = max(float((one.log_p_R_K - other.log_p_R_K).abs().max()) for one, other in zip(without, seen, strict=True))
+        found["adapted"] = max(float((one.log_p_R_K - other.log_p_R_K).abs().max()) for one, other in zip(with_it, seen, strict=True))
+        base = Round(replace(distil, teacher="base", epochs=1), engine).run([replace(each, teacher=each.prompt) for each in students])
+        found["base_kl"] = base["hiexp/distil/kl"]
+    moved = distance(before, weights(engine))
+    kept.restore()
+    found["moved"], found["back"] = moved, distance(before, weights(engine))
 
-    rows = []
-    for student, teacher, parts_of in ROWS:
-        response = [token for text, _ in parts_of for token in ids(text)]
-        mask = [own for text, own in parts_of for _ in ids(text)]
-        rows.append((ids(student), ids(teacher), response, mask))
+    # Six learn, two are watched; a learning rate at which they lose what they had.
+    many = [replace(students[number % 2], key=f"many_{number}") for number in range(8)]
+    for group in engine.worker.engine.optimizer.param_groups:
+        group["lr"] = 10.0
+    start = weights(engine)
+    found["guarded"] = Round(replace(distil, held_out=2, epochs=1), engine).run(many)
+    found["after_guard"] = distance(start, weights(engine))
 
-    def nested(values: list, dtype: "torch.dtype" = torch.int64) -> "torch.Tensor":
-        return torch.nested.as_nested_tensor([torch.as_tensor(each, dtype=dtype) for each in values], layout=torch.jagged)
-
-    def batch(side: int, mode: str, **fields: "torch.Tensor") -> "TensorDict":
-        sequences = [row[side] + row[2] for row in rows]
-        both = {name: nested([row[3] for row in rows]) for name in ("response_mask", "loss_mask")}
-        texts = {"prompts": nested([row[side] for row in rows]), "responses": nested([row[2] for row in rows])}
-        places = {"input_ids": nested(sequences), "position_ids": nested([list(range(len(each))) for each in sequences])}
-        data = TensorDict({**texts, **both, **places, **fields}, batch_size=[len(rows)])
-        flags = {"temperature": 1.0, "calculate_entropy": False, "global_batch_size": len(rows), "mini_batch_size": len(rows), "epochs": 1}
-        tu.assign_non_tensor(data, **flags, seed=0, dataloader_kwargs={"shuffle": False}, compute_loss=True)
-        if mode:
-            tu.assign_non_tensor(data, distillation_use_topk=True, distillation_only=True, **{MODE: mode})
-        return data
-
-    seen = worker.infer_batch(batch(1, "look"))
-    log_p, top = [], []
-    for number, (student, teacher, response, _) in enumerate(rows):
-        values, tokens = (torch.stack([seen[f"hiexp_{what}{k}"].unbind()[number] for k in range(TOP_K)], -1) for what in ("p", "i"))
-        first, length = len(teacher) - 1, len(response)
-        p, i = torch.zeros(len(student) + length, TOP_K), torch.zeros(len(student) + length, TOP_K, dtype=torch.int64)
-        p[len(student) - 1 : -1], i[len(student) - 1 : -1] = values[first : first + length].float(), tokens[first : first + length].long()
-        log_p.append(p)
-        top.append(i)
-    kl = []
-    for _ in range(UPDATES):
-        learnt = worker.train_mini_batch(batch(0, "learn", hiexp_p=nested(log_p, torch.float32), hiexp_id=nested(top)))
-        kl.append(_mean(tu.get(learnt, "metrics")["hiexp/distil/kl"]))
-    ones = [[0.5] * len(row[2]) for row in rows]
-    ppo = worker.train_mini_batch(batch(0, "", old_log_probs=nested(ones, torch.float32), advantages=nested(ones, torch.float32)))
-    found = {"by_hand": by_hand(model, rows), "kl": kl, "ppo": _mean(tu.get(ppo, "metrics")["actor/pg_loss"])}
+    ones = [torch.full((len(each.response),), 0.5) for each in students]
+    fields = [each.fields(each.prompt) | {"old_log_probs": half, "advantages": half} for each, half in zip(students, ones, strict=True)]
+    flags = {"temperature": 1.0, "calculate_entropy": False, "global_batch_size": 2, "mini_batch_size": 2, "epochs": 1, "seed": 0}
+    ppo = engine.worker.train_mini_batch(_batch(fields, flags | {"dataloader_kwargs": {"shuffle": False}}))
+    found["ppo"] = float(tu.get(ppo, "metrics")["actor/pg_loss"][0])
     sys.stdout.write(json.dumps(found) + "\n")
 
 
-def by_hand(model: "object", rows: list) -> float:
+def student(number: int, row: tuple, tokenizer: "object"):
+    """Return a row as a student."""
+    import torch
+
+    from hiexp_verl.config import HiExpConfig
+    from hiexp_verl.plugin.distil_round import Student
+    from hiexp_verl.plugin.teacher import Teacher
+
+    teacher = Teacher(HiExpConfig(), tokenizer, None, {})
+    prompt, privileged, parts = row
+    response = [token for text, _ in parts for token in teacher.encode(text)]
+    mask = [own for text, own in parts for _ in teacher.encode(text)]
+    tensors = (torch.tensor(each) for each in (teacher.encode(prompt), response, mask, teacher.kinds(response, mask)))
+    return Student(f"row_{number}", *tensors, torch.tensor(teacher.encode(privileged)))
+
+
+def weights(engine: "object") -> dict:
+    """Return a copy of the weights."""
+    return {name: value.full_tensor().clone() for name, value in engine.worker.engine.module.state_dict().items()}  # type: ignore[attr-defined]
+
+
+def distance(one: dict, other: dict) -> float:
+    """Return the largest difference of two sets of weights."""
+    return max(float((one[name] - other[name]).abs().max()) for name in one)
+
+
+def logits(model: "object", prompt: "object", response: "object"):
+    """Return the logits that predict a response after a prompt, by transformers alone."""
+    import torch
+
+    with torch.no_grad():
+        return model(torch.cat([prompt, response])[None]).logits[0, len(prompt) - 1 : -1]  # type: ignore
+
+
+def agreement(model: "object", students: list, seen: list) -> float:
+    """Return the share of tokens at which the teacher's best is the student's best by transformers."""
+    best = [logits(model, each.prompt, each.response).argmax(-1) for each in students]
+    same = [(one == other.ids_R_K[:, 0]).tolist() for one, other in zip(best, seen, strict=True)]
+    return sum(map(sum, same)) / sum(map(len, same))
+
+
+def by_hand(model: "object", students: list) -> float:
     """Return the KL of the rows by transformers alone, the mean over the policy's own tokens."""
     import torch
 
     total, count = 0.0, 0
-    for student, teacher, response, mask in rows:
-        with torch.no_grad():
-            q, p = (model(torch.tensor([each + response])).logits[0, len(each) - 1 : -1].softmax(-1) for each in (student, teacher))
-        for q_V, p_V, own in zip(q.tolist(), p.tolist(), mask, strict=True):
+    for each in students:
+        q, p = (logits(model, prompt, each.response).softmax(-1) for prompt in (each.prompt, each.teacher))
+        for q_V, p_V, own in zip(q.tolist(), p.tolist(), each.mask.tolist(), strict=True):
             best = sorted(range(len(p_V)), key=lambda v, p_V=p_V: -p_V[v])[:TOP_K]
             rest = [1 - sum(each[v] for v in best) for each in (p_V, q_V)]
             pairs = [*((p_V[v], q_V[v]) for v in best), (rest[0], rest[1])]
@@ -147,10 +166,5 @@ def by_hand(model: "object", rows: list) -> float:
     return total / count
 
 
-def _mean(value: object) -> float:
-    values = [_mean(each) for each in value] if isinstance(value, list | tuple) else [float(value)]
-    return sum(values) / len(values)
-
-
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), sys.argv[2:] == ["lora"])

@@ -1,5 +1,7 @@
 """What our trainers add around verl's own methods, without a device: those are stood in for."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
@@ -15,6 +17,7 @@ from hiexp_verl.hek.opening import remember_encoder
 from hiexp_verl.plugin import trainer as plugin_trainer
 from hiexp_verl.plugin.advantage import _ARMS, _TERMS
 from hiexp_verl.plugin.checkpoint import MARKER, STATE
+from hiexp_verl.plugin.loop import Version, Versions
 from tests.support.verl_fixtures import compose, write_corpus, write_hek
 
 SEPARATE = (
@@ -128,3 +131,17 @@ def test_what_ends_a_run_is_logged_first(make, monkeypatch):
     with pytest.raises(HiExpError, match="the reward collapsed"):
         trainer._compute_metrics(None, {"y": 2.0})
     assert logged == [(7, {"x": 1.0, "y": 2.0})]
+
+
+def test_a_round_of_self_distillation_reads_the_version_of_the_hek_that_is_in_use(make, monkeypatch):
+    trainer, asked = make(), []
+    incumbent = Version("hek/0002", "hash")
+    loop = SimpleNamespace(versions=Versions(incumbent, Version("hek/0003", "other")), step=lambda *rest: {})
+    trainer.distil = SimpleNamespace(is_due=lambda step: True, round=lambda batch, episodes, version: asked.append(version) or {})
+    trainer.watch, trainer.global_steps, trainer.total_training_steps = SimpleNamespace(step=lambda *rest: None), 2, 9
+    monkeypatch.setattr(PPOTrainer, "step", lambda self, metrics, timing: None, raising=False)
+    monkeypatch.setattr(plugin_trainer.HiExpTrainer, "_episodes", lambda self, batch: [])
+    trainer.step({}, {})
+    trainer.loop = loop
+    trainer.step({}, {})
+    assert asked == [None, incumbent], "without the loop that of the settings"

@@ -1,0 +1,1 @@
+"""GRPO with rounds of self-distillation, on a CPU."""
