@@ -26,6 +26,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from benchmarks._machine import as_lines, facts
 from benchmarks._results import RESULTS
 from hiexp_verl.config import GateConfig, LoopConfig
@@ -58,7 +60,7 @@ class Run:
         if loop:
             self.hek = folder / "hek"  # its own: versions are written into it
             if not self.hek.is_dir():
-                shutil.copytree(demo / "hek" / "hek", self.hek)
+                shutil.copytree(demo / "hek" / "hek", self.hek, ignore=shutil.ignore_patterns(LEDGER))
         checkpoint = "actor_rollout_ref.actor.checkpoint"
         overrides = [
             *("--config-dir", str(recipe), "--config-name", "loop" if loop else "grpo", f"hydra.run.dir={folder / 'hydra'}"),
@@ -131,6 +133,7 @@ class Run:
 
 def inconsistencies(run: Run, config: LoopConfig) -> list[str]:
     """Return what a run with the loop did otherwise than its own rollouts say; nothing where it did all as they say."""
+    torch.set_num_threads(1)  # as the builder: with more, the encoder's vectors differ by 1e-7, and so the content hash
     faults = _miscounted(run)
     ledger = next((run.hek / LEDGER).glob("*.jsonl"))
     rows, present = read_run(ledger), [version.name for version in versions(run.hek)]

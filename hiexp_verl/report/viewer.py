@@ -88,6 +88,7 @@ def _entry(
         "kind": entry.kind,
         "tags": [rows["tag"][tag] for tag in _labels(entry)],
         "counters": entry.counters,
+        "when": entry.when,
         "effect": effect,
         "children": [rows["entry"][child] for child in entry.children],
         "questions": [rows["question"][question] for question in entry.questions],

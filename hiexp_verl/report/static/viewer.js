@@ -231,6 +231,7 @@ function facts(entry) {
     ["tags", entry.tags && tagsOf(entry).map(tag => make("span", {className: "tag"}, tag))],
     ["counters", entry.counters && [Object.entries(entry.counters).map(([name, count]) => name + " " + count).join(", ")]],
     ["effect on the reward", entry.effect && [entry.effect]],
+    ["shown only where", entry.when && [entry.when.join(", ")]],
     ["questions", questions.length && [some(questions)]],
     ["rollouts without record", entry.others && [some(entry.others)]],
   ];

@@ -159,6 +159,14 @@ def test_what_a_model_wrote_stays_text(tmp_path, tab):
 
 
 @in_browser
+def test_preconditions_are_beside_the_entry(tmp_path, tab):
+    tab.open(page(tmp_path, bank(replace(entry(), when=("search>=2", "not repeated")))).as_uri())
+    tab.run("document.querySelector('.row').click()")
+    settle(tab)
+    assert "shown only where" in texts(tab, "#entry")[0] and "search>=2, not repeated" in texts(tab, "#entry")[0]
+
+
+@in_browser
 def test_the_policy_refuses_a_script_that_gets_in_all_the_same(tmp_path, tab):
     tab.open(page(tmp_path, hek()).as_uri())
     tab.run("document.body.append(Object.assign(document.createElement('script'), {textContent: 'window.ran = true'}))")
