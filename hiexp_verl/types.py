@@ -146,8 +146,14 @@ class Hit:
     entry: Entry
     score: float
     made_for: str = ""  # the name that its plans were made for, where they were
+    stored: str = ""  # content id of the entry without that name; "": it is the entry's own
     value: float | None = None  # by which it was selected, where not by the cosine
     p: float = 1.0  # probability of that
+
+    @property
+    def content(self) -> str:
+        """The content id by which the HEK knows the entry."""
+        return self.stored or self.entry.content_id
 
     @property
     def rank(self) -> float:

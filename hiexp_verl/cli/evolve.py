@@ -8,7 +8,8 @@ from hiexp_verl.cli.options import QUESTIONS_HELP, add_episode_arguments, add_ve
 from hiexp_verl.cli.rollout import check_numbers, play_options
 from hiexp_verl.config import GateConfig, Rule
 from hiexp_verl.distil.pipeline import DistilSettings
-from hiexp_verl.evolve.evolve import HEK_FOLDER, EvolveSpec, evolve
+from hiexp_verl.evolve.evolve import HEK_FOLDER, evolve
+from hiexp_verl.evolve.spec import EvolveSpec
 from hiexp_verl.evolve.table import TABLE_MD, as_markdown
 from hiexp_verl.ledger.keep import KeepConfig
 
@@ -23,6 +24,16 @@ at four times as many:
 
 With --edits the distiller's model sees each new E1 beside the five nearest: it adds it, rewords one of them by it, suspects one (the
 ledger decides), or leaves it out. What is rejected is not proposed again.
+
+--explore asks the questions of thin kinds first: those whose E2 has the fewest questions behind it, and of them those that rollouts
+without experience solve now and then. The gain is then that on these questions.
+
+--refine looks at the entries of a candidate for which the gate found no difference. What lost, in the groups that were shown it, by more
+than one standard error, is not proposed again; the others are. A model as distiller also rewrites an E1 that lost, by what its own
+rollouts did.
+
+--drafts N draws N candidates from the distiller's model and plays each on --screen questions, at most a quarter of the budget that is
+left; the one that earns most goes to the gate, which asks other questions.
 
 OUT/hek has every version, OUT/hek/ledger the rollouts (`hiexp ledger OUT/hek`), table.md the rounds with gains and intervals. Measure
 the result on other questions: hiexp eval --hek OUT/hek ...
@@ -43,6 +54,10 @@ def add(verbs: Any) -> None:
     parser.add_argument("--k-none", type=int, default=2, help="rollouts of a question without experience (default 2)")
     parser.add_argument("--distiller", default="rules", metavar="KIND:PLACE", help="as of hiexp build (default rules)")
     parser.add_argument("--edits", action="store_true", help="let the distiller's model add, reword, suspect or leave out, see above")
+    parser.add_argument("--explore", action="store_true", help="ask the questions of thin kinds first, see above")
+    parser.add_argument("--refine", action="store_true", help="revise a candidate that lost narrowly, see above")
+    parser.add_argument("--drafts", type=int, default=1, metavar="N", help="candidates of a round that are screened, see above (default 1)")
+    parser.add_argument("--screen", type=int, default=12, metavar="N", help="questions of a screening (default 12)")
     parser.add_argument("--rule", choices=get_args(Rule), default="ratchet", help="of the gate, see above (default ratchet)")
     parser.add_argument("--min-groups", type=int, default=50, metavar="N", help="questions at the first look of the gate (default 50)")
     parser.add_argument("--plan-support", type=int, default=2, metavar="N", help="questions that a plan must have solved (default 2)")
@@ -62,11 +77,9 @@ def run_evolve(arguments: argparse.Namespace) -> int:
 
 def evolve_spec(arguments: argparse.Namespace) -> EvolveSpec:
     """Return what these arguments ask for. Raises as `play_options`."""
-    check_numbers(vars(arguments), "limit", "rounds", "budget_rollouts", "k", "k_none", "min_groups", "plan_support", "max_new", "n_min")
-    own = {
-        name: getattr(arguments, name)
-        for name in ("questions", "rounds", "budget_rollouts", "k", "k_none", "distiller", "max_new", "edits", "seed")
-    }
+    counts = ("rounds", "budget_rollouts", "k", "k_none", "max_new", "drafts", "screen")
+    check_numbers(vars(arguments), "limit", *counts, "min_groups", "plan_support", "n_min")
+    own = {name: getattr(arguments, name) for name in (*counts, "questions", "distiller", "edits", "explore", "refine", "seed")}
     return EvolveSpec(
         **play_options(arguments, arguments.seed),
         **own,

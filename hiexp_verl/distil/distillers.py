@@ -11,8 +11,16 @@ from typing import Any, Protocol, TypeVar
 from hiexp_verl.distil.diagnose import Diagnosis
 from hiexp_verl.distil.draft import Draft
 from hiexp_verl.distil.edits import EDIT_SCHEMA, Edit, parsed_edit
-from hiexp_verl.distil.prompts import confirmation_prompt, edit_prompt, examples, prompt_files, reflection_prompt, summary_prompt
-from hiexp_verl.distil.replies import YES_OR_NO_SCHEMA, FileReplies, ModelReplies, Replies, StoredReplies, Usage
+from hiexp_verl.distil.prompts import (
+    confirmation_prompt,
+    edit_prompt,
+    examples,
+    prompt_files,
+    reflection_prompt,
+    revision_prompt,
+    summary_prompt,
+)
+from hiexp_verl.distil.replies import ATTEMPTS, YES_OR_NO_SCHEMA, FileReplies, ModelReplies, OtherDraft, Replies, StoredReplies, Usage
 from hiexp_verl.distil.rules import RulesDistiller
 from hiexp_verl.distil.validate import admit, admit_summary, repeats, tells
 from hiexp_verl.errors import HiExpError
@@ -51,6 +59,10 @@ class Distiller(Protocol):
     def confirm(self, pairs: Sequence[tuple[Draft, Entry]]) -> list[bool]: ...
 
     def edit(self, pairs: Sequence[tuple[Entry, Sequence[Entry]]]) -> list[Edit]: ...
+
+    def revise(self, pairs: Sequence[tuple[Entry, Sequence[Diagnosis]]]) -> list[Draft | None]: ...
+
+    def again(self, draft: int) -> "Distiller": ...  # its n-th other draft; 0: as it is
 
 
 class PromptedDistiller:
@@ -100,6 +112,18 @@ class PromptedDistiller:
         self.dropped["unclear_edit"] += sum(each is None for each in edits)
         return [each or Edit("NONE") for each in edits]
 
+    def revise(self, pairs: Sequence[tuple[Entry, Sequence[Diagnosis]]]) -> list[Draft | None]:
+        """Write E1 anew, each beside what rollouts did that were shown it and failed; None where nothing admissible is written."""
+        return self._write(pairs, lambda pair, attempt: revision_prompt(*pair), _admit_revision, "e1")
+
+    def again(self, draft: int) -> "PromptedDistiller":
+        """Return a distiller that draws other answers of the same model, counted with these; of 0 itself."""
+        if not draft:
+            return self
+        other = PromptedDistiller(OtherDraft(self._replies, draft))
+        other.dropped = self.dropped
+        return other
+
     def _write(
         self,
         subjects: Sequence[Subject],
@@ -109,7 +133,7 @@ class PromptedDistiller:
     ) -> list[Draft | None]:
         drafts: list[Draft | None] = [None] * len(subjects)
         reasons: dict[int, str] = dict.fromkeys(range(len(subjects)), "")  # of the drafts that are not written yet
-        for attempt in range(2 if self._replies.can_retry else 1):
+        for attempt in range(ATTEMPTS if self._replies.can_retry else 1):
             conversations: list[list[Message]] = [[{"role": "user", "content": prompt(subjects[i], attempt)}] for i in reasons]
             texts = self._replies.reply(conversations, attempt, level.upper() + " again" * attempt) if conversations else []
             for i, text in zip(list(reasons), texts, strict=True):
@@ -132,6 +156,16 @@ def _admit_case(draft: Draft, diagnosis: Diagnosis) -> Draft | str:
     if tells(draft.description, diagnosis.question, diagnosis.answers):
         return "tells_answer"
     return admit(draft, diagnosis)
+
+
+def _admit_revision(draft: Draft, pair: tuple[Entry, Sequence[Diagnosis]]) -> Draft | str:
+    """Return the draft, cleaned of what each of the failed questions names, or why it is not admitted."""
+    for diagnosis in pair[1]:
+        result = _admit_case(draft, diagnosis)
+        if isinstance(result, str):
+            return result
+        draft = result
+    return draft
 
 
 @contextmanager

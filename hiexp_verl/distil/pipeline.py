@@ -150,7 +150,7 @@ def distil(
         advice = "give a --distiller that writes as the questions do" if foreign else "roll out more per question, or give --single-sided"
         raise HiExpError(f"the trajectories gave no experience ({_why(counts)}); {advice}")
     logger.info("encoding %d titles, choosing thresholds", len(entries))
-    sources = [_source(t) for t in trajectories]
+    sources = [source_of(t) for t in trajectories]
     hek = _hek(entries, sources, distiller, encoder, counts)
     scores, fire_rate = thresholds(hek, sources, encoder)
     heights = {threshold_of("e1", config.linkage): pattern_height, threshold_of("e2", config.linkage): strategy_height}
@@ -158,7 +158,8 @@ def distil(
     return Built(replace(hek, header=replace(hek.header, thresholds=scores | heights)), report)
 
 
-def _source(t: Trajectory) -> Source:
+def source_of(t: Trajectory) -> Source:
+    """Return the summary that a HEK keeps of a trajectory."""
     return Source(t.id, t.question_id, t.question, t.model, t.prediction, t.correct, tuple(s.query for s in searches(t.messages)))
 
 

@@ -56,6 +56,12 @@ def edit_prompt(entry: Entry, near: Sequence[Entry]) -> str:
     return Template(_read("edit_e1.txt").strip()).substitute(title=entry.title, description=entry.description, near=listed)
 
 
+def revision_prompt(entry: Entry, failures: Sequence[Diagnosis]) -> str:
+    """Return the prompt that asks for an E1 anew, beside what rollouts did that were shown it and failed."""
+    described = "\n\n".join(describe(failure, 200) for failure in failures)
+    return Template(_read("revise_e1.txt").strip()).substitute(title=entry.title, description=entry.description, failures=described)
+
+
 def examples_for(diagnosis: Diagnosis, attempt: int) -> list[dict[str, str]]:
     """Draw two worked examples with other findings than the diagnosis, so that answers neither echo nor copy them."""
     pool = [example for example in examples() if example["finding"] != diagnosis.finding]

@@ -23,6 +23,7 @@ from hiexp_verl.types import KINDS, Message
 Conversation = Sequence[Message]
 Schema = dict[str, Any]
 REPLIES = "answers.jsonl"  # in the folder of the HEK
+ATTEMPTS = 2  # of a distiller at an entry
 MAX_TOKENS = 220  # a title and a description of the sizes asked for take about 100
 
 
@@ -164,6 +165,18 @@ class ModelReplies:
             self._model.complete(list(missing.values()), **sampling_of(attempt), schema=schema, progress=progress, on_reply=keep)
             self.usage.seconds += time.monotonic() - start
         return [self._stored.by_key[key] for key in keys]
+
+
+class OtherDraft:
+    """Another draft of the same source: each of its attempts draws what no attempt of the other drafts draws."""
+
+    def __init__(self, replies: Replies, draft: int) -> None:
+        self._replies, self._draft = replies, draft
+        self.name, self.can_retry, self.usage = replies.name, replies.can_retry, replies.usage
+
+    def reply(self, conversations: Sequence[Conversation], attempt: int, progress: str, schema: Schema = ENTRY_SCHEMA) -> list[str]:
+        """Return the replies; raises what the source raises."""
+        return self._replies.reply(conversations, attempt + ATTEMPTS * self._draft, f"{progress}, draft {self._draft + 1}", schema)
 
 
 class FileReplies:

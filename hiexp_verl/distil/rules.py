@@ -51,6 +51,14 @@ class RulesDistiller:
         """Return ADD for all: what a template writes is new, or a near-duplicate, which a merge unites."""
         return [Edit("ADD")] * len(pairs)
 
+    def revise(self, pairs: Sequence[tuple[Entry, Sequence[Diagnosis]]]) -> list[Draft | None]:
+        """Return nothing: a template would be filled with the same words again."""
+        return [None] * len(pairs)
+
+    def again(self, draft: int) -> "RulesDistiller":
+        """Return itself: templates have no other draft."""
+        return self
+
 
 def advice_for(d: Diagnosis) -> Draft:
     """Return the advice of the templates for a diagnosis."""

@@ -5,76 +5,37 @@ on the candidate; the rollouts are the material of the next one.
 """
 
 import logging
-import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from math import inf
 from pathlib import Path
-from statistics import fmean
-from typing import Annotated
 
-from pydantic import Field
-
-from hiexp_verl.config import GateConfig
-from hiexp_verl.distil.distillers import Distiller, open_distiller
-from hiexp_verl.distil.pipeline import DistilSettings
+from hiexp_verl.distil.distillers import open_distiller
 from hiexp_verl.distil.replies import REPLIES
 from hiexp_verl.errors import HiExpError
-from hiexp_verl.evolve.propose import Proposal, Proposer
-from hiexp_verl.evolve.table import TABLE_JSON, TABLE_MD, Round, in_one_line, write_table
-from hiexp_verl.guide.mask import Mask
-from hiexp_verl.guide.record import EpisodeRecord
-from hiexp_verl.guide.select import selects
+from hiexp_verl.evolve.asked import Drawn, Thinnest
+from hiexp_verl.evolve.propose import Change, Proposal, Proposer, change_of, contents
+from hiexp_verl.evolve.refine import Refined, refined
+from hiexp_verl.evolve.spec import EvolveSpec
+from hiexp_verl.evolve.table import TABLE_JSON, TABLE_MD, Round, Screened, in_one_line, write_table
+from hiexp_verl.evolve.trial import ROUNDS, Played, Stage, Trial, screen
 from hiexp_verl.hek.opening import find_encoder, remember_encoder
 from hiexp_verl.hek.store import HEK, set_current
-from hiexp_verl.io.datasets import read_questions, read_trajectories
+from hiexp_verl.io.datasets import read_questions
 from hiexp_verl.io.files import locked, only_one, write_jsonl
 from hiexp_verl.io.manifest import MANIFEST, Manifest, read_manifest, timed
 from hiexp_verl.ledger.credit import credit
-from hiexp_verl.ledger.drift import Span, with_rows
-from hiexp_verl.ledger.gate import LOOKS, Verdict, judge
-from hiexp_verl.ledger.keep import KeepConfig
-from hiexp_verl.ledger.rows import LEDGER, LedgerRow, row_of
-from hiexp_verl.ledger.values import fit
+from hiexp_verl.ledger.rows import LEDGER, LedgerRow
 from hiexp_verl.models.chat import open_model
-from hiexp_verl.rollout.episode import Client, Players, seed_of
-from hiexp_verl.rollout.opening import Opened, check_policy, open_spec
+from hiexp_verl.rollout.opening import check_policy, open_spec
 from hiexp_verl.rollout.policy import find_policy
-from hiexp_verl.rollout.rollout import TRAJECTORIES, Job, play
-from hiexp_verl.rollout.spec import PlaySpec
-from hiexp_verl.settings import Count, Flag, Number, Seed, block_of, settings
-from hiexp_verl.types import Question, Trajectory
+from hiexp_verl.rollout.rollout import Job
+from hiexp_verl.settings import block_of
+from hiexp_verl.types import Entry, Question, Trajectory
 
 logger = logging.getLogger(__name__)
 
-HEK_FOLDER, ROUNDS = "hek", "rounds"
-
-
-@settings(kw_only=True)
-class EvolveSpec(PlaySpec):
-    """What `hiexp evolve` is asked for."""
-
-    questions: Path
-    rounds: Count = 4
-    budget_rollouts: Count = 4_000  # episodes of all rounds
-    k: Count = 2  # rollouts of a question with each version
-    k_none: Count = 2  # and without experience
-    gate: GateConfig = field(default_factory=lambda: GateConfig(min_groups=50))
-    keep: KeepConfig = field(default_factory=KeepConfig)
-    build: DistilSettings = field(default_factory=DistilSettings)
-    distiller: str = "rules"
-    mask: Annotated[Number, Field(ge=0, lt=1)] = 0.1  # share of entries that are left out by chance
-    max_new: Count = 64  # E1 of a candidate
-    edits: Flag = False  # a model decides what each new E1 does to those near it
-    seed: Seed = 0
-
-    def __post_init__(self) -> None:
-        if self.hek is None:
-            raise HiExpError("evolve starts from a HEK; make one with `hiexp rollout` and `hiexp build`, and give it as --hek")
-        if self.edits and self.distiller == "rules":
-            raise HiExpError("--edits needs a distiller that is a model; rules add what is new, and unite what is nearly there")
-        if not self.settings.temperature:
-            raise HiExpError("evolve compares rollouts of the same question, which are all alike at temperature 0; raise it")
+HEK_FOLDER = "hek"
+_OFF = {"explore": False, "refine": False, "drafts": 1, "screen": 12}  # settings that a manifest names where they are another
 
 
 def evolve(spec: EvolveSpec) -> list[Round]:
@@ -120,11 +81,12 @@ def _manifest(spec: EvolveSpec, start: HEK) -> Manifest:
     named = {"model": spec.model, "questions": str(spec.questions), "hek": start.header.content_hash, "distiller": spec.distiller}
     numbers = {name: getattr(spec, name) for name in ("limit", "k", "k_none", "mask", "max_new", "edits", "seed")}
     described = named | numbers | {name: block_of(getattr(spec, name)) for name in ("gate", "keep", "build", "settings", "budgets")}
+    described |= {name: value for name, off in _OFF.items() if (value := getattr(spec, name)) != off}
     results = {"table": [TABLE_MD, TABLE_JSON], "versions": [HEK_FOLDER]}
     if not spec.resume or not (spec.out / MANIFEST).is_file():
         return Manifest(kind="evolution", spec=described, results=results)
     before = read_manifest(spec.out)
-    for name, value in described.items():
+    for name, value in ((name, described.get(name)) for name in dict.fromkeys((*described, *_OFF))):
         if before.spec.get(name) != value and not (name == "model" and spec.same_model):
             raise HiExpError(
                 f"{spec.out} was made with {name} = {before.spec.get(name)!r}, now it is {value!r}; use the same, or another --out"
@@ -132,156 +94,103 @@ def _manifest(spec: EvolveSpec, start: HEK) -> Manifest:
     return before
 
 
-@dataclass(frozen=True)
-class Stage:
-    """What rounds are played with."""
-
-    client: Client
-    opened: Opened
-    distiller: Distiller
-    job: Job
-
-    def players(self, hek: HEK | None, mask: Mask, rows: Sequence[LedgerRow]) -> Players:
-        """Return the players with a version of the HEK, or without experience; selection by value knows these rows."""
-        guide = None
-        if hek is not None:
-            budgets = self.opened.spec.budgets
-            guide = self.opened.guide_of(hek, mask, fit(rows, hek, budgets) if selects(budgets) else None, draw=mask.key)
-        return Players(self.client, self.opened.search, guide, self.opened.spec.search)
-
-
 def run_rounds(spec: EvolveSpec, questions: Sequence[Question], stage: Stage, start: HEK) -> Iterator[Round]:
     """Yield the rounds as they are finished; versions are saved and made current, the ledger is written after each.
 
-    1. Propose: a candidate from the rollouts so far and the credit of entries.
+    1. Propose: a candidate from the rollouts so far and the credit of entries; of several drafts, the best on a few questions.
     2. Play: new questions without experience, with the incumbent, and with the candidate.
     3. Judge: accept, reject, or more questions, at fixed numbers of groups.
-    4. Publish the candidate, or leave what it brought alone from here on.
+    4. Publish the candidate, or leave what it brought alone from here on; of one that lost narrowly, what lost (`refine`).
     """
     root, retriever = spec.out / HEK_FOLDER, stage.opened.retriever
     assert retriever is not None and spec.hek is not None
     proposer = Proposer(retriever.encoder, stage.distiller, spec.build, spec.keep, spec.max_new, spec.edits)
-    asked = _Drawn(questions, spec.seed)
+    asked = Thinnest(questions, spec.seed, retriever.encoder) if spec.explore else Drawn(questions, spec.seed)
     incumbent = start
     name = start.save(root, candidate=(root / "CURRENT").is_file()).name  # a resumed evolution has another in use by now
     remember_encoder(root, find_encoder(start.header, spec.hek, spec.encoder))
-    rows: list[LedgerRow] = []
-    rollouts: list[Trajectory] = []
-    rejected: frozenset[str] = frozenset()
+    known = _Known()
     for number in range(1, spec.rounds + 1):
-        if rollouts:
-            proposal = proposer.propose(incumbent, rollouts, credit(rows, incumbent.entries).of, rejected)
-        else:
-            proposal = Proposal(why="no rollouts to learn from yet")
-        version = proposal.hek.save(root, candidate=True) if proposal.hek is not None else None
-        candidate = HEK.load(version) if version is not None else None
-        test = _Test(spec, number, incumbent, candidate, stage, proposal.only_removes, tuple(rows))
-        verdict = test.run(asked, spec.budget_rollouts - len(rows))
-        if not test.rows:
+        asked.begin(incumbent, known.rows)
+        left, before = spec.budget_rollouts - len(known.rows), tuple(known.rows)
+        candidates = [_Candidate.saved(proposal, root) for proposal in _proposals(proposer, incumbent, known, spec.drafts)]
+        drafts = Played(spec, number, {f"draft-{i}": each.hek for i, each in enumerate(candidates, start=1)}, stage, before)
+        screened = screen(drafts, asked, left) if len(candidates) > 1 else 0
+        earned = drafts.means()
+        best = max(range(len(candidates)), key=lambda i: earned.get(f"draft-{i + 1}", 0.0))  # of equals the first
+        candidate = candidates[best]
+        arms = {"none": None, "incumbent": incumbent} | ({"candidate": candidate.hek} if candidate.hek is not None else {})
+        trial = Trial(spec, number, arms, stage, before)
+        verdict = trial.run(asked, left - len(drafts.rows), candidate.proposal.only_removes, screened)
+        if not trial.rows:
             return  # the budget is spent
-        rows += test.rows
-        rollouts += test.rollouts
-        write_jsonl(root / LEDGER / "evolve.jsonl", (row.to_json() for row in rows))
-        done = test.round(name, version.name if version else None, proposal, verdict)
-        if candidate is not None and version is not None and done.accepted:
+        known.add(drafts, trial)
+        write_jsonl(root / LEDGER / "evolve.jsonl", (row.to_json() for row in known.rows))
+        done = Round(number, name, candidate.version, candidate.proposal, verdict, *_played(drafts, trial, screened), trial.detectable)
+        found = Refined()
+        if done.accepted and candidate.hek is not None and candidate.version is not None:
             with locked(root):
-                set_current(root, version.name)
-            incumbent, name = candidate, version.name
+                set_current(root, candidate.version)
+            incumbent, name = candidate.hek, candidate.version
         else:
-            rejected |= {change.content for change in proposal.came}
-        yield done
+            if spec.refine:
+                of_test = trial.rows, trial.rollouts, incumbent.header.content_hash
+                found = refined(candidate.proposal, verdict, *of_test, stage.distiller)
+            known.turn_down(found.lost or candidate.proposal.came)
+        gone = known.rejected | contents(incumbent.entries)
+        known.rewritten = [each for each in (*known.rewritten, *found.rewritten) if each.content_id not in gone]
+        shown = tuple(
+            Screened(str(each.version), reward, screened * spec.k) for each, reward in zip(candidates, earned.values(), strict=False)
+        )
+        yield replace(done, drafts=shown, lost=found.lost, rewritten=tuple(map(change_of, found.rewritten)))
 
 
-class _Drawn:
-    """The questions in a drawn order, again and again."""
+@dataclass
+class _Known:
+    """What the rounds so far leave behind."""
 
-    def __init__(self, questions: Sequence[Question], seed: int) -> None:
-        self.count = len(questions)
-        self._order = random.Random(seed).sample(list(questions), self.count)
-        self._next = 0
+    rows: list[LedgerRow] = field(default_factory=list)
+    rollouts: list[Trajectory] = field(default_factory=list)
+    rejected: frozenset[str] = frozenset()  # content ids that are not proposed again
+    rewritten: list[Entry] = field(default_factory=list)  # to be proposed
 
-    def take(self, count: int) -> list[Question]:
-        """Return the next ones, at most all of them."""
-        found = [self._order[(self._next + i) % self.count] for i in range(count)]
-        self._next += count
-        return found
+    def add(self, *played: Played) -> None:
+        for each in played:
+            self.rows += each.rows
+            self.rollouts += each.rollouts
+
+    def turn_down(self, changes: Sequence[Change]) -> None:
+        self.rejected |= {change.content for change in changes}
 
 
-class _Test:
-    """The rollouts of a round, and the verdict on its candidate."""
+@dataclass(frozen=True)
+class _Candidate:
+    """A proposal that is saved, where it has a HEK."""
 
-    def __init__(
-        self,
-        spec: EvolveSpec,
-        number: int,
-        incumbent: HEK,
-        candidate: HEK | None,
-        stage: Stage,
-        only_removes: bool,
-        known: Sequence[LedgerRow],
-    ) -> None:
-        self._known = known  # rows of the rounds before
-        self._spec, self._number, self._stage, self._only_removes = spec, number, stage, only_removes
-        self._incumbent = incumbent.header.content_hash
-        self._arms = {"none": None, "incumbent": incumbent} | ({"candidate": candidate} if candidate is not None else {})
-        self.rows: list[LedgerRow] = []
-        self.rollouts: list[Trajectory] = []
-        self.questions = 0
-        self.detectable: float | None = None  # gain that the test can see, by what the rounds before say; None: they say nothing
+    proposal: Proposal
+    version: str | None = None
+    hek: HEK | None = None
 
-    def run(self, asked: _Drawn, budget: int) -> Verdict | None:
-        """Play until the gate decides, or the questions of a round or the budget are used up; return the verdict."""
-        each = sum(self._k(arm) for arm in self._arms)
-        looks = [self._spec.gate.min_groups * times for times in (LOOKS if "candidate" in self._arms else LOOKS[:1])]
-        looks = sorted({min(look, asked.count, budget // each) for look in looks} - {0})
-        if looks and "candidate" in self._arms:
-            span = with_rows(Span(self._incumbent), self._known)
-            gain = span.detectable(looks[-1], self._spec.gate.z)
-            if gain < inf:
-                self.detectable = round(gain, 4)
-                logger.info("round %d: with %d questions the test can see a gain of %.3f", self._number, looks[-1], gain)
-        verdict = None
-        for look in looks:
-            self._play(asked.take(look - self.questions), look)
-            if "candidate" in self._arms:
-                verdict = self._judged(last=look == looks[-1])
-                if verdict.decision != "wait":
-                    break
-        return verdict
+    @classmethod
+    def saved(cls, proposal: Proposal, root: Path) -> "_Candidate":
+        if proposal.hek is None:
+            return cls(proposal)
+        version = proposal.hek.save(root, candidate=True)
+        return cls(proposal, version.name, HEK.load(version))
 
-    def _judged(self, last: bool) -> Verdict:
-        versions = [hek.header.content_hash for hek in (self._arms["incumbent"], self._arms["candidate"]) if hek is not None]
-        return judge(self.rows, versions[0], versions[1], self._spec.gate, only_removes=self._only_removes, last=last)
 
-    def _k(self, arm: str) -> int:
-        return self._spec.k_none if arm == "none" else self._spec.k
+def _proposals(proposer: Proposer, incumbent: HEK, known: _Known, drafts: int) -> list[Proposal]:
+    """Return the drafts of a candidate that differ; one without a HEK where there is nothing to propose."""
+    if not known.rollouts:
+        return [Proposal(why="no rollouts to learn from yet")]
+    credits, found = credit(known.rows, incumbent.entries).of, {}
+    for draft in range(drafts):
+        drawn = replace(proposer, distiller=proposer.distiller.again(draft))
+        proposal = drawn.propose(incumbent, known.rollouts, credits, known.rejected, known.rewritten)
+        found.setdefault(proposal.hek.content_hash() if proposal.hek is not None else "", proposal)
+    return [proposal for proposal in found.values() if proposal.hek is not None] or list(found.values())
 
-    def _play(self, questions: Sequence[Question], look: int) -> None:
-        self.questions = look
-        mask = Mask(self._spec.mask, f"{self._spec.seed}/{self._number}")
-        first = 0  # number of the arm's first rollout within a group
-        for arm, hek in self._arms.items():
-            folder = self._spec.out / ROUNDS / f"{self._number:02d}" / f"{look:05d}" / arm
-            seeded = replace(self._spec.settings, seed=seed_of(self._spec.seed, self._number, first))
-            job = replace(self._stage.job, out=folder, settings=seeded, k=self._k(arm), progress=f"round {self._number} {arm}")
-            play(questions, self._stage.players(hek, mask, self._known), replace(job, resume=(folder / TRAJECTORIES).is_file()))
-            for t in read_trajectories(folder / TRAJECTORIES):
-                record = EpisodeRecord.of(t)
-                session = first + record.sample
-                row = row_of(record, t.score, self._number, mask=self._spec.mask)
-                self.rows.append(replace(row, session=session))
-                self.rollouts.append(replace(t, id=f"{t.question_id}#{session}@{self._number}"))  # a question comes back in later rounds
-            first += self._k(arm)
 
-    def round(self, incumbent: str, candidate: str | None, proposal: Proposal, verdict: Verdict | None) -> Round:
-        """Return what the round did; the versions by name."""
-        tokens = sum(EpisodeRecord.of(t).completion_tokens or 0 for t in self.rollouts)
-        played = self.questions, len(self.rows), tokens
-        return Round(self._number, incumbent, candidate, proposal, verdict, *played, self._means(), self.detectable)
-
-    def _means(self) -> dict[str, float]:
-        names = {hek.header.content_hash if hek is not None else "": arm for arm, hek in self._arms.items()}
-        rewards: dict[str, list[float]] = {}
-        for row in self.rows:
-            rewards.setdefault(names[row.hek], []).append(row.reward)
-        return {arm: round(fmean(values), 4) for arm, values in rewards.items()}
+def _played(drafts: Played, trial: Trial, screened: int) -> tuple[int, int, int, dict[str, float]]:
+    """Return what a round played: questions, rollouts, tokens, and the mean rewards of its test."""
+    return trial.questions + screened, len(drafts.rows) + len(trial.rows), drafts.tokens + trial.tokens, trial.means()

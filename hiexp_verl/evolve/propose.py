@@ -5,16 +5,18 @@ A pure function of its arguments: a build in the background can be repeated.
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from hiexp_verl.distil.distillers import Distiller
+from hiexp_verl.distil.entries import number
 from hiexp_verl.distil.kinds import tally_score
 from hiexp_verl.distil.merge import merge_heks
-from hiexp_verl.distil.pipeline import DistilSettings, distil
+from hiexp_verl.distil.pipeline import DistilSettings, distil, source_of
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.evolve.edits import Edits
 from hiexp_verl.hek.edit import remove
+from hiexp_verl.hek.schema import Header
 from hiexp_verl.hek.store import HEK
 from hiexp_verl.ledger.credit import Credit
 from hiexp_verl.ledger.keep import KeepConfig, leaving
@@ -60,13 +62,19 @@ class Proposer:
     edits: bool = False  # ask the distiller what each new E1 does to those near it
 
     def propose(
-        self, parent: HEK, trajectories: Iterable[Trajectory], credits: Mapping[str, Credit], rejected: frozenset[str] = frozenset()
+        self,
+        parent: HEK,
+        trajectories: Sequence[Trajectory],
+        credits: Mapping[str, Credit],
+        rejected: frozenset[str] = frozenset(),
+        rewritten: Sequence[Entry] = (),
     ) -> Proposal:
         """Return the candidate that these rollouts suggest.
 
         Args:
             credits: what is known of entries, by content id (`ledger.credit`).
             rejected: content ids that an earlier candidate brought and the gate turned down: they are not proposed again.
+            rewritten: E1 of an earlier candidate in other words (`evolve.refine`), which rest on these rollouts.
         """
         went: dict[str, str] = {}
         candidate, edits = parent, Edits()
@@ -79,6 +87,9 @@ class Proposer:
             new, why = None, f"the rollouts gave no experience: {error}"
         else:
             why = "" if new is not None else "the rollouts gave nothing that the version does not have, and that was not rejected"
+        if rewritten:
+            again = self._hek_of(rewritten, trajectories)
+            new = again if new is None else merge_heks(new, again, self.encoder)
         if new is not None:
             merged, reworded = edits.applied(merge_heks(parent, new, self.encoder))
             candidate, went = _without_conflicts(merged)
@@ -90,9 +101,9 @@ class Proposer:
         before, after = contents(parent.entries), contents(candidate.entries)
         if before == after:
             return Proposal(why=why or "every new entry is a near-duplicate of one that is there")
-        came = tuple(_change(each) for each in candidate.entries if each.content_id not in before)
+        came = tuple(change_of(each) for each in candidate.entries if each.content_id not in before)
         gone = [each for each in parent.entries if each.content_id not in after]
-        out = tuple(_change(each, went.get(each.content_id, "it lost all entries below it")) for each in gone)
+        out = tuple(change_of(each, went.get(each.content_id, "it lost all entries below it")) for each in gone)
         reason = f"{len(came)} entries came, {len(out)} went"
         header = replace(candidate.header, parents=(parent.content_hash(),), reason=reason, thresholds=parent.header.thresholds)
         return Proposal(replace(candidate, header=header), came, out, reason)
@@ -105,6 +116,14 @@ class Proposer:
         if all(entry.id in out or entry.content_id in known for entry in new.entries):
             return None
         return remove(new, sorted(out), "not proposed", with_orphans=True) if out else new
+
+    def _hek_of(self, entries: Sequence[Entry], trajectories: Sequence[Trajectory]) -> HEK:
+        """Return a HEK of these E1 alone, with the rollouts that they rest on."""
+        used = {source for entry in entries for source in (*entry.sources, *(evidence.trajectory for evidence in entry.evidence))}
+        vectors_E_D = self.encoder.encode_passages([entry.title for entry in entries])
+        sources = tuple(source_of(t) for t in trajectories if t.id in used)
+        header = Header(self.encoder.identity, distiller=self.distiller.name)
+        return HEK(header, tuple(number(entries, "e1")), vectors_E_D, sources)
 
 
 def _without_conflicts(hek: HEK) -> tuple[HEK, dict[str, str]]:
@@ -131,7 +150,8 @@ def _without_conflicts(hek: HEK) -> tuple[HEK, dict[str, str]]:
     }
 
 
-def _change(entry: Entry, why: str = "") -> Change:
+def change_of(entry: Entry, why: str = "") -> Change:
+    """Return an entry as a change."""
     return Change(entry.content_id, entry.level, entry.title, entry.description, why)
 
 

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from hiexp_verl.evolve.propose import Proposal
+from hiexp_verl.evolve.propose import Change, Proposal
 from hiexp_verl.io.files import atomic_writer
 from hiexp_verl.ledger.credit import Z95
 from hiexp_verl.ledger.gate import Verdict
@@ -14,6 +14,16 @@ from hiexp_verl.ledger.gate import Verdict
 TABLE_MD, TABLE_JSON = "table.md", "table.json"
 _VERSIONS = ("none", "incumbent", "candidate")
 _HEADS = ("round", "in use", "candidate", "came", "went", "decision", "groups", "gain", "95% interval", *_VERSIONS, "rollouts")
+OPTIONAL = ("drafts", "lost", "rewritten")  # of a round: there with the options that bring them
+
+
+@dataclass(frozen=True)
+class Screened:
+    """A draft of a candidate, and what it earned on the questions of the screening."""
+
+    version: str
+    reward: float  # mean
+    rollouts: int
 
 
 @dataclass(frozen=True)
@@ -30,6 +40,9 @@ class Round:
     completion_tokens: int
     rewards: dict[str, float]  # mean reward without experience, with the incumbent, with the candidate
     detectable: float | None = None  # gain that the test could see in 80 of 100 cases, as it was known before; None: it was not
+    drafts: tuple[Screened, ...] = ()  # that the candidate was chosen from
+    lost: tuple[Change, ...] = ()  # entries that came with a candidate that lost narrowly, and are not proposed again
+    rewritten: tuple[Change, ...] = ()  # what is proposed in their place
 
     @property
     def accepted(self) -> bool:
@@ -38,7 +51,8 @@ class Round:
 
     def to_json(self) -> dict[str, Any]:
         """Return the round as a JSON object."""
-        own = {name: value for name, value in vars(self).items() if name not in ("proposal", "verdict")}
+        own = {name: value for name, value in vars(self).items() if name not in ("proposal", "verdict", *OPTIONAL)}
+        own |= {name: [asdict(each) for each in found] for name in OPTIONAL if (found := getattr(self, name))}
         changes = {name: [asdict(each) for each in getattr(self.proposal, name)] for name in ("came", "went")}
         return {**own, **changes, "why": self.proposal.why, "verdict": self.verdict.to_json() if self.verdict else None}
 
@@ -62,7 +76,10 @@ def as_markdown(rounds: Sequence[Round]) -> str:
     for done in rounds:
         power = f" The test can see a gain of {done.detectable:.3f} in 80 of 100 cases, by its last look." if done.detectable else ""
         lines += ["", f"Round {done.number}: {done.proposal.why}.{power}"]
-        for sign, changes in (("+", done.proposal.came), ("-", done.proposal.went)):
+        if done.drafts:
+            lines.append("Drafts, by mean reward: " + ", ".join(f"{each.version} {each.reward:.3f}" for each in done.drafts) + ".")
+        changed = {"+": done.proposal.came, "-": done.proposal.went, "lost": done.lost, "rewritten": done.rewritten}
+        for sign, changes in changed.items():
             lines += [
                 f"- `{sign}` {each.level.upper()} **{each.title}** {each.description} {f'({each.why})' * bool(each.why)}"
                 for each in changes

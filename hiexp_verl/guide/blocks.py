@@ -58,7 +58,7 @@ def fit_block(place: Place, hits: Sequence[Hit], max_tokens: int, count_tokens: 
     for hit in _displayed(place, kept):
         entry, score = hit.entry, round(hit.score, 4)
         own = count_tokens(line_of(hit) + "\n")
-        entries.append(Shown(entry=entry.id, content=entry.content_id, level=entry.level, score=score, place=place, tokens=own))
+        entries.append(Shown(entry=entry.id, content=hit.content, level=entry.level, score=score, place=place, tokens=own))
         if hit.made_for:
             entries[-1]["made_for"] = hit.made_for
         if hit.value is not None:

@@ -22,4 +22,4 @@ def _made_for(name: str, hit: Hit) -> Hit:
         description = description.replace(plan.sentence, plan.made_for(name).sentence)
     if description == hit.entry.description:
         return hit
-    return replace(hit, entry=replace(hit.entry, description=description), made_for=name)
+    return replace(hit, entry=replace(hit.entry, description=description), made_for=name, stored=hit.content)

@@ -95,11 +95,13 @@ def _row(done: Mapping[str, Any], reach: float) -> dict[str, str]:
 
 def _changes(done: Mapping[str, Any]) -> str:
     items = []
-    for sign, style, changes in (("+", "good", done["came"]), ("-", "bad", done["went"])):
+    signs = (("+", "good", done["came"]), ("-", "bad", done["went"]))
+    for sign, style, changes in (*signs, ("lost", "bad", done.get("lost", ())), ("rewritten", "good", done.get("rewritten", ()))):
         for change in changes:
             why = f' <span class="soft">({e(change["why"])})</span>' if change["why"] else ""
             level = f'<span class="tag">{e(change["level"]).upper()}</span>'
             items.append(
                 f'<span class="{style}">{sign}</span> {level}<b dir="auto">{e(change["title"])}</b> {e(change["description"])}{why}'
             )
-    return f"<p>{e(done['why'])}</p>{listed(items)}"
+    drafts = ", ".join(f"{each['version']} {each['reward']:.3f}" for each in done.get("drafts", ()))
+    return f"<p>{e(done['why'])}{e(f'; drafts by mean reward: {drafts}' if drafts else '')}</p>{listed(items)}"

@@ -9,7 +9,9 @@ from hiexp_verl.config import GateConfig, LoopConfig, SearchConfig
 from hiexp_verl.distil.rules import RulesDistiller
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.evolve.background import Task
-from hiexp_verl.evolve.evolve import EvolveSpec, Stage, run_rounds
+from hiexp_verl.evolve.evolve import run_rounds
+from hiexp_verl.evolve.spec import EvolveSpec
+from hiexp_verl.evolve.trial import Stage
 from hiexp_verl.hek import HEK, Retriever
 from hiexp_verl.io.files import write_jsonl
 from hiexp_verl.ledger.rows import LEDGER
@@ -77,7 +79,7 @@ def start(plan=BAD):
     return hek_of([e1, entry("e2-0001", "e2", KIND, plan.sentence, plans=(plan,), counters={"right": 1, "wrong": 3})], ENCODER)
 
 
-def evolved(out: Path, client=None, hek=None, **more):
+def evolved(out: Path, client=None, hek=None, questions=QUESTIONS, writer=None, **more):
     hek = hek or start()
     write_jsonl(out.parent / "corpus.jsonl", PASSAGES)
     hek.save(out.parent / "hek")
@@ -90,8 +92,8 @@ def evolved(out: Path, client=None, hek=None, **more):
         **{"rounds": 3, "k": 2, "gate": GateConfig(rule="strict", min_groups=12), **more},
     )
     opened = Opened(spec, BM25Search(PASSAGES), "corpus", Retriever(HEK.load(out.parent / "hek"), ENCODER), None)
-    stage = Stage(client or Follower(), opened, RulesDistiller(), Job(out, spec.settings))
-    return list(run_rounds(spec, QUESTIONS, stage, HEK.load(out.parent / "hek")))
+    stage = Stage(client or Follower(), opened, writer or RulesDistiller(), Job(out, spec.settings))
+    return list(run_rounds(spec, questions, stage, HEK.load(out.parent / "hek")))
 
 
 def builder_task(folder: Path) -> tuple[Task, list[dict]]:

@@ -12,7 +12,7 @@ from hiexp_verl.distil.merge import merge_heks
 from hiexp_verl.distil.rules import RulesDistiller
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.evolve.edits import Edits
-from hiexp_verl.evolve.evolve import EvolveSpec
+from hiexp_verl.evolve.spec import EvolveSpec
 from hiexp_verl.ledger.credit import Credit
 from hiexp_verl.ledger.keep import leaving
 from hiexp_verl.models.encoder import HashEncoder

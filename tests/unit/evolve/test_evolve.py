@@ -8,7 +8,8 @@ import pytest
 
 from hiexp_verl.config import SearchConfig
 from hiexp_verl.errors import HiExpError
-from hiexp_verl.evolve.evolve import HEK_FOLDER, EvolveSpec
+from hiexp_verl.evolve.evolve import HEK_FOLDER
+from hiexp_verl.evolve.spec import EvolveSpec
 from hiexp_verl.evolve.table import TABLE_JSON, TABLE_MD, as_markdown, write_table
 from hiexp_verl.hek.versions import versions
 from hiexp_verl.ledger.rows import read_ledger

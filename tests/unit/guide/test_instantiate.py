@@ -3,6 +3,7 @@
 import pytest
 
 from hiexp_verl.config import Budgets, PromptConfig
+from hiexp_verl.guide.blocks import fit_block, rough_tokens
 from hiexp_verl.guide.episode import Guidance, GuidedEpisode
 from hiexp_verl.guide.instantiate import made_for
 from hiexp_verl.masking import kind_of, name_of
@@ -40,6 +41,8 @@ def test_the_searches_of_a_plan_get_the_name_and_the_kind_stays_open():
     (hit,) = made_for(QUESTION, [HIT])
     assert hit.entry.description == PLAN.sentence.replace(OPEN, MADE) and hit.made_for == "Noshak"
     assert HIT.entry.description == PLAN.sentence, "the stored entry is not changed"
+    (row,) = fit_block("prompt", [hit], 500, rough_tokens).entries
+    assert row["content"] == HIT.entry.content_id, "the ledger counts the entry that the HEK has, whatever the name"
 
 
 def test_a_question_without_one_name_gets_the_plan_as_it_is_stored():
