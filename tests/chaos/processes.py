@@ -139,8 +139,10 @@ def changes_at_once(folder: Path, rounds: int, seed: int) -> Counts:
         for name, process in made.items():
             error = process.communicate()[1]
             counts[f"{name}: {'ended' if process.returncode == 0 else 'refused'}"] += 1
+            if process.returncode not in (0, 2) or (process.returncode == 2 and "hiexp: " not in error):
+                counts["wrong"] += 1
+                counts[f"{name} exits with {process.returncode}: {error[-400:]}"] += 1
             counts["tracebacks"] += "Traceback" in error
-            counts["wrong"] += process.returncode not in (0, 2) or (process.returncode == 2 and "hiexp: " not in error)
         now, listed = HEK.load(folder / "hek"), versions(folder / "hek")
         counts["wrong"] += any(each.fault for each in listed) or [int(each.name) for each in listed] != list(range(1, len(listed) + 1))
         if made["edit"].returncode == 0 if "edit" in made else False:
