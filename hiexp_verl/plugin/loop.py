@@ -26,7 +26,7 @@ import ray
 from hiexp_verl.config import Budgets, HiExpConfig, LoopConfig
 from hiexp_verl.errors import HiExpError, first_line
 from hiexp_verl.hek.store import HEK
-from hiexp_verl.io.files import append_lines, drop_torn_line, write_jsonl, writing
+from hiexp_verl.io.files import add_lines, drop_torn_line, write_jsonl
 from hiexp_verl.io.rows import BadRow, read_rows
 from hiexp_verl.ledger.drift import FALLS, Span, poisoned, top_share, with_rows
 from hiexp_verl.ledger.gate import LOOKS, Verdict, judge
@@ -62,6 +62,18 @@ class Versions(NamedTuple):
             return None
         incumbent, candidate = json.loads(stamp)
         return cls(Version(*incumbent), Version(*candidate) if candidate else None)
+
+
+def opened(version: Version) -> HEK:
+    """Return the HEK of a version, whole and as it was.
+
+    Raises:
+        HiExpError: it is gone, damaged, or another one.
+    """
+    hek = HEK.load(Path(version.path))
+    if hek.header.content_hash != version.content_hash:
+        raise HiExpError(f"HEK {version.path} is not the version that was made there (its content hash differs)")
+    return hek
 
 
 @dataclass
@@ -121,9 +133,9 @@ class Loop:
         if state.started is None or step <= state.started + self.config.lag:
             return False
         began = time.monotonic()
-        if self._building is None:  # after a resume
-            self._building = self._start(state.started)
         try:
+            if self._building is None:  # after a resume
+                self._building = self._start(state.started)
             ready, _ = ray.wait([self._building], timeout=self.config.timeout)
             if not ready:
                 ray.cancel(self._building, force=True)
@@ -192,11 +204,15 @@ class Loop:
 
     def _check(self, made: Any) -> None:
         """Refuse a candidate that episodes could not look up in: look-ups that fail would count against it, and end the run."""
-        if made.path:
-            parent, hek = (HEK.load(Path(path)) for path in (self.state.incumbent.path, made.path))
-            hek.check_encoder(parent.header.encoder)
-            if hek.header.content_hash != made.content_hash:
-                raise HiExpError(f"the candidate {made.path} is not what the builder made (its content hash differs)")
+        from hiexp_verl.evolve.background import Candidate
+
+        if not isinstance(made, Candidate):
+            raise HiExpError(f"the builder returned {made!r:.80}, which is not a candidate")
+        if not made.path:
+            return
+        if made.content_hash == self.state.incumbent.content_hash:
+            raise HiExpError(f"the builder returned {made.path}, the version in use")
+        opened(Version(made.path, made.content_hash)).check_encoder(opened(self.state.incumbent).header.encoder)
 
     def _judge(self, step: int) -> Verdict:
         """Decide on the candidate."""
@@ -208,6 +224,12 @@ class Loop:
         if verdict.decision == "wait":
             return verdict
         if verdict.decision == "accept":
+            try:
+                opened(state.candidate)  # that it was whole when it was made is many steps ago
+            except HiExpError as error:
+                state.candidate = None
+                self._failed(step, error)
+                return verdict
             state.previous = state.incumbent
             self._use(state.candidate, step + 1)
             state.counts["accepted"] += 1
@@ -227,6 +249,12 @@ class Loop:
         """Give up the candidate, and go back to the version before where that in use was published within so many steps."""
         state = self.state
         back = state.previous if step - state.published < within else None
+        if back is not None:
+            try:
+                opened(back)
+            except HiExpError as error:
+                logger.warning("the HEK stays at %s: %s", state.incumbent.path, first_line(error))
+                back = state.previous = None
         if state.candidate is None and back is None:
             return
         state.counts["held"] += 1
@@ -248,8 +276,7 @@ class Loop:
         logger.info("HEK, step %d: %s %s", step, event, more.get("version", ""))
         row = {"step": step, "event": event, **more}
         try:
-            with writing(self._events), self._events.open("a", encoding="utf-8") as file:
-                append_lines(file, row)
+            add_lines(self._events, row)
         except HiExpError as error:
             logger.warning("%s was not noted: %s", event, error)
 
@@ -276,15 +303,19 @@ class Loop:
         """
         if state is not None:
             self.state = LoopState.from_json(state)
-            for version in (self.state.incumbent, self.state.candidate):
-                if version is not None and not os.path.isfile(os.path.join(version.path, "header.json")):
-                    raise HiExpError(f"the checkpoint was trained with the HEK {version.path}, which is gone; put that version back")
+            for version in filter(None, (self.state.incumbent, self.state.candidate)):
+                try:
+                    opened(version)
+                except HiExpError as error:
+                    fault = "damaged" if os.path.isdir(version.path) else "gone"
+                    trained = f"the checkpoint was trained with the HEK {version.path}, which is {fault}"
+                    raise HiExpError(f"{trained}; put that version back") from error
         if self.state.candidate is not None:
             self._rows = [row for row in read_run(self._ledger) if row.step >= self.state.tested_from]
         if self._events.is_file():
             drop_torn_line(self._events)
             rows = [row for _, row in read_rows(self._events) if not isinstance(row, BadRow)]
-            write_jsonl(self._events, [row for row in rows if row.get("step", 0) <= step])
+            write_jsonl(self._events, [row for row in rows if isinstance(row.get("step"), int) and row["step"] <= step])
 
 
 def _make_candidate(task: Any) -> Any:

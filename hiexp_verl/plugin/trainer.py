@@ -29,7 +29,7 @@ from hiexp_verl.plugin.agent_loop import settings_of
 from hiexp_verl.plugin.bonus import bonuses
 from hiexp_verl.plugin.checkpoint import folder_to_resume, identity_of, ledger_of, load_loop, load_state, played_of, save_state
 from hiexp_verl.plugin.dataset import paths_of
-from hiexp_verl.plugin.loop import STAMP, Loop
+from hiexp_verl.plugin.loop import STAMP, Loop, opened
 from hiexp_verl.plugin.metrics import EpisodeOutcome, novelties_of
 from hiexp_verl.plugin.monitor import ALARMS, Watch
 from hiexp_verl.plugin.preflight_data import questions_in
@@ -160,7 +160,7 @@ class HiExpTrainer(PPOTrainer):
             alarmed = any(metrics.get(f"hiexp/alarm/{name}") for name in ALARMS)
             metrics.update(self.loop.step(self.global_steps, counted, alarmed, last))
             if self.loop.versions.incumbent != before:
-                self.watch.rearm(HEK.load(Path(self.loop.versions.incumbent.path)))
+                self.watch.rearm(opened(self.loop.versions.incumbent))
         return batch
 
     def _compute_metrics(self, batch: Any, metrics: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
