@@ -53,6 +53,7 @@ class Candidate:
     why: str = ""
     self_sourced: float = 0.0  # share of the entries that came which rest on rollouts with experience alone
     changed_lookups: float = 0.0  # share of the questions of the window whose first entry in the prompt is another one
+    removed: float = 0.0  # share of the parent's entries that went
 
     @property
     def only_removes(self) -> bool:
@@ -85,7 +86,9 @@ def make_candidate(task: Task) -> Candidate:
     came, went = (tuple(change.content for change in changes) for changes in (proposal.came, proposal.went))
     changed = _changed_lookups(parent, proposal.hek, encoder, [t.question for t in trajectories], task.budgets)
     own = self_sourced(proposal.hek, frozenset(came), trajectories)
-    return Candidate(str(version), proposal.hek.content_hash(), came, went, proposal.why, own, changed)
+    return Candidate(
+        str(version), proposal.hek.content_hash(), came, went, proposal.why, own, changed, share(len(went), len(parent.entries))
+    )
 
 
 def self_sourced(hek: HEK, came: frozenset[str], trajectories: Sequence[Trajectory]) -> float:

@@ -58,6 +58,9 @@ def check_loop(settings: HiExpConfig, config: DictConfig) -> None:
         raise HiExpError(f"hiexp.loop.distiller={loop.distiller} would start a model beside the policy; serve it and give openai:URL#MODEL")
     if loop.edits and loop.distiller == "rules":
         raise HiExpError("hiexp.loop.edits=true needs a model as hiexp.loop.distiller; rules add what is new")
+    if loop.guards.validation is not None and not 0 < config.trainer.test_freq <= loop.guards.follow:
+        found = f"trainer.test_freq={config.trainer.test_freq} and hiexp.loop.guards.follow={loop.guards.follow}"
+        raise HiExpError(f"hiexp.loop.guards.validation needs a validation while a version is followed, found {found}; set test_freq below")
     if loop.lag >= loop.every:
         raise HiExpError(f"hiexp.loop.lag={loop.lag} must be less than hiexp.loop.every={loop.every}, the steps between two proposals")
 

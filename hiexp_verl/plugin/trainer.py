@@ -3,6 +3,7 @@
 import json
 import logging
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -158,13 +159,16 @@ class HiExpTrainer(PPOTrainer):
         if self.loop is not None:
             before = self.loop.versions.incumbent
             alarmed = any(metrics.get(f"hiexp/alarm/{name}") for name in ALARMS)
-            metrics.update(self.loop.step(self.global_steps, counted, alarmed, last))
+            metrics.update(self.loop.step(self.global_steps, counted, alarmed, last, metrics))
             if self.loop.versions.incumbent != before:
                 self.watch.rearm(opened(self.loop.versions.incumbent))
         return batch
 
     def _compute_metrics(self, batch: Any, metrics: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
         result = super()._compute_metrics(batch, metrics, *args, **kwargs)
+        scores = [float(value) for name, value in metrics.items() if name.startswith("val-core/") and "/mean@" in name]
+        if self.loop is not None and scores:
+            self.loop.validated(self.global_steps, fmean(scores))
         if self.stop is not None:
             self.logger.log(data=metrics, step=self.global_steps)  # otherwise verl would not log the step that ends the run
             raise self.stop
