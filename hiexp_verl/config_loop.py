@@ -73,7 +73,10 @@ class LoopConfig:
     every: Count = Field(default=50, description="Steps between two proposals; none is made while a candidate is tested.")
     lag: Count = Field(default=2, description="Steps that the builder has; the candidate is played from the step after them.")
     window: Count = Field(default=100, description="Steps whose rollouts a proposal is made of.")
-    distiller: str = Field(default="rules", description="As of `hiexp build`; a model needs a server of its own (openai:URL#MODEL).")
+    distiller: str = Field(
+        default="rules",
+        description="As of `hiexp build`; a model needs a server of its own (openai:URL#MODEL). policy: the rollout servers, while awake.",
+    )
     plan_support: Count = Field(default=2, description="Questions that a plan must have solved.")
     max_new: Count = Field(default=64, description="New E1 of a candidate, at most.")
     edits: Flag = Field(default=False, description="The model of the distiller decides what a new E1 does to those near it.")

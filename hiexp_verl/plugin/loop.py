@@ -48,6 +48,7 @@ class Loop:
         self.state = LoopState(Version(settings.hek, settings.hek_hash))
         self._settings, self._ledger, self._validation = settings, ledger, tuple(validation)
         self._events = folder / EVENTS
+        self.policy: Any = None  # what the distiller `policy` asks
         self._rows: list[LedgerRow] = []  # since the candidate is tested
         self._building: Any = None
         self._seconds = 0.0
@@ -157,7 +158,8 @@ class Loop:
             validation=self._validation,
             budgets=Budgets(self._settings.prompt, self._settings.tool),
         )
-        return ray.remote(num_cpus=0, max_retries=1, max_calls=1)(_make_candidate).remote(task)  # its process ends with it
+        make: Any = ray.remote(num_cpus=0, max_retries=1, max_calls=1)(_make_candidate)  # its process ends with it
+        return make.remote(task, self.policy)
 
     def _check(self, made: Any) -> None:
         """Refuse a candidate that episodes could not look up in: look-ups that fail would count against it, and end the run."""
@@ -290,7 +292,7 @@ class Loop:
                     self.state.guards.validation = row["score"]
 
 
-def _make_candidate(task: Any) -> Any:
+def _make_candidate(task: Any, policy: Any = None) -> Any:
     """Return the candidate, made at the lowest priority by one thread: rollouts and updates on the same cores come first."""
     import torch
 
@@ -298,4 +300,4 @@ def _make_candidate(task: Any) -> Any:
 
     os.nice(19)
     torch.set_num_threads(1)
-    return make_candidate(task)
+    return make_candidate(task, policy)

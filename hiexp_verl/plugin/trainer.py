@@ -33,6 +33,7 @@ from hiexp_verl.plugin.dataset import paths_of
 from hiexp_verl.plugin.loop import STAMP, Loop, opened
 from hiexp_verl.plugin.metrics import EpisodeOutcome, novelties_of
 from hiexp_verl.plugin.monitor import ALARMS, Watch
+from hiexp_verl.plugin.policy_gate import Gatekeeper, PolicyModel
 from hiexp_verl.plugin.preflight_data import questions_in
 from hiexp_verl.plugin.retrieval import check_nodes, retrieval_for
 from hiexp_verl.plugin.self_distil import SelfDistil
@@ -71,6 +72,7 @@ class HiExpTrainer(PPOTrainer):
         if self.ledger is not None and settings.loop.enabled:
             validation = [text for file in paths_of(config.data.val_files) for text in questions_in(config, file)]
             self.loop = Loop(settings, Path(config.trainer.default_local_dir), self.ledger, validation)
+        self.gatekeeper: Gatekeeper | None = None
         self.stop: HiExpError | None = None  # why the run ends after this step
         self.watch = Watch(settings, hek, n=rollout.n, max_searches=max(0, (rollout.multi_turn.max_assistant_turns or 1) - 1))
 
@@ -80,10 +82,27 @@ class HiExpTrainer(PPOTrainer):
         super().fit(manager)
 
     def on_init_end(self) -> None:
-        """Give the workers a loss that knows rounds of self-distillation, where there are some."""
+        """Give the workers a loss that knows rounds of self-distillation, and the loop its distiller, where there are some."""
         super().on_init_end()
         if self.settings.distil.every:
             self.distil = SelfDistil(self.settings, self.config, self.tokenizer, self.actor_rollout_wg, self.retrieval)
+        if self.loop is not None and self.settings.loop.distiller == "policy":
+            self.gatekeeper = Gatekeeper(self.llm_server_manager.get_client())
+            template, limit = self.config.data.get("apply_chat_template_kwargs") or {}, self.config.actor_rollout_ref.rollout.max_model_len
+            self.loop.policy = PolicyModel(self.gatekeeper.gate, self.tokenizer, template, limit)
+            self.gatekeeper.open()
+
+    def on_sample_end(self) -> None:
+        """Close the gate of the distiller before the servers sleep."""
+        if self.gatekeeper is not None:
+            self.gatekeeper.close()
+        super().on_sample_end()
+
+    def on_step_end(self) -> None:
+        """Open the gate of the distiller when the servers have the weights of the step."""
+        super().on_step_end()
+        if self.gatekeeper is not None:
+            self.gatekeeper.open()
 
     def on_step_begin(self) -> None:
         """Take the candidate of the builder, before a prompt of this step is played."""
