@@ -12,7 +12,7 @@ from functools import lru_cache
 
 from hiexp_verl.scoring import ANSWER_CLOSE, ANSWER_OPEN, extract_answer
 
-MAX_CHARS = 1000  # of an answer; the longest one of MATH-500 has 65
+MAX_ANSWER_CHARS = 1000  # of an answer; the longest one of MATH-500 has 65
 _SMALL_DIFFERENCE = Fraction("1.01e-6")  # 0.333333 is 1/3; 0.33 is not
 
 _SIGNS = {
@@ -180,7 +180,7 @@ def _tight(text: str) -> str:
 def hedges(answer: str, gold: str) -> bool:
     """Return whether a clean answer gives another value, or doubts its own, in words that the gold answer lacks.
 
-    "x = 5 or x = -5" is no hedge where the gold answer has several values. "5 6" is two values, or none.
+    "x = 5 or x = -5" is not a hedge where the gold answer has several values. "5 6" is two values, or none.
     """
     extra = {word.lower() for word in _WORD.findall(answer)} - {word.lower() for word in _WORD.findall(gold)}
     several = re.search(r",|;|\\pm|\\cup|\b(?:or|and)\b", gold) is not None

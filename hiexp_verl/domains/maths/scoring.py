@@ -6,7 +6,7 @@ What a number, a word or the same text decides is decided by `answers`; the rest
 from collections.abc import Sequence
 
 from hiexp_verl.domains.maths.answers import (
-    MAX_CHARS,
+    MAX_ANSWER_CHARS,
     boxed_answer,
     clean,
     gold_of,
@@ -47,12 +47,12 @@ def score_text(text: str, answers: Sequence[str], verifier: Verifier | None = No
 def equal(prediction: str, gold: str, verifier: Verifier | None = None) -> bool:
     r"""Return whether an answer equals a gold answer.
 
-    - Never equal: an answer longer than `MAX_CHARS`, two values where the gold answer has one, a value that is doubted, another base.
+    - Never equal: an answer longer than `MAX_ANSWER_CHARS`, two values for one, a value that is doubted, another base.
     - Numbers: exact; with a decimal point to 1e-6; units and currency do not count; 10% is 10 and 0.1.
     - Words: the same words in any case.
     - Else, unless the text is the same, math-verify: formulas, intervals, sets, matrices, points, equations.
     """
-    if max(len(prediction), len(gold)) > MAX_CHARS:
+    if max(len(prediction), len(gold)) > MAX_ANSWER_CHARS:
         return False
     answer, gold = clean(prediction), clean(gold)
     if not answer or not gold:

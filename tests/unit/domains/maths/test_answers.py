@@ -89,7 +89,7 @@ def test_a_number_is_read_with_its_separators_signs_and_units(text, value):
     "text",
     ["", "-", "5 6", "5 or 6", "6 maybe", "6 or more", "6m", "2k", "7 pi", "6!", "1,23", "3.5.2", r"\frac{6}{0}", "6^{2}", "(6", "9" * 300],
 )
-def test_what_is_no_plain_number_is_not_read_as_one(text):
+def test_only_a_plain_number_is_read_as_one(text):
     assert number_of(clean(text)) is None
 
 
@@ -162,7 +162,7 @@ def test_another_base_is_another_numeral():
     | st.text(max_size=1000)
 )
 def test_no_text_is_too_odd_or_too_slow_to_read(text):
-    start = time.perf_counter()
+    start = time.process_time()
     cleaned = clean(text)
     number_of(cleaned), words_of(cleaned), hedges(cleaned, cleaned), other_base(cleaned, cleaned), boxed_answer(text), gold_of(text)
-    assert time.perf_counter() - start < 1.0
+    assert time.process_time() - start < 1.0

@@ -86,7 +86,7 @@ def test_other_answers_hedges_and_broken_latex_score_zero(verifier, answer, gold
     assert (found.reward, found.correct, found.format) == (0.0, False, 1.0)
 
 
-def test_no_box_scores_zero_and_is_no_answer():
+def test_without_a_box_there_is_nothing_to_score():
     assert score_text("It is 6.", ["6"]).format == 0.0
     assert score(" ", ["6"]).reward == 0.0
 
