@@ -38,6 +38,7 @@ _TOKEN = re.compile(
     r"\s*(?:(?P<number>(?:\d{1,3}(?:,\d{3})+(?!\d)|\d{1,15})(?:\.\d{1,12})?|\.\d{1,12})|(?P<operator>\*\*|[-+*/^])|(?P<bracket>[()])"
     r"|(?P<percent>%)|(?P<word>[A-Za-z]{2,}'?s?)|(?P<end>[.,:;!?]*(?=\s|\Z))|(?P<other>\S))"
 )
+_JOINS = frozenset(("and", "or", "so", "then", "thus", "hence", "is", "are", "but", "we", "get"))  # not a unit: "39 and -11+50"
 _OPERATORS: dict[type[ast.operator], Callable[[Fraction, Fraction], Fraction]] = {
     ast.Add: operator.add,
     ast.Sub: operator.sub,
@@ -102,9 +103,11 @@ def _end_of(tokens: list[_Token], is_start: bool) -> list[_Token]:
         if token.kind != "word":
             found.insert(0, token)
             continue
+        words = {token.text}
         while at and tokens[at - 1].kind == "word":
             at -= 1
-        before = tokens[at - 1].kind if at else "end"
+            words.add(tokens[at].text)
+        before = "end" if not at or words & _JOINS else tokens[at - 1].kind
         if before == "operator" or (found and found[0].text == "^"):
             return []  # "apples + 3 * 4", "feet^2"
         if before != "number" or (found and (found[0].kind == "number" or found[0].text == "(")):

@@ -45,7 +45,7 @@ class Verifier:
     """Answers whether two answers are equal, by math-verify in `workers` processes; safe in threads, not across a fork.
 
     Args:
-        workers: processes; each takes 120 MB.
+        workers: processes; each takes 70 MB.
         seconds: after which a question counts as a time-out: not equal, counted, and its process is replaced.
 
     `counts` has: asked, repeated (known from before), timeouts, crashes (the process died), failures (sympy raised), unread_gold,
@@ -64,7 +64,11 @@ class Verifier:
 
     def __enter__(self) -> Self:
         """Return the verifier, tested."""
-        self.test()
+        try:
+            self.test()
+        except BaseException:
+            self.close()
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -38,6 +38,7 @@ def test_numbers_that_the_success_lacks_are_not_conditions():
     found = findings(PROBLEM + " She is 9 years old.", "12*3=36, 36-6=29\n\\boxed{29}", ["30"], RIGHT)
     assert (found.finding, found.unused) == ("arithmetic_slip", ())
     assert findings(PROBLEM + " She is 9 years old.", "12*3=36, 36-6=31\n\\boxed{31}", ["30"]).unused == (9,)
+    assert findings(PROBLEM, "12*3=36\n\\boxed{36}", ["30"]).finding == "unexplained"  # without a success it may not matter
 
 
 def test_a_percentage_may_be_used_as_a_share():
