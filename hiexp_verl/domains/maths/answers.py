@@ -16,11 +16,19 @@ MAX_ANSWER_CHARS = 1000  # of an answer; the longest one of MATH-500 has 65
 _SMALL_DIFFERENCE = Fraction("1.01e-6")  # 0.333333 is 1/3; 0.33 is not
 
 _SIGNS = {
-    **{"\u2212": "-", "\u2013": "-", "\u00d7": r"\times ", "\u00b7": r"\cdot ", "\u00f7": "/", "\u03c0": r"\pi ", "\u221e": r"\infty "},
-    **{"\u00b0": r"^\circ ", "\u2264": r"\le ", "\u2265": r"\ge ", "\u222a": r"\cup ", "\u2229": r"\cap ", "\u2208": r"\in "},
-    **{"\u00b1": r"\pm ", "\u2248": r"\approx ", "\u2044": "/", "\u2205": r"\emptyset "},
+    **{"\u2212": "-", "\u2013": "-", "\u00b7": r"\cdot ", "\u221e": r"\infty ", "\u00b0": r"^\circ ", "\u222a": r"\cup "},
+    **{"\u2229": r"\cap ", "\u2208": r"\in ", "\u00b1": r"\pm ", "\u2248": r"\approx ", "\u2044": "/", "\u066b": ".", "\u066c": ","},
 }
 _SUPERSCRIPTS = re.compile(r"[\u2070\u00b9\u00b2\u00b3\u2074-\u2079\u207b]+")
+_VULGAR = re.compile(r"[\u00bc-\u00be\u2150-\u215e]")
+
+
+def _repeating(found: re.Match[str]) -> str:
+    r"""Return 0.1\overline{6} as a fraction."""
+    before, again = found[1] + found[2], found[3]
+    return rf"\frac{{{int(before + again) - int(before or 0)}}}{{{(10 ** len(again) - 1) * 10 ** len(found[2])}}}"
+
+
 _REWRITES = tuple(
     (re.compile(pattern), to)
     for pattern, to in (
@@ -32,35 +40,41 @@ _REWRITES = tuple(
         (r"\\(?:mbox|textbf|textit|textrm|textnormal|mathrm|mathbf|operatorname)\s*\{", r"\\text{"),
         (r"\\varnothing|\\\{\s*\\\}", r"\\emptyset "),
         (r"\^\{\\circ\}", r"^\\circ"),
-        (r"\\?\$|[\u20ac\u00a3]|(?<!\\)\\[()\[\]]", ""),
+        (r"\\?\$|`|(?<!\\)\\[()\[\]]", ""),
         (r"^\W*?\*\*(.*)\*\*\W*$", r"\1"),
+        (r"\*\*", "^"),
+        (r"(\d*)\.(\d*)\\overline ?\{(\d+)\}", _repeating),
+        (r"\u221a ?(\d+|[A-Za-z]|\((?P<root>[^()]*)\))", lambda found: rf"\sqrt{{{found['root'] or found[1]}}}"),
+        (r"(?<![\\A-Za-z])pi(?![A-Za-z])", r"\\pi "),
+        (r"(?<=\d)(?=(?:[cmk]m|[mk]g|ml|ft|yd|hr|oz|lb)(?![A-Za-z]))", " "),
         (r"\s+", " "),
     )
 )
-_WHOLE_BRACES = re.compile(r"\{([^{}]*)\}")
 
 _WORD = re.compile(r"(?<![\\A-Za-z])[A-Za-z]+")
 # Beside a value these give another one, deny or doubt it.
 _HEDGES = frozenset("or either neither nor not no maybe perhaps possibly probably".split())  # noqa: SIM905
 # After a number these make another one of it.
-_NO_UNIT = _HEDGES | frozenset("and to than least most more less fewer over under plus minus times squared cubed half half-dozen".split())  # noqa: SIM905
+_OTHER_NUMBER = "and to than least most more less fewer over under plus minus times squared cubed factorial half halves thirds"
+_NO_UNIT = _HEDGES | frozenset(_OTHER_NUMBER.split())
 _SCALES = {"hundred": 100, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12, "dozen": 12}
 _FUNCTIONS = frozenset("pi sqrt sin cos tan cot sec csc arcsin arccos arctan log ln exp mod det gcd lcm max min lim inf frac".split())  # noqa: SIM905
-_SHORT_UNITS = frozenset("cm mm km kg mg ml ft in hr yd oz lb pm am mi".split())  # noqa: SIM905
-_VERDICTS = frozenset(("yes", "no", "true", "false"))
+_SHORT_UNITS = frozenset("cm mm km m kg mg ml l ft in hr h s yd oz lb pm am mi".split())  # noqa: SIM905
+# "5 6", but no mixed number, exponent or base (2^3 5, \log_2 8); "6 \text{ versus 5}"
+_TWO_VALUES = re.compile(r"(?<![\d_^])\d+ \d+(?![\d ]*/)|\d ?\\text\{(?:[^{}]*[^{}A-Za-z])?\d")
 _ASSIGNED = re.compile(r"[A-Za-z](?:_\w|_\{\w+\})? ?= ?(?=[^=]+\Z)")
+_CHOICES = re.compile(r"(?:[A-Za-z]|\([A-Za-z]\))(?:(?:, ?|,? and )(?:[A-Za-z]|\([A-Za-z]\)))*")  # (A), C
 _BASE = re.compile(r"^\d+_\{?(\d+)\}?$")
 
 _DECIMAL = r"(?:\d{1,3}(?:,\d{3})+|\d{1,3}(?: \d{3})+|\d+)?(?:\.\d+)?"
 _RATIO = r"\\frac ?(?:\{ ?(-?\d+) ?\}|(\d)) ?(?:\{ ?(\d+) ?\}|(\d))|(\d+) ?/ ?(\d+)"
 _NUMBER = re.compile(
     rf"(?:(?:\\approx|=|about|approximately|approx\.?|around|roughly|exactly) ?)?(?P<sign>[-+]?) ?"
-    rf"(?:(?P<whole>\d+)? ?(?:{_RATIO})|(?P<plain>{_DECIMAL})(?:[eE](?P<power>[-+]?\d{{1,3}}))?)(?P<rest>.*)",
+    rf"(?:(?:(?P<whole>\d+)(?: |(?=\\)))?(?:{_RATIO})|(?P<plain>{_DECIMAL})(?:[eE](?P<power>[-+]?\d{{1,3}}))?)(?P<rest>.*)",
     re.DOTALL,
 )
-_REST = re.compile(
-    r"(?P<percent> ?\\?%| per ?cent)?(?P<unit>(?: ?\^\\circ ?[CF]?)?(?:(?: ?\\text\{[^{}]*\}| [A-Za-z][A-Za-z. /-]*)(?: ?\^\{?[23]\}?)?)?)"
-)
+_UNIT = r" ?\\text\{[^{}\d]*\}| [A-Za-z](?:[A-Za-z. /]|(?<=[A-Za-z]{2})-(?=[A-Za-z]{2}))*"
+_REST = re.compile(rf"(?P<percent> ?\\?%| per ?cent)?(?P<unit>(?: ?\^\\circ ?[CF]?)?(?:(?:{_UNIT})(?: ?\^\{{?[23]\}}?)?)?)")
 
 
 @dataclass(frozen=True)
@@ -103,16 +117,22 @@ def gold_of(text: str) -> str:
 def clean(text: str) -> str:
     """Return an answer in one notation: ASCII digits and signs, no sizes, spaces of LaTeX, currency, or final point."""
     text = _SUPERSCRIPTS.sub(lambda found: "^{" + unicodedata.normalize("NFKC", found[0]).replace("\u2212", "-") + "}", text)
+    text = _VULGAR.sub(r" \g<0>", text)  # a mixed number, else 1\u00bd is 11/2
     text = unicodedata.normalize("NFKC", "".join(_SIGNS.get(c, c) for c in text)).translate(_SIGN_TABLE)
-    text = "".join(str(unicodedata.decimal(c)) if c.isdecimal() and not c.isascii() else c for c in text)
+    text = "".join(c if c.isascii() else _ascii(c) for c in text)
     for pattern, to in _REWRITES:
         text = pattern.sub(to, text).strip()
-    while whole := _WHOLE_BRACES.fullmatch(text):
-        text = whole[1].strip()
     return text[:-1].rstrip() if text.endswith(".") and not text.endswith("..") else text
 
 
 _SIGN_TABLE = {ord(sign): to for sign, to in _SIGNS.items()}
+
+
+def _ascii(character: str) -> str:
+    """Return a digit of another script as it is in ASCII, nothing for a currency or an invisible character."""
+    if character.isdecimal():
+        return str(unicodedata.decimal(character))
+    return "" if unicodedata.category(character) in ("Sc", "Cf") else character
 
 
 def number_of(text: str) -> Number | None:
@@ -148,17 +168,18 @@ def _scale(unit: str) -> int | None:
 def words_of(text: str) -> str | None:
     r"""Return the words that a clean answer is, in lower case (\text{east}, Monday, (C), June 20); None for a formula.
 
-    Three letters or more without an operator are a word, not a product.
+    Three letters or more without an operator are a word, not a product. Several choices are put in order.
     """
     bare = re.sub(r"\\text\s*\{([^{}]*)\}", r"\1", text).strip()
     marked = bare != text
-    choice = re.fullmatch(r"\(([A-Za-z])\)", bare)
-    bare = choice[1] if choice else bare
+    choices = bare.removeprefix(r"\{").removesuffix(r"\}").strip()
+    if (marked or not bare.isalpha()) and _CHOICES.fullmatch(choices):
+        return " ".join(sorted(re.findall(r"\b[a-z]\b", choices.lower())))
     if not re.fullmatch(r"[^\W\d_][\w' ,.-]*", bare):
         return None
     words = bare.lower().split()
-    is_word = any(len(word.strip(".,")) >= 3 and word not in _FUNCTIONS and not re.search(r"\d", word) for word in words)
-    if marked or choice or is_word or bare.lower() in _VERDICTS:
+    is_word = any(re.match(r"[^\W\d_]{3}", word) and word not in _FUNCTIONS and not re.search(r"\d", word) for word in words)
+    if marked or is_word or words == ["no"]:
         return " ".join(words).replace(",", "")
     return None
 
@@ -186,7 +207,7 @@ def hedges(answer: str, gold: str) -> bool:
     several = re.search(r",|;|\\pm|\\cup|\b(?:or|and)\b", gold) is not None
     if (extra & _HEDGES) - ({"or", "either"} if several else set()):
         return True
-    return re.search(r"\d \d+(?![\d ]*/)", answer) is not None and re.search(r"\d \d", gold) is None
+    return _TWO_VALUES.search(answer) is not None and _TWO_VALUES.search(gold) is None
 
 
 def other_base(answer: str, gold: str) -> bool:
