@@ -34,7 +34,13 @@ KNOWN: tuple[tuple[str, str, bool], ...] = (
     ("(2,5)", "[2,5)", False),
     ("5 = 6", "6", False),
 )
-_START_SECONDS = 120.0  # importing sympy takes 1 s, on a busy machine far longer
+_LOST = {  # what a question without a verdict is counted as
+    "timeouts": "took too long",
+    "crashes": "ended its process",
+    "failures": "raised an error",
+}
+_STARTING: dict[int, threading.Lock] = {}  # by process
+_START_SECONDS = 120.0  # of the start and of each known pair; importing sympy takes 1 s, on a busy machine far longer
 
 
 class _Hung(Exception):
@@ -81,7 +87,7 @@ class Verifier:
             HiExpError: one is not, or math-verify is missing or does not start.
         """
         for answer, gold, expected in KNOWN:
-            reply = self._ask(answer, gold)
+            reply = self._ask(answer, gold, _START_SECONDS)
             if reply.get("equal") is not expected:
                 raise HiExpError(
                     f"math-verify does not score as it must: {answer!r} against {gold!r} gave {reply}, expected equal={expected}; "
@@ -89,7 +95,7 @@ class Verifier:
                 )
 
     def equal(self, answer: str, gold: str) -> bool:
-        """Return whether the answer equals the gold answer; a time-out and a crash are False, counted and logged.
+        """Return whether the answer equals the gold answer; a time-out, a crash and a failure are False, counted and logged.
 
         Raises:
             HiExpError: math-verify is missing or does not start.
@@ -98,18 +104,16 @@ class Verifier:
             if (known := self._known.get((answer, gold))) is not None:
                 self.counts["repeated"] += 1
                 return known
-        reply = self._ask(answer, gold)
-        verdict, lost = bool(reply.get("equal")), next((kind for kind in ("timeouts", "crashes") if reply.get(kind)), "")
+        reply = self._ask(answer, gold, self.seconds)
+        verdict, lost = bool(reply.get("equal")), [kind for kind in _LOST if reply.get(kind)]
         with self._lock:
-            self.counts.update(["asked", *(f"un{key}" for key in ("read_gold", "read_answer") if reply.get(key) is False)])
-            self.counts.update([lost or "failures"] if lost or reply.get("failed") else [])
+            self.counts.update(["asked", *lost, *(f"un{key}" for key in ("read_gold", "read_answer") if reply.get(key) is False)])
             if not lost:  # a busy machine may have been the reason
                 self._known[answer, gold] = verdict
         if reply.get("read_gold") is False:
             logger.warning("math-verify cannot read the gold answer %r; only the same text scores 1", gold[:80])
-        if lost:
-            why = f"took more than {self.seconds:g} s" if lost == "timeouts" else "ended its process"
-            logger.warning("math-verify %s on %r against %r; it scores 0", why, answer[:80], gold[:80])
+        for kind in lost:
+            logger.warning("math-verify %s on %r against %r; it scores 0", _LOST[kind], answer[:80], gold[:80])
         return verdict
 
     def close(self) -> None:
@@ -117,10 +121,10 @@ class Verifier:
         for worker in self._workers:
             worker.end()
 
-    def _ask(self, answer: str, gold: str) -> dict[str, Any]:
+    def _ask(self, answer: str, gold: str, seconds: float) -> dict[str, Any]:
         worker = self._free.get()
         try:
-            return worker.ask({"answer": answer, "gold": gold}, self.seconds)
+            return worker.ask({"answer": answer, "gold": gold}, seconds)
         finally:
             self._free.put(worker)
 
@@ -216,7 +220,9 @@ def shared() -> Verifier:
     Raises:
         HiExpError: math-verify is missing, does not start, or fails the test.
     """
-    return _shared(os.getpid())  # a fork must not read its parent's replies
+    pid = os.getpid()  # a fork must not read its parent's replies, nor wait for a lock that its parent held
+    with _STARTING.setdefault(pid, threading.Lock()):  # threads that score at once start one verifier
+        return _shared(pid)
 
 
 @cache

@@ -44,8 +44,10 @@ def verdict(answer: str, gold: str) -> dict[str, bool]:
     try:
         equal = verify(list(_read(gold)), list(_read(answer)), allow_set_relation_comp=True, timeout_seconds=None, raise_on_error=True)
         equal = equal and not _contradicts(answer, gold)
-    except Exception:  # of sympy, on what it cannot compare; out of memory
-        return {"equal": False, "failed": True}
+    except MemoryError:  # ends the process: what fills it would fail every later question, too
+        raise
+    except Exception:  # of sympy, on what it cannot compare
+        return {"equal": False, "failures": True}
     return {"equal": bool(equal), "read_gold": _is_read(gold), "read_answer": _is_read(answer)}
 
 

@@ -7,10 +7,12 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from unittest.mock import Mock
 
 import pytest
 
 from hiexp_verl.domains.maths import verifier as pool
+from hiexp_verl.domains.maths import worker
 from hiexp_verl.domains.maths.scoring import equal, score, score_text
 from hiexp_verl.domains.maths.verifier import Verifier
 from hiexp_verl.errors import HiExpError
@@ -127,14 +129,13 @@ def test_without_a_gold_answer_nothing_is_scored(answers):
         score("6", answers)
 
 
-def test_a_verifier_that_hangs_is_counted_and_replaced(caplog):
-    with Verifier(seconds=5) as hanging:
-        hanging.seconds = 0.5
+def test_a_verifier_that_hangs_is_counted_and_replaced(verifier, caplog):
+    with Verifier(seconds=0.5) as hanging:
         assert not equal(TOWER, "5", hanging)
         hanging.seconds = 60
         assert equal("(x-1)(x+1)", "x^2-1", hanging)
     assert (hanging.counts["asked"], hanging.counts["timeouts"]) == (2, 1)
-    assert "took more than 0.5 s" in caplog.text
+    assert "took too long" in caplog.text
 
 
 def test_a_process_that_dies_is_counted_and_replaced(verifier):
@@ -152,7 +153,27 @@ def test_threads_get_their_own_verdicts(verifier):
     assert found == [n % 7 == n % 5 for n in range(70)]
 
 
-def test_what_was_asked_before_is_not_asked_again():
+def test_threads_share_one_verifier(verifier):
+    with ThreadPoolExecutor(4) as threads:
+        assert len(set(threads.map(lambda _: id(pool.shared()), range(4)))) == 1
+
+
+def test_a_process_out_of_memory_is_given_up_and_an_error_is_counted(verifier, monkeypatch, caplog):
+    import math_verify
+
+    monkeypatch.setattr(math_verify, "verify", Mock(side_effect=MemoryError))
+    with pytest.raises(MemoryError):  # it would fail every later question, too
+        worker.verdict("x", "y")
+    monkeypatch.setattr(math_verify, "verify", Mock(side_effect=TypeError))
+    assert worker.verdict("x", "y") == {"equal": False, "failures": True}
+    with Verifier() as failing:
+        monkeypatch.setattr(failing, "_ask", lambda *_: {"equal": False, "failures": True})
+        assert not failing.equal("x", "y")
+    assert failing.counts["failures"] == 1
+    assert "raised an error on 'x'" in caplog.text
+
+
+def test_what_was_asked_before_is_not_asked_again(verifier):
     with Verifier() as asked:
         assert [equal("2x+x", "3x", asked) for _ in range(3)] == [True] * 3
     assert (asked.counts["asked"], asked.counts["repeated"]) == (1, 2)
