@@ -39,6 +39,13 @@ _TOKEN = re.compile(
     r"|(?P<percent>%)|(?P<word>[A-Za-z]{2,}'?s?)|(?P<end>[.,:;!?]*(?=\s|\Z))|(?P<other>\S))"
 )
 _JOINS = frozenset(("and", "or", "so", "then", "thus", "hence", "is", "are", "but", "we", "get"))  # not a unit: "39 and -11+50"
+# Two of these beside each other may be converted (2 hours + 30 minutes = 150 minutes); a cent is a part of a "$".
+_CONVERTED = re.compile(
+    r"(sec|min|hour|hr|day|week|month|year|inch|inches|foot|feet|ft|yard|mile|mm|cm|meter|km|gram|kg|ounce|pound|ml|liter|dollar|cent|dozen)"
+    r"(?:ond|ute)?s?"
+)
+_REMAINDER = re.compile(r"with|rem(?:ainder|aining|ains)?")
+_OF_PERCENT = re.compile(r"[+-][\d.,]+%(?![*/(])")
 _OPERATORS: dict[type[ast.operator], Callable[[Fraction, Fraction], Fraction]] = {
     ast.Add: operator.add,
     ast.Sub: operator.sub,
@@ -77,6 +84,9 @@ def _in_line(line: str) -> Iterator[Calculation]:
     sides = [_tokens(side) for side in line.split("=")[:_MAX_SIDES]]
     for number, (left, right) in enumerate(pairwise(sides)):
         expression, result = _end_of(left, is_start=number == 0), _start_of(right)
+        units = {unit[1] for token in left + right if token.kind == "word" and (unit := _CONVERTED.fullmatch(token.text.lower()))}
+        if len(units) > 1 or "cent" in units:
+            continue
         if expression and result and (made := _checked(expression, result)) is not None:
             yield made
 
@@ -108,8 +118,8 @@ def _end_of(tokens: list[_Token], is_start: bool) -> list[_Token]:
             at -= 1
             words.add(tokens[at].text)
         before = "end" if not at or words & _JOINS else tokens[at - 1].kind
-        if before == "operator" or (found and found[0].text == "^"):
-            return []  # "apples + 3 * 4", "feet^2"
+        if before == "operator" or (found and (found[0].text == "^" or (found[0].text == "(" and not found[0].follows_space))):
+            return []  # "apples + 3 * 4", "feet^2", "sqrt(16)"
         if before != "number" or (found and (found[0].kind == "number" or found[0].text == "(")):
             return _whole(found)
     if found and found[0].text == "-" and is_start and len(found) > 1 and found[1].follows_space:
@@ -127,6 +137,8 @@ def _start_of(tokens: list[_Token]) -> list[_Token]:
     """Return the expression that a right side begins with, without its units; nothing where a variable follows."""
     found: list[_Token] = []
     for at, token in enumerate(tokens[:_MAX_TOKENS]):
+        if token.text in ("R", "r") or _REMAINDER.fullmatch(token.text):
+            return []
         if token.kind == "word":
             after = next((later for later in tokens[at:] if later.kind != "word"), None)
             if after is None or after.kind not in ("operator", "bracket") or after.text in "(^":
@@ -144,6 +156,8 @@ def _checked(expression: list[_Token], result: list[_Token]) -> Calculation | No
     written = "".join(token.text for token in expression)
     if not any(token.kind == "operator" for token in expression[1:]) or _has_neighbours(expression) or _has_neighbours(result):
         return None
+    if _OF_PERCENT.search(written) and written.count("%") < sum(token.kind == "number" for token in expression):
+        return None  # 100 - 20% = 80
     first = result[1] if result[0].text == "-" and len(result) > 1 else result[0]
     computed, value = evaluate(written), evaluate("".join(token.text for token in result))
     if computed is None or value is None or first.kind != "number":

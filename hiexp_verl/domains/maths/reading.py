@@ -38,7 +38,7 @@ _OPENERS = word_set(
     february march april may june july august september october november december
     """
 )
-_FIRST_WORD = re.compile(r"(?:^|(?<=[.!?:\n]))(\s*)([A-Z][a-z]*)\b")
+_FIRST_WORD = re.compile(r"(?:^|(?<=[.!?:\n]))([^\S\n]*)([A-Z][a-z]*)\b")
 
 
 @dataclass(frozen=True)

@@ -32,6 +32,8 @@ def checked(text):
         ("10/3 = 3", [("10/3=3", False)]),
         ("0.1+0.2=0.3", [("0.1+0.2=0.3", True)]),  # not in floating point
         ("20% * 50 = 10", [("20%*50=10", True)]),
+        ("100% - 30% = 60%", [("100%-30%=60", False)]),
+        ("2 hours * 3 = 7 hours", [("2*3=7", False)]),
         ("5/20 = 25%", [("5/20=25", True)]),
         ("3*4 = 12 + 5 = 17", [("3*4=12", True), ("12+5=17", True)]),  # goes on from 12
         ("2*6 = 3 + 9", [("2*6=3", True)]),
@@ -66,6 +68,13 @@ def test_a_calculation_is_right_or_wrong(text, expected):
         r"\frac{150}{4} = 37\frac{1}{2}",
         "25 classmates + his 1 teacher + 1 himself = 27",
         "the books - 135 sold = 65",
+        "17 / 5 = 3 remainder 2",
+        "17 / 5 = 3 R 2",
+        "7 / 2 = 3 with 1 left",
+        "sqrt(16) + 3 = 7",
+        "100 - 20% = 80",
+        "2 hours + 30 minutes = 150 minutes",
+        "50 cents * 4 = $2",
         "1/0 = 3",
         "5 = 6",
         "((3+4)*2 = 14",
