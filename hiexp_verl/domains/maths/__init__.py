@@ -1,0 +1,1 @@
+"""Mathematics: answers in `\\boxed{}`, scored by math-verify in processes of their own; what went wrong in a derivation."""

@@ -1,0 +1,127 @@
+r"""The text of an episode of mathematics: its prompt, the steps of a derivation, numbers, and a problem without names and numbers."""
+
+import re
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import cache
+from pathlib import Path
+
+import hiexp_verl
+from hiexp_verl.masking import Masker
+from hiexp_verl.text import word_set
+from hiexp_verl.types import Message
+
+MAX_CHARS = 40_000  # of a derivation that is read: its first and its last half
+
+_NUMBER_WORDS = "two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen nineteen"
+_VALUES = {word: value for value, word in enumerate(_NUMBER_WORDS.split(), start=2)} | {"twenty": 20, "thirty": 30, "fifty": 50}
+_DIGITS = r"(?:\d{1,3}(?:(?:,|\{,\})\d{3})+(?!\d)|\d{1,40}(?!\d))(?:\.\d{1,40})?|\.\d{1,40}"
+_NUMBER = re.compile(rf"(?<![\w.])(?:{_DIGITS})|\b(?:{'|'.join(_VALUES)})\b", re.IGNORECASE)
+# What stands between two steps: blank lines and ends of lines; ends of sentences, but not of "1." or "e.g.".
+_BETWEEN = re.compile(
+    r"\n\s*|(?<=[.!?])(?<!\b[A-Za-z]\.)(?<!^\d\.)(?<!\n\d\.)(?<!\b(?:vs|Mr|Dr|St|No)\.)(?<!\bMrs\.)[^\S\n]+(?=[A-Z\\$(\d*])"
+)
+# Displayed formulas and environments are one step, whatever their lines.
+_BLOCK = re.compile(r"\\\[.{0,1000}?\\\]|\$\$.{0,1000}?\$\$|\\begin\{(\w+\*?)\}.{0,1000}?\\end\{\1\}|\[asy\].{0,1000}?\[/asy\]", re.DOTALL)
+_MATHS = re.compile(r"\$[^$]{0,1000}\$|\\\(.{0,1000}?\\\)|\\\[.{0,1000}?\\\]", re.DOTALL)
+_FIGURE = re.compile(r"\[asy\].*?(?:\[/asy\]|\Z)", re.DOTALL)
+_MASKED_DIGITS = re.compile(rf"(?<![\w.^])(?:{_DIGITS})")
+_MASKED_WORDS = re.compile(rf"\b(?:{'|'.join(_VALUES)})\b", re.IGNORECASE)
+# Words at the start of a sentence that are not names; any other word with a capital is taken for a name.
+_OPENERS = word_set(
+    """
+    a after all an and are as assume at because before both but by calculate choose compute consider convert define determine do does
+    during each eight enter evaluate every express factor fifteen find five for four from given half he her his how however i if in
+    initially is it its let many most my nine normally note on once one only our rationalize round seven she simplify since six solve
+    some suppose ten that the their then there these they this those three to today together tomorrow two twelve twenty under until we
+    what when where which while who with write yesterday you your monday tuesday wednesday thursday friday saturday sunday january
+    february march april may june july august september october november december
+    """
+)
+_FIRST_WORD = re.compile(r"(?:^|(?<=[.!?:\n]))([^\S\n]*)([A-Z][a-z]*)\b")
+
+
+@dataclass(frozen=True)
+class Step:
+    """A step of a derivation: a line, a sentence or a displayed formula."""
+
+    start: int  # characters, in the text of the derivation
+    end: int
+    text: str
+
+
+@cache
+def system_prompt() -> str:
+    """Return the system prompt (prompts/system_maths.txt)."""
+    return (Path(hiexp_verl.__file__).parent / "prompts" / "system_maths.txt").read_text(encoding="utf-8").strip()
+
+
+def first_messages(problem: str, instructions: str = "") -> list[Message]:
+    """Return a fresh [system, user] pair; the user message is the bare problem. `instructions` replace the system prompt."""
+    return [{"role": "system", "content": instructions or system_prompt()}, {"role": "user", "content": problem}]
+
+
+def steps(text: str) -> list[Step]:
+    """Return the steps of a derivation, in order; of a long one those of its first and last `MAX_CHARS / 2` characters."""
+    if len(text) > MAX_CHARS:
+        half = MAX_CHARS // 2
+        tail = len(text) - half
+        return steps(text[:half]) + [Step(step.start + tail, step.end + tail, step.text) for step in steps(text[tail:])]
+    flat = _BLOCK.sub(lambda block: "$" * len(block[0]), text)
+    found, start = list[Step](), 0
+    cuts = [(cut.start(), cut.end()) for cut in _BETWEEN.finditer(flat)]
+    for stop, after in [*cuts, (len(text), len(text))]:
+        piece = text[start:stop]
+        if piece.strip():
+            begin = start + len(piece) - len(piece.lstrip())
+            found.append(Step(begin, begin + len(piece.strip()), piece.strip()))
+        start = after
+    return found
+
+
+def numbers_in(text: str) -> list[Fraction]:
+    """Return the numbers in a text, in order: digits with separators, and words from two to twenty."""
+    return [_value(found[0]) for found in _NUMBER.finditer(text)]
+
+
+def _value(written: str) -> Fraction:
+    word = written.lower()
+    return Fraction(_VALUES[word]) if word in _VALUES else Fraction(written.replace("{,}", "").replace(",", ""))
+
+
+def mask(problem: str) -> str:
+    """Return the problem without its names and numbers: problems of one kind read alike.
+
+    "Natalia sold 48 clips to Ann" is "X sold N clips to Y". Formulas keep their letters and exponents, figures are left out.
+    """
+    parts = _parts(_FIGURE.sub("[figure]", problem))
+    names = _names(" ".join(map(_without_openers, parts[::2])))
+    letters = dict(zip(names, "XYZW", strict=False))
+    parts[::2] = [_mask_words(part, letters) for part in parts[::2]]
+    return " ".join(_MASKED_DIGITS.sub("N", "".join(parts)).split())
+
+
+def _parts(text: str) -> list[str]:
+    """Return the text in turns outside and inside formulas."""
+    found, end = list[str](), 0
+    for formula in _MATHS.finditer(text):
+        found += [text[end : formula.start()], formula[0]]
+        end = formula.end()
+    return [*found, text[end:]]
+
+
+def _without_openers(text: str) -> str:
+    """Return the text with ordinary words at the start of a sentence in lower case."""
+    return _FIRST_WORD.sub(lambda found: found[1] + (found[2].lower() if found[2].lower() in _OPENERS else found[2]), text)
+
+
+def _names(text: str) -> list[str]:
+    """Return the names in a text; a letter is a variable, PM and GB are units."""
+    text = re.sub(r"\d+", "n", text)  # "Betty 50" is not one
+    return [name for name in Masker(text).names(text) if not re.fullmatch(r"\W*[A-Z]{0,3}\W*|.", name)]
+
+
+def _mask_words(text: str, letters: dict[str, str]) -> str:
+    for name in sorted(letters, key=len, reverse=True):
+        text = re.sub(rf"(?<!\w){re.escape(name)}(?!\w)", letters[name], text)
+    return _MASKED_WORDS.sub("N", text)
