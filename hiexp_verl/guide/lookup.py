@@ -8,6 +8,8 @@ from functools import cached_property
 import numpy as np
 
 from hiexp_verl.config import Arm, Match, Place, PromptConfig, Select, ToolConfig
+from hiexp_verl.domains.domain import Domain
+from hiexp_verl.domains.search import SEARCH
 from hiexp_verl.guide.arms import CREDITED, levels_at, random_entries, shuffled
 from hiexp_verl.guide.constitution import ARM as CONSTITUTION
 from hiexp_verl.guide.constitution import ordered
@@ -15,7 +17,6 @@ from hiexp_verl.guide.select import SHORTLIST, Model, Values, choose
 from hiexp_verl.hek.retrieve import Retriever
 from hiexp_verl.hek.store import HEK
 from hiexp_verl.io.questions import bare_question
-from hiexp_verl.masking import kind_of
 from hiexp_verl.models.batching import MicroBatcher
 from hiexp_verl.models.encoder import QueryVectors, Vectors
 from hiexp_verl.types import Hit
@@ -55,9 +56,9 @@ class LookupFailed(Exception):
             logger.warning("a look-up of experience failed (%s: %s); from here on only counted", self.reason, self.detail)
 
 
-def text_at(place: Place, text: str, match: Match = "kind") -> str:
+def text_at(place: Place, text: str, domain: Domain, match: Match = "kind") -> str:
     """Return what is encoded of a question (prompt) or a query (tool); see `PromptConfig.match`."""
-    return (kind_of(bare_question(text)) or text) if place == "prompt" and match == "kind" else text
+    return (domain.kind_of(bare_question(text)) or text) if place == "prompt" and match == "kind" else text
 
 
 def min_scores(hek: HEK, prompt: PromptConfig, tool: ToolConfig) -> dict[Place, float | None]:
@@ -81,11 +82,13 @@ class Lookup:
         timeout: float = LOOKUP_SECONDS,
         values: Values | None = None,
         constitution: Sequence[str] = (),
+        domain: Domain = SEARCH,
     ) -> None:
         # Rollouts of a group share their question, which is also compared with those of the HEK: each is encoded once.
         encoder = QueryVectors(retriever.encoder)
         self._retriever = Retriever(retriever.hek, encoder)
         self._match: Match = prompt.match
+        self._domain = domain
         self.top_k: dict[Place, int] = {"prompt": prompt.top_k, "tool": tool.top_k}
         self.min_score = min_scores(retriever.hek, prompt, tool)
         self._select: dict[Place, Select] = {"prompt": prompt.select, "tool": tool.select}
@@ -116,7 +119,7 @@ class Lookup:
 
     def _answer(self, requests: list[ExperienceRequest]) -> list[list[Hit] | LookupFailed]:
         try:
-            queries_N_D = self._retriever.encoder.encode_queries([text_at(r.place, r.text, self._match) for r in requests])
+            queries_N_D = self._retriever.encoder.encode_queries([text_at(r.place, r.text, self._domain, self._match) for r in requests])
             own = self._own(requests)
         except Exception as error:  # an encoder may raise anything; the caller counts and reports it
             if len(requests) > 1:  # one text that the encoder cannot digest must not fail those that share its batch

@@ -25,6 +25,7 @@ from pathlib import Path
 
 import numpy as np
 
+from hiexp_verl.domains.domain import UNMARKED
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.hek.schema import Header, check_contents, header_text, read_header, read_vectors, record_of
 from hiexp_verl.io.datasets import read_jsonl
@@ -259,6 +260,7 @@ def card(hek: "HEK") -> str:
     """Return Markdown: how it was made, counts, thresholds, some examples of each level."""
     header = hek.header
     lines = ["# Hierarchical experience knowledge", ""]
+    lines += [f"- domain: {header.domain}"] if header.domain != UNMARKED else []
     lines += [f"- distiller: {header.distiller or 'unknown'}", f"- policies: {', '.join(header.models) or 'unknown'}"]
     lines += [f"- encoder: {header.encoder.name} ({header.encoder.dimensions} dimensions, sha256 {header.encoder.sha256[:12]})"]
     lines += [f"- thresholds: {', '.join(f'{k} {v:g}' for k, v in sorted(header.thresholds.items())) or 'none'}"]

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from hiexp_verl.config import AlarmsConfig, HiExpConfig, Place
+from hiexp_verl.domains import domain_named
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.guide.arms import arm_of, levels_at
 from hiexp_verl.hek.store import HEK
@@ -242,7 +243,7 @@ class Watch:
         Raises:
             HiExpError: expected experience was not shown, or an alarm that is set to `stop` is triggered.
         """
-        metrics.update(episode_metrics(episodes, self._max_searches))
+        metrics.update(episode_metrics(episodes, self._max_searches, domain_named(self._settings.domain)))
         for episode in episodes:
             for entry in {row["entry"] for row in episode.record.shown}:
                 counter = self.counters.setdefault(entry, {"episodes": 0, "reward": 0.0})

@@ -23,6 +23,7 @@ LAYERS = [
     "protocol",
     "wording",
     "masking",
+    "domains",
     "hek",
     "importers",
     "distil",
