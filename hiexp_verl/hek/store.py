@@ -3,7 +3,7 @@
 | path | what |
 | --- | --- |
 | `CURRENT` | the name of the version in use, e.g. `0002`: the newest, until one goes back |
-| `0002/header.json` | format version, parents and reason, encoder identity, thresholds, model and prompts, counts, content hash |
+| `0002/header.json` | format version, parents and reason, domain, encoder identity, thresholds, model and prompts, counts, content hash |
 | `0002/entries.jsonl` | one entry a line, see `types.Entry` |
 | `0002/vectors.npy` | float32 (E, D), unit norm; row i encodes the title of line i |
 | `0002/sources.jsonl` | the trajectories that it was distilled from, in brief, see `types.Source` |

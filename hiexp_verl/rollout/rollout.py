@@ -172,7 +172,7 @@ def _manifest(job: Job, wanted: dict[str, Any], resuming: bool) -> Manifest:
     if not resuming:
         return Manifest(kind="rollout", spec=wanted, results={"episodes": [TRAJECTORIES], "summary": [SUMMARY]})
     manifest = read_manifest(job.out)
-    for key, value in ((key, wanted.get(key)) for key in (*wanted, "domain")):  # which may be named by neither
+    for key, value in ((key, wanted.get(key)) for key in dict.fromkeys(("domain", *wanted))):
         if manifest.spec.get(key) != value and not (key == "policy" and job.same_policy):
             was = repr(manifest.spec.get(key))[:80]
             moved = ", --same-model if that is the same model elsewhere," if key == "policy" else ""
