@@ -8,6 +8,7 @@ import logging
 import math
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -234,7 +235,9 @@ class Watch:
         self.counters: dict[str, dict[str, float]] = {}
         self.history = History(settings.alarms.window)
         self._settings, self._n = settings, n
-        self._alarms = Alarms(settings.alarms)
+        self._domain = domain_named(settings.domain)
+        # Without a tool nothing is searched.
+        self._alarms = Alarms(settings.alarms if self._domain.tool is not None else replace(settings.alarms, searches="off"))
         self._expectation = Expectation(settings, hek, n)
 
     def step(self, episodes: Sequence[EpisodeOutcome], metrics: dict[str, Any], last: bool = False) -> None:
@@ -243,7 +246,7 @@ class Watch:
         Raises:
             HiExpError: expected experience was not shown, or an alarm that is set to `stop` is triggered.
         """
-        metrics.update(episode_metrics(episodes, self._max_searches, domain_named(self._settings.domain)))
+        metrics.update(episode_metrics(episodes, self._max_searches, self._domain))
         for episode in episodes:
             for entry in {row["entry"] for row in episode.record.shown}:
                 counter = self.counters.setdefault(entry, {"episodes": 0, "reward": 0.0})
