@@ -11,6 +11,7 @@ from typing import Any, Protocol, TypeVar
 from hiexp_verl.distil.draft import Draft
 from hiexp_verl.distil.edits import EDIT_SCHEMA, Edit, parsed_edit
 from hiexp_verl.distil.prompts import (
+    PROMPTS,
     confirmation_prompt,
     edit_prompt,
     examples,
@@ -20,7 +21,7 @@ from hiexp_verl.distil.prompts import (
     summary_prompt,
 )
 from hiexp_verl.distil.replies import ATTEMPTS, YES_OR_NO_SCHEMA, FileReplies, ModelReplies, OtherDraft, Replies, StoredReplies, Usage
-from hiexp_verl.distil.rules import RulesDistiller
+from hiexp_verl.distil.rules import TEMPLATES, RulesDistiller
 from hiexp_verl.distil.validate import admit, admit_summary, repeats, tells
 from hiexp_verl.domains.diagnosis import Diagnosis
 from hiexp_verl.domains.domain import Domain
@@ -187,9 +188,12 @@ def open_distiller(
     """Yield the distiller of a specification (`split_spec`); answers of a model are kept in the file `cache`.
 
     Raises:
-        HiExpError: the specification is unknown, the model does not start or answer, the directory is missing.
+        HiExpError: the specification is unknown, the domain lacks a text, the model does not start or answer, the directory is missing.
     """
     kind, place = split_spec(spec)
+    needed = TEMPLATES if kind == "rules" else (*TEMPLATES, *PROMPTS)
+    if missing := [name for name in needed if name not in domain.texts]:
+        raise HiExpError(f"the domain {domain.name} has no {', '.join(missing)} among its texts, which --distiller {spec} needs; add them")
     if kind == "rules":
         yield RulesDistiller(domain)
     elif kind == "files":

@@ -18,13 +18,13 @@ from hiexp_verl.domains.domain import Domain
 from hiexp_verl.masking import redact, with_article
 from hiexp_verl.types import Entry, Level
 
+PROMPTS = ("distil_e1.txt", "distil_examples.jsonl", "summarise_e2.txt", "summarise_e3.txt", "confirm.txt")  # of `Domain.texts`
 _MOST_CHILDREN = 12  # shown to a model for one summary; more do not fit a small context
 
 
 def prompt_files(domain: Domain) -> dict[str, str]:
     """Return the prompt files, by name."""
-    names = ("distil_e1.txt", "distil_examples.jsonl", "summarise_e2.txt", "summarise_e3.txt", "confirm.txt")
-    return {name: domain.texts[name] for name in names}
+    return {name: domain.texts[name] for name in PROMPTS}
 
 
 def reflection_prompt(diagnosis: Diagnosis, attempt: int, domain: Domain) -> str:

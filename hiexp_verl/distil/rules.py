@@ -14,8 +14,10 @@ from hiexp_verl.distil.edits import Edit
 from hiexp_verl.domains.diagnosis import Diagnosis
 from hiexp_verl.domains.domain import Domain
 from hiexp_verl.domains.search import SEARCH
+from hiexp_verl.errors import HiExpError
 from hiexp_verl.types import MAX_TITLE_CHARS, Entry, Kind, Level
 
+TEMPLATES = ("rules_e1.jsonl", "rules_e2.jsonl", "rules_e3.jsonl")  # of `Domain.texts`
 # What is asked for, as a sentence names it, where the noun does not fit.
 _ASKED = {"answer": "what is asked", "yes or no": "the verdict"}
 
@@ -37,7 +39,7 @@ class RulesDistiller:
 
     def prompts(self) -> dict[str, str]:
         """Return the template files that were used, by name."""
-        return {name: self.domain.texts[name] for name in ("rules_e1.jsonl", "rules_e2.jsonl", "rules_e3.jsonl")}
+        return {name: self.domain.texts[name] for name in TEMPLATES}
 
     def reflect(self, diagnoses: Sequence[Diagnosis]) -> list[Draft | None]:
         """Return one draft per diagnosis."""
@@ -78,7 +80,7 @@ def advice_for(d: Diagnosis, domain: Domain) -> Draft:
         ):
             asked = _ASKED.get(d.asked_for, f"the {d.asked_for}")
             return Draft(d.kind_of_question, rule["text"].format(asked=asked, bridge=d.bridge_kind), rule["kind"])
-    raise LookupError(f"rules_e1.jsonl of the domain {domain.name} has no rule for the finding {d.finding}")
+    raise HiExpError(f"rules_e1.jsonl of the domain {domain.name} has no rule for the finding {d.finding}; add one")
 
 
 def advice_over(group: Sequence[Entry], level: Level, domain: Domain) -> Draft:
@@ -86,7 +88,9 @@ def advice_over(group: Sequence[Entry], level: Level, domain: Domain) -> Draft:
     shape, *_ = most_common(shape for entry in group for shape in entry.shapes) or ["direct"]
     findings = most_common(finding for entry in group for finding in entry.findings)
     rules = _rules(domain.texts[f"rules_{level}.jsonl"])
-    main = next(rule for rule in rules if rule.get("shape") == shape)
+    main = next((rule for rule in rules if rule.get("shape") == shape), None)
+    if main is None:
+        raise HiExpError(f"rules_{level}.jsonl of the domain {domain.name} has no rule for the shape {shape}; add one")
     advice = [rule["text"] for finding in findings[:2] for rule in rules if rule.get("finding") == finding]
     room = MAX_TITLE_CHARS - len(main["title"].format(example=""))
     alike = [entry for entry in group if shape in entry.shapes] or group

@@ -108,7 +108,7 @@ class Episode(Generic[Finder]):
         if place == "prompt" and self._begun:
             raise HiExpError("system() was called before in this episode, which is for one rollout; begin another one")
         self._begun |= place == "prompt"
-        if not levels_at(self.arm, place):
+        if not levels_at(self.arm, place, self._guidance.domain):
             return None
         self.lookups += 1
         own = (self.question_id, self.question) if self._guidance.leave_one_out else (None, "")
@@ -141,9 +141,9 @@ class Episode(Generic[Finder]):
         tool = self._guidance.budgets.tool
         seen = {row["entry"] for row in self.shown}
         hits = self._with_preconditions_met(hits, documents, search, seen)
-        self.repeats += sum(hit.entry.id in seen for hit in distinct("tool", hits)[: tool.top_k])
+        self.repeats += sum(hit.entry.id in seen for hit in distinct(hits)[: tool.top_k])
         read = {line_of(hit) for hit in hits if hit.entry.id in seen}
-        fresh = distinct("tool", [hit for hit in hits if line_of(hit) not in read])[: tool.top_k]
+        fresh = distinct([hit for hit in hits if line_of(hit) not in read])[: tool.top_k]
         budget = tool.max_tokens if max_tokens is None else min(tool.max_tokens, max_tokens)
         block = fit_block("tool", fresh, budget, self._guidance.count_tokens)
         block = self._note("tool", block, fresh, search)

@@ -14,6 +14,7 @@ from typing_extensions import Unpack
 from hiexp_verl.config import RewardKind, SearchConfig
 from hiexp_verl.domains.domain import Domain, Tool, ToolFailed, Use
 from hiexp_verl.domains.search import SEARCH
+from hiexp_verl.errors import HiExpError, first_line
 from hiexp_verl.guide.episode import AsyncGuidedEpisode, Guidance
 from hiexp_verl.guide.guide import Guide
 from hiexp_verl.guide.lookup import ExperienceRequest
@@ -136,15 +137,27 @@ def _read(reply: Reply, tool: Tool | None, format: Format) -> tuple[str | None, 
 async def _tool_turn(state: _State, call: str, players: Players, format: Format) -> None:
     tool = players.domain.tool
     assert tool is not None
-    try:
-        answer = await asyncio.to_thread(tool.answer, Use(call, state.question, format, players.engine, players.reading))
-    except ToolFailed as error:
-        logger.warning("%s failed: %s", players.domain.action[0], error.reason)
+    answer = await asyncio.to_thread(_answer, tool, Use(call, state.question, format, players.engine, players.reading))
+    if isinstance(answer, ToolFailed):
+        logger.warning("%s failed: %s", players.domain.action[0], answer.reason)
         state.guided.search_failed(call)
-        text = tool.failed(error.reason, format)
+        text = tool.failed(answer.reason, format)
     else:
         text = await state.guided.tool(call, answer)
     state.messages.append({"role": "tool", "content": text})
+
+
+def _answer(tool: Tool, use: Use) -> str | ToolFailed:
+    """Return what the tool answers, or why it failed: whatever it raises must not end the episodes of others."""
+    try:
+        return tool.answer(use)
+    except ToolFailed as failure:
+        return failure
+    except HiExpError:  # a setting that is wrong for every call
+        raise
+    except Exception as error:
+        logger.exception("the tool raised")
+        return ToolFailed("tool error", first_line(error))
 
 
 async def _no_entries(_: ExperienceRequest) -> list[Hit]:

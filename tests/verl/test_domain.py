@@ -12,15 +12,16 @@ from hiexp_verl.config import HiExpConfig
 from hiexp_verl.domains.search import SEARCH
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.hek.store import HEK
+from hiexp_verl.models.encoder import HashEncoder
 from hiexp_verl.plugin.agent_loop import HiExpAgentLoop
 from hiexp_verl.plugin.checkpoint import identity_of
 from hiexp_verl.plugin.dataset import row_of
-from hiexp_verl.plugin.monitor import Watch
+from hiexp_verl.plugin.monitor import Expectation, Watch
 from hiexp_verl.plugin.preflight import check_domain
 from hiexp_verl.plugin.reward import compute_score
 from hiexp_verl.types import TRAJECTORY_KEY
 from tests.support.agent_episodes import config_of, run
-from tests.support.factories import question
+from tests.support.factories import entry, hek_of, question
 from tests.support.sums import PLACE, SUMS
 from tests.support.verl_fixtures import tiny_tokenizer, write_corpus, write_hek
 
@@ -73,5 +74,8 @@ def test_a_checkpoint_names_a_domain_that_is_not_search(paths):
 
 
 def test_nobody_is_alarmed_by_a_policy_without_a_tool_that_does_not_search():
+    hek = hek_of([entry("e1-a"), entry("e2-a", "e2", children=("e1-a",))], HashEncoder())
+    assert Expectation(HiExpConfig(), hek, 2).state()["silent"] == ["prompt", "tool"]
+    assert Expectation(HiExpConfig(domain=PLACE), hek, 2).state()["silent"] == ["prompt"]
     alarms = {name: Watch(HiExpConfig(domain=name), None, 2, 0)._alarms._settings.searches for name in ("search", PLACE)}
     assert alarms == {"search": HiExpConfig().alarms.searches, PLACE: "off"}

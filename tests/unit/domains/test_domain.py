@@ -89,6 +89,44 @@ def test_a_build_asks_the_domain_of_its_distiller():
     assert "Add column by column from the right." in client.asked[0][0][0]["content"]
 
 
+def test_a_text_that_a_domain_lacks_is_named(tmp_path):
+    with pytest.raises(HiExpError, match=r"the domain sums has no distil_e1\.txt, .* among its texts, which --distiller files:"):
+        open_distiller(f"files:{tmp_path}", domain=SUMS).__enter__()
+    other = replace(SUMS, texts={**SUMS.texts, "rules_e2.jsonl": '{"shape": "compare", "title": "", "text": ""}'})
+    with (
+        open_distiller("rules", domain=other) as distiller,
+        pytest.raises(HiExpError, match=r"rules_e2\.jsonl of the domain sums has no rule"),
+    ):
+        distil(rollouts(), distiller, ENCODER)
+
+
+def test_a_tool_that_raises_is_a_failed_call():
+    def broken(use):
+        raise RuntimeError("no such device")
+
+    assert SEARCH.tool is not None
+    domain = replace(SUMS, tool=replace(SEARCH.tool, answer=broken))
+    client = Says("<search> x </search>")
+    t = asyncio.run(episode(QUESTION, Players(client, None, domain=domain), EpisodeSettings(max_searches=1)))
+    assert t.extra["failed_searches"] == 1 and "The search failed (tool error)" in t.messages[3]["content"]
+
+
+@pytest.mark.parametrize(("arm", "shown"), [("full", ["e2", "e1"]), ("prompt", ["e2"]), ("e2", ["e2"]), ("tool", ["e1"]), ("none", [])])
+def test_without_a_tool_the_prompt_shows_one_e1_too(arm, shown):
+    entries = [
+        entry("e1-a", "e1", "What is ... + ...?", "Carry what is over ten."),
+        entry("e1-b", "e1", "What is ... + ... ?", "Add the units first."),
+        entry("e1-c", "e1", "What is ... + ...", "Search again.", when=("repeated",)),
+        entry("e2-a", "e2", "Sums", "Add column by column.", children=("e1-a", "e1-b", "e1-c")),
+    ]
+    client = Says("\\boxed{42}")
+    t = play(client, Guide(Retriever(hek_of(entries, ENCODER), ENCODER), Guidance(arm=arm, domain=SUMS)))
+    system = client.asked[0][0][0]["content"]
+    assert [row["level"] for row in t.extra["shown"]] == shown and {row["place"] for row in t.extra["shown"]} <= {"prompt"}
+    assert ("Add column by column." in system, "Carry what is over ten." in system) == ("e2" in shown, "e1" in shown)
+    assert "units" not in system and "again" not in system, "one E1, and none whose precondition only a search could meet"
+
+
 def test_the_search_domain_leaves_no_trace_in_a_header():
     hek = hek_of([entry()], ENCODER)
     other = replace(hek, header=replace(hek.header, domain="sums"))
