@@ -1,4 +1,4 @@
-"""The domain of the package's first days: questions answered by searching a collection, in short answers."""
+"""The search domain: questions answered by searching a collection, in a few words."""
 
 from pathlib import Path
 

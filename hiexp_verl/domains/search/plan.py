@@ -27,10 +27,10 @@ def plan_of(d: Diagnosis) -> Plan | None:
     Of several plans the one with the fewest searches.
     """
     for queries in d.ways:
-        searches = masked_searches(queries, d.question, d.answers, d.masker)
-        if searches is not None:
+        planned = masked_searches(queries, d.question, d.answers, d.masker)
+        if planned is not None:
             kind = LETTER.sub(GIVEN, _QUOTES.sub("", redact(d.kind_of_question, d.answers, d.question)))
-            return Plan(sanitise(kind, 1000), searches)
+            return Plan(sanitise(kind, 1000), planned)
     return None
 
 
