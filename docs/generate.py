@@ -16,9 +16,10 @@ HERE = Path(__file__).parent
 NAMES = {str: "text", int: "whole number", float: "number", bool: "true, false", type(None): "null"}
 CONFIG_HEAD = """# Settings
 
-Every setting of the `hiexp:` block, generated from [config.py](../hiexp_verl/config.py) by `python -m docs.generate`. Set them on the
-command line (`hiexp.tool.min_score=0.5`) or in YAML. A value is checked before a device is touched; an unknown setting is an error that
-names the nearest one. `hiexp rollout` and `hiexp eval` take the blocks `prompt` and `tool` as `--set prompt.top_k=3`.
+Every setting of the `hiexp:` block, generated from [config.py](../hiexp_verl/config.py) and
+[config_loop.py](../hiexp_verl/config_loop.py) by `python -m docs.generate`. Set them on the command line (`hiexp.tool.min_score=0.5`) or
+in YAML. A value is checked before a device is touched; an unknown setting is an error that names the nearest one. `hiexp rollout` and
+`hiexp eval` take the blocks `prompt` and `tool` as `--set prompt.top_k=3`.
 """
 CLI_HEAD = """# Commands
 

@@ -8,6 +8,9 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BeforeValidator, Field
 
+from hiexp_verl.config_loop import GateConfig as GateConfig
+from hiexp_verl.config_loop import LedgerConfig, LoopConfig
+from hiexp_verl.config_loop import Rule as Rule
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.settings import RENAMED_ARMS, Count, Flag, Natural, Number, PathText, Seed, block_of, parse_block, renamed_arm, settings
 
@@ -20,7 +23,6 @@ _SELECT = (
 )
 Engine = Literal["bm25", "dense", "http"]
 Dtype = Literal["auto", "float32", "bfloat16"]
-Rule = Literal["ratchet", "strict", "always"]
 RewardKind = Literal["concise", "pvpo", "em", "f1", "cem"]
 Arm = Literal["full", "none", "prompt", "tool", "e1", "e2", "e3", "random", "shuffled", "own-question", "constitution"]
 ARMS: tuple[Arm, ...] = get_args(Arm)
@@ -177,53 +179,6 @@ class ExpectConfig:
     lookup_failures: Annotated[Number, Field(ge=0, le=1)] = Field(
         default=0.5, description="Share of a step's look-ups that may fail before the run stops."
     )
-
-
-@settings()
-class GateConfig:
-    """When a candidate version of the HEK replaces the incumbent."""
-
-    rule: Rule = Field(
-        default="ratchet",
-        description="strict: the lower bound of the gain is above 0. ratchet: it is above -margin, and the gain above 0. always: no test.",
-    )
-    min_groups: Count = Field(default=200, description="Mixed groups at the first look; the others are at 2 and 4 times as many.")
-    z: Annotated[Number, Field(gt=0)] = Field(default=2.13, description="Standard errors of a bound; of each of the three looks.")
-    margin: Annotated[Number, Field(ge=0)] = Field(default=0.01, description="ratchet: loss of reward that is not to be ruled out.")
-
-
-@settings()
-class LedgerConfig:
-    """A row for each trained rollout, from which `hiexp ledger` computes what each entry does."""
-
-    enabled: Flag = Field(default=False, description="Write HEK/ledger/<run>.jsonl, beside the versions.")
-    mask: Annotated[Number, Field(ge=0, lt=1)] = Field(
-        default=0.1, description="Share of entries that are left out by chance, by which the bias of look-ups is known; 0: none."
-    )
-
-
-@settings()
-class LoopConfig:
-    """A builder in the background proposes versions of the HEK; a candidate is played beside the version in use and judged."""
-
-    enabled: Flag = Field(default=False, description="Needs hiexp.ledger.enabled, hiexp.dump_dir and one of our trainers.")
-    every: Count = Field(default=50, description="Steps between two proposals; none is made while a candidate is tested.")
-    lag: Count = Field(default=2, description="Steps that the builder has; the candidate is played from the step after them.")
-    window: Count = Field(default=100, description="Steps whose rollouts a proposal is made of.")
-    distiller: str = Field(default="rules", description="As of `hiexp build`; a model needs a server of its own (openai:URL#MODEL).")
-    plan_support: Count = Field(default=2, description="Questions that a plan must have solved.")
-    max_new: Count = Field(default=64, description="New E1 of a candidate, at most.")
-    edits: Flag = Field(default=False, description="The model of the distiller decides what a new E1 does to those near it.")
-    gate: GateConfig = Field(default_factory=GateConfig)
-    max_steps: Count = Field(default=40, description="Steps after which a test ends without a verdict: the version in use stays.")
-    retire_after: Count = Field(default=100, description="Exposures before an entry that is shown to harm can leave.")
-    capacity_e1: Count = Field(default=2_000, description="E1 that a version has at most.")
-    hold_on_alarm: Flag = Field(
-        default=True,
-        description="While an alarm is triggered nothing is tested or published, and a version of its window is taken back; so is one "
-        "whose rollouts gain less than those of the version before, three times in a row.",
-    )
-    timeout: Annotated[Number, Field(gt=0)] = Field(default=600.0, description="Seconds that a step waits for a late builder.")
 
 
 @settings()

@@ -1,12 +1,15 @@
 """A proposal as a task of its own process, while training goes on: files in, a saved candidate out."""
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from hiexp_verl.config import Budgets, LoopConfig
-from hiexp_verl.distil.distillers import open_distiller
+from hiexp_verl.distil.distillers import PromptedDistiller, open_distiller
 from hiexp_verl.distil.pipeline import DistilSettings
+from hiexp_verl.distil.replies import ModelReplies
 from hiexp_verl.domains import domain_for
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.evolve.propose import Proposer
@@ -54,6 +57,7 @@ class Candidate:
     why: str = ""
     self_sourced: float = 0.0  # share of the entries that came which rest on rollouts with experience alone
     changed_lookups: float = 0.0  # share of the questions of the window whose first entry in the prompt is another one
+    removed: float = 0.0  # share of the parent's entries that went
 
     @property
     def only_removes(self) -> bool:
@@ -61,8 +65,8 @@ class Candidate:
         return not self.came
 
 
-def make_candidate(task: Task) -> Candidate:
-    """Return the candidate, saved as a version beside its parent; CURRENT stays.
+def make_candidate(task: Task, policy: Any = None) -> Candidate:
+    """Return the candidate, saved as a version beside its parent; CURRENT stays. `policy`: the model of the distiller `policy`.
 
     Raises:
         HiExpError: a file, the encoder or the distiller cannot be used, or the candidate knows a validation question.
@@ -72,7 +76,9 @@ def make_candidate(task: Task) -> Candidate:
     encoder = open_encoder(parent, path, task.encoder)
     rows = [row for row in read_run(Path(task.ledger)) if row.step <= task.until]
     config = task.config
-    with open_distiller(config.distiller, domain=domain_for(parent.header.domain)) as distiller:
+    own, domain = config.distiller == "policy", domain_for(parent.header.domain)
+    prompted = PromptedDistiller(ModelReplies(policy, "policy"), domain) if own else None
+    with nullcontext(prompted) if prompted is not None else open_distiller(config.distiller, domain=domain) as distiller:
         keep = KeepConfig(n_min=config.retire_after, e1=config.capacity_e1)
         proposer = Proposer(encoder, distiller, DistilSettings(plan_support=config.plan_support), keep, config.max_new, config.edits)
         trajectories = list(read_trajectories(*map(Path, task.episodes)))
@@ -86,7 +92,9 @@ def make_candidate(task: Task) -> Candidate:
     came, went = (tuple(change.content for change in changes) for changes in (proposal.came, proposal.went))
     changed = _changed_lookups(parent, proposal.hek, encoder, [t.question for t in trajectories], task.budgets)
     own = self_sourced(proposal.hek, frozenset(came), trajectories)
-    return Candidate(str(version), proposal.hek.content_hash(), came, went, proposal.why, own, changed)
+    return Candidate(
+        str(version), proposal.hek.content_hash(), came, went, proposal.why, own, changed, share(len(went), len(parent.entries))
+    )
 
 
 def self_sourced(hek: HEK, came: frozenset[str], trajectories: Sequence[Trajectory]) -> float:

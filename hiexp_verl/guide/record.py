@@ -3,15 +3,17 @@
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import ConfigDict
+from pydantic import ConfigDict, Field
 from typing_extensions import NotRequired, TypedDict
 
 from hiexp_verl.config import Place
 from hiexp_verl.scoring import Score
 from hiexp_verl.settings import parse_block
 from hiexp_verl.types import LEVELS, Level, Message, Trajectory
+
+Whole = Annotated[int, Field(ge=0, le=2**53)]  # a count; what adds and divides it gets a float
 
 
 class Shown(TypedDict):
@@ -24,8 +26,8 @@ class Shown(TypedDict):
     level: Level
     score: float  # cosine of its title with the question or the query
     place: Place
-    tokens: int  # that it takes in the context
-    search: NotRequired[int]  # number of the search in whose response it stood, from 1
+    tokens: Whole  # that it takes in the context
+    search: NotRequired[Whole]  # number of the search in whose response it stood, from 1
     made_for: NotRequired[str]  # the name that stands in its plan
     p: NotRequired[float]  # probability that it was selected, where not by the cosine
 
@@ -38,7 +40,7 @@ class EpisodeRecord:
 
     question_id: str
     question: str
-    sample: int = 0
+    sample: Whole = 0
     arm: str = "none"
     domain: str | None = None  # None: search
     split: str | None = None  # None where it is not known, as everywhere below
@@ -48,19 +50,19 @@ class EpisodeRecord:
     shown: tuple[Shown, ...] = ()
     masked: tuple[Shown, ...] = ()  # left out by chance, to measure what they do (`ledger.credit`)
     unmet: tuple[str, ...] | None = None  # content ids of E1 that were found where their preconditions do not hold; None: none
-    dropped: int = 0  # entries found that the token budgets had no room for
-    e1_repeats: int = 0  # E1 found again, and not shown again
+    dropped: Whole = 0  # entries found that the token budgets had no room for
+    e1_repeats: Whole = 0  # E1 found again, and not shown again
     queries: tuple[str, ...] = ()
-    repeated_queries: int = 0
-    searches: int = 0
-    failed_searches: int = 0
-    lookups: int = 0
-    lookup_failures: int = 0
+    repeated_queries: Whole = 0
+    searches: Whole = 0
+    failed_searches: Whole = 0
+    lookups: Whole = 0
+    lookup_failures: Whole = 0
     followed: bool | None = None  # whether the searches of a plan in the system prompt were made; None: it showed none
     states: tuple[str, ...] | None = None  # what each turn searched for and found, as `plugin.turns` names it; None: not asked for
     stripped: bool | None = None  # whether the experience was removed from the trained tokens; None: not asked for
     stop: str | None = None  # why the episode ended: "answer", "no_answer", "length", "search_limit", "prompt_too_long"
-    completion_tokens: int | None = None  # that the policy wrote
+    completion_tokens: Whole | None = None  # that the policy wrote
     seconds: float | None = None
 
     def to_json(self) -> dict[str, Any]:

@@ -1,6 +1,5 @@
 """Experience banks of other programs as a HEK of flat entries: their words, their counters, no trajectories behind them."""
 
-import json
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -15,7 +14,7 @@ from hiexp_verl.errors import HiExpError
 from hiexp_verl.hek.schema import Header
 from hiexp_verl.hek.store import HEK
 from hiexp_verl.io.datasets import read_records
-from hiexp_verl.io.rows import BadRow, required, text_field
+from hiexp_verl.io.rows import BadRow, parse_json, required, text_field
 from hiexp_verl.models.encoder import Encoder
 from hiexp_verl.scoring import normalise
 from hiexp_verl.text import sanitise
@@ -147,7 +146,7 @@ def _rows(path: Path, format: str) -> Iterator[tuple[str, dict[str, Any]]]:
         yield from read_records(path, "bank")
         return
     try:
-        row = json.loads(path.read_text(encoding="utf-8-sig"))
+        row = parse_json(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError as error:
         raise HiExpError(f"bank {path} does not exist; give the path of a JSON file") from error
     except (ValueError, RecursionError) as error:

@@ -4,7 +4,6 @@ Rows of our reward hold the trajectory itself. In others the chat template is on
 verl writes them, without: then only the role is left, on its own line.
 """
 
-import json
 import math
 import re
 from collections.abc import Iterator
@@ -16,7 +15,7 @@ from hiexp_verl.domains.search import SEARCH
 from hiexp_verl.importers.openai import scored
 from hiexp_verl.io.datasets import trajectory_of
 from hiexp_verl.io.questions import question_in
-from hiexp_verl.io.rows import BadRow, required, text_field
+from hiexp_verl.io.rows import BadRow, parse_json, required, text_field
 from hiexp_verl.types import TRAJECTORY_KEY, Message, Trajectory
 
 _KNOWN = {"input", "output", "gts", "score"}
@@ -94,7 +93,7 @@ def from_verl_dump(row: dict[str, Any], domain: Domain = SEARCH) -> Trajectory:
 
 def _exact(row: dict[str, Any]) -> Trajectory:
     try:
-        inner = json.loads(text_field(row, TRAJECTORY_KEY))
+        inner = parse_json(text_field(row, TRAJECTORY_KEY))
     except (ValueError, RecursionError) as error:
         raise BadRow(f"{TRAJECTORY_KEY!r} is not JSON", str(error)) from error
     if not isinstance(inner, dict):

@@ -118,14 +118,38 @@ def append_lines(file: IO[str], *rows: Any) -> None:
     os.fsync(file.fileno())
 
 
+def add_lines(path: Path, *rows: Any) -> None:
+    """Add rows to a file of JSON lines, all of them or none, after whole lines alone.
+
+    Raises:
+        HiExpError: the disk is full, or the place is not writable.
+    """
+    make_folder(path.parent)
+    size = None
+    try:
+        with writing(path):
+            if path.is_file():
+                drop_torn_line(path)
+            size = path.stat().st_size if path.is_file() else 0
+            with path.open("a", encoding="utf-8") as file:
+                append_lines(file, *rows)
+    except HiExpError:
+        if size is not None:
+            with suppress(OSError):
+                os.truncate(path, size)
+        raise
+
+
 def drop_torn_line(path: Path) -> None:
-    """Remove a last line without a line end, as a killed writer leaves it."""
+    """Remove a last line without a line end, as a killed writer or a full disk leaves it."""
     with path.open("rb+") as file:
+        if not file.seek(0, os.SEEK_END) or (file.seek(-1, os.SEEK_END), file.read(1))[1] == b"\n":
+            return
+        file.seek(0)
         content = file.read()
         end = content.rfind(b"\n") + 1
-        if end < len(content):
-            logger.warning("%s: dropping %d bytes of a line that was not written in full", path, len(content) - end)
-            file.truncate(end)
+        logger.warning("%s: dropping %d bytes of a line that was not written in full", path, len(content) - end)
+        file.truncate(end)
 
 
 def cache_dir() -> Path:

@@ -119,7 +119,7 @@ def file_kind(path: Path) -> FileKind:
 
 def _list_rows(path: Path) -> list[Any]:
     with _opened(path) as file:
-        rows = json.loads(file.read().decode("utf-8-sig"))
+        rows = parse_json(file.read().decode("utf-8-sig"))
     rows = rows["data"] if isinstance(rows, dict) else rows
     return [row if _is_text(row) else BadRow("half a character (a lone surrogate)") for row in rows]
 
@@ -178,7 +178,7 @@ _UTF_16 = "the file is UTF-16; convert it to UTF-8"
 
 def _parsed(line: bytes, first: bool, surrogates: bool) -> dict[str, Any] | BadRow:
     try:
-        row = json.loads(line.decode("utf-8-sig" if first else "utf-8"))
+        row = parse_json(line.decode("utf-8-sig" if first else "utf-8"))
     except UnicodeDecodeError as error:
         if first and line.startswith((b"\xff\xfe", b"\xfe\xff")):
             return BadRow(_UTF_16)
@@ -261,6 +261,21 @@ def _is_message(value: Any) -> bool:
         and isinstance(value.get("content"), str | list | None)
         and isinstance(value.get("tool_calls"), list | None)
     )
+
+
+def parse_json(text: str) -> Any:
+    """Return the value of a JSON text; an integer that no float can hold is refused, since what adds and divides it would fail.
+
+    Raises:
+        ValueError: the text is not JSON, or has such an integer.
+    """
+    return json.loads(text, parse_int=_bounded)
+
+
+def _bounded(digits: str) -> int:
+    if len(digits) > sys.float_info.max_10_exp:
+        raise ValueError(f"an integer of {len(digits)} digits")
+    return int(digits)
 
 
 def as_number(value: Any) -> float | None:

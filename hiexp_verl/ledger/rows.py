@@ -5,7 +5,6 @@ rows hold across versions. Sums over rows are in `ledger.credit`.
 """
 
 import logging
-import os
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -19,7 +18,7 @@ from hiexp_verl.config import Place
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.guide.record import EpisodeRecord, Shown
 from hiexp_verl.hek.schema import record_of
-from hiexp_verl.io.files import append_lines, drop_torn_line, make_folder, write_jsonl, writing
+from hiexp_verl.io.files import add_lines, drop_torn_line, make_folder, write_jsonl
 from hiexp_verl.io.rows import BadRow, read_rows
 from hiexp_verl.types import TRAIN, Level, Trajectory
 
@@ -110,14 +109,7 @@ def append_rows(path: Path, rows: Sequence[LedgerRow]) -> None:
     Raises:
         HiExpError: the disk is full, or the folder is not writable.
     """
-    make_folder(path.parent)
-    size = path.stat().st_size if path.is_file() else 0
-    try:
-        with writing(path), path.open("a", encoding="utf-8") as file:
-            append_lines(file, *(row.to_json() for row in rows))
-    except HiExpError:
-        os.truncate(path, size)  # half a step would be counted as a whole one
-        raise
+    add_lines(path, *(row.to_json() for row in rows))  # half a step would be counted as a whole one
 
 
 def forget_after(path: Path, step: int) -> int:

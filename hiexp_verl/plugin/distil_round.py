@@ -173,6 +173,13 @@ class Round:
         """Return the students that are held out, a quarter at most, and the others."""
         multiple = self._engine.multiple
         count = min(self._distil.held_out, len(students) // 4) // multiple * multiple
+        if self._distil.held_out and not count:
+            logger.warning(
+                "a round of self-distillation with %d students is not watched: it needs %d, 4 for each of %d rows of a micro-batch",
+                len(students),
+                4 * multiple,
+                multiple,
+            )
         return students[:count], students[count:]
 
     def _watched(self, held: Sequence[Student], seen: Sequence[Seen]) -> list[Fields]:

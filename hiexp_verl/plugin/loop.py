@@ -11,89 +11,32 @@ broadcast, and no difference between training, refill and re-issue. Validation s
 and rows, so that a resumed run decides the same.
 """
 
-import json
 import logging
 import os
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
 from math import inf
 from pathlib import Path
-from typing import Any, NamedTuple
+from statistics import fmean
+from typing import Any
 
 import ray
 
 from hiexp_verl.config import Budgets, HiExpConfig, LoopConfig
+from hiexp_verl.config_loop import GuardsConfig
 from hiexp_verl.errors import HiExpError, first_line
-from hiexp_verl.hek.store import HEK
-from hiexp_verl.io.files import append_lines, drop_torn_line, write_jsonl, writing
+from hiexp_verl.guide.arms import CREDITED
+from hiexp_verl.io.files import add_lines, drop_torn_line, write_jsonl
 from hiexp_verl.io.rows import BadRow, read_rows
 from hiexp_verl.ledger.drift import FALLS, Span, poisoned, top_share, with_rows
 from hiexp_verl.ledger.gate import LOOKS, Verdict, judge
 from hiexp_verl.ledger.rows import LedgerRow, read_run
+from hiexp_verl.plugin.versions import LoopState, Version, Versions, opened
 from hiexp_verl.rollout.policy import EVENTS
 
 logger = logging.getLogger(__name__)
 
 STAMP = "hiexp_versions"  # field of a batch, and keyword of an episode's `run`
-
-
-class Version(NamedTuple):
-    """A version of the HEK."""
-
-    path: str
-    content_hash: str
-
-
-class Versions(NamedTuple):
-    """What an episode may be shown of."""
-
-    incumbent: Version
-    candidate: Version | None = None
-
-    def stamp(self) -> str:
-        """Return the text that travels with a batch."""
-        return json.dumps(self)
-
-    @classmethod
-    def of(cls, stamp: str | None) -> "Versions | None":
-        """Return what a batch was stamped with; None where it was not."""
-        if not stamp:
-            return None
-        incumbent, candidate = json.loads(stamp)
-        return cls(Version(*incumbent), Version(*candidate) if candidate else None)
-
-
-@dataclass
-class LoopState:
-    """What a checkpoint keeps of the loop."""
-
-    incumbent: Version
-    previous: Version | None = None  # in use before
-    published: int = 0  # step from which on the incumbent is in use; 0: since the start
-    candidate: Version | None = None
-    only_removes: bool = False
-    came: tuple[str, ...] = ()
-    tested_from: int = 0
-    started: int | None = None  # step after which the builder was started; None: it is not at work
-    rejected: tuple[str, ...] = ()  # content ids
-    spans: tuple[Span, ...] = ()  # one for each publication, the last that of the incumbent
-    last_proposal: int = 0  # step of the last proposal
-    silent: int = 0  # proposals in a row that came to nothing
-    counts: dict[str, int] = field(default_factory=lambda: dict.fromkeys(("proposed", "accepted", "rejected", "failures", "held"), 0))
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the state as a JSON object."""
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> "LoopState":
-        """Return the state that `to_json` wrote."""
-        found = {each.name: values[each.name] for each in fields(cls)}
-        for name in ("incumbent", "previous", "candidate"):
-            found[name] = Version(*found[name]) if found[name] else None
-        spans = tuple(Span(**each) for each in found["spans"])
-        return cls(**{**found, "came": tuple(found["came"]), "rejected": tuple(found["rejected"]), "spans": spans})
 
 
 class Loop:
@@ -105,6 +48,7 @@ class Loop:
         self.state = LoopState(Version(settings.hek, settings.hek_hash))
         self._settings, self._ledger, self._validation = settings, ledger, tuple(validation)
         self._events = folder / EVENTS
+        self.policy: Any = None  # what the distiller `policy` asks
         self._rows: list[LedgerRow] = []  # since the candidate is tested
         self._building: Any = None
         self._seconds = 0.0
@@ -121,9 +65,9 @@ class Loop:
         if state.started is None or step <= state.started + self.config.lag:
             return False
         began = time.monotonic()
-        if self._building is None:  # after a resume
-            self._building = self._start(state.started)
         try:
+            if self._building is None:  # after a resume
+                self._building = self._start(state.started)
             ready, _ = ray.wait([self._building], timeout=self.config.timeout)
             if not ready:
                 ray.cancel(self._building, force=True)
@@ -139,18 +83,28 @@ class Loop:
             state.silent += 1
             self._note(step, "nothing", why=made.why)
             return False
+        self._proposed = {name: getattr(made, name) for name in ("self_sourced", "changed_lookups", "removed")}
+        if refusal := state.guards.refusal(self._proposed, self.config.guards):
+            state.silent += 1
+            state.counts["held"] += 1
+            self._note(step, "refused", version=made.path, why=refusal)
+            return False
         state.candidate, state.tested_from, self._rows = Version(made.path, made.content_hash), step, []
         state.only_removes, state.came, state.silent = made.only_removes, tuple(made.came), 0
-        self._proposed = {"self_sourced": made.self_sourced, "changed_lookups": made.changed_lookups}
         gate = self.config.gate
         if state.spans and (gain := state.spans[-1].detectable(LOOKS[-1] * gate.min_groups, gate.z)) < inf:
             self._proposed["detectable"] = gain  # in 80 of 100 cases, by its last look
         self._note(step, "proposed", version=made.path, came=list(made.came), went=list(made.went), why=made.why, **self._proposed)
         return True
 
-    def step(self, step: int, rows: Sequence[LedgerRow], alarmed: bool, last: bool = False) -> dict[str, float]:
+    def step(
+        self, step: int, rows: Sequence[LedgerRow], alarmed: bool, last: bool = False, metrics: Mapping[str, float] | None = None
+    ) -> dict[str, float]:
         """Judge the candidate by its rows, those of this step included; start the builder when it is due; return `hiexp/loop/*`."""
-        state, verdict, began = self.state, None, time.monotonic()
+        state, guards, verdict, began = self.state, self.config.guards, None, time.monotonic()
+        shown = {"hiexp/loop/top_share": top_share(rows)}
+        if guards != GuardsConfig():
+            self._guard(step, rows, {**(metrics or {}), **shown})
         *before, span = state.spans or (Span(state.incumbent.content_hash),)
         state.spans = (*before, with_rows(span, rows))
         if self.config.hold_on_alarm and poisoned(state.spans, self.config.gate.min_groups):
@@ -158,6 +112,8 @@ class Loop:
             state.spans = (Span(state.incumbent.content_hash),)  # judged anew
         elif alarmed and self.config.hold_on_alarm:
             self._hold(step, "an alarm is triggered", within=self._settings.alarms.window)
+        elif state.previous is not None and step - state.published < guards.follow and (fall := state.guards.fall(guards)):
+            self._hold(step, fall)
         elif state.candidate is not None:
             self._rows += rows
             verdict = self._judge(step)
@@ -169,7 +125,21 @@ class Loop:
         if state.silent == 3:
             logger.warning("three proposals in a row came to nothing; see %s for the reasons", self._events)
         self._seconds += time.monotonic() - began
-        return self._metrics(step, verdict) | {"hiexp/loop/top_share": top_share(rows)}
+        return self._metrics(step, verdict) | shown
+
+    def _guard(self, step: int, rows: Sequence[LedgerRow], metrics: Mapping[str, float]) -> None:
+        """Let the guards see a step."""
+        state = self.state
+        seen = (row for row in rows if row.hek == state.incumbent.content_hash and row.arm in CREDITED and not row.lookup_failed)
+        rewards = [row.reward for row in seen]
+        if state.guards.step(metrics, fmean(rewards) if rewards else None, self.config.guards):
+            self._note(step, "guarded", why="; ".join(state.guards.raised))
+
+    def validated(self, step: int, score: float) -> None:
+        """Keep a validation of the version in use. The next step is judged by it, after a resume, too."""
+        if self.config.guards.validation is not None:
+            self.state.guards.validation = score
+            self._note(step, "validated", score=score)
 
     def _start(self, step: int) -> Any:
         """Start the builder on the episodes up to this step."""
@@ -188,15 +158,20 @@ class Loop:
             validation=self._validation,
             budgets=Budgets(self._settings.prompt, self._settings.tool),
         )
-        return ray.remote(num_cpus=0, max_retries=1, max_calls=1)(_make_candidate).remote(task)  # its process ends with it
+        make: Any = ray.remote(num_cpus=0, max_retries=1, max_calls=1)(_make_candidate)  # its process ends with it
+        return make.remote(task, self.policy)
 
     def _check(self, made: Any) -> None:
         """Refuse a candidate that episodes could not look up in: look-ups that fail would count against it, and end the run."""
-        if made.path:
-            parent, hek = (HEK.load(Path(path)) for path in (self.state.incumbent.path, made.path))
-            hek.check_encoder(parent.header.encoder)
-            if hek.header.content_hash != made.content_hash:
-                raise HiExpError(f"the candidate {made.path} is not what the builder made (its content hash differs)")
+        from hiexp_verl.evolve.background import Candidate
+
+        if not isinstance(made, Candidate):
+            raise HiExpError(f"the builder returned {made!r:.80}, which is not a candidate")
+        if not made.path:
+            return
+        if made.content_hash == self.state.incumbent.content_hash:
+            raise HiExpError(f"the builder returned {made.path}, the version in use")
+        opened(Version(made.path, made.content_hash)).check_encoder(opened(self.state.incumbent).header.encoder)
 
     def _judge(self, step: int) -> Verdict:
         """Decide on the candidate."""
@@ -207,33 +182,55 @@ class Loop:
         verdict = judge(self._rows, *hashes, self.config.gate, only_removes=state.only_removes, last=last)
         if verdict.decision == "wait":
             return verdict
+        if verdict.decision == "accept" and state.guards.raised:
+            if last:
+                self._hold(step, f"the test has ended while it was held ({'; '.join(state.guards.raised)})", within=0)
+            return verdict
         if verdict.decision == "accept":
-            state.previous = state.incumbent
+            try:
+                opened(state.candidate)  # that it was whole when it was made is many steps ago
+            except HiExpError as error:
+                state.candidate = None
+                self._failed(step, error)
+                return verdict
+            state.previous, state.brought = state.incumbent, state.came
             self._use(state.candidate, step + 1)
             state.counts["accepted"] += 1
         else:
-            state.rejected = tuple(dict.fromkeys((*state.rejected, *state.came)))
+            self._reject(state.came)
             state.counts["rejected"] += 1
         self._note(step, verdict.decision, version=state.candidate.path, verdict=verdict.to_json())
         state.candidate = None
         return verdict
 
+    def _reject(self, brought: tuple[str, ...]) -> None:
+        """Propose this not again."""
+        self.state.rejected = tuple(dict.fromkeys((*self.state.rejected, *brought)))
+
     def _use(self, version: Version, step: int) -> None:
         """Show this version from a step on."""
         self.state.incumbent, self.state.published = version, step
         self.state.spans = (*self.state.spans, Span(version.content_hash))
+        self.state.guards.published(self.config.guards)
 
     def _hold(self, step: int, why: str, within: float = inf) -> None:
         """Give up the candidate, and go back to the version before where that in use was published within so many steps."""
         state = self.state
         back = state.previous if step - state.published < within else None
+        if back is not None:
+            try:
+                opened(back)
+            except HiExpError as error:
+                logger.warning("the HEK stays at %s: %s", state.incumbent.path, first_line(error))
+                back = state.previous = None
         if state.candidate is None and back is None:
             return
         state.counts["held"] += 1
         state.candidate = None
         if back is not None:
+            self._reject(state.brought)
             self._use(back, step + 1)
-            state.previous = None
+            state.previous, state.brought = None, ()
         self._note(step, "held", version=state.incumbent.path, why=why)
 
     def _failed(self, step: int, error: Exception) -> None:
@@ -248,8 +245,7 @@ class Loop:
         logger.info("HEK, step %d: %s %s", step, event, more.get("version", ""))
         row = {"step": step, "event": event, **more}
         try:
-            with writing(self._events), self._events.open("a", encoding="utf-8") as file:
-                append_lines(file, row)
+            add_lines(self._events, row)
         except HiExpError as error:
             logger.warning("%s was not noted: %s", event, error)
 
@@ -257,6 +253,7 @@ class Loop:
         state = self.state
         found = {f"hiexp/loop/{name}": float(count) for name, count in state.counts.items()}
         found |= {"hiexp/loop/testing": float(state.candidate is not None), "hiexp/loop/age": float(max(0, step - state.published))}
+        found["hiexp/loop/guards"] = float(len(state.guards.raised))
         found["hiexp/loop/seconds"] = self._seconds  # that the step took longer, waiting for the builder included
         found["hiexp/loop/version"] = float(Path(state.incumbent.path).name) if Path(state.incumbent.path).name.isdecimal() else 0.0
         found |= {f"hiexp/loop/{name}": value for name, value in self._proposed.items()}
@@ -276,18 +273,26 @@ class Loop:
         """
         if state is not None:
             self.state = LoopState.from_json(state)
-            for version in (self.state.incumbent, self.state.candidate):
-                if version is not None and not os.path.isfile(os.path.join(version.path, "header.json")):
-                    raise HiExpError(f"the checkpoint was trained with the HEK {version.path}, which is gone; put that version back")
+            for version in filter(None, (self.state.incumbent, self.state.candidate)):
+                try:
+                    opened(version)
+                except HiExpError as error:
+                    fault = "damaged" if os.path.isdir(version.path) else "gone"
+                    trained = f"the checkpoint was trained with the HEK {version.path}, which is {fault}"
+                    raise HiExpError(f"{trained}; put that version back") from error
         if self.state.candidate is not None:
             self._rows = [row for row in read_run(self._ledger) if row.step >= self.state.tested_from]
         if self._events.is_file():
             drop_torn_line(self._events)
             rows = [row for _, row in read_rows(self._events) if not isinstance(row, BadRow)]
-            write_jsonl(self._events, [row for row in rows if row.get("step", 0) <= step])
+            kept = [row for row in rows if isinstance(row.get("step"), int) and row["step"] <= step]
+            write_jsonl(self._events, kept)
+            for row in kept:
+                if (row["step"], row.get("event")) == (step, "validated"):  # after the checkpoint was written
+                    self.state.guards.validation = row["score"]
 
 
-def _make_candidate(task: Any) -> Any:
+def _make_candidate(task: Any, policy: Any = None) -> Any:
     """Return the candidate, made at the lowest priority by one thread: rollouts and updates on the same cores come first."""
     import torch
 
@@ -295,4 +300,4 @@ def _make_candidate(task: Any) -> Any:
 
     os.nice(19)
     torch.set_num_threads(1)
-    return make_candidate(task)
+    return make_candidate(task, policy)

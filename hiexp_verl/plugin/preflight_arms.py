@@ -12,6 +12,7 @@ from hiexp_verl.guide.arms import CREDITED, arm_of, arms_of
 from hiexp_verl.protocol import load_json
 
 logger = logging.getLogger(__name__)
+OWN_ENGINES, OWN_MODES = ("vllm", "vllm_cpu"), ("hiexp_sync", "hiexp_colocate_async")
 
 
 def check_group(settings: HiExpConfig, config: DictConfig) -> None:
@@ -56,10 +57,26 @@ def check_loop(settings: HiExpConfig, config: DictConfig) -> None:
         raise HiExpError(f"hiexp.loop.enabled=true compares two versions in a group, and {found} give {guided} guided rollouts; raise n")
     if loop.distiller.partition(":")[0] in ("vllm", "vllm-local"):
         raise HiExpError(f"hiexp.loop.distiller={loop.distiller} would start a model beside the policy; serve it and give openai:URL#MODEL")
+    if loop.distiller == "policy":
+        _check_own_distiller(config)
     if loop.edits and loop.distiller == "rules":
         raise HiExpError("hiexp.loop.edits=true needs a model as hiexp.loop.distiller; rules add what is new")
+    if loop.guards.validation is not None and not 0 < config.trainer.test_freq <= loop.guards.follow:
+        found = f"trainer.test_freq={config.trainer.test_freq} and hiexp.loop.guards.follow={loop.guards.follow}"
+        raise HiExpError(f"hiexp.loop.guards.validation needs a validation while a version is followed, found {found}; set test_freq below")
     if loop.lag >= loop.every:
         raise HiExpError(f"hiexp.loop.lag={loop.lag} must be less than hiexp.loop.every={loop.every}, the steps between two proposals")
+
+
+def _check_own_distiller(config: DictConfig) -> None:
+    """Refuse the policy's servers as a distiller where an answer in flight would end the run when they are put to sleep."""
+    rollout, mode = config.actor_rollout_ref.rollout, config.trainer.v1.trainer_mode
+    faults = {
+        f"is of vLLM, and actor_rollout_ref.rollout.name is {rollout.name}": rollout.name not in OWN_ENGINES,
+        f"needs actor_rollout_ref.rollout.data_parallel_size=1, found {rollout.data_parallel_size}": rollout.data_parallel_size != 1,
+        f"is of hiexp_sync and hiexp_colocate_async, and trainer.v1.trainer_mode is {mode}": mode not in OWN_MODES,
+    }
+    _refuse({f"{fault}; serve a model and give openai:URL#MODEL": holds for fault, holds in faults.items()}, "hiexp.loop.distiller=policy")
 
 
 def check_distil(settings: HiExpConfig, config: DictConfig) -> None:

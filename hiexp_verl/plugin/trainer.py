@@ -3,6 +3,7 @@
 import json
 import logging
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -29,9 +30,10 @@ from hiexp_verl.plugin.agent_loop import settings_of
 from hiexp_verl.plugin.bonus import bonuses
 from hiexp_verl.plugin.checkpoint import folder_to_resume, identity_of, ledger_of, load_loop, load_state, played_of, save_state
 from hiexp_verl.plugin.dataset import paths_of
-from hiexp_verl.plugin.loop import STAMP, Loop
+from hiexp_verl.plugin.loop import STAMP, Loop, opened
 from hiexp_verl.plugin.metrics import EpisodeOutcome, novelties_of
 from hiexp_verl.plugin.monitor import ALARMS, Watch
+from hiexp_verl.plugin.policy_gate import Gatekeeper, PolicyModel
 from hiexp_verl.plugin.preflight_data import questions_in
 from hiexp_verl.plugin.retrieval import check_nodes, retrieval_for
 from hiexp_verl.plugin.self_distil import SelfDistil
@@ -70,6 +72,7 @@ class HiExpTrainer(PPOTrainer):
         if self.ledger is not None and settings.loop.enabled:
             validation = [text for file in paths_of(config.data.val_files) for text in questions_in(config, file)]
             self.loop = Loop(settings, Path(config.trainer.default_local_dir), self.ledger, validation)
+        self.gatekeeper: Gatekeeper | None = None
         self.stop: HiExpError | None = None  # why the run ends after this step
         self.watch = Watch(settings, hek, n=rollout.n, max_searches=max(0, (rollout.multi_turn.max_assistant_turns or 1) - 1))
 
@@ -79,10 +82,27 @@ class HiExpTrainer(PPOTrainer):
         super().fit(manager)
 
     def on_init_end(self) -> None:
-        """Give the workers a loss that knows rounds of self-distillation, where there are some."""
+        """Give the workers a loss that knows rounds of self-distillation, and the loop its distiller, where there are some."""
         super().on_init_end()
         if self.settings.distil.every:
             self.distil = SelfDistil(self.settings, self.config, self.tokenizer, self.actor_rollout_wg, self.retrieval)
+        if self.loop is not None and self.settings.loop.distiller == "policy":
+            self.gatekeeper = Gatekeeper(self.llm_server_manager.get_client())
+            template, limit = self.config.data.get("apply_chat_template_kwargs") or {}, self.config.actor_rollout_ref.rollout.max_model_len
+            self.loop.policy = PolicyModel(self.gatekeeper.gate, self.tokenizer, template, limit)
+            self.gatekeeper.open()
+
+    def on_sample_end(self) -> None:
+        """Close the gate of the distiller before the servers sleep."""
+        if self.gatekeeper is not None:
+            self.gatekeeper.close()
+        super().on_sample_end()
+
+    def on_step_end(self) -> None:
+        """Open the gate of the distiller when the servers have the weights of the step."""
+        super().on_step_end()
+        if self.gatekeeper is not None:
+            self.gatekeeper.open()
 
     def on_step_begin(self) -> None:
         """Take the candidate of the builder, before a prompt of this step is played."""
@@ -158,13 +178,16 @@ class HiExpTrainer(PPOTrainer):
         if self.loop is not None:
             before = self.loop.versions.incumbent
             alarmed = any(metrics.get(f"hiexp/alarm/{name}") for name in ALARMS)
-            metrics.update(self.loop.step(self.global_steps, counted, alarmed, last))
+            metrics.update(self.loop.step(self.global_steps, counted, alarmed, last, metrics))
             if self.loop.versions.incumbent != before:
-                self.watch.rearm(HEK.load(Path(self.loop.versions.incumbent.path)))
+                self.watch.rearm(opened(self.loop.versions.incumbent))
         return batch
 
     def _compute_metrics(self, batch: Any, metrics: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
         result = super()._compute_metrics(batch, metrics, *args, **kwargs)
+        scores = [float(value) for name, value in metrics.items() if name.startswith("val-core/") and "/mean@" in name]
+        if self.loop is not None and scores:
+            self.loop.validated(self.global_steps, fmean(scores))
         if self.stop is not None:
             self.logger.log(data=metrics, step=self.global_steps)  # otherwise verl would not log the step that ends the run
             raise self.stop

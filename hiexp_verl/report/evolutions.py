@@ -68,7 +68,7 @@ def _event(event: Mapping[str, Any]) -> dict[str, str]:
 
 def _gain(verdict: Mapping[str, Any], reach: float | None = None) -> str:
     """Return the gain with its interval, and drawn where the rows share a scale."""
-    mean = float(verdict["difference"])
+    mean = verdict["difference"]
     low, high = (mean + sign * Z95 * verdict["error"] for sign in (-1, 1))
     drawn = interval_bar(mean, low, high, (-reach, reach), (low > 0) - (high < 0)) if reach is not None else ""
     return f'{mean:+.3f} <span class="soft">[{low:+.3f}, {high:+.3f}]</span>{drawn}'

@@ -1,6 +1,5 @@
 """The runs below some directories: every folder with a `run.json`, and every HEK. Other files are not read."""
 
-import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -9,7 +8,7 @@ from typing import Any, TypeVar
 
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.io.manifest import MANIFEST, Manifest, read_manifest
-from hiexp_verl.io.rows import BadRow, read_rows
+from hiexp_verl.io.rows import BadRow, parse_json, read_rows
 
 _OF_A_HEK = {"CURRENT", "header.json"}  # beside its versions, in a version
 _T = TypeVar("_T")
@@ -81,7 +80,7 @@ def read_lines(path: Path, parse: Callable[[int, dict[str, Any]], _T], faults: l
 def read_object(path: Path, faults: list[str]) -> dict[str, Any]:
     """Return the object in a JSON file, an empty one and a fault where it is damaged."""
     try:
-        return dict(json.loads(path.read_bytes()))
+        return dict(parse_json(path.read_text(encoding="utf-8")))
     except (ValueError, TypeError, RecursionError, OSError) as error:
         faults.append(f"{path} cannot be read ({error})")
         return {}

@@ -99,7 +99,7 @@ def _counters(folder: Path, manifest: Manifest, faults: list[str]) -> Mapping[st
     newest = states[max(states)]
     try:
         counters = read_object(newest, faults).get("watched", {}).get("counters", {})
-        return {entry: {"episodes": int(one["episodes"]), "reward": float(one["reward"])} for entry, one in counters.items()}
+        return {entry: {"episodes": int(float(one["episodes"])), "reward": float(one["reward"])} for entry, one in counters.items()}
     except (AttributeError, KeyError, ValueError, TypeError, OverflowError) as error:
         faults.append(f"{newest} has damaged counters of entries ({error})")
         return {}

@@ -14,6 +14,7 @@ LAYERS = [
     "errors",
     "types",
     "settings",
+    "config_loop",
     "config",
     "scoring",
     "text",

@@ -91,11 +91,12 @@ def test_with_tokens_query_the_search_calls_alone_are_learnt():
     assert isinstance(found, Student) and found.mask.tolist() == [0, 1, 0, 0]
 
 
-def test_a_round_without_students_does_nothing():
+def test_a_round_without_students_does_nothing(caplog):
     engine = type("None_", (), {"multiple": 2})()
     assert Round(SelfDistilConfig(), engine).run([])["hiexp/distil/students"] == 0
     one = Round(SelfDistilConfig(), engine).run([student()])
     assert (one["hiexp/distil/students"], one["hiexp/distil/rest"]) == (0, 1), "a micro-batch has two rows"
+    assert "with 1 students is not watched: it needs 8" in caplog.text
 
 
 @pytest.mark.parametrize(("now", "worse"), [((0.4, 0.05), False), ((0.5, 0.0), False), ((0.51, 0.0), True), ((0.4, 0.11), True)])

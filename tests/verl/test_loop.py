@@ -7,73 +7,25 @@ from pathlib import Path
 import pytest
 import ray
 
-from hiexp_verl.config import GateConfig, HiExpConfig, LedgerConfig, LoopConfig
+from hiexp_verl.config import HiExpConfig
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.evolve.background import Candidate, make_candidate
 from hiexp_verl.guide.arms import plays_candidate
 from hiexp_verl.hek import HEK
 from hiexp_verl.ledger.drift import Span
-from hiexp_verl.ledger.rows import LEDGER, LedgerRow, append_rows
+from hiexp_verl.ledger.rows import LedgerRow
 from hiexp_verl.models.encoder import HashEncoder
 from hiexp_verl.plugin import loop as module
 from hiexp_verl.plugin.loop import Loop, LoopState, Version, Versions
 from tests.support.factories import entry, hek_of
-from tests.support.peaks import builder_task, start
-
-GATE = GateConfig(rule="strict", min_groups=10)
-OLD_HEK = start()
-NEW_HEK = replace(OLD_HEK, header=replace(OLD_HEK.header, reason="new"))
-NEW_HASH = NEW_HEK.content_hash()
+from tests.support.loops import NEW_HASH, events, loop_of, trained
+from tests.support.peaks import builder_task
 
 
 @pytest.fixture
 def run(tmp_path, monkeypatch):
     """A loop whose builder returns what `made` holds, or raises it."""
-    OLD_HEK.save(tmp_path / "hek")
-    hek = HEK.load(tmp_path / "hek")
-    new = Version(str(NEW_HEK.save(tmp_path / "hek", candidate=True)), NEW_HASH)
-    made = {"new": new, "result": Candidate(*new, came=("0a",), why="1 entries came, 0 went"), "started": []}
-    monkeypatch.setattr(Loop, "_start", lambda self, step: made["started"].append(step) or step)
-    monkeypatch.setattr(module.ray, "wait", lambda refs, timeout: (refs if made["result"] is not None else [], []))
-    monkeypatch.setattr(module.ray, "cancel", lambda ref, force: None)
-
-    def get(ref):
-        if isinstance(made["result"], Exception):
-            raise made["result"]
-        return made["result"]
-
-    monkeypatch.setattr(module.ray, "get", get)
-    loop_config = LoopConfig(enabled=True, every=4, lag=1, gate=GATE, max_steps=6)
-    settings = HiExpConfig(
-        hek=str(tmp_path / "hek" / "0001"),
-        hek_hash=hek.header.content_hash,
-        dump_dir=str(tmp_path / "dump"),
-        ledger=LedgerConfig(enabled=True),
-        loop=loop_config,
-    )
-    ledger = tmp_path / "hek" / LEDGER / "run.jsonl"
-    return Loop(settings, tmp_path, ledger, ()), made, ledger, settings
-
-
-def rows(step, old, new, incumbent, groups=5):
-    found = []
-    for number in range(groups):
-        found += [LedgerRow(step, f"q{number}", 0, incumbent, "full", old), LedgerRow(step, f"q{number}", 1, NEW_HASH, "full", new)]
-    return found
-
-
-def events(loop):
-    return [json.loads(line)["event"] for line in loop._events.read_text().splitlines()]
-
-
-def trained(loop, ledger, steps, old=0.0, new=1.0, alarmed=False):
-    metrics = {}
-    for step in steps:
-        loop.begin(step)
-        trained_on = rows(step, old, new, loop.state.incumbent.content_hash) if loop.state.candidate is not None else []
-        append_rows(ledger, trained_on)
-        metrics = loop.step(step, trained_on, alarmed)
-    return metrics
+    return loop_of(tmp_path, monkeypatch)
 
 
 def test_a_candidate_is_made_played_from_the_step_after_the_lag_and_published_by_the_gate(run):
@@ -145,13 +97,13 @@ def test_a_version_is_taken_back_whose_gap_and_reward_fell_at_three_publications
         spans.append(Span(f"v{number}"))
         for _ in range(10):
             spans[-1] = spans[-1].added([reward], [0.3], step=1)
-    before = Version("before", "v2")
+    before = loop.state.incumbent
     loop.state = replace(loop.state, spans=(*spans, Span(NEW_HASH)), incumbent=made["new"], previous=before, published=1)
     mixed = [LedgerRow(50, f"q{i}", j, NEW_HASH if j else "", arm, 0.4) for i in range(10) for j, arm in enumerate(("none", "full"))]
     metrics = loop.step(50, mixed, alarmed=False)
     assert loop.state.incumbent == before and loop.state.previous is None and metrics["hiexp/loop/held"] == 1.0
     assert events(loop) == ["held"] and "fell at 3 publications" in loop._events.read_text()
-    assert loop.state.spans == (Span("v2"),), "judged anew"
+    assert loop.state.spans == (Span(before.content_hash),), "judged anew"
 
 
 @pytest.mark.parametrize("killed", range(1, 12))

@@ -133,6 +133,18 @@ def test_what_ends_a_run_is_logged_first(make, monkeypatch):
     assert logged == [(7, {"x": 1.0, "y": 2.0})]
 
 
+def test_the_loop_gets_the_mean_of_the_validation_scores_that_count(make, monkeypatch):
+    trainer, given = make(), []
+    trainer.loop, trainer.global_steps = SimpleNamespace(validated=lambda *each: given.append(each)), 7
+    monkeypatch.setattr(PPOTrainer, "_compute_metrics", lambda self, batch, metrics: None)
+    trainer._compute_metrics(None, {"hiexp/acc": 0.1})
+    trainer._compute_metrics(
+        None,
+        {"val-core/a/acc/mean@1": np.float64(0.5), "val-core/b/acc/mean@1": 0.25, "val-core/b/acc/best@4": 1, "val-aux/a/em/mean@1": 0},
+    )
+    assert given == [(7, 0.375)]
+
+
 def test_a_round_of_self_distillation_reads_the_version_of_the_hek_that_is_in_use(make, monkeypatch):
     trainer, asked = make(), []
     incumbent = Version("hek/0002", "hash")

@@ -30,6 +30,7 @@ from tests.support.factories import trajectory
         ('[{"id": "1"', "is not a JSON list"),
         ("[]", "is empty"),
         ('{"id": "1", "question": "q", "answer": NaN}\n', ":1: an answer must be a text or a number"),
+        ('{"id": "1", "question": "q", "answer": 1' + "0" * 400 + "}\n", ":1: not JSON (an integer of 401 digits)"),
     ],
 )
 def test_bad_questions_are_named(tmp_path, content, message):

@@ -102,7 +102,7 @@ def test_a_full_disk_leaves_no_half_step(tmp_path, monkeypatch):
         file.flush()
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("hiexp_verl.ledger.rows.append_lines", full)
+    monkeypatch.setattr("hiexp_verl.io.files.append_lines", full)
     with pytest.raises(HiExpError, match="No space left"):
         append_rows(path, [row(2)])
     assert [r.step for r in read_ledger(tmp_path)] == [1] and path.read_text().endswith("}\n")

@@ -42,7 +42,18 @@ def test_rounds_gains_and_changes_are_on_the_page(tmp_path):
     assert "&lt;b&gt;When&lt;/b&gt;" in text and "<b>When</b>" not in text
 
 
-@pytest.mark.parametrize("rounds", [5, [5], [{"number": 1}], [{**TESTED, "verdict": "accept"}], [{**TESTED, "came": [1]}]])
+@pytest.mark.parametrize(
+    "rounds",
+    [
+        5,
+        [5],
+        [{"number": 1}],
+        [{**TESTED, "verdict": "accept"}],
+        [{**TESTED, "came": [1]}],
+        [{**TESTED, "verdict": {**TESTED["verdict"], "difference": "0.25"}}],
+        [{**TESTED, "rewards": {"none": 10**400}}],
+    ],
+)
 def test_a_damaged_table_is_a_fault(tmp_path, rounds):
     write(tmp_path / "evolve", rounds)
     faults = []
