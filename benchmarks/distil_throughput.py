@@ -31,11 +31,13 @@ import psutil
 
 from benchmarks import _machine
 from benchmarks._results import Claim, Panel, Result, command_line, figure, folder_of, publish, table
-from hiexp_verl.distil.contrast import Contrast, contrasts
-from hiexp_verl.distil.diagnose import diagnose
+from hiexp_verl.distil.contrast import contrasts
 from hiexp_verl.distil.distillers import concurrency_for
 from hiexp_verl.distil.prompts import reflection_prompt
 from hiexp_verl.distil.replies import ENTRY_SCHEMA, ModelReplies, sampling_of
+from hiexp_verl.domains.diagnosis import Contrast
+from hiexp_verl.domains.search import SEARCH
+from hiexp_verl.domains.search.diagnose import diagnose
 from hiexp_verl.io.files import cache_dir
 from hiexp_verl.models.chat import ChatClient, open_model
 from hiexp_verl.models.vllm_offline import offline_vllm
@@ -123,7 +125,7 @@ def real_prompts(trajectories: Path | None, count: int) -> list[str]:
         found = [Contrast("q1", QUESTION, ("Kabul",), (two_hops(number=1),), (episode(answer=a),)) for a in ("Tehran", "")]
     else:
         found, _ = contrasts(list(read_r1_searcher(trajectories)), single_sided=True)
-    prompts = [reflection_prompt(diagnosis, 0) for contrast in found for diagnosis in diagnose(contrast, 2)]
+    prompts = [reflection_prompt(diagnosis, 0, SEARCH) for contrast in found for diagnosis in diagnose(contrast, 2)]
     return [prompts[i % len(prompts)] for i in range(count)]
 
 

@@ -227,6 +227,11 @@ class HiExpConfig:
     encoder: Annotated[EncoderConfig, BeforeValidator(lambda value: {"path": value} if isinstance(value, str | None) else value)] = Field(
         default_factory=EncoderConfig
     )
+    domain: str = Field(
+        default="search",
+        description="What the questions are about: search, or package.module:DOMAIN of your own, which is code and is run.",
+    )
+    other_domain: Flag = Field(default=False, description="Show a HEK that was distilled in another domain, as a control.")
     arm: Arm = Field(default="full", description="Which experience rollouts see.")
     val_arm: Arm | None = Field(default=None, description="Which experience validation sees; null: as hiexp.arm.")
     leave_one_out: Flag = Field(default=True, description="A question never sees experience distilled from itself alone.")

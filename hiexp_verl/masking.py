@@ -42,6 +42,7 @@ _NATIONS = "African German Korean European Roman Cuban French Greek Dutch Welsh 
 _NATION = rf"(?:[A-Z]\w+(?:ian|ish|ese|ican)|{'|'.join(_NATIONS.split())})"
 _ADJECTIVE = re.compile(rf"{_NATION}(?:-[A-Z]\w+)?$|\w+-American$")
 _NATIONAL = re.compile(rf"\b{_NATION}(?:-[A-Z]\w+)? (?=[a-z]{{4,}})")  # "American actor" is "actor"
+LETTER = re.compile(r"\b(?:an? |the )?[XYZW]\b")  # of a masked name whose kind is not known
 # Ends of noun phrases that name no kind.
 _NO_KIND = word_set("name term one number part member set kind type group person example series list") | _SMALL
 

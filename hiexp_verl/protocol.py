@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
 from hiexp_verl.errors import HiExpError
-from hiexp_verl.scoring import ANSWER_CLOSE, ANSWER_OPEN, extract_answer, own_words, strip_tool_text
+from hiexp_verl.scoring import ANSWER_CLOSE, ANSWER_OPEN
 from hiexp_verl.text import sanitise, text_of
 from hiexp_verl.types import Message, Passage
 
@@ -90,9 +90,9 @@ def write_answer(answer: str) -> str:
     return f"{ANSWER_OPEN} {answer} {ANSWER_CLOSE}"
 
 
-def close_call(text: str, format: Format) -> str:
+def close_call(text: str, tags: tuple[str, str]) -> str:
     """Append the closing tag that a server cut off as a stop string, when a call is open at the end of the text."""
-    opening, closing = call_tags(format)
+    opening, closing = tags
     return text + closing if text.rfind(opening) > text.rfind(closing) else text
 
 
@@ -103,29 +103,6 @@ def find_search(text: str, format: Format) -> str | None:
     parser. Calls of other tools are not run.
     """
     return next((query for _, name, query in _calls_in(text, format) if query and name == SEARCH_TOOL_NAME), None)
-
-
-def answering_text(turns: Sequence[str], *formats: str) -> str:
-    """Return the text in which an answer counts: the last turn's own words, none of them if that turn searches.
-
-    An answer beside a search is a guess before the evidence. Only calls of these dialects are recognised.
-    """
-    if not turns or any(find_search(turns[-1], format) is not None for format in FORMATS if format in formats):
-        return ""
-    return strip_tool_text(turns[-1])
-
-
-def last_turn(*texts: str) -> str:
-    """Return the text in which the answer of an episode in whatever dialect counts; a text may hold several turns."""
-    return answering_text([turn for text in texts for turn in own_words(text) if turn.strip()], *FORMATS)
-
-
-def final_answer(messages: Sequence[Message]) -> str:
-    """Return the answer of an episode in whatever dialect, "" where there is none; a message may hold several turns."""
-    written = [message for message in messages if message.get("role") == "assistant"]
-    if written and written[-1].get("tool_calls"):
-        return ""
-    return extract_answer(last_turn(*map(text_of, written))) or ""
 
 
 def render_documents(passages: Sequence[Passage], format: Format, max_words_per_passage: int, max_chars: int) -> str:
@@ -213,6 +190,11 @@ def searches(messages: Sequence[Message]) -> list[Search]:
             result, documents = by_id.get(call_id, in_turn) if call_id else in_turn
             found += [Search(query, documents, index, result)] if query else []
     return found
+
+
+def queries_in(messages: Sequence[Message]) -> list[str]:
+    """Return the queries of an episode's searches, in order."""
+    return [search.query for search in searches(messages)]
 
 
 # Of our tool, of verl's, of others.

@@ -62,7 +62,7 @@ class Evidence:
     message: int  # index into Trajectory.messages
     start: int
     end: int
-    what: str  # a name in `distil.evidence`: where success and failure part, where the answer was, the end
+    what: str  # a name in `domains.search.evidence`: where success and failure part, where the answer was, the end
     quote: str  # that text, shortened: to be read without the trajectory
 
 
@@ -112,7 +112,7 @@ class Entry:
     title: str  # when does this apply
     description: str  # what to do or avoid: imperative, short, no names, no answers
     kind: Kind = "guide"
-    findings: tuple[str, ...] = ()  # what went wrong, see `distil.diagnose.Finding`
+    findings: tuple[str, ...] = ()  # what went wrong, see `Domain.meanings`
     shapes: tuple[str, ...] = ()  # of the questions, see `wording.Shape`
     asked_for: tuple[str, ...] = ()  # what the questions ask for: "capital", "date"
     bridges: tuple[str, ...] = ()  # what must be found first: "country"

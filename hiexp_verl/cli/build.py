@@ -5,7 +5,7 @@ from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any
 
-from hiexp_verl.cli.options import MAX_MODEL_LEN_HELP, add_verb, say
+from hiexp_verl.cli.options import DOMAIN_HELP, MAX_MODEL_LEN_HELP, add_verb, say
 from hiexp_verl.distil.dry_run import dry_run
 from hiexp_verl.distil.replies import Price
 from hiexp_verl.distil.spec import BuildSpec, run_build
@@ -28,6 +28,8 @@ def add(verbs: Any) -> None:
     )
     parser = add_verb(verbs, "build", run, "Distil trajectories into a three-level HEK.", epilog)
     parser.add_argument("--trajectories", type=Path, nargs="+", required=True, metavar="FILE", help="of `hiexp rollout` or `hiexp import`")
+    parser.add_argument("--domain", help=f"of the trajectories: {DOMAIN_HELP} (default search)")
+    parser.add_argument("--other-domain", action="store_true", help="read trajectories of another domain as those of this one")
     parser.add_argument("--distiller", metavar="KIND:PLACE", help="see below (default rules)")
     parser.add_argument("--encoder", required=True, help="sentence-transformers directory or name; hash:256 for a dry run")
     parser.add_argument("--out", type=Path, required=True, metavar="HEK", help="directory; each build adds an immutable version")

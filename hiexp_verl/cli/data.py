@@ -1,11 +1,14 @@
 """`hiexp import`, `hiexp import-bank` and `hiexp serve-search`."""
 
 import argparse
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from hiexp_verl.cli.options import JSON_HELP, add_verb, print_result, say
+from hiexp_verl.cli.options import DOMAIN_HELP, JSON_HELP, add_verb, print_result, say
 from hiexp_verl.config import SearchConfig
+from hiexp_verl.domains import domain_named
+from hiexp_verl.domains.domain import UNMARKED
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.hek.opening import remember_encoder
 from hiexp_verl.hek.store import current_version
@@ -65,6 +68,7 @@ def add(verbs: Any) -> None:
     parser = add_verb(verbs, "import", run_import, "Import trajectories of other programs.", _IMPORT)
     parser.add_argument("files", type=Path, nargs="+", metavar="FILE", help="what the other program wrote")
     parser.add_argument("--format", required=True, choices=tuple(FORMATS), help="which program wrote it, see below")
+    parser.add_argument("--domain", default=UNMARKED, help=f"of openai and verl-dump: {DOMAIN_HELP} (default search)")
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="replaced at the end, or unchanged on an error")
     for name, default in vars(Tags()).items():
         parser.add_argument(f"--{name}-tags", nargs=2, metavar=("OPEN", "CLOSE"), help=f"default {' '.join(default)}")
@@ -78,6 +82,7 @@ def add(verbs: Any) -> None:
     parser.add_argument(
         "--level", default="e2", choices=LEVELS, help="of all entries (default e2: shown in the prompt; e1: with documents)"
     )
+    parser.add_argument("--domain", default=UNMARKED, help=f"of the advice: {DOMAIN_HELP} (default search)")
     parser.add_argument("--out", type=Path, required=True, metavar="HEK", help="directory; the entries become its next version")
 
     parser = add_verb(verbs, "serve-search", run_serve_search, "Serve a corpus over the Search-R1 retrieval wire format.", _SERVE)
@@ -93,6 +98,12 @@ def run_import(arguments: argparse.Namespace) -> int:
     if tags and arguments.format != "r1-searcher":
         raise HiExpError(f"tags can be set for --format r1-searcher only, found --format {arguments.format}; leave them out")
     convert = FromR1Searcher(Tags(**tags)) if tags else FORMATS[arguments.format]()
+    if arguments.domain != UNMARKED:
+        if arguments.format not in ("openai", "verl-dump"):
+            raise HiExpError(
+                f"--domain is for --format openai and verl-dump, found {arguments.format}, whose rows are of one; leave it out"
+            )
+        convert = partial(convert, domain=domain_named(arguments.domain))
     report = import_trajectories(arguments.files, arguments.out, convert, arguments.strict)
     print_result(arguments.json, {**vars(report), "rejected": report.rejected}, report.summary())
     return 0
@@ -101,7 +112,8 @@ def run_import(arguments: argparse.Namespace) -> int:
 def run_import_bank(arguments: argparse.Namespace) -> int:
     """Save the bank as a HEK and print the counts."""
     since = current_version(arguments.out)
-    hek, counts = import_bank(arguments.file, arguments.format, load_encoder(arguments.encoder), arguments.level)
+    domain = domain_named(arguments.domain).name
+    hek, counts = import_bank(arguments.file, arguments.format, load_encoder(arguments.encoder), arguments.level, domain)
     version = hek.save(arguments.out, since)
     remember_encoder(arguments.out, arguments.encoder)
     lines = [f"{count:6d} {name}" for name, count in counts.items() if count]

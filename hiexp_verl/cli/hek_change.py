@@ -73,6 +73,7 @@ def add(verbs: Any) -> None:
     parser.add_argument("a", type=Path, metavar="A", help="a HEK; its encoder, thresholds and ids stay")
     parser.add_argument("b", type=Path, metavar="B", help="a HEK with the same encoder")
     parser.add_argument("--out", type=Path, required=True, metavar="C", help="directory; the merged HEK becomes its next version")
+    parser.add_argument("--other-domain", action="store_true", help="unite HEKs of two domains; that of A stays")
     parser.add_argument("--prefix", default="", help="put before ids of B's questions or trajectories where they mean others in A")
     parser.add_argument("--encoder", help=ENCODER_HELP)
 
@@ -119,7 +120,7 @@ def run_merge(arguments: argparse.Namespace) -> int:
         raise HiExpError(f"--out {arguments.out} is a file; give a directory for the HEK")
     since = current_version(arguments.out)
     a, b = HEK.load(arguments.a), HEK.load(arguments.b)
-    merged = merge_heks(a, b, open_encoder(a, arguments.a, arguments.encoder), arguments.prefix)
+    merged = merge_heks(a, b, open_encoder(a, arguments.a, arguments.encoder), arguments.prefix, arguments.other_domain)
     version = merged.save(arguments.out, since)
     remember_encoder(arguments.out, find_encoder(a.header, arguments.a, arguments.encoder))
     runs = sum(add_ledger(arguments.out, root_of(path), hek.content_hash()[:8]) for path, hek in ((arguments.a, a), (arguments.b, b)))

@@ -7,7 +7,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from hiexp_verl.cli.options import JSON_HELP, add_hek, add_verb, print_result, say
+from hiexp_verl.cli.options import DOMAIN_HELP, JSON_HELP, add_hek, add_verb, print_result, say
+from hiexp_verl.domains import domain_for
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.guide.blocks import LEVELS_OF
 from hiexp_verl.guide.lookup import text_at
@@ -56,6 +57,7 @@ def add(verbs: Any) -> None:
     add_hek(parser, encoder=True, json=True)
     parser.add_argument("text", metavar="TEXT", help="a question or a search query")
     parser.add_argument("--level", choices=LEVELS, help="default: all levels")
+    parser.add_argument("--domain", help=f"of the text: {DOMAIN_HELP} (default: that of the HEK)")
     parser.add_argument("--top-k", type=int, default=5, help="entries (default 5)")
 
     parser = add_verb(verbs, "audit", run_audit, "Report what a HEK knows of a test set: questions, answers in entries.", _AUDIT)
@@ -109,10 +111,11 @@ def run_retrieve(arguments: argparse.Namespace) -> int:
         raise HiExpError("the text is empty; give a question or a search query")
     hek = HEK.load(arguments.hek)
     retriever = Retriever(hek, open_encoder(hek, arguments.hek, arguments.encoder))
+    domain = domain_for(hek.header.domain, arguments.domain)
     hits = []
     for place, levels in LEVELS_OF.items():
         wanted: list[Level] = [level for level in levels if arguments.level in (level, None)]
-        hits += retriever.retrieve([text_at(place, arguments.text)], levels=wanted, top_k=arguments.top_k)[0]
+        hits += retriever.retrieve([text_at(place, arguments.text, domain)], levels=wanted, top_k=arguments.top_k)[0]
     hits = sorted(hits, key=lambda hit: -hit.score)[: arguments.top_k]
     text = "\n".join(f"{h.score:.3f}  {h.entry.level.upper()} {h.entry.id}  {h.entry.title}\n       {h.entry.description}" for h in hits)
     print_result(arguments.json, [{"score": h.score, **to_json(h.entry)} for h in hits], text or "nothing found")

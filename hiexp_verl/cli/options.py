@@ -9,6 +9,7 @@ from reprlib import repr as brief
 from typing import Any, Literal, get_args
 
 from hiexp_verl.config import Engine
+from hiexp_verl.domains import DOMAINS
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.models.chat import MAX_MODEL_LEN
 from hiexp_verl.protocol import FORMATS
@@ -19,6 +20,7 @@ QUESTIONS_HELP = "JSON lines, a JSON list, parquet or CSV, with id, question, an
 SEED_HELP = "of the sampling; every turn of every question derives its own (default 0)"
 ENCODER_HELP = "directory or name of the encoder of the HEK, if it has moved"
 JSON_HELP = "machine-readable output"
+DOMAIN_HELP = f"{', '.join(DOMAINS)}, or package.module:NAME of your own, which is code and is run (docs/own_domain.md)"
 Verb = Callable[[argparse.Namespace], int]
 SET_HELP = (
     "budgets of experience by their names in training: prompt.top_k=3 prompt.max_tokens=160 tool.min_score=0.5 "
@@ -48,9 +50,14 @@ def add_hek(parser: argparse.ArgumentParser, encoder: bool = False, json: bool =
 
 
 def add_episode_arguments(parser: argparse.ArgumentParser, temperature: float) -> None:
-    """Add the options of playing episodes: model, search, experience, sampling."""
+    """Add the options of playing episodes: domain, model, search, experience, sampling."""
+    parser.add_argument("--domain", help=f"{DOMAIN_HELP} (default: that of the checkpoint's training, or search)")
     parser.add_argument("--search", default="bm25", choices=get_args(Engine), help="as hiexp.search.engine (default bm25)")
-    parser.add_argument("--corpus", metavar="FILE", help="JSONL (.gz), TSV or parquet with id, title, text, for bm25 and dense")
+    parser.add_argument(
+        "--corpus",
+        metavar="FILE",
+        help="JSONL (.gz), TSV or parquet with id, title, text, for bm25 and dense; what the tool of your domain runs on",
+    )
     parser.add_argument("--search-url", metavar="URL", help="of a retrieval server in the Search-R1 wire format, for http")
     parser.add_argument("--search-encoder", metavar="DIR_OR_NAME", help="for dense (default: --encoder, or the encoder of the HEK)")
     parser.add_argument(
@@ -60,6 +67,7 @@ def add_episode_arguments(parser: argparse.ArgumentParser, temperature: float) -
         "the shards of a checkpoint are merged by verl, which runs code in them: give only those of people you trust",
     )
     parser.add_argument("--hek", type=Path, help="show experience of this HEK")
+    parser.add_argument("--other-domain", action="store_true", help="the HEK may be of another domain: a control")
     parser.add_argument("--encoder", help=ENCODER_HELP)
     trained = "(default: as the checkpoint was trained, or %s)"
     parser.add_argument("--format", choices=FORMATS, help="dialect of search calls " + trained % DEFAULTS["format"])

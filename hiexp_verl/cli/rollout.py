@@ -10,6 +10,7 @@ from typing import Any
 
 from hiexp_verl.cli.options import QUESTIONS_HELP, SEED_HELP, add_episode_arguments, add_verb, say
 from hiexp_verl.config import ARMS, SearchConfig, arm_named
+from hiexp_verl.domains import Domain, domain_named
 from hiexp_verl.errors import HiExpError, first_line
 from hiexp_verl.plugin.verl_rollout import rollout_by_verl
 from hiexp_verl.protocol import check_format
@@ -89,9 +90,14 @@ def play_options(arguments: argparse.Namespace, seed: int) -> dict[str, Any]:
         "model": arguments.model,
         "out": arguments.out,
         "search": replace(
-            search_of(arguments), top_k=played["top_k"], max_words_per_passage=played["max_words"], max_chars=played["max_chars"]
+            search_of(arguments, domain_named(played["domain"])),
+            top_k=played["top_k"],
+            max_words_per_passage=played["max_words"],
+            max_chars=played["max_chars"],
         ),
+        "domain": played["domain"],
         "hek": arguments.hek,
+        "other_domain": arguments.other_domain,
         "encoder": arguments.encoder,
         "budgets": read_budgets(arguments.set, state_of(arguments.model) if arguments.hek else None),
         "settings": settings,
@@ -132,12 +138,16 @@ def read_instructions(path: Path | None) -> str:
     return text
 
 
-def search_of(arguments: argparse.Namespace) -> SearchConfig:
+def search_of(arguments: argparse.Namespace, domain: Domain) -> SearchConfig:
     """Return the search of these arguments.
 
     Raises:
         HiExpError: the kind of search lacks what it needs, or is given what it does not use.
     """
+    if domain.tool is None:
+        if found := [option for option in ("corpus", "search_url", "search_encoder") if getattr(arguments, option)]:
+            raise HiExpError(f"--{found[0].replace('_', '-')} is for a domain with a tool, and {domain.name} has none; leave it out")
+        return SearchConfig()
     search = SearchConfig(engine=arguments.search, corpus=arguments.corpus, url=arguments.search_url, encoder=arguments.search_encoder)
     if search.engine == "http":
         if not search.url or search.corpus:

@@ -1,9 +1,10 @@
 """The input of a build: distinct training trajectories, grouped by question into successes beside failures."""
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 
+from hiexp_verl.domains.diagnosis import Contrast
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.io.files import digest_of
 from hiexp_verl.scoring import normalise
@@ -14,29 +15,15 @@ _VERDICTS = frozenset(("yes", "no"))
 _SHOWN_CHARS = 120  # of a question in an error
 
 
-@dataclass(frozen=True)
-class Contrast:
-    """All trajectories of one question, split by outcome; without a success, there is an answer."""
-
-    question_id: str
-    question: str
-    answers: tuple[str, ...]  # the gold answers
-    successes: tuple[Trajectory, ...]
-    failures: tuple[Trajectory, ...]
-    spellings: tuple[str, ...] = ()  # accepted predictions in other words, which give the answer away as well
-
-    @property
-    def all_answers(self) -> tuple[str, ...]:
-        """What must not be in an entry: gold answers first, then the other spellings."""
-        return (*self.answers, *self.spellings)
-
-
-def contrasts(trajectories: Iterable[Trajectory], single_sided: bool = False) -> tuple[list[Contrast], Counter[str]]:
+def contrasts(
+    trajectories: Iterable[Trajectory], single_sided: bool = False, normalise: Callable[[str], str] = normalise
+) -> tuple[list[Contrast], Counter[str]]:
     """Group trajectories by question, in the order of first appearance, and count the questions left out, by reason.
 
     Args:
         single_sided: also keep questions with failures only, if there is an answer to compare them with (questions with
             successes only teach nothing new).
+        normalise: answers that are equal by this are the same answer.
     """
     groups: dict[str, list[Trajectory]] = defaultdict(list)
     for trajectory in trajectories:

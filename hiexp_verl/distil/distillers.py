@@ -8,10 +8,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
-from hiexp_verl.distil.diagnose import Diagnosis
 from hiexp_verl.distil.draft import Draft
 from hiexp_verl.distil.edits import EDIT_SCHEMA, Edit, parsed_edit
 from hiexp_verl.distil.prompts import (
+    PROMPTS,
     confirmation_prompt,
     edit_prompt,
     examples,
@@ -21,8 +21,11 @@ from hiexp_verl.distil.prompts import (
     summary_prompt,
 )
 from hiexp_verl.distil.replies import ATTEMPTS, YES_OR_NO_SCHEMA, FileReplies, ModelReplies, OtherDraft, Replies, StoredReplies, Usage
-from hiexp_verl.distil.rules import RulesDistiller
+from hiexp_verl.distil.rules import TEMPLATES, RulesDistiller
 from hiexp_verl.distil.validate import admit, admit_summary, repeats, tells
+from hiexp_verl.domains.diagnosis import Diagnosis
+from hiexp_verl.domains.domain import Domain
+from hiexp_verl.domains.search import SEARCH
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.io.files import sha256_of
 from hiexp_verl.models.chat import MAX_MODEL_LEN, open_model
@@ -43,6 +46,9 @@ class Distiller(Protocol):
 
     @property
     def name(self) -> str: ...
+
+    @property
+    def domain(self) -> Domain: ...  # of the diagnoses and entries that it reads
 
     @property
     def usage(self) -> Usage | None: ...  # of the models that it asked; None where it asks none
@@ -74,8 +80,9 @@ class PromptedDistiller:
         HiExpError: each method, when the source of replies fails.
     """
 
-    def __init__(self, replies: Replies) -> None:
+    def __init__(self, replies: Replies, domain: Domain = SEARCH) -> None:
         self._replies = replies
+        self.domain = domain
         self.name = replies.name
         self.dropped: Counter[str] = Counter()
 
@@ -86,19 +93,20 @@ class PromptedDistiller:
 
     def prompts(self) -> dict[str, str]:
         """Return the prompt files that were used, by name."""
-        return prompt_files()
+        return prompt_files(self.domain)
 
     def reflect(self, diagnoses: Sequence[Diagnosis]) -> list[Draft | None]:
         """Write E1, one for each diagnosis."""
-        return self._write(diagnoses, reflection_prompt, _admit_case, "e1")
+        return self._write(diagnoses, partial(reflection_prompt, domain=self.domain), partial(_admit_case, domain=self.domain), "e1")
 
     def summarise(self, groups: Sequence[Sequence[Entry]], level: Level) -> list[Draft | None]:
         """Write one entry of the level for each group of entries of the level below."""
-        return self._write(groups, partial(summary_prompt, level=level), partial(admit_summary, level=level), level)
+        how: dict[str, Any] = {"level": level, "domain": self.domain}
+        return self._write(groups, partial(summary_prompt, **how), partial(admit_summary, **how), level)
 
     def confirm(self, pairs: Sequence[tuple[Draft, Entry]]) -> list[bool]:
         """Return for each summary and member whether the summary holds for it; an answer that cannot be parsed is a yes, and counted."""
-        conversations: list[list[Message]] = [[{"role": "user", "content": confirmation_prompt(*pair)}] for pair in pairs]
+        conversations: list[list[Message]] = [[{"role": "user", "content": confirmation_prompt(*pair, self.domain)}] for pair in pairs]
         rows = [_json(text) for text in self._replies.reply(conversations, 0, "confirm", YES_OR_NO_SCHEMA)] if pairs else []
         holds = [row.get("holds") if isinstance(row, dict) else None for row in rows]
         self.dropped["unclear_confirmation"] += sum(each not in ("yes", "no") for each in holds)
@@ -106,7 +114,7 @@ class PromptedDistiller:
 
     def edit(self, pairs: Sequence[tuple[Entry, Sequence[Entry]]]) -> list[Edit]:
         """Return what becomes of each new entry beside those near it; an answer that cannot be parsed is NONE, and counted."""
-        conversations: list[list[Message]] = [[{"role": "user", "content": edit_prompt(*pair)}] for pair in pairs]
+        conversations: list[list[Message]] = [[{"role": "user", "content": edit_prompt(*pair, self.domain)}] for pair in pairs]
         texts = self._replies.reply(conversations, 0, "edits", EDIT_SCHEMA) if pairs else []
         edits = [parsed_edit(_json(text), near) for text, (_, near) in zip(texts, pairs, strict=True)]
         self.dropped["unclear_edit"] += sum(each is None for each in edits)
@@ -114,13 +122,13 @@ class PromptedDistiller:
 
     def revise(self, pairs: Sequence[tuple[Entry, Sequence[Diagnosis]]]) -> list[Draft | None]:
         """Write E1 anew, each beside what rollouts did that were shown it and failed; None where nothing admissible is written."""
-        return self._write(pairs, lambda pair, attempt: revision_prompt(*pair), _admit_revision, "e1")
+        return self._write(pairs, lambda pair, _: revision_prompt(*pair, self.domain), partial(_admit_revision, domain=self.domain), "e1")
 
     def again(self, draft: int) -> "PromptedDistiller":
         """Return a distiller that draws other answers of the same model, counted with these; of 0 itself."""
         if not draft:
             return self
-        other = PromptedDistiller(OtherDraft(self._replies, draft))
+        other = PromptedDistiller(OtherDraft(self._replies, draft), self.domain)
         other.dropped = self.dropped
         return other
 
@@ -137,7 +145,7 @@ class PromptedDistiller:
             conversations: list[list[Message]] = [[{"role": "user", "content": prompt(subjects[i], attempt)}] for i in reasons]
             texts = self._replies.reply(conversations, attempt, level.upper() + " again" * attempt) if conversations else []
             for i, text in zip(list(reasons), texts, strict=True):
-                parsed = parse_draft(text)
+                parsed = parse_draft(text, self.domain)
                 result = admit(parsed, subjects[i]) if isinstance(parsed, Draft) else parsed
                 if isinstance(result, Draft):
                     drafts[i] = result
@@ -148,20 +156,20 @@ class PromptedDistiller:
         return drafts
 
 
-def _admit_case(draft: Draft, diagnosis: Diagnosis) -> Draft | str:
+def _admit_case(draft: Draft, diagnosis: Diagnosis, domain: Domain) -> Draft | str:
     """Return the draft of an E1, cleaned, or why it is not admitted; what `clean` would shorten or redact is not."""
     if len(draft.description) > MAX_DESCRIPTION_CHARS:
         return "too_long"
     # With the answer redacted it reads "search for the regime's the answer".
     if tells(draft.description, diagnosis.question, diagnosis.answers):
         return "tells_answer"
-    return admit(draft, diagnosis)
+    return admit(draft, diagnosis, domain)
 
 
-def _admit_revision(draft: Draft, pair: tuple[Entry, Sequence[Diagnosis]]) -> Draft | str:
+def _admit_revision(draft: Draft, pair: tuple[Entry, Sequence[Diagnosis]], domain: Domain) -> Draft | str:
     """Return the draft, cleaned of what each of the failed questions names, or why it is not admitted."""
     for diagnosis in pair[1]:
-        result = _admit_case(draft, diagnosis)
+        result = _admit_case(draft, diagnosis, domain)
         if isinstance(result, str):
             return result
         draft = result
@@ -170,18 +178,26 @@ def _admit_revision(draft: Draft, pair: tuple[Entry, Sequence[Diagnosis]]) -> Dr
 
 @contextmanager
 def open_distiller(
-    spec: str, cache: Path | None = None, resume: bool = False, max_model_len: int = MAX_MODEL_LEN, concurrency: int | None = None
+    spec: str,
+    cache: Path | None = None,
+    resume: bool = False,
+    max_model_len: int = MAX_MODEL_LEN,
+    concurrency: int | None = None,
+    domain: Domain = SEARCH,
 ) -> Iterator[Distiller]:
     """Yield the distiller of a specification (`split_spec`); answers of a model are kept in the file `cache`.
 
     Raises:
-        HiExpError: the specification is unknown, the model does not start or answer, the directory is missing.
+        HiExpError: the specification is unknown, the domain lacks a text, the model does not start or answer, the directory is missing.
     """
     kind, place = split_spec(spec)
+    needed = TEMPLATES if kind == "rules" else (*TEMPLATES, *PROMPTS)
+    if missing := [name for name in needed if name not in domain.texts]:
+        raise HiExpError(f"the domain {domain.name} has no {', '.join(missing)} among its texts, which --distiller {spec} needs; add them")
     if kind == "rules":
-        yield RulesDistiller()
+        yield RulesDistiller(domain)
     elif kind == "files":
-        yield PromptedDistiller(FileReplies(Path(place)))
+        yield PromptedDistiller(FileReplies(Path(place)), domain)
     else:
         if kind == "vllm-local":
             opened = offline_vllm(Path(place), max_model_len)
@@ -189,7 +205,7 @@ def open_distiller(
             opened = open_model(place, concurrency or concurrency_for(kind), max_model_len)
         with opened as model:
             name = f"{kind}:{model.model}"
-            yield PromptedDistiller(ModelReplies(model, name, StoredReplies(cache, _identity(name, place), resume)))
+            yield PromptedDistiller(ModelReplies(model, name, StoredReplies(cache, _identity(name, place), resume)), domain)
 
 
 def split_spec(spec: str) -> tuple[str, str]:
@@ -217,7 +233,7 @@ def _identity(name: str, place: str) -> str:
     return f"{name} {sha256_of(*weights)[:16]}" if weights else name
 
 
-def parse_draft(text: str) -> Draft | str:
+def parse_draft(text: str, domain: Domain) -> Draft | str:
     """Return the draft in a model's answer, parsed strictly, or why it is refused."""
     if len(text) > _MOST_CHARS:
         return "too_long"
@@ -233,7 +249,8 @@ def parse_draft(text: str) -> Draft | str:
     draft = Draft(**row)
     if normalise(draft.description) in normalise(draft.title):
         return "repeats_title"
-    return "copied_example" if any(repeats(draft.description, example["description"], _COPY) for example in examples()) else draft
+    shown = examples(domain.texts["distil_examples.jsonl"])
+    return "copied_example" if any(repeats(draft.description, example["description"], _COPY) for example in shown) else draft
 
 
 def _json(text: str) -> Any:

@@ -5,7 +5,8 @@ from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from hiexp_verl.masking import Masker, redact
+from hiexp_verl.domains.diagnosis import Masking
+from hiexp_verl.masking import redact
 from hiexp_verl.text import sanitise
 from hiexp_verl.types import MAX_DESCRIPTION_CHARS, MAX_TITLE_CHARS, Kind
 
@@ -21,7 +22,7 @@ class Draft:
     kind: Kind
 
 
-def clean(draft: Draft, masker: Masker, answers: Sequence[str], question: str) -> Draft | None:
+def clean(draft: Draft, masker: Masking, answers: Sequence[str], question: str) -> Draft | None:
     """Return the draft without control text, names of the episode and answers, within the length caps; None when nothing is left.
 
     Answers are redacted before names are masked: a masked answer could no longer be recognised.

@@ -4,13 +4,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from hiexp_verl.distil.diagnose import Diagnosis
 from hiexp_verl.distil.distillers import split_spec
 from hiexp_verl.distil.draft import Draft
 from hiexp_verl.distil.prompts import confirmation_prompt, prompt_files, reflection_prompt, summary_prompt
 from hiexp_verl.distil.replies import MAX_TOKENS, Price
 from hiexp_verl.distil.rules import RulesDistiller
 from hiexp_verl.distil.spec import BuildSpec, run_build
+from hiexp_verl.domains import domain_named
+from hiexp_verl.domains.diagnosis import Diagnosis
+from hiexp_verl.domains.domain import Domain
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.models.tokenizer import PolicyTokenizer
 from hiexp_verl.types import Entry, Level
@@ -24,26 +26,27 @@ class Rehearsal(RulesDistiller):
 
     name = "dry run"
 
-    def __init__(self) -> None:
+    def __init__(self, domain: Domain) -> None:
+        super().__init__(domain)
         self.asked: dict[str, list[str]] = {"e1": [], "e2": [], "e3": []}  # the same prompt is asked once
 
     def prompts(self) -> dict[str, str]:
         """Return the prompt files that would be used, by name."""
-        return prompt_files()
+        return prompt_files(self.domain)
 
     def reflect(self, diagnoses: Sequence[Diagnosis]) -> list[Draft | None]:
         """Record what would be asked about each diagnosis."""
-        self.asked["e1"] += dict.fromkeys(reflection_prompt(diagnosis, 0) for diagnosis in diagnoses)
+        self.asked["e1"] += dict.fromkeys(reflection_prompt(diagnosis, 0, self.domain) for diagnosis in diagnoses)
         return super().reflect(diagnoses)
 
     def summarise(self, groups: Sequence[Sequence[Entry]], level: Level) -> list[Draft | None]:
         """Record what would be asked about each group."""
-        self.asked[level] += dict.fromkeys(summary_prompt(group, 0, level) for group in groups)
+        self.asked[level] += dict.fromkeys(summary_prompt(group, 0, level, self.domain) for group in groups)
         return super().summarise(groups, level)
 
     def confirm(self, pairs: Sequence[tuple[Draft, Entry]]) -> list[bool]:
         """Record what would be asked about each member."""
-        self.asked.setdefault("confirm", []).extend(confirmation_prompt(*pair) for pair in pairs)
+        self.asked.setdefault("confirm", []).extend(confirmation_prompt(*pair, self.domain) for pair in pairs)
         return super().confirm(pairs)
 
 
@@ -58,7 +61,7 @@ def dry_run(spec: BuildSpec, show: int = 3) -> str:
     kind, place = split_spec(spec.distiller)
     local = kind.startswith("vllm")
     count = _with_tokenizer(Path(place)) if local else lambda prompt: len(prompt) // CHARS_PER_TOKEN
-    rehearsal = Rehearsal()
+    rehearsal = Rehearsal(domain_named(spec.domain))
     counts = run_build(replace(spec, distiller=rehearsal, out=None, resume=False)).report.counts
     how = "counted by the model's tokenizer" if local else f"at {CHARS_PER_TOKEN} characters a token"
     diagnoses = sum(number for key, number in counts.items() if key.startswith("diagnosed."))

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hiexp_verl.distil.diagnose import Diagnosis
 from hiexp_verl.distil.draft import Draft, Value, clean, most_common
-from hiexp_verl.distil.plan import plan_of
 from hiexp_verl.distil.rules import advice_for
 from hiexp_verl.distil.validate import admit, closer_than_chance, is_advice
+from hiexp_verl.domains.diagnosis import Diagnosis
+from hiexp_verl.domains.domain import Domain
 from hiexp_verl.models.encoder import Encoder
 from hiexp_verl.types import Entry, Level
 
@@ -23,28 +23,31 @@ _UNITED = ("findings", "shapes", "asked_for", "bridges", "hops", "plans", "tags"
 Drafts = Sequence[tuple[Draft, Diagnosis]]
 
 
-def cases_of(diagnoses: Sequence[Diagnosis], drafts: Sequence[Draft | None], encoder: Encoder) -> tuple[list[Entry], Counter[str]]:
+def cases_of(
+    diagnoses: Sequence[Diagnosis], drafts: Sequence[Draft | None], encoder: Encoder, domain: Domain
+) -> tuple[list[Entry], Counter[str]]:
     """Return the E1 of the drafts that pass the gates, and the counts of what was left out; of None the distiller counts the reasons."""
     dropped: Counter[str] = Counter()
     admitted: list[tuple[Draft, Diagnosis]] = []
     for diagnosis, draft in zip(diagnoses, drafts, strict=True):
         # Of every distiller: a template has words of the question, too.
-        result = admit(draft, diagnosis) if draft is not None else None
+        result = admit(draft, diagnosis, domain) if draft is not None else None
         if isinstance(result, Draft):
             # The kind is computed: models call every draft a guide.
-            admitted.append((replace(result, kind=advice_for(diagnosis).kind), diagnosis))
+            admitted.append((replace(result, kind=advice_for(diagnosis, domain).kind), diagnosis))
         elif result is not None:
             dropped[f"e1.{result}"] += 1
-    written = [case(draft, diagnosis) for draft, diagnosis in _with_fitting_titles(_specific(admitted, encoder, dropped), encoder, dropped)]
+    fitting = _with_fitting_titles(_specific(admitted, encoder, dropped, domain), encoder, dropped)
+    written = [case(draft, diagnosis, domain) for draft, diagnosis in fitting]
     merged = merge_near_duplicates(written, encoder)
     dropped["e1.near_duplicate"] += len(written) - len(merged)
     return number(merged, "e1"), dropped
 
 
-def _specific(drafts: Drafts, encoder: Encoder, dropped: Counter[str]) -> Drafts:
+def _specific(drafts: Drafts, encoder: Encoder, dropped: Counter[str], domain: Domain) -> Drafts:
     """Return the drafts whose advice is specific to their diagnosis: see `closer_than_chance`, with the rules' advice as target."""
     advice_N_D = encoder.encode_passages([draft.description for draft, _ in drafts])
-    target_N_D = encoder.encode_passages([advice_for(d).description for _, d in drafts])
+    target_N_D = encoder.encode_passages([advice_for(d, domain).description for _, d in drafts])
     kept = [each for each, fits in zip(drafts, closer_than_chance(advice_N_D, target_N_D), strict=True) if fits]
     dropped["e1.lost_point"] += len(drafts) - len(kept)
     return kept
@@ -63,9 +66,9 @@ def _with_fitting_titles(drafts: Drafts, encoder: Encoder, dropped: Counter[str]
     return fitting
 
 
-def case(draft: Draft, d: Diagnosis) -> Entry:
+def case(draft: Draft, d: Diagnosis, domain: Domain) -> Entry:
     """Return the E1 of a draft (its id comes with `number`)."""
-    plan = plan_of(d)
+    plan = domain.plan_of(d)
     return Entry(
         id="",
         level="e1",

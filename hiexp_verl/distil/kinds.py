@@ -10,9 +10,7 @@ from dataclasses import dataclass, field, replace
 
 from hiexp_verl.distil.draft import Draft
 from hiexp_verl.distil.entries import parent
-from hiexp_verl.distil.plan import masked_searches
-from hiexp_verl.masking import Masker, kind_of
-from hiexp_verl.protocol import searches
+from hiexp_verl.domains.domain import Domain
 from hiexp_verl.scoring import normalise
 from hiexp_verl.types import GIVEN, MAX_DESCRIPTION_CHARS, MAX_TITLE_CHARS, Entry, Plan, Trajectory
 
@@ -40,16 +38,16 @@ def tally_score(right: int, wrong: int) -> float:
     return (right + 0.2) / (right + wrong + 1.2)
 
 
-def patterns_of_kinds(trajectories: Sequence[Trajectory], cases: Sequence[Entry], support: int) -> tuple[list[Entry], Counter[str]]:
+def patterns_of_kinds(
+    trajectories: Sequence[Trajectory], cases: Sequence[Entry], support: int, domain: Domain
+) -> tuple[list[Entry], Counter[str]]:
     """Return one E2 per kind of question whose best plan solved at least `support` questions, and the counts of kinds left out.
 
     The title is the question without its names, the description the plan. Children are the cases of these questions.
     """
     tallies: dict[str, dict[tuple[str, ...], _Tally]] = defaultdict(lambda: defaultdict(_Tally))
     for t in trajectories:
-        kind, found = kind_of(t.question), searches(t.messages)
-        masker = Masker(t.question, [search.documents for search in found])
-        plan = masked_searches([search.query for search in found], t.question, t.answers, masker)
+        kind, plan = domain.kind_of(t.question), domain.plan_in(t)
         if GIVEN in kind and plan is not None and GIVEN in plan[0]:
             tally = tallies[kind][plan]
             if t.correct:

@@ -26,17 +26,21 @@ from hiexp_verl.types import LEVELS, Entry, Level
 _Level = tuple[list[Entry], Vectors]
 
 
-def merge_heks(a: HEK, b: HEK, encoder: Encoder, prefix: str = "") -> HEK:
+def merge_heks(a: HEK, b: HEK, encoder: Encoder, prefix: str = "", other_domain: bool = False) -> HEK:
     """Return the HEK of both (see the table above).
 
     If question ids of B mean other questions in A, `prefix` is put before all question ids of B; the same for trajectory ids.
     Runs on the same questions ("q1#0" in both) thus keep the question ids, by which training hides a question's own experience.
 
     Raises:
-        HiExpError: another encoder, the same HEK twice, or an id that means one thing in A and another in B.
+        HiExpError: another encoder, another domain (unless `other_domain`: that of A is kept), the same HEK twice, or an id that
+            means one thing in A and another in B.
     """
     a.check_encoder(encoder.identity)
     b.check_encoder(encoder.identity)
+    if a.header.domain != b.header.domain and not other_domain:
+        fault = f"the first HEK is of the domain {a.header.domain}, the second of {b.header.domain}"
+        raise HiExpError(f"{fault}; merge HEKs of one domain, or take that of the first (--other-domain)")
     parents = (a.content_hash(), b.content_hash())
     if parents[0] == parents[1]:
         raise HiExpError("both HEKs are the same; there is nothing to merge")
@@ -156,6 +160,7 @@ def _header(a: HEK, b: HEK, parents: tuple[str, str], counts: dict[str, int], en
         counts=counts,
         near_duplicates=_groups(one.near_duplicates, two.near_duplicates, near_duplicates(texts, encoder)),
         parents=parents,
+        domain=one.domain,
         reason=f"merge of {parents[0][:12]} and {parents[1][:12]}{note}",
     )
 

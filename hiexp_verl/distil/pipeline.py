@@ -14,9 +14,8 @@ from pydantic import Field
 from tqdm import tqdm
 
 from hiexp_verl.distil.cluster import Linkage, threshold_of
-from hiexp_verl.distil.contrast import Contrast, contrasts, distinct
+from hiexp_verl.distil.contrast import contrasts, distinct
 from hiexp_verl.distil.counts import label_of, table_of
-from hiexp_verl.distil.diagnose import Diagnosis, diagnose
 from hiexp_verl.distil.distillers import Distiller
 from hiexp_verl.distil.entries import cases_of, number
 from hiexp_verl.distil.kinds import patterns_of_kinds
@@ -24,13 +23,14 @@ from hiexp_verl.distil.plan import with_plans
 from hiexp_verl.distil.replies import Price, Usage
 from hiexp_verl.distil.summarise import LevelConfig, level_above
 from hiexp_verl.distil.thresholds import thresholds
+from hiexp_verl.domains.diagnosis import Contrast, Diagnosis
+from hiexp_verl.domains.domain import Domain
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.hek.same_question import near_duplicates
 from hiexp_verl.hek.schema import Header
 from hiexp_verl.hek.store import HEK
 from hiexp_verl.masking import knows_names
 from hiexp_verl.models.encoder import Encoder
-from hiexp_verl.protocol import searches
 from hiexp_verl.settings import Count, Flag, Number, settings
 from hiexp_verl.types import Entry, Level, Source, Trajectory
 from hiexp_verl.wording import is_english
@@ -112,7 +112,7 @@ def distil(
     Raises:
         HiExpError: an id stands for two questions, there is nothing to contrast, or no entry could be written; the message says why.
     """
-    config = config or DistilSettings()
+    config, domain = config or DistilSettings(), distiller.domain
     given = list(trajectories)
     trajectories, dropped = distinct(given, config.success_at)
     questions = {t.question for t in trajectories}
@@ -127,12 +127,14 @@ def distil(
                 "%d of %d questions %s, and what they ask for is not known; read the entries for names", len(found), len(questions), what
             )
     logger.info("contrasting %d trajectories", len(trajectories))
-    contrasted, not_contrasted = contrasts(trajectories, config.single_sided)
+    contrasted, not_contrasted = contrasts(trajectories, config.single_sided, domain.normalise)
     logger.info("diagnosing the failures of %d contrasts", len(contrasted))
-    diagnoses = list(chain.from_iterable(map_contrasts(partial(diagnose, most=config.cases_per_question), contrasted)))
+    diagnoses = list(chain.from_iterable(map_contrasts(partial(_diagnosed, domain, config.cases_per_question), contrasted)))
     logger.info("reflecting on %d diagnoses with %s", len(diagnoses), distiller.name)
-    cases, not_admitted = cases_of(diagnoses, distiller.reflect(diagnoses), encoder)
-    by_kind, no_plans = patterns_of_kinds(trajectories, cases, config.plan_support) if config.plans == "kind" else ([], Counter[str]())
+    cases, not_admitted = cases_of(diagnoses, distiller.reflect(diagnoses), encoder, domain)
+    by_kind, no_plans = [], Counter[str]()
+    if config.plans == "kind":
+        by_kind, no_plans = patterns_of_kinds(trajectories, cases, config.plan_support, domain)
     rest = [case for case in cases if not any(case.id in pattern.children for pattern in by_kind)]
     logger.info("clustering %d E1, summarising the clusters", len(rest))
     pattern = LevelConfig(config.cluster_size, config.heights.get("e1"), config.linkage, config.confirm)
@@ -150,7 +152,7 @@ def distil(
         advice = "give a --distiller that writes as the questions do" if foreign else "roll out more per question, or give --single-sided"
         raise HiExpError(f"the trajectories gave no experience ({_why(counts)}); {advice}")
     logger.info("encoding %d titles, choosing thresholds", len(entries))
-    sources = [source_of(t) for t in trajectories]
+    sources = [source_of(t, domain) for t in trajectories]
     hek = _hek(entries, sources, distiller, encoder, counts)
     scores, fire_rate = thresholds(hek, sources, encoder)
     heights = {threshold_of("e1", config.linkage): pattern_height, threshold_of("e2", config.linkage): strategy_height}
@@ -158,9 +160,13 @@ def distil(
     return Built(replace(hek, header=replace(hek.header, thresholds=scores | heights)), report)
 
 
-def source_of(t: Trajectory) -> Source:
+def _diagnosed(domain: Domain, most: int, contrast: Contrast) -> list[Diagnosis]:
+    return domain.diagnose(contrast, most)
+
+
+def source_of(t: Trajectory, domain: Domain) -> Source:
     """Return the summary that a HEK keeps of a trajectory."""
-    return Source(t.id, t.question_id, t.question, t.model, t.prediction, t.correct, tuple(s.query for s in searches(t.messages)))
+    return Source(t.id, t.question_id, t.question, t.model, t.prediction, t.correct, tuple(domain.actions(t.messages)))
 
 
 def _hek(entries: tuple[Entry, ...], sources: Sequence[Source], distiller: Distiller, encoder: Encoder, counts: dict[str, int]) -> HEK:
@@ -168,6 +174,7 @@ def _hek(entries: tuple[Entry, ...], sources: Sequence[Source], distiller: Disti
     header = Header(
         encoder=encoder.identity,
         distiller=distiller.name,
+        domain=distiller.domain.name,
         models=tuple(sorted({source.model for source in sources if source.model})),
         prompts={name: hashlib.sha256(text.encode()).hexdigest() for name, text in sorted(distiller.prompts().items())},
         counts=counts,

@@ -1,4 +1,4 @@
-"""The prompts of a distiller that asks a model, filled from prompts/*.txt, and the diagnosis in words.
+"""The prompts of a distiller that asks a model, filled from the texts of a domain, and the diagnosis in words.
 
 Names are masked before the model reads them: small models repeat the names they see and describe one case instead of
 advising for all (benchmarks/LOG.md). What to do instead is computed; the model fits it to the kind of question.
@@ -9,62 +9,61 @@ import json
 import re
 from collections.abc import Sequence
 from functools import cache
-from pathlib import Path
 from string import Template
 
-from hiexp_verl.distil.diagnose import Diagnosis, Finding
 from hiexp_verl.distil.draft import Draft
 from hiexp_verl.distil.rules import advice_for, advice_over
-from hiexp_verl.masking import Masker, redact, with_article
+from hiexp_verl.domains.diagnosis import Diagnosis, Masking
+from hiexp_verl.domains.domain import Domain
+from hiexp_verl.masking import redact, with_article
 from hiexp_verl.types import Entry, Level
 
-PROMPTS = Path(__file__).parents[1] / "prompts"
+PROMPTS = ("distil_e1.txt", "distil_examples.jsonl", "summarise_e2.txt", "summarise_e3.txt", "confirm.txt")  # of `Domain.texts`
 _MOST_CHILDREN = 12  # shown to a model for one summary; more do not fit a small context
 
 
-def prompt_files() -> dict[str, str]:
+def prompt_files(domain: Domain) -> dict[str, str]:
     """Return the prompt files, by name."""
-    names = ("distil_e1.txt", "distil_examples.jsonl", "summarise_e2.txt", "summarise_e3.txt", "confirm.txt")
-    return {name: _read(name) for name in names}
+    return {name: domain.texts[name] for name in PROMPTS}
 
 
-def reflection_prompt(diagnosis: Diagnosis, attempt: int) -> str:
+def reflection_prompt(diagnosis: Diagnosis, attempt: int, domain: Domain) -> str:
     """Return the prompt for an E1; a second attempt shows other examples."""
     shown = [
         f"{example['situation']}\n{json.dumps({key: example[key] for key in ('title', 'description', 'kind')})}"
-        for example in examples_for(diagnosis, attempt)
+        for example in examples_for(diagnosis, attempt, domain)
     ]
-    return Template(_read("distil_e1.txt").strip()).substitute(examples="\n".join(shown), diagnosis=describe(diagnosis))
+    return _filled(domain, "distil_e1.txt", examples="\n".join(shown), diagnosis=describe(diagnosis, domain))
 
 
-def summary_prompt(group: Sequence[Entry], attempt: int, level: Level) -> str:
+def summary_prompt(group: Sequence[Entry], attempt: int, level: Level, domain: Domain) -> str:
     """Return the prompt for the entry above a group, in the order of the group; a second attempt reverses it."""
     shown = list(group[:_MOST_CHILDREN])[:: -1 if attempt else 1]
     children = "\n".join(f"- ({entry.title}) {entry.description}" for entry in shown)
-    return Template(_read(f"summarise_{level}.txt").strip()).substitute(children=children, known=advice_over(group, level).description)
+    return _filled(domain, f"summarise_{level}.txt", children=children, known=advice_over(group, level, domain).description)
 
 
-def confirmation_prompt(draft: Draft, member: Entry) -> str:
+def confirmation_prompt(draft: Draft, member: Entry, domain: Domain) -> str:
     """Return the prompt that asks whether a summary holds for one of its members."""
     texts = {"title": draft.title, "description": draft.description}
-    return Template(_read("confirm.txt").strip()).substitute(**texts, member_title=member.title, member_description=member.description)
+    return _filled(domain, "confirm.txt", **texts, member_title=member.title, member_description=member.description)
 
 
-def edit_prompt(entry: Entry, near: Sequence[Entry]) -> str:
+def edit_prompt(entry: Entry, near: Sequence[Entry], domain: Domain) -> str:
     """Return the prompt that asks what becomes of a new entry beside those near it, which have local numbers."""
     listed = "\n".join(f"{number}. ({each.title}) {each.description}" for number, each in enumerate(near, start=1))
-    return Template(_read("edit_e1.txt").strip()).substitute(title=entry.title, description=entry.description, near=listed)
+    return _filled(domain, "edit_e1.txt", title=entry.title, description=entry.description, near=listed)
 
 
-def revision_prompt(entry: Entry, failures: Sequence[Diagnosis]) -> str:
+def revision_prompt(entry: Entry, failures: Sequence[Diagnosis], domain: Domain) -> str:
     """Return the prompt that asks for an E1 anew, beside what rollouts did that were shown it and failed."""
-    described = "\n\n".join(describe(failure, 200) for failure in failures)
-    return Template(_read("revise_e1.txt").strip()).substitute(title=entry.title, description=entry.description, failures=described)
+    described = "\n\n".join(describe(failure, domain, 200) for failure in failures)
+    return _filled(domain, "revise_e1.txt", title=entry.title, description=entry.description, failures=described)
 
 
-def examples_for(diagnosis: Diagnosis, attempt: int) -> list[dict[str, str]]:
+def examples_for(diagnosis: Diagnosis, attempt: int, domain: Domain) -> list[dict[str, str]]:
     """Draw two worked examples with other findings than the diagnosis, so that answers neither echo nor copy them."""
-    pool = [example for example in examples() if example["finding"] != diagnosis.finding]
+    pool = [example for example in examples(domain.texts["distil_examples.jsonl"]) if example["finding"] != diagnosis.finding]
 
     def rank(example: dict[str, str]) -> str:
         return hashlib.sha256(f"{diagnosis.question_id} {diagnosis.finding} {attempt} {example['title']}".encode()).hexdigest()
@@ -73,66 +72,49 @@ def examples_for(diagnosis: Diagnosis, attempt: int) -> list[dict[str, str]]:
 
 
 @cache
-def examples() -> list[dict[str, str]]:
-    """Return the pool of worked examples."""
-    return [json.loads(line) for line in _read("distil_examples.jsonl").splitlines()]
+def examples(text: str) -> list[dict[str, str]]:
+    """Return the worked examples of a file."""
+    return [json.loads(line) for line in text.splitlines()]
 
 
-@cache
-def _read(name: str) -> str:
-    return (PROMPTS / name).read_text(encoding="utf-8")
+def _filled(domain: Domain, name: str, **values: str) -> str:
+    return Template(domain.texts[name].strip()).substitute(values)
 
 
-_MEANING: dict[Finding, str] = {
-    "no_answer": "it ended without giving an answer",
-    "answer_form": "it found the right thing but answered in another form, with more or with less than was asked",
-    "never_searched": "it never searched and answered from memory",
-    "two_in_one_query": "it put both things into one query instead of looking each up on its own",
-    "answer_retrieved_but_missed": "a passage with the answer was on its screen, but it took something else",
-    "wrong_entity": "it went on with the wrong intermediate thing",
-    "entity_never_resolved": "it never found out the name of the thing that the question only describes",
-    "repeated_query": "it sent the same query again and got the same passages",
-    "answer_repeats_question": "it answered with a name that the question already gives",
-    "misjudged": "it had looked up what was needed, and drew the wrong conclusion from it",
-    "stopped_early": "it stopped searching too early",
-    "dropped_condition": "its queries left out conditions of the question",
-    "whole_question_query": "it pasted the whole question into the search",
-    "answer_never_retrieved": "none of its searches brought a passage with the answer",
-}
 _MOST_CHARS = 160  # per query
 _SEPARATOR = " :: "  # ends in what starts a sentence, so that a capital after it is not yet a name
 _PLACEHOLDER = re.compile(r"(?:\b(?:an?|the) )?\b([XYZW])\b")
 _ORDINALS = ("the first one", "the second one", "the third one", "the fourth one")
 
 
-def describe(d: Diagnosis, max_tokens: int = 400) -> str:
+def describe(d: Diagnosis, domain: Domain, max_tokens: int = 400) -> str:
     """Return the diagnosis as some lines of text, without names and answers, in about `max_tokens` tokens (4 characters each).
 
-    The middle searches are left out when room is short; the kind of question, what went wrong and what to do instead stay.
+    The middle actions are left out when room is short; the kind of question, what went wrong and what to do instead stay.
     """
-    *most, least = ("\n".join(_lines(d, queries)) for queries in (6, 3, 2, 1))
+    *most, least = ("\n".join(_lines(d, domain, queries)) for queries in (6, 3, 2, 1))
     return next((text for text in most if len(text) <= 4 * max_tokens), least)
 
 
-def _lines(d: Diagnosis, most: int) -> list[str]:
+def _lines(d: Diagnosis, domain: Domain, most: int) -> list[str]:
     failed = d.failed.queries
     succeeded = d.succeeded.queries if d.succeeded is not None else ()
     kind, *queries = without_names(d.masker, [redact(text, d.answers, d.question) for text in (d.question, *failed, *succeeded)])
-    lines = [f"Kind of question: {kind}", f"The failed attempt made {_numbered(queries[: len(failed)], most)}."]
+    lines = [f"Kind of question: {kind}", f"The failed attempt made {_numbered(queries[: len(failed)], most, domain)}."]
     if d.succeeded is not None:
-        lines.append(f"The successful attempt made {_numbered(queries[len(failed) :], most)}.")
+        lines.append(f"The successful attempt made {_numbered(queries[len(failed) :], most, domain)}.")
         if d.part_at:
-            lines.append(f"The first {d.part_at} searches were alike.")
-    lines.append(f"What went wrong: {_MEANING[d.finding]}.")
+            lines.append(f"The first {d.part_at} {domain.action[1]} were alike.")
+    lines.append(f"What went wrong: {domain.meanings[d.finding]}.")
     if d.also:
-        lines.append("Also: " + "; ".join(_MEANING[finding] for finding in d.also[:2]) + ".")
+        lines.append("Also: " + "; ".join(domain.meanings[finding] for finding in d.also[:2]) + ".")
     if d.bridge_kind:
         lines.append(f"The thing to be found first is {with_article(d.bridge_kind)}.")
-    lines.append(f"What to do instead: {advice_for(d).description}")
+    lines.append(f"What to do instead: {advice_for(d, domain).description}")
     return lines
 
 
-def without_names(masker: Masker, texts: Sequence[str]) -> list[str]:
+def without_names(masker: Masking, texts: Sequence[str]) -> list[str]:
     """Return the texts without names, the same words for a name in all: "a film", "another film", "the first one".
 
     Letters for names of unknown kind ("X and Y") would come back in the advice, where they mean nothing.
@@ -144,10 +126,10 @@ def without_names(masker: Masker, texts: Sequence[str]) -> list[str]:
     return [part[: part.rfind(" ", 0, _MOST_CHARS)] if len(part) > _MOST_CHARS else part for part in parts]
 
 
-def _numbered(queries: Sequence[str], most: int) -> str:
+def _numbered(queries: Sequence[str], most: int, domain: Domain) -> str:
     """Number the queries; of more than `most`, the first ones and the last."""
     if not queries:
-        return "no search"
+        return f"no {domain.action[0]}"
     numbered = [f"{number}) {query}" for number, query in enumerate(queries, start=1)]
     shown = numbered if len(numbered) <= most else [*numbered[: most - 1], *(["..."] if most > 1 else []), numbered[-1]]
-    return f"{len(queries)} search{'es' if len(queries) > 1 else ''}: {'; '.join(shown)}"
+    return f"{len(queries)} {domain.action[len(queries) > 1]}: {'; '.join(shown)}"

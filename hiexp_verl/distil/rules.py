@@ -1,4 +1,4 @@
-"""The distiller without a model: templates filled from the computed diagnosis (prompts/rules_*.jsonl).
+"""The distiller without a model: templates filled from the computed diagnosis (rules_*.jsonl of `Domain.texts`).
 
 A baseline, a control, and the choice where the policy is too small to reflect.
 """
@@ -7,15 +7,17 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 from functools import cache
-from pathlib import Path
 from typing import Any
 
-from hiexp_verl.distil.diagnose import Diagnosis
 from hiexp_verl.distil.draft import Draft, fit, most_common
 from hiexp_verl.distil.edits import Edit
+from hiexp_verl.domains.diagnosis import Diagnosis
+from hiexp_verl.domains.domain import Domain
+from hiexp_verl.domains.search import SEARCH
+from hiexp_verl.errors import HiExpError
 from hiexp_verl.types import MAX_TITLE_CHARS, Entry, Kind, Level
 
-_TEMPLATES = Path(__file__).parents[1] / "prompts"
+TEMPLATES = ("rules_e1.jsonl", "rules_e2.jsonl", "rules_e3.jsonl")  # of `Domain.texts`
 # What is asked for, as a sentence names it, where the noun does not fit.
 _ASKED = {"answer": "what is asked", "yes or no": "the verdict"}
 
@@ -25,6 +27,10 @@ class RulesDistiller:
 
     name = "rules"
     usage = None
+    domain = SEARCH  # of a subclass that is made in another way
+
+    def __init__(self, domain: Domain = SEARCH) -> None:
+        self.domain = domain
 
     @property
     def dropped(self) -> Counter[str]:
@@ -33,15 +39,15 @@ class RulesDistiller:
 
     def prompts(self) -> dict[str, str]:
         """Return the template files that were used, by name."""
-        return {name: (_TEMPLATES / name).read_text(encoding="utf-8") for name in ("rules_e1.jsonl", "rules_e2.jsonl", "rules_e3.jsonl")}
+        return {name: self.domain.texts[name] for name in TEMPLATES}
 
     def reflect(self, diagnoses: Sequence[Diagnosis]) -> list[Draft | None]:
         """Return one draft per diagnosis."""
-        return [advice_for(diagnosis) for diagnosis in diagnoses]
+        return [advice_for(diagnosis, self.domain) for diagnosis in diagnoses]
 
     def summarise(self, groups: Sequence[Sequence[Entry]], level: Level) -> list[Draft | None]:
         """Return one draft per group of entries."""
-        return [fit(advice_over(group, level)) for group in groups]
+        return [fit(advice_over(group, level, self.domain)) for group in groups]
 
     def confirm(self, pairs: Sequence[tuple[Draft, Entry]]) -> list[bool]:
         """Return yes for all: a template filled from its members holds for them."""
@@ -60,12 +66,12 @@ class RulesDistiller:
         return self
 
 
-def advice_for(d: Diagnosis) -> Draft:
+def advice_for(d: Diagnosis, domain: Domain) -> Draft:
     """Return the advice of the templates for a diagnosis."""
     wanted = d.succeeded.prediction if d.succeeded else d.answers[0]
     longer = len(d.failed.prediction.split()) - len(wanted.split())
     facts = {"form": "longer" if longer > 0 else "shorter" if longer < 0 else "other", "bridge_kind": bool(d.bridge_kind)}
-    for rule in _rules("rules_e1.jsonl"):
+    for rule in _rules(domain.texts["rules_e1.jsonl"]):
         if (
             rule["finding"] == d.finding
             and d.shape in rule.get("shape", [d.shape])
@@ -74,15 +80,17 @@ def advice_for(d: Diagnosis) -> Draft:
         ):
             asked = _ASKED.get(d.asked_for, f"the {d.asked_for}")
             return Draft(d.kind_of_question, rule["text"].format(asked=asked, bridge=d.bridge_kind), rule["kind"])
-    raise LookupError(f"prompts/rules_e1.jsonl has no rule for the finding {d.finding}")
+    raise HiExpError(f"rules_e1.jsonl of the domain {domain.name} has no rule for the finding {d.finding}; add one")
 
 
-def advice_over(group: Sequence[Entry], level: Level) -> Draft:
+def advice_over(group: Sequence[Entry], level: Level, domain: Domain) -> Draft:
     """Return the advice of the templates for the main shape of a group and its two main findings."""
     shape, *_ = most_common(shape for entry in group for shape in entry.shapes) or ["direct"]
     findings = most_common(finding for entry in group for finding in entry.findings)
-    rules = _rules(f"rules_{level}.jsonl")
-    main = next(rule for rule in rules if rule.get("shape") == shape)
+    rules = _rules(domain.texts[f"rules_{level}.jsonl"])
+    main = next((rule for rule in rules if rule.get("shape") == shape), None)
+    if main is None:
+        raise HiExpError(f"rules_{level}.jsonl of the domain {domain.name} has no rule for the shape {shape}; add one")
     advice = [rule["text"] for finding in findings[:2] for rule in rules if rule.get("finding") == finding]
     room = MAX_TITLE_CHARS - len(main["title"].format(example=""))
     alike = [entry for entry in group if shape in entry.shapes] or group
@@ -102,5 +110,5 @@ def _most_typical(group: Sequence[Entry]) -> str:
 
 
 @cache
-def _rules(name: str) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (_TEMPLATES / name).read_text(encoding="utf-8").splitlines() if line.strip()]
+def _rules(text: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in text.splitlines() if line.strip()]

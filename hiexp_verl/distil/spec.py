@@ -1,7 +1,7 @@
 """`build`: trajectories in, a HEK out, with the encoder, the distiller and the folder by name (`pipeline.distil` is the method)."""
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import fields, replace
 from pathlib import Path
@@ -13,6 +13,8 @@ from hiexp_verl.distil.cluster import Linkage, threshold_of
 from hiexp_verl.distil.distillers import Distiller, open_distiller, split_spec
 from hiexp_verl.distil.pipeline import Built, DistilSettings, Map, distil, one_by_one
 from hiexp_verl.distil.replies import REPLIES, Price, check_stored_replies, count_replies, finished_replies
+from hiexp_verl.domains import Domain, domain_named
+from hiexp_verl.domains.domain import UNMARKED
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.hek.opening import remember_encoder
 from hiexp_verl.hek.store import HEK
@@ -42,6 +44,8 @@ class BuildSpec(DistilSettings):
     out: str | Path | None = None  # the folder of the HEK, which gets a new version; None: it is not saved
     calibrated: str | Path | None = None  # cluster at the heights of this HEK
     ray: str | None = None  # address of a Ray cluster to diagnose and encode on
+    domain: str = "search"  # of the trajectories, by `domains.domain_named`; an open distiller has its own
+    other_domain: Flag = False  # trajectories may be of another domain
     resume: Flag = False  # use the stored answers of an interrupted build
     concurrency: Count | None = None  # requests in flight
     max_model_len: Count = MAX_MODEL_LEN
@@ -124,6 +128,8 @@ def run_build(spec: BuildSpec) -> Built:
             check_stored_replies(out)
         encoder, map_contrasts = _encoder_and_map(spec)
         with _distiller(spec) as distiller:
+            if not spec.other_domain:
+                check_domain(trajectories, distiller.domain)
             built = distil(trajectories, distiller, encoder, settings, map_contrasts)
         if out is None:
             return built
@@ -136,6 +142,18 @@ def run_build(spec: BuildSpec) -> Built:
         with locked(out):  # beside the versions: it describes this run, a resumed build takes less than a whole one
             manifest.finish(out, **built.outcome(spec.price), answers=answers)
         return replace(built, version=version)
+
+
+def check_domain(trajectories: Sequence[Trajectory], domain: Domain) -> None:
+    """Refuse trajectories of another domain, which would be read as those of this one.
+
+    Raises:
+        HiExpError: there are some.
+    """
+    others = [str(found) for t in trajectories if (found := t.extra.get("domain", UNMARKED)) != domain.name]
+    if others:
+        fault = f"{len(others)} of {len(trajectories)} trajectories are of the domain {others[0]}, the build is of {domain.name}"
+        raise HiExpError(f"{fault}; give --domain as they were rolled out, or read them nevertheless (--other-domain)")
 
 
 def _heights(path: Path, linkage: Linkage) -> dict[Level, float]:
@@ -165,4 +183,4 @@ def _distiller(spec: BuildSpec) -> AbstractContextManager[Distiller]:
     if not isinstance(spec.distiller, str):
         return nullcontext(spec.distiller)
     cache = Path(spec.out) / REPLIES if spec.out is not None else None
-    return open_distiller(spec.distiller, cache, spec.resume, spec.max_model_len, spec.concurrency)
+    return open_distiller(spec.distiller, cache, spec.resume, spec.max_model_len, spec.concurrency, domain_named(spec.domain))

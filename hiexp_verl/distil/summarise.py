@@ -13,6 +13,7 @@ from hiexp_verl.distil.draft import Draft
 from hiexp_verl.distil.entries import merge_near_duplicates, number, parent
 from hiexp_verl.distil.rules import advice_over
 from hiexp_verl.distil.validate import admit_summary, chance, closer_than_chance, evenly_spaced, is_advice, is_part_of
+from hiexp_verl.domains.domain import Domain
 from hiexp_verl.models.encoder import Encoder, Vectors
 from hiexp_verl.types import Entry, Kind, Level
 
@@ -47,7 +48,7 @@ def level_above(
     """Return the entries of `level` above these, the height that made the clusters, and the counts of what was left out."""
     if not entries:
         return [], config.max_height or 0.0, Counter()
-    work = _Summarising(entries, level, encoder)
+    work = _Summarising(entries, level, encoder, distiller.domain)
     clusters, height = work.clusters(config)
     drafts = distiller.summarise([work.members(rows) for rows in clusters], level)
     summaries = work.with_fitting_titles(work.admitted(drafts, clusters))
@@ -60,8 +61,8 @@ def level_above(
 class _Summarising:
     """From entries to the level above them; `dropped` counts what is left out, by reason."""
 
-    def __init__(self, entries: Sequence[Entry], level: Level, encoder: Encoder) -> None:
-        self.entries, self.encoder = entries, encoder
+    def __init__(self, entries: Sequence[Entry], level: Level, encoder: Encoder, domain: Domain) -> None:
+        self.entries, self.encoder, self.domain = entries, encoder, domain
         self.level: Level = level
         self.titles_E_D = encoder.encode_passages([entry.title for entry in entries])
         self.dropped: Counter[str] = Counter()
@@ -90,12 +91,14 @@ class _Summarising:
         summaries = []
         for draft, rows in zip(drafts, clusters, strict=True):
             members = self.members(rows)
-            result = admit_summary(draft, members, self.level) if draft is not None else None
+            result = admit_summary(draft, members, self.level, self.domain) if draft is not None else None
             if isinstance(result, str):
                 self.dropped[result] += 1
             if isinstance(result, Draft):
                 summaries.append(_Summary(result, sorted(rows)))
-            elif isinstance(computed := admit_summary(advice_over(members, self.level), members, self.level), Draft):
+            elif isinstance(
+                computed := admit_summary(advice_over(members, self.level, self.domain), members, self.level, self.domain), Draft
+            ):
                 summaries.append(_Summary(computed, sorted(rows), ("written:rules",)))
                 self.dropped["by_rule"] += 1
         return summaries
@@ -111,7 +114,7 @@ class _Summarising:
         for each, fits in zip(summaries, near.tolist(), strict=True):
             members = self.members(each.rows)
             if not fits or is_advice(each.draft) or any(is_part_of(each.draft.title, member.title) for member in members):
-                title = advice_over(members, self.level).title
+                title = advice_over(members, self.level, self.domain).title
                 self.dropped["title_replaced"] += title != each.draft.title
                 each = replace(each, draft=replace(each.draft, title=title))
             fitting.append(each)

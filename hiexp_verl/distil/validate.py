@@ -11,9 +11,10 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from hiexp_verl.distil.diagnose import Diagnosis
 from hiexp_verl.distil.draft import Draft, clean, fit
 from hiexp_verl.distil.rules import advice_for, advice_over
+from hiexp_verl.domains.diagnosis import Diagnosis
+from hiexp_verl.domains.domain import Domain
 from hiexp_verl.masking import redact
 from hiexp_verl.models.encoder import Vectors
 from hiexp_verl.scoring import normalise, tokens
@@ -68,13 +69,13 @@ def closer_than_chance(texts_N_D: Vectors, targets_N_D: Vectors) -> NDArray[np.b
     return own_N >= np.array([chance(scores_M, others_M, PERCENTILE) for scores_M, others_M in zip(scores_N_M, others_N_M, strict=True)])
 
 
-def admit(draft: Draft, d: Diagnosis) -> Draft | str:
+def admit(draft: Draft, d: Diagnosis, domain: Domain) -> Draft | str:
     """Return the draft of an E1, cleaned, as it enters the HEK, or why it does not."""
     cleaned = clean(draft, d.masker, d.answers, d.question)
-    return (refusal(cleaned, d) or cleaned) if cleaned is not None else "nothing_left"
+    return (refusal(cleaned, d, domain) or cleaned) if cleaned is not None else "nothing_left"
 
 
-def refusal(draft: Draft, d: Diagnosis) -> str:
+def refusal(draft: Draft, d: Diagnosis, domain: Domain) -> str:
     """Return why a cleaned draft of an E1 is not admitted, or an empty string.
 
     Too short: a title of one word matches anything, and advice of three words says nothing. Half a sentence: the head of the
@@ -88,7 +89,7 @@ def refusal(draft: Draft, d: Diagnosis) -> str:
     )
     checks = {
         "too_short": _is_short(draft),
-        "half_sentence": _begins_inside(text, advice_for(d).description),
+        "half_sentence": _begins_inside(text, advice_for(d, domain).description),
         "copies_question": repeats(text, d.question),
         "tells_answer": tells(f"{draft.title}\n{text}", d.question, d.answers),
         "one_case": _names_any(text, d) or _is_one_case(text),
@@ -98,7 +99,7 @@ def refusal(draft: Draft, d: Diagnosis) -> str:
     return next((reason for reason, holds in checks.items() if holds), "")
 
 
-def admit_summary(draft: Draft, members: Sequence[Entry], level: Level) -> Draft | str:
+def admit_summary(draft: Draft, members: Sequence[Entry], level: Level, domain: Domain) -> Draft | str:
     """Return the draft of an E2 or E3, cleaned, as it enters the HEK, or why it does not.
 
     Its members are free of names and answers: a name that they do not have is invented. A summary that copies one member, or
@@ -119,7 +120,7 @@ def admit_summary(draft: Draft, members: Sequence[Entry], level: Level) -> Draft
         "advises_mistake": joined and _joins(text),
         "other_script": script_of(text) != script_of(of_members),
         "new_name": any(normalise(name) not in known for name in _CAPITALISED.findall(text)),
-        "one_member": bool((main_words(text) & of_one_title) - main_words(advice_over(members, level).description)),
+        "one_member": bool((main_words(text) & of_one_title) - main_words(advice_over(members, level, domain).description)),
     }
     return next((reason for reason, holds in checks.items() if holds), draft)
 

@@ -53,7 +53,7 @@ def evaluate(spec: EvalSpec) -> dict[str, Any]:
         with open_model(policy.spec, spec.batch_size, spec.max_model_len, policy.name) as client:
 
             def players_of(arm: Arm) -> Players:
-                return Players(client, opened.search, opened.guide(arm), spec.search)
+                return Players(client, opened.engine, opened.guide(arm), spec.search, opened.domain)
 
             summary = play(plan, players_of, job)
             if spec.alone:

@@ -11,6 +11,8 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from statistics import fmean
 
+from hiexp_verl.domains.domain import Domain
+from hiexp_verl.domains.search import SEARCH
 from hiexp_verl.evolve.edits import LEAST_COSINE
 from hiexp_verl.guide.lookup import text_at
 from hiexp_verl.hek.retrieve import Retriever
@@ -41,10 +43,10 @@ class Drawn:
 class Thinnest(Drawn):
     """The questions of thin kinds first; none comes twice in a round."""
 
-    def __init__(self, questions: Sequence[Question], seed: int, encoder: Encoder) -> None:
+    def __init__(self, questions: Sequence[Question], seed: int, encoder: Encoder, domain: Domain = SEARCH) -> None:
         super().__init__(questions, seed)
         self._encoder = encoder
-        self._vectors_Q_D = encoder.encode_queries([text_at("prompt", question.question) for question in self._order])
+        self._vectors_Q_D = encoder.encode_queries([text_at("prompt", question.question, domain) for question in self._order])
         self._asked: Counter[int] = Counter()  # by place in the order
         self._behind: dict[str, int] = {}  # id of an E2, "" without one -> questions behind it
         self._left: dict[str, list[int]] = {}  # the same -> its questions that this round has not asked, the best last

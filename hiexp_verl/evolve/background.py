@@ -10,6 +10,7 @@ from hiexp_verl.config import Budgets, LoopConfig
 from hiexp_verl.distil.distillers import PromptedDistiller, open_distiller
 from hiexp_verl.distil.pipeline import DistilSettings
 from hiexp_verl.distil.replies import ModelReplies
+from hiexp_verl.domains import domain_for
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.evolve.propose import Proposer
 from hiexp_verl.guide.lookup import ExperienceRequest, Lookup
@@ -75,9 +76,9 @@ def make_candidate(task: Task, policy: Any = None) -> Candidate:
     encoder = open_encoder(parent, path, task.encoder)
     rows = [row for row in read_run(Path(task.ledger)) if row.step <= task.until]
     config = task.config
-    own = config.distiller == "policy"
-    opened = nullcontext(PromptedDistiller(ModelReplies(policy, "policy"))) if own else open_distiller(config.distiller)
-    with opened as distiller:
+    own, domain = config.distiller == "policy", domain_for(parent.header.domain)
+    prompted = PromptedDistiller(ModelReplies(policy, "policy"), domain) if own else None
+    with nullcontext(prompted) if prompted is not None else open_distiller(config.distiller, domain=domain) as distiller:
         keep = KeepConfig(n_min=config.retire_after, e1=config.capacity_e1)
         proposer = Proposer(encoder, distiller, DistilSettings(plan_support=config.plan_support), keep, config.max_new, config.edits)
         trajectories = list(read_trajectories(*map(Path, task.episodes)))
@@ -106,7 +107,8 @@ def self_sourced(hek: HEK, came: frozenset[str], trajectories: Sequence[Trajecto
 def _changed_lookups(parent: HEK, candidate: HEK, encoder: Encoder, questions: Sequence[str], budgets: Budgets) -> float:
     """Return the share of the questions that find another entry first."""
     asked = [ExperienceRequest("prompt", question) for question in list(dict.fromkeys(questions))[-LOOKED_UP:]]
-    lookups = [Lookup(Retriever(hek, encoder), budgets.prompt, budgets.tool) for hek in (parent, candidate)]
+    domain = domain_for(parent.header.domain)
+    lookups = [Lookup(Retriever(hek, encoder), budgets.prompt, budgets.tool, domain=domain) for hek in (parent, candidate)]
     firsts = [[next((hit.entry.content_id for hit in lookup.now(request)), "") for request in asked] for lookup in lookups]
     return share(sum(old != new for old, new in zip(*firsts, strict=True)), len(asked))
 

@@ -59,7 +59,7 @@ def evolve(spec: EvolveSpec) -> list[Round]:
         with (
             timed(spec.out, manifest),
             open_model(policy.spec, spec.batch_size, spec.max_model_len, policy.name) as client,
-            open_distiller(spec.distiller, spec.out / REPLIES, spec.resume) as distiller,
+            open_distiller(spec.distiller, spec.out / REPLIES, spec.resume, domain=opened.domain) as distiller,
         ):
             job = Job(spec.out, spec.settings, batch_size=spec.batch_size, corpus=opened.corpus, policy=policy.identity)
             stage = Stage(client, opened, distiller, replace(job, same_policy=spec.same_model))
@@ -105,7 +105,7 @@ def run_rounds(spec: EvolveSpec, questions: Sequence[Question], stage: Stage, st
     root, retriever = spec.out / HEK_FOLDER, stage.opened.retriever
     assert retriever is not None and spec.hek is not None
     proposer = Proposer(retriever.encoder, stage.distiller, spec.build, spec.keep, spec.max_new, spec.edits)
-    asked = Thinnest(questions, spec.seed, retriever.encoder) if spec.explore else Drawn(questions, spec.seed)
+    asked = Thinnest(questions, spec.seed, retriever.encoder, stage.opened.domain) if spec.explore else Drawn(questions, spec.seed)
     incumbent = start
     name = start.save(root, candidate=(root / "CURRENT").is_file()).name  # a resumed evolution has another in use by now
     remember_encoder(root, find_encoder(start.header, spec.hek, spec.encoder))

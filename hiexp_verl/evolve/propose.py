@@ -121,8 +121,8 @@ class Proposer:
         """Return a HEK of these E1 alone, with the rollouts that they rest on."""
         used = {source for entry in entries for source in (*entry.sources, *(evidence.trajectory for evidence in entry.evidence))}
         vectors_E_D = self.encoder.encode_passages([entry.title for entry in entries])
-        sources = tuple(source_of(t) for t in trajectories if t.id in used)
-        header = Header(self.encoder.identity, distiller=self.distiller.name)
+        sources = tuple(source_of(t, self.distiller.domain) for t in trajectories if t.id in used)
+        header = Header(self.encoder.identity, distiller=self.distiller.name, domain=self.distiller.domain.name)
         return HEK(header, tuple(number(entries, "e1")), vectors_E_D, sources)
 
 

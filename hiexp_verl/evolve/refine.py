@@ -10,9 +10,10 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
 from hiexp_verl.distil.contrast import contrasts
-from hiexp_verl.distil.diagnose import Diagnosis, diagnose
 from hiexp_verl.distil.distillers import Distiller
 from hiexp_verl.distil.entries import case, united
+from hiexp_verl.domains.diagnosis import Diagnosis
+from hiexp_verl.domains.domain import Domain
 from hiexp_verl.evolve.propose import Change, Proposal
 from hiexp_verl.guide.record import EpisodeRecord
 from hiexp_verl.ledger.gate import Comparison, Verdict, compare, mixed_groups
@@ -50,7 +51,7 @@ def refined(
     differences = losing(rows, incumbent, candidate, [change.content for change in proposal.came])
     lost = tuple(replace(each, why=_why(differences[each.content])) for each in proposal.came if each.content in differences)
     entries = [entry for entry in proposal.hek.entries if entry.content_id in differences and entry.level == "e1"]
-    asked = [(entry, found) for entry in entries if (found := failures_of(entry.content_id, candidate, rollouts))]
+    asked = [(entry, found) for entry in entries if (found := failures_of(entry.content_id, candidate, rollouts, ask.domain))]
     return Refined(lost, tuple(rewritten(asked, ask)))
 
 
@@ -68,15 +69,15 @@ def losing(rows: Sequence[LedgerRow], incumbent: str, candidate: str, came: Coll
     return found
 
 
-def failures_of(content: str, candidate: str, rollouts: Sequence[Trajectory]) -> list[Diagnosis]:
+def failures_of(content: str, candidate: str, rollouts: Sequence[Trajectory], domain: Domain) -> list[Diagnosis]:
     """Return what rollouts that were shown an entry did otherwise than right ones of the same question, of at most `READ` questions."""
     failed: set[str] = set()  # ids of rollouts
     for t in rollouts:
         record = EpisodeRecord.of(t)
         if not t.correct and record.hek == candidate and any(each["content"] == content for each in record.shown):
             failed.add(t.id)
-    contrasted, _ = contrasts(t for t in rollouts if t.correct or t.id in failed)
-    return [diagnose(each, most=1)[0] for each in contrasted[:READ]]
+    contrasted, _ = contrasts((t for t in rollouts if t.correct or t.id in failed), normalise=domain.normalise)
+    return [domain.diagnose(each, 1)[0] for each in contrasted[:READ]]
 
 
 def rewritten(asked: Sequence[tuple[Entry, Sequence[Diagnosis]]], distiller: Distiller) -> list[Entry]:
@@ -84,7 +85,7 @@ def rewritten(asked: Sequence[tuple[Entry, Sequence[Diagnosis]]], distiller: Dis
     found = []
     for (entry, diagnoses), draft in zip(asked, distiller.revise(asked) if asked else [], strict=True):
         if draft is not None:
-            made = case(replace(draft, title=entry.title, kind=entry.kind), diagnoses[0])
+            made = case(replace(draft, title=entry.title, kind=entry.kind), diagnoses[0], distiller.domain)
             if made.content_id != entry.content_id:
                 found.append(united(made, entry))
     return found

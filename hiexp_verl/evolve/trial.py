@@ -44,7 +44,7 @@ class Stage:
         if hek is not None:
             budgets = self.opened.spec.budgets
             guide = self.opened.guide_of(hek, mask, fit(rows, hek, budgets) if selects(budgets) else None, draw=mask.key)
-        return Players(self.client, self.opened.search, guide, self.opened.spec.search)
+        return Players(self.client, self.opened.engine, guide, self.opened.spec.search, self.opened.domain)
 
 
 class Played:

@@ -10,6 +10,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from hiexp_verl.config import ARMS, Arm, HiExpConfig, Place
+from hiexp_verl.domains import domain_named
+from hiexp_verl.domains.domain import Domain
+from hiexp_verl.domains.search import SEARCH
 from hiexp_verl.guide.blocks import LEVELS_OF
 from hiexp_verl.hek.store import HEK
 from hiexp_verl.types import LEVELS, Entry, Hit, Level
@@ -29,9 +32,10 @@ _LEVELS: dict[Arm, tuple[Level, ...]] = {
 }
 
 
-def levels_at(arm: Arm, place: Place) -> tuple[Level, ...]:
-    """Return the levels that an arm shows at a place."""
-    return tuple(level for level in LEVELS_OF[place] if level in _LEVELS[arm])
+def levels_at(arm: Arm, place: Place, domain: Domain = SEARCH) -> tuple[Level, ...]:
+    """Return the levels that an arm shows at a place of an episode; without a tool, E1 stand in the prompt."""
+    levels = LEVELS_OF[place] if domain.tool is not None else {"prompt": (*LEVELS_OF["prompt"], *LEVELS_OF["tool"]), "tool": ()}[place]
+    return tuple(level for level in levels if level in _LEVELS[arm])
 
 
 def arm_of(session: int, settings: HiExpConfig) -> Arm:
@@ -49,7 +53,8 @@ def plays_candidate(session: int, group: str, settings: HiExpConfig) -> bool:
 
 def shows_at(place: Place, settings: HiExpConfig) -> bool:
     """Return whether a run shows experience at a place, in training or in validation."""
-    return settings.enabled and any(levels_at(arm, place) for arm in arms_of(settings))
+    domain = domain_named(settings.domain)
+    return settings.enabled and any(levels_at(arm, place, domain) for arm in arms_of(settings))
 
 
 def arms_of(settings: HiExpConfig) -> set[Arm]:

@@ -15,11 +15,11 @@ from typing import Literal
 from hiexp_verl.config import Place
 from hiexp_verl.guide.record import Shown
 from hiexp_verl.text import sanitise
-from hiexp_verl.types import Hit, Level, Message
+from hiexp_verl.types import LEVELS, Hit, Level, Message
 
 logger = logging.getLogger(__name__)
 
-# The most general first: it frames what follows.
+# The most general first: it frames what follows. Without a tool the prompt shows an E1, too (`arms.levels_at`).
 LEVELS_OF: dict[Place, tuple[Level, ...]] = {"prompt": ("e3", "e2"), "tool": ("e1",)}
 
 EXPERIENCE_OPEN, EXPERIENCE_CLOSE = "<experience>", "</experience>"
@@ -45,7 +45,7 @@ def fit_block(place: Place, hits: Sequence[Hit], max_tokens: int, count_tokens: 
     Whole entries are dropped until the block fits: the lowest score first; of equal scores the more specific level, then the
     higher id. An entry without text, or with the text of a better one, is left out.
     """
-    ranked = distinct(place, hits)
+    ranked = distinct(hits)
     kept, tokens = list(ranked), 0
     while kept and (tokens := count_tokens(SEPARATORS[place] + _render(place, kept))) > max_tokens:
         kept.pop()
@@ -55,7 +55,7 @@ def fit_block(place: Place, hits: Sequence[Hit], max_tokens: int, count_tokens: 
     if not kept:
         return Block(dropped=dropped)
     entries: list[Shown] = []
-    for hit in _displayed(place, kept):
+    for hit in _displayed(kept):
         entry, score = hit.entry, round(hit.score, 4)
         own = count_tokens(line_of(hit) + "\n")
         entries.append(Shown(entry=entry.id, content=hit.content, level=entry.level, score=score, place=place, tokens=own))
@@ -99,23 +99,22 @@ def rough_tokens(text: str) -> int:
     return math.ceil(len(text) / 3.5)
 
 
-def distinct(place: Place, hits: Sequence[Hit]) -> list[Hit]:
+def distinct(hits: Sequence[Hit]) -> list[Hit]:
     """Return the hits best first, each text once and none without text."""
-    levels = LEVELS_OF[place]
     by_text: dict[str, Hit] = {}
-    for hit in sorted(hits, key=lambda hit: (-hit.rank, levels.index(hit.entry.level), hit.entry.id)):
+    for hit in sorted(hits, key=lambda hit: (-hit.rank, -LEVELS.index(hit.entry.level), hit.entry.id)):
         by_text.setdefault(line_of(hit), hit)
     by_text.pop("- ", None)
     return list(by_text.values())
 
 
-def _displayed(place: Place, hits: Sequence[Hit]) -> list[Hit]:
-    return sorted(hits, key=lambda hit: LEVELS_OF[place].index(hit.entry.level))  # stable: by score within a level
+def _displayed(hits: Sequence[Hit]) -> list[Hit]:
+    return sorted(hits, key=lambda hit: -LEVELS.index(hit.entry.level))  # stable: by score within a level
 
 
 def _render(place: Place, hits: Sequence[Hit]) -> str:
     introduction = [PROMPT_INTRODUCTION] if place == "prompt" else []
-    return "\n".join([EXPERIENCE_OPEN, *introduction, *(line_of(hit) for hit in _displayed(place, hits)), EXPERIENCE_CLOSE])
+    return "\n".join([EXPERIENCE_OPEN, *introduction, *(line_of(hit) for hit in _displayed(hits)), EXPERIENCE_CLOSE])
 
 
 @lru_cache(maxsize=1 << 14)  # the same entries are shown again and again

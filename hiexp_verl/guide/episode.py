@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 from hiexp_verl.config import Arm, Budgets, Place, arm_named
+from hiexp_verl.domains.domain import Domain
+from hiexp_verl.domains.search import SEARCH
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.guide.arms import levels_at
 from hiexp_verl.guide.blocks import Block, CountTokens, add_to_system, beside_documents, distinct, fit_block, line_of, rough_tokens
@@ -20,7 +22,6 @@ from hiexp_verl.guide.lookup import ExperienceRequest, LookupFailed
 from hiexp_verl.guide.mask import Mask
 from hiexp_verl.guide.record import EpisodeRecord, Shown
 from hiexp_verl.hek.preconditions import SearchState, hold
-from hiexp_verl.protocol import found_nothing
 from hiexp_verl.text import repeated, same_query
 from hiexp_verl.types import Hit, Message, Plan
 
@@ -41,6 +42,7 @@ class Guidance:
     mask: Mask | None = None  # None: all that is found and fits is shown
     draw: str = ""  # names run and step, where selection by value explores; "": it does not
     hek: str | None = None  # content hash of the version that is asked
+    domain: Domain = SEARCH
 
     def __post_init__(self) -> None:
         arm_named(self.arm)  # an unknown one would only fail at its first look-up
@@ -84,6 +86,7 @@ class Episode(Generic[Finder]):
             question=self.question,
             sample=self.sample,
             arm=self.arm,
+            domain=self._guidance.domain.mark.get("domain"),
             hek=self._guidance.hek,
             shown=tuple(self.shown),
             masked=tuple(self.masked),
@@ -105,7 +108,7 @@ class Episode(Generic[Finder]):
         if place == "prompt" and self._begun:
             raise HiExpError("system() was called before in this episode, which is for one rollout; begin another one")
         self._begun |= place == "prompt"
-        if not levels_at(self.arm, place):
+        if not levels_at(self.arm, place, self._guidance.domain):
             return None
         self.lookups += 1
         own = (self.question_id, self.question) if self._guidance.leave_one_out else (None, "")
@@ -121,7 +124,7 @@ class Episode(Generic[Finder]):
     def _show_prompt(self, messages: Sequence[Message], hits: Sequence[Hit], excess: Excess | None = None) -> list[Message]:
         budget, count_tokens = self._guidance.budgets.prompt.max_tokens, self._guidance.count_tokens
         if self._guidance.budgets.prompt.instantiate and self.arm != "constitution":  # that text is the same for every question
-            hits = made_for(self.question, hits)
+            hits = made_for(self._guidance.domain.name_of(self.question), hits)
         block = fit_block("prompt", hits, budget, count_tokens)
         guided = add_to_system(messages, block)
         while excess is not None and block.entries and (over := excess(guided)) > 0:
@@ -138,9 +141,9 @@ class Episode(Generic[Finder]):
         tool = self._guidance.budgets.tool
         seen = {row["entry"] for row in self.shown}
         hits = self._with_preconditions_met(hits, documents, search, seen)
-        self.repeats += sum(hit.entry.id in seen for hit in distinct("tool", hits)[: tool.top_k])
+        self.repeats += sum(hit.entry.id in seen for hit in distinct(hits)[: tool.top_k])
         read = {line_of(hit) for hit in hits if hit.entry.id in seen}
-        fresh = distinct("tool", [hit for hit in hits if line_of(hit) not in read])[: tool.top_k]
+        fresh = distinct([hit for hit in hits if line_of(hit) not in read])[: tool.top_k]
         budget = tool.max_tokens if max_tokens is None else min(tool.max_tokens, max_tokens)
         block = fit_block("tool", fresh, budget, self._guidance.count_tokens)
         block = self._note("tool", block, fresh, search)
@@ -154,7 +157,9 @@ class Episode(Generic[Finder]):
         if not any(hit.entry.when for hit in hits):
             return list(hits)
         *earlier, query = self.queries[:search]
-        state = SearchState(search, found_nothing(documents), any(same_query(query, each) for each in earlier))
+        tool = self._guidance.domain.tool
+        empty = tool is not None and tool.found_nothing(documents)
+        state = SearchState(search, empty, any(same_query(query, each) for each in earlier))
         unmet = {hit.entry.id for hit in hits if not hold(hit.entry.when, state)}
         self.unmet += [(search, hit.entry.content_id) for hit in hits if hit.entry.id in unmet.difference(seen)]
         return [hit for hit in hits if hit.entry.id not in unmet]

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from hiexp_verl.config import Arm, Budgets, PromptConfig, ToolConfig
+from hiexp_verl.domains import domain_for
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.guide.blocks import CountTokens, rough_tokens
 from hiexp_verl.guide.constitution import constitution_for
@@ -34,7 +35,9 @@ class Guide:
         self.content_hash = retriever.hek.header.content_hash
         self.guidance = replace(guidance or Guidance(), hek=self.content_hash)
         budgets = self.guidance.budgets
-        self._lookup = Lookup(retriever, budgets.prompt, budgets.tool, values=values, constitution=constitution)
+        self._lookup = Lookup(
+            retriever, budgets.prompt, budgets.tool, values=values, constitution=constitution, domain=self.guidance.domain
+        )
         self._constitution = list(constitution)
         self._failures_in_a_row = 0
 
@@ -44,6 +47,7 @@ class Guide:
         hek: str | Path,
         encoder: str | None = None,
         *,
+        domain: str | None = None,
         arm: Arm = "full",
         prompt: PromptConfig | None = None,
         tool: ToolConfig | None = None,
@@ -51,7 +55,8 @@ class Guide:
     ) -> "Guide":
         """Return the guide of the HEK in a directory; `encoder` is the directory or name of its encoder, if it has moved.
 
-        `count_tokens` is that of the policy's tokenizer; without one, tokens are estimated.
+        `domain` is that of the questions, by name or as package.module:NAME; None: that of the HEK. `count_tokens` is that of the
+        policy's tokenizer; without one, tokens are estimated.
 
         Raises:
             HiExpError: there is no HEK, or its encoder cannot be found, or it has no constitution for that arm.
@@ -61,7 +66,8 @@ class Guide:
         budgets = Budgets(prompt or PromptConfig(), tool or ToolConfig())
         values = values_for(path, loaded.header.content_hash, budgets)
         fixed = constitution_for(path, loaded.header.content_hash, [arm])
-        guidance = Guidance(budgets, arm, count_tokens=count_tokens)
+        asked = domain_for(loaded.header.domain, domain)
+        guidance = Guidance(budgets, arm, count_tokens=count_tokens, domain=asked)
         return cls(Retriever(loaded, open_encoder(loaded, path, encoder)), guidance, values, fixed)
 
     def begin(self, question: str, id: str | None = None, sample: int = 0) -> GuidedEpisode:

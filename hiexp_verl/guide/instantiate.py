@@ -6,13 +6,11 @@ The entry stays free of names; the episode records for which name it was shown (
 from collections.abc import Sequence
 from dataclasses import replace
 
-from hiexp_verl.masking import name_of
 from hiexp_verl.types import Hit
 
 
-def made_for(question: str, hits: Sequence[Hit]) -> list[Hit]:
-    """Return the hits with their plans' searches for the one name of the question; unchanged where it has none, or several."""
-    name = name_of(question)
+def made_for(name: str, hits: Sequence[Hit]) -> list[Hit]:
+    """Return the hits with their plans' searches for the one name of a question (`Domain.name_of`); unchanged where it is ""."""
     return [_made_for(name, hit) for hit in hits] if name else list(hits)
 
 

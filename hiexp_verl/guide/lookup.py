@@ -8,14 +8,16 @@ from functools import cached_property
 import numpy as np
 
 from hiexp_verl.config import Arm, Match, Place, PromptConfig, Select, ToolConfig
+from hiexp_verl.domains.domain import Domain
+from hiexp_verl.domains.search import SEARCH
 from hiexp_verl.guide.arms import CREDITED, levels_at, random_entries, shuffled
+from hiexp_verl.guide.blocks import LEVELS_OF
 from hiexp_verl.guide.constitution import ARM as CONSTITUTION
 from hiexp_verl.guide.constitution import ordered
 from hiexp_verl.guide.select import SHORTLIST, Model, Values, choose
 from hiexp_verl.hek.retrieve import Retriever
 from hiexp_verl.hek.store import HEK
 from hiexp_verl.io.questions import bare_question
-from hiexp_verl.masking import kind_of
 from hiexp_verl.models.batching import MicroBatcher
 from hiexp_verl.models.encoder import QueryVectors, Vectors
 from hiexp_verl.types import Hit
@@ -55,9 +57,9 @@ class LookupFailed(Exception):
             logger.warning("a look-up of experience failed (%s: %s); from here on only counted", self.reason, self.detail)
 
 
-def text_at(place: Place, text: str, match: Match = "kind") -> str:
+def text_at(place: Place, text: str, domain: Domain, match: Match = "kind") -> str:
     """Return what is encoded of a question (prompt) or a query (tool); see `PromptConfig.match`."""
-    return (kind_of(bare_question(text)) or text) if place == "prompt" and match == "kind" else text
+    return (domain.kind_of(bare_question(text)) or text) if place == "prompt" and match == "kind" else text
 
 
 def min_scores(hek: HEK, prompt: PromptConfig, tool: ToolConfig) -> dict[Place, float | None]:
@@ -81,11 +83,13 @@ class Lookup:
         timeout: float = LOOKUP_SECONDS,
         values: Values | None = None,
         constitution: Sequence[str] = (),
+        domain: Domain = SEARCH,
     ) -> None:
         # Rollouts of a group share their question, which is also compared with those of the HEK: each is encoded once.
         encoder = QueryVectors(retriever.encoder)
         self._retriever = Retriever(retriever.hek, encoder)
         self._match: Match = prompt.match
+        self._domain = domain
         self.top_k: dict[Place, int] = {"prompt": prompt.top_k, "tool": tool.top_k}
         self.min_score = min_scores(retriever.hek, prompt, tool)
         self._select: dict[Place, Select] = {"prompt": prompt.select, "tool": tool.select}
@@ -116,7 +120,7 @@ class Lookup:
 
     def _answer(self, requests: list[ExperienceRequest]) -> list[list[Hit] | LookupFailed]:
         try:
-            queries_N_D = self._retriever.encoder.encode_queries([text_at(r.place, r.text, self._match) for r in requests])
+            queries_N_D = self._retriever.encoder.encode_queries([text_at(r.place, r.text, self._domain, self._match) for r in requests])
             own = self._own(requests)
         except Exception as error:  # an encoder may raise anything; the caller counts and reports it
             if len(requests) > 1:  # one text that the encoder cannot digest must not fail those that share its batch
@@ -131,7 +135,7 @@ class Lookup:
         asked: set[tuple[Place, Arm]] = {(r.place, r.arm) for r in requests}
         for place, arm in asked:
             rows = [i for i, r in enumerate(requests) if (r.place, r.arm) == (place, arm)]
-            levels = levels_at(arm, place)
+            levels = levels_at(arm, place, self._domain)
             if not levels:
                 continue
             if arm == CONSTITUTION:
@@ -139,22 +143,29 @@ class Lookup:
                     answers[i] = self._fixed(queries_N_D[i], own[i])
                 continue
             retriever = self._shuffled if arm == "shuffled" else self._retriever
-            model = self._model(place, arm)
+            model, hidden = self._model(place, arm), [own[i] for i in rows]
             hits = retriever.retrieve(
                 queries_N_D[rows],
-                levels=levels,
+                levels=[level for level in levels if level in LEVELS_OF[place]],
                 top_k=max(
                     self.top_k[place] + max(requests[i].beyond for i in rows) + self._conditional, SHORTLIST if model is not None else 0
                 ),
                 min_score=self.min_score[place],
-                exclude_questions=[own[i] for i in rows],
+                exclude_questions=hidden,
             )
-            for i, found in zip(rows, hits, strict=True):
+            beside = set(levels).difference(LEVELS_OF[place])  # E1, of a domain without a tool
+            cases = self._cases(retriever, queries_N_D[rows], hidden) if beside else [[]] * len(rows)
+            for i, found, case in zip(rows, hits, cases, strict=True):
                 if model is not None and self._values is not None:
                     threshold, draw = self.min_score[place] or 0.0, requests[i].draw and f"{requests[i].draw}/{place}"
                     found = choose(found, self._select[place], model, self._values.known, self.top_k[place], threshold, draw)
-                answers[i] = self._for_arm(_best(found, self.top_k[place] + requests[i].beyond), requests[i], own[i])
+                answers[i] = self._for_arm(_best(found, self.top_k[place] + requests[i].beyond) + case, requests[i], own[i])
         return answers
+
+    def _cases(self, retriever: Retriever, queries_N_D: Vectors, hidden: list[frozenset[str] | None]) -> list[list[Hit]]:
+        """Return the best E1 for each question of a domain without a tool; preconditions are tested at a search alone."""
+        found = retriever.retrieve(queries_N_D, ("e1",), 1 + self._conditional, self.min_score["tool"], hidden)
+        return [[hit for hit in hits if not hit.entry.when][:1] for hits in found]
 
     def _fixed(self, query_D: Vectors, own: frozenset[str] | None) -> list[Hit]:
         """Return the entries of the constitution, without what leave-one-out hides."""

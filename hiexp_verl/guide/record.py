@@ -42,6 +42,7 @@ class EpisodeRecord:
     question: str
     sample: Whole = 0
     arm: str = "none"
+    domain: str | None = None  # None: search
     split: str | None = None  # None where it is not known, as everywhere below
     messages: tuple[Message, ...] = ()  # as the policy read and wrote them
     answer_text: str = ""  # the text in which an answer counts

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from hiexp_verl.config import Dtype, HiExpConfig
+from hiexp_verl.domains import domain_named
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.hek.schema import Header, read_header
 from hiexp_verl.hek.store import CURRENT, HEK, version_folder
@@ -93,7 +94,7 @@ def open_hek(settings: HiExpConfig) -> HEK | None:
     """Return the HEK of a run, None where it has none.
 
     Raises:
-        HiExpError: it cannot be loaded, or is not the one of `hek_hash`.
+        HiExpError: it cannot be loaded, is not the one of `hek_hash`, or is of another domain and `other_domain` is off.
     """
     if not (settings.enabled and settings.hek):
         return None
@@ -104,6 +105,10 @@ def open_hek(settings: HiExpConfig) -> HEK | None:
             f"HEK {settings.hek} has the content hash {found[:12]}, the run wants {wanted[:12]}; put that version back, or "
             "start a run with this one (hiexp.hek_hash=null)"
         )
+    asked = domain_named(settings.domain).name
+    if hek.header.domain != asked and not settings.other_domain:
+        fault = f"HEK {settings.hek} is of the domain {hek.header.domain}, the questions are of {asked}"
+        raise HiExpError(f"{fault}; give a HEK of {asked}, or show it nevertheless (--other-domain, or hiexp.other_domain=true)")
     return hek
 
 

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import numpy as np
 from pydantic import ConfigDict
 
+from hiexp_verl.domains.domain import UNMARKED
 from hiexp_verl.errors import HiExpError, first_line
 from hiexp_verl.hek.preconditions import check_preconditions
 from hiexp_verl.models.encoder import EncoderIdentity, Vectors
@@ -35,13 +36,15 @@ class Header:
     near_duplicates: dict[str, tuple[str, ...]] = field(default_factory=dict)  # question id -> ids of questions that ask the same
     parents: tuple[str, ...] = ()  # content hashes of the versions that this one was made from
     reason: str = ""  # why it was made from them: the edit, the removal, the merge
+    domain: str = UNMARKED  # what its questions are about; see `domains`
     format: int = FORMAT
     content_hash: str = ""  # set by `save`, checked by `load`
 
 
 def header_text(header: Header) -> str:
-    """Return the text of header.json."""
-    return json.dumps(asdict(header), ensure_ascii=False, indent=1, sort_keys=True) + "\n"
+    """Return the text of header.json; the domain that was the only one once is left out."""
+    values = {name: value for name, value in asdict(header).items() if (name, value) != ("domain", UNMARKED)}
+    return json.dumps(values, ensure_ascii=False, indent=1, sort_keys=True) + "\n"
 
 
 def read_header(folder: Path) -> Header:

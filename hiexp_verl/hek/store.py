@@ -3,7 +3,7 @@
 | path | what |
 | --- | --- |
 | `CURRENT` | the name of the version in use, e.g. `0002`: the newest, until one goes back |
-| `0002/header.json` | format version, parents and reason, encoder identity, thresholds, model and prompts, counts, content hash |
+| `0002/header.json` | format version, parents and reason, domain, encoder identity, thresholds, model and prompts, counts, content hash |
 | `0002/entries.jsonl` | one entry a line, see `types.Entry` |
 | `0002/vectors.npy` | float32 (E, D), unit norm; row i encodes the title of line i |
 | `0002/sources.jsonl` | the trajectories that it was distilled from, in brief, see `types.Source` |
@@ -25,6 +25,7 @@ from pathlib import Path
 
 import numpy as np
 
+from hiexp_verl.domains.domain import UNMARKED
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.hek.schema import Header, check_contents, header_text, read_header, read_vectors, record_of
 from hiexp_verl.io.datasets import read_jsonl
@@ -259,6 +260,7 @@ def card(hek: "HEK") -> str:
     """Return Markdown: how it was made, counts, thresholds, some examples of each level."""
     header = hek.header
     lines = ["# Hierarchical experience knowledge", ""]
+    lines += [f"- domain: {header.domain}"] if header.domain != UNMARKED else []
     lines += [f"- distiller: {header.distiller or 'unknown'}", f"- policies: {', '.join(header.models) or 'unknown'}"]
     lines += [f"- encoder: {header.encoder.name} ({header.encoder.dimensions} dimensions, sha256 {header.encoder.sha256[:12]})"]
     lines += [f"- thresholds: {', '.join(f'{k} {v:g}' for k, v in sorted(header.thresholds.items())) or 'none'}"]

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from hiexp_verl.domains.domain import UNMARKED
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.hek.schema import Header
 from hiexp_verl.hek.store import HEK
@@ -92,7 +93,7 @@ BANKS: dict[str, Callable[[dict[str, Any]], Iterator[Item]]] = {
 }
 
 
-def import_bank(path: Path, format: str, encoder: Encoder, level: Level = "e2") -> tuple[HEK, Counter[str]]:
+def import_bank(path: Path, format: str, encoder: Encoder, level: Level = "e2", domain: str = UNMARKED) -> tuple[HEK, Counter[str]]:
     """Return a HEK of the items of a bank, and the counts of items left out or shortened.
 
     An item becomes one entry without children: the title says when it applies (else it is the advice itself), the description is the
@@ -103,6 +104,7 @@ def import_bank(path: Path, format: str, encoder: Encoder, level: Level = "e2") 
         format: a key of `BANKS`.
         encoder: makes the vectors of the titles.
         level: of the entries: e2 and e3 go into the prompt, e1 into tool responses.
+        domain: of the HEK, by its name.
 
     Raises:
         HiExpError: the file cannot be read, a row lacks a field of the format, or no item is left.
@@ -120,7 +122,7 @@ def import_bank(path: Path, format: str, encoder: Encoder, level: Level = "e2") 
         raise HiExpError(f"{path} holds no experience that can be used; is --format {format} right?")
     numbered = tuple(replace(entry, id=f"{level}-{number:04d}") for number, entry in enumerate(entries.values()))
     vectors_E_D = np.asarray(encoder.encode_passages([entry.title for entry in numbered]), dtype=np.float32)
-    header = Header(encoder.identity, distiller=f"imported from {format}", counts={f"written.{level}": len(numbered)})
+    header = Header(encoder.identity, distiller=f"imported from {format}", counts={f"written.{level}": len(numbered)}, domain=domain)
     return HEK(header, numbered, vectors_E_D), counts
 
 

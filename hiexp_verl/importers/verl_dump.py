@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any, NamedTuple
 
+from hiexp_verl.domains.domain import Domain
+from hiexp_verl.domains.search import SEARCH
 from hiexp_verl.importers.openai import scored
 from hiexp_verl.io.datasets import trajectory_of
 from hiexp_verl.io.questions import question_in
@@ -60,7 +62,7 @@ _RESULT = re.compile(r"<tool_response>(.*?)(?:</tool_response>|\Z)", re.DOTALL)
 _NEXT_RESULT = re.compile(r"\n(?:user|tool)\n")
 
 
-def from_verl_dump(row: dict[str, Any]) -> Trajectory:
+def from_verl_dump(row: dict[str, Any], domain: Domain = SEARCH) -> Trajectory:
     """Return the trajectory of a row with `input`, `output`, `gts` and `score`; fields added by the reward go to `extra`.
 
     A trajectory written by our reward is exact; verl's step is added to its id, since a question is played at many steps. In
@@ -83,7 +85,7 @@ def from_verl_dump(row: dict[str, Any]) -> Trajectory:
     begun = messages.pop()["content"] if messages[-1]["role"] == "assistant" else ""
     messages += _response(begun + str(required(row, "output")).replace(_PADDING, ""), template)
     own = {"answers": row.get("gts"), "score": required(row, "score"), "model": "policy"}
-    trajectory = scored(own, messages, question)
+    trajectory = scored(own, messages, question, domain)
     # NaN and infinity: a metric that is undefined for this row.
     extra = {key: value for key, value in row.items() if key not in _KNOWN and not (isinstance(value, float) and not math.isfinite(value))}
     return replace(trajectory, extra=extra)

@@ -14,6 +14,7 @@ from verl.experimental.agent_loop.tool_parser import FunctionCall
 from verl.tools.schemas import ToolResponse
 
 from hiexp_verl.config import Arm, Budgets, HiExpConfig, parse_config
+from hiexp_verl.domains import domain_named
 from hiexp_verl.guide.arms import arm_of, plays_candidate
 from hiexp_verl.guide.episode import AsyncGuidedEpisode, Guidance
 from hiexp_verl.guide.lookup import ExperienceRequest
@@ -26,7 +27,7 @@ from hiexp_verl.plugin.retrieval import Retrieval, retrieval_for
 from hiexp_verl.plugin.search_tool import SearchTool
 from hiexp_verl.plugin.tokens import closing_ids, kept_tokens, missing_ids
 from hiexp_verl.plugin.turns import state_of
-from hiexp_verl.protocol import FORMATS, SEARCH_CLOSE, answering_text, query_in
+from hiexp_verl.protocol import FORMATS, SEARCH_CLOSE, query_in
 from hiexp_verl.rollout.episode import seed_of
 from hiexp_verl.text import sanitise
 from hiexp_verl.types import TRAIN, Hit, Message
@@ -50,6 +51,9 @@ class HiExpAgentLoop(ToolAgentLoop):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.settings = settings_of(self.config)
+        self.domain = domain_named(self.settings.domain)
+        if self.domain.tool is None:
+            self.tools, self.tool_schemas, self.max_assistant_turns = {}, [], 1
         self.retrieval: Retrieval = retrieval_for(self.settings)
         for tool in self.tools.values():
             if isinstance(tool, SearchTool) and tool.retrieval is None:
@@ -93,12 +97,12 @@ class HiExpAgentLoop(ToolAgentLoop):
         settings = self.settings
         arm: Arm = arm_of(self.sample, settings) if self.training else settings.val_arm or settings.arm
         if not settings.enabled:
-            return Guidance(arm="none", count_tokens=self._count_tokens)
+            return Guidance(arm="none", count_tokens=self._count_tokens, domain=self.domain)
         budgets, ledger = Budgets(settings.prompt, settings.tool), settings.ledger
         mask = Mask(ledger.mask, f"{settings.seed or 0}/{self.step}") if self.training and ledger.enabled else None
         hek = self.version.content_hash if self.version is not None else settings.hek_hash
         draw = f"{settings.seed or 0}/{self.step}" if self.training else ""
-        return Guidance(budgets, arm, settings.leave_one_out, self._count_tokens, mask, draw, hek)
+        return Guidance(budgets, arm, settings.leave_one_out, self._count_tokens, mask, draw, hek, self.domain)
 
     def _version(self, stamp: str | None, question_id: str | None) -> Version | None:
         """Return the version of the HEK that this episode is shown, None: the one of the settings."""
@@ -222,7 +226,7 @@ class HiExpAgentLoop(ToolAgentLoop):
             split=self.split,
             messages=tuple(episode),
             states=tuple(self.states) if self.settings.credit.turns else None,
-            answer_text=answering_text(turns, self.tool_parser_name),
+            answer_text=self.domain.answering_text(turns, self.tool_parser_name),
         )
 
     @property

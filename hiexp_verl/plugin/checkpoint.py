@@ -14,6 +14,8 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from hiexp_verl.config import CreditConfig, HiExpConfig
+from hiexp_verl.domains import domain_named
+from hiexp_verl.domains.domain import UNMARKED
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.hek.store import HEK, root_of
 from hiexp_verl.io.files import atomic_writer, digest_of, fingerprint
@@ -64,6 +66,7 @@ def identity_of(settings: HiExpConfig, hek: HEK | None, config: DictConfig) -> d
 def played_of(settings: HiExpConfig, config: DictConfig) -> dict[str, Any]:
     """Return how episodes are played, with or without HiExp; `rollout.as_trained` evaluates the checkpoint in the same way."""
     return {
+        **domain_named(settings.domain).mark,
         **{name: OmegaConf.select(config, name) for name in _PLAYED},
         "search": {name: getattr(settings.search, name) for name in ("engine", "top_k", "max_words_per_passage", "max_chars")},
         "max_tokens_per_turn": settings.max_tokens_per_turn if settings.enabled else None,  # a turn of verl's agent has no limit
@@ -181,4 +184,6 @@ def _repaired(marker: Path) -> str:
 
 
 def _shown(key: str, value: Any, path: str | None = None) -> str:
+    if key == "domain":
+        return str(value or UNMARKED)
     return f"{value[:12]}{f' ({path})' if path else ''}" if key == "hek" and isinstance(value, str) else str(value)

@@ -6,9 +6,10 @@ from typing import Any
 import datasets
 from verl.utils.dataset.rl_dataset import RLHFDataset
 
+from hiexp_verl.domains import Domain, domain_named
 from hiexp_verl.io.datasets import read_questions
 from hiexp_verl.io.questions import MARKS, answers_in, asked_in, is_answerable
-from hiexp_verl.protocol import Format, check_format, first_messages
+from hiexp_verl.protocol import Format, check_format
 from hiexp_verl.types import TRAIN, Question
 
 QUESTION_FILES = (".jsonl", ".json", ".csv", ".tsv")  # also with .gz
@@ -36,10 +37,11 @@ class QuestionDataset(RLHFDataset):
             super()._read_files_and_tokenize()
             return
         dialect = check_format(self.config.get("search_format", "hermes"))
+        domain = domain_named(self.config.get("hiexp_domain", "search"))
         rows = [q for path in self.data_files for q in read_questions(Path(path))]
         if self.max_samples > 0:
             rows = rows[: self.max_samples]
-        frame = datasets.Dataset.from_list([row_of(q, i, dialect) for i, q in enumerate(rows)])
+        frame = datasets.Dataset.from_list([row_of(q, i, dialect, domain) for i, q in enumerate(rows)])
         self.dataframe = self.maybe_filter_out_long_prompts(frame)
 
     def maybe_filter_out_long_prompts(self, dataframe: Any = None) -> datasets.Dataset:
@@ -58,12 +60,12 @@ def is_question_file(file: str) -> bool:
     return "://" not in file and file.removesuffix(".gz").endswith(QUESTION_FILES)
 
 
-def row_of(question: Question, index: int, format: Format) -> dict[str, Any]:
+def row_of(question: Question, index: int, format: Format, domain: Domain) -> dict[str, Any]:
     """Return the row that verl's trainer, agent loop and reward expect for one question."""
     return {
         "data_source": str(question.meta.get("dataset") or question.meta.get("data_source") or "hiexp"),
-        "prompt": first_messages(question.question, format),
-        "ability": "search",
+        "prompt": domain.first_messages(question.question, format),
+        "ability": domain.name,
         "reward_model": {"style": "rule", "ground_truth": {"target": list(question.answers)}},
         "extra_info": {"index": index, "question_id": question.id, "question": question.question},
     }

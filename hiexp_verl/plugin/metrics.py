@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from hiexp_verl.domains.domain import Domain
+from hiexp_verl.domains.search import SEARCH
 from hiexp_verl.guide.record import EpisodeRecord, aggregate, share
 from hiexp_verl.plugin.bonus import novelties
-from hiexp_verl.scoring import extract_answer
 from hiexp_verl.types import LEVELS
 
 AVERAGED = ("acc", "em", "f1", "cem", "concise", "format")  # of the scores
@@ -39,7 +40,7 @@ def novelties_of(episodes: Sequence[EpisodeOutcome]) -> list[float]:
     return novelties([e.group for e in episodes], [e.right for e in episodes], [e.record.queries for e in episodes])
 
 
-def episode_metrics(episodes: Sequence[EpisodeOutcome], max_searches: int = 0) -> dict[str, float]:
+def episode_metrics(episodes: Sequence[EpisodeOutcome], max_searches: int = 0, domain: Domain = SEARCH) -> dict[str, float]:
     """Return the step's `hiexp/*` metrics; `max_searches` is how many an episode may make (0: not known)."""
     if not episodes:
         return {}
@@ -47,7 +48,7 @@ def episode_metrics(episodes: Sequence[EpisodeOutcome], max_searches: int = 0) -
     totals = aggregate(records)
     metrics = {f"hiexp/{key}": _mean([e.scores[key] for e in episodes]) for key in AVERAGED if all(key in e.scores for e in episodes)}
     metrics |= {
-        "hiexp/answered": _mean([bool(extract_answer(r.answer_text)) for r in records]),
+        "hiexp/answered": _mean([bool(domain.answer_in(r.answer_text)) for r in records]),
         "hiexp/response_tokens": _mean([e.tokens for e in episodes]),
         **{f"hiexp/{name}": totals.mean(name) for name in ("searches", "experience_tokens", "dropped", "e1_repeats")},
         "hiexp/valid_search_rate": totals.mean("answered_search"),

@@ -8,11 +8,13 @@ import logging
 import math
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from hiexp_verl.config import AlarmsConfig, HiExpConfig, Place
+from hiexp_verl.domains import domain_named
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.guide.arms import arm_of, levels_at
 from hiexp_verl.hek.store import HEK
@@ -98,9 +100,9 @@ class Expectation:
         self._settings = settings.expect
         self._steps = 0
         self._silent: set[Place] = set()
-        available = hek.levels if hek is not None else {}
+        available, domain = hek.levels if hek is not None else {}, domain_named(settings.domain)
         for place in _EXPECTED:
-            levels = {level for session in range(n) for level in levels_at(arm_of(session, settings), place)}
+            levels = {level for session in range(n) for level in levels_at(arm_of(session, settings), place, domain)}
             if getattr(settings.expect, place) and getattr(settings, place).max_tokens and any(available.get(level) for level in levels):
                 self._silent.add(place)
 
@@ -233,7 +235,9 @@ class Watch:
         self.counters: dict[str, dict[str, float]] = {}
         self.history = History(settings.alarms.window)
         self._settings, self._n = settings, n
-        self._alarms = Alarms(settings.alarms)
+        self._domain = domain_named(settings.domain)
+        # Without a tool nothing is searched.
+        self._alarms = Alarms(settings.alarms if self._domain.tool is not None else replace(settings.alarms, searches="off"))
         self._expectation = Expectation(settings, hek, n)
 
     def step(self, episodes: Sequence[EpisodeOutcome], metrics: dict[str, Any], last: bool = False) -> None:
@@ -242,7 +246,7 @@ class Watch:
         Raises:
             HiExpError: expected experience was not shown, or an alarm that is set to `stop` is triggered.
         """
-        metrics.update(episode_metrics(episodes, self._max_searches))
+        metrics.update(episode_metrics(episodes, self._max_searches, self._domain))
         for episode in episodes:
             for entry in {row["entry"] for row in episode.record.shown}:
                 counter = self.counters.setdefault(entry, {"episodes": 0, "reward": 0.0})

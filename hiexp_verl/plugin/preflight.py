@@ -23,6 +23,8 @@ from verl.utils.import_utils import load_extern_object
 from verl.utils.tokenizer.continuous_token_wiring import create_continuous_token_builder
 
 from hiexp_verl.config import HiExpConfig
+from hiexp_verl.domains import Domain, domain_named
+from hiexp_verl.domains.search import SEARCH
 from hiexp_verl.errors import HiExpError, first_line
 from hiexp_verl.guide.arms import arms_of, shows_at
 from hiexp_verl.guide.constitution import constitution_for
@@ -81,12 +83,14 @@ def check_run(config: DictConfig) -> None:
         HiExpError: the first fault found.
     """
     settings = settings_of(config)
+    domain = check_domain(settings)
     make_absolute(config, settings)
     check_engine(config, settings)
     check_parts(config, settings)
     check_addresses(settings, config.trainer.nnodes, f"trainer.nnodes={config.trainer.nnodes}")
-    check_search(settings, config.actor_rollout_ref.rollout.multi_turn.max_tool_response_length)
-    check_response_length(settings, config.data.max_response_length)
+    if domain.tool is not None:
+        check_search(settings, config.actor_rollout_ref.rollout.multi_turn.max_tool_response_length)
+        check_response_length(settings, config.data.max_response_length)
     if settings.enabled and not settings.hek:
         raise HiExpError("hiexp.hek is not set; give the directory of a HEK (`hiexp build`), or hiexp.enabled=false")
     check_group(settings, config)
@@ -146,6 +150,15 @@ def check_parts(config: DictConfig, settings: HiExpConfig) -> None:
             f"hiexp.dump_dir needs the episodes that hiexp's reward returns, found reward.custom_reward_function.path={found}; "
             f"set it to {REWARD}, or hiexp.dump_dir=null"
         )
+
+
+def check_domain(settings: HiExpConfig) -> Domain:
+    """Return the domain of a run; refuse one whose tool verl's agent loop does not run."""
+    domain = domain_named(settings.domain)
+    if domain.tool not in (None, SEARCH.tool):
+        fault = f"hiexp.domain={settings.domain} has a tool of its own, which training does not run"
+        raise HiExpError(f"{fault}; use `hiexp rollout`, `hiexp build` and `hiexp eval`, or a domain without a tool")
+    return domain
 
 
 def check_dataset(custom: Any) -> None:

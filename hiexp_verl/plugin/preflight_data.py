@@ -6,6 +6,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
+from hiexp_verl.domains import domain_named
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.guide.arms import shows_at
 from hiexp_verl.hek.same_question import SameQuestions
@@ -18,7 +19,7 @@ from hiexp_verl.models.tokenizer import PolicyTokenizer
 from hiexp_verl.plugin.agent_loop import settings_of
 from hiexp_verl.plugin.dataset import QUESTION_FILES, is_question_file, paths_of
 from hiexp_verl.plugin.presets import REWARD
-from hiexp_verl.protocol import SEARCH_TOOL_SCHEMA, check_format, first_messages
+from hiexp_verl.protocol import SEARCH_TOOL_SCHEMA, check_format
 from hiexp_verl.scoring import normalise
 from hiexp_verl.types import Message
 
@@ -76,7 +77,8 @@ def _rows(config: DictConfig, file: str) -> dict[str, tuple[str, list[Message]]]
     path = Path(file).expanduser()
     if is_question_file(file):
         dialect = check_format(config.actor_rollout_ref.rollout.multi_turn.format)
-        return {q.id: (q.question, first_messages(q.question, dialect)) for q in read_questions(path)}
+        domain = domain_named(settings_of(config).domain)
+        return {q.id: (q.question, domain.first_messages(q.question, dialect)) for q in read_questions(path)}
     if path.suffix != ".parquet":  # a remote file
         return {}
     key = config.data.prompt_key
@@ -116,9 +118,10 @@ def check_prompt_lengths(config: DictConfig, file: str, prompts: dict[str, list[
     if not prompts or not path.exists() or config.data.filter_overlong_prompts:
         return
     template_kwargs = config.data.get("apply_chat_template_kwargs") or {}
-    name, length = longest_prompt(PolicyTokenizer(path), prompts, template_kwargs)
-    limit = config.data.max_prompt_length
     settings = settings_of(config)
+    tools = [SEARCH_TOOL_SCHEMA] if domain_named(settings.domain).tool is not None else []
+    name, length = longest_prompt(PolicyTokenizer(path), prompts, tools, template_kwargs)
+    limit = config.data.max_prompt_length
     experience = settings.prompt.max_tokens if shows_at("prompt", settings) else 0
     prompt = f"the prompt of question {name} in {file} has {length} tokens"
     if length > limit:
@@ -133,7 +136,9 @@ def check_prompt_lengths(config: DictConfig, file: str, prompts: dict[str, list[
         )
 
 
-def longest_prompt(tokenizer: PolicyTokenizer, prompts: dict[str, list[Message]], template_kwargs: Any) -> tuple[str, int]:
+def longest_prompt(
+    tokenizer: PolicyTokenizer, prompts: dict[str, list[Message]], tools: list[dict[str, Any]], template_kwargs: Any
+) -> tuple[str, int]:
     """Return the name of the longest prompt, and its length in tokens under the chat template.
 
     Rendering takes a millisecond, so only the `MEASURED` prompts with most tokens in their messages are rendered.
@@ -141,6 +146,6 @@ def longest_prompt(tokenizer: PolicyTokenizer, prompts: dict[str, list[Message]]
     texts = list({str(message["content"]) for prompt in prompts.values() for message in prompt})
     tokens = dict(zip(texts, tokenizer.counts(texts), strict=True))
     ranked = nlargest(MEASURED, prompts, key=lambda name: sum(tokens[str(m["content"])] for m in prompts[name]))
-    lengths = {name: tokenizer.count_prompt(prompts[name], [SEARCH_TOOL_SCHEMA], **template_kwargs) for name in ranked}
+    lengths = {name: tokenizer.count_prompt(prompts[name], tools, **template_kwargs) for name in ranked}
     longest = max(lengths, key=lengths.__getitem__)
     return longest, lengths[longest]

@@ -24,6 +24,7 @@ COMMON: dict[str, Any] = {
     "data": {
         "custom_cls": {"path": "pkg://hiexp_verl.plugin.dataset", "name": "QuestionDataset"},
         "search_format": "${actor_rollout_ref.rollout.multi_turn.format}",
+        "hiexp_domain": "${hiexp.domain}",
         "return_raw_chat": True,
         "max_prompt_length": 2048,  # verl's defaults of 512 end most episodes at their first search
         "max_response_length": 4096,
@@ -46,7 +47,7 @@ COMMON: dict[str, Any] = {
         "custom_reward_function": {
             "path": REWARD,
             "name": "compute_score",
-            "reward_kwargs": {"kind": "${hiexp.reward.kind}"},
+            "reward_kwargs": {"kind": "${hiexp.reward.kind}", "domain": "${hiexp.domain}"},
         }
     },
     "algorithm": {"adv_estimator": "hiexp_grpo", "norm_adv_by_std_in_grpo": True, "use_kl_in_reward": False},

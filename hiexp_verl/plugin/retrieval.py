@@ -18,6 +18,7 @@ from ray.exceptions import RayActorError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from hiexp_verl.config import Budgets, HiExpConfig
+from hiexp_verl.domains import domain_named
 from hiexp_verl.errors import HiExpError, first_line
 from hiexp_verl.guide.arms import arms_of
 from hiexp_verl.guide.constitution import constitution_for
@@ -57,6 +58,7 @@ class LocalRetrieval:
         self._lookup = _lookup(retriever, settings) if retriever is not None else None
         self._encoder = encoder
         self._versions: dict[tuple[str, str], asyncio.Future[Lookup]] = {}  # other versions of the HEK, the latest used last
+        searches = searches and domain_named(settings.domain).tool is not None
         self._engine: SearchEngine | None = open_engine(settings.search, search_encoder) if searches else None
         # Several requests to a remote server are in flight at a time; an engine of this process uses the cores itself.
         remote = settings.search.engine == "http"
@@ -112,7 +114,7 @@ def _lookup(retriever: Retriever, settings: HiExpConfig) -> Lookup:
     version, content_hash = Path(str(settings.hek)), retriever.hek.header.content_hash
     values = values_for(version, content_hash, Budgets(settings.prompt, settings.tool))
     fixed = constitution_for(version, content_hash, arms_of(settings))
-    return Lookup(retriever, settings.prompt, settings.tool, values=values, constitution=fixed)
+    return Lookup(retriever, settings.prompt, settings.tool, values=values, constitution=fixed, domain=domain_named(settings.domain))
 
 
 class _Actor(LocalRetrieval):

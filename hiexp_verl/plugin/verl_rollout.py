@@ -8,6 +8,8 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from hiexp_verl.domains import domain_named
+from hiexp_verl.domains.domain import UNMARKED
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.io.datasets import read_jsonl, read_questions, read_trajectories
 from hiexp_verl.io.files import atomic_writer, only_one, write_jsonl
@@ -48,6 +50,7 @@ def _play(spec: RolloutSpec, questions: list[Question]) -> dict[str, Any]:
         "corpus": spec.search.corpus or spec.search.url,
         "policy": spec.model,
         "by": "verl",
+        **domain_named(spec.domain).mark,
     }
     settings |= {"hek": str(spec.hek), "arm": spec.arm, **spec.budgets.flat()} if spec.hek else {"hek": ""}
     manifest = Manifest(kind="rollout", spec=settings, results={"episodes": [TRAJECTORIES], "summary": [SUMMARY]})
@@ -99,6 +102,7 @@ def _overrides(spec: RolloutSpec, questions: Path, dump: Path) -> list[str]:
     return [
         "+hiexp=grpo",
         *hek,
+        *([f"hiexp.domain={spec.domain}", f"hiexp.other_domain={spec.other_domain}"] if spec.domain != UNMARKED else []),
         *([f"hiexp.encoder={spec.encoder}"] if spec.encoder else []),
         *(f"hiexp.search.{name}={value}" for name in ("engine", "corpus", "url", "encoder") if (value := getattr(spec.search, name))),
         *(f"hiexp.search.{name}={value}" for name, value in reading_of(spec.search).items()),

@@ -10,6 +10,8 @@ from typing import Any, get_args
 import yaml
 
 from hiexp_verl.config import Budgets, HiExpConfig, Place, SearchConfig
+from hiexp_verl.domains import DOMAINS, domain_named
+from hiexp_verl.domains.domain import UNMARKED
 from hiexp_verl.errors import HiExpError, first_line
 from hiexp_verl.hek.schema import read_header
 from hiexp_verl.hek.store import version_folder
@@ -34,7 +36,7 @@ DEFAULTS: dict[str, Any] = {  # by option, where neither the command line nor a 
 
 
 def as_trained(model: str, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the options of `DEFAULTS`: as given, else as in the checkpoint's training, else the default.
+    """Return `domain` and the options of `DEFAULTS`: as given, else as in the checkpoint's training, else the default.
 
     Deviations from the training, also of `search`, `corpus` and `hek`, are logged.
 
@@ -58,7 +60,17 @@ def as_trained(model: str, given: Mapping[str, Any]) -> dict[str, Any]:
     if identity.get("enabled") is False and found["max_tokens"] == DEFAULTS["max_tokens"]:
         logger.warning("%s was trained without a limit per turn, and is played with --max-tokens %d", model, found["max_tokens"])
     _compare_sources(model, identity, given)
-    return found
+    return {**found, "domain": _domain(model, identity, given["domain"])}
+
+
+def _domain(model: str, identity: Mapping[str, Any], given: str | None) -> str:
+    """Return the domain that is given, else that of the training; what a checkpoint says is taken for a name alone, never for code."""
+    trained = str(identity.get("domain", UNMARKED))
+    if given is None and trained not in DOMAINS:
+        raise HiExpError(f"{model} was trained in the domain {trained!r}, which is not one of ours; give --domain package.module:NAME")
+    if identity and given is not None and domain_named(given).name != trained:
+        logger.warning("%s was trained in the domain %s, and plays in %s", model, trained, given)
+    return given or trained
 
 
 def _compare_sources(model: str, identity: Mapping[str, Any], given: Mapping[str, Any]) -> None:

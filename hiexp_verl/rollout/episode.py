@@ -1,4 +1,4 @@
-"""One episode of the search agent on one question, over the ports: model, search engine, experience."""
+"""One episode of a domain's agent on one question, over the ports: model, tool, experience."""
 
 import asyncio
 import hashlib
@@ -6,29 +6,20 @@ import logging
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import Annotated, Protocol
+from typing import Annotated, Any, Protocol
 
 from pydantic import Field
 from typing_extensions import Unpack
 
 from hiexp_verl.config import RewardKind, SearchConfig
+from hiexp_verl.domains.domain import Domain, Tool, ToolFailed, Use
+from hiexp_verl.domains.search import SEARCH
+from hiexp_verl.errors import HiExpError, first_line
 from hiexp_verl.guide.episode import AsyncGuidedEpisode, Guidance
 from hiexp_verl.guide.guide import Guide
 from hiexp_verl.guide.lookup import ExperienceRequest
 from hiexp_verl.models.chat import ChatOptions, PromptTooLong, Reply
-from hiexp_verl.protocol import (
-    Format,
-    answering_text,
-    call_tags,
-    close_call,
-    find_search,
-    first_messages,
-    render_documents,
-    search_failed_message,
-    write_call,
-)
-from hiexp_verl.scoring import extract_answer, score
-from hiexp_verl.search import SearchEngine, SearchFailed, search_each
+from hiexp_verl.protocol import Format, close_call
 from hiexp_verl.settings import Count, Seed, settings
 from hiexp_verl.types import Hit, Message, Question, Trajectory
 
@@ -50,7 +41,7 @@ class EpisodeSettings:
 
     format: Format = "search_tags"
     instructions: str = ""  # the system prompt, where it is not the dialect's own
-    max_searches: Count = 4  # a further call ends the episode
+    max_searches: Count = 4  # calls of the tool; a further one ends the episode
     max_tokens: Count = 128  # of one turn of the model
     temperature: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.0  # 0: greedy
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
@@ -75,46 +66,43 @@ class Players:
     """What an episode is played with; shared by all episodes of a run."""
 
     client: Client
-    search: SearchEngine
+    engine: Any  # what the tool of the domain runs on: a search engine, a database; None without a tool
     guide: Guide | None = None  # None: no experience
     reading: SearchConfig = field(default_factory=SearchConfig)  # how many passages of a search the model reads, and how much of them
+    domain: Domain = SEARCH
 
 
 async def episode(question: Question, players: Players, settings: EpisodeSettings, sample: int = 0) -> Trajectory:
     """Play the question once; the sample number makes its seed.
 
     Raises:
-        HiExpError: the model's server fails for good, or even the first prompt is too long for it. A failed search or a
+        HiExpError: the model's server fails for good, or even the first prompt is too long for it. A tool that fails or a
             prompt that grew too long does not raise: both are recorded in `extra`.
     """
     started = time.monotonic()
     if players.guide is not None:
         guided = await players.guide.abegin(question.question, question.id, sample)
     else:
-        guided = AsyncGuidedEpisode(Guidance(arm="none"), _no_entries, question.question, question.id, sample)
-    messages = await guided.system(first_messages(question.question, settings.format, settings.instructions))
+        guided = AsyncGuidedEpisode(Guidance(arm="none", domain=players.domain), _no_entries, question.question, question.id, sample)
+    messages = await guided.system(players.domain.first_messages(question.question, settings.format, settings.instructions))
     state = _State(question, guided, messages, started)
     while not state.stop:
-        query = await _model_turn(state, players.client, settings, seed_of(settings.seed, question.id, sample, len(guided.queries)))
-        if query is not None and len(guided.queries) < settings.max_searches:
-            await _search_turn(state, query, players, settings.format)
-        elif query is not None:
+        call = await _model_turn(state, players, settings, seed_of(settings.seed, question.id, sample, len(guided.queries)))
+        if call is not None and len(guided.queries) < settings.max_searches:
+            await _tool_turn(state, call, players, settings.format)
+        elif call is not None:
             state.stop = "search_limit"
-    return _trajectory(state, players.client.model, settings)
+    return _trajectory(state, players, settings)
 
 
-async def _model_turn(state: _State, client: Client, settings: EpisodeSettings, seed: int) -> str | None:
-    """Play a turn of the model; return the query that it searches for, or None (then the reason to stop is set)."""
-    closing = call_tags(settings.format)[1]
+async def _model_turn(state: _State, players: Players, settings: EpisodeSettings, seed: int) -> str | None:
+    """Play a turn of the model; return what it asks of the tool, or None (then the reason to stop is set)."""
+    domain, format = players.domain, settings.format
+    options: ChatOptions = {"temperature": settings.temperature, "top_p": settings.top_p, "seed": seed}
+    if domain.tool is not None:
+        options["stop"] = [domain.tool.tags(format)[1]]
     try:
-        reply = await client.chat(
-            state.messages,
-            max_tokens=settings.max_tokens,
-            temperature=settings.temperature,
-            top_p=settings.top_p,
-            seed=seed,
-            stop=[closing],
-        )
+        reply = await players.client.chat(state.messages, max_tokens=settings.max_tokens, **options)
     except PromptTooLong as error:
         if not state.guided.queries:  # nothing has grown: no episode with these settings fits this model
             raise
@@ -122,44 +110,65 @@ async def _model_turn(state: _State, client: Client, settings: EpisodeSettings, 
         state.stop = "prompt_too_long"
         return None
     state.completion_tokens += reply.completion_tokens
-    written = reply.text
-    if called := find_search(reply.calls, "hermes"):  # the server knows this call as one, whatever the dialect of the episode
-        written = written.removesuffix(reply.calls) + write_call(called, settings.format)
-    before, closed, _ = written.partition(closing)  # not every server stops at a stop string
-    text = (before + closed).encode("utf-8", "replace").decode()  # a lone surrogate cannot be written to a file
-    cut_short = reply.finish_reason == "length" and not closed
-    if not cut_short:
-        text = close_call(text, settings.format)
-    query = find_search(text, settings.format)
-    if query is None:
-        has_answer = extract_answer(answering_text([text], settings.format)) is not None
+    call, text, cut_short = _read(reply, domain.tool, format)
+    if call is None:
+        has_answer = domain.answer_in(domain.answering_text([text], format)) is not None
         state.stop = "answer" if has_answer else "length" if cut_short else "no_answer"
     state.messages.append({"role": "assistant", "content": text})
-    return query
+    return call
 
 
-async def _search_turn(state: _State, query: str, players: Players, format: Format) -> None:
-    read = players.reading
-    (found,) = await asyncio.to_thread(search_each, players.search, [query], read.top_k)
-    if isinstance(found, SearchFailed):
-        logger.warning("search failed: %s", found.reason)
-        state.guided.search_failed(query)
-        text = search_failed_message(found.reason, format)
+def _read(reply: Reply, tool: Tool | None, format: Format) -> tuple[str | None, str, bool]:
+    """Return the call in a reply, the text up to the end of the turn, and whether that was cut off by the limit of tokens."""
+    written, closed = reply.text, ""
+    if tool is not None:
+        if called := tool.call_in(reply.calls, "hermes"):  # the server knows this call as one, whatever the dialect of the episode
+            written = written.removesuffix(reply.calls) + tool.write_call(called, format)
+        before, closed, _ = written.partition(tool.tags(format)[1])  # not every server stops at a stop string
+        written = before + closed
+    text = written.encode("utf-8", "replace").decode()  # a lone surrogate cannot be written to a file
+    cut_short = reply.finish_reason == "length" and not closed
+    if tool is None:
+        return None, text, cut_short
+    text = text if cut_short else close_call(text, tool.tags(format))
+    return tool.call_in(text, format), text, cut_short
+
+
+async def _tool_turn(state: _State, call: str, players: Players, format: Format) -> None:
+    tool = players.domain.tool
+    assert tool is not None
+    answer = await asyncio.to_thread(_answer, tool, Use(call, state.question, format, players.engine, players.reading))
+    if isinstance(answer, ToolFailed):
+        logger.warning("%s failed: %s", players.domain.action[0], answer.reason)
+        state.guided.search_failed(call)
+        text = tool.failed(answer.reason, format)
     else:
-        documents = render_documents([passage for passage, _ in found], format, read.max_words_per_passage, read.max_chars)
-        text = await state.guided.tool(query, documents)
+        text = await state.guided.tool(call, answer)
     state.messages.append({"role": "tool", "content": text})
+
+
+def _answer(tool: Tool, use: Use) -> str | ToolFailed:
+    """Return what the tool answers, or why it failed: whatever it raises must not end the episodes of others."""
+    try:
+        return tool.answer(use)
+    except ToolFailed as failure:
+        return failure
+    except HiExpError:  # a setting that is wrong for every call
+        raise
+    except Exception as error:
+        logger.exception("the tool raised")
+        return ToolFailed("tool error", first_line(error))
 
 
 async def _no_entries(_: ExperienceRequest) -> list[Hit]:
     return []
 
 
-def _trajectory(state: _State, model: str, settings: EpisodeSettings) -> Trajectory:
-    question = state.question
+def _trajectory(state: _State, players: Players, settings: EpisodeSettings) -> Trajectory:
+    question, domain = state.question, players.domain
     turns = [m["content"] for m in state.messages if m["role"] == "assistant"]
-    prediction = extract_answer(answering_text(turns, settings.format))
-    result = score(prediction, question.answers, settings.reward, question.question)
+    prediction = domain.answer_in(domain.answering_text(turns, settings.format))
+    result = domain.score(prediction, question.answers, settings.reward, question.question)
     record = state.guided.record(
         split=question.meta.get("split"),
         messages=tuple(state.messages),
@@ -167,7 +176,7 @@ def _trajectory(state: _State, model: str, settings: EpisodeSettings) -> Traject
         completion_tokens=state.completion_tokens,
         seconds=round(time.monotonic() - state.started, 3),
     )
-    played = record.trajectory(question.answers, prediction, result, model)
+    played = record.trajectory(question.answers, prediction, result, players.client.model)
     scores = {name: value for name, value in asdict(result).items() if name != "reward"}
     return replace(played, extra={**played.extra, **scores})
 

@@ -1,10 +1,12 @@
-"""What a spec names, checked and opened: the policy's directory, the search, the guide of each arm."""
+"""What a spec names, checked and opened: the policy's directory, the tool, the guide of each arm."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from hiexp_verl.config import Arm
+from hiexp_verl.domains import Domain, domain_named
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.guide.blocks import CountTokens, rough_tokens
 from hiexp_verl.guide.constitution import constitution_for
@@ -15,25 +17,26 @@ from hiexp_verl.guide.select import Values, values_for
 from hiexp_verl.hek.opening import open_encoders, open_hek
 from hiexp_verl.hek.retrieve import Retriever
 from hiexp_verl.hek.store import HEK
-from hiexp_verl.io.files import sha256_of
 from hiexp_verl.models.tokenizer import PolicyTokenizer
 from hiexp_verl.models.vllm_process import check_model_dir, context_length
-from hiexp_verl.protocol import first_messages
 from hiexp_verl.rollout.spec import PlaySpec
-from hiexp_verl.search import SearchEngine, open_engine
-from hiexp_verl.search.http import HttpSearch
 from hiexp_verl.types import Question
 
 
 @dataclass(frozen=True)
 class Opened:
-    """The search and the experience of a spec."""
+    """The domain, its tool and the experience of a spec."""
 
     spec: PlaySpec
-    search: SearchEngine
-    corpus: str  # identity of the search: the address, or the hash of the file, with that of a dense encoder
+    engine: Any  # of the domain's tool
+    corpus: str  # identity of the engine: the address, or the hash of the file, with that of a dense encoder
     retriever: Retriever | None  # None without a HEK
     tokenizer: PolicyTokenizer | None  # None for a server: token budgets are kept by estimate
+
+    @property
+    def domain(self) -> Domain:
+        """The domain of the spec."""
+        return domain_named(self.spec.domain)
 
     @property
     def count_tokens(self) -> CountTokens:
@@ -52,32 +55,29 @@ class Opened:
         content_hash = self.retriever.hek.header.content_hash
         values = values_for(self.spec.hek, content_hash, self.spec.budgets)
         fixed = constitution_for(self.spec.hek, content_hash, [arm])
-        return Guide(self.retriever, Guidance(self.spec.budgets, arm, count_tokens=self.count_tokens), values, fixed)
+        return Guide(self.retriever, Guidance(self.spec.budgets, arm, count_tokens=self.count_tokens, domain=self.domain), values, fixed)
 
     def guide_of(self, version: HEK, mask: Mask, values: Values | None, draw: str) -> Guide:
         """Return the guide of another version of the HEK, with the same encoder, which leaves out by chance and explores."""
         assert self.retriever is not None
         retriever = Retriever(version, self.retriever.encoder)
-        return Guide(retriever, Guidance(self.spec.budgets, count_tokens=self.count_tokens, mask=mask, draw=draw), values)
+        return Guide(
+            retriever, Guidance(self.spec.budgets, count_tokens=self.count_tokens, mask=mask, draw=draw, domain=self.domain), values
+        )
 
 
 def open_spec(spec: PlaySpec, tokenizer: PolicyTokenizer | None) -> Opened:
-    """Open HEK, encoders and search; a retrieval server must answer.
+    """Open domain, HEK, encoders and tool; a retrieval server must answer.
 
     Raises:
         HiExpError: one of them cannot be opened.
     """
-    config = spec.config()
+    config, domain = spec.config(), domain_named(spec.domain)
     hek = open_hek(config)
     encoder, search_encoder = open_encoders(config, hek)
-    search = open_engine(spec.search, search_encoder)
-    if isinstance(search, HttpSearch):
-        search.check("--search-url")
-    corpus = sha256_of(Path(spec.search.corpus)) if spec.search.corpus is not None else str(spec.search.url)
-    if search_encoder is not None:
-        corpus += f" by {search_encoder.identity.sha256}"
+    engine, corpus = domain.tool.open(spec.search, search_encoder) if domain.tool is not None else (None, "")
     retriever = Retriever(hek, encoder) if hek is not None and encoder is not None else None
-    return Opened(spec, search, corpus, retriever, tokenizer)
+    return Opened(spec, engine, corpus, retriever, tokenizer)
 
 
 def check_policy(model: str, questions: Sequence[Question], spec: PlaySpec) -> PolicyTokenizer | None:
@@ -90,9 +90,9 @@ def check_policy(model: str, questions: Sequence[Question], spec: PlaySpec) -> P
     if not model_dir.is_dir():
         return None
     check_model_dir(model_dir)
-    tokenizer = PolicyTokenizer(model_dir)
+    tokenizer, domain = PolicyTokenizer(model_dir), domain_named(spec.domain)
     longest = max(questions, key=lambda q: len(q.question))
-    length = tokenizer.count_prompt(first_messages(longest.question, spec.settings.format, spec.settings.instructions))
+    length = tokenizer.count_prompt(domain.first_messages(longest.question, spec.settings.format, spec.settings.instructions))
     room = min(spec.max_model_len, context_length(model_dir)) - spec.settings.max_tokens
     if length > room:
         raise HiExpError(

@@ -59,7 +59,7 @@ def rollout(spec: RolloutSpec) -> dict[str, Any]:
         known = {"corpus": opened.corpus, "policy": policy.identity, "same_policy": spec.same_model}
         job = Job(spec.out, spec.settings, spec.k, spec.resume, spec.batch_size, **known)
         with open_model(policy.spec, spec.batch_size, spec.max_model_len, policy.name) as client:
-            return _play(questions, Players(client, opened.search, opened.guide(spec.arm), spec.search), job)
+            return _play(questions, Players(client, opened.engine, opened.guide(spec.arm), spec.search, opened.domain), job)
 
 
 def play(questions: Sequence[Question], players: Players, job: Job) -> dict[str, Any]:
@@ -172,7 +172,7 @@ def _manifest(job: Job, wanted: dict[str, Any], resuming: bool) -> Manifest:
     if not resuming:
         return Manifest(kind="rollout", spec=wanted, results={"episodes": [TRAJECTORIES], "summary": [SUMMARY]})
     manifest = read_manifest(job.out)
-    for key, value in wanted.items():
+    for key, value in ((key, wanted.get(key)) for key in dict.fromkeys(("domain", *wanted))):
         if manifest.spec.get(key) != value and not (key == "policy" and job.same_policy):
             was = repr(manifest.spec.get(key))[:80]
             moved = ", --same-model if that is the same model elsewhere," if key == "policy" else ""
@@ -189,6 +189,7 @@ def described(players: Players, job: Job) -> dict[str, Any]:
         "corpus": job.corpus,
         "policy": job.policy,
         **experience,
+        **players.domain.mark,
         "model": players.client.model,
     }
 

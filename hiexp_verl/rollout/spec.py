@@ -9,17 +9,19 @@ from pydantic import BeforeValidator
 from hiexp_verl.config import Arm, Budgets, EncoderConfig, HiExpConfig, SearchConfig
 from hiexp_verl.models.chat import MAX_MODEL_LEN
 from hiexp_verl.rollout.episode import EpisodeSettings
-from hiexp_verl.settings import Count, Natural, PathText, Seed, settings
+from hiexp_verl.settings import Count, Flag, Natural, PathText, Seed, settings
 
 
 @settings(kw_only=True)
 class PlaySpec:
-    """Which model plays, with which search and experience, and how. A text is taken for a path, too."""
+    """Which model plays, in which domain, with which search and experience, and how. A text is taken for a path, too."""
 
     model: PathText  # directory of a model or of a verl checkpoint, URL, or URL#MODEL
     out: Path
     search: SearchConfig
+    domain: str = "search"  # or package.module:DOMAIN (`domains.domain_named`)
     hek: Path | None = None
+    other_domain: Flag = False  # the HEK may be of another domain
     encoder: PathText | None = None  # directory or name of the HEK's encoder, if it has moved
     budgets: Budgets = field(default_factory=Budgets)
     settings: EpisodeSettings = field(default_factory=EpisodeSettings)
@@ -33,7 +35,8 @@ class PlaySpec:
         """Return the `hiexp:` block of a training with the same HEK, budgets and search."""
         hek = str(self.hek) if self.hek else None
         shown = {"prompt": self.budgets.prompt, "tool": self.budgets.tool}
-        return HiExpConfig(enabled=hek is not None, hek=hek, encoder=EncoderConfig(path=self.encoder), search=self.search, **shown)
+        asked = {"domain": self.domain, "other_domain": self.other_domain, "search": self.search}
+        return HiExpConfig(enabled=hek is not None, hek=hek, encoder=EncoderConfig(path=self.encoder), **asked, **shown)
 
 
 @settings(kw_only=True)

@@ -8,13 +8,14 @@ from typing import Any
 
 import httpx
 
+from hiexp_verl.domains.search import SEARCH
 from hiexp_verl.importers import FORMATS
 from hiexp_verl.importers.bank import BANKS
 from hiexp_verl.io.datasets import passage_of, read_corpus, read_questions, trajectory_of
 from hiexp_verl.io.questions import question_of
 from hiexp_verl.models.chat_replies import names_in, reply_of
 from hiexp_verl.protocol import FORMATS as DIALECTS
-from hiexp_verl.protocol import final_answer, find_search, searches
+from hiexp_verl.protocol import find_search, searches
 from hiexp_verl.scoring import score
 from hiexp_verl.search.http import HttpSearch
 from hiexp_verl.types import to_json
@@ -62,7 +63,7 @@ def _readers() -> dict[str, Callable[[dict[str, Any]], Any]]:
 
 def _searched(trajectory: Any) -> None:
     searches(trajectory.messages)
-    final_answer(trajectory.messages)
+    SEARCH.final_answer(trajectory.messages)
     json.dumps(trajectory.messages)
     for text in (str(message.get("content")) for message in trajectory.messages):
         for dialect in DIALECTS:

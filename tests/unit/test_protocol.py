@@ -80,9 +80,9 @@ def test_a_written_call_is_read_back(query, format):
 
 
 def test_a_call_cut_at_its_stop_string_is_closed_once():
-    assert protocol.close_call("<search> a", "search_tags") == "<search> a</search>"
-    assert protocol.close_call("<search> a</search>", "search_tags") == "<search> a</search>"
-    assert protocol.close_call("no call", "hermes") == "no call"
+    assert protocol.close_call("<search> a", protocol.call_tags("search_tags")) == "<search> a</search>"
+    assert protocol.close_call("<search> a</search>", protocol.call_tags("search_tags")) == "<search> a</search>"
+    assert protocol.close_call("no call", protocol.call_tags("hermes")) == "no call"
 
 
 def test_documents_are_wrapped_only_for_tags():

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from hiexp_verl.distil.distillers import PromptedDistiller, parse_draft
 from hiexp_verl.distil.pipeline import distil
 from hiexp_verl.distil.replies import Usage
+from hiexp_verl.domains.search import SEARCH
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.hek import HEK
 from hiexp_verl.io.files import append_lines, write_jsonl, writing
@@ -123,7 +124,7 @@ def test_nothing_but_garbage_is_a_one_line_error():
 def test_a_huge_answer_is_refused_before_it_costs_time():
     nested = json.dumps({**GOOD, "title": "<|a" * 20_000 + "|>" * 20_000})
     start = time.monotonic()
-    assert parse_draft(nested) == "too_long"
+    assert parse_draft(nested, SEARCH) == "too_long"
     assert time.monotonic() - start < 1
 
 

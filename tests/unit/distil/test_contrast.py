@@ -5,11 +5,12 @@ from dataclasses import replace
 import pytest
 
 from hiexp_verl.distil.contrast import contrasts
-from hiexp_verl.distil.diagnose import diagnose
 from hiexp_verl.distil.draft import Draft
 from hiexp_verl.distil.pipeline import DistilSettings, distil
 from hiexp_verl.distil.rules import RulesDistiller
 from hiexp_verl.distil.validate import admit
+from hiexp_verl.domains.search import SEARCH
+from hiexp_verl.domains.search.diagnose import diagnose
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.models.encoder import HashEncoder
 from hiexp_verl.types import MAX_DESCRIPTION_CHARS
@@ -74,7 +75,7 @@ def test_an_accepted_spelling_does_not_get_into_an_entry():
     played = [two_hops(), two_hops(number=1), episode(answer="Tehran", number=2)]
     played[1] = replace(played[1], prediction="Cabool City", correct=True)
     (only,), _ = contrasts(played)
-    told = admit(Draft("A described country", "Find the country first: cabool-city is its capital.", "guide"), diagnose(only)[0])
+    told = admit(Draft("A described country", "Find the country first: cabool-city is its capital.", "guide"), diagnose(only)[0], SEARCH)
     assert isinstance(told, Draft) and told.description == "Find the country first: the answer is its capital."
 
 

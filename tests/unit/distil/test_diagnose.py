@@ -4,10 +4,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hiexp_verl.distil.contrast import Contrast
-from hiexp_verl.distil.diagnose import diagnose
+from hiexp_verl.domains.diagnosis import Contrast
+from hiexp_verl.domains.search import SEARCH
+from hiexp_verl.domains.search.diagnose import diagnose
 from hiexp_verl.masking import Masker, redact
-from hiexp_verl.protocol import Search, final_answer, searches, text_of
+from hiexp_verl.protocol import Search, searches, text_of
 from hiexp_verl.wording import asked_for, shape_of
 from tests.support.episodes import PASSAGES, QUESTION, episode, two_hops
 
@@ -45,8 +46,8 @@ def test_calls_that_are_broken_are_no_searches():
 
 
 def test_the_last_complete_answer_counts():
-    assert final_answer([{"role": "assistant", "content": "<answer>a</answer> <answer> b </answer> <answer>c"}]) == "b"
-    assert final_answer([{"role": "tool", "content": "<answer>a</answer>"}]) == ""
+    assert SEARCH.final_answer([{"role": "assistant", "content": "<answer>a</answer> <answer> b </answer> <answer>c"}]) == "b"
+    assert SEARCH.final_answer([{"role": "tool", "content": "<answer>a</answer>"}]) == ""
 
 
 CALL = '<tool_call>{"name": "search", "arguments": {"query": "x"}}</tool_call>'
@@ -65,9 +66,9 @@ CALL = '<tool_call>{"name": "search", "arguments": {"query": "x"}}</tool_call>'
     ],
 )
 def test_a_turn_that_searches_does_not_answer(turns, answer):
-    assert final_answer([{"role": "assistant", "content": turn} for turn in turns]) == answer
+    assert SEARCH.final_answer([{"role": "assistant", "content": turn} for turn in turns]) == answer
     parsed = {"role": "assistant", "content": "<answer>Paris</answer>", "tool_calls": [{"function": {"arguments": '{"query": "x"}'}}]}
-    assert final_answer([parsed]) == ""
+    assert SEARCH.final_answer([parsed]) == ""
 
 
 @given(
@@ -79,7 +80,7 @@ def test_a_turn_that_searches_does_not_answer(turns, answer):
 )
 def test_odd_messages_never_raise(messages):
     searches(messages)
-    final_answer(messages)
+    SEARCH.final_answer(messages)
     assert all(isinstance(text_of(m), str) for m in messages)
 
 

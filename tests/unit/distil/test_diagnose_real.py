@@ -3,7 +3,8 @@
 import pytest
 
 from hiexp_verl.distil.contrast import contrasts
-from hiexp_verl.distil.diagnose import Diagnosis, diagnose
+from hiexp_verl.domains.diagnosis import Diagnosis
+from hiexp_verl.domains.search.diagnose import diagnose
 from hiexp_verl.protocol import text_of
 from hiexp_verl.types import Trajectory
 from tests.support.paths import MULTIHOP

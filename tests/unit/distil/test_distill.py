@@ -7,14 +7,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hiexp_verl.distil.contrast import Contrast
-from hiexp_verl.distil.diagnose import diagnose
 from hiexp_verl.distil.distillers import PromptedDistiller, open_distiller, parse_draft
 from hiexp_verl.distil.draft import Draft, clean
 from hiexp_verl.distil.prompts import examples_for
 from hiexp_verl.distil.replies import FileReplies, prompt_key
 from hiexp_verl.distil.rules import RulesDistiller
 from hiexp_verl.distil.summarise import LevelConfig, level_above
+from hiexp_verl.domains.diagnosis import Contrast
+from hiexp_verl.domains.search import SEARCH
+from hiexp_verl.domains.search.diagnose import diagnose
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.masking import Masker
 from hiexp_verl.models.encoder import HashEncoder
@@ -46,16 +47,16 @@ def test_a_good_answer_becomes_a_draft():
     ],
 )
 def test_what_is_no_entry_is_refused_with_a_reason(text, reason):
-    assert parse_draft(text) == reason
+    assert parse_draft(text, SEARCH) == reason
 
 
 @given(st.text())
 def test_no_text_makes_the_parser_raise(text):
-    assert isinstance(parse_draft(text), str | Draft)
+    assert isinstance(parse_draft(text, SEARCH), str | Draft)
 
 
 def test_a_code_fence_is_no_fault():
-    assert parse_draft(f"```json\n{json.dumps(GOOD)}\n```") == Draft(**GOOD)
+    assert parse_draft(f"```json\n{json.dumps(GOOD)}\n```", SEARCH) == Draft(**GOOD)
 
 
 def test_a_bad_answer_is_asked_for_once_more_with_other_examples():
@@ -71,7 +72,7 @@ def test_what_fails_twice_is_counted_and_left_out():
 
 
 def test_a_copied_example_is_no_experience():
-    example = {key: examples_for(diagnosis(), 0)[0][key] for key in ("title", "description", "kind")}
+    example = {key: examples_for(diagnosis(), 0, SEARCH)[0][key] for key in ("title", "description", "kind")}
     distiller = PromptedDistiller(Scripted([example], [example]))
     assert distiller.reflect([diagnosis()]) == [None]
     assert distiller.dropped == {"e1.copied_example": 1}

@@ -4,10 +4,11 @@ from dataclasses import replace
 
 import pytest
 
-from hiexp_verl.distil.contrast import Contrast
-from hiexp_verl.distil.diagnose import Diagnosis, diagnose
 from hiexp_verl.distil.draft import Draft
 from hiexp_verl.distil.validate import admit, admit_summary, is_advice, is_part_of, refusal, repeats, script_of
+from hiexp_verl.domains.diagnosis import Contrast, Diagnosis
+from hiexp_verl.domains.search import SEARCH
+from hiexp_verl.domains.search.diagnose import diagnose
 from tests.support.episodes import QUESTION, episode, two_hops
 from tests.support.factories import entry
 
@@ -36,24 +37,24 @@ def diagnosis(question=QUESTION, answers=("Kabul",), finding=None) -> Diagnosis:
     ],
 )
 def test_a_draft_is_admitted_or_refused_with_a_reason(title, description, why):
-    assert refusal(Draft(title, description, "guide"), diagnosis(answers=("Kabul", "K\u00e1bul"))) == why
+    assert refusal(Draft(title, description, "guide"), diagnosis(answers=("Kabul", "K\u00e1bul")), SEARCH) == why
 
 
 def test_an_answer_that_the_question_gives_is_no_secret():
     draft = Draft("Which of two", "Compare both and take Kabul only when it is larger.", "guide")
-    assert refusal(draft, diagnosis("Which is larger, kabul or herat?")) == ""
-    assert refusal(replace(draft, description="Say yes only if both are."), diagnosis("Are they alike?", ("yes",))) == ""
+    assert refusal(draft, diagnosis("Which is larger, kabul or herat?"), SEARCH) == ""
+    assert refusal(replace(draft, description="Say yes only if both are."), diagnosis("Are they alike?", ("yes",)), SEARCH) == ""
 
 
 def test_advice_for_the_mistake_is_refused():
     joined = diagnosis(finding="two_in_one_query")
-    assert refusal(Draft("Two described things", "Combine the titles of both in one query.", "guide"), joined) == "advises_mistake"
-    assert refusal(Draft("Two described things", "Do not combine the titles of both in one query.", "guide"), joined) == ""
-    assert refusal(Draft("Two described things", "Combine the titles of both in one query.", "guide"), diagnosis()) == ""
+    assert refusal(Draft("Two described things", "Combine the titles of both in one query.", "guide"), joined, SEARCH) == "advises_mistake"
+    assert refusal(Draft("Two described things", "Do not combine the titles of both in one query.", "guide"), joined, SEARCH) == ""
+    assert refusal(Draft("Two described things", "Combine the titles of both in one query.", "guide"), diagnosis(), SEARCH) == ""
 
 
 def test_an_empty_draft_leaves_nothing():
-    assert admit(Draft("!", "!", "guide"), diagnosis()) == "nothing_left"
+    assert admit(Draft("!", "!", "guide"), diagnosis(), SEARCH) == "nothing_left"
 
 
 def test_a_title_that_the_description_says_again_is_advice():
@@ -84,7 +85,7 @@ MEMBERS = (
     ],
 )
 def test_a_summary_is_admitted_or_refused_with_a_reason(description, why):
-    result = admit_summary(Draft("Comparing two films", description, "guide"), MEMBERS, "e2")
+    result = admit_summary(Draft("Comparing two films", description, "guide"), MEMBERS, "e2", SEARCH)
     assert (result if why else "") == why
 
 
@@ -105,6 +106,6 @@ def test_the_script_of_most_letters_counts():
 def test_advice_to_send_the_query_again_is_refused_where_that_was_the_mistake():
     again = "Ask again with the same query to get the passages. Read those sentence by sentence instead of repeating it."
     repeated = diagnosis(finding="repeated_query")
-    assert refusal(Draft("A described country", again, "guide"), repeated) == "advises_mistake"
-    assert refusal(Draft("A described country", "Never search again with the same words.", "guide"), repeated) == ""
-    assert refusal(Draft("A described country", again, "guide"), replace(diagnosis(), also=())) == ""
+    assert refusal(Draft("A described country", again, "guide"), repeated, SEARCH) == "advises_mistake"
+    assert refusal(Draft("A described country", "Never search again with the same words.", "guide"), repeated, SEARCH) == ""
+    assert refusal(Draft("A described country", again, "guide"), replace(diagnosis(), also=()), SEARCH) == ""

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from hiexp_verl.distil.kinds import patterns_of_kinds
+from hiexp_verl.domains.search import SEARCH
 from hiexp_verl.types import FOUND, GIVEN, Trajectory
 from tests.support.episodes import episode
 from tests.support.factories import entry
@@ -28,7 +29,7 @@ def test_the_plan_that_is_right_most_often_and_wrong_least_is_the_pattern():
     # GOOD: (3 + 0.2) / (3 + 1.2) = 0.76; BAD: (2 + 0.2) / (4 + 1.2) = 0.42.
     good = [("Noshak", GOOD, True), ("Toubkal", GOOD, True), ("Toubkal", GOOD, True)]
     bad = [("Noshak", BAD, True), ("Kebnekaise", BAD, True), ("Kebnekaise", BAD, False), ("Noshak", BAD, False)]
-    (pattern,), dropped = patterns_of_kinds(rollouts(*good, *bad), [], support=2)
+    (pattern,), dropped = patterns_of_kinds(rollouts(*good, *bad), [], support=2, domain=SEARCH)
     assert pattern.title == KIND and pattern.level == "e2" and not dropped
     assert pattern.plans[0].searches == (f"{GIVEN} highest point country", f"capital of {FOUND}")
     assert pattern.description == pattern.plans[0].sentence
@@ -38,9 +39,9 @@ def test_the_plan_that_is_right_most_often_and_wrong_least_is_the_pattern():
 
 def test_a_plan_that_solved_one_question_is_left_out_however_often_it_did():
     lucky = [("Noshak", GOOD, True)] * 5
-    patterns, dropped = patterns_of_kinds(rollouts(*lucky), [], support=2)
+    patterns, dropped = patterns_of_kinds(rollouts(*lucky), [], support=2, domain=SEARCH)
     assert not patterns and dropped == {"e2.no_support": 1}
-    assert len(patterns_of_kinds(rollouts(*lucky), [], support=1)[0]) == 1
+    assert len(patterns_of_kinds(rollouts(*lucky), [], support=1, domain=SEARCH)[0]) == 1
 
 
 def test_one_question_under_two_ids_counts_once():
@@ -53,15 +54,15 @@ def test_one_question_under_two_ids_counts_once():
         question_id="other",
         number=1,
     )
-    assert not patterns_of_kinds([first, again], [], support=2)[0]
+    assert not patterns_of_kinds([first, again], [], support=2, domain=SEARCH)[0]
 
 
 def test_the_cases_of_its_questions_are_below_a_pattern():
     cases = [entry("e1-1", questions=("Noshak",), findings=("wrong_entity",)), entry("e1-2", questions=("elsewhere",))]
-    (pattern,), _ = patterns_of_kinds(rollouts(("Noshak", GOOD, True), ("Toubkal", GOOD, True)), cases, support=2)
+    (pattern,), _ = patterns_of_kinds(rollouts(("Noshak", GOOD, True), ("Toubkal", GOOD, True)), cases, support=2, domain=SEARCH)
     assert (pattern.children, pattern.findings) == (("e1-1",), ("wrong_entity",))
 
 
 def test_episodes_that_are_no_plan_are_no_evidence():
     direct = ("{peak} capital",)
-    assert patterns_of_kinds(rollouts(("Noshak", direct, True), ("Toubkal", direct, True)), [], support=2) == ([], {})
+    assert patterns_of_kinds(rollouts(("Noshak", direct, True), ("Toubkal", direct, True)), [], support=2, domain=SEARCH) == ([], {})

@@ -6,12 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hiexp_verl.distil.contrast import Contrast
-from hiexp_verl.distil.diagnose import Diagnosis, diagnose
 from hiexp_verl.distil.draft import fit_with
 from hiexp_verl.distil.entries import case, merge_near_duplicates, number
-from hiexp_verl.distil.plan import plan_of, with_plans
+from hiexp_verl.distil.plan import with_plans
 from hiexp_verl.distil.rules import advice_for
+from hiexp_verl.domains.diagnosis import Contrast, Diagnosis
+from hiexp_verl.domains.search import SEARCH
+from hiexp_verl.domains.search.diagnose import diagnose
+from hiexp_verl.domains.search.plan import plan_of
 from hiexp_verl.models.encoder import HashEncoder
 from hiexp_verl.types import MAX_DESCRIPTION_CHARS
 from tests.support.episodes import QUESTION, episode
@@ -94,7 +96,7 @@ def test_no_query_puts_a_name_an_answer_or_a_control_token_into_a_plan(one, othe
 def test_a_pattern_ends_with_the_plan_that_most_of_its_cases_share():
     found = diagnosis("Noshak highest point country", "capital of Afghanistan")
     rarer = diagnosis("which country has Noshak", "city Afghanistan is ruled from")
-    cases = number([case(advice_for(each), each) for each in (rarer, found, found)], "e1")
+    cases = number([case(advice_for(each, SEARCH), each, SEARCH) for each in (rarer, found, found)], "e1")
     pattern = entry("e2-0001", "e2", "A kind of question", "Find out the name first.", children=tuple(each.id for each in cases))
     (planned,) = with_plans([pattern], cases)
     assert planned.description == f"Find out the name first. {said(found)}"
@@ -106,7 +108,7 @@ def test_of_equally_frequent_plans_the_pattern_ends_with_that_of_the_case_in_its
     other = diagnosis(
         "Noshak highest point country", "capital of Afghanistan", question="Which city rules the country whose peak is Noshak?"
     )
-    cases = number([case(advice_for(each), each) for each in (one, other)], "e1")
+    cases = number([case(advice_for(each, SEARCH), each, SEARCH) for each in (one, other)], "e1")
     pattern = entry("e2-0001", "e2", f"As in: {cases[1].title}", "Find out the name first.", children=tuple(each.id for each in cases))
     assert with_plans([pattern], cases)[0].description.endswith(said(other))
     assert with_plans([replace(pattern, title="A kind of question")], cases)[0].description.endswith(said(one))
@@ -116,7 +118,7 @@ def test_the_kind_of_question_in_the_title_decides_before_what_most_share():
     other = "What is the capital of the only country that borders the country whose highest point is Noshak?"
     two = diagnosis("Noshak highest point country", "capital of Afghanistan")
     three = diagnosis("Noshak highest point country", "Afghanistan shares a border with", "capital of Pakistan", question=other)
-    cases = number([case(advice_for(each), each) for each in (three, three, two)], "e1")
+    cases = number([case(advice_for(each, SEARCH), each, SEARCH) for each in (three, three, two)], "e1")
     pattern = entry("e2-0001", "e2", f"As in: {two.kind_of_question}", "Find it.", children=tuple(each.id for each in cases))
     assert with_plans([pattern], cases)[0].description.endswith(said(two))
 
@@ -125,7 +127,7 @@ def test_cases_of_other_hops_are_not_merged_and_say_how_many_they_have():
     two = diagnosis("Noshak highest point country", "capital of Afghanistan")
     three = diagnosis("Noshak highest point country", "Afghanistan shares a border with", "capital of Pakistan")
     none = diagnosis("Noshak highest point country")
-    cases = [case(advice_for(two), each) for each in (two, three, none, two)]
+    cases = [case(advice_for(two, SEARCH), each, SEARCH) for each in (two, three, none, two)]
     merged = merge_near_duplicates(cases, HashEncoder())
     assert [each.hops for each in merged] == [(2,), (3,), ()]
     assert [each.counters.get("merged", 0) for each in merged] == [1, 0, 0]
@@ -142,7 +144,7 @@ def test_a_plan_that_leaves_room_for_half_a_sentence_stands_alone():
 
 def test_long_advice_makes_room_for_a_plan_at_the_end_of_a_sentence():
     found = diagnosis("Noshak highest point country", "capital of Afghanistan")
-    (only,) = number([case(advice_for(found), found)], "e1")
+    (only,) = number([case(advice_for(found, SEARCH), found, SEARCH)], "e1")
     long = "Find out the name first, and write it down. " * 7
     (planned,) = with_plans([entry("e2-0001", "e2", description=long.strip(), children=(only.id,))], [only])
     assert len(planned.description) <= MAX_DESCRIPTION_CHARS
@@ -151,6 +153,6 @@ def test_long_advice_makes_room_for_a_plan_at_the_end_of_a_sentence():
 
 def test_a_pattern_whose_cases_have_no_plan_keeps_its_words():
     found = diagnosis("Noshak highest point country")
-    (only,) = number([case(advice_for(found), found)], "e1")
+    (only,) = number([case(advice_for(found, SEARCH), found, SEARCH)], "e1")
     pattern = entry("e2-0001", "e2", description="Find out the name first.", children=(only.id,))
     assert with_plans([pattern], [only]) == [pattern]

@@ -5,11 +5,11 @@ from dataclasses import replace
 import pytest
 
 from hiexp_verl.config import Budgets, GateConfig, SearchConfig, ToolConfig
-from hiexp_verl.distil.contrast import Contrast
-from hiexp_verl.distil.diagnose import diagnose
 from hiexp_verl.distil.distillers import PromptedDistiller
 from hiexp_verl.distil.draft import Draft
 from hiexp_verl.distil.replies import ModelReplies, StoredReplies
+from hiexp_verl.domains.diagnosis import Contrast
+from hiexp_verl.domains.search.diagnose import diagnose
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.evolve.asked import Thinnest
 from hiexp_verl.evolve.evolve import HEK_FOLDER, _manifest

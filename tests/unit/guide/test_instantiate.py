@@ -38,7 +38,7 @@ def test_the_kind_of_a_question_has_no_names_and_its_one_name_is_found(question,
 
 
 def test_the_searches_of_a_plan_get_the_name_and_the_kind_stays_open():
-    (hit,) = made_for(QUESTION, [HIT])
+    (hit,) = made_for(name_of(QUESTION), [HIT])
     assert hit.entry.description == PLAN.sentence.replace(OPEN, MADE) and hit.made_for == "Noshak"
     assert HIT.entry.description == PLAN.sentence, "the stored entry is not changed"
     (row,) = fit_block("prompt", [hit], 500, rough_tokens).entries
@@ -46,9 +46,9 @@ def test_the_searches_of_a_plan_get_the_name_and_the_kind_stays_open():
 
 
 def test_a_question_without_one_name_gets_the_plan_as_it_is_stored():
-    assert made_for("Who is older, Brad Pitt or Tom Cruise?", [HIT]) == [HIT]
+    assert made_for(name_of("Who is older, Brad Pitt or Tom Cruise?"), [HIT]) == [HIT]
     general = Hit(entry("e3-1", "e3", description="Find the name first."), 0.5)
-    assert made_for(QUESTION, [general]) == [general]
+    assert made_for(name_of(QUESTION), [general]) == [general]
 
 
 @pytest.mark.parametrize("instantiate", [True, False])

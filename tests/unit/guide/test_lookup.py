@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hiexp_verl.config import PromptConfig, ToolConfig
+from hiexp_verl.domains.search import SEARCH
 from hiexp_verl.guide.lookup import ExperienceRequest, Lookup, text_at
 from hiexp_verl.hek import Retriever
 from hiexp_verl.models.encoder import HashEncoder
@@ -34,13 +35,13 @@ HEK = hek_of([entry("e2-1", "e2", title=NEIGHBOUR), entry("e2-2", "e2", title=PE
     ],
 )
 def test_the_prompt_is_matched_by_the_bare_question_without_its_names_and_a_query_as_it_stands(question, kind):
-    assert text_at("prompt", question) == kind
-    assert text_at("prompt", question, "question") == text_at("tool", question) == question
+    assert text_at("prompt", question, SEARCH) == kind
+    assert text_at("prompt", question, SEARCH, "question") == text_at("tool", question, SEARCH) == question
 
 
 @given(st.text(max_size=200))
 def test_every_question_has_a_kind(text):
-    assert isinstance(text_at("prompt", text), str) and bool(text_at("prompt", text)) == bool(text)
+    assert isinstance(text_at("prompt", text, SEARCH), str) and bool(text_at("prompt", text, SEARCH)) == bool(text)
 
 
 def found(match: str, place: str) -> list[str]:
@@ -51,7 +52,7 @@ def found(match: str, place: str) -> list[str]:
 def test_the_prompt_is_matched_by_the_kind_unless_it_is_to_be_by_the_whole_question():
     (by_kind,), (by_question,) = found("kind", "prompt"), found("question", "prompt")
     retriever = Retriever(HEK, ENCODER)
-    (kind,), (question,) = retriever.retrieve([text_at("prompt", QUESTION), QUESTION], ["e2", "e3"], 1)
+    (kind,), (question,) = retriever.retrieve([text_at("prompt", QUESTION, SEARCH), QUESTION], ["e2", "e3"], 1)
     assert (by_kind, by_question) == pytest.approx((kind.score, question.score), abs=1e-5)
     assert by_kind > by_question + 0.01
 

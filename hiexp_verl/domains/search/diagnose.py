@@ -7,18 +7,16 @@ which, what they retrieved, where they part. The finding is what a distiller get
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cached_property
 from typing import Literal
 
-from hiexp_verl.distil.contrast import Contrast
-from hiexp_verl.distil.evidence import evidence_of
+from hiexp_verl.domains.diagnosis import Contrast, Diagnosis, Side, most_frequent
+from hiexp_verl.domains.search.evidence import evidence_of
 from hiexp_verl.masking import Masker
 from hiexp_verl.protocol import Search, searches
 from hiexp_verl.scoring import cem, normalise
 from hiexp_verl.text import FUNCTION_WORDS, alike_from_start, content_words, repeated
-from hiexp_verl.types import Evidence, Trajectory
-from hiexp_verl.wording import Shape, asked_for, shape_of
+from hiexp_verl.types import Trajectory
+from hiexp_verl.wording import asked_for, shape_of
 
 # What can go wrong; the first that holds in `_Diagnoser.checks` is the main finding of a failure.
 Finding = Literal[
@@ -38,56 +36,31 @@ Finding = Literal[
     "answer_never_retrieved",  # none of the above, but no passage held the answer
 ]
 
+MEANINGS: dict[str, str] = {
+    "no_answer": "it ended without giving an answer",
+    "answer_form": "it found the right thing but answered in another form, with more or with less than was asked",
+    "never_searched": "it never searched and answered from memory",
+    "two_in_one_query": "it put both things into one query instead of looking each up on its own",
+    "answer_retrieved_but_missed": "a passage with the answer was on its screen, but it took something else",
+    "wrong_entity": "it went on with the wrong intermediate thing",
+    "entity_never_resolved": "it never found out the name of the thing that the question only describes",
+    "repeated_query": "it sent the same query again and got the same passages",
+    "answer_repeats_question": "it answered with a name that the question already gives",
+    "misjudged": "it had looked up what was needed, and drew the wrong conclusion from it",
+    "stopped_early": "it stopped searching too early",
+    "dropped_condition": "its queries left out conditions of the question",
+    "whole_question_query": "it pasted the whole question into the search",
+    "answer_never_retrieved": "none of its searches brought a passage with the answer",
+}
+
 _WHOLE_QUESTION = 0.9  # share of the question's words in one query
 _MIN_ANSWER_CHARS = 4  # shorter answers occur in any passage by chance
-
-
-@dataclass(frozen=True)
-class Side:
-    """What one trajectory did, as far as it can be computed."""
-
-    trajectory_id: str
-    queries: tuple[str, ...]
-    prediction: str
-    saw_answer: bool | None  # a passage held the answer; None when that says nothing (yes, no, very short answers)
-    bridge: str  # the intermediate thing it found and searched for by name, or ""
-
-
-@dataclass(frozen=True)
-class Diagnosis:
-    """One failure explained by one success of the same question."""
-
-    question_id: str
-    question: str
-    answers: tuple[str, ...]  # all that must not stand in an entry, the gold answers first
-    finding: Finding
-    also: tuple[Finding, ...]  # what else holds, in order
-    shape: Shape
-    asked_for: str
-    bridge_kind: str  # "country": what the success had to find first, or ""
-    part_at: int  # number of leading searches that both made alike
-    failed: Side
-    succeeded: Side | None  # None for a question without successes
-    masker: Masker
-    evidence: tuple[Evidence, ...]  # where one can see it
-    ways: tuple[tuple[str, ...], ...]  # the queries of each success: those that saw an answer first, the fewest first
-
-    @cached_property
-    def kind_of_question(self) -> str:
-        """The question without names and numbers; asked for by every stage that writes or judges a title."""
-        return self.masker.mask(self.question)
 
 
 def diagnose(contrast: Contrast, most: int = 2) -> list[Diagnosis]:
     """Return at most `most` diagnoses with different findings, the most frequent finding first."""
     diagnoser = _Diagnoser(contrast)
-    by_finding: dict[Finding, list[Diagnosis]] = {}
-    for failure in contrast.failures:
-        found = diagnoser.diagnosis_of(failure)
-        by_finding.setdefault(found.finding, []).append(found)
-    # sorted() is stable: equally frequent findings keep their order of appearance.
-    groups = sorted(by_finding.values(), key=len, reverse=True)
-    return [max(group, key=lambda d: d.part_at) for group in groups[:most]]
+    return most_frequent([diagnoser.diagnosis_of(failure) for failure in contrast.failures], most)
 
 
 class _Diagnoser:

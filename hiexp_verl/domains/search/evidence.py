@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
-from hiexp_verl.distil.contrast import Contrast
+from hiexp_verl.domains.diagnosis import Contrast
 from hiexp_verl.masking import pattern_of, redact
 from hiexp_verl.protocol import searches, text_of
 from hiexp_verl.scoring import normalise
