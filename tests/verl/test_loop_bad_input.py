@@ -118,7 +118,7 @@ def test_a_candidate_that_is_half_or_the_version_in_use_is_not_played(run):
     assert loop.versions == old and events(loop) == ["failed", "failed"]
 
 
-def _hang(task):
+def _hang(task, policy):
     time.sleep(600)
 
 
