@@ -8,6 +8,7 @@ pytestmark = pytest.mark.verl
 pytest.importorskip("verl")
 
 from hiexp_verl.plugin.agent_loop import HiExpAgentLoop
+from hiexp_verl.domains.search import SEARCH
 from hiexp_verl.plugin.dataset import row_of
 from hiexp_verl.protocol import write_answer, write_call
 from hiexp_verl.types import Question
@@ -46,7 +47,7 @@ def test_three_searches_of_five_long_documents_fit_into_what_the_flag_sets(tmp_p
     turns = [THOUGHT + write_call(f"highest point of the province {place}", dialect) for place in ("Noshak", "Afghanistan", "Kabul")]
     server = RecitingServer(tokenizer, [*turns, THOUGHT + write_answer("Kabul")])
     agent = agent_loop(HiExpAgentLoop, config, server, tokenizer, model_type(family))
-    row = row_of(QUESTION, 0, dialect)
+    row = row_of(QUESTION, 0, dialect, SEARCH)
     output = play(agent, raw_prompt=row["prompt"], extra_info=row["extra_info"])
     record = output.extra_fields["hiexp"]
     tools = [m["content"] for m in record["messages"] if m["role"] == "tool"]
