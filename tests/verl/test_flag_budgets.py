@@ -7,8 +7,8 @@ import pytest
 pytestmark = pytest.mark.verl
 pytest.importorskip("verl")
 
-from hiexp_verl.plugin.agent_loop import HiExpAgentLoop
 from hiexp_verl.domains.search import SEARCH
+from hiexp_verl.plugin.agent_loop import HiExpAgentLoop
 from hiexp_verl.plugin.dataset import row_of
 from hiexp_verl.protocol import write_answer, write_call
 from hiexp_verl.types import Question
