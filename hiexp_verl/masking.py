@@ -153,7 +153,7 @@ class Masker:
         """Return (start, stop, name) of a capitalised run without its first function words and adjectives; None when no name is left."""
         while True:
             words = text[start:stop].split(" ")
-            first = re.sub(r"['\u2019](?:s|re)$", "", words[0].rstrip(".,'\u2019"))  # "What's"
+            first = re.sub(r"['\u2019](?:s|re|d)$", "", words[0].rstrip(".,'\u2019"))  # "What's"
             starts_sentence = start == 0 or text[:start].rstrip()[-1:] in ".?!:"
             is_common = starts_sentence and len(words) == 1 and first.lower() in self._lower_words and not first.isupper()
             ordinary = first.lower() in _SMALL or is_common

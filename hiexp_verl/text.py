@@ -137,6 +137,19 @@ def spaced(text: str) -> str:
     return _PAIRED_RUN.sub(lambda run: " " + " ".join(run[0][i : i + 2] for i in range(max(1, len(run[0]) - 1))) + " ", text)
 
 
+# Accents, the points of Hebrew and the vowel signs of Arabic, which most texts do not write.
+_ACCENTS = frozenset(map(chr, (*range(0x300, 0x370), *range(0x591, 0x5C8), *range(0x610, 0x61B), *range(0x64B, 0x660), 0x670)))
+_KEYBOARDS = str.maketrans("\u064a\u0649\u0643\u0629", "\u06cc\u06cc\u06a9\u0647")  # one letter of Arabic and Persian, two code points
+
+
+def folded(text: str) -> str:
+    """Return the text with letters as most people type them: without accents, one code point for what two keyboards write."""
+    text = unicodedata.normalize("NFKD", text)
+    if text.isascii():
+        return text
+    return unicodedata.normalize("NFC", "".join(c for c in text if c not in _ACCENTS)).translate(_KEYBOARDS)
+
+
 _SMALL_WORDS = word_set("of in on at to for by from with and is are was were do does did what which who whom whose when where how that")
 
 
@@ -145,7 +158,7 @@ def main_words(text: str) -> frozenset[str]:
 
     `content_words` drops more words of queries; in a question "first" and "same" have a meaning.
     """
-    return word_set(spaced(normalise(text))) - _SMALL_WORDS
+    return word_set(spaced(normalise(folded(text)))) - _SMALL_WORDS
 
 
 _SAME = 0.8  # Jaccard overlap of words from which a query counts as asked again

@@ -19,6 +19,7 @@ POLITE = re.compile(
     r"|[Gg]ood (?:morning|afternoon|evening|day)[,!.]*\s*|(?:[A-Za-z]\w+ )?question(?: is)?\s*[:,-]\s*"
     r"|(?:[Aa]nswer|[Tt]rivia|Question|[Aa]nswer (?:this|the following)(?: question)?)\s*[:-]\s*"
     r"|(?:[Cc]an|[CcWw]ould|[Ww]ill) (?:you|someone|anyone) (?:please )?(?:tell|show|help|find|say|explain)(?: (?:me|us))?(?: out)?[,:]?\s+"
+    r"|[Ww]ould you mind (?:telling|showing) (?:me|us)[,:]?\s+|[Ii]t would be (?:great|nice|good|helpful) to (?:know|learn|hear)[,:]?\s+"
     r"|(?:[Mm]ay|[Mm]ight|[Cc]an|[Cc]ould) I (?:please )?(?:ask|know)(?: you)?[,:]?\s+"
     r"|(?:[Ii]|[Ww]e)(?:'d| would)? (?:want|need|like|wish)(?: to (?:know|learn|find out|ask))?[,:]?\s+"
     r"|(?:[Ii](?: a|'| wa)[ms] )?(?:[Jj]ust )?(?:[Ww]ondering|[Cc]urious)[,:]?\s+|[Ii] wonder[,:]?\s+"
@@ -27,14 +28,15 @@ POLITE = re.compile(
     r"|[Ii](?: a|')m (?:trying|looking) to (?:find out|find|figure out|learn|remember|know)[,:]?\s+"
     r"|[Ii] (?:forgot|forget|do not know|don['\u2019]t know|can(?:no|['\u2019])t remember)[,:]?\s+"
     r"|[Dd]oe?s? (?:you|anyone|anybody) (?:happen to )?know[,:]?\s+"
-    r"|(?:[Tt]ell|[Gg]ive|[Ss]how|[Rr]emind) (?:me|us)[,:]?\s+|[Ll]et me know[,:]?\s+|[Ff]ind out[,:]?\s+)+"
+    r"|(?:[Jj]ust )?(?:[Tt]ell|[Gg]ive|[Ss]how|[Rr]emind) (?:me|us)[,:]?\s+|[Ll]et me (?:know|ask)[,:]?\s+|[Ff]ind out[,:]?\s+)+"
     r"(?=(?i:(?:in |on |at |from |by |of |for |to |with )?"
-    r"(?:what|which|who|whom|whose|when|where|why|how|if|whether|is|are|was|were|do|does|did|has|have|had|the)\b))"
+    r"(?:what|which|who|whom|whose|when|where|why|how|if|whether|is|are|was|were|do|does|did|has|have|had|the|name|list|state)\b))"
 )
-_SHORT_IS = re.compile(r"\b(what|who|where|when|how|which|why|that|it)['\u2019](s|re)\b", re.IGNORECASE)
+_SHORT_IS = re.compile(r"\b(what|who|where|when|how|which|why|that|it)['\u2019](s|re|d)\b", re.IGNORECASE)
+_LONG = {"s": "is", "re": "are", "d": "would"}
 # A note such as "(1979 Film)" is one as "(1979 film)" is.
 _NOTE = re.compile(
-    r"\((?:\d{4} )?(?:[A-Z][a-z]+ )?(?:Film|Movie|Album|Song|Single|Novel|Book|Play|Band|Opera|Series|Show|Game|Magazine|Painting)\)"
+    r"\((?:\d{4} )?(?:[A-Z][a-z]+ ){0,3}(?:Film|Movie|Album|Song|Single|Novel|Book|Play|Band|Opera|Series|Show|Game|Magazine|Painting)\)"
 )
 _ENGLISH = word_set("what which who whom whose when where why how the of are were did does could would can have than by with from and")
 
@@ -50,7 +52,7 @@ def plain(question: str) -> str:
     if polite := POLITE.match(text):
         text = text[polite.end() :]
         text = text[:1].upper() + text[1:]
-    text = _SHORT_IS.sub(lambda short: f"{short[1]} {'is' if short[2].lower() == 's' else 'are'}", text)
+    text = _SHORT_IS.sub(lambda short: f"{short[1]} {_LONG[short[2].lower()]}", text)
     return _NOTE.sub(lambda note: note[0].lower(), text)
 
 

@@ -106,7 +106,7 @@ def check_arguments(argv: Sequence[str], options: Mapping[str, Any]) -> None:
             argument.encode()
         except UnicodeEncodeError as error:
             raise HiExpError(
-                f"the argument {argument.encode('utf-8', 'backslashreplace').decode()!r} is not UTF-8; rename the file"
+                f"the argument {argument.encode('utf-8', 'backslashreplace').decode()!r} is not UTF-8; write it, or name the file, in UTF-8"
             ) from error
     for name, value in options.items():
         for number in value if isinstance(value, list) else [value]:

@@ -223,6 +223,11 @@ _INSTRUCTS = re.compile(
     r"</?(?:question|think|search|answer|information|tool_call|tool_response|result|documents?)>|\\boxed"
     r"|\bYou are an? (?:\w+ ){0,4}(?:assistant|agent)\b|\b[Aa]nswer the (?:following|given) question\b"
 )
+# Advice around a question, which a question may hold as well ("Which search tool ...?").
+_ADVISES = re.compile(
+    r"\b[Uu]se the search\b|\b[Ss]earch tool\b|\b[Ff]inal answer\b|\b[Kk]eep (?:it|(?:your|the) answers?) (?:short|brief|concise)\b"
+    r"|\b[Aa]nswer (?:the question )?(?:concisely|briefly|shortly)\b"
+)
 _SENTENCE = re.compile(r"(?<=[.!?])\s+|(?<=>)\s+(?=[A-Z])|\n+")
 
 
@@ -240,11 +245,16 @@ def bare_question(text: str) -> str:
             return bare_question(later[-1])
         text = text.removesuffix(".") if text.endswith("?.") else text  # of "User: Who? . Assistant:"
     text = _TAIL.sub("", text.strip()) or text.strip()
-    if not _INSTRUCTS.search(text):
+    if not (_INSTRUCTS.search(text) or _ADVISES.search(text)):
         return text
-    plain = [sentence for sentence in _SENTENCE.split(text) if sentence.strip() and not _INSTRUCTS.search(sentence)]
+    plain = [sentence for sentence in _SENTENCE.split(text) if sentence.strip() and not _instructs(sentence)]
     asking = [sentence for sentence in plain if sentence.rstrip().endswith("?")]
     return " ".join(plain if marked else asking or plain).strip() or text
+
+
+def _instructs(sentence: str) -> bool:
+    asks = sentence.rstrip().endswith("?")
+    return bool(_INSTRUCTS.search(sentence) or (not asks and _ADVISES.search(sentence)))
 
 
 def unwrapped(question: str) -> str:

@@ -173,7 +173,7 @@ def _lines(file: IO[bytes]) -> Iterator[bytes | BadRow]:
         yield BadRow("the file is damaged from here on", str(error))
 
 
-_UTF_16 = "the file is UTF-16; convert it to UTF-8"
+_UTF_16 = "the file is UTF-16 or UTF-32; convert it to UTF-8"
 
 
 def _parsed(line: bytes, first: bool, surrogates: bool) -> dict[str, Any] | BadRow:

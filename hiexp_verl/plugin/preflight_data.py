@@ -87,7 +87,9 @@ def _rows(config: DictConfig, file: str) -> dict[str, tuple[str, list[Message]]]
     for i, (place, row) in enumerate(read_records(path, "question file")):
         prompt = row.get(key)
         if not isinstance(prompt, list) or not all(isinstance(m, dict) and {"role", "content"} <= m.keys() for m in prompt):
-            raise HiExpError(f"{place}: the column {key!r} must be a list of messages with role and content, found {str(prompt)[:80]!r}")
+            raise HiExpError(
+                f"{place}: the column {key!r} must be a list of messages with role and content, found {str(prompt)[:60]!r}; or give .jsonl"
+            )
         try:
             if not is_answerable(row):  # `QuestionDataset` leaves it out
                 continue

@@ -2,15 +2,17 @@
 
 import asyncio
 import json
+import logging
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from reprlib import repr as brief
 from typing import Any
 
 from hiexp_verl.config import SearchConfig
+from hiexp_verl.domains.domain import Domain
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.guide.record import EpisodeRecord, aggregate, share
 from hiexp_verl.io.datasets import read_questions, read_trajectories
@@ -23,6 +25,8 @@ from hiexp_verl.rollout.policy import find_policy
 from hiexp_verl.rollout.spec import RolloutSpec
 from hiexp_verl.text import printable
 from hiexp_verl.types import Question, Trajectory, to_json
+
+logger = logging.getLogger(__name__)
 
 TRAJECTORIES, SUMMARY = "trajectories.jsonl", "summary.json"
 _NUMBERS = ("em", "f1", "cem", "format", "searches", "completion_tokens", "seconds")  # of an episode, where it has them
@@ -100,10 +104,19 @@ def _play(questions: Sequence[Question], players: Players, job: Job) -> dict[str
     write_jsonl(path, trajectories)
     summary = {**summarise(t for t in trajectories if t.id in order), "k": k, "model": players.client.model, "resumed": len(done)}
     summary["seconds"] = round(time.monotonic() - started, 2)
+    _warn_of_nothing(summary, players.domain, path)
     with atomic_writer(out_dir / SUMMARY) as file:
         file.write(json.dumps(summary, indent=1) + "\n")
     manifest.finish(out_dir)
     return summary
+
+
+def _warn_of_nothing(summary: Mapping[str, Any], domain: Domain, path: Path) -> None:
+    """Say so when no episode has an answer, or none a call of the tool: format and model hardly ever fit then."""
+    action = f"a {domain.action[0]}" if domain.tool is not None and not summary["valid_search"] else ""
+    missing = [name for name in ("an answer" * (not summary["answered"]), action) if name]
+    if summary["episodes"] and missing:
+        logger.warning("none of %d episodes has %s that could be read; look into %s", summary["episodes"], " or ".join(missing), path)
 
 
 async def _play_all(todo: Sequence[tuple[Question, int]], total: int, players: Players, job: Job) -> None:

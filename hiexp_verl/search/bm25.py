@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from hiexp_verl.errors import HiExpError, first_line
 from hiexp_verl.io.files import cache_dir, make_folder
 from hiexp_verl.search import Ranking, best_rows, digest_of_passages
-from hiexp_verl.text import spaced
+from hiexp_verl.text import folded, spaced
 from hiexp_verl.types import Passage
 
 if TYPE_CHECKING:
@@ -22,13 +22,11 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 KEPT_FROM = 20_000  # passages: their index is kept in the cache, under a hash of the corpus
-_VERSION = "3"  # of `_words`
+_VERSION = "4"  # of `_words`
 
 # One letter is a word too: "vitamin C", "Malcolm X". Marks belong to the letter before them: vowels of Hindi, Tamil or Arabic.
 _MARKS = "".join(chr(c) for c in range(0x300, 0x10000) if unicodedata.category(chr(c)) in ("Mn", "Mc"))
 _WORD = re.compile(rf"[\w{_MARKS}]+")
-# Left out of words: accents, the points of Hebrew and the vowel signs of Arabic, which most texts do not write.
-_ACCENTS = frozenset(map(chr, (*range(0x300, 0x370), *range(0x591, 0x5C8), *range(0x610, 0x61B), *range(0x64B, 0x660), 0x670)))
 # A word of one character, alone or with a Korean particle, is found inside the pairs of a passage, where each stands alone, too.
 _SINGLE = re.compile("[\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7a3\U00020000-\U0003ffff]")
 _WITH_PARTICLE = re.compile(r"\b([\uac00-\ud7a3])[은는이가을를에의도로와과만]\b")
@@ -97,8 +95,6 @@ class BM25Search:
 
     def _words(self, text: str, alone: re.Pattern[str]) -> list[str]:
         """Return the words of a text, and what of it counts as a word alone."""
-        folded, single = unicodedata.normalize("NFKD", text.lower()), []
-        if not folded.isascii():
-            folded = unicodedata.normalize("NFC", "".join(c for c in folded if c not in _ACCENTS))
-            single = alone.findall(folded)
-        return [word for word in _WORD.findall(spaced(folded)) if word not in self._stopwords] + single
+        plain = folded(text.lower())
+        single = [] if plain.isascii() else alone.findall(plain)
+        return [word for word in _WORD.findall(spaced(plain)) if word not in self._stopwords] + single

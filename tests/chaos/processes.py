@@ -37,7 +37,7 @@ def kills(folder: Path, rounds: int, seed: int) -> Counts:
         write_jsonl(folder / "t.jsonl", rows)
         process = command(_IMPORT if number % 3 == 2 else _BUILD, folder)
         with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(chance.uniform(0.3, 1.1) * longest)
+            process.wait(chance.uniform(0.2, 0.8) * longest)
         counts["killed" if process.poll() is None else "ended before"] += 1
         process.send_signal(signal.SIGKILL)
         process.communicate()

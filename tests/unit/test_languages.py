@@ -39,9 +39,11 @@ def test_bm25_finds_the_passage_that_says_it(right, other, question):
         ("이 섬은 작다.", "그 산이 높다.", "섬을"),
         ("那条大河很长。", "那座山很高。", "河"),
         ("古代の城が残る。", "新しい駅がある。", "城"),
+        ("كان علي هنا", "كان حسن هناك", "علی"),
+        ("مدرسة كبيرة", "بيت صغير", "مدرسه"),
     ],
 )
-def test_bm25_finds_words_with_other_particles_and_words_of_one_character(right, other, query):
+def test_bm25_finds_words_with_other_particles_of_another_keyboard_and_of_one_character(right, other, query):
     engine = BM25Search([Passage("other", "", other), Passage("right", "", right)])
     assert [passage.id for passage, _ in engine.search([query], 2)[0]] == ["right"]
 

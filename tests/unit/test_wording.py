@@ -37,7 +37,17 @@ def test_what_is_asked_for_is_read_from_the_wording(question, noun):
 @pytest.mark.parametrize(
     "before",
     [
-        *("Please answer: ", "I want to know ", "Can you tell me ", "Question: ", "Hello, could you tell us "),
+        *(
+            "Would you mind telling me ",
+            "Just tell me: ",
+            "Let me ask: ",
+            "It would be great to know ",
+            "Please answer: ",
+            "I want to know ",
+            "Can you tell me ",
+            "Question: ",
+            "Hello, could you tell us ",
+        ),
         *("Quick question: ", "Quick, ", "Hey there, ", "Hey - ", "May I ask ", "Could I please know ", "Good morning! ", "Trivia: "),
         *(
             "Thanks. ",
@@ -65,7 +75,7 @@ def test_politeness_changes_neither_kind_nor_name_nor_shape(before):
     assert Masker(question).mask(question) == "Which river flows through X?"
 
 
-@pytest.mark.parametrize("word", ["What's", "Who's", "Where's", "What\u2019s", "Why's", "Who're", "What\u2019re"])
+@pytest.mark.parametrize("word", ["What's", "Who's", "Where's", "What\u2019s", "Why's", "Who'd", "Who're", "What\u2019re"])
 def test_a_question_word_is_no_name(word):
     assert Masker(f"{word} the home of Ana Horvat?").names(f"{word} the home of Ana Horvat?") == ["Ana Horvat"]
 
@@ -78,6 +88,7 @@ def test_a_word_that_starts_a_sentence_is_no_name(start):
 def test_a_note_is_no_name():
     assert plain("Who directed Suicide Kings (1979 Film)?") == "Who directed Suicide Kings (1979 film)?"
     assert kind_of("Who directed Suicide Kings (1979 Film)?") == "Who directed ...?" == kind_of("Who directed Dune (1984 film)?")
+    assert kind_of("Who wrote Hurt (Johnny Cash Song)?") == "Who wrote ...?"
     assert plain("Did the Kings (United States) win?") == "Did the Kings (United States) win?"
 
 

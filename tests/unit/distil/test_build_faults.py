@@ -43,7 +43,7 @@ LATIN = json.dumps({"city": "Orl\u00e9ans"}, ensure_ascii=False).encode("latin-1
         (gzip.compress(GOOD)[: len(gzip.compress(GOOD)) // 2], "the file is damaged from here on"),
         (gzip.compress(GOOD)[:-6], f"t.jsonl:{len(trajectories()) + 1}: the file is damaged from here on"),
         (GOOD + LATIN + b"\n", f"t.jsonl:{len(trajectories()) + 1}: not UTF-8"),
-        (GOOD.decode().encode("utf-16"), "t.jsonl:1: the file is UTF-16"),
+        (GOOD.decode().encode("utf-16"), "t.jsonl:1: the file is UTF-16 or UTF-32"),
         (GOOD + b'{"question_id": "q1"}\n', f"t.jsonl:{len(trajectories()) + 1}: no field 'messages'"),
         (GOOD + b"\n\n{", f"t.jsonl:{len(trajectories()) + 3}: not JSON"),
         (b"", "is empty"),

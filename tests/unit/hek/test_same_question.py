@@ -10,6 +10,7 @@ from hiexp_verl.models.encoder import HashEncoder, unit_rows
 
 TEMPLATE = "What is the internet country code of the country whose highest point is {}?"
 SAME = [
+    ("Where was Dvo\u0159\u00e1k born?", "Where was Dvorak born?"),
     ("Which country has Noshak as its highest point?", "Name the country that has Noshak as its highest point"),
     ("What is the capital of France?", "What's the capital of France?"),
     ("What is the capital of France?", "Which is France's capital"),

@@ -263,9 +263,15 @@ def test_what_holds_no_gold_answer_is_refused(value):
                 "{} /no_think",
                 "Question: {}\nLet's think step by step and end with ####.",
                 "Answer the following question with the tool. {}",
+                "Use the search tool if you need it.\n\n{}",
+                "You have access to a search tool. Answer the question briefly.\n{}",
+                "{}\n\nKeep your answer short.",
+                "Answer concisely. {}",
+                "{}\nGive only the final answer, nothing else.",
             )
         ),
         ([{"role": "user", "content": "Who sang Let's think step by step?"}], {}, "Who sang Let's think step by step?"),
+        ([{"role": "user", "content": "Which search tool did it buy?"}], {}, "Which search tool did it buy?"),
         ([{"role": "user", "content": "What does the HTML tag <question> mean?"}], {}, "What does the HTML tag <question> mean?"),
         (
             [{"role": "user", "content": "Two men met. One wrote a book.\n\nWho was it?"}],
@@ -366,7 +372,7 @@ def test_rows_that_say_they_have_no_answer_are_left_out_and_counted(tmp_path, ca
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        ('{"question": "Who?"}'.encode("utf-16"), "q.jsonl:1: the file is UTF-16; convert it to UTF-8"),
+        ('{"question": "Who?"}'.encode("utf-16"), "q.jsonl:1: the file is UTF-16 or UTF-32; convert it to UTF-8"),
         (b'{"prompt": "Who?", "answer": "me"}', "'prompt' must be a list of messages .found the text 'Who\\?'"),
         (b'{"extra_info": "{}", "question": "Who?", "answer": "me"}', "'extra_info' must be an object"),
         (b"question\tanswer\nWho?\tme\tyou\n", "row 0: more columns than the first line names"),
@@ -431,7 +437,7 @@ def test_a_row_without_an_id_that_asks_an_earlier_question_is_named(tmp_path):
         (b"PK\x03\x04 ...", "is a zip archive or an .xlsx table; convert it to JSON lines"),
         (b"\x28\xb5\x2f\xfd...", "is compressed by zstd; convert it"),
         (b"- question: Who?\n", "is YAML; convert it"),
-        ('{"question": "Who?", "answer": "me"}\n'.encode("utf-16-be"), "the file is UTF-16"),
+        ('{"question": "Who?", "answer": "me"}\n'.encode("utf-16-be"), "the file is UTF-16 or UTF-32"),
         (b"question;answer\nWho?;me\n", r"q.jsonl:1: not JSON .*; give JSON lines, a JSON list, parquet, .tsv or .csv"),
     ],
 )

@@ -261,3 +261,11 @@ def test_half_a_character_in_a_query_and_an_engine_that_raises_are_failed_search
     assert (t.prediction, t.extra["failed_searches"]) == ("Paris", 1)
     assert "The search failed (search engine error)" in t.messages[3]["content"]
     json.dumps(t.messages, ensure_ascii=False).encode()
+
+
+def test_a_run_without_an_answer_and_without_a_search_says_so(tmp_path, caplog):
+    run(tmp_path / "none", Scripted("I do not know."), k=1)
+    assert f"none of {len(QUESTIONS)} episodes has an answer or a search that could be read" in caplog.text
+    caplog.clear()
+    run(tmp_path / "both", k=1)
+    assert "could be read" not in caplog.text
