@@ -36,6 +36,7 @@ _OPENERS = word_set(
     """
 )
 _SENTENCES = re.compile(r"(?<=[.!?]) (?=[A-Z\\$])")
+_HOW_TO_ANSWER = re.compile(r"(?:Express|Write|Give|Round|Enter) (?:your|the) (?:final )?answer")
 _FIRST_WORD = re.compile(r"(?:^|(?<=[.!?:\n]))([^\S\n]*)([A-Z][a-z]*)\b")
 
 
@@ -90,6 +91,8 @@ def mask(problem: str) -> str:
 def kind_of(problem: str) -> str:
     """Return the end of the masked problem that fits in a title: what is asked, and as much before it as there is room for."""
     sentences = _SENTENCES.split(mask(problem))
+    while len(sentences) > 1 and _HOW_TO_ANSWER.match(sentences[-1]):
+        sentences.pop()
     kind = sentences.pop()
     while sentences and len(kind) + len(sentences[-1]) < MAX_TITLE_CHARS:
         kind = f"{sentences.pop()} {kind}"

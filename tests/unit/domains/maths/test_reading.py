@@ -90,5 +90,6 @@ def test_the_kind_of_a_problem_is_its_masked_end_within_a_title():
         "Toulouse has twice as many sheep as Charleston. Charleston has 4 times as many sheep as Seattle. How many sheep do they have?"
     )
     assert kind_of(problem) == "X has twice as many sheep as Y. Y has N times as many sheep as Z. How many sheep do they have?"
-    assert kind_of(f"Nobody ever counted the old goats on the hill. {problem}") == kind_of(problem), "there is no room for more"
+    assert kind_of(f"They counted no goats in all the years before that. {problem}") == kind_of(problem), "there is no room for more"
+    assert kind_of("What is $x$? Express your answer as a fraction.") == "What is $x$?"
     assert kind_of("What is $2+2$?") == mask("What is $2+2$?")
