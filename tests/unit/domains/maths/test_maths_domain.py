@@ -10,7 +10,9 @@ from hiexp_verl import HEK, EvalSpec, HiExpError, RolloutSpec, build, evaluate, 
 from hiexp_verl.cli import main
 from hiexp_verl.config import Budgets, SearchConfig, ToolConfig
 from hiexp_verl.distil.distillers import open_distiller
+from hiexp_verl.distil.draft import Draft
 from hiexp_verl.distil.prompts import edit_prompt, examples, reflection_prompt, revision_prompt
+from hiexp_verl.distil.validate import admit
 from hiexp_verl.domains import domain_named
 from hiexp_verl.domains.diagnosis import Contrast
 from hiexp_verl.domains.maths.diagnose import MEANINGS, ProblemMask
@@ -142,7 +144,7 @@ RIGHT = "3 * 11 = 33 apples.\n\n33 - 2 = 31.\n\n\\boxed{31}"
     ("text", "stop", "finding", "advice"),
     [
         ("3 * 11 = 33 apples.", "length", "length_limit", "Keep to one short calculation a step"),
-        ("3 * 11 = 33 apples, 31 are left.", "no_answer", "no_boxed_answer", r"alone inside \boxed{}"),
+        ("3 * 11 = 33 apples, 31 are left.", "no_answer", "no_boxed_answer", "alone in the box"),
         ("33 - 2 = 31.\n\n31 / 2 = 15.5\n\n\\boxed{15.5}", "answer", "right_value_lost", "Stop as soon as the quantity"),
         ("3 * 11 = 43.\n\n43 - 2 = 41.\n\n\\boxed{41}", "answer", "arithmetic_slip", "inverse operation"),
         ("3 * 11 = 33.\n\n\\boxed{33}", "answer", "unused_condition", "List every number and condition"),
@@ -155,7 +157,8 @@ def test_a_failure_is_advised_by_its_finding(text, stop, finding, advice):
     assert diagnosis.finding == finding
     with open_distiller("rules", domain=MATHS) as distiller:
         (draft,) = distiller.reflect([diagnosis])
-    assert draft is not None and advice in draft.description
+    admitted = admit(draft, diagnosis, MATHS) if draft is not None else None
+    assert isinstance(admitted, Draft) and admitted.description == draft.description and advice in draft.description
 
 
 def test_a_model_that_distils_reads_both_derivations_from_where_they_part():
