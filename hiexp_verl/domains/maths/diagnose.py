@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 
 from hiexp_verl.domains.diagnosis import Contrast, Diagnosis, Side, most_frequent
 from hiexp_verl.domains.maths.findings import Findings, findings, parting_of
-from hiexp_verl.domains.maths.reading import kind_of, mask, names_of, numbers_in, steps
+from hiexp_verl.domains.maths.reading import has_formula, kind_of, mask, names_of, numbers_in, steps
 from hiexp_verl.domains.maths.redact import redact
 from hiexp_verl.text import sanitise, text_of
 from hiexp_verl.types import Evidence, Trajectory
@@ -83,7 +83,7 @@ def _diagnosis(failure: Trajectory, contrast: Contrast, masker: ProblemMask) -> 
         answers=contrast.all_answers,
         finding=found.finding,
         also=(*((found.form,) if found.form else ()), *found.also),
-        shape="formula" if re.search(r"\$|\\[(\[]", contrast.question) else "story",
+        shape="formula" if has_formula(contrast.question) else "story",
         part_at=here,
         failed=_side(failure, here),
         succeeded=_side(success, there) if success is not None else None,

@@ -20,7 +20,8 @@ _BETWEEN = re.compile(
 )
 # Displayed formulas and environments are one step, whatever their lines.
 _BLOCK = re.compile(r"\\\[.{0,1000}?\\\]|\$\$.{0,1000}?\$\$|\\begin\{(\w+\*?)\}.{0,1000}?\\end\{\1\}|\[asy\].{0,1000}?\[/asy\]", re.DOTALL)
-_MATHS = re.compile(r"\$[^$]{0,1000}\$|\\\(.{0,1000}?\\\)|\\\[.{0,1000}?\\\]", re.DOTALL)
+# "$20 an hour and $30" has no formula: the second "$" follows a space, and a number follows it.
+_MATHS = re.compile(r"\$(?!\s)[^$]{1,1000}(?<!\s)\$(?!\d)|\\\(.{0,1000}?\\\)|\\\[.{0,1000}?\\\]", re.DOTALL)
 _FIGURE = re.compile(r"\[asy\].*?(?:\[/asy\]|\Z)", re.DOTALL)
 _MASKED_DIGITS = re.compile(rf"(?<![\w.^])(?:{_DIGITS})")
 _MASKED_WORDS = re.compile(rf"\b(?:{'|'.join(VALUES)})\b", re.IGNORECASE)
@@ -97,6 +98,11 @@ def kind_of(problem: str) -> str:
     while sentences and len(kind) + len(sentences[-1]) < MAX_TITLE_CHARS:
         kind = f"{sentences.pop()} {kind}"
     return kind
+
+
+def has_formula(problem: str) -> bool:
+    """Return whether a problem has a formula; a price in dollars is none."""
+    return _MATHS.search(problem) is not None
 
 
 def names_of(problem: str) -> list[str]:

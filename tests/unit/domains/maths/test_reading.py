@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hiexp_verl.domains.maths.reading import MAX_CHARS, kind_of, mask, numbers_in, steps
+from hiexp_verl.domains.maths.reading import MAX_CHARS, has_formula, kind_of, mask, numbers_in, steps
 
 
 def test_lines_and_sentences_are_steps_with_their_places():
@@ -93,3 +93,19 @@ def test_the_kind_of_a_problem_is_its_masked_end_within_a_title():
     assert kind_of(f"They counted no goats in all the years before that. {problem}") == kind_of(problem), "there is no room for more"
     assert kind_of("What is $x$? Express your answer as a fraction.") == "What is $x$?"
     assert kind_of("What is $2+2$?") == mask("What is $2+2$?")
+
+
+@pytest.mark.parametrize(
+    ("problem", "has"),
+    [
+        ("Jill gets $20 per hour to teach and $30 to coach.", False),
+        ("Pens cost $3, books cost $5, and Jill pays $50.", False),
+        ("She has $5.", False),
+        ("What is $x$?", True),
+        ("If $2x = 6$, what is $x$?", True),
+        ("Solve \\(x = 2\\).", True),
+    ],
+)
+def test_a_price_is_not_a_formula(problem, has):
+    assert has_formula(problem) is has
+    assert "Jill" not in mask(problem)
