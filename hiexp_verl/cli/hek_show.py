@@ -115,9 +115,8 @@ def run_retrieve(arguments: argparse.Namespace) -> int:
     hits = []
     for place, levels in LEVELS_OF.items():
         wanted: list[Level] = [level for level in levels if arguments.level in (level, None)]
-        hits += retriever.retrieve(
-            [text_at(place if domain.tool is not None else "prompt", arguments.text, domain)], levels=wanted, top_k=arguments.top_k
-        )[0]
+        text = text_at(place if domain.tool is not None else "prompt", arguments.text, domain)
+        hits += retriever.retrieve([text], levels=wanted, top_k=arguments.top_k)[0]
     hits = sorted(hits, key=lambda hit: -hit.score)[: arguments.top_k]
     text = "\n".join(f"{h.score:.3f}  {h.entry.level.upper()} {h.entry.id}  {h.entry.title}\n       {h.entry.description}" for h in hits)
     print_result(arguments.json, [{"score": h.score, **to_json(h.entry)} for h in hits], text or "nothing found")
