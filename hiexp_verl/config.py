@@ -229,7 +229,7 @@ class HiExpConfig:
     )
     domain: str = Field(
         default="search",
-        description="What the questions are about: search, or package.module:DOMAIN of your own, which is code and is run.",
+        description="What the questions are about: search, maths, or package.module:DOMAIN of your own, which is code and is run.",
     )
     other_domain: Flag = Field(default=False, description="Show a HEK that was distilled in another domain, as a control.")
     arm: Arm = Field(default="full", description="Which experience rollouts see.")

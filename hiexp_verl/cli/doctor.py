@@ -11,7 +11,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from hiexp_verl.cli.options import ENCODER_HELP, JSON_HELP, add_verb, print_result
+from hiexp_verl.cli.options import DOMAIN_HELP, ENCODER_HELP, JSON_HELP, add_verb, print_result
+from hiexp_verl.domains import domain_named
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.hek.opening import find_encoder, open_encoder
 from hiexp_verl.hek.store import HEK
@@ -27,6 +28,7 @@ def add(verbs: Any) -> None:
     )
     parser.add_argument("--hek", type=Path, help="also check this HEK and its encoder")
     parser.add_argument("--encoder", help=f"check this encoder; with --hek: {ENCODER_HELP}")
+    parser.add_argument("--domain", help=f"also check what this domain needs: {DOMAIN_HELP}")
     ray_help = "also check every node of this running cluster: packages, and the HEK's place"
     parser.add_argument("--ray", nargs="?", const="auto", metavar="ADDRESS", help=ray_help)
     parser.add_argument("--json", action="store_true", help=JSON_HELP)
@@ -36,6 +38,8 @@ def run_doctor(arguments: argparse.Namespace) -> int:
     """Print the findings; return 0 when all checks passed, 1 otherwise."""
     with redirect_stdout(sys.stderr):  # libraries greet on stdout when they are imported
         checks = examine(arguments.hek, arguments.encoder)
+        if arguments.domain:
+            checks.append(_safely("domain", lambda: _domain(arguments.domain)))
         if arguments.ray:
             checks += examine_nodes(arguments.ray, arguments.hek)
     lines = []
@@ -191,6 +195,11 @@ def _config_group() -> Result:
     names = sorted(ConfigStore.instance().list("hiexp"))
     found = "+hiexp=" + "|".join(n.removesuffix(".yaml") for n in names)
     return names == ["grpo.yaml", "gspo.yaml"], found, "import verl before hydra composes; see registrations"
+
+
+def _domain(name: str) -> Result:
+    domain_named(name).check()
+    return True, f"{name}: all that scoring needs is here", ""
 
 
 def _encoder_library() -> Result:

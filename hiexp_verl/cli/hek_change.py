@@ -11,6 +11,8 @@ from hiexp_verl.distil.counts import table_of
 from hiexp_verl.distil.merge import merge_heks
 from hiexp_verl.distil.thresholds import Criterion, calibrate_height, plot, recalibrate
 from hiexp_verl.distil.validate import tells
+from hiexp_verl.domains import ours
+from hiexp_verl.domains.search import SEARCH
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.hek.edit import edit, remove, to_change
 from hiexp_verl.hek.opening import find_encoder, open_encoder, remember_encoder
@@ -96,7 +98,8 @@ def run_edit(arguments: argparse.Namespace) -> int:
     )
     new_words = f"{arguments.title or ''}\n{arguments.description or ''}"
     own = set(hek.entry(arguments.entry).questions)
-    leaks = [s for s in hek.sources if s.correct and s.question_id in own and tells(new_words, s.question, [s.prediction])]
+    redact = (ours(hek.header.domain) or SEARCH).redact
+    leaks = [s for s in hek.sources if s.correct and s.question_id in own and tells(new_words, s.question, [s.prediction], redact)]
     if leaks and not arguments.force:
         raise HiExpError(f"the new words tell the answer {leaks[0].prediction!r} to {leaks[0].question!r}; leave it out, or give --force")
     version = edited.save(root, since)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from hiexp_verl.cli.options import DOMAIN_HELP, JSON_HELP, add_hek, add_verb, print_result, say
-from hiexp_verl.domains import domain_for
+from hiexp_verl.domains import domain_for, ours
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.guide.blocks import LEVELS_OF
 from hiexp_verl.guide.lookup import text_at
@@ -86,7 +86,7 @@ def run_inspect(arguments: argparse.Namespace) -> int:
     hek = HEK.load(arguments.hek)
     shown = [hek.entry(arguments.entry)] if arguments.entry else hek.entries
     sources = {source.id: source for source in hek.sources}
-    transcripts = read_transcripts(arguments.trajectories, shown, sources) if arguments.trajectories else {}
+    transcripts = read_transcripts(arguments.trajectories, shown, sources, ours(hek.header.domain)) if arguments.trajectories else {}
     effects = effects_of(hek, arguments.hek) if arguments.html or arguments.entry else {}
     if arguments.html:
         size = write_viewer(hek, arguments.html, transcripts, effects)
@@ -115,7 +115,8 @@ def run_retrieve(arguments: argparse.Namespace) -> int:
     hits = []
     for place, levels in LEVELS_OF.items():
         wanted: list[Level] = [level for level in levels if arguments.level in (level, None)]
-        hits += retriever.retrieve([text_at(place, arguments.text, domain)], levels=wanted, top_k=arguments.top_k)[0]
+        text = text_at(place if domain.tool is not None else "prompt", arguments.text, domain)
+        hits += retriever.retrieve([text], levels=wanted, top_k=arguments.top_k)[0]
     hits = sorted(hits, key=lambda hit: -hit.score)[: arguments.top_k]
     text = "\n".join(f"{h.score:.3f}  {h.entry.level.upper()} {h.entry.id}  {h.entry.title}\n       {h.entry.description}" for h in hits)
     print_result(arguments.json, [{"score": h.score, **to_json(h.entry)} for h in hits], text or "nothing found")

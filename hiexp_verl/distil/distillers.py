@@ -161,7 +161,7 @@ def _admit_case(draft: Draft, diagnosis: Diagnosis, domain: Domain) -> Draft | s
     if len(draft.description) > MAX_DESCRIPTION_CHARS:
         return "too_long"
     # With the answer redacted it reads "search for the regime's the answer".
-    if tells(draft.description, diagnosis.question, diagnosis.answers):
+    if tells(draft.description, diagnosis.question, diagnosis.answers, domain.redact):
         return "tells_answer"
     return admit(draft, diagnosis, domain)
 

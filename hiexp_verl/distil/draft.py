@@ -1,7 +1,7 @@
 """What a distiller returns, before it becomes an entry; every draft is cleaned here."""
 
 from collections import Counter
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -11,6 +11,7 @@ from hiexp_verl.text import sanitise
 from hiexp_verl.types import MAX_DESCRIPTION_CHARS, MAX_TITLE_CHARS, Kind
 
 Value = TypeVar("Value", bound=Hashable)
+Redact = Callable[[str, Sequence[str], str], str]  # `Domain.redact`
 
 
 @dataclass(frozen=True)
@@ -22,10 +23,10 @@ class Draft:
     kind: Kind
 
 
-def clean(draft: Draft, masker: Masking, answers: Sequence[str], question: str) -> Draft | None:
+def clean(draft: Draft, masker: Masking, answers: Sequence[str], question: str, redact: Redact = redact) -> Draft | None:
     """Return the draft without control text, names of the episode and answers, within the length caps; None when nothing is left.
 
-    Answers are redacted before names are masked: a masked answer could no longer be recognised.
+    Answers are redacted (as the domain does it) before names are masked: a masked answer could no longer be recognised.
     """
 
     def cleaned(text: str, max_chars: int) -> str:

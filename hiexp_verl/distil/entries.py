@@ -37,7 +37,7 @@ def cases_of(
             admitted.append((replace(result, kind=advice_for(diagnosis, domain).kind), diagnosis))
         elif result is not None:
             dropped[f"e1.{result}"] += 1
-    fitting = _with_fitting_titles(_specific(admitted, encoder, dropped, domain), encoder, dropped)
+    fitting = _with_fitting_titles(_specific(admitted, encoder, dropped, domain), encoder, dropped, domain)
     written = [case(draft, diagnosis, domain) for draft, diagnosis in fitting]
     merged = merge_near_duplicates(written, encoder)
     dropped["e1.near_duplicate"] += len(written) - len(merged)
@@ -53,9 +53,10 @@ def _specific(drafts: Drafts, encoder: Encoder, dropped: Counter[str], domain: D
     return kept
 
 
-def _with_fitting_titles(drafts: Drafts, encoder: Encoder, dropped: Counter[str]) -> Drafts:
+def _with_fitting_titles(drafts: Drafts, encoder: Encoder, dropped: Counter[str], domain: Domain) -> Drafts:
     """Replace each title that fits other questions as well, or is advice, by the kind of question, which is computed."""
-    kinds = [clean(replace(draft, title=d.kind_of_question), d.masker, d.answers, d.question) or draft for draft, d in drafts]
+    titled = ((replace(draft, title=d.kind_of_question), draft, d) for draft, d in drafts)
+    kinds = [clean(kind, d.masker, d.answers, d.question, domain.redact) or draft for kind, draft, d in titled]
     titles_N_D = encoder.encode_passages([draft.title for draft, _ in drafts])
     kinds_N_D = encoder.encode_passages([kind.title for kind in kinds])
     fitting: list[tuple[Draft, Diagnosis]] = []

@@ -154,7 +154,7 @@ def distil(
     logger.info("encoding %d titles, choosing thresholds", len(entries))
     sources = [source_of(t, domain) for t in trajectories]
     hek = _hek(entries, sources, distiller, encoder, counts)
-    scores, fire_rate = thresholds(hek, sources, encoder)
+    scores, fire_rate = thresholds(hek, sources, encoder, domain=domain)
     heights = {threshold_of("e1", config.linkage): pattern_height, threshold_of("e2", config.linkage): strategy_height}
     report = BuildReport(counts, fire_rate, distiller.usage)
     return Built(replace(hek, header=replace(hek.header, thresholds=scores | heights)), report)

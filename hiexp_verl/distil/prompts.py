@@ -15,7 +15,7 @@ from hiexp_verl.distil.draft import Draft
 from hiexp_verl.distil.rules import advice_for, advice_over
 from hiexp_verl.domains.diagnosis import Diagnosis, Masking
 from hiexp_verl.domains.domain import Domain
-from hiexp_verl.masking import redact, with_article
+from hiexp_verl.masking import with_article
 from hiexp_verl.types import Entry, Level
 
 PROMPTS = ("distil_e1.txt", "distil_examples.jsonl", "summarise_e2.txt", "summarise_e3.txt", "confirm.txt")  # of `Domain.texts`
@@ -99,7 +99,7 @@ def describe(d: Diagnosis, domain: Domain, max_tokens: int = 400) -> str:
 def _lines(d: Diagnosis, domain: Domain, most: int) -> list[str]:
     failed = d.failed.queries
     succeeded = d.succeeded.queries if d.succeeded is not None else ()
-    kind, *queries = without_names(d.masker, [redact(text, d.answers, d.question) for text in (d.question, *failed, *succeeded)])
+    kind, *queries = without_names(d.masker, [domain.redact(text, d.answers, d.question) for text in (d.question, *failed, *succeeded)])
     lines = [f"Kind of question: {kind}", f"The failed attempt made {_numbered(queries[: len(failed)], most, domain)}."]
     if d.succeeded is not None:
         lines.append(f"The successful attempt made {_numbered(queries[len(failed) :], most, domain)}.")

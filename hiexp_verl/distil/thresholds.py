@@ -22,6 +22,9 @@ import numpy as np
 from hiexp_verl.distil.cluster import Linkage, height_for, height_of_cosine, linkage_tree, threshold_of
 from hiexp_verl.distil.summarise import main_shape, with_shape
 from hiexp_verl.distil.validate import evenly_spaced
+from hiexp_verl.domains import ours
+from hiexp_verl.domains.domain import Domain
+from hiexp_verl.domains.search import SEARCH
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.hek.retrieve import Retriever
 from hiexp_verl.hek.store import HEK
@@ -84,16 +87,25 @@ def calibrate_score(
 
 
 def thresholds(
-    hek: HEK, sources: Sequence[Source], encoder: Encoder, percentile: float = 95.0, fire_rates: tuple[float, float] = (0.3, 0.5)
+    hek: HEK,
+    sources: Sequence[Source],
+    encoder: Encoder,
+    percentile: float = 95.0,
+    fire_rates: tuple[float, float] = (0.3, 0.5),
+    domain: Domain = SEARCH,
 ) -> tuple[dict[str, float], float]:
     """Return the thresholds, and the share of the sources' searches that would get an E1 of another question under them.
 
     `tool_min_score` is a percentile of the cosines with titles of E1 of other questions, absent where no such pair exists.
     That is of pairs, and a search gets the best of all E1: of many, one passes by chance. It is raised until no more than the
     higher of `fire_rates` of the searches get one. Where all questions are alike, "other" is not "unrelated", and the
-    percentile would silence E1: it is then lowered until the lower of `fire_rates` get one.
+    percentile would silence E1: it is then lowered until the lower of `fire_rates` get one. Without a tool, E1 are found by the
+    question: its kind is the one search of an episode.
     """
-    queries = [(source.question_id, query) for source in sources for query in source.queries]
+    if domain.tool is not None:
+        queries = [(source.question_id, query) for source in sources for query in source.queries]
+    else:
+        queries = list(dict.fromkeys((source.question_id, domain.kind_of(source.question) or source.question) for source in sources))
     queries = queries[evenly_spaced(len(queries), _MOST_QUERIES)]
     found = {"percentile": percentile}
     rows = [row for row, entry in enumerate(hek.entries) if entry.level == "e1"]
@@ -275,7 +287,7 @@ def recalibrate(
             vectors_E_D = with_shape(hek.vectors_E_D[rows], entries)
             shapes = len({main_shape(entry) for entry in entries})
             heights[threshold_of(level, linkage)] = calibrate_height(vectors_E_D, by, cluster_size, linkage, shapes)
-    scores, fire_rate = thresholds(hek, hek.sources, encoder, percentile)
+    scores, fire_rate = thresholds(hek, hek.sources, encoder, percentile, domain=ours(hek.header.domain) or SEARCH)
     header = replace(
         hek.header,
         thresholds=hek.header.thresholds | scores | {name: calibration.height for name, calibration in heights.items()},

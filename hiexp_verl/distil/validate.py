@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from hiexp_verl.distil.draft import Draft, clean, fit
+from hiexp_verl.distil.draft import Draft, Redact, clean, fit
 from hiexp_verl.distil.rules import advice_for, advice_over
 from hiexp_verl.domains.diagnosis import Diagnosis
 from hiexp_verl.domains.domain import Domain
@@ -71,7 +71,7 @@ def closer_than_chance(texts_N_D: Vectors, targets_N_D: Vectors) -> NDArray[np.b
 
 def admit(draft: Draft, d: Diagnosis, domain: Domain) -> Draft | str:
     """Return the draft of an E1, cleaned, as it enters the HEK, or why it does not."""
-    cleaned = clean(draft, d.masker, d.answers, d.question)
+    cleaned = clean(draft, d.masker, d.answers, d.question, domain.redact)
     return (refusal(cleaned, d, domain) or cleaned) if cleaned is not None else "nothing_left"
 
 
@@ -91,7 +91,7 @@ def refusal(draft: Draft, d: Diagnosis, domain: Domain) -> str:
         "too_short": _is_short(draft),
         "half_sentence": _begins_inside(text, advice_for(d, domain).description),
         "copies_question": repeats(text, d.question),
-        "tells_answer": tells(f"{draft.title}\n{text}", d.question, d.answers),
+        "tells_answer": tells(f"{draft.title}\n{text}", d.question, d.answers, domain.redact),
         "one_case": _names_any(text, d) or _is_one_case(text),
         "advises_mistake": repeats_query or (d.finding == "two_in_one_query" and _joins(text)),
         "other_script": script_of(text) != script_of(d.question),
@@ -170,8 +170,8 @@ def script_of(text: str) -> str:
     return names.most_common(1)[0][0] if names else ""
 
 
-def tells(text: str, question: str, answers: Sequence[str]) -> bool:
-    """Whether the text gives an answer away: has one that the question does not have."""
+def tells(text: str, question: str, answers: Sequence[str], redact: Redact = redact) -> bool:
+    """Whether the text gives an answer away: has one that the question does not have; `redact` is the domain's."""
     return redact(text, answers, question) != text
 
 

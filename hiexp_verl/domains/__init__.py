@@ -11,7 +11,7 @@ from hiexp_verl.domains.domain import Domain
 from hiexp_verl.errors import HiExpError, first_line
 from hiexp_verl.text import printable
 
-DOMAINS = {"search": "hiexp_verl.domains.search:SEARCH"}
+DOMAINS = {"search": "hiexp_verl.domains.search:SEARCH", "maths": "hiexp_verl.domains.maths.domain:MATHS"}
 
 
 @cache
@@ -48,4 +48,9 @@ def domain_for(recorded: str, named: str | None = None) -> Domain:
     return domain_named(named or recorded)
 
 
-__all__ = ["DOMAINS", "Domain", "domain_for", "domain_named"]
+def ours(recorded: str) -> Domain | None:
+    """Return the domain of the package that a HEK says it is of, None for somebody's own."""
+    return domain_named(recorded) if recorded in DOMAINS else None
+
+
+__all__ = ["DOMAINS", "Domain", "domain_for", "domain_named", "ours"]

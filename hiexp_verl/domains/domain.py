@@ -67,7 +67,11 @@ class Domain:
     tool: Tool | None = None  # None: an episode is one turn, and experience has no place beside a tool's answer
     # How it is scored.
     score: Callable[[str | None, Sequence[str], RewardKind, str], Score] = scoring.score  # answer, gold answers, measure, question
+    score_blocks: bool = False  # scoring may take seconds: it is done in a thread
+    check: Callable[[], None] = lambda: None  # before a run: raises HiExpError where scoring lacks what it needs
     normalise: Callable[[str], str] = scoring.normalise  # answers that are equal by this are the same answer
+    # A text without the answers, which the question does not give; what it changes gives an answer away.
+    redact: Callable[[str, Sequence[str], str], str] = masking.redact
     # How experience is matched: names and numbers masked.
     kind_of: Callable[[str], str] = masking.kind_of  # a question as others of its kind are asked; "": no kind
     name_of: Callable[[str], str] = masking.name_of  # the one name in it that a plan is made for, ""

@@ -176,6 +176,10 @@ def _played(table: Mapping[str, Any]) -> list[str]:
     settings = table["settings"]
     seeds = ", ".join(map(str, table["seeds"]))
     lines = [f"{table['questions']} questions, {settings['model']}, temperature {settings['temperature']:g}, seeds {seeds}."]
+    if len(table["seeds"]) > 1:
+        lines += [f"correct is avg@{len(table['seeds'])}: the mean over the samples of each question, which estimates pass@1."]
+    elif not settings["temperature"]:
+        lines += ["correct is pass@1 of greedy decoding."]
     lines += [f"{table['batch_size']} episodes at a time, {table['seconds']:.0f} seconds in all; s / episode is within a batch."]
     if "prompt.top_k" in settings:
         places = [f"{p}: top {settings[f'{p}.top_k']}, {settings[f'{p}.max_tokens']} tokens" for p in ("prompt", "tool")]

@@ -4,10 +4,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from hiexp_verl.domains.domain import Domain
+from hiexp_verl.domains.search import SEARCH
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.hek.store import HEK
 from hiexp_verl.io.datasets import read_trajectories
-from hiexp_verl.protocol import searches, text_of
+from hiexp_verl.protocol import text_of
 from hiexp_verl.scoring import normalise
 from hiexp_verl.text import alike_from_start
 from hiexp_verl.types import Entry, Evidence, Source, Trajectory
@@ -35,9 +37,9 @@ class Excerpt:
     after: str
 
 
-def actions(source: Source) -> list[tuple[str, str]]:
-    """Return what the rollout did in order: ("search", query) for each search, then ("answer", prediction)."""
-    return [*(("search", query) for query in source.queries), ("answer", source.prediction)]
+def actions(source: Source, called: str = "search") -> list[tuple[str, str]]:
+    """Return what the rollout did in order: ("search", query) for each action, as it is called, then ("answer", prediction)."""
+    return [*((called, query) for query in source.queries), ("answer", source.prediction)]
 
 
 def comparisons(entry: Entry, sources: Mapping[str, Source]) -> list[SideBySide]:
@@ -88,8 +90,12 @@ def _length(compared: SideBySide) -> int:
     return sum(len(side.queries) for side in (compared.failure, compared.success) if side is not None)
 
 
-def read_transcripts(files: Iterable[Path], entries: Iterable[Entry], sources: Mapping[str, Source]) -> dict[str, Trajectory]:
+def read_transcripts(
+    files: Iterable[Path], entries: Iterable[Entry], sources: Mapping[str, Source], domain: Domain | None = SEARCH
+) -> dict[str, Trajectory]:
     """Read the trajectories that the entries' evidence points into, as far as the files hold them.
+
+    Without the domain only answers show that a trajectory is another one of the same id.
 
     Raises:
         HiExpError: a file cannot be read; none of the evidence is in them, or an id belongs to another rollout.
@@ -98,7 +104,7 @@ def read_transcripts(files: Iterable[Path], entries: Iterable[Entry], sources: M
     found: dict[str, Trajectory] = {}
     others: set[str] = set()
     for trajectory in read_trajectories(*files):
-        if trajectory.id in wanted and _is(trajectory, sources.get(trajectory.id)):
+        if trajectory.id in wanted and _is(trajectory, sources.get(trajectory.id), domain):
             found[trajectory.id] = trajectory
         elif trajectory.id in wanted:
             others.add(trajectory.id)
@@ -140,9 +146,9 @@ def _differ_at(failure: Source, success: Source) -> int | None:
     return None if both_end and normalise(failure.prediction) == normalise(success.prediction) else alike
 
 
-def _is(trajectory: Trajectory, source: Source | None) -> bool:
+def _is(trajectory: Trajectory, source: Source | None, domain: Domain | None) -> bool:
     """Return whether a transcript is the rollout of the source: ids such as "q1#0" recur from run to run."""
     if source is None:
         return True
-    queries = tuple(search.query for search in searches(trajectory.messages))
+    queries = tuple(domain.actions(trajectory.messages)) if domain is not None else source.queries
     return (trajectory.prediction, queries) == (source.prediction, source.queries)

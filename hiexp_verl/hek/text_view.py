@@ -6,6 +6,7 @@ from dataclasses import asdict
 from itertools import zip_longest
 from typing import Any
 
+from hiexp_verl.domains import ours
 from hiexp_verl.hek.provenance import SideBySide, Transcripts, actions, comparisons, excerpt, most_telling, neighbours, parents_of
 from hiexp_verl.hek.store import HEK
 from hiexp_verl.text import listed, printable
@@ -46,8 +47,10 @@ def inspect_entry(hek: HEK, entry_id: str, transcripts: Transcripts | None = Non
     entry = hek.entry(entry_id)
     lines = _fields(hek, entry) + ([f"effect:      {effect}"] if effect else [])
     compared = comparisons(entry, {source.id: source for source in hek.sources})
+    domain = ours(hek.header.domain)
+    called = domain.action[0] if domain is not None else "action"
     for comparison in compared[:_MOST]:
-        lines += ["", *_side_by_side(comparison, width)]
+        lines += ["", *_side_by_side(comparison, width, called)]
     lines += _more(len(compared), "comparisons")
     for evidence in entry.evidence[:_MOST]:
         lines += ["", *_evidence(evidence, transcripts or {}, width)]
@@ -99,7 +102,7 @@ def _telling(hek: HEK, entry: Entry) -> list[tuple[str, str]]:
     return [(found.failure.id, found.success.id)] if found and found.failure and found.success else []
 
 
-def _side_by_side(comparison: SideBySide, width: int) -> list[str]:
+def _side_by_side(comparison: SideBySide, width: int, called: str) -> list[str]:
     """Return a table of actions, failure left and success right; an arrow marks the first that differs."""
     sides = [side for side in (comparison.failure, comparison.success) if side is not None]
     column = max(_MIN_COLUMN, (width - len("> 99 ") - 3 * (len(sides) - 1)) // len(sides))
@@ -107,7 +110,7 @@ def _side_by_side(comparison: SideBySide, width: int) -> list[str]:
     heads = [f"{'success' if side.correct else 'FAILURE'} {side.id}" + (f" ({side.model})" if side.model else "") for side in sides]
     lines += _row("", heads, column)
     lines += ["     " + "-+-".join("-" * column for _ in sides)]
-    for number, cells in enumerate(zip_longest(*map(actions, sides))):
+    for number, cells in enumerate(zip_longest(*(actions(side, called) for side in sides))):
         arrow = ">" if number == comparison.differ_at else " "
         lines += _row(f"{arrow} {number + 1}", [f"{cell[0]}: {cell[1] or '(none)'}" if cell else "" for cell in cells], column)
     return lines

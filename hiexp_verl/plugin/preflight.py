@@ -153,11 +153,12 @@ def check_parts(config: DictConfig, settings: HiExpConfig) -> None:
 
 
 def check_domain(settings: HiExpConfig) -> Domain:
-    """Return the domain of a run; refuse one whose tool verl's agent loop does not run."""
+    """Return the domain of a run; refuse one that lacks what it needs, or whose tool verl's agent loop does not run."""
     domain = domain_named(settings.domain)
     if domain.tool not in (None, SEARCH.tool):
         fault = f"hiexp.domain={settings.domain} has a tool of its own, which training does not run"
         raise HiExpError(f"{fault}; use `hiexp rollout`, `hiexp build` and `hiexp eval`, or a domain without a tool")
+    domain.check()
     return domain
 
 

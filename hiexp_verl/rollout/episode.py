@@ -92,6 +92,8 @@ async def episode(question: Question, players: Players, settings: EpisodeSetting
             await _tool_turn(state, call, players, settings.format)
         elif call is not None:
             state.stop = "search_limit"
+    if players.domain.score_blocks:
+        return await asyncio.to_thread(_trajectory, state, players, settings)
     return _trajectory(state, players, settings)
 
 

@@ -73,6 +73,7 @@ def open_spec(spec: PlaySpec, tokenizer: PolicyTokenizer | None) -> Opened:
         HiExpError: one of them cannot be opened.
     """
     config, domain = spec.config(), domain_named(spec.domain)
+    domain.check()
     hek = open_hek(config)
     encoder, search_encoder = open_encoders(config, hek)
     engine, corpus = domain.tool.open(spec.search, search_encoder) if domain.tool is not None else (None, "")

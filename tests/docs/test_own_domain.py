@@ -149,7 +149,7 @@ def test_a_statement_only_reads(sql):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("sequel", "unknown domain 'sequel'; use one of search, or package.module:NAME of your own"),
+        ("sequel", "unknown domain 'sequel'; use one of search, maths, or package.module:NAME of your own"),
         ("no_such_module:SQL", "the domain no_such_module:SQL cannot be imported"),
         ("sql_domain:PROMPT", "is str; it must name an hiexp_verl.domains.Domain"),
     ],

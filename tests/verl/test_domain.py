@@ -8,12 +8,16 @@ import pytest
 pytestmark = pytest.mark.verl
 pytest.importorskip("verl")
 
+import hydra
+
+from hiexp_verl.cli.doctor import _domain, _safely
 from hiexp_verl.config import HiExpConfig
+from hiexp_verl.domains.maths.domain import MATHS
 from hiexp_verl.domains.search import SEARCH
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.hek.store import HEK
 from hiexp_verl.models.encoder import HashEncoder
-from hiexp_verl.plugin.agent_loop import HiExpAgentLoop
+from hiexp_verl.plugin.agent_loop import HiExpAgentLoop, settings_of
 from hiexp_verl.plugin.checkpoint import identity_of
 from hiexp_verl.plugin.dataset import row_of
 from hiexp_verl.plugin.monitor import Expectation, Watch
@@ -22,6 +26,7 @@ from hiexp_verl.plugin.reward import compute_score
 from hiexp_verl.types import TRAJECTORY_KEY
 from tests.support.agent_episodes import config_of, run
 from tests.support.factories import entry, hek_of, question
+from tests.support.paths import RECIPES
 from tests.support.sums import PLACE, SUMS
 from tests.support.verl_fixtures import tiny_tokenizer, write_corpus, write_hek
 
@@ -59,6 +64,32 @@ def test_a_hek_of_another_domain_does_not_start_a_run(paths):
 def test_a_row_has_the_prompt_of_its_domain():
     row = row_of(question("q1", "What is 17 + 25?", ("42",)), 0, "hermes", SUMS)
     assert row["prompt"][0]["content"] == "Add. Write the sum in \\boxed{}." and row["ability"] == "sums"
+
+
+def test_rows_of_mathematics_are_read_and_scored_by_their_domain():
+    asked = question("q1", "What is half of $x$?", (r"\frac{x}{2}",))
+    row = row_of(asked, 0, "hermes", MATHS)
+    assert r"\boxed{42}" in row["prompt"][0]["content"] and row["ability"] == "maths"
+    scored = [compute_score("x", text, [r"\frac{x}{2}"], row["extra_info"], domain="maths") for text in (r"So \boxed{0.5x}.", "So 0.5x.")]
+    assert [(each["score"], each["format"]) for each in scored] == [(1.0, 1.0), (0.0, 0.0)], "math-verify reads the first"
+
+
+def test_a_run_without_math_verify_is_refused(monkeypatch):
+    assert check_domain(HiExpConfig(domain="maths")) is MATHS
+    monkeypatch.setattr("hiexp_verl.domains.maths.verifier.find_spec", lambda name: None)
+    with pytest.raises(HiExpError, match=r"pip install hiexp_verl\[maths\]"):
+        check_domain(HiExpConfig(domain="maths"))
+    found = _safely("domain", lambda: _domain("maths"))
+    assert not found.ok and "math-verify, which is not installed" in found.found
+
+
+def test_the_recipe_of_mathematics_composes():
+    with hydra.initialize_config_dir(str(RECIPES / "maths_7b"), version_base=None):
+        config = hydra.compose("grpo", overrides=["hydra.searchpath=[pkg://verl.trainer.config]"])
+    settings = settings_of(config)
+    assert check_domain(settings) is MATHS and settings.prompt.top_k == 5
+    assert config.reward.custom_reward_function.reward_kwargs.domain == config.data.hiexp_domain == "maths"
+    assert (config.actor_rollout_ref.actor.optim.lr, config.data.train_batch_size, config.actor_rollout_ref.rollout.n) == (1e-6, 128, 8)
 
 
 def test_a_tool_of_somebodys_own_is_not_trained_with():

@@ -1,32 +1,30 @@
-r"""The text of an episode of mathematics: its prompt, the steps of a derivation, numbers, and a problem without names and numbers."""
+r"""The text of an episode of mathematics: the steps of a derivation, numbers, and a problem without names and numbers."""
 
 import re
 from dataclasses import dataclass
 from fractions import Fraction
-from functools import cache
-from pathlib import Path
 
-import hiexp_verl
 from hiexp_verl.masking import Masker
 from hiexp_verl.text import word_set
-from hiexp_verl.types import Message
+from hiexp_verl.types import MAX_TITLE_CHARS
 
 MAX_CHARS = 40_000  # of a derivation that is read: its first and its last half
 
 _NUMBER_WORDS = "two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen nineteen"
-_VALUES = {word: value for value, word in enumerate(_NUMBER_WORDS.split(), start=2)} | {"twenty": 20, "thirty": 30, "fifty": 50}
+VALUES = {word: value for value, word in enumerate(_NUMBER_WORDS.split(), start=2)} | {"twenty": 20, "thirty": 30, "fifty": 50}
 _DIGITS = r"(?:\d{1,3}(?:(?:,|\{,\})\d{3})+(?!\d)|\d{1,40}(?!\d))(?:\.\d{1,40})?|\.\d{1,40}"
-_NUMBER = re.compile(rf"(?<![\w.])(?:{_DIGITS})|\b(?:{'|'.join(_VALUES)})\b", re.IGNORECASE)
+_NUMBER = re.compile(rf"(?<![\w.])(?:{_DIGITS})|\b(?:{'|'.join(VALUES)})\b", re.IGNORECASE)
 # What stands between two steps: blank lines and ends of lines; ends of sentences, but not of "1." or "e.g.".
 _BETWEEN = re.compile(
     r"\n\s*|(?<=[.!?])(?<!\b[A-Za-z]\.)(?<!^\d\.)(?<!\n\d\.)(?<!\b(?:vs|Mr|Dr|St|No)\.)(?<!\bMrs\.)[^\S\n]+(?=[A-Z\\$(\d*])"
 )
 # Displayed formulas and environments are one step, whatever their lines.
 _BLOCK = re.compile(r"\\\[.{0,1000}?\\\]|\$\$.{0,1000}?\$\$|\\begin\{(\w+\*?)\}.{0,1000}?\\end\{\1\}|\[asy\].{0,1000}?\[/asy\]", re.DOTALL)
-_MATHS = re.compile(r"\$[^$]{0,1000}\$|\\\(.{0,1000}?\\\)|\\\[.{0,1000}?\\\]", re.DOTALL)
+# "$20 an hour and $30" has no formula: the second "$" follows a space, and a number follows it.
+_MATHS = re.compile(r"\$(?!\s)[^$]{1,1000}(?<!\s)\$(?!\d)|\\\(.{0,1000}?\\\)|\\\[.{0,1000}?\\\]", re.DOTALL)
 _FIGURE = re.compile(r"\[asy\].*?(?:\[/asy\]|\Z)", re.DOTALL)
 _MASKED_DIGITS = re.compile(rf"(?<![\w.^])(?:{_DIGITS})")
-_MASKED_WORDS = re.compile(rf"\b(?:{'|'.join(_VALUES)})\b", re.IGNORECASE)
+_MASKED_WORDS = re.compile(rf"\b(?:{'|'.join(VALUES)})\b", re.IGNORECASE)
 # Words at the start of a sentence that are not names; any other word with a capital is taken for a name.
 _OPENERS = word_set(
     """
@@ -38,6 +36,8 @@ _OPENERS = word_set(
     february march april may june july august september october november december
     """
 )
+_SENTENCES = re.compile(r"(?<=[.!?]) (?=[A-Z\\$])")
+_HOW_TO_ANSWER = re.compile(r"(?:Express|Write|Give|Round|Enter) (?:your|the) (?:final )?answer")
 _FIRST_WORD = re.compile(r"(?:^|(?<=[.!?:\n]))([^\S\n]*)([A-Z][a-z]*)\b")
 
 
@@ -48,17 +48,6 @@ class Step:
     start: int  # characters, in the text of the derivation
     end: int
     text: str
-
-
-@cache
-def system_prompt() -> str:
-    """Return the system prompt (prompts/system_maths.txt)."""
-    return (Path(hiexp_verl.__file__).parent / "prompts" / "system_maths.txt").read_text(encoding="utf-8").strip()
-
-
-def first_messages(problem: str, instructions: str = "") -> list[Message]:
-    """Return a fresh [system, user] pair; the user message is the bare problem. `instructions` replace the system prompt."""
-    return [{"role": "system", "content": instructions or system_prompt()}, {"role": "user", "content": problem}]
 
 
 def steps(text: str) -> list[Step]:
@@ -86,7 +75,7 @@ def numbers_in(text: str) -> list[Fraction]:
 
 def _value(written: str) -> Fraction:
     word = written.lower()
-    return Fraction(_VALUES[word]) if word in _VALUES else Fraction(written.replace("{,}", "").replace(",", ""))
+    return Fraction(VALUES[word]) if word in VALUES else Fraction(written.replace("{,}", "").replace(",", ""))
 
 
 def mask(problem: str) -> str:
@@ -95,10 +84,30 @@ def mask(problem: str) -> str:
     "Natalia sold 48 clips to Ann" is "X sold N clips to Y". Formulas keep their letters and exponents, figures are left out.
     """
     parts = _parts(_FIGURE.sub("[figure]", problem))
-    names = _names(" ".join(map(_without_openers, parts[::2])))
-    letters = dict(zip(names, "XYZW", strict=False))
+    letters = dict(zip(names_of(problem), "XYZW", strict=False))
     parts[::2] = [_mask_words(part, letters) for part in parts[::2]]
     return " ".join(_MASKED_DIGITS.sub("N", "".join(parts)).split())
+
+
+def kind_of(problem: str) -> str:
+    """Return the end of the masked problem that fits in a title: what is asked, and as much before it as there is room for."""
+    sentences = _SENTENCES.split(mask(problem))
+    while len(sentences) > 1 and _HOW_TO_ANSWER.match(sentences[-1]):
+        sentences.pop()
+    kind = sentences.pop()
+    while sentences and len(kind) + len(sentences[-1]) < MAX_TITLE_CHARS:
+        kind = f"{sentences.pop()} {kind}"
+    return kind
+
+
+def has_formula(problem: str) -> bool:
+    """Return whether a problem has a formula; a price in dollars is none."""
+    return _MATHS.search(problem) is not None
+
+
+def names_of(problem: str) -> list[str]:
+    """Return the names in a problem, outside of formulas, in order."""
+    return _names(" ".join(map(_without_openers, _parts(_FIGURE.sub("[figure]", problem))[::2])))
 
 
 def _parts(text: str) -> list[str]:
@@ -118,6 +127,7 @@ def _without_openers(text: str) -> str:
 def _names(text: str) -> list[str]:
     """Return the names in a text; a letter is a variable, PM and GB are units."""
     text = re.sub(r"\d+", "n", text)  # "Betty 50" is not one
+    text = re.sub(r"(?<=\w{4})\. (?=[A-Z])", ".\n", text)  # "... than Betty. Betty has" has no "Betty. Betty"
     return [name for name in Masker(text).names(text) if not re.fullmatch(r"\W*[A-Z]{0,3}\W*|.", name)]
 
 

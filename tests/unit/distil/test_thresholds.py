@@ -5,6 +5,7 @@ import pytest
 
 from hiexp_verl.distil import thresholds as module
 from hiexp_verl.distil.thresholds import thresholds
+from hiexp_verl.domains.maths.domain import MATHS
 from tests.support.heks import ENCODER, source, tree
 
 
@@ -16,6 +17,14 @@ def test_only_the_step_gets_a_minimum_score():
     lowered, fire_rate = thresholds(tree(), sources, ENCODER, percentile=95.0, fire_rates=(1.0, 1.0))
     assert lowered["tool_min_score"] <= found["tool_min_score"]
     assert fire_rate == pytest.approx(1.0)
+
+
+def test_without_a_tool_e1_are_found_by_the_question(monkeypatch):
+    asked = []
+    monkeypatch.setattr(module, "_best_scores", lambda hek, encoder, queries: asked.extend(queries) or np.zeros(0))
+    sources = [source(n, queries=("12 * 3 = 36.", "So 36.")) for n in (1, 1, 2)]
+    thresholds(tree(), sources, ENCODER, domain=MATHS)
+    assert asked == list(dict.fromkeys((each.question_id, MATHS.kind_of(each.question)) for each in sources)) and len(asked) == 2
 
 
 def test_the_share_of_searches_that_get_an_entry_is_kept_between_two_bounds(monkeypatch):

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import threading
 from dataclasses import replace
 
 import pytest
@@ -109,6 +110,19 @@ def test_a_tool_that_raises_is_a_failed_call():
     client = Says("<search> x </search>")
     t = asyncio.run(episode(QUESTION, Players(client, None, domain=domain), EpisodeSettings(max_searches=1)))
     assert t.extra["failed_searches"] == 1 and "The search failed (tool error)" in t.messages[3]["content"]
+
+
+@pytest.mark.parametrize("blocks", [True, False])
+def test_a_score_that_may_block_is_made_beside_the_loop(blocks):
+    threads = []
+
+    def slow(*arguments):
+        threads.append(threading.current_thread() is threading.main_thread())
+        return SUMS.score(*arguments)
+
+    domain = replace(SUMS, score=slow, score_blocks=blocks)
+    assert asyncio.run(episode(QUESTION, Players(Says("\\boxed{42}"), None, domain=domain), EpisodeSettings())).correct
+    assert threads == [not blocks]
 
 
 @pytest.mark.parametrize(("arm", "shown"), [("full", ["e2", "e1"]), ("prompt", ["e2"]), ("e2", ["e2"]), ("tool", ["e1"]), ("none", [])])

@@ -6,15 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hiexp_verl.domains.maths.reading import MAX_CHARS, first_messages, mask, numbers_in, steps
-
-
-def test_the_first_messages_are_the_instructions_and_the_bare_problem():
-    system, user = first_messages("What is 2+2?")
-    assert system["role"] == "system"
-    assert r"\boxed{}" in system["content"]
-    assert user == {"role": "user", "content": "What is 2+2?"}
-    assert first_messages("x", "Be brief.")[0]["content"] == "Be brief."
+from hiexp_verl.domains.maths.reading import MAX_CHARS, has_formula, kind_of, mask, numbers_in, steps
 
 
 def test_lines_and_sentences_are_steps_with_their_places():
@@ -91,3 +83,29 @@ def test_odd_long_texts_are_read_in_time(text):
     numbers_in(text)
     mask(text[:10_000])
     assert time.process_time() - start < 1.0
+
+
+def test_the_kind_of_a_problem_is_its_masked_end_within_a_title():
+    problem = (
+        "Toulouse has twice as many sheep as Charleston. Charleston has 4 times as many sheep as Seattle. How many sheep do they have?"
+    )
+    assert kind_of(problem) == "X has twice as many sheep as Y. Y has N times as many sheep as Z. How many sheep do they have?"
+    assert kind_of(f"They counted no goats in all the years before that. {problem}") == kind_of(problem), "there is no room for more"
+    assert kind_of("What is $x$? Express your answer as a fraction.") == "What is $x$?"
+    assert kind_of("What is $2+2$?") == mask("What is $2+2$?")
+
+
+@pytest.mark.parametrize(
+    ("problem", "has"),
+    [
+        ("Jill gets $20 per hour to teach and $30 to coach.", False),
+        ("Pens cost $3, books cost $5, and Jill pays $50.", False),
+        ("She has $5.", False),
+        ("What is $x$?", True),
+        ("If $2x = 6$, what is $x$?", True),
+        ("Solve \\(x = 2\\).", True),
+    ],
+)
+def test_a_price_is_not_a_formula(problem, has):
+    assert has_formula(problem) is has
+    assert "Jill" not in mask(problem)
