@@ -11,7 +11,7 @@ from typing import Literal
 
 from hiexp_verl.domains.maths.answers import MAX_ANSWER_CHARS, Number, boxed_answer, clean, gold_of, hedges, number_of, same_text, words_of
 from hiexp_verl.domains.maths.arithmetic import Calculation, agree, calculations
-from hiexp_verl.domains.maths.reading import MAX_CHARS, Step, numbers_in, steps
+from hiexp_verl.domains.maths.reading import MAX_CHARS, Step, numbers_in, steps, unnumbered
 from hiexp_verl.text import content_words
 
 # What can go wrong; the first that holds is the main finding of a failure.
@@ -213,8 +213,7 @@ def unused_numbers(problem: str, text: str, success: str = "") -> tuple[Fraction
 
     A percentage may be used as a share, or as what is left of it; 0 and 1 are everywhere.
     """
-    used = frozenset(numbers_in(text[:MAX_CHARS]))
-    of_success = frozenset(numbers_in(success[:MAX_CHARS]))
+    used, of_success = (frozenset(numbers_in(unnumbered(each[:MAX_CHARS]))) for each in (text, success))
     lacking = [n for n in dict.fromkeys(numbers_in(problem)) if n not in _NO_CONDITION and not used.intersection(_ways(n))]
     return tuple(n for n in lacking if not success or of_success.intersection(_ways(n)))
 
@@ -233,7 +232,7 @@ def parting_of(wrong: Sequence[Step], right: Sequence[Step], problem: str = "") 
     if not wrong or not right:
         return None
     given = set(numbers_in(problem))
-    of_wrong, of_right = ([set(numbers_in(step.text)) for step in each] for each in (wrong, right))
+    of_wrong, of_right = ([set(numbers_in(unnumbered(step.text))) for step in each] for each in (wrong, right))
     here = _first_new(of_wrong, given.union(*of_right))
     there = _first_new(of_right, given.union(*of_wrong))
     if here is None and there is None:

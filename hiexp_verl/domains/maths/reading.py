@@ -14,6 +14,7 @@ _NUMBER_WORDS = "two three four five six seven eight nine ten eleven twelve thir
 VALUES = {word: value for value, word in enumerate(_NUMBER_WORDS.split(), start=2)} | {"twenty": 20, "thirty": 30, "fifty": 50}
 _DIGITS = r"(?:\d{1,3}(?:(?:,|\{,\})\d{3})+(?!\d)|\d{1,40}(?!\d))(?:\.\d{1,40})?|\.\d{1,40}"
 _NUMBER = re.compile(rf"(?<![\w.])(?:{_DIGITS})|\b(?:{'|'.join(VALUES)})\b", re.IGNORECASE)
+_ITEM = re.compile(r"^[^\S\n]*(?:\(\d{1,2}\)|\d{1,2}[.)])(?=[^\S\n]|\Z)|\bsteps? \d{1,2}\b", re.IGNORECASE | re.MULTILINE)
 # What stands between two steps: blank lines and ends of lines; ends of sentences, but not of "1." or "e.g.".
 _BETWEEN = re.compile(
     r"\n\s*|(?<=[.!?])(?<!\b[A-Za-z]\.)(?<!^\d\.)(?<!\n\d\.)(?<!\b(?:vs|Mr|Dr|St|No)\.)(?<!\bMrs\.)[^\S\n]+(?=[A-Z\\$(\d*])"
@@ -66,6 +67,11 @@ def steps(text: str) -> list[Step]:
             found.append(Step(begin, begin + len(piece.strip()), piece.strip()))
         start = after
     return found
+
+
+def unnumbered(derivation: str) -> str:
+    """Return a derivation without the numbers of its list items and steps ("2. ", "**Step 3:**"), which are no values."""
+    return _ITEM.sub("", derivation)
 
 
 def numbers_in(text: str) -> list[Fraction]:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hiexp_verl.domains.maths.findings import Parting, findings, form_of, parting_of
+from hiexp_verl.domains.maths.findings import Parting, findings, form_of, parting_of, unused_numbers
 from hiexp_verl.domains.maths.reading import steps
 
 PROBLEM = "Ann has 12 boxes with 3 pens each. She gives away 6 pens. How many pens has she left?"
@@ -132,3 +132,10 @@ def test_a_diagnosis_of_a_long_text_is_in_time(text):
     start = time.process_time()
     findings(PROBLEM, text, ["30", r"\frac{1}{2}"], RIGHT)
     assert time.process_time() - start < 1.0
+
+
+def test_the_numbers_of_list_items_and_steps_are_not_values():
+    problem = "Ann has 5 more than half of 40. How many?"
+    wrong, right = "1. Half of 40 is 20.\n5. So she has 20.\n\n**Step 7:** \\boxed{20}", "Half of 40 is 20.\n20 + 5 = 25\n\\boxed{25}"
+    assert unused_numbers(problem, wrong, right) == (5,)
+    assert parting_of(steps(wrong), steps(right), problem) == Parting(2, 1), "no number of the failure is new: its last step"
