@@ -10,7 +10,8 @@ from hiexp_verl.config import Budgets, LoopConfig
 from hiexp_verl.distil.distillers import PromptedDistiller, open_distiller
 from hiexp_verl.distil.pipeline import DistilSettings
 from hiexp_verl.distil.replies import ModelReplies
-from hiexp_verl.domains import domain_for
+from hiexp_verl.domains import Domain, domain_named
+from hiexp_verl.domains.domain import UNMARKED
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.evolve.propose import Proposer
 from hiexp_verl.guide.lookup import ExperienceRequest, Lookup
@@ -44,6 +45,7 @@ class Task:
     rejected: tuple[str, ...] = ()  # content ids that are not proposed again
     validation: tuple[str, ...] = ()  # questions that no candidate may know
     budgets: Budgets = field(default_factory=Budgets)  # by which experience is looked up
+    domain: str = UNMARKED  # by `domains.domain_named`
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,7 @@ def make_candidate(task: Task, policy: Any = None) -> Candidate:
     encoder = open_encoder(parent, path, task.encoder)
     rows = [row for row in read_run(Path(task.ledger)) if row.step <= task.until]
     config = task.config
-    own, domain = config.distiller == "policy", domain_for(parent.header.domain)
+    own, domain = config.distiller == "policy", domain_named(task.domain)
     prompted = PromptedDistiller(ModelReplies(policy, "policy"), domain) if own else None
     with nullcontext(prompted) if prompted is not None else open_distiller(config.distiller, domain=domain) as distiller:
         keep = KeepConfig(n_min=config.retire_after, e1=config.capacity_e1)
@@ -90,7 +92,7 @@ def make_candidate(task: Task, policy: Any = None) -> Candidate:
     if selects(task.budgets):
         fit(rows, proposal.hek, task.budgets).save(version, proposal.hek.content_hash())
     came, went = (tuple(change.content for change in changes) for changes in (proposal.came, proposal.went))
-    changed = _changed_lookups(parent, proposal.hek, encoder, [t.question for t in trajectories], task.budgets)
+    changed = _changed_lookups(parent, proposal.hek, encoder, [t.question for t in trajectories], task.budgets, domain)
     own = self_sourced(proposal.hek, frozenset(came), trajectories)
     return Candidate(
         str(version), proposal.hek.content_hash(), came, went, proposal.why, own, changed, share(len(went), len(parent.entries))
@@ -104,10 +106,9 @@ def self_sourced(hek: HEK, came: frozenset[str], trajectories: Sequence[Trajecto
     return share(sum(guided.issuperset(each) for each in sources), len(sources))
 
 
-def _changed_lookups(parent: HEK, candidate: HEK, encoder: Encoder, questions: Sequence[str], budgets: Budgets) -> float:
+def _changed_lookups(parent: HEK, candidate: HEK, encoder: Encoder, questions: Sequence[str], budgets: Budgets, domain: Domain) -> float:
     """Return the share of the questions that find another entry first."""
     asked = [ExperienceRequest("prompt", question) for question in list(dict.fromkeys(questions))[-LOOKED_UP:]]
-    domain = domain_for(parent.header.domain)
     lookups = [Lookup(Retriever(hek, encoder), budgets.prompt, budgets.tool, domain=domain) for hek in (parent, candidate)]
     firsts = [[next((hit.entry.content_id for hit in lookup.now(request)), "") for request in asked] for lookup in lookups]
     return share(sum(old != new for old, new in zip(*firsts, strict=True)), len(asked))

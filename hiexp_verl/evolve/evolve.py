@@ -47,6 +47,8 @@ def evolve(spec: EvolveSpec) -> list[Round]:
         HiExpError: questions, search, model, HEK or distiller are not usable, or the output is there already and `resume` is off.
     """
     assert spec.hek is not None
+    if spec.other_domain:
+        raise HiExpError("an evolution adds to a HEK of its own domain; leave --other-domain out")
     if not spec.resume and (spec.out / ROUNDS).exists():
         raise HiExpError(f"{spec.out} holds rounds already; add --resume to go on, or choose another output directory")
     questions = read_questions(spec.questions)[: spec.limit]

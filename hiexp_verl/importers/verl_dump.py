@@ -88,7 +88,7 @@ def from_verl_dump(row: dict[str, Any], domain: Domain = SEARCH) -> Trajectory:
     trajectory = scored(own, messages, question, domain)
     # NaN and infinity: a metric that is undefined for this row.
     extra = {key: value for key, value in row.items() if key not in _KNOWN and not (isinstance(value, float) and not math.isfinite(value))}
-    return replace(trajectory, extra=extra)
+    return replace(trajectory, extra=extra | domain.mark)
 
 
 def _exact(row: dict[str, Any]) -> Trajectory:

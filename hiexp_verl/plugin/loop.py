@@ -157,6 +157,7 @@ class Loop:
             rejected=self.state.rejected,
             validation=self._validation,
             budgets=Budgets(self._settings.prompt, self._settings.tool),
+            domain=self._settings.domain,
         )
         make: Any = ray.remote(num_cpus=0, max_retries=1, max_calls=1)(_make_candidate)  # its process ends with it
         return make.remote(task, self.policy)

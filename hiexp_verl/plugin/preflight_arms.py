@@ -49,6 +49,8 @@ def check_loop(settings: HiExpConfig, config: DictConfig) -> None:
     needed = {"hiexp.ledger.enabled=true": settings.ledger.enabled, "hiexp.dump_dir=DIR": settings.dump_dir}
     if missing := [name for name, value in needed.items() if not value]:
         raise HiExpError(f"hiexp.loop.enabled=true learns from the ledger and the dump; set {' and '.join(missing)}")
+    if settings.other_domain:
+        raise HiExpError("hiexp.loop.enabled=true adds to a HEK of its own domain; leave hiexp.other_domain out")
     if "constitution" in arms_of(settings):
         raise HiExpError("hiexp.loop.enabled=true makes versions that have no constitution; leave the arm constitution out")
     guided = sum(arm_of(session, settings) in CREDITED for session in range(n))

@@ -102,7 +102,8 @@ def _overrides(spec: RolloutSpec, questions: Path, dump: Path) -> list[str]:
     return [
         "+hiexp=grpo",
         *hek,
-        *([f"hiexp.domain={spec.domain}", f"hiexp.other_domain={spec.other_domain}"] if spec.domain != UNMARKED else []),
+        *([f"hiexp.domain={spec.domain}"] if spec.domain != UNMARKED else []),
+        *(["hiexp.other_domain=true"] if spec.other_domain else []),
         *([f"hiexp.encoder={spec.encoder}"] if spec.encoder else []),
         *(f"hiexp.search.{name}={value}" for name in ("engine", "corpus", "url", "encoder") if (value := getattr(spec.search, name))),
         *(f"hiexp.search.{name}={value}" for name, value in reading_of(spec.search).items()),

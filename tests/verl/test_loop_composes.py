@@ -121,6 +121,7 @@ def test_without_that_distiller_nothing_is_between(make, monkeypatch):
         (["hiexp.dump_dir=null"], r"set hiexp\.dump_dir=DIR"),
         (["actor_rollout_ref.rollout.n=2"], r"rollout\.n=2 and hiexp\.group\.arms=\['none', 'full'\] give 1 guided rollouts; raise n"),
         (["hiexp.loop.distiller=vllm:DIR"], "would start a model beside the policy"),
+        (["hiexp.other_domain=true"], r"leave hiexp\.other_domain out"),
         (["hiexp.loop.edits=true"], "needs a model as hiexp.loop.distiller"),
         (["hiexp.loop.lag=50"], "must be less than hiexp.loop.every=50"),
         (["hiexp.loop.guards.validation=0.1", "trainer.test_freq=-1"], r"found trainer\.test_freq=-1 .*; set test_freq"),

@@ -15,6 +15,7 @@ _WRITTEN = tuple(
     re.compile(rf"(?<![\w.])\$?[-\u2212]?(?:{pattern})(?:\s?\\?%)?\$?(?!\w)", re.IGNORECASE)
     for pattern in (r"\\[dtc]?frac\s?\{[^{}]{1,20}\}\s?\{[^{}]{1,20}\}|\d+\s?/\s?\d+", _DIGITS, _WORDS)
 )
+_TEXT = re.compile(r"\\text\s?\{([^{}]*)\}")
 _FRACTION = re.compile(r"\\[dtc]?frac\s?\{([^{}]*)\}\s?\{([^{}]*)\}")
 
 
@@ -28,7 +29,8 @@ def redact(text: str, answers: Sequence[str], question: str) -> str:
         gold = clean(gold_of(answer))
         number = number_of(gold)
         if number is None:
-            spelt = dict.fromkeys((answer, gold, _FRACTION.sub(r"\1/\2", gold), gold.replace(r"\pi", "\u03c0")))
+            plain = _FRACTION.sub(r"\1/\2", _TEXT.sub(r"\1", gold))
+            spelt = dict.fromkeys((answer, gold, plain, *(each.replace(r"\pi", "\u03c0") for each in (gold, plain))))
             text = masking.redact(text, list(spelt), question)
         elif abs(number.value) not in given:
             for pattern in _WRITTEN:

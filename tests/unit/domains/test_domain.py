@@ -205,6 +205,9 @@ def test_imported_transcripts_are_scored_as_the_domain_does():
     t = FORMATS["openai"]()(row, domain=SUMS)
     assert t.correct and t.extra == {"domain": "sums"}
     assert not FORMATS["openai"]()(row).correct, "as words 420 is not 42"
+    dumped = {"input": "user\nWhat is 17 + 25?\nassistant\n", "output": "\\boxed{42.0}", "gts": "42", "score": 1.0, "step": 3}
+    t = FORMATS["verl-dump"]()(dumped, domain=SUMS)
+    assert t.correct and t.extra == {"domain": "sums", "step": 3}
 
 
 def test_a_corpus_is_for_a_domain_with_a_tool(capsys):

@@ -1,8 +1,15 @@
 """What is known of a candidate before it is played."""
 
-from hiexp_verl.evolve.background import self_sourced
+from dataclasses import replace
+from pathlib import Path
+
+from hiexp_verl.config import LoopConfig
+from hiexp_verl.evolve.background import Task, make_candidate, self_sourced
+from hiexp_verl.hek.store import HEK
+from hiexp_verl.io.files import write_jsonl
 from hiexp_verl.models.encoder import HashEncoder
 from tests.support.factories import entry, hek_of, trajectory
+from tests.support.sums import PLACE
 
 
 def test_an_entry_is_self_sourced_if_every_rollout_behind_it_was_shown_experience():
@@ -13,3 +20,19 @@ def test_an_entry_is_self_sourced_if_every_rollout_behind_it_was_shown_experienc
     came = frozenset(each.content_id for each in hek.entries if each.title != "old")
     assert self_sourced(hek, came, rollouts) == 0.5, "of both and guided; one was there before, one has no sources"
     assert self_sourced(hek, frozenset(), rollouts) == 0.0
+
+
+def test_a_candidate_is_made_in_the_domain_of_the_run_which_may_be_somebodys_own(tmp_path):
+    hek = hek_of([entry("e1-a")], HashEncoder(64))
+    path = replace(hek, header=replace(hek.header, domain="sums")).save(tmp_path / "hek")
+    rollouts = [
+        trajectory(id=f"q1#{sum}", question="What is 17 + 25?", answers=("42",), prediction=sum, correct=sum == "42")
+        for sum in ("42", "32")
+    ]
+    write_jsonl(tmp_path / "1.jsonl", rollouts)
+    (tmp_path / "ledger.jsonl").touch()
+    config = LoopConfig(enabled=True)
+    task = Task(str(path), "hash:64", (str(tmp_path / "1.jsonl"),), str(tmp_path / "ledger.jsonl"), 1, config, domain=PLACE)
+    made = HEK.load(Path(make_candidate(task).path))
+    assert made.header.domain == "sums"
+    assert "Add the units first, and carry what is over ten." in {each.description for each in made.entries}

@@ -90,4 +90,6 @@ def test_a_folder_that_holds_rounds_is_not_added_to_without_resume(tmp_path):
     )
     with pytest.raises(HiExpError, match="holds rounds already"):
         evolve(spec)
+    with pytest.raises(HiExpError, match="a HEK of its own domain; leave --other-domain out"):
+        evolve(replace(spec, other_domain=True))
     shutil.rmtree(tmp_path / "out")

@@ -167,6 +167,12 @@ def test_verl_is_told_to_search_in_the_same_way():
     assert not any(o.startswith("hiexp.max_tokens_per_turn") for o in overrides), "without a HEK turns are verl's own"
 
 
+def test_verl_shows_a_hek_of_another_domain_where_it_is_asked_for():
+    options = ["--questions", "q", "--model", "m", "--out", "o", "--corpus", "c", "--hek", "h", "--other-domain"]
+    overrides = verl_rollout._overrides(rollout_spec(build_parser().parse_args(["rollout", *options])), Path("q"), Path("d"))
+    assert [o for o in overrides if "domain" in o] == ["hiexp.other_domain=true"]
+
+
 def test_verl_is_told_the_budgets(tmp_path):
     options = ["--questions", "q", "--model", "m", "--out", "o", "--corpus", "c", "--hek", "h", "--set", "prompt.top_k=3"]
     arguments = build_parser().parse_args(["rollout", *options])

@@ -181,6 +181,8 @@ def test_a_model_that_distils_reads_both_derivations_from_where_they_part():
         ("Divide by 60.", "60", "He has 60 minutes.", "Divide by 60."),  # the problem gives it
         ("Use x^2+1 here.", "$x^2 + 1$", "", "Use the answer here."),
         ("Check the two sides.", "2", "", "Check the two sides."),
+        ("It is an ellipse, or Evelyn.", r"\text{ellipse}", "", "It is the answer, or Evelyn."),
+        ("The angle is \u03c0/2.", r"\frac{\pi}{2}", "", "The angle is the answer."),
     ],
 )
 def test_an_answer_is_known_in_other_notations(text, answer, question, left):
