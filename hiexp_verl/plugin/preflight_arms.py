@@ -7,6 +7,7 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from hiexp_verl.config import CreditConfig, HiExpConfig
+from hiexp_verl.domains.domain import UNMARKED
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.guide.arms import CREDITED, arm_of, arms_of
 from hiexp_verl.protocol import load_json
@@ -95,6 +96,7 @@ def check_distil(settings: HiExpConfig, config: DictConfig) -> None:
     kept = f"keeps weights by verl's checkpoints, and actor.checkpoint.save_contents={saved} has no model; add it, or set"
     faults = {
         "reads the rollouts of a step; set hiexp.dump_dir=DIR": not settings.dump_dir,
+        f"compares searches, and hiexp.domain is {settings.domain}; it is for search": settings.domain != UNMARKED,
         f"{students}; have one at least (hiexp.group.arms=[none,full])": unguided < 1,
         f"{kept} hiexp.distil.stop_on_drop=false": distil.stop_on_drop and distil.held_out > 0 and "model" not in saved,
     }

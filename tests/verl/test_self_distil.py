@@ -113,6 +113,7 @@ def test_rounds_that_can_be_done_pass():
         ({}, {"actor": {"optim": {"lr_warmup_steps": 10}}}, "lr_warmup_steps=0"),
         ({}, {"actor": {"fsdp_config": {"pad_to_length": True}}}, "pad_to_length=false"),
         ({}, {"actor": {"checkpoint": {"save_contents": ["hf_model"]}}}, "has no model; add it, or set hiexp.distil.stop_on_drop=false"),
+        ({"domain": "maths"}, {}, "compares searches, and hiexp.domain is maths"),
         ({"distil": SelfDistilConfig(every=1, teacher="base")}, {}, "takes the adapter off, and there is none"),
     ],
 )
