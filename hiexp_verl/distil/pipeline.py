@@ -115,17 +115,7 @@ def distil(
     config, domain = config or DistilSettings(), distiller.domain
     given = list(trajectories)
     trajectories, dropped = distinct(given, config.success_at)
-    questions = {t.question for t in trajectories}
-    caseless = [question for question in questions if not knows_names(question)]
-    foreign = [question for question in questions if knows_names(question) and not is_english(question)]
-    for found, least, what in (
-        (caseless, 1, "have no letter that could be a capital: only names between quotation marks are masked"),
-        (foreign, len(questions) // 2 + 1, "seem to be in another language than English, whose rules find names"),
-    ):
-        if len(found) >= least:
-            logger.warning(
-                "%d of %d questions %s, and what they ask for is not known; read the entries for names", len(found), len(questions), what
-            )
+    _warn_of_languages({t.question for t in trajectories})
     logger.info("contrasting %d trajectories", len(trajectories))
     contrasted, not_contrasted = contrasts(trajectories, config.single_sided, domain.normalise)
     logger.info("diagnosing the failures of %d contrasts", len(contrasted))
@@ -158,6 +148,20 @@ def distil(
     heights = {threshold_of("e1", config.linkage): pattern_height, threshold_of("e2", config.linkage): strategy_height}
     report = BuildReport(counts, fire_rate, distiller.usage)
     return Built(replace(hek, header=replace(hek.header, thresholds=scores | heights)), report)
+
+
+def _warn_of_languages(questions: set[str]) -> None:
+    """Say so where names are not found as in English."""
+    caseless = [question for question in questions if not knows_names(question)]
+    foreign = [question for question in questions if knows_names(question) and not is_english(question)]
+    for found, least, what in (
+        (caseless, 1, "have no letter that could be a capital: only names between quotation marks are masked"),
+        (foreign, len(questions) // 2 + 1, "seem to be in another language than English, whose rules find names"),
+    ):
+        if len(found) >= least:
+            logger.warning(
+                "%d of %d questions %s, and what they ask for is not known; read the entries for names", len(found), len(questions), what
+            )
 
 
 def _diagnosed(domain: Domain, most: int, contrast: Contrast) -> list[Diagnosis]:

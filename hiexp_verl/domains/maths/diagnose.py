@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 
 from hiexp_verl.domains.diagnosis import Contrast, Diagnosis, Side, most_frequent
 from hiexp_verl.domains.maths.findings import Findings, findings, parting_of
-from hiexp_verl.domains.maths.reading import has_formula, kind_of, mask, names_of, numbers_in, steps
+from hiexp_verl.domains.maths.reading import Step, has_formula, kind_of, mask, names_of, numbers_in, steps
 from hiexp_verl.domains.maths.redact import redact
 from hiexp_verl.text import sanitise, text_of
 from hiexp_verl.types import Evidence, Trajectory
@@ -76,6 +76,7 @@ def _diagnosis(failure: Trajectory, contrast: Contrast, masker: ProblemMask) -> 
     success = _success_for(failure, contrast)
     right = derivation(success) if success is not None else ""
     found = findings(contrast.question, derivation(failure), contrast.answers, right, failure.extra.get("stop") == "length")
+    made = steps(right)
     here, there = (found.parting.wrong_step, found.parting.right_step) if found.parting is not None else (0, 0)
     return Diagnosis(
         question_id=contrast.question_id,
@@ -85,10 +86,10 @@ def _diagnosis(failure: Trajectory, contrast: Contrast, masker: ProblemMask) -> 
         also=(*((found.form,) if found.form else ()), *found.also),
         shape="formula" if has_formula(contrast.question) else "story",
         part_at=here,
-        failed=_side(failure, here),
-        succeeded=_side(success, there) if success is not None else None,
+        failed=_side(failure, found.steps[here:]),
+        succeeded=_side(success, made[there:]) if success is not None else None,
         masker=masker,
-        evidence=tuple(_evidence(failure, success, found, contrast)),
+        evidence=tuple(_evidence(failure, success, found, made, contrast)),
     )
 
 
@@ -104,12 +105,14 @@ def _success_for(failure: Trajectory, contrast: Contrast) -> Trajectory | None:
     return min(contrast.successes, key=order, default=None)
 
 
-def _side(trajectory: Trajectory, start: int) -> Side:
-    """Return what a trajectory did from the step at which the two part."""
-    return Side(trajectory.id, tuple(step.text for step in steps(derivation(trajectory))[start:]), trajectory.prediction)
+def _side(trajectory: Trajectory, parted: Sequence[Step]) -> Side:
+    """Return what a trajectory did in the steps from which the two part."""
+    return Side(trajectory.id, tuple(step.text for step in parted), trajectory.prediction)
 
 
-def _evidence(failure: Trajectory, success: Trajectory | None, found: Findings, contrast: Contrast) -> Sequence[Evidence]:
+def _evidence(
+    failure: Trajectory, success: Trajectory | None, found: Findings, made: Sequence[Step], contrast: Contrast
+) -> Sequence[Evidence]:
     """Return the steps that show the finding: the wrong calculation, the value that was lost, the restart, where the two part, the end."""
     part = found.parting
     places = [
@@ -120,12 +123,15 @@ def _evidence(failure: Trajectory, success: Trajectory | None, found: Findings, 
         (success, "parts here", part.right_step if part is not None else None),
         (failure, "ends here", len(found.steps) - 1 if found.steps else None),
     ]
-    return [_quoted(trajectory, what, at, contrast) for trajectory, what, at in places if trajectory is not None and at is not None]
+    return [
+        _quoted(trajectory, what, (made if trajectory is success else found.steps)[at], contrast)
+        for trajectory, what, at in places
+        if trajectory is not None and at is not None
+    ]
 
 
-def _quoted(trajectory: Trajectory, what: str, at: int, contrast: Contrast) -> Evidence:
+def _quoted(trajectory: Trajectory, what: str, step: Step, contrast: Contrast) -> Evidence:
     message = _last(trajectory)
     assert message is not None  # it has a step
-    step = steps(derivation(trajectory))[at]
     quote = sanitise(redact(step.text, contrast.all_answers, contrast.question), _QUOTED)
     return Evidence(trajectory.id, message, step.start, step.end, what, quote)
