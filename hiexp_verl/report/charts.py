@@ -11,7 +11,7 @@ Point = tuple[float, float]  # step, value
 Span = tuple[float, float, float]  # step, lowest, highest
 MAX_POINTS = 60  # of a line: of longer runs one wants to see the course, not the noise
 _MAX_DOTS = 40
-_WIDTH, _HEIGHT, _LEFT, _RIGHT, _TOP, _BOTTOM = 360, 190, 44, 12, 10, 24  # in SVG units
+_WIDTH, _HEIGHT, _LEFT, _RIGHT, _TOP, _BOTTOM, _DIGIT = 360, 190, 44, 12, 10, 24, 7  # in SVG units
 
 
 @dataclass(frozen=True)
@@ -52,8 +52,13 @@ class _Frame:
     high: float
     y_ticks: Sequence[float]
 
+    @property
+    def left(self) -> int:
+        """Where the axis stands: right of the longest label."""
+        return max(_LEFT, 10 + _DIGIT * max(len(f"{t:g}") for t in self.y_ticks))
+
     def x(self, x: float) -> float:
-        return _LEFT + (_WIDTH - _LEFT - _RIGHT) * ((x - self.low) / (self.high - self.low) if self.high > self.low else 0.5)
+        return self.left + (_WIDTH - self.left - _RIGHT) * ((x - self.low) / (self.high - self.low) if self.high > self.low else 0.5)
 
     def y(self, y: float) -> float:
         bottom, top = self.y_ticks[0], self.y_ticks[-1]
@@ -61,8 +66,8 @@ class _Frame:
 
     def grid(self) -> str:
         rows = [
-            f'<path class="gridline" d="M{_LEFT} {self.y(t):.1f}H{_WIDTH - _RIGHT}"/>'
-            f'<text x="{_LEFT - 6}" y="{self.y(t) + 4:.1f}" text-anchor="end">{t:g}</text>'
+            f'<path class="gridline" d="M{self.left} {self.y(t):.1f}H{_WIDTH - _RIGHT}"/>'
+            f'<text x="{self.left - 6}" y="{self.y(t) + 4:.1f}" text-anchor="end">{t:g}</text>'
             for t in self.y_ticks
         ]
         columns = [f'<text x="{self.x(t):.1f}" y="{_HEIGHT - 8}" text-anchor="middle">{_short(t)}</text>' for t in self._x_ticks()]
@@ -167,8 +172,8 @@ def interval_bar(mean: float, low: float, high: float, scale: tuple[float, float
     )
 
 
-def stages(parts: Sequence[tuple[str, float]]) -> str:
-    """Return a bar for each (name, seconds), and their sum."""
+def stages(parts: Sequence[tuple[str, float]], whole: str = "In all") -> str:
+    """Return a bar for each (name, seconds), and their sum behind the words for it."""
     longest = max((seconds for _, seconds in parts), default=0.0) or 1.0
     rows = [
         f'<div class="stage"><span>{e(name)}</span><svg viewBox="0 0 100 10" preserveAspectRatio="none" aria-hidden="true">'
@@ -177,4 +182,4 @@ def stages(parts: Sequence[tuple[str, float]]) -> str:
     ]
     total = sum(seconds for _, seconds in parts)
     text = f"{total:.1f} s" if total < 120 else f"{total / 60:.1f} minutes" if total < 7200 else f"{total / 3600:.1f} hours"
-    return f'{"".join(rows)}<p class="soft">In all {text}.</p>'
+    return f'{"".join(rows)}<p class="soft">{whole} {text}.</p>'

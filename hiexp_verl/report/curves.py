@@ -63,9 +63,9 @@ MEASURES: Mapping[str, Mapping[str, Sequence[str]]] = {
     "Self-distillation": {
         "KL to the teacher, learnt": ("hiexp/distil/kl",),
         "KL to the teacher, held out": ("hiexp/distil/held_out_kl",),
-        "of thoughts": ("hiexp/distil/kl_thought",),
-        "of queries": ("hiexp/distil/kl_query",),
-        "of answers": ("hiexp/distil/kl_answer",),
+        "KL of thoughts": ("hiexp/distil/kl_thought",),
+        "KL of queries": ("hiexp/distil/kl_query",),
+        "KL of answers": ("hiexp/distil/kl_answer",),
         "drift from the start of the round": ("hiexp/distil/drift",),
         "students": ("hiexp/distil/students",),
     },

@@ -111,10 +111,11 @@ def pairs(played: Iterable[Played], at_most: int) -> list[tuple[Played, Played]]
 
 
 def samples(played: Sequence[Played], each: int) -> list[Played]:
-    """Return some right and some wrong episodes, those with most experience first, of the last step where there are steps."""
+    """Return some right and some wrong episodes of the last step, of many questions; those with most experience first."""
     last = max((one.step for one in played if one.step is not None), default=None)
     ranked = sorted((one for one in played if one.step == last), key=lambda one: -len(one.shown))
-    return [one for correct in (True, False) for one in [one for one in ranked if one.correct is correct][:each]]
+    sides = [by_question(one for one in ranked if one.correct is correct) for correct in (True, False)]
+    return [one for groups in sides for one in [one for row in zip_longest(*groups) for one in row if one][:each]]
 
 
 def outcome(played: Sequence[Played]) -> dict[str, str]:

@@ -161,9 +161,9 @@ _MEMORY = ("perf/max_memory_allocated_gb", "actor/perf/max_memory_allocated_gb",
 def cost(trainings: Sequence[Training], recipes: Mapping[str, Mapping[str, Any]], builds: Mapping[str, Manifest]) -> str:
     """Return the time by part for each training, the stages of recipes, and what the last build of each HEK took."""
     timed = [run for run in trainings if run.curve(_WHOLE)]
-    bars = {f"{run.name}: seconds per step, by part": parts_of(list(run.steps.values())) for run in timed}
-    bars |= {f"{name}: stages": list(recipe["seconds"].items()) for name, recipe in recipes.items() if "seconds" in recipe}
-    cards = [f'<div class="card"><h3>{e(title)}</h3>{stages(parts)}</div>' for title, parts in bars.items()]
+    bars = {f"{run.name}: seconds per step, by part": stages(parts_of(list(run.steps.values())), "A step takes") for run in timed}
+    bars |= {f"{name}: stages": stages(list(recipe["seconds"].items())) for name, recipe in recipes.items() if "seconds" in recipe}
+    cards = [f'<div class="card"><h3>{e(title)}</h3>{drawn}</div>' for title, drawn in bars.items()]
     drawn = f'<div class="grid wide">{"".join(cards)}</div>' if cards else ""
     tested = any(run.curve(_TIME + _AFTER) for run in timed)
     note = f'<p class="soft">The trainer\'s clock of a step leaves out the validation after it ({_AFTER}).</p>' if tested else ""

@@ -45,6 +45,13 @@ def test_any_curve_can_be_drawn(points):
     assert "nan" not in drawn and "inf" not in drawn
 
 
+def test_long_labels_of_an_axis_lie_inside_the_drawing():
+    drawn = chart("drift", [Line("run", 0, [(2, 0.0000615), (4, 0.0000617)])])
+    ends = [(float(x), text) for x, text in re.findall(r'<text x="([\d.]+)" [^>]*text-anchor="end">([^<]+)<', drawn)]
+    assert max(len(text) for _, text in ends) == 9  # 6.145e-05
+    assert all(x >= 7 * len(text) for x, text in ends)
+
+
 def test_no_points_are_no_chart():
     assert chart("reward", [Line("run", 0, [])]) == chart("reward", []) == ""
 
@@ -331,11 +338,11 @@ def test_validation_is_not_part_of_a_step():
     steps = {1: {"timing_s/step": 60.0, "timing_s/gen": 50.0}, 2: {"timing_s/step": 60.0, "timing_s/gen": 50.0, "timing_s/testing": 30.0}}
     assert parts_of([*steps.values()]) == [("gen", 50.0), ("testing", 15.0), ("other", 10.0)]
     drawn = cost([Training("a", steps)], {}, {})
-    assert "In all 75.0 s.</p>" in drawn
+    assert "A step takes 75.0 s.</p>" in drawn
     assert "seconds per step (trainer's clock)</th>" in drawn.replace("&#x27;", "'") and "leaves out the validation" in drawn
     assert re.findall(r'data-name="hours of \w+">([\d.]+)<', drawn) == ["0.03", "0.01"]  # 120 and 30 seconds
     untested = cost([Training("a", {1: steps[1]})], {}, {})
-    assert "In all 60.0 s.</p>" in untested and "validation" not in untested
+    assert "A step takes 60.0 s.</p>" in untested and "validation" not in untested
 
 
 def test_numbers_are_short():

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.io.files import write_jsonl
 from hiexp_verl.io.manifest import MANIFEST, Manifest, read_manifest
-from hiexp_verl.report.episodes import outcome, pairs, read_again
+from hiexp_verl.report.episodes import outcome, pairs, read_again, samples
 from hiexp_verl.report.runs import gather
 from hiexp_verl.report.tree import uses_of
 from tests.support.factories import trajectory
@@ -359,3 +359,15 @@ def test_a_file_that_two_runs_name_or_one_names_twice_is_read(tmp_path):
     Manifest(kind="rollout", spec={}, results={"episodes": ["../a/trajectories.jsonl"] * 2}).finish(tmp_path / "b")
     found = gather([tmp_path])
     assert len(found.played) == 2 and set(read_again(found.played)) == set(found.played)
+
+
+def test_samples_are_of_many_questions_before_several_of_one(tmp_path):
+    episodes = [dumped("q1", 1, True, sample=k) for k in range(3)] + [dumped("q2", 1, True), dumped("q3", 1, False), dumped("q1", 0, False)]
+    write_training(tmp_path, {0: 0.1, 1: 0.1}, episodes=episodes)
+    chosen = samples(gather([tmp_path]).played, 3)
+    assert [(one.question[0], one.step, one.correct) for one in chosen] == [
+        ("q1", 1, True),
+        ("q2", 1, True),
+        ("q1", 1, True),
+        ("q3", 1, False),
+    ]
