@@ -100,9 +100,9 @@ class Expectation:
         self._settings = settings.expect
         self._steps = 0
         self._silent: set[Place] = set()
-        available, domain = hek.levels if hek is not None else {}, domain_named(settings.domain)
+        available, domain, steps = hek.levels if hek is not None else {}, domain_named(settings.domain), settings.tool.steps
         for place in _EXPECTED:
-            levels = {level for session in range(n) for level in levels_at(arm_of(session, settings), place, domain)}
+            levels = {level for session in range(n) for level in levels_at(arm_of(session, settings), place, domain, steps)}
             if getattr(settings.expect, place) and getattr(settings, place).max_tokens and any(available.get(level) for level in levels):
                 self._silent.add(place)
 

@@ -28,6 +28,7 @@ from hiexp_verl.domains.search import SEARCH
 from hiexp_verl.errors import HiExpError, first_line
 from hiexp_verl.guide.arms import arms_of, shows_at
 from hiexp_verl.guide.constitution import constitution_for
+from hiexp_verl.guide.steps import check_steps
 from hiexp_verl.hek.opening import find_encoder, open_encoders, open_hek
 from hiexp_verl.hek.schema import read_header
 from hiexp_verl.hek.store import HEK, version_folder
@@ -91,6 +92,9 @@ def check_run(config: DictConfig) -> None:
     if domain.tool is not None:
         check_search(settings, config.actor_rollout_ref.rollout.multi_turn.max_tool_response_length)
         check_response_length(settings, config.data.max_response_length)
+    elif (blocks := settings.tool.steps * settings.tool.max_tokens) >= config.data.max_response_length:
+        fault = f"hiexp.tool.steps x hiexp.tool.max_tokens = {blocks} fills data.max_response_length={config.data.max_response_length}"
+        raise HiExpError(f"{fault}; lower one, or raise it")
     if settings.enabled and not settings.hek:
         raise HiExpError("hiexp.hek is not set; give the directory of a HEK (`hiexp build`), or hiexp.enabled=false")
     check_group(settings, config)
@@ -159,6 +163,7 @@ def check_domain(settings: HiExpConfig) -> Domain:
         fault = f"hiexp.domain={settings.domain} has a tool of its own, which training does not run"
         raise HiExpError(f"{fault}; use `hiexp rollout`, `hiexp build` and `hiexp eval`, or a domain without a tool")
     domain.check()
+    check_steps(settings.tool, domain)
     return domain
 
 
