@@ -236,8 +236,9 @@ class Watch:
         self.history = History(settings.alarms.window)
         self._settings, self._n = settings, n
         self._domain = domain_named(settings.domain)
-        # Without a tool nothing is searched.
-        self._alarms = Alarms(settings.alarms if self._domain.tool is not None else replace(settings.alarms, searches="off"))
+        # Without a tool nothing is searched; what is looked up between steps always has the question in it.
+        unsearched = replace(settings.alarms, searches="off", repeats="off")
+        self._alarms = Alarms(settings.alarms if self._domain.tool is not None else unsearched)
         self._expectation = Expectation(settings, hek, n)
 
     def step(self, episodes: Sequence[EpisodeOutcome], metrics: dict[str, Any], last: bool = False) -> None:

@@ -92,9 +92,7 @@ def check_run(config: DictConfig) -> None:
     if domain.tool is not None:
         check_search(settings, config.actor_rollout_ref.rollout.multi_turn.max_tool_response_length)
         check_response_length(settings, config.data.max_response_length)
-    elif (blocks := settings.tool.steps * settings.tool.max_tokens) >= config.data.max_response_length:
-        fault = f"hiexp.tool.steps x hiexp.tool.max_tokens = {blocks} fills data.max_response_length={config.data.max_response_length}"
-        raise HiExpError(f"{fault}; lower one, or raise it")
+    check_blocks(settings, config.data.max_response_length)
     if settings.enabled and not settings.hek:
         raise HiExpError("hiexp.hek is not set; give the directory of a HEK (`hiexp build`), or hiexp.enabled=false")
     check_group(settings, config)
@@ -312,6 +310,14 @@ def check_search(settings: HiExpConfig, max_response_chars: int) -> None:
             f"hiexp.search.max_chars={search.max_chars} is over verl's limit of {max_response_chars} characters; raise "
             "actor_rollout_ref.rollout.multi_turn.max_tool_response_length above it"
         )
+
+
+def check_blocks(settings: HiExpConfig, limit: int) -> None:
+    """Refuse a response that blocks between steps could fill."""
+    blocks = settings.tool.steps * settings.tool.max_tokens
+    if blocks >= limit:
+        fault = f"hiexp.tool.steps={settings.tool.steps} blocks of hiexp.tool.max_tokens={settings.tool.max_tokens} fill"
+        raise HiExpError(f"{fault} data.max_response_length={limit}; set it to {2 * blocks} or more, or lower the others")
 
 
 def check_response_length(settings: HiExpConfig, limit: int) -> None:

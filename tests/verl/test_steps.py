@@ -24,10 +24,9 @@ from hiexp_verl.guide.guide import Guide
 from hiexp_verl.hek import HEK, Retriever
 from hiexp_verl.models.encoder import HashEncoder
 from hiexp_verl.plugin.agent_loop import HiExpAgentLoop, settings_of
-from hiexp_verl.plugin.monitor import Expectation
-from hiexp_verl.plugin.preflight import check_domain
+from hiexp_verl.plugin.monitor import Expectation, Watch
+from hiexp_verl.plugin.preflight import check_blocks, check_domain
 from hiexp_verl.plugin.reward import compute_score
-from hiexp_verl.protocol import first_messages
 from hiexp_verl.rollout.episode import EpisodeSettings, Players, episode
 from hiexp_verl.types import Question
 from tests.support.chat_families import families, model_type, tokenizer_of
@@ -217,7 +216,13 @@ def test_a_run_expects_e1_between_steps_and_refuses_stops_beside_a_tool(flag):
     settings = settings_of(OmegaConf.merge(flag, {"hiexp": {"tool": {"steps": 2}}}))
     assert check_domain(settings) is MATHS
     assert Expectation(settings, HEK.load(settings.hek), 2).state()["silent"] == ["prompt", "tool"]
-    assert first_messages("?", "hermes")
+    alarms = Watch(settings, None, 2, 0)._alarms._settings
+    assert (alarms.searches, alarms.repeats) == ("off", "off"), "every look-up has the question in it"
+    check_blocks(settings, 193)
+    with pytest.raises(
+        HiExpError, match=r"hiexp\.tool\.steps=2 blocks of hiexp\.tool\.max_tokens=96 fill data\.max_response_length=192; set"
+    ):
+        check_blocks(settings, 192)
     of_search = settings_of(OmegaConf.merge(flag, {"hiexp": {"domain": "search", "tool": {"steps": 2}}}))
     with pytest.raises(HiExpError, match=r"hiexp\.tool\.steps=2 stops between steps, and the domain search"):
         check_domain(of_search)
