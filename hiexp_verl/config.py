@@ -64,7 +64,7 @@ class PromptConfig:
 
 @settings()
 class ToolConfig:
-    """E1 in the response of the search tool, matched to the query."""
+    """E1 in the response of the search tool, matched to the query; in a domain without a tool between the steps of a derivation."""
 
     top_k: Count = Field(default=1, description="Entries shown per search (paper: 1).")
     select: Select = Field(default="cosine", description=_SELECT)
@@ -74,6 +74,14 @@ class ToolConfig:
     max_tokens: Natural = Field(default=96, description="Budget of the block. 0: nothing is shown.")
     position: Literal["before", "after"] = Field(
         default="before", description="Side of the documents. An untrained policy takes what it reads last for its task."
+    )
+    steps: Annotated[int, Field(ge=0, le=100, strict=True)] = Field(
+        default=0,
+        description="Of a domain without a tool: stops between steps of a derivation at which E1 is looked up and added, at most. "
+        "0: none, the prompt shows the E1.",
+    )
+    step_tokens: Natural = Field(
+        default=0, description="A stop is at the first end of a line after so many tokens; 0: after each paragraph (a blank line)."
     )
 
 

@@ -191,6 +191,11 @@ def strip_tool_text(text: str) -> str:
     return " ".join(own_words(text))
 
 
+def blank_tool_text(text: str) -> str:
+    """Return the text with line ends in place of every character that the assistant did not write: positions stay."""
+    return _TOOL_TEXT.sub(lambda found: "\n" * len(found[0]), text)
+
+
 def own_words(text: str) -> list[str]:
     """Return the assistant's own words before, between and after tool text."""
     return _TOOL_TEXT.split(text)

@@ -94,7 +94,8 @@ class Domain:
     def answering_text(self, turns: Sequence[str], *formats: str) -> str:
         """Return the text in which an answer counts: the last turn's own words, none of them if that turn calls the tool.
 
-        An answer beside a call is a guess before the evidence. Only calls of these dialects are recognised.
+        An answer beside a call is a guess before the evidence. Only calls of these dialects are recognised. Without a tool a turn may
+        hold experience between its steps, which are one text.
         """
         dialects: list[Format] = [format for format in FORMATS if format in formats]
         if not turns or (self.tool is not None and any(self.tool.call_in(turns[-1], format) is not None for format in dialects)):
@@ -103,7 +104,8 @@ class Domain:
 
     def last_turn(self, *texts: str) -> str:
         """Return the text in which the answer of an episode in whatever dialect counts; a text may hold several turns."""
-        return self.answering_text([turn for text in texts for turn in own_words(text) if turn.strip()], *FORMATS)
+        turns = [turn for text in texts for turn in (own_words(text) if self.tool is not None else [text]) if turn.strip()]
+        return self.answering_text(turns, *FORMATS)
 
     def final_answer(self, messages: Sequence[Message]) -> str:
         """Return the answer of an episode in whatever dialect, "" where there is none; a message may hold several turns."""

@@ -32,9 +32,12 @@ _LEVELS: dict[Arm, tuple[Level, ...]] = {
 }
 
 
-def levels_at(arm: Arm, place: Place, domain: Domain = SEARCH) -> tuple[Level, ...]:
-    """Return the levels that an arm shows at a place of an episode; without a tool, E1 stand in the prompt."""
-    levels = LEVELS_OF[place] if domain.tool is not None else {"prompt": (*LEVELS_OF["prompt"], *LEVELS_OF["tool"]), "tool": ()}[place]
+def levels_at(arm: Arm, place: Place, domain: Domain = SEARCH, steps: int = 0) -> tuple[Level, ...]:
+    """Return the levels that an arm shows at a place of an episode; without a tool and stops between steps, E1 stand in the prompt."""
+    if domain.tool is not None or steps:
+        levels = LEVELS_OF[place]
+    else:
+        levels = (*LEVELS_OF["prompt"], *LEVELS_OF["tool"]) if place == "prompt" else ()
     return tuple(level for level in levels if level in _LEVELS[arm])
 
 
@@ -54,7 +57,7 @@ def plays_candidate(session: int, group: str, settings: HiExpConfig) -> bool:
 def shows_at(place: Place, settings: HiExpConfig) -> bool:
     """Return whether a run shows experience at a place, in training or in validation."""
     domain = domain_named(settings.domain)
-    return settings.enabled and any(levels_at(arm, place, domain) for arm in arms_of(settings))
+    return settings.enabled and any(levels_at(arm, place, domain, settings.tool.steps) for arm in arms_of(settings))
 
 
 def arms_of(settings: HiExpConfig) -> set[Arm]:

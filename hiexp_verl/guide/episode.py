@@ -18,17 +18,19 @@ from hiexp_verl.guide.arms import levels_at
 from hiexp_verl.guide.blocks import Block, CountTokens, add_to_system, beside_documents, distinct, fit_block, line_of, rough_tokens
 from hiexp_verl.guide.following import followed
 from hiexp_verl.guide.instantiate import made_for
-from hiexp_verl.guide.lookup import ExperienceRequest, LookupFailed
+from hiexp_verl.guide.lookup import ExperienceRequest, LookupFailed, text_at
 from hiexp_verl.guide.mask import Mask
 from hiexp_verl.guide.record import EpisodeRecord, Shown
+from hiexp_verl.guide.steps import Stops, check_steps
 from hiexp_verl.hek.preconditions import SearchState, hold
 from hiexp_verl.text import repeated, same_query
-from hiexp_verl.types import Hit, Message, Plan
+from hiexp_verl.types import Hit, Level, Message, Plan
 
 LookUp = Callable[[ExperienceRequest], Awaitable[list[Hit]]]  # raises LookupFailed
 LookUpNow = Callable[[ExperienceRequest], list[Hit]]  # the same without waiting
 Finder = TypeVar("Finder")  # one of both
 Excess = Callable[[list[Message]], int]  # by how many tokens a prompt exceeds its room
+_STEP_CHARS = 1000  # the end of a step, by which E1 are looked up
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,16 @@ class Guidance:
 
     def __post_init__(self) -> None:
         arm_named(self.arm)  # an unknown one would only fail at its first look-up
+        check_steps(self.budgets.tool, self.domain)
+
+    def levels_at(self, place: Place) -> tuple[Level, ...]:
+        """Return the levels that are shown at a place."""
+        return levels_at(self.arm, place, self.domain, self.budgets.tool.steps)
+
+    def stops(self) -> Stops:
+        """Return where a derivation stops for E1; nowhere where the arm has none to show, or the domain has a tool."""
+        tool = self.budgets.tool
+        return Stops(tool, tool.steps if self.domain.tool is None and self.levels_at("tool") else 0)
 
 
 class Episode(Generic[Finder]):
@@ -61,6 +73,7 @@ class Episode(Generic[Finder]):
         self.plans: list[Plan] = []  # that the system prompt shows
         self.dropped = 0  # entries found that the budgets had no room for
         self.repeats = 0  # E1 found again, and not shown again
+        self.stops = guidance.stops()
         self.queries: list[str] = []
         self.failed_searches = 0
         self.lookups = 0
@@ -108,7 +121,7 @@ class Episode(Generic[Finder]):
         if place == "prompt" and self._begun:
             raise HiExpError("system() was called before in this episode, which is for one rollout; begin another one")
         self._begun |= place == "prompt"
-        if not levels_at(self.arm, place, self._guidance.domain):
+        if not self._guidance.levels_at(place):
             return None
         self.lookups += 1
         own = (self.question_id, self.question) if self._guidance.leave_one_out else (None, "")
@@ -147,7 +160,7 @@ class Episode(Generic[Finder]):
         budget = tool.max_tokens if max_tokens is None else min(tool.max_tokens, max_tokens)
         block = fit_block("tool", fresh, budget, self._guidance.count_tokens)
         block = self._note("tool", block, fresh, search)
-        before, after = beside_documents(block, tool.position)
+        before, after = beside_documents(block, tool.position if self._guidance.domain.tool is not None else "before")
         if block.text:
             self.blocks.append((search, before or after))
         return before + documents + after
@@ -210,6 +223,15 @@ class AsyncGuidedEpisode(Episode[LookUp]):
     async def tool(self, query: str, documents: str) -> str:
         """Return the documents of a search with E1 beside them."""
         return await self.begin_search(query).documents_with_experience(documents)
+
+    async def step(self, written: str, max_tokens: int | None = None) -> str:
+        """Return what is shown after a step of a derivation, "" for nothing.
+
+        E1 are looked up by the question and the step, both without names and numbers, as their titles are.
+        """
+        domain = self._guidance.domain
+        query = " ".join((text_at("prompt", self.question, domain), domain.kind_of(written[-_STEP_CHARS:]) or written[-_STEP_CHARS:]))
+        return await self.begin_search(query).documents_with_experience("", max_tokens)
 
     def begin_search(self, query: str | None, parallel: int = 1) -> "GuidedSearch":
         """Number a search and start its look-up, which takes about as long as the search and does not wait for it.

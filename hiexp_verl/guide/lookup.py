@@ -89,7 +89,7 @@ class Lookup:
         encoder = QueryVectors(retriever.encoder)
         self._retriever = Retriever(retriever.hek, encoder)
         self._match: Match = prompt.match
-        self._domain = domain
+        self._domain, self._steps = domain, tool.steps
         self.top_k: dict[Place, int] = {"prompt": prompt.top_k, "tool": tool.top_k}
         self.min_score = min_scores(retriever.hek, prompt, tool)
         self._select: dict[Place, Select] = {"prompt": prompt.select, "tool": tool.select}
@@ -135,7 +135,7 @@ class Lookup:
         asked: set[tuple[Place, Arm]] = {(r.place, r.arm) for r in requests}
         for place, arm in asked:
             rows = [i for i, r in enumerate(requests) if (r.place, r.arm) == (place, arm)]
-            levels = levels_at(arm, place, self._domain)
+            levels = levels_at(arm, place, self._domain, self._steps)
             if not levels:
                 continue
             if arm == CONSTITUTION:

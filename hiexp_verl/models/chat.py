@@ -124,7 +124,7 @@ class ChatClient:
         self._rejected: set[str] = set()  # fields and turns that the server does not support
 
     async def chat(self, messages: Sequence[Message], *, max_tokens: int, **options: Unpack[ChatOptions]) -> Reply:
-        """Return one answer.
+        """Return one answer; a conversation that ends with the assistant is continued, where the server can (`check_continues`).
 
         Raises:
             PromptTooLong: prompt plus `max_tokens` exceed the context of the model.
@@ -222,8 +222,11 @@ class ChatClient:
         request |= {"model": self.model, "messages": self._turns(messages), limit: max_tokens}
         if schema := request.pop("schema", None):
             request["response_format"] = {"type": "json_schema", "json_schema": {"name": "answer", "strict": True, "schema": schema}}
-        if "stop" in request:
-            request["extra_body"] = {"include_stop_str_in_output": True}
+        more = {"include_stop_str_in_output": True} if "stop" in request else {}
+        if messages[-1]["role"] == "assistant":
+            more |= {"continue_final_message": True, "add_generation_prompt": False}
+        if more:
+            request["extra_body"] = more
         return {field: value for field, value in request.items() if value is not None and field not in self._rejected}
 
     def _turns(self, messages: Sequence[Message]) -> list[Message]:

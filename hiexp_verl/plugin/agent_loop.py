@@ -119,10 +119,40 @@ class HiExpAgentLoop(ToolAgentLoop):
         if self.settings.seed is not None:
             seed = seed_of(self.settings.seed, self.step, self.episode.question_id or "", self.sample, agent_data.assistant_turns)
             sampling_params = {**sampling_params, "sampling_seed" if self._is_sglang else "seed": seed}
-        if self.settings.stop_at_search and self.tool_parser_name == "search_tags":
+        stop = [SEARCH_CLOSE] if self.settings.stop_at_search and self.tool_parser_name == "search_tags" else []
+        if self.domain.tool is None:
+            stop, sampling_params = self.episode.stops.stop, self._limited(sampling_params, sum(agent_data.response_mask))
+        if stop:
             kept = {"no_stop_trim": True} if self._is_sglang else {"include_stop_str_in_output": True}
-            sampling_params = {**sampling_params, "stop": [SEARCH_CLOSE], **kept}
-        return await super()._handle_generating_state(agent_data, sampling_params, *args, **kwargs)
+            sampling_params = {**sampling_params, "stop": stop, **kept}
+        state = await super()._handle_generating_state(agent_data, sampling_params, *args, **kwargs)
+        if self.episode.stops.left and await self._goes_on(agent_data, sampling_params.get("max_tokens")):
+            return AgentState.GENERATING
+        return state
+
+    def _limited(self, sampling_params: dict[str, Any], written: int) -> dict[str, Any]:
+        """Return the parameters of a request of a derivation of which so many tokens are written."""
+        most = sampling_params.get("max_tokens")
+        limits = [limit for limit in (self.episode.stops.limit, most and max(1, most - written)) if limit]
+        return {**sampling_params, "max_tokens": min(limits)} if limits else sampling_params
+
+    async def _goes_on(self, agent_data: AgentData, limit: int | None) -> bool:
+        """Return whether the policy goes on with its derivation, after experience between two steps where some is found."""
+        mask, ids = agent_data.response_mask, agent_data.response_ids
+        is_cut = len(ids) == limit and self._text_of(ids[-1:]) != ""  # what ends a turn is a special token
+        step = self.episode.stops.read(self.tokenizer.decode(ids, skip_special_tokens=False), is_cut)
+        room, most = self.response_length - len(mask), self.settings.max_tokens_per_turn
+        if step is None or room < 1 or (most is not None and sum(mask) >= most):
+            return False
+        if self.domain.answer_in(self.domain.answering_text([self._text_of(agent_data.prompt_ids[-len(mask) :])])) is not None:
+            self.episode.stops.end()
+        elif step:
+            block = await self.episode.step(step, max(0, room - WRAPPER_TOKENS))
+            _append(agent_data, self.tokenizer.encode(block, add_special_tokens=False))
+        return True
+
+    def _text_of(self, ids: list[int]) -> str:
+        return self.tokenizer.decode(ids, skip_special_tokens=True)
 
     @property
     def _is_sglang(self) -> bool:
@@ -174,11 +204,7 @@ class HiExpAgentLoop(ToolAgentLoop):
         closing = self._closing
         if separator := getattr(self, "turn_separator", []):  # verl 0.9.0
             closing = closing[: -len(separator)]
-        missing = missing_ids(agent_data.prompt_ids, closing)
-        agent_data.prompt_ids = agent_data.prompt_ids + missing
-        agent_data.response_mask = agent_data.response_mask + [0] * len(missing)
-        if agent_data.response_logprobs:
-            agent_data.response_logprobs = agent_data.response_logprobs + [0.0] * len(missing)
+        _append(agent_data, missing_ids(agent_data.prompt_ids, closing))
 
     @cached_property
     def _closing(self) -> list[int]:
@@ -238,10 +264,20 @@ class HiExpAgentLoop(ToolAgentLoop):
         return bool(trainer.get("validation_data_dir"))
 
     def _assistant_turns(self, output: AgentLoopOutput) -> list[str]:
-        """Return the text of each stretch of tokens that the policy wrote (mask 1)."""
+        """Return the text of each stretch of tokens that the policy wrote (mask 1); without a tool all is one turn."""
+        if self.domain.tool is None:
+            return [self._text_of(output.response_ids)]
         tokens = zip(output.response_ids, output.response_mask, strict=True)
         turns = [[token for token, _ in stretch] for written, stretch in groupby(tokens, lambda pair: bool(pair[1])) if written]
-        return [self.tokenizer.decode(turn, skip_special_tokens=True) for turn in turns]
+        return [self._text_of(turn) for turn in turns]
+
+
+def _append(agent_data: AgentData, ids: list[int]) -> None:
+    """Add tokens that the policy did not write: they have no loss."""
+    agent_data.prompt_ids = agent_data.prompt_ids + ids
+    agent_data.response_mask = agent_data.response_mask + [0] * len(ids)
+    if agent_data.response_logprobs:
+        agent_data.response_logprobs = agent_data.response_logprobs + [0.0] * len(ids)
 
 
 @lru_cache(maxsize=1 << 14)

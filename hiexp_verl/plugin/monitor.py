@@ -100,9 +100,9 @@ class Expectation:
         self._settings = settings.expect
         self._steps = 0
         self._silent: set[Place] = set()
-        available, domain = hek.levels if hek is not None else {}, domain_named(settings.domain)
+        available, domain, steps = hek.levels if hek is not None else {}, domain_named(settings.domain), settings.tool.steps
         for place in _EXPECTED:
-            levels = {level for session in range(n) for level in levels_at(arm_of(session, settings), place, domain)}
+            levels = {level for session in range(n) for level in levels_at(arm_of(session, settings), place, domain, steps)}
             if getattr(settings.expect, place) and getattr(settings, place).max_tokens and any(available.get(level) for level in levels):
                 self._silent.add(place)
 
@@ -236,8 +236,9 @@ class Watch:
         self.history = History(settings.alarms.window)
         self._settings, self._n = settings, n
         self._domain = domain_named(settings.domain)
-        # Without a tool nothing is searched.
-        self._alarms = Alarms(settings.alarms if self._domain.tool is not None else replace(settings.alarms, searches="off"))
+        # Without a tool nothing is searched; what is looked up between steps always has the question in it.
+        unsearched = replace(settings.alarms, searches="off", repeats="off")
+        self._alarms = Alarms(settings.alarms if self._domain.tool is not None else unsearched)
         self._expectation = Expectation(settings, hek, n)
 
     def step(self, episodes: Sequence[EpisodeOutcome], metrics: dict[str, Any], last: bool = False) -> None:

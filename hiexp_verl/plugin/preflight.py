@@ -28,6 +28,7 @@ from hiexp_verl.domains.search import SEARCH
 from hiexp_verl.errors import HiExpError, first_line
 from hiexp_verl.guide.arms import arms_of, shows_at
 from hiexp_verl.guide.constitution import constitution_for
+from hiexp_verl.guide.steps import check_steps
 from hiexp_verl.hek.opening import find_encoder, open_encoders, open_hek
 from hiexp_verl.hek.schema import read_header
 from hiexp_verl.hek.store import HEK, version_folder
@@ -91,6 +92,7 @@ def check_run(config: DictConfig) -> None:
     if domain.tool is not None:
         check_search(settings, config.actor_rollout_ref.rollout.multi_turn.max_tool_response_length)
         check_response_length(settings, config.data.max_response_length)
+    check_blocks(settings, config.data.max_response_length)
     if settings.enabled and not settings.hek:
         raise HiExpError("hiexp.hek is not set; give the directory of a HEK (`hiexp build`), or hiexp.enabled=false")
     check_group(settings, config)
@@ -159,6 +161,7 @@ def check_domain(settings: HiExpConfig) -> Domain:
         fault = f"hiexp.domain={settings.domain} has a tool of its own, which training does not run"
         raise HiExpError(f"{fault}; use `hiexp rollout`, `hiexp build` and `hiexp eval`, or a domain without a tool")
     domain.check()
+    check_steps(settings.tool, domain)
     return domain
 
 
@@ -307,6 +310,14 @@ def check_search(settings: HiExpConfig, max_response_chars: int) -> None:
             f"hiexp.search.max_chars={search.max_chars} is over verl's limit of {max_response_chars} characters; raise "
             "actor_rollout_ref.rollout.multi_turn.max_tool_response_length above it"
         )
+
+
+def check_blocks(settings: HiExpConfig, limit: int) -> None:
+    """Refuse a response that blocks between steps could fill."""
+    blocks = settings.tool.steps * settings.tool.max_tokens
+    if blocks >= limit:
+        fault = f"hiexp.tool.steps={settings.tool.steps} blocks of hiexp.tool.max_tokens={settings.tool.max_tokens} fill"
+        raise HiExpError(f"{fault} data.max_response_length={limit}; set it to {2 * blocks} or more, or lower the others")
 
 
 def check_response_length(settings: HiExpConfig, limit: int) -> None:

@@ -57,6 +57,7 @@ class _State:
     guided: AsyncGuidedEpisode
     messages: list[Message]
     started: float  # seconds, of a clock that only goes forward
+    requests: int = 0
     completion_tokens: int = 0
     stop: str = ""  # "answer", "no_answer", "length", "search_limit", "prompt_too_long"
 
@@ -87,7 +88,7 @@ async def episode(question: Question, players: Players, settings: EpisodeSetting
     messages = await guided.system(players.domain.first_messages(question.question, settings.format, settings.instructions))
     state = _State(question, guided, messages, started)
     while not state.stop:
-        call = await _model_turn(state, players, settings, seed_of(settings.seed, question.id, sample, len(guided.queries)))
+        call = await _model_turn(state, players, settings, seed_of(settings.seed, question.id, sample, state.requests))
         if call is not None and len(guided.queries) < settings.max_searches:
             await _tool_turn(state, call, players, settings.format)
         elif call is not None:
@@ -98,24 +99,38 @@ async def episode(question: Question, players: Players, settings: EpisodeSetting
 
 
 async def _model_turn(state: _State, players: Players, settings: EpisodeSettings, seed: int) -> str | None:
-    """Play a turn of the model; return what it asks of the tool, or None (then the reason to stop is set)."""
+    """Play a turn of the model, or its part up to a stop between steps; return what it asks of the tool.
+
+    None: it asks nothing, and unless it goes on after a step the reason to stop is set.
+    """
     domain, format = players.domain, settings.format
     options: ChatOptions = {"temperature": settings.temperature, "top_p": settings.top_p, "seed": seed}
-    if domain.tool is not None:
-        options["stop"] = [domain.tool.tags(format)[1]]
+    if stop := [domain.tool.tags(format)[1]] if domain.tool is not None else state.guided.stops.stop:
+        options["stop"] = stop
+    left = settings.max_tokens - (state.completion_tokens if domain.tool is None else 0)
+    limit = min(left, state.guided.stops.limit or left)
     try:
-        reply = await players.client.chat(state.messages, max_tokens=settings.max_tokens, **options)
+        reply = await players.client.chat(state.messages, max_tokens=limit, **options)
     except PromptTooLong as error:
-        if not state.guided.queries:  # nothing has grown: no episode with these settings fits this model
+        if state.messages[-1]["role"] == "user":  # nothing has grown: no episode with these settings fits this model
             raise
         logger.warning("an episode ends early: %s", error)
         state.stop = "prompt_too_long"
         return None
+    state.requests += 1
     state.completion_tokens += reply.completion_tokens
     call, text, cut_short = _read(reply, domain.tool, format)
-    if call is None:
-        has_answer = domain.answer_in(domain.answering_text([text], format)) is not None
-        state.stop = "answer" if has_answer else "length" if cut_short else "no_answer"
+    step = state.guided.stops.read(text, cut_short)
+    goes_on = step is not None and left > reply.completion_tokens
+    if state.messages[-1]["role"] == "assistant":
+        text = state.messages.pop()["content"] + text
+    has_answer = call is None and domain.answer_in(domain.answering_text([text], format)) is not None
+    if has_answer:
+        state.guided.stops.end()
+    elif step and goes_on:
+        text += await state.guided.step(step)
+    if call is None and not goes_on:
+        state.stop = "answer" if has_answer else "length" if cut_short or step is not None else "no_answer"
     state.messages.append({"role": "assistant", "content": text})
     return call
 

@@ -14,13 +14,15 @@ from hiexp_verl.guide.episode import Guidance
 from hiexp_verl.guide.guide import Guide
 from hiexp_verl.guide.mask import Mask
 from hiexp_verl.guide.select import Values, values_for
+from hiexp_verl.guide.steps import check_steps
 from hiexp_verl.hek.opening import open_encoders, open_hek
 from hiexp_verl.hek.retrieve import Retriever
 from hiexp_verl.hek.store import HEK
 from hiexp_verl.models.tokenizer import PolicyTokenizer
 from hiexp_verl.models.vllm_process import check_model_dir, context_length
+from hiexp_verl.rollout.episode import Client
 from hiexp_verl.rollout.spec import PlaySpec
-from hiexp_verl.types import Question
+from hiexp_verl.types import Message, Question
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,7 @@ def open_spec(spec: PlaySpec, tokenizer: PolicyTokenizer | None) -> Opened:
     """
     config, domain = spec.config(), domain_named(spec.domain)
     domain.check()
+    check_steps(spec.budgets.tool, domain)
     hek = open_hek(config)
     encoder, search_encoder = open_encoders(config, hek)
     engine, corpus = domain.tool.open(spec.search, search_encoder) if domain.tool is not None else (None, "")
@@ -101,3 +104,27 @@ def check_policy(model: str, questions: Sequence[Question], spec: PlaySpec) -> P
             "raise --max-model-len, lower --max-tokens, or leave the question out"
         )
     return tokenizer
+
+
+_CONTINUED = (
+    "hiexp.tool.steps needs one that continues the assistant's turn as it was written: use vLLM and a chat template that leaves turns as "
+    "they are, or `hiexp rollout --by verl`, or leave the setting out"
+)
+
+
+async def check_continues(client: Client) -> None:
+    """Check by the tokens of three prompts that a server continues a turn of the assistant, and keeps the blank line at its end.
+
+    A server that cannot begins another turn, and says nothing.
+
+    Raises:
+        HiExpError: it does not, or does not say how many tokens a prompt has.
+    """
+    begun = "So"  # a token of most tokenizers, two at most; what ends a turn and begins the next has more
+    turns: list[list[Message]] = [[], *([{"role": "assistant", "content": text}] for text in (begun, f"{begun}\n\n"))]
+    try:
+        read = [(await client.chat([{"role": "user", "content": "?"}, *turn], max_tokens=1)).prompt_tokens for turn in turns]
+    except HiExpError as error:
+        raise HiExpError(f"{error}; {_CONTINUED}") from error
+    if not (1 <= read[1] - read[0] <= 2 and read[1] < read[2]):
+        raise HiExpError(f"the server of {client.model} begins a turn anew, or rewrites it (prompts of {read} tokens); {_CONTINUED}")

@@ -20,7 +20,7 @@ from hiexp_verl.io.files import append_lines, atomic_writer, drop_torn_line, mak
 from hiexp_verl.io.manifest import Manifest, read_manifest, timed
 from hiexp_verl.models.chat import gather_with_progress, open_model
 from hiexp_verl.rollout.episode import EpisodeSettings, Players, episode
-from hiexp_verl.rollout.opening import check_policy, open_spec
+from hiexp_verl.rollout.opening import check_continues, check_policy, open_spec
 from hiexp_verl.rollout.policy import find_policy
 from hiexp_verl.rollout.spec import RolloutSpec
 from hiexp_verl.text import printable
@@ -125,6 +125,8 @@ async def _play_all(todo: Sequence[tuple[Question, int]], total: int, players: P
 
     left, path, finished = iter(todo), job.out / TRAJECTORIES, total - len(todo)
     try:
+        if players.guide is not None and players.guide.guidance.stops().left:
+            await check_continues(players.client)
         with (
             writing(path),
             path.open("a", encoding="utf-8") as file,

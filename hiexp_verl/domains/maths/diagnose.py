@@ -7,8 +7,9 @@ from hiexp_verl.domains.diagnosis import Contrast, Diagnosis, Side, most_frequen
 from hiexp_verl.domains.maths.findings import Findings, findings, parting_of
 from hiexp_verl.domains.maths.reading import Step, has_formula, kind_of, mask, names_of, numbers_in, steps
 from hiexp_verl.domains.maths.redact import redact
+from hiexp_verl.scoring import blank_tool_text
 from hiexp_verl.text import sanitise, text_of
-from hiexp_verl.types import Evidence, Trajectory
+from hiexp_verl.types import Evidence, Message, Trajectory
 
 MEANINGS: Mapping[str, str] = {
     "length_limit": "it was cut off before it gave an answer",
@@ -58,7 +59,12 @@ class ProblemMask:
 
 def derivation(trajectory: Trajectory) -> str:
     """Return what the model wrote last in an episode, "" where it wrote nothing."""
-    return text_of(trajectory.messages[at]) if (at := _last(trajectory)) is not None else ""
+    return own_text(trajectory.messages[at]) if (at := _last(trajectory)) is not None else ""
+
+
+def own_text(message: Message) -> str:
+    """Return the text of a message with blanks in place of experience between its steps."""
+    return blank_tool_text(text_of(message))
 
 
 def _last(trajectory: Trajectory) -> int | None:

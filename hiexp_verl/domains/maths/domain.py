@@ -7,12 +7,11 @@ from hiexp_verl.config import RewardKind
 from hiexp_verl.domains.domain import Domain, texts_in
 from hiexp_verl.domains.maths import scoring
 from hiexp_verl.domains.maths.answers import boxed_answer, clean
-from hiexp_verl.domains.maths.diagnose import MEANINGS, diagnose
+from hiexp_verl.domains.maths.diagnose import MEANINGS, diagnose, own_text
 from hiexp_verl.domains.maths.reading import kind_of, steps
 from hiexp_verl.domains.maths.redact import redact
 from hiexp_verl.domains.maths.verifier import check_installed
 from hiexp_verl.scoring import Score
-from hiexp_verl.text import text_of
 from hiexp_verl.types import Message
 
 _TEXTS = texts_in(Path(__file__).parent / "prompts")
@@ -23,7 +22,7 @@ def _score(prediction: str | None, answers: Sequence[str], kind: RewardKind, que
 
 
 def _steps(messages: Sequence[Message]) -> list[str]:
-    return [step.text for message in messages if message.get("role") == "assistant" for step in steps(text_of(message))]
+    return [step.text for message in messages if message.get("role") == "assistant" for step in steps(own_text(message))]
 
 
 MATHS = Domain(
