@@ -86,7 +86,7 @@ def config(**more):
         "checkpoint": {"save_contents": ["model"]},
     }
     base = OmegaConf.create({"actor_rollout_ref": {"actor": actor, "model": {"use_fused_kernels": False}, "rollout": {"n": 4}}})
-    return OmegaConf.merge(base, {"actor_rollout_ref": more})
+    return OmegaConf.merge(base, {"trainer": more.pop("trainer", {}), "actor_rollout_ref": more})
 
 
 MIXED = {"group": GroupConfig(arms=("none", "full")), "dump_dir": "dump", "hek": "hek"}
@@ -94,6 +94,7 @@ MIXED = {"group": GroupConfig(arms=("none", "full")), "dump_dir": "dump", "hek":
 
 def test_rounds_that_can_be_done_pass():
     check_distil(HiExpConfig(distil=SelfDistilConfig(every=2), **MIXED), config())
+    check_distil(HiExpConfig(distil=SelfDistilConfig(every=2), **MIXED), config(trainer={"max_actor_ckpt_to_keep": 1}))
     check_distil(HiExpConfig(), config(model={"use_fused_kernels": True}))
     without_guard = SelfDistilConfig(every=2, stop_on_drop=False)
     check_distil(HiExpConfig(distil=without_guard, **MIXED), config(actor={"checkpoint": {"save_contents": ["hf_model"]}}))
@@ -113,6 +114,7 @@ def test_rounds_that_can_be_done_pass():
         ({}, {"actor": {"optim": {"lr_warmup_steps": 10}}}, "lr_warmup_steps=0"),
         ({}, {"actor": {"fsdp_config": {"pad_to_length": True}}}, "pad_to_length=false"),
         ({}, {"actor": {"checkpoint": {"save_contents": ["hf_model"]}}}, "has no model; add it, or set hiexp.distil.stop_on_drop=false"),
+        ({}, {"trainer": {"max_actor_ckpt_to_keep": 3}}, "set it to 1 or null"),
         ({"domain": "maths"}, {}, "compares searches, and hiexp.domain is maths"),
         ({"distil": SelfDistilConfig(every=1, teacher="base")}, {}, "takes the adapter off, and there is none"),
     ],
