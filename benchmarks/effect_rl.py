@@ -17,7 +17,7 @@ import json
 import shutil
 import statistics
 from collections.abc import Mapping, Sequence
-from itertools import accumulate
+from itertools import accumulate, cycle
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +82,8 @@ def main() -> None:
             for trained in arguments.trained:
                 folder = out / f"{algorithm}-{trained}-{seed}"
                 what = {"algorithm": algorithm, "trained": trained, "seed": seed}
-                one_run(folder, {**what, **made}, policy, hek)
+                arm, *more = TRAINED[trained]
+                one_run(folder, {**what, **made}, policy, hek, [f"hiexp.arm={arm}", *more])
                 runs[algorithm, trained, seed] = read_run(folder)
                 write(machine, settings, [runs[key] for key in sorted(runs)], ways)
 
@@ -94,19 +95,29 @@ def write_data(out: Path, learn: int, held_out: int) -> None:
         write_jsonl(out / "drill.jsonl", balanced(read_questions(out / "train_lay.jsonl"), effect_lay.KINDS, learn))
 
 
-def one_run(folder: Path, what: Mapping[str, Any], policy: Path, hek: Path) -> None:
-    """Train once and evaluate what came out; the folder keeps what it was, the metrics, the episodes and the evaluation."""
+def one_run(
+    folder: Path, what: Mapping[str, Any], policy: Path, hek: Path, settings: Sequence[str], arms: str = effect_lay.CONTROLS
+) -> None:
+    """Train once with these settings and evaluate what came out; the folder keeps what it was, metrics, episodes, evaluation."""
     done = folder / "done.json"
     if done.is_file():
         return
-    (trained, *more), seed, steps = TRAINED[what["trained"]], what["seed"], what["steps"]
-    print(f"\n== {folder.name}: {steps} steps", flush=True)
+    print(f"\n== {folder.name}: {what['steps']} steps", flush=True)
     shutil.rmtree(folder, ignore_errors=True)  # half a run is none
     folder.mkdir(parents=True)
-    data = folder.parent
-    overrides = [
-        f"hiexp.arm={trained}",
-        *more,
+    train(RECIPE, what["algorithm"], overrides_of(folder, what, policy, hek, settings), folder, what["steps"])
+    played = effect_lay.played_on(folder.parent, folder / "checkpoints", "check")
+    effect_lay.hiexp("eval", *played, "--hek", str(hek), "--arms", arms, "--out", str(folder / "eval"))
+    for weights in (folder / "checkpoints").glob("global_step_*/actor"):
+        shutil.rmtree(weights)  # half a GiB each; our state stays, for the report
+    with atomic_writer(done) as file:
+        file.write(json.dumps(what) + "\n")
+
+
+def overrides_of(folder: Path, what: Mapping[str, Any], policy: Path, hek: Path, settings: Sequence[str]) -> list[str]:
+    """Return the settings of a run; those that are given come last."""
+    data, seed, steps = folder.parent, what["seed"], what["steps"]
+    return [
         f"hiexp.hek={hek}",
         f"hiexp.search.corpus={data / 'corpus.jsonl'}",
         f"hiexp.dump_dir={folder / 'episodes'}",
@@ -125,49 +136,39 @@ def one_run(folder: Path, what: Mapping[str, Any], policy: Path, hek: Path) -> N
         f"trainer.default_local_dir={folder / 'checkpoints'}",
         f"trainer.test_freq={max(1, steps // 2)}",
         "trainer.val_before_train=true",
+        *settings,
     ]
-    train(RECIPE, what["algorithm"], overrides, folder, steps)
-    played = effect_lay.played_on(data, folder / "checkpoints", "check")
-    effect_lay.hiexp("eval", *played, "--hek", str(hek), "--arms", effect_lay.CONTROLS, "--out", str(folder / "eval"))
-    for weights in (folder / "checkpoints").glob("global_step_*/actor"):
-        shutil.rmtree(weights)  # half a GiB each; our state stays, for the report
-    with atomic_writer(done) as file:
-        file.write(json.dumps(what) + "\n")
 
 
-def published(settings: Mapping[str, Any]) -> dict[tuple[str, str, int], dict[str, Any]]:
+def published(settings: Mapping[str, Any], name: str = NAME) -> dict[tuple[str, str, int], dict[str, Any]]:
     """Return the runs with these settings that the results hold, by algorithm, arm of training and seed."""
-    kept = json.loads((RESULTS / f"{NAME}.json").read_text(encoding="utf-8"))["runs"]
+    if not (RESULTS / f"{name}.json").is_file():
+        return {}
+    kept = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))["runs"]
     runs = {(r["algorithm"], r["trained"], r["seed"]): r | {"rows": []} for r in kept if settings.items() <= r.items()}
-    with gzip.open(RESULTS / f"{NAME}.rows.jsonl.gz", "rt", encoding="utf-8") as file:
+    with gzip.open(RESULTS / f"{name}.rows.jsonl.gz", "rt", encoding="utf-8") as file:
         for row in map(json.loads, file):
             if (key := (row.pop("algorithm"), row.pop("trained"), row["seed"])) in runs:
                 runs[key]["rows"].append(row)
     return runs
 
 
-def read_run(folder: Path) -> dict[str, Any]:
-    """Return what a finished run was, its curves as (step, value), and the rows of its evaluation."""
+def read_run(folder: Path, names: Mapping[str, str] = CURVES) -> dict[str, Any]:
+    """Return what a finished run was, its curves as (step, value), and the rows of its evaluation.
+
+    Args:
+        names: of the curves, with those of verl's metrics.
+    """
     logged = [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
-    curves = {name: [(row["step"], row["data"][key]) for row in logged if key in row["data"]] for name, key in CURVES.items()}
+    curves = {name: [(row["step"], row["data"][key]) for row in logged if key in row["data"]] for name, key in names.items()}
     rows = [row for _, row in read_jsonl(folder / "eval" / "rows.jsonl", "rows")]
     return {**json.loads((folder / "done.json").read_text(encoding="utf-8")), "curves": curves, "rows": rows}
 
 
 def write(machine: dict[str, Any], settings: dict[str, Any], runs: Sequence[dict[str, Any]], ways: Mapping[str, str]) -> None:
     """Write the curves, their plot, the rows, and two tables: how training went, and what it led to."""
-    arms: dict[tuple[str, str], list[dict[str, Any]]] = {}
-    for r in runs:
-        arms.setdefault((r["algorithm"], r["trained"]), []).append(r)
-    outcome = outcomes(runs, ways)
-    with atomic_writer(RESULTS / f"{NAME}.json") as file:
-        kept = [{key: value for key, value in r.items() if key != "rows"} for r in runs]
-        file.write(json.dumps({"machine": machine, "settings": settings, "outcome": outcome, "runs": kept}, indent=1) + "\n")
-    with gzip.GzipFile(RESULTS / f"{NAME}.rows.jsonl.gz", "wb", mtime=0) as file:
-        for r in runs:
-            named = {key: r[key] for key in ("algorithm", "trained")}
-            file.writelines(f"{json.dumps({**named, **row, 'seed': r['seed']})}\n".encode() for row in r["rows"])
-    plot({f"{algorithm} {trained}": of for (algorithm, trained), of in arms.items()}, RESULTS / f"{NAME}.svg")
+    arms, outcome = by_arm(runs), outcomes(runs, ways)
+    keep(NAME, {"machine": machine, "settings": settings, "outcome": outcome}, runs)
     lines = [
         "# Experience while a policy is trained",
         "",
@@ -195,6 +196,26 @@ def write(machine: dict[str, Any], settings: dict[str, Any], runs: Sequence[dict
     lines += ["its mean over seeds; intervals and p are of questions, paired, against the policy trained and played without experience."]
     with atomic_writer(RESULTS / f"{NAME}.md") as file:
         file.write("\n".join([*lines, "", f"![curves]({NAME}.svg)", ""]))
+
+
+def by_arm(runs: Sequence[dict[str, Any]]) -> dict[tuple[str, str], list[dict[str, Any]]]:
+    """Return the runs by algorithm and arm of training."""
+    arms: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for r in runs:
+        arms.setdefault((r["algorithm"], r["trained"]), []).append(r)
+    return arms
+
+
+def keep(name: str, found: Mapping[str, Any], runs: Sequence[dict[str, Any]]) -> None:
+    """Write what was found and every run, the rows of the evaluations, and the curves' plot."""
+    with atomic_writer(RESULTS / f"{name}.json") as file:
+        kept = [{key: value for key, value in r.items() if key != "rows"} for r in runs]
+        file.write(json.dumps({**found, "runs": kept}, indent=1) + "\n")
+    with gzip.GzipFile(RESULTS / f"{name}.rows.jsonl.gz", "wb", mtime=0) as file:
+        for r in runs:
+            named = {key: r[key] for key in ("algorithm", "trained")}
+            file.writelines(f"{json.dumps({**named, **row, 'seed': r['seed']})}\n".encode() for row in r["rows"])
+    plot({f"{algorithm} {trained}": of for (algorithm, trained), of in by_arm(runs).items()}, RESULTS / f"{name}.svg")
 
 
 def made_at(runs: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -246,7 +267,8 @@ def outcomes(runs: Sequence[dict[str, Any]], ways: Mapping[str, str]) -> list[di
     lines: list[dict[str, Any]] = []
     for algorithm in dict.fromkeys(r["algorithm"] for r in runs):
         of = {(r["trained"], r["seed"]): r for r in runs if r["algorithm"] == algorithm}
-        seeds_of = {trained: {seed for each, seed in of if each == trained and ("none", seed) in of} for trained in TRAINED}
+        names = ("none", *(trained for trained, _ in of))
+        seeds_of = {trained: {seed for each, seed in of if each == trained and ("none", seed) in of} for trained in names}
         seeds_of["none"] = set[int]().union(*(seeds for trained, seeds in seeds_of.items() if trained != "none"))
         for trained, seeds in seeds_of.items():
             both = [r for (each, seed), r in of.items() if each in (trained, "none") and seed in seeds]
@@ -297,7 +319,7 @@ def plot(arms: dict[str, list[dict[str, Any]]], path: Path) -> None:
     with mpl.rc_context({"svg.hashsalt": path.stem}):
         drawing = Figure(figsize=(4.2 * len(names), 3.6), layout="constrained")
         for axis, name in zip(drawing.subplots(1, len(names), squeeze=False)[0], names, strict=True):
-            for style, (arm, of) in zip(("-", "--", "-.", ":"), arms.items(), strict=False):
+            for style, (arm, of) in zip(cycle(("-", "--", "-.", ":")), arms.items(), strict=False):
                 mean, band = mean_and_band([r["curves"][name] for r in of])
                 (drawn,) = axis.plot(*zip(*mean, strict=True), style, label=arm)
                 axis.fill_between(*zip(*band, strict=True), alpha=0.12, color=drawn.get_color())

@@ -8,6 +8,7 @@ Source: Search-E1 (arXiv:2605.22511), its offline self-distillation.
 """
 
 import hashlib
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -32,6 +33,7 @@ REASONS = {
     "alike": "questions whose rollouts are right and search for the same",
     "beyond": "pairs beyond the number asked for",
 }
+_STEP = re.compile(r"(?<=@)\d+$")  # of the id of a rollout that was dumped in training, `q1#0@3`
 
 
 @dataclass(frozen=True)
@@ -83,14 +85,15 @@ def students_of(trajectories: Iterable[Trajectory], most: int | None = None) -> 
 
 
 def _groups(trajectories: Iterable[Trajectory]) -> tuple[list[list[Trajectory]], Counter[str]]:
-    """Return the usable rollouts by question, and why others are not."""
-    groups: dict[str, list[Trajectory]] = defaultdict(list)
+    """Return the usable rollouts by question and the weights that played them, and why others are not."""
+    groups: dict[tuple[str, ...], list[Trajectory]] = defaultdict(list)
     left_out: Counter[str] = Counter()
     for t in trajectories:
         if reason := _unusable(t):
             left_out[reason] += 1
         else:
-            groups[t.question_id].append(t)
+            step = _STEP.search(t.id)
+            groups[t.question_id, str(t.extra.get("policy", "")), step[0] if step else ""].append(t)
     return list(groups.values()), left_out
 
 

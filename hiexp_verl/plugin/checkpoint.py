@@ -42,8 +42,9 @@ def identity_of(settings: HiExpConfig, hek: HEK | None, config: DictConfig) -> d
 
     By dotted name of the setting in verl's config, or in `hiexp:`. A file is compared by its content, since it may have moved.
     """
+    distil = {"distil": block_of(settings.distil)} if settings.distil.every else {}
     if not settings.enabled:
-        return {"enabled": False, "seed": settings.seed}
+        return {"enabled": False, "seed": settings.seed, **distil}
     return {
         **played_of(settings, config),
         "data.train_files": [_content_of(file) for file in paths_of(config.data.train_files)],
@@ -59,6 +60,7 @@ def identity_of(settings: HiExpConfig, hek: HEK | None, config: DictConfig) -> d
         "loop": block_of(settings.loop),
         "reward": block_of(settings.reward),
         **({"credit": block_of(settings.credit)} if settings.credit != CreditConfig() else {}),
+        **distil,
         "seed": settings.seed,
     }
 

@@ -87,15 +87,23 @@ def run(path: Path, config: DictConfig, same_model: bool = False) -> dict[str, f
     if not same_model:
         check_policy(path, pairs, identify(str(Path(model).expanduser())))
     with only_one(out):
-        if (out / "actor").exists() or ((out / MANIFEST).exists() and not read_manifest(out).error):
+        if _holds_a_run(out):
             raise HiExpError(f"{out} holds a run; set trainer.default_local_dir to a folder of its own")
-        (out / METRICS).unlink(missing_ok=True)  # of a round that failed
+        (out / METRICS).unlink(missing_ok=True)  # of a round that failed or was killed
         spec = {"pairs": str(path), **{key: OmegaConf.to_container(config[key], resolve=True) for key in ("hiexp", "actor_rollout_ref")}}
         manifest = Manifest(kind="training", spec=spec, results={"metrics": [METRICS], "checkpoints": ["."]})
         with timed(out, manifest):
             metrics = _run(pairs[: settings.distil.pairs], settings, config, out)
         manifest.finish(out, **{name.rsplit("/", 1)[1]: round(value, 6) for name, value in metrics.items()})
     return metrics
+
+
+def _holds_a_run(out: Path) -> bool:
+    """Return whether a folder holds a run; a round that failed or was killed is none, and is done again."""
+    if not (out / MANIFEST).exists():
+        return (out / "actor").exists()
+    found = read_manifest(out)
+    return "pairs" not in found.spec or (found.finished is not None and not found.error)
 
 
 def _run(pairs: Sequence[Pair], settings: HiExpConfig, config: DictConfig, out: Path) -> dict[str, float]:

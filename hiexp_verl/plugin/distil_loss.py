@@ -2,8 +2,10 @@
 
 Per token, with p the teacher's and q the student's probabilities of the teacher's top k, and of all others as one bucket:
 
-    KL = sum_v min(p_v (log p_v - log q_v), clip)
+    KL = sum_v min(p_v (log p_v - log q_v) - p_v + q_v, clip)
 
+Without a clip -p + q adds up to nothing. With it no term is below 0: where a large term is cut, the others do not drive the student
+away from the teacher. Terms of p (log p - log q) alone do: those with q > p are negative and never cut.
 It is a supervised loss: as an advantage a top-k KL has no expected gradient. verl's own PPO loss stays what it is for every batch
 that is no part of a round.
 
@@ -77,7 +79,8 @@ def token_kl(log_q_1_N_V: torch.Tensor, log_p_1_N_K: torch.Tensor, ids_1_N_K: to
     p_1_N_K, q_mass = log_p_1_N_K.exp(), log_q_1_N_K.exp().sum(-1)
     p_mass = p_1_N_K.sum(-1)
     rest_p, rest_q = (1 - p_mass).clamp_min(_TINY), (1 - q_mass).clamp_min(_TINY)
-    terms = torch.cat([p_1_N_K * (log_p_1_N_K - log_q_1_N_K), (rest_p * (rest_p.log() - rest_q.log()))[..., None]], dim=-1)
+    log_p, log_q = (torch.cat(each, -1) for each in ((log_p_1_N_K, rest_p.log()[..., None]), (log_q_1_N_K, rest_q.log()[..., None])))
+    terms = log_p.exp() * (log_p - log_q) - log_p.exp() + log_q.exp()
     least = log_q_1_N_V.detach().topk(ids_1_N_K.shape[-1], dim=-1).values[..., -1:]
     return {
         "kl": terms.clamp_max(clip).sum(-1),

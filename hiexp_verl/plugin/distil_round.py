@@ -111,10 +111,11 @@ class Round:
 
     def __init__(self, distil: SelfDistilConfig, engine: Engine) -> None:
         self._distil, self._engine = distil, engine
+        self._tokens = 0  # of all sequences of a round that went through the engine: what it costs
 
     def run(self, students: Sequence[Student], log: Log | None = None) -> dict[str, float]:
         """Learn from the students; return `hiexp/distil/*`. `log` is given the figures after each check, with the updates so far."""
-        multiple, distil = self._engine.multiple, self._distil
+        self._tokens, multiple, distil = 0, self._engine.multiple, self._distil
         held, rest = self._held_out(students)
         size = min(max(distil.mini_batch, multiple), len(rest)) // multiple * multiple
         rest = rest[: len(rest) // size * size] if size else []
@@ -133,7 +134,7 @@ class Round:
             if last is not None and distil.stop_on_drop:
                 self._engine.keep()
             how = {"global_batch_size": size, "mini_batch_size": size, "epochs": 1, "seed": 0, "dataloader_kwargs": {"shuffle": False}}
-            found = self._engine.update(keys, rows, **FLAGS, **{MODE: "learn"}, **how)
+            found = self._engine.update(keys, self._counted(rows), **FLAGS, **{MODE: "learn"}, **how)
             updates += len(rows) // size
             of_these = {name: _sum(value) for name, value in found.items() if name.startswith("hiexp/distil/")}
             sums = {name: sums.get(name, 0.0) + value for name, value in of_these.items()}
@@ -150,7 +151,8 @@ class Round:
                 break
             last = now
         metrics |= means_of(sums) | _figures(last) | {"hiexp/distil/grad_norm": sum(norms) / len(norms)}
-        metrics |= {"hiexp/distil/updates": float(updates), "hiexp/distil/stopped": float(stopped)}
+        done = {"updates": updates, "stopped": stopped, "tokens": self._tokens}
+        metrics |= {f"hiexp/distil/{name}": float(value) for name, value in done.items()}
         return metrics | ({"hiexp/distil/held_out_kl_before": first.kl} if first is not None else {})
 
     def look(self, students: Sequence[Student], prompts: Sequence[torch.Tensor], **flags: Any) -> list[Seen]:
@@ -158,13 +160,18 @@ class Round:
         top_k = range(self._distil.top_k)
         names = [f"hiexp_{what}{k}" for what in ("p", "i") for k in top_k]
         rows = [student.fields(prompt) for student, prompt in zip(students, prompts, strict=True)]
-        found = self._engine.forward([each.key for each in students], rows, names, **FLAGS, **{MODE: "look"}, compute_loss=True, **flags)
+        how = {**FLAGS, MODE: "look", "compute_loss": True, **flags}
+        found = self._engine.forward([each.key for each in students], self._counted(rows), names, **how)
         seen = []
         for fields, student, prompt in zip(found, students, prompts, strict=True):
             first, length = len(prompt) - 1, len(student.response)
             p, ids = (torch.stack([fields[f"hiexp_{what}{k}"][first : first + length] for k in top_k], -1) for what in ("p", "i"))
             seen.append(Seen(p.float(), ids.long()))
         return seen
+
+    def _counted(self, rows: Sequence[Fields]) -> Sequence[Fields]:
+        self._tokens += sum(len(row["input_ids"]) for row in rows)
+        return rows
 
     def _of_teacher(self) -> dict[str, Any]:
         return {"no_lora_adapter": True} if self._distil.teacher == "base" else {}
@@ -195,7 +202,8 @@ class Round:
         if not held:
             return None
         names = ["hiexp_kl", DRIFT]
-        found = self._engine.forward([each.key for each in held], rows, names, **FLAGS, **{MODE: "check"}, compute_loss=True)
+        how = {**FLAGS, MODE: "check", "compute_loss": True}
+        found = self._engine.forward([each.key for each in held], self._counted(rows), names, **how)
         totals, tokens = dict.fromkeys(names, 0.0), 0
         for fields, student in zip(found, held, strict=True):
             own = student.mask.bool()

@@ -4,7 +4,7 @@ import logging
 from collections.abc import Mapping
 from pathlib import Path
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from hiexp_verl.config import CreditConfig, HiExpConfig
 from hiexp_verl.domains.domain import UNMARKED
@@ -92,13 +92,17 @@ def check_distil(settings: HiExpConfig, config: DictConfig) -> None:
     students = (
         f"pairs rollouts without experience, and actor_rollout_ref.rollout.n={n} with hiexp.group.arms={arms} gives {unguided} a question"
     )
-    saved = list(actor.checkpoint.save_contents)
+    saved, most = list(actor.checkpoint.save_contents), OmegaConf.select(config, "trainer.max_actor_ckpt_to_keep") or 1
+    watched = distil.stop_on_drop and distil.held_out > 0
     kept = f"keeps weights by verl's checkpoints, and actor.checkpoint.save_contents={saved} has no model; add it, or set"
     faults = {
         "reads the rollouts of a step; set hiexp.dump_dir=DIR": not settings.dump_dir,
         f"compares searches, and hiexp.domain is {settings.domain}; it is for search": settings.domain != UNMARKED,
         f"{students}; have one at least (hiexp.group.arms=[none,full])": unguided < 1,
-        f"{kept} hiexp.distil.stop_on_drop=false": distil.stop_on_drop and distil.held_out > 0 and "model" not in saved,
+        f"{kept} hiexp.distil.stop_on_drop=false": watched and "model" not in saved,
+        # verl counts them, and deletes as many of the run's own before their time.
+        f"keeps weights as one of trainer.max_actor_ckpt_to_keep={most} checkpoints; set it to 1 or null, or "
+        "hiexp.distil.stop_on_drop=false": watched and most > 1,
     }
     _refuse({**faults, **round_faults(settings, config)}, f"hiexp.distil.every={distil.every}")
 

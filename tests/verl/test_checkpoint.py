@@ -79,6 +79,21 @@ def test_another_setting_is_refused_unless_told_otherwise(tmp_path, other, said)
     assert load_state(folder, wanted, allow_mismatch=True) is None, "what was counted was counted of another run"
 
 
+@pytest.mark.parametrize("enabled", [True, False])
+def test_rounds_of_self_distillation_with_other_settings_are_refused(tmp_path, enabled):
+    def identity(**distil):
+        settings = parse_config({"enabled": enabled, "dump_dir": "dump", "distil": distil})
+        return identity_of(settings, hek_of(ENTRIES, HashEncoder(32)) if enabled else None, run_of())
+
+    folder = tmp_path / "global_step_2"
+    save_state(folder, identity(every=2), {}, None, EMPTY_WATCH)
+    assert load_state(folder, identity(every=2), allow_mismatch=False) == EMPTY_WATCH
+    for other in ({"every": 2, "clip": 0.1}, {"every": 3}, {}):
+        with pytest.raises(HiExpError, match=r"was made with hiexp\.distil="):
+            load_state(folder, identity(**other), allow_mismatch=False)
+    assert identity(clip=0.1) == identity(), "without rounds their settings do nothing"
+
+
 @pytest.mark.parametrize(
     ("rollout", "said"),
     [

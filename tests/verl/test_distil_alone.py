@@ -18,7 +18,7 @@ from hiexp_verl.errors import HiExpError
 from hiexp_verl.internalise.pairs import read_pairs
 from hiexp_verl.io.files import write_jsonl
 from hiexp_verl.io.manifest import Manifest, read_manifest
-from hiexp_verl.plugin.distil_alone import composed, run
+from hiexp_verl.plugin.distil_alone import _holds_a_run, composed, run
 from hiexp_verl.rollout.policy import find_policy, identify
 from tests.support.factories import trajectory
 from tests.support.paths import ROOT
@@ -86,6 +86,18 @@ def test_a_round_alone_lowers_the_kl_and_writes_a_policy_that_others_load(model,
     assert "KL to the teacher, held out" in (tmp_path / "page.html").read_text()
     with pytest.raises(HiExpError, match="holds a run; set"):
         run(pairs, composed(settings(model, out)))
+
+
+def test_a_round_that_was_killed_is_done_again_and_another_run_is_not_written_over(tmp_path):
+    assert not _holds_a_run(tmp_path)
+    manifest = Manifest(kind="training", spec={"pairs": "pairs.jsonl"})
+    manifest.write(tmp_path)
+    (tmp_path / "actor").mkdir()  # half of its weights
+    assert not _holds_a_run(tmp_path)
+    manifest.finish(tmp_path, students=6)
+    assert _holds_a_run(tmp_path)
+    Manifest(kind="training", spec={}).write(tmp_path)
+    assert _holds_a_run(tmp_path), "a training of another kind, killed or not"
 
 
 @pytest.mark.parametrize("policy", ["0123456789abcdef", ""])

@@ -55,9 +55,34 @@ def test_equal_contexts_have_no_loss_and_no_gradient():
 
 
 def test_one_entry_adds_no_more_than_the_clip_and_a_clipped_one_has_no_gradient():
-    found = kl_of([0.9, 0.1], [0.1, 0.9], top_k=2, clip=0.05)
-    assert found["kl"] == pytest.approx(0.05 + 0.1 * math.log(0.1 / 0.9), abs=1e-5)
-    assert found["clip_fraction"] == pytest.approx(1 / 3), "of two entries and the bucket"
+    found = kl_of([0.7, 0.2, 0.1], [0.3, 0.55, 0.15], top_k=3, clip=0.05)
+    # 0.193 and 0.148 are more than the clip.
+    assert found["kl"] == pytest.approx(0.05 + 0.05 + 0.1 * math.log(0.1 / 0.15) + 0.05, abs=1e-5)
+    assert found["clip_fraction"] == pytest.approx(2 / 4), "of three entries and the bucket"
+    # Of the third alone comes q (q - p) of the softmax: -q_j (q_3 - p_3), and (q_3 - p_3) for itself.
+    logits = torch.tensor([[[0.3, 0.55, 0.15]]]).log().requires_grad_()
+    log_p, ids = torch.tensor([[[0.7, 0.2, 0.1]]]).log().topk(3, dim=-1)
+    token_kl(torch.log_softmax(logits, -1), log_p, ids, 0.05)["kl"].sum().backward()
+    assert logits.grad.flatten().tolist() == pytest.approx([-0.3 * 0.05, -0.55 * 0.05, 0.05 - 0.15 * 0.05], abs=1e-5)
+
+
+def test_a_clip_does_not_drive_the_student_away_from_the_teacher():
+    torch.manual_seed(0)
+    teacher = 3 * torch.randn(1, 500, 64)
+    log_p, ids = torch.log_softmax(teacher, -1).topk(64, dim=-1)
+    logits = (teacher + 0.3 * torch.randn_like(teacher)).requires_grad_()
+
+    def kl(clip):
+        return token_kl(torch.log_softmax(logits, -1), log_p, ids, clip)["kl"].mean()
+
+    before, optimizer = float(kl(10.0).detach()), torch.optim.SGD([logits], lr=100.0)
+    for _ in range(100):
+        optimizer.zero_grad()
+        loss = kl(0.05)
+        loss.backward()
+        optimizer.step()
+        assert loss >= 0
+    assert float(kl(10.0).detach()) < 0.2 * before, "with terms of p (log p - log q) it would be eight times as large as before"
 
 
 def test_the_overlap_is_the_share_of_the_teachers_top_that_is_in_the_students():
@@ -86,7 +111,7 @@ def config(**more):
         "checkpoint": {"save_contents": ["model"]},
     }
     base = OmegaConf.create({"actor_rollout_ref": {"actor": actor, "model": {"use_fused_kernels": False}, "rollout": {"n": 4}}})
-    return OmegaConf.merge(base, {"actor_rollout_ref": more})
+    return OmegaConf.merge(base, {"trainer": more.pop("trainer", {}), "actor_rollout_ref": more})
 
 
 MIXED = {"group": GroupConfig(arms=("none", "full")), "dump_dir": "dump", "hek": "hek"}
@@ -94,6 +119,7 @@ MIXED = {"group": GroupConfig(arms=("none", "full")), "dump_dir": "dump", "hek":
 
 def test_rounds_that_can_be_done_pass():
     check_distil(HiExpConfig(distil=SelfDistilConfig(every=2), **MIXED), config())
+    check_distil(HiExpConfig(distil=SelfDistilConfig(every=2), **MIXED), config(trainer={"max_actor_ckpt_to_keep": 1}))
     check_distil(HiExpConfig(), config(model={"use_fused_kernels": True}))
     without_guard = SelfDistilConfig(every=2, stop_on_drop=False)
     check_distil(HiExpConfig(distil=without_guard, **MIXED), config(actor={"checkpoint": {"save_contents": ["hf_model"]}}))
@@ -113,6 +139,7 @@ def test_rounds_that_can_be_done_pass():
         ({}, {"actor": {"optim": {"lr_warmup_steps": 10}}}, "lr_warmup_steps=0"),
         ({}, {"actor": {"fsdp_config": {"pad_to_length": True}}}, "pad_to_length=false"),
         ({}, {"actor": {"checkpoint": {"save_contents": ["hf_model"]}}}, "has no model; add it, or set hiexp.distil.stop_on_drop=false"),
+        ({}, {"trainer": {"max_actor_ckpt_to_keep": 3}}, "set it to 1 or null"),
         ({"domain": "maths"}, {}, "compares searches, and hiexp.domain is maths"),
         ({"distil": SelfDistilConfig(every=1, teacher="base")}, {}, "takes the adapter off, and there is none"),
     ],

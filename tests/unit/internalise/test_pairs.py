@@ -1,6 +1,7 @@
 """Pairs of self-distillation, by hand."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -69,6 +70,15 @@ def test_without_a_reference_every_question_with_an_unguided_rollout_has_a_stude
     assert [t.id for t in students] == ["q1#1", "q2#0"] and left_out == {"guided": 1}
     few, left_out = students_of([rollout(0, "a", question=f"q{n}") for n in range(9)], most=4)
     assert len(few) == 4 and left_out["beyond"] == 5
+
+
+def test_rollouts_of_two_steps_or_two_policies_are_no_pair():
+    first, second = ({0: rollout(0, "a b"), 1: rollout(1, "c d", correct=False)} for _ in range(2))
+    dumped = [replace(t, id=f"{t.id}@{step}") for step, t in ((1, first[0]), (2, second[1]), (1, first[1]))]
+    pairs, left_out = pairs_of(dumped)
+    assert ids(pairs) == [("q1#0@1", "q1#1@1", 1.0)] and left_out == {"one_rollout": 1}
+    named = [rollout(0, "a b", policy="one"), rollout(1, "c d", correct=False, policy="other")]
+    assert pairs_of(named) == ([], {"one_rollout": 2})
 
 
 def test_a_wrong_rollout_that_searched_for_the_same_is_a_student():
