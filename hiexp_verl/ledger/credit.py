@@ -79,6 +79,7 @@ class _Sums:
     """Of the exposures of one entry."""
 
     level: Level
+    place: Place
     n: float = 0.0
     rewards: float = 0.0
     baselines: float = 0.0
@@ -120,7 +121,7 @@ def credit(rows: Iterable[LedgerRow], entries: Sequence[Entry] = (), prior: floa
             continue
         group = row.step, row.group
         for exposure in _once(row.shown):
-            shown.setdefault(exposure["content"], _Sums(exposure["level"])).add(group, row.reward, baseline)
+            shown.setdefault(exposure["content"], _Sums(exposure["level"], exposure["place"])).add(group, row.reward, baseline)
             since += 1
         for exposure in row.masked:
             masked[exposure["place"]].append(row.reward - baseline)
@@ -165,8 +166,10 @@ def _credits(shown: Mapping[str, _Sums], bias: Mapping[Place, tuple[float, float
     found: dict[str, Credit] = {}
     for level in LEVELS:
         contents = [content for content, at in levels.items() if at == level]
-        sums = [shown.get(content, _Sums(level)) for content in contents]
-        of_place, its_error = bias["tool" if level == "e1" else "prompt"]
+        places = [shown[content].place for content in contents if content in shown]
+        place: Place = places[0] if places else "prompt"  # of E1 it depends on the domain
+        sums = [shown.get(content, _Sums(level, place)) for content in contents]
+        of_place, its_error = bias[place]
         tau_E = np.array([each.raw - of_place if each.n else 0.0 for each in sums])
         error2_E = _squared_errors(sums)
         known_E = np.where(np.array([each.n for each in sums]) >= FEW, error2_E, inf)

@@ -11,6 +11,7 @@ from hiexp_verl.ledger.rows import LedgerRow
 from tests.support.factories import entry
 
 A, B = entry("e1-a", title="a"), entry("e1-b", title="b")
+SEEN = ("shown", "masked")
 PARENT = entry("e2-p", "e2", children=("e1-a", "e1-b"))
 
 
@@ -48,6 +49,15 @@ def test_what_was_masked_takes_the_bias_off():
     found = credit(rows)
     assert found.bias["tool"] == (-0.5, 0.0) and found.masked == {"prompt": 0, "tool": 2}
     assert found.of[A.content_id].effect == 0.75
+
+
+def test_an_e1_in_the_prompt_has_the_bias_of_the_prompt():
+    rows = flat(group(i, shown=[float(i < 6)], masked=[0.0] * (i < 2)) for i in range(8))
+    in_prompt = [replace(row, **{name: tuple({**each, "place": "prompt"} for each in getattr(row, name)) for name in SEEN}) for row in rows]
+    found = credit(in_prompt)
+    assert found.bias == {"prompt": (-0.5, 0.0), "tool": (0.0, 0.0)} and found.of[A.content_id].effect == 0.75, (
+        "without a tool it stands there"
+    )
 
 
 def test_a_single_entry_is_shrunk_to_nothing_by_its_own_error():
