@@ -87,6 +87,8 @@ def run_edit(arguments: argparse.Namespace) -> int:
     root = root_of(arguments.hek)
     since = to_change(arguments.hek, root)
     hek = HEK.load(arguments.hek)
+    if arguments.when and domain_for(hek.header.domain, arguments.domain).tool is None:
+        raise HiExpError(f"preconditions are of searches, and episodes of the domain {hek.header.domain} have none; leave --when out")
     encoder = open_encoder(hek, arguments.hek, arguments.encoder) if arguments.title else None
     edited = edit(
         hek,

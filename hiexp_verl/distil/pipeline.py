@@ -53,6 +53,7 @@ class DistilSettings:
     cluster_size: Annotated[Number, Field(ge=1)] = 4.0  # E1 under an E2, on average
     heights: Mapping[Level, float] = field(default_factory=dict)  # at which entries of a level are clustered, instead of by size
     confirm: Flag = False  # ask the distiller whether a summary holds for each of its members
+    preconditions: Flag = False  # E1 have those of the rule for their diagnosis, and are shown only where they hold
 
 
 @dataclass(frozen=True)
@@ -121,7 +122,7 @@ def distil(
     logger.info("diagnosing the failures of %d contrasts", len(contrasted))
     diagnoses = list(chain.from_iterable(map_contrasts(partial(_diagnosed, domain, config.cases_per_question), contrasted)))
     logger.info("reflecting on %d diagnoses with %s", len(diagnoses), distiller.name)
-    cases, not_admitted = cases_of(diagnoses, distiller.reflect(diagnoses), encoder, domain)
+    cases, not_admitted = cases_of(diagnoses, distiller.reflect(diagnoses), encoder, domain, config.preconditions)
     by_kind, no_plans = [], Counter[str]()
     if config.plans == "kind":
         by_kind, no_plans = patterns_of_kinds(trajectories, cases, config.plan_support, domain)

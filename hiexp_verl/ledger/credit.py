@@ -166,7 +166,7 @@ def _credits(shown: Mapping[str, _Sums], bias: Mapping[Place, tuple[float, float
     found: dict[str, Credit] = {}
     for level in LEVELS:
         contents = [content for content, at in levels.items() if at == level]
-        places = [shown[content].place for content in contents if content in shown]
+        places: list[Place] = [shown[content].place for content in contents if content in shown]
         place: Place = places[0] if places else "prompt"  # of E1 it depends on the domain
         sums = [shown.get(content, _Sums(level, place)) for content in contents]
         of_place, its_error = bias[place]
