@@ -51,6 +51,21 @@ def test_what_was_masked_takes_the_bias_off():
     assert found.of[A.content_id].effect == 0.75
 
 
+def test_what_another_version_does_is_not_the_effect_of_an_entry():
+    # Under v1 rollouts earn 0.5 less than the baseline of 0.5, under v2 0.5 more, whatever E1 they are shown.
+    rows = flat(group(i, shown=[0.0, 0.0], masked=[0.0]) for i in range(8))
+    rows += flat(group(i, shown=[1.0], masked=[1.0], step=2, hek="v2") for i in range(8))
+    rows += flat(group(i, shown=[1.0], of=B, step=3, hek="v2") for i in range(8))
+    found = credit(rows)
+    assert found.bias["tool"][0] == 0.0, "all sixteen that were masked, of both versions"
+    # Their means are 1 apart and have no variance but the least one, 1e-4 / 8: between 0.5 - 1.25e-5.
+    between, error2 = 0.5 - 1e-4 / 8, 1e-4 / 8
+    assert found.bias_of["tool"]["v2"][0] == pytest.approx(0.5 * between / (between + error2))
+    assert [found.of[each.content_id].effect for each in (A, B)] == pytest.approx([0.0, 0.0], abs=1e-4)
+    same = credit([replace(row, hek="v1") for row in rows])
+    assert same.of[B.content_id].effect == 0.5, "of one version all that was masked is one mean"
+
+
 def test_an_e1_in_the_prompt_has_the_bias_of_the_prompt():
     rows = flat(group(i, shown=[float(i < 6)], masked=[0.0] * (i < 2)) for i in range(8))
     in_prompt = [replace(row, **{name: tuple({**each, "place": "prompt"} for each in getattr(row, name)) for name in SEEN}) for row in rows]
