@@ -56,6 +56,10 @@ class DistilSettings:
     preconditions: Flag = False  # E1 have those of the rule for their diagnosis, and are shown only where they hold
 
 
+class NoExperience(HiExpError):
+    """No entry could be written from these trajectories."""
+
+
 @dataclass(frozen=True)
 class BuildReport:
     """How a HEK came about."""
@@ -111,7 +115,8 @@ def distil(
     6. Encode all titles; choose the minimum score of a match from the searches of the trajectories.
 
     Raises:
-        HiExpError: an id stands for two questions, there is nothing to contrast, or no entry could be written; the message says why.
+        NoExperience: there is nothing to contrast, or no entry could be written; the message says why.
+        HiExpError: an id stands for two questions, or the distiller cannot be used.
     """
     config, domain = config or DistilSettings(), distiller.domain
     given = list(trajectories)
@@ -141,7 +146,7 @@ def distil(
     if not entries or (diagnoses and not cases):  # plans by tally alone would hide that the distiller wrote nothing
         foreign = any(name.endswith("other_script") for name in not_admitted)
         advice = "give a --distiller that writes as the questions do" if foreign else "roll out more per question, or give --single-sided"
-        raise HiExpError(f"the trajectories gave no experience ({_why(counts)}); {advice}")
+        raise NoExperience(f"the trajectories gave no experience ({_why(counts)}); {advice}")
     logger.info("encoding %d titles, choosing thresholds", len(entries))
     sources = [source_of(t, domain) for t in trajectories]
     hek = _hek(entries, sources, distiller, encoder, counts)
