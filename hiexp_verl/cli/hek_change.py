@@ -5,14 +5,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, get_args
 
-from hiexp_verl.cli.options import ENCODER_HELP, add_hek, add_verb, print_result, say
+from hiexp_verl.cli.options import DOMAIN_HELP, ENCODER_HELP, add_hek, add_verb, print_result, say
 from hiexp_verl.distil.cluster import Linkage
 from hiexp_verl.distil.counts import table_of
 from hiexp_verl.distil.merge import merge_heks
 from hiexp_verl.distil.thresholds import Criterion, calibrate_height, plot, recalibrate
 from hiexp_verl.distil.validate import tells
-from hiexp_verl.domains import ours
-from hiexp_verl.domains.search import SEARCH
+from hiexp_verl.domains import domain_for
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.hek.edit import edit, remove, to_change
 from hiexp_verl.hek.opening import find_encoder, open_encoder, remember_encoder
@@ -30,6 +29,7 @@ Near-duplicate entries are united and keep the sources of both; clusters are not
 differ, the stricter is kept: the higher minimum score, the lower Ward height.
 
 example: hiexp merge hek_hotpot hek_wiki --out hek_both"""
+_DOMAIN = f"of the HEK: {DOMAIN_HELP} (default: as the HEK says)"
 _CALIBRATE = """\
 criteria:  size        clusters of about --cluster-size entries (default)
            silhouette  the height at which entries are closest to their own cluster
@@ -52,6 +52,7 @@ def add(verbs: Any) -> None:
     parser.add_argument("--linkage", default="ward", choices=get_args(Linkage), help="of the clusters (default ward)")
     percentile = "the minimum score is this percentile of the cosines between queries and titles of other questions (default 95)"
     parser.add_argument("--percentile", type=float, default=95.0, help=percentile)
+    parser.add_argument("--domain", help=_DOMAIN)
     parser.add_argument("--plot", type=Path, metavar="FILE", help="draw scores over heights (.svg, .png, .pdf)")
 
     parser = add_verb(verbs, "edit", run_edit, "Change the words of one entry, as a new version.", _EDIT)
@@ -63,6 +64,7 @@ def add(verbs: Any) -> None:
     when = f"of an E1: show it only at a search where all of these hold: {PRECONDITIONS}; none: at every search"
     parser.add_argument("--when", nargs="*", metavar="PRECONDITION", help=when)
     parser.add_argument("--reason", required=True, metavar="WHY", help="kept with the new version")
+    parser.add_argument("--domain", help=_DOMAIN)
     parser.add_argument("--force", action="store_true", help="allow new words that contain an answer that the HEK knows")
 
     parser = add_verb(verbs, "remove", run_remove, "Remove entries from a HEK, as a new version.", _REMOVE)
@@ -85,6 +87,8 @@ def run_edit(arguments: argparse.Namespace) -> int:
     root = root_of(arguments.hek)
     since = to_change(arguments.hek, root)
     hek = HEK.load(arguments.hek)
+    if arguments.when and domain_for(hek.header.domain, arguments.domain).tool is None:
+        raise HiExpError(f"preconditions are of searches, and episodes of the domain {hek.header.domain} have none; leave --when out")
     encoder = open_encoder(hek, arguments.hek, arguments.encoder) if arguments.title else None
     edited = edit(
         hek,
@@ -97,11 +101,12 @@ def run_edit(arguments: argparse.Namespace) -> int:
         encoder=encoder,
     )
     new_words = f"{arguments.title or ''}\n{arguments.description or ''}"
-    own = set(hek.entry(arguments.entry).questions)
-    redact = (ours(hek.header.domain) or SEARCH).redact
-    leaks = [s for s in hek.sources if s.correct and s.question_id in own and tells(new_words, s.question, [s.prediction], redact)]
-    if leaks and not arguments.force:
-        raise HiExpError(f"the new words tell the answer {leaks[0].prediction!r} to {leaks[0].question!r}; leave it out, or give --force")
+    if new_words.strip() and not arguments.force:
+        own, redact = set(hek.entry(arguments.entry).questions), domain_for(hek.header.domain, arguments.domain).redact
+        leaks = [s for s in hek.sources if s.correct and s.question_id in own and tells(new_words, s.question, [s.prediction], redact)]
+        if leaks:
+            leak = f"the answer {leaks[0].prediction!r} to {leaks[0].question!r}"
+            raise HiExpError(f"the new words tell {leak}; leave it out, or give --force")
     version = edited.save(root, since)
     say(f"{inspect_entry(edited, arguments.entry)}\nin {version}")
     return 0
@@ -126,7 +131,9 @@ def run_merge(arguments: argparse.Namespace) -> int:
     merged = merge_heks(a, b, open_encoder(a, arguments.a, arguments.encoder), arguments.prefix, arguments.other_domain)
     version = merged.save(arguments.out, since)
     remember_encoder(arguments.out, find_encoder(a.header, arguments.a, arguments.encoder))
-    runs = sum(add_ledger(arguments.out, root_of(path), hek.content_hash()[:8]) for path, hek in ((arguments.a, a), (arguments.b, b)))
+    for path, hek in ((arguments.a, a), (arguments.b, b)):
+        add_ledger(arguments.out, root_of(path), hek.content_hash()[:8])
+    runs = len(list((arguments.out / LEDGER).glob("*.jsonl")))
     say("\n".join(table_of(merged.header.counts)))
     say(merged.header.reason)
     if runs:
@@ -159,6 +166,7 @@ def run_calibrate(arguments: argparse.Namespace) -> int:
             cluster_size=arguments.cluster_size,
             linkage=arguments.linkage,
             percentile=arguments.percentile,
+            domain=arguments.domain,
         )
         calibrations = done.heights
         if arguments.plot is not None:  # before anything is saved: it may fail

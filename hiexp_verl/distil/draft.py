@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from hiexp_verl.domains.diagnosis import Masking
@@ -21,6 +21,7 @@ class Draft:
     title: str
     description: str
     kind: Kind
+    when: tuple[str, ...] = ()  # preconditions (`hek.preconditions`)
 
 
 def clean(draft: Draft, masker: Masking, answers: Sequence[str], question: str, redact: Redact = redact) -> Draft | None:
@@ -32,16 +33,16 @@ def clean(draft: Draft, masker: Masking, answers: Sequence[str], question: str, 
     def cleaned(text: str, max_chars: int) -> str:
         return masker.mask_known(redact(sanitise(text, max_chars), answers, question))
 
-    fitted = fit(Draft(cleaned(draft.title, 1000), cleaned(draft.description, 2000), draft.kind))
+    fitted = fit(replace(draft, title=cleaned(draft.title, 1000), description=cleaned(draft.description, 2000)))
     if len(fitted.title) <= 3 or len(fitted.description) <= 10:
         return None
     title, description = (text[0].upper() + text[1:] for text in (fitted.title, fitted.description))
-    return Draft(title, description, draft.kind)
+    return replace(draft, title=title, description=description)
 
 
 def fit(draft: Draft) -> Draft:
     """Return the draft within the length caps."""
-    return Draft(_fit(draft.title, MAX_TITLE_CHARS), _fit(draft.description, MAX_DESCRIPTION_CHARS), draft.kind)
+    return replace(draft, title=_fit(draft.title, MAX_TITLE_CHARS), description=_fit(draft.description, MAX_DESCRIPTION_CHARS))
 
 
 def fit_with(description: str, sentence: str) -> str:

@@ -24,17 +24,21 @@ Drafts = Sequence[tuple[Draft, Diagnosis]]
 
 
 def cases_of(
-    diagnoses: Sequence[Diagnosis], drafts: Sequence[Draft | None], encoder: Encoder, domain: Domain
+    diagnoses: Sequence[Diagnosis], drafts: Sequence[Draft | None], encoder: Encoder, domain: Domain, preconditions: bool = False
 ) -> tuple[list[Entry], Counter[str]]:
-    """Return the E1 of the drafts that pass the gates, and the counts of what was left out; of None the distiller counts the reasons."""
+    """Return the E1 of the drafts that pass the gates, and the counts of what was left out; of None the distiller counts the reasons.
+
+    With `preconditions`, an E1 has those of the rule for its diagnosis.
+    """
     dropped: Counter[str] = Counter()
     admitted: list[tuple[Draft, Diagnosis]] = []
     for diagnosis, draft in zip(diagnoses, drafts, strict=True):
         # Of every distiller: a template has words of the question, too.
         result = admit(draft, diagnosis, domain) if draft is not None else None
         if isinstance(result, Draft):
-            # The kind is computed: models call every draft a guide.
-            admitted.append((replace(result, kind=advice_for(diagnosis, domain).kind), diagnosis))
+            # The kind is computed: models call every draft a guide. So is where it is shown.
+            rule = advice_for(diagnosis, domain)
+            admitted.append((replace(result, kind=rule.kind, when=rule.when if preconditions else ()), diagnosis))
         elif result is not None:
             dropped[f"e1.{result}"] += 1
     fitting = _with_fitting_titles(_specific(admitted, encoder, dropped, domain), encoder, dropped, domain)
@@ -76,6 +80,7 @@ def case(draft: Draft, d: Diagnosis, domain: Domain) -> Entry:
         title=draft.title,
         description=draft.description,
         kind=draft.kind,
+        when=draft.when,
         findings=(d.finding,),
         shapes=(d.shape,),
         asked_for=(d.asked_for,),

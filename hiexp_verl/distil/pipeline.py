@@ -53,6 +53,11 @@ class DistilSettings:
     cluster_size: Annotated[Number, Field(ge=1)] = 4.0  # E1 under an E2, on average
     heights: Mapping[Level, float] = field(default_factory=dict)  # at which entries of a level are clustered, instead of by size
     confirm: Flag = False  # ask the distiller whether a summary holds for each of its members
+    preconditions: Flag = False  # E1 have those of the rule for their diagnosis, and are shown only where they hold
+
+
+class NoExperience(HiExpError):
+    """No entry could be written from these trajectories."""
 
 
 @dataclass(frozen=True)
@@ -110,7 +115,8 @@ def distil(
     6. Encode all titles; choose the minimum score of a match from the searches of the trajectories.
 
     Raises:
-        HiExpError: an id stands for two questions, there is nothing to contrast, or no entry could be written; the message says why.
+        NoExperience: there is nothing to contrast, or no entry could be written; the message says why.
+        HiExpError: an id stands for two questions, or the distiller cannot be used.
     """
     config, domain = config or DistilSettings(), distiller.domain
     given = list(trajectories)
@@ -121,7 +127,7 @@ def distil(
     logger.info("diagnosing the failures of %d contrasts", len(contrasted))
     diagnoses = list(chain.from_iterable(map_contrasts(partial(_diagnosed, domain, config.cases_per_question), contrasted)))
     logger.info("reflecting on %d diagnoses with %s", len(diagnoses), distiller.name)
-    cases, not_admitted = cases_of(diagnoses, distiller.reflect(diagnoses), encoder, domain)
+    cases, not_admitted = cases_of(diagnoses, distiller.reflect(diagnoses), encoder, domain, config.preconditions)
     by_kind, no_plans = [], Counter[str]()
     if config.plans == "kind":
         by_kind, no_plans = patterns_of_kinds(trajectories, cases, config.plan_support, domain)
@@ -140,7 +146,7 @@ def distil(
     if not entries or (diagnoses and not cases):  # plans by tally alone would hide that the distiller wrote nothing
         foreign = any(name.endswith("other_script") for name in not_admitted)
         advice = "give a --distiller that writes as the questions do" if foreign else "roll out more per question, or give --single-sided"
-        raise HiExpError(f"the trajectories gave no experience ({_why(counts)}); {advice}")
+        raise NoExperience(f"the trajectories gave no experience ({_why(counts)}); {advice}")
     logger.info("encoding %d titles, choosing thresholds", len(entries))
     sources = [source_of(t, domain) for t in trajectories]
     hek = _hek(entries, sources, distiller, encoder, counts)

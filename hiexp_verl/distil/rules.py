@@ -79,7 +79,8 @@ def advice_for(d: Diagnosis, domain: Domain) -> Draft:
             and all(rule[name] == fact for name, fact in facts.items() if name in rule)
         ):
             asked = _ASKED.get(d.asked_for, f"the {d.asked_for}")
-            return Draft(d.kind_of_question, rule["text"].format(asked=asked, bridge=d.bridge_kind), rule["kind"])
+            text = rule["text"].format(asked=asked, bridge=d.bridge_kind)
+            return Draft(d.kind_of_question, text, rule["kind"], tuple(rule.get("when", ())))
     raise HiExpError(f"rules_e1.jsonl of the domain {domain.name} has no rule for the finding {d.finding}; add one")
 
 

@@ -22,7 +22,7 @@ import numpy as np
 from hiexp_verl.distil.cluster import Linkage, height_for, height_of_cosine, linkage_tree, threshold_of
 from hiexp_verl.distil.summarise import main_shape, with_shape
 from hiexp_verl.distil.validate import evenly_spaced
-from hiexp_verl.domains import ours
+from hiexp_verl.domains import domain_for
 from hiexp_verl.domains.domain import Domain
 from hiexp_verl.domains.search import SEARCH
 from hiexp_verl.errors import HiExpError
@@ -268,17 +268,25 @@ class Recalibrated:
 
 
 def recalibrate(
-    hek: HEK, encoder: Encoder, *, by: Criterion = "size", cluster_size: float = 4.0, linkage: Linkage = "ward", percentile: float = 95.0
+    hek: HEK,
+    encoder: Encoder,
+    *,
+    by: Criterion = "size",
+    cluster_size: float = 4.0,
+    linkage: Linkage = "ward",
+    percentile: float = 95.0,
+    domain: str | None = None,
 ) -> Recalibrated:
     """Choose minimum scores from the queries and questions that the HEK remembers, and heights from its entries.
 
     A level of fewer than 3 entries keeps its height, and so does the other linkage. Entries stay as they are: the heights
-    hold for the next build.
+    hold for the next build. `domain` names one that is not of the package.
 
     Raises:
-        HiExpError: the encoder is not the HEK's; see `calibrate_height`.
+        HiExpError: the encoder is not the HEK's, or its domain has to be named; see `calibrate_height`.
     """
     hek.check_encoder(encoder.identity)
+    its_domain = domain_for(hek.header.domain, domain)
     heights: dict[str, Calibration] = {}
     for level in _CLUSTERED:
         rows = [row for row, entry in enumerate(hek.entries) if entry.level == level]
@@ -287,7 +295,7 @@ def recalibrate(
             vectors_E_D = with_shape(hek.vectors_E_D[rows], entries)
             shapes = len({main_shape(entry) for entry in entries})
             heights[threshold_of(level, linkage)] = calibrate_height(vectors_E_D, by, cluster_size, linkage, shapes)
-    scores, fire_rate = thresholds(hek, hek.sources, encoder, percentile, domain=ours(hek.header.domain) or SEARCH)
+    scores, fire_rate = thresholds(hek, hek.sources, encoder, percentile, domain=its_domain)
     header = replace(
         hek.header,
         thresholds=hek.header.thresholds | scores | {name: calibration.height for name, calibration in heights.items()},

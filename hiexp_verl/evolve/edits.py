@@ -1,7 +1,7 @@
 """Apply a distiller's edits (`distil.edits`) to a proposal: what it adds, rewords, suspects, or leaves out.
 
-Of several edits of one entry the first counts; the entries of the others are added. A reworded entry keeps its place and all that it
-rests on; its new words have no exposures yet, and are judged by their neighbours and by the gate.
+Of several edits of one entry the first counts; the entries of the others are added. A reworded entry keeps its place, its
+preconditions and all that it rests on; its new words have no exposures yet, and are judged by their neighbours and by the gate.
 """
 
 from collections.abc import Sequence
@@ -62,7 +62,8 @@ class Edits:
             drop.append(entries[source].id)
             moved[entries[source].id] = entries[place].id
             vectors_E_D[place] = merged.vectors_E_D[source]
-            entries[place] = replace(united(entries[source], entries[place]), id=entries[place].id)
+            old = entries[place]
+            entries[place] = replace(united(entries[source], old), id=old.id, when=old.when)
         if not drop:
             return merged, {}
         linked = tuple(replace(entry, children=tuple(dict.fromkeys(moved.get(each, each) for each in entry.children))) for entry in entries)

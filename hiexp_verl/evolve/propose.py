@@ -12,7 +12,7 @@ from hiexp_verl.distil.distillers import Distiller
 from hiexp_verl.distil.entries import number
 from hiexp_verl.distil.kinds import tally_score
 from hiexp_verl.distil.merge import merge_heks
-from hiexp_verl.distil.pipeline import DistilSettings, distil, source_of
+from hiexp_verl.distil.pipeline import DistilSettings, NoExperience, distil, source_of
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.evolve.edits import Edits
 from hiexp_verl.hek.edit import remove
@@ -75,6 +75,9 @@ class Proposer:
             credits: what is known of entries, by content id (`ledger.credit`).
             rejected: content ids that an earlier candidate brought and the gate turned down: they are not proposed again.
             rewritten: E1 of an earlier candidate in other words (`evolve.refine`), which rest on these rollouts.
+
+        Raises:
+            HiExpError: the distiller cannot be used, such as a server that does not answer.
         """
         went: dict[str, str] = {}
         candidate, edits = parent, Edits()
@@ -83,7 +86,7 @@ class Proposer:
             if self.edits:
                 edits = Edits.asked(self.distiller, new, parent)
             new = self._chosen(new, parent, rejected | edits.unneeded)
-        except HiExpError as error:
+        except NoExperience as error:
             new, why = None, f"the rollouts gave no experience: {error}"
         else:
             why = "" if new is not None else "the rollouts gave nothing that the version does not have, and that was not rejected"
@@ -115,7 +118,10 @@ class Proposer:
         known = contents(parent.entries)
         if all(entry.id in out or entry.content_id in known for entry in new.entries):
             return None
-        return remove(new, sorted(out), "not proposed", with_orphans=True) if out else new
+        try:
+            return remove(new, sorted(out), "not proposed", with_orphans=True) if out else new
+        except HiExpError:  # what is left rests on those alone
+            return None
 
     def _hek_of(self, entries: Sequence[Entry], trajectories: Sequence[Trajectory]) -> HEK:
         """Return a HEK of these E1 alone, with the rollouts that they rest on."""

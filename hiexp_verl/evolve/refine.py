@@ -85,7 +85,7 @@ def rewritten(asked: Sequence[tuple[Entry, Sequence[Diagnosis]]], distiller: Dis
     found = []
     for (entry, diagnoses), draft in zip(asked, distiller.revise(asked) if asked else [], strict=True):
         if draft is not None:
-            made = case(replace(draft, title=entry.title, kind=entry.kind), diagnoses[0], distiller.domain)
+            made = case(replace(draft, title=entry.title, kind=entry.kind, when=entry.when), diagnoses[0], distiller.domain)
             if made.content_id != entry.content_id:
                 found.append(united(made, entry))
     return found

@@ -116,7 +116,7 @@ class Trial(Played):
             hek.header.content_hash if hek is not None else "" for hek in map(self.arms.get, ("incumbent", "candidate"))
         )
         if looks and tested:
-            gain = with_rows(Span(incumbent), self.known).detectable(looks[-1], self.spec.gate.z)
+            gain = with_rows(Span(incumbent), self.known).detectable(looks[-1], self.spec.gate.z, self.spec.k)
             if gain < inf:
                 self.detectable = round(gain, 4)
                 logger.info("round %d: with %d questions the test can see a gain of %.3f", self.number, looks[-1], gain)

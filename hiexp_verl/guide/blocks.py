@@ -56,7 +56,7 @@ def fit_block(place: Place, hits: Sequence[Hit], max_tokens: int, count_tokens: 
         return Block(dropped=dropped)
     entries: list[Shown] = []
     for hit in _displayed(kept):
-        entry, score = hit.entry, round(hit.score, 4)
+        entry, score = hit.entry, round(hit.score, 4) + 0.0  # never -0.0, which batches of another size give
         own = count_tokens(line_of(hit) + "\n")
         entries.append(Shown(entry=entry.id, content=hit.content, level=entry.level, score=score, place=place, tokens=own))
         if hit.made_for:

@@ -7,7 +7,8 @@ others of the arm (and of its version of the HEK). For an entry e, with exposure
 | --- | --- |
 | raw_e | mean of r_i - b_g over the exposures: a plain mean with slow discount |
 | bias of a place | mean of r_i - b_g over all that was masked there: look-ups are likelier in episodes that go badly |
-| tau_e | raw_e - bias |
+| bias_v | the same of one version v: what else it shows is in it. Shrunk to that of the place, as far as versions differ beyond chance |
+| tau_e | raw_e - mean of bias_v over the exposures |
 | s_e | standard error of tau_e by groups, their variance pooled over the entries of a level |
 | m_c | mean of tau over the entries of one parent, weighted by 1 / s^2, shrunk to 0 by the variance of such means |
 | shrunk | m_c + (tau_e - m_c) k^2 / (k^2 + s_e^2), where k^2 is the variance of entries within parents, by moments |
@@ -70,6 +71,7 @@ class Credits:
     of: Mapping[str, Credit]  # by content id
     bias: Mapping[Place, tuple[float, float]]  # of what is shown, by what was masked, and its standard error
     masked: Mapping[Place, int]  # exposures that were masked
+    bias_of: Mapping[Place, Mapping[str, tuple[float, float]]]  # the bias by version; those without an exposure that was masked are missing
     rows: int = 0
     without_baseline: int = 0  # rows of groups that have nothing to compare them with
 
@@ -79,13 +81,16 @@ class _Sums:
     """Of the exposures of one entry."""
 
     level: Level
+    place: Place
     n: float = 0.0
     rewards: float = 0.0
     baselines: float = 0.0
     groups: dict[tuple[int, str], list[float]] = field(default_factory=dict)  # (weight, weighted sum of r - b) by group
+    versions: dict[str, float] = field(default_factory=dict)  # n by version
 
-    def add(self, group: tuple[int, str], reward: float, baseline: float) -> None:
+    def add(self, group: tuple[int, str], hek: str, reward: float, baseline: float) -> None:
         self.n += 1
+        self.versions[hek] = self.versions.get(hek, 0.0) + 1
         self.rewards += reward
         self.baselines += baseline
         sums = self.groups.setdefault(group, [0.0, 0.0])
@@ -95,6 +100,7 @@ class _Sums:
     def discount(self, factor: float) -> None:
         self.n, self.rewards, self.baselines = self.n * factor, self.rewards * factor, self.baselines * factor
         self.groups = {group: [weight * factor, total * factor] for group, (weight, total) in self.groups.items()}
+        self.versions = {hek: n * factor for hek, n in self.versions.items()}
 
     @property
     def raw(self) -> float:
@@ -106,7 +112,7 @@ def credit(rows: Iterable[LedgerRow], entries: Sequence[Entry] = (), prior: floa
     used = [row for row in rows if not row.lookup_failed]
     baselines = baselines_of(used)
     shown: dict[str, _Sums] = {}
-    masked: dict[Place, list[float]] = {"prompt": [], "tool": []}
+    masked: dict[Place, dict[str, list[float]]] = {"prompt": {}, "tool": {}}
     versions: set[str] = set()
     since = 0
     for row in used:
@@ -120,20 +126,36 @@ def credit(rows: Iterable[LedgerRow], entries: Sequence[Entry] = (), prior: floa
             continue
         group = row.step, row.group
         for exposure in _once(row.shown):
-            shown.setdefault(exposure["content"], _Sums(exposure["level"])).add(group, row.reward, baseline)
+            shown.setdefault(exposure["content"], _Sums(exposure["level"], exposure["place"])).add(group, row.hek, row.reward, baseline)
             since += 1
         for exposure in row.masked:
-            masked[exposure["place"]].append(row.reward - baseline)
-    bias: dict[Place, tuple[float, float]] = {place: _mean_and_error(found) for place, found in masked.items()}
+            masked[exposure["place"]].setdefault(row.hek, []).append(row.reward - baseline)
+    flat: dict[Place, list[float]] = {place: [value for values in found.values() for value in values] for place, found in masked.items()}
+    bias: dict[Place, tuple[float, float]] = {place: _mean_and_error(found) for place, found in flat.items()}
+    bias_of: dict[Place, dict[str, tuple[float, float]]] = {place: _by_version(found, *bias[place]) for place, found in masked.items()}
     missing = sum(row.key not in baselines for row in used)
-    counts: dict[Place, int] = {place: len(found) for place, found in masked.items()}
-    return Credits(_credits(shown, bias, entries), bias, counts, len(used), missing)
+    counts: dict[Place, int] = {place: len(found) for place, found in flat.items()}
+    return Credits(_credits(shown, bias, bias_of, entries), bias, counts, bias_of, len(used), missing)
 
 
 def _mean_and_error(values: Sequence[float]) -> tuple[float, float]:
     if len(values) < 2:
         return 0.0, 0.0  # nothing was masked: the bias stays in
     return float(np.mean(values)), float(np.std(values, ddof=1) / sqrt(len(values)))
+
+
+def _by_version(masked: Mapping[str, Sequence[float]], pooled: float, pooled_error: float) -> dict[str, tuple[float, float]]:
+    """Return the bias of each version and its standard error; that of all, as far as the versions differ by chance alone."""
+    n_V, mean_V = (np.array([measure(values) for values in masked.values()], dtype=float) for measure in (len, np.mean))
+    if len(n_V) < 2 or n_V.sum() <= len(n_V):
+        return dict.fromkeys(masked, (pooled, pooled_error))
+    squares = sum(float(((np.array(values) - np.mean(values)) ** 2).sum()) for values in masked.values())
+    error2_V = max(squares / (n_V.sum() - len(n_V)), _LEAST) / n_V
+    between = max(0.0, float(((mean_V - mean_V.mean()) ** 2).sum() / (len(n_V) - 1) - error2_V.mean()))
+    kept_V = between / (between + error2_V)
+    bias_V = pooled + kept_V * (mean_V - pooled)
+    error_V = np.sqrt(kept_V * error2_V + (1 - kept_V) ** 2 * pooled_error**2)
+    return {hek: (float(mean), float(error)) for hek, mean, error in zip(masked, bias_V, error_V, strict=True)}
 
 
 def _once(exposures: Sequence[Exposure]) -> list[Exposure]:
@@ -158,23 +180,38 @@ def baselines_of(rows: Sequence[LedgerRow]) -> dict[tuple[int, str, int], float]
     return found
 
 
-def _credits(shown: Mapping[str, _Sums], bias: Mapping[Place, tuple[float, float]], entries: Sequence[Entry]) -> dict[str, Credit]:
+def _credits(
+    shown: Mapping[str, _Sums],
+    bias: Mapping[Place, tuple[float, float]],
+    bias_of: Mapping[Place, Mapping[str, tuple[float, float]]],
+    entries: Sequence[Entry],
+) -> dict[str, Credit]:
     parent_of = parents_of(entries)
     levels: dict[str, Level] = {content: sums.level for content, sums in shown.items()}
     levels |= {entry.content_id: entry.level for entry in entries}
     found: dict[str, Credit] = {}
     for level in LEVELS:
         contents = [content for content, at in levels.items() if at == level]
-        sums = [shown.get(content, _Sums(level)) for content in contents]
-        of_place, its_error = bias["tool" if level == "e1" else "prompt"]
-        tau_E = np.array([each.raw - of_place if each.n else 0.0 for each in sums])
+        places: list[Place] = [shown[content].place for content in contents if content in shown]
+        place: Place = places[0] if places else "prompt"  # of E1 it depends on the domain
+        sums = [shown.get(content, _Sums(level, place)) for content in contents]
+        bias_E, its_error_E = np.array([_bias(each, bias_of[place], bias[place]) for each in sums]).reshape(-1, 2).T
+        tau_E = np.array([each.raw if each.n else 0.0 for each in sums]) - bias_E * np.array([each.n > 0 for each in sums])
         error2_E = _squared_errors(sums)
         known_E = np.where(np.array([each.n for each in sums]) >= FEW, error2_E, inf)
         shrunk_E, shrunk2_E = _shrunk(tau_E, known_E, [parent_of.get(content, "") for content in contents])
-        errors_E = (np.sqrt(each + its_error**2) for each in (error2_E, shrunk2_E))
+        errors_E = (np.sqrt(each + its_error_E**2) for each in (error2_E, shrunk2_E))
         values = zip(contents, sums, tau_E, shrunk_E, *errors_E, strict=True)
         found |= {content: _credit_of(content, each, *map(float, numbers)) for content, each, *numbers in values}
     return found
+
+
+def _bias(sums: _Sums, of: Mapping[str, tuple[float, float]], pooled: tuple[float, float]) -> tuple[float, float]:
+    """Return the bias of an entry's exposures, by their versions, and its standard error."""
+    if not sums.n:
+        return pooled
+    parts = [(n / sums.n, *of.get(hek, pooled)) for hek, n in sums.versions.items()]
+    return sum(share * mean for share, mean, _ in parts), sqrt(sum((share * error) ** 2 for share, _, error in parts))
 
 
 def _credit_of(content: str, sums: _Sums, tau: float, shrunk: float, error: float, shrunk_error: float) -> Credit:

@@ -56,9 +56,14 @@ class Span:
         """Return the mean reward with experience."""
         return self.rewards / self.guided if self.guided else 0.0
 
-    def detectable(self, groups: int, z: float) -> float:
-        """Return the gain that a test by so many groups would see in 80 of 100 cases, if its groups vary as these; inf: not known."""
-        return detectable(self.error, self.groups, groups, z)
+    def detectable(self, groups: int, z: float, rollouts: float) -> float:
+        """Return the gain that a test by so many groups, with `rollouts` of each version, sees in 80 of 100 cases; inf: not known.
+
+        Rollouts vary as those here do, so that the square of a group's error goes with 1 / w.
+        """
+        if not (self.groups and rollouts):
+            return inf
+        return detectable(self.error * sqrt(self.weight / self.groups / (rollouts / 2)), self.groups, groups, z)
 
     def added(self, guided: Sequence[float], unguided: Sequence[float], step: int) -> "Span":
         """Return the sums with one more group."""

@@ -106,7 +106,7 @@ def judge(
     if config.rule == "always":
         decision = "accept"
     if decision == "wait" and (last or len(groups) >= looks[-1]):
-        decision = "accept" if only_removes and seen.difference > -config.margin else "no difference"
+        decision = "accept" if only_removes and seen.groups and seen.difference > -config.margin else "no difference"
     known = seen if seen.groups else compare(groups, incumbent, candidate)
     return Verdict(
         decision,

@@ -144,15 +144,22 @@ def read_ledger(root: Path) -> list[LedgerRow]:
 def add_ledger(root: Path, other: Path, name: str) -> int:
     """Copy the runs of another HEK's ledger into that of the HEK at `root`, under this name; return how many there are.
 
-    Entries are known by what they say: rows hold where the HEK has the same entries.
+    Entries are known by what they say: rows hold where the HEK has the same entries. A run that is there already, under whatever name
+    and perhaps with fewer steps, does not come twice: each rollout counts once.
 
     Raises:
         HiExpError: the disk is full, or the folder is not writable.
     """
     paths = sorted((other / LEDGER).glob("*.jsonl")) if other.resolve() != root.resolve() else []
+    there = {path: _read(path) for path in sorted((root / LEDGER).glob("*.jsonl"))}
     for path in paths:
-        make_folder(root / LEDGER)
-        write_jsonl(root / LEDGER / f"{name}-{path.name}", (row.to_json() for row in _read(path)))
+        rows = _read(path)
+        same = (known for known, kept in there.items() if kept[: len(rows)] == rows[: len(kept)] != [])
+        target = next(same, root / LEDGER / f"{name}-{path.name}")
+        if len(rows) > len(there.get(target, ())):
+            make_folder(root / LEDGER)
+            write_jsonl(target, (row.to_json() for row in rows))
+            there[target] = rows
     return len(paths)
 
 

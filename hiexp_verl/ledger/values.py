@@ -37,7 +37,8 @@ def fit(rows: Sequence[LedgerRow], hek: HEK, budgets: Budgets) -> Values:
             entry, place = entries.get(seen["content"]), seen["place"]
             if entry is not None:
                 x[place].append(features(entry, seen["score"], thresholds[place] or 0.0, known.get(seen["content"])))
-                y[place].append(row.reward - baseline - credits.bias[place][0])
+                bias, _ = credits.bias_of[place].get(row.hek, credits.bias[place])
+                y[place].append(row.reward - baseline - bias)
     return Values({place: _ridge(np.stack(x[place]), np.array(y[place])) for place in x if len(x[place]) >= LEAST}, known)
 
 

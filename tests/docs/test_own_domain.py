@@ -132,6 +132,18 @@ def test_what_is_of_another_domain_is_refused_unless_it_is_asked_for(sql, tmp_pa
     assert Guide.open(tmp_path / "hek", domain="sql_domain:SQL").guidance.domain is sql
 
 
+def test_a_hek_is_changed_by_the_rules_of_its_domain_which_is_named(sql, tmp_path, capsys):
+    with server(policy()) as (url, _):
+        rollout(spec(url, tmp_path / "rollouts", tmp_path / "train.jsonl", k=2))
+    build(tmp_path / "rollouts" / "trajectories.jsonl", "hash:256", out=tmp_path / "hek", domain="sql_domain:SQL")
+    edit = ["edit", str(tmp_path / "hek"), "e1-0001", "--reason", "clearer"]
+    for command in ([*edit, "--description", "List the tables first."], ["calibrate", str(tmp_path / "hek")]):
+        assert main(command) == 2
+        assert "the HEK is of the domain 'sql', which is not one of ours; name it" in capsys.readouterr().err
+        assert main([*command, "--domain", "sql_domain:SQL"]) == 0
+    assert main([*edit, "--kind", "guide"]) == main([*edit, "--description", "List them all.", "--force"]) == 0, "no words are checked"
+
+
 def test_a_statement_only_reads(sql):
     engine, _ = sql.tool.open(SearchConfig(corpus="shop.sqlite"), None)
 

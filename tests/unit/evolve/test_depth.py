@@ -8,11 +8,13 @@ from hiexp_verl.config import Budgets, GateConfig, SearchConfig, ToolConfig
 from hiexp_verl.distil.distillers import PromptedDistiller
 from hiexp_verl.distil.draft import Draft
 from hiexp_verl.distil.replies import ModelReplies, StoredReplies
+from hiexp_verl.distil.rules import RulesDistiller
 from hiexp_verl.domains.diagnosis import Contrast
 from hiexp_verl.domains.search.diagnose import diagnose
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.evolve.asked import Thinnest
 from hiexp_verl.evolve.evolve import HEK_FOLDER, _manifest
+from hiexp_verl.evolve.propose import Proposer
 from hiexp_verl.evolve.refine import losing
 from hiexp_verl.evolve.spec import EvolveSpec
 from hiexp_verl.evolve.table import as_markdown
@@ -171,3 +173,20 @@ def test_drafts_need_a_model_and_a_resume_the_same_options(tmp_path):
     _manifest(replace(spec, refine=True), hek).finish(spec.out)
     with pytest.raises(HiExpError, match="was made with refine = True, now it is None"):
         _manifest(replace(spec, resume=True), hek)
+
+
+def test_a_model_that_does_not_answer_ends_it_in_one_line_and_costs_no_rollouts(tmp_path):
+    class Gone(Scripted):
+        def reply(self, *_, **__):
+            raise HiExpError("the server does not answer")
+
+    asked, gone = empty(), PromptedDistiller(Gone())
+    with pytest.raises(HiExpError, match="the server does not answer"):
+        evolved(tmp_path / "out", hek=asked, writer=gone)
+    assert len(read_ledger(tmp_path / "out" / HEK_FOLDER)) == 4 * 12, "those of the first round; a resumed run has them"
+
+
+def test_entries_that_rest_on_rejected_ones_alone_are_nothing_to_propose():
+    new = hek_of([entry("e1-0001"), entry("e2-0001", "e2", children=("e1-0001",), description="Another.")], ENCODER)
+    proposer = Proposer(ENCODER, RulesDistiller())
+    assert proposer._chosen(new, start(), frozenset({new.entries[0].content_id})) is None

@@ -87,6 +87,13 @@ def test_a_reworded_entry_keeps_its_place_and_what_it_rests_on():
     assert result.vectors_E_D[row] == pytest.approx(ENCODER.encode_passages([reworded.title])[0])
 
 
+def test_a_reworded_entry_is_shown_where_the_old_one_was():
+    edits, _, _ = asked(answer("UPDATE", 1), answer("NONE"), answer("NONE"))
+    parent = replace(PARENT, entries=tuple(replace(each, when=("empty",)) if each is OLD[0] else each for each in PARENT.entries))
+    result, _ = edits.applied(merge_heks(parent, hek_of([FRESH[0]], ENCODER), ENCODER))
+    assert [each.description for each in result.entries if each.when == ("empty",)] == ["New advice 0."]
+
+
 def test_an_update_of_what_was_united_already_changes_nothing():
     edits = Edits(reworded={"gone": OLD[0].content_id, FRESH[0].content_id: "gone"})
     assert edits.applied(PARENT) == (PARENT, {})

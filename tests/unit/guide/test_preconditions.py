@@ -14,11 +14,13 @@ from hiexp_verl.guide.record import EpisodeRecord
 from hiexp_verl.hek import HEK, Retriever
 from hiexp_verl.hek.opening import remember_encoder
 from hiexp_verl.hek.preconditions import SearchState, hold
+from hiexp_verl.io.files import write_jsonl
 from hiexp_verl.ledger.preconditions import firings
 from hiexp_verl.ledger.rows import LEDGER, LedgerRow, append_rows, read_run, row_of
 from hiexp_verl.models.encoder import HashEncoder
 from hiexp_verl.protocol import render_documents
 from hiexp_verl.types import Hit, to_json
+from tests.support.episodes import episode, two_hops
 from tests.support.factories import entry, hek_of, passage
 
 ENCODER = HashEncoder(64)
@@ -97,6 +99,13 @@ def test_preconditions_are_checked_saved_and_edited(tmp_path, capsys):
     assert [each.when for each in HEK.load(root).entries] == [(), ("search>=2", "not empty")]
 
 
+def test_without_a_tool_there_is_nowhere_to_check_them(tmp_path, capsys):
+    hek = hek_of([ALWAYS], ENCODER)
+    replace(hek, header=replace(hek.header, domain="maths")).save(tmp_path / "hek")
+    assert main(["edit", str(tmp_path / "hek"), ALWAYS.id, "--reason", "late", "--when", "search>=2"]) == 2
+    assert "episodes of the domain maths have none; leave --when out" in capsys.readouterr().err
+
+
 def test_preconditions_that_hold_hardly_ever_or_nearly_always_are_reported(tmp_path, capsys):
     seen = {"content": AGAIN.content_id, "level": "e1", "place": "tool", "score": 0.9, "p": 1.0}
     late = replace(ALWAYS, when=("search>=2",))
@@ -127,3 +136,17 @@ def test_preconditions_that_hold_hardly_ever_or_nearly_always_are_reported(tmp_p
 def test_a_record_comes_back_with_what_was_unmet():
     record = EpisodeRecord("q", "?", unmet=("a", "b"))
     assert EpisodeRecord.from_json(json.loads(json.dumps(record.to_json()))) == record
+
+
+@pytest.mark.parametrize(("options", "when"), [([], ()), (["--preconditions"], ("repeated",))])
+def test_a_build_writes_those_of_the_diagnosis_if_asked(tmp_path, options, when):
+    good = episode(("capital Noshak country", "capital"), number=0)
+    bad = episode(("capital Noshak", "bread"), ("Noshak capital", "bread"), answer="Tehran", number=1)
+    stopped = [two_hops(question_id="q2", number=0), episode(("Noshak", "other"), answer="Dushanbe", question_id="q2", number=1)]
+    write_jsonl(tmp_path / "t.jsonl", [to_json(each) for each in (good, bad, *stopped)])
+    assert (
+        main(["build", "--trajectories", str(tmp_path / "t.jsonl"), "--encoder", "hash:64", "--out", str(tmp_path / "hek"), *options]) == 0
+    )
+    cases = {each.findings[0]: each for each in HEK.load(tmp_path / "hek").entries if each.level == "e1"}
+    (again,) = [each for each in cases.values() if each.description.startswith("When a query brings nothing new, change it")]
+    assert again.when == when and len(cases) > 1 and not any(each.when for each in cases.values() if each is not again)

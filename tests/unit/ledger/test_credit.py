@@ -11,6 +11,7 @@ from hiexp_verl.ledger.rows import LedgerRow
 from tests.support.factories import entry
 
 A, B = entry("e1-a", title="a"), entry("e1-b", title="b")
+SEEN = ("shown", "masked")
 PARENT = entry("e2-p", "e2", children=("e1-a", "e1-b"))
 
 
@@ -48,6 +49,30 @@ def test_what_was_masked_takes_the_bias_off():
     found = credit(rows)
     assert found.bias["tool"] == (-0.5, 0.0) and found.masked == {"prompt": 0, "tool": 2}
     assert found.of[A.content_id].effect == 0.75
+
+
+def test_what_another_version_does_is_not_the_effect_of_an_entry():
+    # Under v1 rollouts earn 0.5 less than the baseline of 0.5, under v2 0.5 more, whatever E1 they are shown.
+    rows = flat(group(i, shown=[0.0, 0.0], masked=[0.0]) for i in range(8))
+    rows += flat(group(i, shown=[1.0], masked=[1.0], step=2, hek="v2") for i in range(8))
+    rows += flat(group(i, shown=[1.0], of=B, step=3, hek="v2") for i in range(8))
+    found = credit(rows)
+    assert found.bias["tool"][0] == 0.0, "all sixteen that were masked, of both versions"
+    # Their means are 1 apart and have no variance but the least one, 1e-4 / 8: between 0.5 - 1.25e-5.
+    between, error2 = 0.5 - 1e-4 / 8, 1e-4 / 8
+    assert found.bias_of["tool"]["v2"][0] == pytest.approx(0.5 * between / (between + error2))
+    assert [found.of[each.content_id].effect for each in (A, B)] == pytest.approx([0.0, 0.0], abs=1e-4)
+    same = credit([replace(row, hek="v1") for row in rows])
+    assert same.of[B.content_id].effect == 0.5, "of one version all that was masked is one mean"
+
+
+def test_an_e1_in_the_prompt_has_the_bias_of_the_prompt():
+    rows = flat(group(i, shown=[float(i < 6)], masked=[0.0] * (i < 2)) for i in range(8))
+    in_prompt = [replace(row, **{name: tuple({**each, "place": "prompt"} for each in getattr(row, name)) for name in SEEN}) for row in rows]
+    found = credit(in_prompt)
+    assert found.bias == {"prompt": (-0.5, 0.0), "tool": (0.0, 0.0)} and found.of[A.content_id].effect == 0.75, (
+        "without a tool it stands there"
+    )
 
 
 def test_a_single_entry_is_shrunk_to_nothing_by_its_own_error():

@@ -66,8 +66,21 @@ def test_the_gain_that_a_test_could_see_is_that_of_groups_which_vary_alike():
     rows = [row for number, guided in enumerate([1, 0, 1, 0]) for row in group(number, "v1", [guided], [0.5])]
     (span,) = spans_of(rows)
     assert span.error == pytest.approx(0.25), "four differences of 0.5 either way"
-    assert span.detectable(400, z=2.13) == pytest.approx((2.13 + 0.84) * 0.025)
-    assert Span("v1").detectable(400, z=2.13) == span.detectable(0, z=2.13) == float("inf")
+    assert span.detectable(400, z=2.13, rollouts=1) == pytest.approx((2.13 + 0.84) * 0.025)
+    assert span.detectable(400, z=2.13, rollouts=4) == pytest.approx((2.13 + 0.84) * 0.025 / 2), "means of four vary half as much"
+    assert Span("v1").detectable(400, z=2.13, rollouts=1) == span.detectable(0, z=2.13, rollouts=1) == float("inf")
+
+
+def test_what_a_test_by_half_of_the_guided_rollouts_sees_is_known_before_it():
+    drawn = random.Random(0)
+    before, tested = [], []
+    for number in range(400):
+        p = 0.1 + 0.8 * drawn.random()
+        rewards = [float(drawn.random() < p) for _ in range(8)]
+        before += group(number, "v1", rewards[:4], rewards[4:])
+        tested.append(group(number, "v1", rewards[:2], []) + group(number, "v2", rewards[2:4], []))
+    seen = compare(tested, "v1", "v2").detectable(400, z=2.13)
+    assert spans_of(before)[0].detectable(400, z=2.13, rollouts=2) == pytest.approx(seen, rel=0.1)
 
 
 def test_the_share_of_the_most_shown_entry():

@@ -77,6 +77,7 @@ def test_the_last_groups_are_looked_at_though_they_are_few():
     assert decided(rows_of(30, 0.9), last=True).decision == "accept"
     nothing = decided([], last=True)
     assert (nothing.decision, nothing.groups, nothing.to_json()["error"]) == ("no difference", 0, None)
+    assert decided([], last=True, only_removes=True).decision == "no difference", "without a group nothing is known"
 
 
 def test_two_groups_that_agree_are_not_enough():

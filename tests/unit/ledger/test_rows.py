@@ -30,6 +30,19 @@ def test_the_ledger_of_another_hek_is_added_once_and_not_to_itself(tmp_path):
     assert add_ledger(first, tmp_path / "nothing", "c") == 0
 
 
+def test_a_run_that_is_in_the_ledger_under_another_name_is_not_added_twice(tmp_path):
+    first, merged = (tmp_path / name for name in ("a", "merged"))
+    run = [row(step) for step in (1, 2, 3)]
+    append_rows(first / LEDGER / "run.jsonl", run[:2])
+    for name in ("v1", "v2"):  # two versions of one HEK have one ledger
+        assert add_ledger(merged, first, name) == 1
+    assert [each.step for each in read_ledger(merged)] == [1, 2]
+    append_rows(first / LEDGER / "run.jsonl", run[2:])
+    append_rows(first / LEDGER / "other.jsonl", [row(1, group="q2")])
+    assert add_ledger(merged, first, "v3") == 2
+    assert sorted((each.step, each.group.partition("/")[2]) for each in read_ledger(merged)) == [(1, "q1"), (1, "q2"), (2, "q1"), (3, "q1")]
+
+
 def row(step=1, group="q1", session=0, **more):
     return LedgerRow(step, group, session, "hash", "full", 1.0, **more)
 
