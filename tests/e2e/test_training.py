@@ -18,7 +18,8 @@ from tests.support.training import PEARSON
 
 # Two rollouts a question, and no more padding than two searches need: most of the time is the update.
 MIXED = ["hiexp.group.arms=[none,full]", "data.max_response_length=576"]
-DISTIL = ["hiexp.distil.every=2", "hiexp.distil.privilege=hek", "hiexp.distil.top_k=16"]
+# All checkpoints are kept: what a round keeps counts as one of trainer.max_actor_ckpt_to_keep, which preflight refuses.
+DISTIL = ["hiexp.distil.every=2", "hiexp.distil.privilege=hek", "hiexp.distil.top_k=16", "trainer.max_actor_ckpt_to_keep=null"]
 STEPS = [1, 2]
 
 
