@@ -1,8 +1,9 @@
 """What every benchmark leaves: NAME.json (all raw numbers), NAME.md (claims, tables) and NAME.svg (growth), with the machine's facts."""
 
 import argparse
+import gzip
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -12,6 +13,16 @@ from hiexp_verl.io.files import atomic_writer
 
 RESULTS = Path(__file__).parent / "results"
 SIZES = ("smoke", "bench", "long")  # does it run at all; minutes on two cores; for the record
+
+
+def publish_rows(name: str, found: Mapping[str, Any], text: str, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Write NAME.json (what was found), NAME.md (the text) and NAME.rows.jsonl.gz (every row, the same bytes for the same rows)."""
+    with atomic_writer(RESULTS / f"{name}.json") as file:
+        file.write(json.dumps(found, indent=1) + "\n")
+    with atomic_writer(RESULTS / f"{name}.md") as file:
+        file.write(text)
+    with gzip.GzipFile(RESULTS / f"{name}.rows.jsonl.gz", "wb", mtime=0) as file:
+        file.writelines(f"{json.dumps(row, ensure_ascii=False)}\n".encode() for row in rows)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,6 @@ answer) and corpus.jsonl.gz. Writes results/effect_SET_MODEL.{json,md} and the r
 """
 
 import argparse
-import gzip
 import json
 import subprocess
 import sys
@@ -18,11 +17,11 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import _machine
-from benchmarks._results import RESULTS, same_settings
+from benchmarks._results import publish_rows, same_settings
 from hiexp_verl.evaluate.plan import ROWS, TABLE_JSON
 from hiexp_verl.evaluate.tables import BASE, as_markdown, pairs_of, table_of
 from hiexp_verl.io.datasets import read_jsonl
-from hiexp_verl.io.files import atomic_writer, cache_dir, write_jsonl
+from hiexp_verl.io.files import cache_dir, write_jsonl
 
 INSTRUCTIONS = Path(__file__).with_name("effect_instructions.txt")  # a model that was not trained to search needs an example
 ARMS = "none,full,random,shuffled,tool,prompt"
@@ -90,18 +89,14 @@ def write(machine: dict[str, Any], name: str, distiller: str, out: Path) -> None
     """Write what was measured: table, raw rows, what the HEK was made of."""
     table, rows = all_arms(out)
     rollouts = json.loads((out / "rollouts" / "summary.json").read_text(encoding="utf-8"))
-    with atomic_writer(RESULTS / f"effect_{name}.json") as file:
-        file.write(json.dumps({"machine": machine, "rollouts": rollouts, "distiller": distiller, "table": table}, indent=1) + "\n")
     lines = [f"# Experience without training: {name}", "", *_machine.as_lines(machine)]
     now = _machine.facts()["commit"]
     lines += [f"- begun at that commit, written at {now}"] if now != machine["commit"] else []
     lines += [""]
     made_of = f"HEK of {rollouts['episodes']} rollouts, {rollouts['k']} a question, {rollouts['correct']:.2f} of them right"
     lines += [f"{made_of}; distiller: {distiller}.", ""]
-    with atomic_writer(RESULTS / f"effect_{name}.md") as file:
-        file.write("\n".join(lines) + "\n" + as_markdown(table))
-    with gzip.GzipFile(RESULTS / f"effect_{name}.rows.jsonl.gz", "wb", mtime=0) as file:
-        file.write("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode())
+    found = {"machine": machine, "rollouts": rollouts, "distiller": distiller, "table": table}
+    publish_rows(f"effect_{name}", found, "\n".join(lines) + "\n" + as_markdown(table), rows)
 
 
 def all_arms(out: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:

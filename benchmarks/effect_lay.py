@@ -10,7 +10,6 @@ about an hour on 2 cores. Writes results/effect_lay.{json,md} and the rows.
 """
 
 import argparse
-import gzip
 import json
 import subprocess
 import sys
@@ -24,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks import _machine
-from benchmarks._results import RESULTS, same_settings, table
+from benchmarks._results import publish_rows, same_settings, table
 from benchmarks.effect import hiexp
 from hiexp_verl.evaluate.plan import ROWS, TABLE_JSON, part_folder
 from hiexp_verl.evaluate.tables import BASE, as_markdown, pairs_of, table_of
@@ -32,7 +31,7 @@ from hiexp_verl.guide.record import EpisodeRecord
 from hiexp_verl.hek.schema import Header
 from hiexp_verl.hek.store import HEK
 from hiexp_verl.io.datasets import read_corpus, read_jsonl, read_questions, read_trajectories
-from hiexp_verl.io.files import atomic_writer, write_jsonl
+from hiexp_verl.io.files import write_jsonl
 from hiexp_verl.masking import kind_of
 from hiexp_verl.models.encoder import load_encoder
 from hiexp_verl.rollout.rollout import TRAJECTORIES
@@ -209,8 +208,6 @@ def write(machine: dict[str, Any], name: str, out: Path, plans: dict[str, str], 
         took = round(sum(each["seconds"] for each in played_as), 1)
         lines = [{**line, "seconds": seconds[line["arm"]]} for line in table_of(found)]
         tables[part] = {**played_as[-1], "seconds": took, "arms": lines, "pairs": pairs}
-    with atomic_writer(RESULTS / f"{name}.json") as file:
-        file.write(json.dumps({"machine": machine, "right_plans": plans, "tables": tables}, indent=1) + "\n")
     rollouts = json.loads((out / "rollouts-0" / "summary.json").read_text(encoding="utf-8"))
     ways = {q.id: " > ".join(q.meta["keys"]) for q in read_questions(out / "check.jsonl")}
     text = ["# Own experience, without training: questions in everyday words", "", *_machine.as_lines(machine), ""]
@@ -220,10 +217,7 @@ def write(machine: dict[str, Any], name: str, out: Path, plans: dict[str, str], 
         text += ["", f"## {title}", "", as_markdown(each)]
         text += by_way([row for row in rows if row["part"] == title], ways) if title != ONE_CHANGE else []
     text += ["", "## Minimum score, computed from own and none at temperature 1", "", *by_score(out)]
-    with atomic_writer(RESULTS / f"{name}.md") as file:
-        file.write("\n".join(text))
-    with gzip.GzipFile(RESULTS / f"{name}.rows.jsonl.gz", "wb", mtime=0) as file:
-        file.write("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode())
+    publish_rows(name, {"machine": machine, "right_plans": plans, "tables": tables}, "\n".join(text), rows)
 
 
 def by_score(out: Path) -> list[str]:

@@ -9,19 +9,17 @@ command and is resumed where it stopped; about two hours on 2 cores. Writes resu
 """
 
 import argparse
-import gzip
 import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from benchmarks import _machine
-from benchmarks._results import RESULTS, same_settings
+from benchmarks._results import publish_rows, same_settings
 from benchmarks.effect import hiexp
 from hiexp_verl.evaluate.plan import ROWS, TABLE_JSON
 from hiexp_verl.evaluate.tables import BASE, as_markdown, pairs_of, table_of
 from hiexp_verl.io.datasets import read_jsonl
-from hiexp_verl.io.files import atomic_writer
 from recipes.demo_data.assets import fetch
 from recipes.demo_data.maths import write_maths_sets
 
@@ -117,12 +115,7 @@ def write(machine: dict[str, Any], out: Path, done: list[tuple[Played, Path]]) -
             tables[problems] = {**last, "arms": lines, "pairs": pairs}
             rows += [{**row, "problems": problems} for row in found]
             text += ["", f"## {problems}", "", as_markdown(tables[problems])]
-    with atomic_writer(RESULTS / f"{NAME}.json") as file:
-        file.write(json.dumps({"machine": machine, "tables": tables}, indent=1) + "\n")
-    with atomic_writer(RESULTS / f"{NAME}.md") as file:
-        file.write("\n".join(text))
-    with gzip.GzipFile(RESULTS / f"{NAME}.rows.jsonl.gz", "wb", mtime=0) as file:
-        file.write("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode())
+    publish_rows(NAME, {"machine": machine, "tables": tables}, "\n".join(text), rows)
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks import _machine, effect_lay
-from benchmarks._results import RESULTS, same_settings, table
+from benchmarks._results import RESULTS, publish_rows, same_settings, table
 from hiexp_verl.evaluate.tables import ALL, BASE, gap_as_text, table_of
 from hiexp_verl.hek.store import HEK
 from hiexp_verl.io.datasets import read_jsonl, read_questions
@@ -70,13 +70,7 @@ def main() -> None:
     settings = {key: value for key, value in vars(arguments).items() if key not in ("out", "add", "seeds", "algorithms", "trained")}
     same_settings(out, settings)
     runs = published(settings) if arguments.add else {}
-    write_data(out, arguments.questions, arguments.validation)
-    policy = effect_lay.warm_start(out, arguments.warm_start)
-    effect_lay.made(out, policy, "own-0", 4)
-    hek = out / "heks" / "own-0"
-    ways = {q.id: " > ".join(q.meta["keys"]) for q in read_questions(out / "check.jsonl")}
-    made = {**settings, "policy": identify(str(policy)), "hek": HEK.load(hek).content_hash()}
-    made |= {key: machine[key] for key in ("commit", "date", "cpu")}
+    policy, hek, ways, made = prepared(out, settings, machine)
     for seed in arguments.seeds:
         for algorithm in arguments.algorithms:
             for trained in arguments.trained:
@@ -86,6 +80,21 @@ def main() -> None:
                 one_run(folder, {**what, **made}, policy, hek, [f"hiexp.arm={arm}", *more])
                 runs[algorithm, trained, seed] = read_run(folder)
                 write(machine, settings, [runs[key] for key in sorted(runs)], ways)
+
+
+def prepared(out: Path, settings: Mapping[str, Any], machine: Mapping[str, Any]) -> tuple[Path, Path, dict[str, str], dict[str, Any]]:
+    """Make what all runs start from.
+
+    Returns:
+        The policy, the HEK of its rollouts, the way of each validation question, and what a run keeps of its making.
+    """
+    write_data(out, settings["questions"], settings["validation"])
+    policy = effect_lay.warm_start(out, settings["warm_start"])
+    effect_lay.made(out, policy, "own-0", 4)
+    hek = out / "heks" / "own-0"
+    ways = {q.id: " > ".join(q.meta["keys"]) for q in read_questions(out / "check.jsonl")}
+    made = {**settings, "policy": identify(str(policy)), "hek": HEK.load(hek).content_hash()}
+    return policy, hek, ways, made | {key: machine[key] for key in ("commit", "date", "cpu")}
 
 
 def write_data(out: Path, learn: int, held_out: int) -> None:
@@ -168,7 +177,6 @@ def read_run(folder: Path, names: Mapping[str, str] = CURVES) -> dict[str, Any]:
 def write(machine: dict[str, Any], settings: dict[str, Any], runs: Sequence[dict[str, Any]], ways: Mapping[str, str]) -> None:
     """Write the curves, their plot, the rows, and two tables: how training went, and what it led to."""
     arms, outcome = by_arm(runs), outcomes(runs, ways)
-    keep(NAME, {"machine": machine, "settings": settings, "outcome": outcome}, runs)
     lines = [
         "# Experience while a policy is trained",
         "",
@@ -194,8 +202,7 @@ def write(machine: dict[str, Any], settings: dict[str, Any], runs: Sequence[dict
         f"Greedy episodes on {settings['validation']} questions about countries that occur in no training question. A question is worth"
     ]
     lines += ["its mean over seeds; intervals and p are of questions, paired, against the policy trained and played without experience."]
-    with atomic_writer(RESULTS / f"{NAME}.md") as file:
-        file.write("\n".join([*lines, "", f"![curves]({NAME}.svg)", ""]))
+    keep(NAME, {"machine": machine, "settings": settings, "outcome": outcome}, lines, runs)
 
 
 def by_arm(runs: Sequence[dict[str, Any]]) -> dict[tuple[str, str], list[dict[str, Any]]]:
@@ -206,15 +213,11 @@ def by_arm(runs: Sequence[dict[str, Any]]) -> dict[tuple[str, str], list[dict[st
     return arms
 
 
-def keep(name: str, found: Mapping[str, Any], runs: Sequence[dict[str, Any]]) -> None:
-    """Write what was found and every run, the rows of the evaluations, and the curves' plot."""
-    with atomic_writer(RESULTS / f"{name}.json") as file:
-        kept = [{key: value for key, value in r.items() if key != "rows"} for r in runs]
-        file.write(json.dumps({**found, "runs": kept}, indent=1) + "\n")
-    with gzip.GzipFile(RESULTS / f"{name}.rows.jsonl.gz", "wb", mtime=0) as file:
-        for r in runs:
-            named = {key: r[key] for key in ("algorithm", "trained")}
-            file.writelines(f"{json.dumps({**named, **row, 'seed': r['seed']})}\n".encode() for row in r["rows"])
+def keep(name: str, found: Mapping[str, Any], lines: Sequence[str], runs: Sequence[dict[str, Any]]) -> None:
+    """Write what was found and every run, the page, the rows of the evaluations, and the curves' plot, which the page ends with."""
+    kept = [{key: value for key, value in r.items() if key != "rows"} for r in runs]
+    rows = ({"algorithm": r["algorithm"], "trained": r["trained"], **row, "seed": r["seed"]} for r in runs for row in r["rows"])
+    publish_rows(name, {**found, "runs": kept}, "\n".join([*lines, "", f"![curves]({name}.svg)", ""]), rows)
     plot({f"{algorithm} {trained}": of for (algorithm, trained), of in by_arm(runs).items()}, RESULTS / f"{name}.svg")
 
 

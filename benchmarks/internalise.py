@@ -28,16 +28,12 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from benchmarks import _machine, effect_lay, effect_rl
-from benchmarks._results import RESULTS, same_settings, table
+from benchmarks import _machine, effect_rl
+from benchmarks._results import same_settings, table
 from hiexp_verl.config import SelfDistilConfig
 from hiexp_verl.evaluate.tables import BASE
-from hiexp_verl.hek.store import HEK
-from hiexp_verl.io.datasets import read_questions
-from hiexp_verl.io.files import atomic_writer
 from hiexp_verl.ledger.gate import POWER_80
 from hiexp_verl.report.html import plural
-from hiexp_verl.rollout.policy import identify
 
 NAME = "internalise"  # of the results
 PLAYED = f"{BASE},prompt,full"
@@ -89,13 +85,7 @@ def main() -> None:
     settings = {key: getattr(a, key) for key in ("steps", "lr", "warm_start", "questions", "validation")}
     same_settings(out, settings)
     runs = effect_rl.published(settings, a.name) if a.add else {}
-    effect_rl.write_data(out, a.questions, a.validation)
-    policy = effect_lay.warm_start(out, a.warm_start)
-    effect_lay.made(out, policy, "own-0", 4)
-    hek = out / "heks" / "own-0"
-    ways = {q.id: " > ".join(q.meta["keys"]) for q in read_questions(out / "check.jsonl")}
-    made = {**settings, "policy": identify(str(policy)), "hek": HEK.load(hek).content_hash()}
-    made |= {key: machine[key] for key in ("commit", "date", "cpu")}
+    policy, hek, ways, made = effect_rl.prepared(out, settings, machine)
     for seed in a.seeds:
         for arm in a.arms:
             folder = folder_of(out, arm, seed)
@@ -170,7 +160,6 @@ def rounds_table(arms: Mapping[tuple[str, str], Sequence[dict[str, Any]]]) -> li
 def write(name: str, machine: dict[str, Any], settings: dict[str, Any], runs: Sequence[dict[str, Any]], ways: Mapping[str, str]) -> None:
     """Write every run, the rows and the plot, and the tables: training, rounds, and what came out."""
     arms, outcome = effect_rl.by_arm(runs), effect_rl.outcomes(runs, ways)
-    effect_rl.keep(name, {"machine": machine, "settings": settings, "outcome": outcome}, runs)
     seeds = max(len(of) for of in arms.values())
     lines = [
         "# Experience in the prompt, or in the weights",
@@ -194,12 +183,8 @@ def write(name: str, machine: dict[str, Any], settings: dict[str, Any], runs: Se
         "",
         f"Greedy episodes on {settings['validation']} questions about countries that occur in no training question, paired by question",
         "against the policy trained and played without experience (an arm whose seeds lack that one is not in the table).",
-        "",
-        f"![curves]({name}.svg)",
-        "",
     ]
-    with atomic_writer(RESULTS / f"{name}.md") as file:
-        file.write("\n".join(lines))
+    effect_rl.keep(name, {"machine": machine, "settings": settings, "outcome": outcome}, lines, runs)
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ import argparse
 
 import pytest
 
-from benchmarks import effect_rl, internalise
+from benchmarks import _results, effect_rl, internalise
 from tests.support.paths import RECIPES
 
 CHANGED = "hek,clip=0.02,lr=1e-5"
@@ -62,7 +62,7 @@ def test_tokens_of_a_step_include_its_round():
 
 
 def test_results_are_written_and_read_again(tmp_path, monkeypatch):
-    for module in (effect_rl, internalise):
+    for module in (effect_rl, _results):
         monkeypatch.setattr(module, "RESULTS", tmp_path)
     settings = {"steps": 2, "validation": 4}
     runs = [{**run(arm, 0, right, rounds), **settings} for arm, right, rounds in (("none", 1, ()), ("mixed", 2, ()), (CHANGED, 3, (5.0,)))]
