@@ -2,13 +2,13 @@
 
     make assets && python -m benchmarks.effect_rl --seeds 0 1 2
 
-The bed is that of effect_lay: questions in everyday words, goals that the warm start does not teach. A HEK is built by rules from
-rollouts of the start policy on questions in the words of the corpus; training is on questions in everyday words about the same
-countries. Every algorithm is run with `hiexp.arm=none` and `full` (`--trained mixed`: in half of each group): the same start, questions,
-order, seeds and number of episodes. Validation is on other countries, during training as each run plays, and at its end without
-experience, with it, and with shuffled and random entries (`hiexp eval`). Every run is kept where it is done; an interrupted benchmark
-goes on. About 15 minutes a run on 2 cores. Writes results/effect_lay_rl.{json,md,svg} and the rows. `hiexp report OUT` shows the runs.
-results/effect_rl.* are of an earlier bed (LOG, 2026-11-22).
+The bed is that of effect_lay without its chains of three searches: goals that the warm start does not teach, half of the questions in the
+words of the corpus, half in everyday words. A HEK is built by rules from rollouts of the start policy on questions in the words of the
+corpus; training is on other questions. Every algorithm is run with `hiexp.arm=none` and `full` (`--trained mixed`: in half of each group):
+the same start, questions, order, seeds and number of episodes. Validation is on other countries, during training as each run plays, and
+at its end without experience, with it, and with shuffled and random entries (`hiexp eval`). Every run is kept where it is done; an
+interrupted benchmark goes on. About 15 minutes a run on 2 cores. Writes results/effect_wordings_rl.{json,md,svg} and the rows. `hiexp
+report OUT` shows the runs. results/effect_rl.* and effect_lay_rl.* are of other beds (LOG, 2026-11-22 and 2026-11-28).
 """
 
 import argparse
@@ -27,15 +27,24 @@ from benchmarks import _machine, effect_lay
 from benchmarks._results import RESULTS, publish_rows, same_settings, table
 from hiexp_verl.evaluate.tables import ALL, BASE, gap_as_text, table_of
 from hiexp_verl.hek.store import HEK
-from hiexp_verl.io.datasets import read_jsonl, read_questions
+from hiexp_verl.io.datasets import read_jsonl, read_questions, read_trajectories
 from hiexp_verl.io.files import atomic_writer, write_jsonl
+from hiexp_verl.models.tokenizer import PolicyTokenizer
 from hiexp_verl.report.charts import mean_and_band
 from hiexp_verl.rollout.policy import identify
+from hiexp_verl.rollout.rollout import TRAJECTORIES
+from hiexp_verl.types import Question
 from recipes.cpu_demo.stages import balanced
 from recipes.cpu_demo.training import REWARD, train
+from recipes.demo_data.assets import fetch
+from recipes.demo_data.factbook.countries import read_countries
+from recipes.demo_data.factbook.lay_words import HELD_OUT, lay_questions
+from recipes.demo_data.factbook.sets import write_lay_words
 
 RECIPE = Path(__file__).parents[1] / "recipes" / "cpu_demo"
-NAME = "effect_lay_rl"  # of the results
+NAME = "effect_wordings_rl"  # of the results
+KINDS = [" > ".join([*way, goal]) for way in effect_lay.WAYS[:2] for goal in HELD_OUT]  # two searches
+WORDINGS = {"plain": "in the words of the corpus", "lay": "in everyday words"}
 TRAINED = {  # of a run: `hiexp.arm` and what else is set; "none" is what the others are compared with
     "none": ("none",),
     "full": ("full",),
@@ -47,16 +56,20 @@ CURVES = {
     "reward's variance": "hiexp/reward_variance",
     "advantage's variance": "hiexp/advantage_variance",
     "gradient norm": "actor/grad_norm",
+    "groups without variance": "hiexp/zero_variance_groups",
+    "searches": "hiexp/searches",
+    "entropy": "actor/entropy",
     "validation": VALIDATION,
     "tokens": "perf/total_num_tokens",
 }
+MEANS = ("reward's variance", "advantage's variance", "gradient norm", "groups without variance", "searches")  # in the table
 
 
 def main() -> None:
     """Run what is not done yet, then write the results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--steps", type=int, default=8, help="(default 8)")
+    parser.add_argument("--steps", type=int, default=12, help="of 16 episodes (default 12)")
     parser.add_argument("--lr", type=float, default=3e-5, help="(default 3e-5: so few steps of 1e-6 would change nothing)")
     parser.add_argument("--algorithms", nargs="+", default=["grpo", "gspo"], choices=("grpo", "gspo"))
     parser.add_argument("--trained", nargs="+", default=["none", "full"], choices=tuple(TRAINED), help="(default none full)")
@@ -70,7 +83,7 @@ def main() -> None:
     settings = {key: value for key, value in vars(arguments).items() if key not in ("out", "add", "seeds", "algorithms", "trained")}
     same_settings(out, settings)
     runs = published(settings) if arguments.add else {}
-    policy, hek, ways, made = prepared(out, settings, machine)
+    policy, hek, wordings, made = prepared(out, settings, machine)
     for seed in arguments.seeds:
         for algorithm in arguments.algorithms:
             for trained in arguments.trained:
@@ -79,29 +92,43 @@ def main() -> None:
                 arm, *more = TRAINED[trained]
                 one_run(folder, {**what, **made}, policy, hek, [f"hiexp.arm={arm}", *more])
                 runs[algorithm, trained, seed] = read_run(folder)
-                write(machine, settings, [runs[key] for key in sorted(runs)], ways)
+                write(machine, settings, [runs[key] for key in sorted(runs)], wordings)
 
 
 def prepared(out: Path, settings: Mapping[str, Any], machine: Mapping[str, Any]) -> tuple[Path, Path, dict[str, str], dict[str, Any]]:
     """Make what all runs start from.
 
     Returns:
-        The policy, the HEK of its rollouts, the way of each validation question, and what a run keeps of its making.
+        The policy, the HEK of its rollouts, the wording of each validation question, and what a run keeps of its making.
     """
     write_data(out, settings["questions"], settings["validation"])
     policy = effect_lay.warm_start(out, settings["warm_start"])
     effect_lay.made(out, policy, "own-0", 4)
-    hek = out / "heks" / "own-0"
-    ways = {q.id: " > ".join(q.meta["keys"]) for q in read_questions(out / "check.jsonl")}
-    made = {**settings, "policy": identify(str(policy)), "hek": HEK.load(hek).content_hash()}
-    return policy, hek, ways, made | {key: machine[key] for key in ("commit", "date", "cpu")}
+    hek, tokens = out / "heks" / "own-0", PolicyTokenizer(policy)
+    wordings = {q.id: WORDINGS[q.id.partition("-")[0]] for q in read_questions(out / "check.jsonl")}
+    rolled_out = sum(tokens.count_prompt(t.messages) for t in read_trajectories(out / "rollouts-0" / TRAJECTORIES))
+    made = {**settings, "policy": identify(str(policy)), "hek": HEK.load(hek).content_hash(), "rollout_tokens": rolled_out}
+    return policy, hek, wordings, made | {key: machine[key] for key in ("commit", "date", "cpu")}
 
 
 def write_data(out: Path, learn: int, held_out: int) -> None:
-    """Write learn.jsonl (to roll out), train.jsonl (the same kinds in everyday words) and check.jsonl (other countries)."""
-    if not (out / "drill.jsonl").is_file():
-        effect_lay.write_data(out, learn, held_out, "test")
-        write_jsonl(out / "drill.jsonl", balanced(read_questions(out / "train_lay.jsonl"), effect_lay.KINDS, learn))
+    """Write learn.jsonl (to roll out, in the words of the corpus), drill.jsonl (to train on) and check.jsonl (other countries)."""
+    if (out / "drill.jsonl").is_file():
+        return
+    write_lay_words(fetch("factbook"), out)
+    plain, lay, test = (read_questions(out / f"{name}.jsonl") for name in ("train", "train_lay", "test"))
+    rolled_out = balanced(plain, KINDS, learn)
+    write_jsonl(out / "learn.jsonl", rolled_out)
+    asked = {q.id for q in rolled_out}
+    others = [q for q in lay_questions(read_countries(fetch("factbook")), HELD_OUT, "plain") if q.meta["split"] == "test"]
+    write_jsonl(out / "check.jsonl", alternately(others, test, held_out))
+    write_jsonl(out / "drill.jsonl", alternately([q for q in plain if q.id not in asked], lay, learn))
+
+
+def alternately(plain: Sequence[Question], lay: Sequence[Question], count: int) -> list[Question]:
+    """Return as many questions of each wording, all kinds alike; the two of a pair are of the same kind."""
+    pairs = zip(balanced(plain, KINDS, count // 2), balanced(lay, KINDS, count // 2), strict=True)
+    return [q for pair in pairs for q in pair]
 
 
 def one_run(
@@ -174,16 +201,16 @@ def read_run(folder: Path, names: Mapping[str, str] = CURVES) -> dict[str, Any]:
     return {**json.loads((folder / "done.json").read_text(encoding="utf-8")), "curves": curves, "rows": rows}
 
 
-def write(machine: dict[str, Any], settings: dict[str, Any], runs: Sequence[dict[str, Any]], ways: Mapping[str, str]) -> None:
+def write(machine: dict[str, Any], settings: dict[str, Any], runs: Sequence[dict[str, Any]], parts: Mapping[str, str]) -> None:
     """Write the curves, their plot, the rows, and two tables: how training went, and what it led to."""
-    arms, outcome = by_arm(runs), outcomes(runs, ways)
+    arms, outcome = by_arm(runs), outcomes(runs, parts)
     lines = [
         "# Experience while a policy is trained",
         "",
         *_machine.as_lines(machine),
         "",
         f"{len(runs)} runs of {settings['steps']} steps of 16 episodes. The HEK is made of {settings['questions'] * 4} episodes of the",
-        "policy that they start from, which are in no run's tokens.",
+        f"policy that they start from ({runs[0]['rollout_tokens']:,} tokens), which are in no run's tokens.",
         "",
         *made_at(runs),
         "",
@@ -236,7 +263,7 @@ def made_at(runs: Sequence[Mapping[str, Any]]) -> list[str]:
 def training_table(arms: dict[tuple[str, str], list[dict[str, Any]]]) -> list[str]:
     """Return a line for each algorithm and arm of training: how training went."""
     budget = min(sum(tokens for _, tokens in r["curves"]["tokens"]) for of in arms.values() for r in of)
-    heads = ["run", "seeds", "tokens", "reward, first 3 steps", "last 3", "same tokens", "its variance", "gradient norm"]
+    heads = ["run", "seeds", "tokens", "reward, first 3 steps", "last 3", "same tokens", *MEANS]
     rows = []
     for (algorithm, trained), of in arms.items():
         rewards = [r["curves"]["reward"] for r in of]
@@ -244,7 +271,7 @@ def training_table(arms: dict[tuple[str, str], list[dict[str, Any]]]) -> list[st
         cells = [f"{algorithm} {trained}", str(len(of)), f"{_mean([(0, sum(t for _, t in r['curves']['tokens'])) for r in of]):,.0f}"]
         cells += [_spread([_mean(part) for part in parts]) for parts in ([r[:3] for r in rewards], [r[-3:] for r in rewards])]
         cells += [_spread([_mean(reward[-3:]) for reward in within])]
-        cells += [_spread([_mean(r["curves"][name]) for r in of]) for name in ("reward's variance", "gradient norm")]
+        cells += [_spread([_mean(r["curves"][name]) for r in of]) for name in MEANS]
         cells += [_spread([r["curves"]["validation"][place][1] for r in of]) for place in (0, len(of[0]["curves"]["validation"]) // 2, -1)]
         cells += [_spread([validation_within(r["curves"], budget) for r in of])]
         rows.append(cells)
@@ -262,8 +289,8 @@ def validation_within(curves: Mapping[str, Sequence[Sequence[float]]], budget: f
     return float(np.interp(budget, [spent[int(step)] for step, _ in curves["validation"]], [value for _, value in curves["validation"]]))
 
 
-def outcomes(runs: Sequence[dict[str, Any]], ways: Mapping[str, str]) -> list[dict[str, Any]]:
-    """Return `hiexp eval`'s lines for each algorithm, for all questions and by the way to the country: all arms against neither.
+def outcomes(runs: Sequence[dict[str, Any]], parts: Mapping[str, str]) -> list[dict[str, Any]]:
+    """Return `hiexp eval`'s lines for each algorithm, for all questions and by part: all arms against neither.
 
     Every arm of training with the seeds that were run without experience as well; half a pair compares with nothing.
     """
@@ -275,16 +302,16 @@ def outcomes(runs: Sequence[dict[str, Any]], ways: Mapping[str, str]) -> list[di
         seeds_of["none"] = set[int]().union(*(seeds for trained, seeds in seeds_of.items() if trained != "none"))
         for trained, seeds in seeds_of.items():
             both = [r for (each, seed), r in of.items() if each in (trained, "none") and seed in seeds]
-            lines += [line for line in _outcome(both, ways) if line["arm"].startswith((BASE, "none")) == (trained == "none")]
+            lines += [line for line in _outcome(both, parts) if line["arm"].startswith((BASE, "none")) == (trained == "none")]
     return sorted(lines, key=lambda line: line["dataset"])
 
 
-def _outcome(runs: Sequence[dict[str, Any]], ways: Mapping[str, str]) -> list[dict[str, Any]]:
+def _outcome(runs: Sequence[dict[str, Any]], parts: Mapping[str, str]) -> list[dict[str, Any]]:
     rows = [
         row | {"dataset": f"{r['algorithm']}, {part}", "seed": r["seed"], "arm": _arm(r["trained"], row["arm"])}
         for r in runs
         for row in r["rows"]
-        for part in ("all", ways[row["id"]])
+        for part in ("all", parts[row["id"]])
     ]
     lines = [line for line in table_of(rows) if line["dataset"] != ALL]
     for line in lines:  # trainings differ more than questions do: show each
@@ -318,10 +345,10 @@ def plot(arms: dict[str, list[dict[str, Any]]], path: Path) -> None:
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
-    names = [name for name in CURVES if name != "tokens"]
+    names = [name for name in CURVES if name != "tokens"]  # eight
     with mpl.rc_context({"svg.hashsalt": path.stem}):
-        drawing = Figure(figsize=(4.2 * len(names), 3.6), layout="constrained")
-        for axis, name in zip(drawing.subplots(1, len(names), squeeze=False)[0], names, strict=True):
+        drawing = Figure(figsize=(16.8, 7.2), layout="constrained")
+        for axis, name in zip(drawing.subplots(2, 4).flat, names, strict=True):
             for style, (arm, of) in zip(cycle(("-", "--", "-.", ":")), arms.items(), strict=False):
                 mean, band = mean_and_band([r["curves"][name] for r in of])
                 (drawn,) = axis.plot(*zip(*mean, strict=True), style, label=arm)

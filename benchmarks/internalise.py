@@ -85,14 +85,14 @@ def main() -> None:
     settings = {key: getattr(a, key) for key in ("steps", "lr", "warm_start", "questions", "validation")}
     same_settings(out, settings)
     runs = effect_rl.published(settings, a.name) if a.add else {}
-    policy, hek, ways, made = effect_rl.prepared(out, settings, machine)
+    policy, hek, wordings, made = effect_rl.prepared(out, settings, machine)
     for seed in a.seeds:
         for arm in a.arms:
             folder = folder_of(out, arm, seed)
             what = {"algorithm": "grpo", "trained": arm, "seed": seed}
             effect_rl.one_run(folder, {**what, **made}, policy, hek, settings_of(arm), PLAYED)
             runs["grpo", arm, seed] = with_rounds(effect_rl.read_run(folder, CURVES))
-            write(a.name, machine, settings, [runs[key] for key in sorted(runs)], ways)
+            write(a.name, machine, settings, [runs[key] for key in sorted(runs)], wordings)
 
 
 def arm_of(text: str) -> str:
@@ -157,9 +157,9 @@ def rounds_table(arms: Mapping[tuple[str, str], Sequence[dict[str, Any]]]) -> li
     return table([*heads, "held-out KL before", "after", "drift"], rows, numbers=set(range(1, 8)))
 
 
-def write(name: str, machine: dict[str, Any], settings: dict[str, Any], runs: Sequence[dict[str, Any]], ways: Mapping[str, str]) -> None:
+def write(name: str, machine: dict[str, Any], settings: dict[str, Any], runs: Sequence[dict[str, Any]], parts: Mapping[str, str]) -> None:
     """Write every run, the rows and the plot, and the tables: training, rounds, and what came out."""
-    arms, outcome = effect_rl.by_arm(runs), effect_rl.outcomes(runs, ways)
+    arms, outcome = effect_rl.by_arm(runs), effect_rl.outcomes(runs, parts)
     seeds = max(len(of) for of in arms.values())
     lines = [
         "# Experience in the prompt, or in the weights",
@@ -173,7 +173,7 @@ def write(name: str, machine: dict[str, Any], settings: dict[str, Any], runs: Se
         "",
         *effect_rl.training_table(arms),
         "",
-        "Tokens: prompts and responses of all steps, and what rounds read and learnt. Other columns as in effect_lay_rl.md.",
+        "Tokens: prompts and responses of all steps, and what rounds read and learnt. Other columns as in effect_wordings_rl.md.",
         "",
         *rounds_table(arms),
         "",

@@ -10,6 +10,7 @@ import pytest
 from benchmarks.__main__ import BEGIN, END, NAMES, ROOT, others, replace_between, run_all
 from benchmarks._machine import facts_when_begun, peak_gib
 from benchmarks._results import Claim, Panel, Result, claims_table, figure, plot, publish, summary
+from hiexp_verl.types import Question
 
 FASTER = Claim("Sorting", "s", "less", 2.0, "by hand", 10.0, 0.5)
 MACHINE = {
@@ -212,3 +213,15 @@ def test_the_effect_by_rl_compares_only_the_seeds_that_were_run_with_every_contr
     assert {line["dataset"] for line in lines} == {"grpo, all", "grpo, capital", "grpo, capital > customer"}
     every = {line["arm"]: (line["concise"], line["by_seed"]) for line in lines if line["dataset"] == "grpo, all"}
     assert every == {"none": (0.0, [0.0]), "none, full": (1.0, [1.0]), "full, none": (0.0, [0.0]), "full, full": (1.0, [1.0])}
+
+
+def test_questions_of_both_wordings_come_in_pairs_of_one_kind():
+    from benchmarks.effect_rl import KINDS, alternately
+
+    plain, lay = (
+        [Question(f"{wording}-{kind}-{n}", "?", ("a",), {"family": kind}) for n in range(2) for kind in KINDS]
+        for wording in ("plain", "lay")
+    )
+    asked = alternately(plain, lay, 2 * len(KINDS) + 2)
+    assert [q.meta["family"] for q in asked] == [kind for kind in (*KINDS, KINDS[0]) for _ in range(2)]
+    assert [q.id.partition("-")[0] for q in asked] == ["plain", "lay"] * (len(KINDS) + 1) and asked[-1].id == f"lay-{KINDS[0]}-1"
