@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from statistics import fmean
 
@@ -46,10 +46,20 @@ class Comparison:
 
 
 def comparisons(found: Sequence[Evaluation], trainings: Sequence[Training]) -> list[Comparison]:
-    """Return a comparison for each data set on which several policies were evaluated.
+    """Return a comparison for each data set and temperature at which several policies were evaluated.
 
     The reference is the first policy that was trained without experience, or else the first one.
     """
+    temperatures = dict.fromkeys(one.facts.get("temperature") for one in found)
+    compared = []
+    for temperature in temperatures:
+        at_it = _compared([one for one in found if one.facts.get("temperature") == temperature], trainings)
+        title = f", temperature {temperature}" if len(temperatures) > 1 else ""
+        compared += [replace(one, dataset=one.dataset + title) for one in at_it]
+    return compared
+
+
+def _compared(found: Sequence[Evaluation], trainings: Sequence[Training]) -> list[Comparison]:
     policies = _by_policy(found, trainings)
     unguided = {run.name for run in trainings if not any(value for _, value in run.curve("hiexp/with_experience"))}
     compared = []

@@ -79,10 +79,10 @@ def test_runs_that_differ_in_seed_and_place_alone_are_one_line():
     assert [(group.name, len(group.runs)) for group in groups] == [("n4-seed* (2 runs)", 2), ("n8-seed* (2 runs)", 2)]
 
 
-def evaluated(name, right, training="", questions="abcdefgh"):
+def evaluated(name, right, training="", questions="abcdefgh", **facts):
     values = {("val", arm): {q: float(q in good) for q in questions} for arm, good in right.items()}
     lines = [{"dataset": "val", "arm": arm, "episodes": len(questions)} for arm in right]
-    return Evaluation(name, lines, values=values, training=training)
+    return Evaluation(name, lines, facts=facts, values=values, training=training)
 
 
 def seeds_of_policies(**right):
@@ -122,6 +122,13 @@ def test_two_evaluations_of_one_training_are_not_its_seeds():
     (compared,) = policies.comparisons([*found, evaluated("full_0/sampled", {"none": ""}, "full_0")], trainings)
     worth = {played.policy: sum(played.mean.values()) for played, _ in compared.lines if played.arm == "none"}
     assert worth == {"none_0": 2, "full_0 eval": 6, "full_0 sampled": 0}
+
+
+def test_policies_are_compared_at_the_same_temperature():
+    greedy, sampled = (evaluated(f"effect/{at}", {"none": "ab"}, temperature=at) for at in (0.0, 1.0))
+    assert policies.comparisons([greedy, sampled], []) == [], "one policy, greedy and sampled"
+    (compared,) = policies.comparisons([greedy, sampled, evaluated("other", {"none": "abc"}, temperature=1.0)], [])
+    assert compared.dataset == "val, temperature 1.0" and [played.policy for played, _ in compared.lines] == ["effect/1.0", "other"]
 
 
 def test_runs_of_which_no_configuration_is_known_stay_apart():
