@@ -18,6 +18,7 @@ import shutil
 import statistics
 from collections.abc import Mapping, Sequence
 from itertools import accumulate, cycle
+from math import sqrt
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +30,10 @@ from hiexp_verl.evaluate.tables import ALL, BASE, gap_as_text, table_of
 from hiexp_verl.hek.store import HEK
 from hiexp_verl.io.datasets import read_jsonl, read_questions, read_trajectories
 from hiexp_verl.io.files import atomic_writer, write_jsonl
+from hiexp_verl.ledger.gate import POWER_80
 from hiexp_verl.models.tokenizer import PolicyTokenizer
 from hiexp_verl.report.charts import mean_and_band
+from hiexp_verl.report.html import plural
 from hiexp_verl.rollout.policy import identify
 from hiexp_verl.rollout.rollout import TRAJECTORIES
 from hiexp_verl.types import Question
@@ -79,6 +82,7 @@ def main() -> None:
     parser.add_argument("--add", action="store_true", help="keep the runs that benchmarks/results has and this folder does not")
     parser.add_argument("--out", type=Path, default=Path("outputs/effect_rl"))
     arguments = parser.parse_args()
+    print(power(arguments.validation, len(arguments.seeds)), flush=True)
     machine, out = _machine.facts(), arguments.out.resolve()
     settings = {key: value for key, value in vars(arguments).items() if key not in ("out", "add", "seeds", "algorithms", "trained")}
     same_settings(out, settings)
@@ -212,6 +216,8 @@ def write(machine: dict[str, Any], settings: dict[str, Any], runs: Sequence[dict
         f"{len(runs)} runs of {settings['steps']} steps of 16 episodes. The HEK is made of {settings['questions'] * 4} episodes of the",
         f"policy that they start from ({runs[0]['rollout_tokens']:,} tokens), which are in no run's tokens.",
         "",
+        power(settings["validation"], max(len(of) for of in arms.values())),
+        "",
         *made_at(runs),
         "",
         *training_table(arms),
@@ -230,6 +236,15 @@ def write(machine: dict[str, Any], settings: dict[str, Any], runs: Sequence[dict
     ]
     lines += ["its mean over seeds; intervals and p are of questions, paired, against the policy trained and played without experience."]
     keep(NAME, {"machine": machine, "settings": settings, "outcome": outcome}, lines, runs)
+
+
+def power(questions: int, seeds: int) -> str:
+    """Return which difference of two arms the evaluation can see: of shares near one half, if nothing but chance parts their episodes."""
+    least = (1.96 + POWER_80) * sqrt(2 * 0.25 / (questions * seeds))
+    return (
+        f"Said before: with {questions} questions and {plural(seeds, 'seed')} a difference of {least:.3f} in the share right is seen in 80 "
+        "of 100 cases; trainings that differ by their seeds need more."
+    )
 
 
 def by_arm(runs: Sequence[dict[str, Any]]) -> dict[tuple[str, str], list[dict[str, Any]]]:

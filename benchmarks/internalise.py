@@ -23,7 +23,6 @@ Every run is kept where it is done; an interrupted benchmark goes on. Writes res
 import argparse
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
-from math import sqrt
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -32,8 +31,6 @@ from benchmarks import _machine, effect_rl
 from benchmarks._results import same_settings, table
 from hiexp_verl.config import SelfDistilConfig
 from hiexp_verl.evaluate.tables import BASE
-from hiexp_verl.ledger.gate import POWER_80
-from hiexp_verl.report.html import plural
 
 NAME = "internalise"  # of the results
 PLAYED = f"{BASE},prompt,full"
@@ -77,7 +74,7 @@ def main() -> None:
     parser.add_argument("--dry-run", action="store_true", help="print the settings of each run, and what the benchmark can see")
     parser.add_argument("--out", type=Path, default=Path("outputs/internalise"))
     a = parser.parse_args()
-    print(power(a.validation, len(a.seeds)), flush=True)
+    print(effect_rl.power(a.validation, len(a.seeds)), flush=True)
     if a.dry_run:
         print("\n".join(f"{folder_of(a.out, arm, seed)}: {' '.join(settings_of(arm))}" for seed in a.seeds for arm in a.arms))
         return
@@ -127,15 +124,6 @@ def folder_of(out: Path, arm: str, seed: int) -> Path:
     return out / f"grpo-{arm.replace(',', '-').replace('=', '-')}-{seed}"
 
 
-def power(questions: int, seeds: int) -> str:
-    """Return which difference of two arms the evaluation can see: of shares near one half, if nothing but chance parts their episodes."""
-    least = (1.96 + POWER_80) * sqrt(2 * 0.25 / (questions * seeds))
-    return (
-        f"Said before: with {questions} questions and {plural(seeds, 'seed')} a difference of {least:.3f} in the share right is seen in 80 "
-        "of 100 cases; trainings that differ by their seeds need more."
-    )
-
-
 def with_rounds(run: dict[str, Any]) -> dict[str, Any]:
     """Return a run whose tokens of a step include those of its round."""
     curves = dict(run["curves"])
@@ -167,7 +155,7 @@ def write(name: str, machine: dict[str, Any], settings: dict[str, Any], runs: Se
         *_machine.as_lines(machine),
         "",
         f"{len(runs)} runs of {settings['steps']} steps of {4 * BATCH} episodes; arms as in benchmarks/internalise.py.",
-        power(settings["validation"], seeds),
+        effect_rl.power(settings["validation"], seeds),
         "",
         *effect_rl.made_at(runs),
         "",

@@ -42,7 +42,7 @@ def test_an_arm_that_cannot_be_run_is_named(arm):
 
 
 def test_what_it_can_see_is_said_before():
-    assert "104 questions and 3 seeds a difference of 0.112" in internalise.power(104, 3), "2.8 sqrt(0.5 / 312)"
+    assert "104 questions and 3 seeds a difference of 0.112" in effect_rl.power(104, 3), "2.8 sqrt(0.5 / 312)"
 
 
 def run(arm, seed, right, rounds=()):
