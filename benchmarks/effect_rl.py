@@ -147,7 +147,8 @@ def one_run(
     folder.mkdir(parents=True)
     train(RECIPE, what["algorithm"], overrides_of(folder, what, policy, hek, settings), folder, what["steps"])
     played = effect_lay.played_on(folder.parent, folder / "checkpoints", "check")
-    effect_lay.hiexp("eval", *played, "--hek", str(hek), "--arms", arms, "--out", str(folder / "eval"))
+    at_once = ["--batch-size", str(effect_lay.AT_A_TIME), "--alone", "0"]
+    effect_lay.hiexp("eval", *played, "--hek", str(hek), "--arms", arms, *at_once, "--out", str(folder / "eval"))
     for weights in (folder / "checkpoints").glob("global_step_*/actor"):
         shutil.rmtree(weights)  # half a GiB each; our state stays, for the report
     with atomic_writer(done) as file:
