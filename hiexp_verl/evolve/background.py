@@ -42,7 +42,7 @@ class Task:
     ledger: str  # file of the run: what other runs add meanwhile does not change the candidate
     until: int  # the last step whose rows of the ledger count
     config: LoopConfig
-    rejected: tuple[str, ...] = ()  # content ids that are not proposed again
+    rejected: tuple[str, ...] = ()  # content ids, see `Proposer.propose`
     validation: tuple[str, ...] = ()  # questions that no candidate may know
     budgets: Budgets = field(default_factory=Budgets)  # by which experience is looked up
     domain: str = UNMARKED  # by `domains.domain_named`
