@@ -80,6 +80,7 @@ class LoopConfig:
     plan_support: Count = Field(default=2, description="Questions that a plan must have solved.")
     max_new: Count = Field(default=64, description="New E1 of a candidate, at most.")
     edits: Flag = Field(default=False, description="The model of the distiller decides what a new E1 does to those near it.")
+    preconditions: Flag = Field(default=False, description="New E1 are shown only where their finding comes up, as by `hiexp build`.")
     gate: GateConfig = Field(default_factory=GateConfig)
     guards: GuardsConfig = Field(default_factory=GuardsConfig)
     max_steps: Count = Field(default=40, description="Steps after which a test ends without a verdict: the version in use stays.")

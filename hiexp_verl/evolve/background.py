@@ -82,7 +82,8 @@ def make_candidate(task: Task, policy: Any = None) -> Candidate:
     prompted = PromptedDistiller(ModelReplies(policy, "policy"), domain) if own else None
     with nullcontext(prompted) if prompted is not None else open_distiller(config.distiller, domain=domain) as distiller:
         keep = KeepConfig(n_min=config.retire_after, e1=config.capacity_e1)
-        proposer = Proposer(encoder, distiller, DistilSettings(plan_support=config.plan_support), keep, config.max_new, config.edits)
+        settings = DistilSettings(plan_support=config.plan_support, preconditions=config.preconditions)
+        proposer = Proposer(encoder, distiller, settings, keep, config.max_new, config.edits)
         trajectories = list(read_trajectories(*map(Path, task.episodes)))
         proposal = proposer.propose(parent, trajectories, credit(rows, parent.entries).of, frozenset(task.rejected))
     if proposal.hek is None:
