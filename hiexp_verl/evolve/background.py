@@ -78,8 +78,8 @@ def make_candidate(task: Task, policy: Any = None) -> Candidate:
     encoder = open_encoder(parent, path, task.encoder)
     rows = [row for row in read_run(Path(task.ledger)) if row.step <= task.until]
     config = task.config
-    own, domain = config.distiller == "policy", domain_named(task.domain)
-    prompted = PromptedDistiller(ModelReplies(policy, "policy"), domain) if own else None
+    domain = domain_named(task.domain)
+    prompted = PromptedDistiller(ModelReplies(policy, "policy"), domain) if config.distiller == "policy" else None
     with nullcontext(prompted) if prompted is not None else open_distiller(config.distiller, domain=domain) as distiller:
         keep = KeepConfig(n_min=config.retire_after, e1=config.capacity_e1)
         settings = DistilSettings(plan_support=config.plan_support, preconditions=config.preconditions)
@@ -94,9 +94,15 @@ def make_candidate(task: Task, policy: Any = None) -> Candidate:
         fit(rows, proposal.hek, task.budgets).save(version, proposal.hek.content_hash())
     came, went = (tuple(change.content for change in changes) for changes in (proposal.came, proposal.went))
     changed = _changed_lookups(parent, proposal.hek, encoder, [t.question for t in trajectories], task.budgets, domain)
-    own = self_sourced(proposal.hek, frozenset(came), trajectories)
     return Candidate(
-        str(version), proposal.hek.content_hash(), came, went, proposal.why, own, changed, share(len(went), len(parent.entries))
+        str(version),
+        proposal.hek.content_hash(),
+        came,
+        went,
+        proposal.why,
+        self_sourced=self_sourced(proposal.hek, frozenset(came), trajectories),
+        changed_lookups=changed,
+        removed=share(len(went), len(parent.entries)),
     )
 
 

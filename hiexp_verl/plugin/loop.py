@@ -25,7 +25,6 @@ import ray
 from hiexp_verl.config import Budgets, HiExpConfig, LoopConfig
 from hiexp_verl.config_loop import GuardsConfig
 from hiexp_verl.errors import HiExpError, first_line
-from hiexp_verl.guide.arms import CREDITED
 from hiexp_verl.hek.store import HEK
 from hiexp_verl.io.files import add_lines, drop_torn_line, write_jsonl
 from hiexp_verl.io.rows import BadRow, read_rows
@@ -127,8 +126,7 @@ class Loop:
     def _guard(self, step: int, rows: Sequence[LedgerRow], metrics: Mapping[str, float]) -> None:
         """Let the guards see a step."""
         state = self.state
-        seen = (row for row in rows if row.hek == state.incumbent.content_hash and row.arm in CREDITED and not row.lookup_failed)
-        rewards = [row.reward for row in seen]
+        rewards = [row.reward for row in rows if row.hek == state.incumbent.content_hash and row.guided]
         if state.guards.step(metrics, fmean(rewards) if rewards else None, self.config.guards):
             self._note(step, "guarded", why="; ".join(state.guards.raised))
 
