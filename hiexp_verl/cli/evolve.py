@@ -22,8 +22,11 @@ at four times as many:
   ratchet   accept a gain whose lower bound is above -0.01 (default)
   always    accept without a test, for comparison
 
+Of 100 candidates that do nothing strict accepts 3 and ratchet 17, with --min-groups 200 and --k 4 (simulated).
+What is rejected is not proposed again; an entry that was to leave or to be reworded stays until another version is in use.
+
 With --edits the distiller's model sees each new E1 beside the five nearest: it adds it, rewords one of them by it, suspects one (the
-ledger decides), or leaves it out. What is rejected is not proposed again.
+ledger decides), or leaves it out.
 
 --explore asks the questions of thin kinds first: those whose E2 has the fewest questions behind it, and of them those that rollouts
 without experience solve now and then. The gain is then that on these questions.
