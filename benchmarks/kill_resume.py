@@ -137,11 +137,12 @@ def inconsistencies(run: Run, config: LoopConfig) -> list[str]:
     faults = _miscounted(run)
     ledger = next((run.hek / LEDGER).glob("*.jsonl"))
     rows, present = read_run(ledger), [version.name for version in versions(run.hek)]
-    incumbent, rejected, came, tested_from = run.hek / present[0], (), (), 0
+    incumbent, rejected, changed, only_removes, tested_from = run.hek / present[0], (), (), False, 0
     for event in (json.loads(line) for line in (run.folder / "checkpoints" / EVENTS).read_text(encoding="utf-8").splitlines()):
         step, version = event["step"], Path(event.get("version", ""))
         if event["event"] == "proposed":
-            came, tested_from, until = tuple(event["came"]), step, step - config.lag - 1
+            changed, only_removes = (*event["came"], *event["went"]), not event["came"]
+            tested_from, until = step, step - config.lag - 1
             episodes = [str(path) for path in sorted((run.folder / "episodes").glob("*.jsonl")) if int(path.stem) <= until]
             made = make_candidate(Task(str(incumbent), None, tuple(episodes), str(ledger), until, config, rejected))
             if Path(made.path) != version:
@@ -149,13 +150,14 @@ def inconsistencies(run: Run, config: LoopConfig) -> list[str]:
         elif "verdict" in event:
             seen = [row for row in rows if tested_from <= row.step <= step]
             hashes = [HEK.load(each).header.content_hash for each in (incumbent, version)]
-            verdict = judge(seen, *hashes, config.gate, only_removes=not came, last=step - tested_from + 1 >= config.max_steps)
+            verdict = judge(seen, *hashes, config.gate, only_removes=only_removes, last=step - tested_from + 1 >= config.max_steps)
             if verdict.to_json() != event["verdict"]:
                 faults.append(f"step {step}: the ledger says {verdict.to_json()}, noted is {event['verdict']}")
             if event["event"] == "accept":
-                incumbent = version
+                incumbent, kept = version, {entry.content_id for entry in HEK.load(version).entries}
+                rejected = tuple(each for each in rejected if each not in kept)
             else:
-                rejected = tuple(dict.fromkeys((*rejected, *came)))
+                rejected = tuple(dict.fromkeys((*rejected, *changed)))
     if more := [version.name for version in versions(run.hek) if version.name not in present]:
         faults.append(f"the rollouts give versions that the run has not: {', '.join(more)}")
     return faults

@@ -15,7 +15,8 @@ class GateConfig:
 
     rule: Rule = Field(
         default="ratchet",
-        description="strict: the lower bound of the gain is above 0. ratchet: it is above -margin, and the gain above 0. always: no test.",
+        description="strict: the lower bound of the gain is above 0. ratchet: it is above -margin, and the gain above 0. always: no test. "
+        "Of 100 versions that do nothing strict accepts 3, ratchet 17.",
     )
     min_groups: Count = Field(default=200, description="Mixed groups at the first look; the others are at 2 and 4 times as many.")
     z: Annotated[Number, Field(gt=0)] = Field(default=2.13, description="Standard errors of a bound; of each of the three looks.")
@@ -80,6 +81,7 @@ class LoopConfig:
     plan_support: Count = Field(default=2, description="Questions that a plan must have solved.")
     max_new: Count = Field(default=64, description="New E1 of a candidate, at most.")
     edits: Flag = Field(default=False, description="The model of the distiller decides what a new E1 does to those near it.")
+    preconditions: Flag = Field(default=False, description="New E1 are shown only where their finding comes up, as by `hiexp build`.")
     gate: GateConfig = Field(default_factory=GateConfig)
     guards: GuardsConfig = Field(default_factory=GuardsConfig)
     max_steps: Count = Field(default=40, description="Steps after which a test ends without a verdict: the version in use stays.")

@@ -18,7 +18,7 @@ from typing import Any, Literal, cast, get_args
 
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.scoring import ANSWER_CLOSE, ANSWER_OPEN
-from hiexp_verl.text import sanitise, text_of
+from hiexp_verl.text import load_json, sanitise, text_of
 from hiexp_verl.types import Message, Passage
 
 Format = Literal["search_tags", "hermes"]
@@ -278,14 +278,6 @@ def _hermes_call(body: str, keys: Sequence[str]) -> tuple[str, str]:
 def _one_line(query: str) -> str:
     encodable = query.encode("utf-8", "replace").decode()  # JSON can escape half a character, which no server or file takes
     return " ".join(encodable.split())[:MAX_QUERY_CHARS].strip()
-
-
-def load_json(text: str) -> Any:
-    """Return the value of a JSON text that a model wrote, None where it is broken."""
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError):  # RecursionError: "[[[[..." from a looping model
-        return None
 
 
 def _results_after(messages: Sequence[Message], index: int) -> Iterator[tuple[int, str]]:

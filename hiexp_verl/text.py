@@ -1,9 +1,11 @@
 """Text of messages, sanitised for a prompt; its words; queries that ask the same. Pure functions."""
 
+import json
 import re
 import unicodedata
 from collections.abc import Sequence
 from ipaddress import ip_address
+from typing import Any
 from urllib.parse import urlsplit
 
 from hiexp_verl.errors import HiExpError
@@ -190,3 +192,11 @@ def alike_from_start(one: Sequence[str], other: Sequence[str]) -> int:
 def repeated(queries: Sequence[str]) -> int:
     """Return how many queries ask the same as an earlier one."""
     return sum(any(same_query(query, earlier) for earlier in queries[:i]) for i, query in enumerate(queries))
+
+
+def load_json(text: str) -> Any:
+    """Return the value of a JSON text, None where it is broken."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):  # RecursionError: "[[[[..." from a looping model
+        return None

@@ -5,7 +5,7 @@ from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any
 
-from hiexp_verl.cli.options import DOMAIN_HELP, MAX_MODEL_LEN_HELP, add_verb, say
+from hiexp_verl.cli.options import DOMAIN_HELP, MAX_MODEL_LEN_HELP, PRECONDITIONS_HELP, add_verb, say
 from hiexp_verl.distil.dry_run import dry_run
 from hiexp_verl.distil.replies import Price
 from hiexp_verl.distil.spec import BuildSpec, run_build
@@ -47,8 +47,7 @@ def add(verbs: Any) -> None:
     parser.add_argument("--cluster-size", type=float, help="E1 under an E2, on average (default %(default)g)")
     parser.add_argument("--calibrated", type=Path, metavar="HEK", help="cluster at the heights of this HEK (see hiexp calibrate)")
     parser.add_argument("--confirm", action="store_true", help="ask the distiller of each member whether its summary holds for it")
-    preconditions = 'show E1 only where their finding comes up ("when" of rules_e1.jsonl): of a repeated query at a repeated one'
-    parser.add_argument("--preconditions", action="store_true", help=preconditions)
+    parser.add_argument("--preconditions", action="store_true", help=PRECONDITIONS_HELP)
     parser.add_argument("--ray", nargs="?", const="auto", metavar="ADDRESS", help="diagnose and encode on a running Ray cluster")
     parser.add_argument("--resume", action="store_true", help="use the answers that an interrupted build left")
     parser.add_argument("--dry-run", action="store_true", help="show prompts and the expected calls; ask no model, write nothing")

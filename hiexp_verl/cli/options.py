@@ -26,6 +26,7 @@ SET_HELP = (
     "budgets of experience by their names in training: prompt.top_k=3 prompt.max_tokens=160 tool.min_score=0.5 "
     "(default: those that the checkpoint was trained with, or training's defaults)"
 )
+PRECONDITIONS_HELP = 'show E1 only where their finding comes up ("when" of rules_e1.jsonl): of a repeated query at a repeated one'
 MAX_MODEL_LEN_HELP = "tokens of prompt and answer for a model directory (default %(default)s, or what the model was made for)"
 
 

@@ -141,20 +141,6 @@ class _Clusters:
         self.nearest_A, self.distance_A, self.stale_A = place_A[self.nearest_A[order_K]], self.distance_A[order_K], self.stale_A[order_K]
 
 
-def ward_clusters(vectors_E_D: Vectors, max_height: float) -> NDArray[np.int64]:
-    """Return a cluster number per row, numbered in the order of first appearance. For users of the library: no module calls it.
-
-    `max_height` is a Ward merge height. For two vectors it is sqrt(2 * (1 - cosine)), but it grows with the size of the
-    clusters, so a fixed height splits a growing bank ever finer: choose it by `height_for` from the data.
-
-    Raises:
-        HiExpError: the vectors are not a matrix of rows of length 1, or the height is NaN.
-    """
-    if np.isnan(max_height):
-        raise HiExpError("max_height is not a number; choose one with `hiexp calibrate`")
-    return linkage_tree(vectors_E_D).cut(max_height)
-
-
 def linkage_tree(vectors_E_D: Vectors, linkage: Linkage = "ward") -> Tree:
     """Return the tree of merges of unit vectors.
 

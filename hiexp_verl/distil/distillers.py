@@ -31,8 +31,8 @@ from hiexp_verl.io.files import sha256_of
 from hiexp_verl.models.chat import MAX_MODEL_LEN, open_model
 from hiexp_verl.models.vllm_offline import offline_vllm
 from hiexp_verl.models.vllm_process import is_cpu_build
-from hiexp_verl.protocol import load_json
 from hiexp_verl.scoring import normalise
+from hiexp_verl.text import load_json
 from hiexp_verl.types import KINDS, MAX_DESCRIPTION_CHARS, Entry, Level, Message
 
 _COPY = 0.8  # share of common words from which a description counts as copied from a worked example

@@ -42,7 +42,7 @@ class Task:
     ledger: str  # file of the run: what other runs add meanwhile does not change the candidate
     until: int  # the last step whose rows of the ledger count
     config: LoopConfig
-    rejected: tuple[str, ...] = ()  # content ids that are not proposed again
+    rejected: tuple[str, ...] = ()  # content ids, see `Proposer.propose`
     validation: tuple[str, ...] = ()  # questions that no candidate may know
     budgets: Budgets = field(default_factory=Budgets)  # by which experience is looked up
     domain: str = UNMARKED  # by `domains.domain_named`
@@ -78,11 +78,12 @@ def make_candidate(task: Task, policy: Any = None) -> Candidate:
     encoder = open_encoder(parent, path, task.encoder)
     rows = [row for row in read_run(Path(task.ledger)) if row.step <= task.until]
     config = task.config
-    own, domain = config.distiller == "policy", domain_named(task.domain)
-    prompted = PromptedDistiller(ModelReplies(policy, "policy"), domain) if own else None
+    domain = domain_named(task.domain)
+    prompted = PromptedDistiller(ModelReplies(policy, "policy"), domain) if config.distiller == "policy" else None
     with nullcontext(prompted) if prompted is not None else open_distiller(config.distiller, domain=domain) as distiller:
         keep = KeepConfig(n_min=config.retire_after, e1=config.capacity_e1)
-        proposer = Proposer(encoder, distiller, DistilSettings(plan_support=config.plan_support), keep, config.max_new, config.edits)
+        settings = DistilSettings(plan_support=config.plan_support, preconditions=config.preconditions)
+        proposer = Proposer(encoder, distiller, settings, keep, config.max_new, config.edits)
         trajectories = list(read_trajectories(*map(Path, task.episodes)))
         proposal = proposer.propose(parent, trajectories, credit(rows, parent.entries).of, frozenset(task.rejected))
     if proposal.hek is None:
@@ -93,9 +94,15 @@ def make_candidate(task: Task, policy: Any = None) -> Candidate:
         fit(rows, proposal.hek, task.budgets).save(version, proposal.hek.content_hash())
     came, went = (tuple(change.content for change in changes) for changes in (proposal.came, proposal.went))
     changed = _changed_lookups(parent, proposal.hek, encoder, [t.question for t in trajectories], task.budgets, domain)
-    own = self_sourced(proposal.hek, frozenset(came), trajectories)
     return Candidate(
-        str(version), proposal.hek.content_hash(), came, went, proposal.why, own, changed, share(len(went), len(parent.entries))
+        str(version),
+        proposal.hek.content_hash(),
+        came,
+        went,
+        proposal.why,
+        self_sourced=self_sourced(proposal.hek, frozenset(came), trajectories),
+        changed_lookups=changed,
+        removed=share(len(went), len(parent.entries)),
     )
 
 

@@ -54,21 +54,21 @@ class Edits:
         """Return the merged HEK with each reworded entry in the place of the old one, and why the old ones went."""
         entries, vectors_E_D = list(merged.entries), merged.vectors_E_D.copy()
         rows = {entry.content_id: row for row, entry in enumerate(entries)}
-        drop, moved = [], {}
+        moved: dict[str, str] = {}  # id of a new entry -> that of the one whose place it takes
+        went: dict[str, str] = {}
         for new, old in self.reworded.items():
             if new not in rows or old not in rows:  # it was a near-duplicate, and is united already
                 continue
             source, place = rows[new], rows[old]
-            drop.append(entries[source].id)
             moved[entries[source].id] = entries[place].id
             vectors_E_D[place] = merged.vectors_E_D[source]
-            old = entries[place]
-            entries[place] = replace(united(entries[source], old), id=old.id, when=old.when)
-        if not drop:
+            before = entries[place]
+            entries[place] = replace(united(entries[source], before), id=before.id, when=before.when)
+            went[old] = "reworded"
+        if not moved:
             return merged, {}
         linked = tuple(replace(entry, children=tuple(dict.fromkeys(moved.get(each, each) for each in entry.children))) for entry in entries)
-        why = {old: "reworded" for new, old in self.reworded.items() if new in rows and old in rows}
-        return remove(replace(merged, entries=linked, vectors_E_D=vectors_E_D), drop, "reworded"), why
+        return remove(replace(merged, entries=linked, vectors_E_D=vectors_E_D), list(moved), "reworded"), went
 
 
 def _nearest(new: HEK, row: int, parent: HEK) -> Sequence[Entry]:

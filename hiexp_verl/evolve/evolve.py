@@ -102,7 +102,7 @@ def run_rounds(spec: EvolveSpec, questions: Sequence[Question], stage: Stage, st
     1. Propose: a candidate from the rollouts so far and the credit of entries; of several drafts, the best on a few questions.
     2. Play: new questions without experience, with the incumbent, and with the candidate.
     3. Judge: accept, reject, or more questions, at fixed numbers of groups.
-    4. Publish the candidate, or leave what it brought alone from here on; of one that lost narrowly, what lost (`refine`).
+    4. Publish the candidate, or do not propose its changes again; of one that lost narrowly, what lost (`refine`).
     """
     root, retriever = spec.out / HEK_FOLDER, stage.opened.retriever
     assert retriever is not None and spec.hek is not None
@@ -134,11 +134,12 @@ def run_rounds(spec: EvolveSpec, questions: Sequence[Question], stage: Stage, st
             with locked(root):
                 set_current(root, candidate.version)
             incumbent, name = candidate.hek, candidate.version
+            known.rejected -= contents(incumbent.entries)  # what was not to leave the version before may leave this one
         else:
             if spec.refine:
                 of_test = trial.rows, trial.rollouts, incumbent.header.content_hash
                 found = refined(candidate.proposal, verdict, *of_test, stage.distiller)
-            known.turn_down(found.lost or candidate.proposal.came)
+            known.turn_down(found.lost or (*candidate.proposal.came, *candidate.proposal.went))
         gone = known.rejected | contents(incumbent.entries)
         known.rewritten = [each for each in (*known.rewritten, *found.rewritten) if each.content_id not in gone]
         shown = tuple(
@@ -153,7 +154,7 @@ class _Known:
 
     rows: list[LedgerRow] = field(default_factory=list)
     rollouts: list[Trajectory] = field(default_factory=list)
-    rejected: frozenset[str] = frozenset()  # content ids that are not proposed again
+    rejected: frozenset[str] = frozenset()  # content ids, see `Proposer.propose`
     rewritten: list[Entry] = field(default_factory=list)  # to be proposed
 
     def add(self, *played: Played) -> None:

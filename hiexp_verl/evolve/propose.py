@@ -73,7 +73,8 @@ class Proposer:
 
         Args:
             credits: what is known of entries, by content id (`ledger.credit`).
-            rejected: content ids that an earlier candidate brought and the gate turned down: they are not proposed again.
+            rejected: content ids that came or went with candidates that the gate turned down. They do not come again; those that the
+                parent has are neither retired nor reworded: the gate has not confirmed their credit.
             rewritten: E1 of an earlier candidate in other words (`evolve.refine`), which rest on these rollouts.
 
         Raises:
@@ -85,20 +86,22 @@ class Proposer:
             new = distil(trajectories, self.distiller, self.encoder, self.settings).hek
             if self.edits:
                 edits = Edits.asked(self.distiller, new, parent)
-            new = self._chosen(new, parent, rejected | edits.unneeded)
+            again = {entry for entry, target in edits.reworded.items() if target in rejected}
+            new = self._chosen(new, parent, rejected | edits.unneeded | again)
         except NoExperience as error:
             new, why = None, f"the rollouts gave no experience: {error}"
         else:
             why = "" if new is not None else "the rollouts gave nothing that the version does not have, and that was not rejected"
         if rewritten:
-            again = self._hek_of(rewritten, trajectories)
-            new = again if new is None else merge_heks(new, again, self.encoder)
+            revised = self._hek_of(rewritten, trajectories)
+            new = revised if new is None else merge_heks(new, revised, self.encoder)
         if new is not None:
             merged, reworded = edits.applied(merge_heks(parent, new, self.encoder))
             candidate, went = _without_conflicts(merged)
             went |= reworded
         young = contents(candidate.entries) - contents(parent.entries)
-        if left := leaving(candidate, credits, self.keep, young, edits.suspected):
+        confirmed = {content: known for content, known in credits.items() if content not in rejected}
+        if left := leaving(candidate, confirmed, self.keep, young, edits.suspected):
             went |= {candidate.entry(each.id).content_id: each.why for each in left}
             candidate = remove(candidate, [each.id for each in left], "retired", with_orphans=True)
         before, after = contents(parent.entries), contents(candidate.entries)

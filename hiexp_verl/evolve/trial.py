@@ -85,11 +85,16 @@ class Played:
 
     def means(self) -> dict[str, float]:
         """Return the mean reward of each arm that was played."""
-        names = {hek.header.content_hash if hek is not None else "": arm for arm, hek in self.arms.items()}
+        names = {self.hash_of(arm): arm for arm in self.arms}
         rewards: dict[str, list[float]] = {}
         for row in self.rows:
             rewards.setdefault(names[row.hek], []).append(row.reward)
         return {arm: round(fmean(values), 4) for arm, values in rewards.items()}
+
+    def hash_of(self, arm: str) -> str:
+        """Return the content hash of an arm's version, "" where it has none."""
+        hek = self.arms.get(arm)
+        return hek.header.content_hash if hek is not None else ""
 
     def _k(self, arm: str) -> int:
         return self.spec.k_none if arm == "none" else self.spec.k
@@ -112,9 +117,7 @@ class Trial(Played):
         tested = "candidate" in self.arms
         looks = [self.spec.gate.min_groups * times for times in (LOOKS if tested else LOOKS[:1])]
         looks = sorted({min(look, asked.count - screened, budget // self.each) for look in looks} - {0})
-        incumbent, candidate = (
-            hek.header.content_hash if hek is not None else "" for hek in map(self.arms.get, ("incumbent", "candidate"))
-        )
+        incumbent, candidate = self.hash_of("incumbent"), self.hash_of("candidate")
         if looks and tested:
             gain = with_rows(Span(incumbent), self.known).detectable(looks[-1], self.spec.gate.z, self.spec.k)
             if gain < inf:

@@ -9,8 +9,8 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from hiexp_verl.protocol import load_json, makes_call
-from hiexp_verl.text import text_of
+from hiexp_verl.protocol import makes_call
+from hiexp_verl.text import load_json, text_of
 from hiexp_verl.types import Message
 
 _RESULT_ROLES = frozenset(

@@ -2,7 +2,6 @@
 
 import ast
 import hashlib
-import json
 import math
 import re
 from collections.abc import Mapping
@@ -11,7 +10,7 @@ from typing import Any
 
 from hiexp_verl.io.rows import BadRow, Row, bool_field, id_field, object_field, text_field
 from hiexp_verl.scoring import em, normalise
-from hiexp_verl.text import text_of
+from hiexp_verl.text import load_json, text_of
 from hiexp_verl.types import Message, Question
 
 ANSWER_FIELDS = ("answers", "golden_answers", "answer", "possible_answers")  # the first that is not blank counts
@@ -155,24 +154,17 @@ def _unserialised(text: str) -> Any:
     """Return the list or the object that a text is, as JSON or as Python writes it; another text as it is."""
     if _TUPLE.match(text) and (held := _python(text)) is not None:
         return held
-    if _QUOTED.match(text) and isinstance(inner := _json(text), str):
+    if _QUOTED.match(text) and isinstance(inner := load_json(text), str):
         return _unserialised(inner)
     if not _SERIALISED.match(text):
         return text
-    held = _json(text)
+    held = load_json(text)
     python = _NUMPY_ARRAY.sub(r"\1", text)
     if held is None and not _NEIGHBOURS.search(python):
         held = _python(python)
     if held is None:
         raise BadRow("an answer is the text of a list or an object, but neither JSON nor Python", f"found {brief(text)}; give a list")
     return sorted(held, key=str) if isinstance(held, set) else held
-
-
-def _json(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
-        return None
 
 
 def _python(text: str) -> Any:

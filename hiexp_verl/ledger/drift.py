@@ -87,7 +87,7 @@ class Span:
 def with_rows(span: Span, rows: Iterable[LedgerRow]) -> Span:
     """Return the span with the mixed groups of these rows, by their rollouts without experience and those that saw its version."""
     for (step, _), group in by_group(rows).items():
-        guided = [row.reward for row in group if row.hek == span.hek and row.arm in CREDITED and not row.lookup_failed]
+        guided = [row.reward for row in group if row.hek == span.hek and row.guided]
         unguided = [row.reward for row in group if row.arm == "none"]
         if guided and unguided:
             span = span.added(guided, unguided, step)

@@ -16,6 +16,7 @@ from typing_extensions import NotRequired, TypedDict
 
 from hiexp_verl.config import Place
 from hiexp_verl.errors import HiExpError
+from hiexp_verl.guide.arms import CREDITED
 from hiexp_verl.guide.record import EpisodeRecord, Shown
 from hiexp_verl.hek.schema import record_of
 from hiexp_verl.io.files import add_lines, drop_torn_line, make_folder, write_jsonl
@@ -57,6 +58,11 @@ class LedgerRow:
     def to_json(self) -> dict[str, Any]:
         """Return the row as the JSON object of its line; without `unmet` where it is empty."""
         return {name: value for name, value in asdict(self).items() if value or name != "unmet"}
+
+    @property
+    def guided(self) -> bool:
+        """Return whether the rollout counts for its version: it is of an arm with experience, and its look-ups came through."""
+        return self.arm in CREDITED and not self.lookup_failed
 
     @property
     def key(self) -> tuple[int, str, int]:

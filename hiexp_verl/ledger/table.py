@@ -17,7 +17,7 @@ _HEADS = ("entry", "shown", "groups", "with it", "without", "effect", "best gues
 
 def credits_json(hek: HEK, credits: Credits) -> dict[str, Any]:
     """Return what the estimates rest on, and one object for each entry of the HEK that has been shown."""
-    known = [(entry, credits.of[entry.content_id]) for entry in hek.entries if _is_shown(credits, entry)]
+    known = _known(hek, credits)
     return {
         "rollouts": credits.rows,
         "without_baseline": credits.without_baseline,
@@ -30,7 +30,7 @@ def credits_json(hek: HEK, credits: Credits) -> dict[str, Any]:
 
 def credits_text(hek: HEK, credits: Credits, most: int) -> str:
     """Return a table of at most so many entries, those first whose interval is farthest from 0, and a line about the others."""
-    known = [(entry, credits.of[entry.content_id]) for entry in hek.entries if _is_shown(credits, entry)]
+    known = _known(hek, credits)
     clearest = sorted(known, key=lambda pair: (-abs(pair[1].shrunk) / (pair[1].shrunk_error or 1e-9), pair[0].id))
     rows = [_HEADS, *(_row(entry, c) for entry, c in clearest[:most])]
     widths = [max(len(row[column]) for row in rows) for column in range(len(_HEADS))]
@@ -91,9 +91,9 @@ def _basis(credits: Credits) -> list[str]:
     return lines
 
 
-def _is_shown(credits: Credits, entry: Entry) -> bool:
-    credit = credits.of.get(entry.content_id)
-    return credit is not None and credit.groups > 0
+def _known(hek: HEK, credits: Credits) -> list[tuple[Entry, Credit]]:
+    """Return the entries that have been shown, with their credit."""
+    return [(entry, found) for entry in hek.entries if (found := credits.of.get(entry.content_id)) and found.groups]
 
 
 def _row(entry: Entry, c: Credit) -> tuple[str, ...]:

@@ -4,7 +4,7 @@
 | --- | --- |
 | N, every `every` steps | a task in a process of its own makes a candidate from the last `window` steps |
 | N + lag + 1 | the candidate is played by half of the guided rollouts of each group; a builder that is late is waited for |
-| then | the gate looks at the groups with both versions: the candidate is published, or what it brought is not proposed again |
+| then | the gate looks at the groups with both versions: the candidate is published, or its changes are not proposed again |
 
 Each batch is stamped with its versions where all batches pass, and each episode looks up in the version that it was stamped with: no
 broadcast, and no difference between training, refill and re-issue. Validation sees the version in use. Everything is decided by steps
@@ -25,7 +25,7 @@ import ray
 from hiexp_verl.config import Budgets, HiExpConfig, LoopConfig
 from hiexp_verl.config_loop import GuardsConfig
 from hiexp_verl.errors import HiExpError, first_line
-from hiexp_verl.guide.arms import CREDITED
+from hiexp_verl.hek.store import HEK
 from hiexp_verl.io.files import add_lines, drop_torn_line, write_jsonl
 from hiexp_verl.io.rows import BadRow, read_rows
 from hiexp_verl.ledger.drift import FALLS, Span, poisoned, top_share, with_rows
@@ -36,6 +36,7 @@ from hiexp_verl.rollout.policy import EVENTS
 
 logger = logging.getLogger(__name__)
 
+IN_A_ROW = 3  # proposals that come to nothing before a warning
 STAMP = "hiexp_versions"  # field of a batch, and keyword of an episode's `run`
 
 
@@ -80,17 +81,15 @@ class Loop:
         finally:
             self._building, state.started, self._seconds = None, None, time.monotonic() - began
         if not made.path:
-            state.silent += 1
-            self._note(step, "nothing", why=made.why)
+            self._in_vain(step, "nothing", why=made.why)
             return False
         self._proposed = {name: getattr(made, name) for name in ("self_sourced", "changed_lookups", "removed")}
         if refusal := state.guards.refusal(self._proposed, self.config.guards):
-            state.silent += 1
             state.counts["held"] += 1
-            self._note(step, "refused", version=made.path, why=refusal)
+            self._in_vain(step, "refused", version=made.path, why=refusal)
             return False
         state.candidate, state.tested_from, self._rows = Version(made.path, made.content_hash), step, []
-        state.only_removes, state.came, state.silent = made.only_removes, tuple(made.came), 0
+        state.only_removes, state.changed, state.silent = made.only_removes, (*made.came, *made.went), 0
         if state.spans and (gain := self._detectable(state.spans[-1])) < inf:
             self._proposed["detectable"] = gain
         self._note(step, "proposed", version=made.path, came=list(made.came), went=list(made.went), why=made.why, **self._proposed)
@@ -121,16 +120,13 @@ class Loop:
             state.started = state.last_proposal = step
             state.counts["proposed"] += 1
             self._building = self._start(step)
-        if state.silent == 3:
-            logger.warning("three proposals in a row came to nothing; see %s for the reasons", self._events)
         self._seconds += time.monotonic() - began
         return self._metrics(step, verdict) | shown
 
     def _guard(self, step: int, rows: Sequence[LedgerRow], metrics: Mapping[str, float]) -> None:
         """Let the guards see a step."""
         state = self.state
-        seen = (row for row in rows if row.hek == state.incumbent.content_hash and row.arm in CREDITED and not row.lookup_failed)
-        rewards = [row.reward for row in seen]
+        rewards = [row.reward for row in rows if row.hek == state.incumbent.content_hash and row.guided]
         if state.guards.step(metrics, fmean(rewards) if rewards else None, self.config.guards):
             self._note(step, "guarded", why="; ".join(state.guards.raised))
 
@@ -193,27 +189,29 @@ class Loop:
             return verdict
         if verdict.decision == "accept":
             try:
-                opened(state.candidate)  # that it was whole when it was made is many steps ago
+                hek = opened(state.candidate)  # that it was whole when it was made is many steps ago
             except HiExpError as error:
                 state.candidate = None
                 self._failed(step, error)
                 return verdict
-            state.previous, state.brought = state.incumbent, state.came
-            self._use(state.candidate, step + 1)
+            state.previous, state.changed_since = state.incumbent, state.changed
+            self._use(state.candidate, hek, step + 1)
             state.counts["accepted"] += 1
         else:
-            self._reject(state.came)
+            self._reject(state.changed)
             state.counts["rejected"] += 1
         self._note(step, verdict.decision, version=state.candidate.path, verdict=verdict.to_json())
         state.candidate = None
         return verdict
 
-    def _reject(self, brought: tuple[str, ...]) -> None:
-        """Propose this not again."""
-        self.state.rejected = tuple(dict.fromkeys((*self.state.rejected, *brought)))
+    def _reject(self, changed: tuple[str, ...]) -> None:
+        """Do not propose these changes again."""
+        self.state.rejected = tuple(dict.fromkeys((*self.state.rejected, *changed)))
 
-    def _use(self, version: Version, step: int) -> None:
-        """Show this version from a step on."""
+    def _use(self, version: Version, hek: HEK, step: int) -> None:
+        """Show this version from a step on. What was not to leave before may be proposed to leave it."""
+        kept = {entry.content_id for entry in hek.entries}
+        self.state.rejected = tuple(each for each in self.state.rejected if each not in kept)
         self.state.incumbent, self.state.published = version, step
         self.state.spans = (*self.state.spans, Span(version.content_hash))
         self.state.guards.published(self.config.guards)
@@ -221,10 +219,10 @@ class Loop:
     def _hold(self, step: int, why: str, within: float = inf) -> None:
         """Give up the candidate, and go back to the version before where that in use was published within so many steps."""
         state = self.state
-        back = state.previous if step - state.published < within else None
+        back, hek = state.previous if step - state.published < within else None, None
         if back is not None:
             try:
-                opened(back)
+                hek = opened(back)
             except HiExpError as error:
                 logger.warning("the HEK stays at %s: %s", state.incumbent.path, first_line(error))
                 back = state.previous = None
@@ -232,18 +230,24 @@ class Loop:
             return
         state.counts["held"] += 1
         state.candidate = None
-        if back is not None:
-            self._reject(state.brought)
-            self._use(back, step + 1)
-            state.previous, state.brought = None, ()
+        if back is not None and hek is not None:
+            self._use(back, hek, step + 1)
+            self._reject(state.changed_since)
+            state.previous, state.changed_since = None, ()
         self._note(step, "held", version=state.incumbent.path, why=why)
 
     def _failed(self, step: int, error: Exception) -> None:
         self.state.counts["failures"] += 1
-        self.state.silent += 1
         reason = first_line(getattr(error, "cause", None) or error)
         logger.warning("no candidate for the HEK: %s; training goes on with %s", reason, self.state.incumbent.path)
-        self._note(step, "failed", why=reason)
+        self._in_vain(step, "failed", why=reason)
+
+    def _in_vain(self, step: int, event: str, **more: Any) -> None:
+        """Note a proposal that came to nothing; warn once of several in a row."""
+        self._note(step, event, **more)
+        self.state.silent += 1
+        if self.state.silent == IN_A_ROW:
+            logger.warning("three proposals in a row came to nothing; see %s for the reasons", self._events)
 
     def _note(self, step: int, event: str, **more: Any) -> None:
         """Add an event to the file of the run."""

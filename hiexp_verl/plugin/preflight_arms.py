@@ -10,7 +10,7 @@ from hiexp_verl.config import CreditConfig, HiExpConfig
 from hiexp_verl.domains.domain import UNMARKED
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.guide.arms import CREDITED, arm_of, arms_of
-from hiexp_verl.protocol import load_json
+from hiexp_verl.text import load_json
 
 logger = logging.getLogger(__name__)
 OWN_ENGINES, OWN_MODES = ("vllm", "vllm_cpu"), ("hiexp_sync", "hiexp_colocate_async")

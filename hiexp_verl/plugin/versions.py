@@ -56,14 +56,14 @@ class LoopState:
 
     incumbent: Version
     previous: Version | None = None  # in use before
-    brought: tuple[str, ...] = ()  # content ids that came with the incumbent
+    changed_since: tuple[str, ...] = ()  # content ids that came or went with the incumbent
     published: int = 0  # step from which on the incumbent is in use; 0: since the start
     candidate: Version | None = None
     only_removes: bool = False
-    came: tuple[str, ...] = ()
+    changed: tuple[str, ...] = ()  # content ids that came or went with the candidate
     tested_from: int = 0
     started: int | None = None  # step after which the builder was started; None: it is not at work
-    rejected: tuple[str, ...] = ()  # content ids
+    rejected: tuple[str, ...] = ()  # content ids that are not to come again, or not to leave the incumbent
     spans: tuple[Span, ...] = ()  # one for each publication, the last that of the incumbent
     guards: Guards = field(default_factory=Guards)
     last_proposal: int = 0  # step of the last proposal
@@ -80,5 +80,5 @@ class LoopState:
         found = {each.name: values[each.name] for each in fields(cls)}
         for name in ("incumbent", "previous", "candidate"):
             found[name] = Version(*found[name]) if found[name] else None
-        found |= {name: tuple(found[name]) for name in ("brought", "came", "rejected")}
+        found |= {name: tuple(found[name]) for name in ("changed_since", "changed", "rejected")}
         return cls(**{**found, "spans": tuple(Span(**each) for each in found["spans"]), "guards": Guards(**found["guards"])})

@@ -9,7 +9,7 @@ import pytest
 
 from benchmarks.__main__ import BEGIN, END, NAMES, ROOT, others, replace_between, run_all
 from benchmarks._machine import facts_when_begun, peak_gib
-from benchmarks._results import Claim, Panel, Result, claims_table, figure, plot, publish, summary
+from benchmarks._results import RESULTS, Claim, Panel, Result, claims_table, figure, plot, publish, summary
 from hiexp_verl.types import Question
 
 FASTER = Claim("Sorting", "s", "less", 2.0, "by hand", 10.0, 0.5)
@@ -40,6 +40,16 @@ def test_what_the_benchmarks_did_not_write_is_listed_beside_their_table(tmp_path
     (tmp_path / "effect.md").write_text("# An effect\n\nNone.\n")
     (tmp_path / "effect.json").write_text('{"outcome": []}')
     assert others(tmp_path)[-1] == "- [An effect](effect.md)"
+
+
+def test_what_is_written_of_the_gate_is_what_was_measured():
+    claims = {each["what"]: each["ours"] for each in json.loads((RESULTS / "ledger.json").read_text())["claims"]}
+    what = "A version that does nothing: accepted by the gate ({})"
+    strict, ratchet = (round(100 * claims[what.format(rule)]) for rule in ("strict", "ratchet"))
+    docs = {name: (ROOT / "docs" / f"{name}.md").read_text() for name in ("config", "concepts", "cli")}
+    assert f"Of 100 versions that do nothing strict accepts {strict}, ratchet {ratchet}." in docs["config"]
+    assert f"Of 100 versions that do nothing, `ratchet` accepts {ratchet} and `strict` {strict}" in docs["concepts"]
+    assert f"Of 100 candidates that do nothing strict accepts {strict} and ratchet {ratchet}, with" in docs["cli"]
 
 
 def test_results_written_anew_keep_the_commit_that_measured_them(tmp_path):

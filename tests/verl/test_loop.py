@@ -18,7 +18,7 @@ from hiexp_verl.models.encoder import HashEncoder
 from hiexp_verl.plugin import loop as module
 from hiexp_verl.plugin.loop import Loop, LoopState, Version, Versions
 from tests.support.factories import entry, hek_of
-from tests.support.loops import NEW_HASH, events, loop_of, trained
+from tests.support.loops import NEW_HASH, OLD_HEK, events, loop_of, trained
 from tests.support.peaks import builder_task
 
 
@@ -53,6 +53,19 @@ def test_what_is_rejected_is_not_proposed_again_and_the_incumbent_stays(run):
     assert made["started"] == [4, 8]
 
 
+def test_an_entry_that_was_not_to_leave_may_be_proposed_to_leave_another_version(run):
+    loop, made, ledger, _ = run
+    entry_of_both = OLD_HEK.entries[0].content_id
+    made["result"] = replace(made["result"], came=(), went=(entry_of_both,))
+    trained(loop, ledger, range(1, 8), old=1.0, new=0.0)
+    assert loop.state.rejected == (entry_of_both,) and events(loop) == ["proposed", "reject"]
+    made["result"] = replace(made["result"], came=("0b",), went=("0c",))
+    trained(loop, ledger, range(8, 12))
+    assert loop.state.counts["accepted"] == 1 and loop.state.rejected == ()
+    trained(loop, ledger, [12], alarmed=True)
+    assert loop.state.rejected == ("0b", "0c"), "the version is taken back with all that it changed"
+
+
 def test_a_test_ends_without_a_verdict_after_its_steps(run):
     loop, _, ledger, _ = run
     trained(loop, ledger, range(1, 12), old=0.5, new=0.5)
@@ -66,6 +79,19 @@ def test_a_builder_that_dies_or_hangs_does_not_stop_training(run, result, caplog
     metrics = trained(loop, ledger, range(1, 15))
     assert metrics["hiexp/loop/failures"] == 3.0 and set(events(loop)) == {"failed"}
     assert "training goes on" in caplog.text and "three proposals in a row came to nothing" in caplog.text
+
+
+def test_proposals_that_come_to_nothing_are_warned_of_once_in_a_row(run, caplog):
+    loop, made, ledger, _ = run
+    good, made["result"] = made["result"], Candidate(why="all duplicates")
+    trained(loop, ledger, range(1, 30))
+    assert events(loop).count("nothing") > 5 and caplog.text.count("came to nothing") == 1
+    made["result"] = good
+    trained(loop, ledger, range(30, 40), old=0.5, new=0.5)
+    assert loop.state.silent == 0
+    made["result"] = Candidate(why="all duplicates")
+    trained(loop, ledger, range(40, 70), old=0.5, new=0.5)
+    assert caplog.text.count("came to nothing") == 2
 
 
 def test_a_candidate_of_another_encoder_or_another_content_is_not_played(run, tmp_path):

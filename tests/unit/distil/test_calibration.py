@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from hiexp_verl.cli import main
-from hiexp_verl.distil.cluster import height_of_cosine, linkage_tree, ward_clusters
+from hiexp_verl.distil.cluster import height_of_cosine, linkage_tree
 from hiexp_verl.distil.summarise import of_other_kind, spread_order, supporters
 from hiexp_verl.distil.thresholds import calibrate_height, plot, recalibrate
 from hiexp_verl.errors import HiExpError
@@ -37,7 +37,7 @@ def test_the_clouds_that_are_there_are_found(by, linkage):
 
 def test_a_height_by_size_gives_that_size_and_one_by_percentile_is_a_cosine_s():
     vectors = clouds(12, 5)
-    assert ward_clusters(vectors, calibrate_height(vectors, "size", 5.0).height).max() + 1 == 12
+    assert linkage_tree(vectors).cut(calibrate_height(vectors, "size", 5.0).height).max() + 1 == 12
     by_percentile = calibrate_height(vectors, "percentile")
     assert by_percentile.height == pytest.approx(height_of_cosine(by_percentile.random_pairs["99"]), abs=1e-3)
 
@@ -200,7 +200,6 @@ def test_members_about_one_thing_are_strange_to_advice_about_two():
     assert of_other_kind([of(1, "compare", "direct"), of(2, "verify"), of(3)]) == set()
 
 
-@pytest.mark.parametrize(("vectors", "height", "says"), [(np.ones(3), 1.0, "give a matrix"), (np.eye(3), float("nan"), "not a number")])
-def test_what_cannot_be_clustered_is_refused(vectors, height, says):
-    with pytest.raises(HiExpError, match=says):
-        ward_clusters(vectors.astype(np.float32), height)
+def test_a_vector_alone_cannot_be_clustered():
+    with pytest.raises(HiExpError, match="give a matrix"):
+        linkage_tree(np.ones(3, dtype=np.float32))

@@ -6,6 +6,8 @@ from dataclasses import replace
 
 import pytest
 
+from hiexp_verl.cli import build_parser
+from hiexp_verl.cli.evolve import evolve_spec
 from hiexp_verl.config import SearchConfig
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.evolve.evolve import HEK_FOLDER
@@ -78,6 +80,12 @@ def test_it_needs_a_hek_and_a_temperature(tmp_path):
     more = {"model": "DIR", "out": tmp_path, "search": SearchConfig(corpus="c.jsonl"), "questions": tmp_path / "q.jsonl"}
     with pytest.raises(HiExpError, match="evolve starts from a HEK"):
         EvolveSpec(**more)
+
+
+def test_the_option_for_preconditions_reaches_the_build():
+    files = ["--questions", "q.jsonl", "--corpus", "c.jsonl", "--model", "DIR", "--hek", "hek", "--out", "out"]
+    specs = [evolve_spec(build_parser().parse_args(["evolve", *files, *more])) for more in ([], ["--preconditions"])]
+    assert [spec.build.preconditions for spec in specs] == [False, True]
 
 
 def test_a_folder_that_holds_rounds_is_not_added_to_without_resume(tmp_path):
