@@ -5,19 +5,23 @@ import importlib
 import importlib.metadata
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import redirect_stdout
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from hiexp_verl.cli.options import DOMAIN_HELP, ENCODER_HELP, JSON_HELP, add_verb, print_result
-from hiexp_verl.domains import domain_named
+from hiexp_verl.cli.options import DOMAIN_HELP, ENCODER_HELP, JSON_HELP, SET_HELP, add_verb, print_result
+from hiexp_verl.config import Budgets
+from hiexp_verl.domains import domain_for, domain_named
+from hiexp_verl.domains.domain import UNMARKED
 from hiexp_verl.errors import HiExpError
+from hiexp_verl.guide.steps import check_steps
 from hiexp_verl.hek.opening import find_encoder, open_encoder
 from hiexp_verl.hek.store import HEK
 from hiexp_verl.io.manifest import software, version_of
 from hiexp_verl.models.encoder import load_encoder
+from hiexp_verl.rollout.as_trained import read_budgets
 
 
 def add(verbs: Any) -> None:
@@ -29,6 +33,8 @@ def add(verbs: Any) -> None:
     parser.add_argument("--hek", type=Path, help="also check this HEK and its encoder")
     parser.add_argument("--encoder", help=f"check this encoder; with --hek: {ENCODER_HELP}")
     parser.add_argument("--domain", help=f"also check what this domain needs: {DOMAIN_HELP}")
+    set_help = f"also check these {SET_HELP.partition(' (')[0]}, tool.steps=2 in a domain without a tool"
+    parser.add_argument("--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help=set_help)
     ray_help = "also check every node of this running cluster: packages, and the HEK's place"
     parser.add_argument("--ray", nargs="?", const="auto", metavar="ADDRESS", help=ray_help)
     parser.add_argument("--json", action="store_true", help=JSON_HELP)
@@ -40,6 +46,8 @@ def run_doctor(arguments: argparse.Namespace) -> int:
         checks = examine(arguments.hek, arguments.encoder)
         if arguments.domain:
             checks.append(_safely("domain", lambda: _domain(arguments.domain)))
+        if arguments.set:
+            checks.append(_safely("settings", lambda: _settings(arguments.set, arguments.domain, arguments.hek)))
         if arguments.ray:
             checks += examine_nodes(arguments.ray, arguments.hek)
     lines = []
@@ -200,6 +208,13 @@ def _config_group() -> Result:
 def _domain(name: str) -> Result:
     domain_named(name).check()
     return True, f"{name}: all that scoring needs is here", ""
+
+
+def _settings(assignments: Sequence[str], domain: str | None, hek: Path | None) -> Result:
+    budgets = read_budgets(assignments)
+    check_steps(budgets.tool, domain_for(HEK.load(hek).header.domain if hek is not None else UNMARKED, domain))
+    changed = (f"{name}={value}" for name, value in budgets.flat().items() if value != Budgets().flat()[name])
+    return True, ", ".join(changed) or "as by default", ""
 
 
 def _encoder_library() -> Result:

@@ -9,6 +9,7 @@ from typing import Any
 
 from hiexp_verl.cli.options import DOMAIN_HELP, JSON_HELP, add_hek, add_verb, print_result, say
 from hiexp_verl.domains import domain_for, ours
+from hiexp_verl.domains.search import SEARCH
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.guide.blocks import LEVELS_OF
 from hiexp_verl.guide.lookup import text_at
@@ -146,7 +147,7 @@ def run_diff(arguments: argparse.Namespace) -> int:
 def run_audit(arguments: argparse.Namespace) -> int:
     """Print what overlaps; 1 when something does."""
     hek = HEK.load(arguments.hek)
-    found = audit(hek, read_questions(arguments.questions), _encoder(hek, arguments))
+    found = audit(hek, read_questions(arguments.questions), _encoder(hek, arguments), ours(hek.header.domain) or SEARCH)
     print_result(arguments.json, asdict(found), audit_text(found))
     return 0 if found.clean else 1
 

@@ -129,6 +129,11 @@ class Episode(Generic[Finder]):
         draw = self._guidance.draw and f"{self._guidance.draw}/{self.question_id or self.question}"  # one for the rollouts of a group
         return ExperienceRequest(place, text, *own, self.arm, beyond, draw)
 
+    def _step_query(self, written: str) -> str:
+        """Return the question and the end of a step, both without names and numbers, as titles of E1 are."""
+        domain, end = self._guidance.domain, written[-_STEP_CHARS:]
+        return f"{text_at('prompt', self.question, domain)} {domain.kind_of(end) or end}"
+
     def _failed(self, failure: LookupFailed) -> list[Hit]:
         self.lookup_failures += 1
         failure.warn_once()
@@ -203,6 +208,10 @@ class GuidedEpisode(Episode[LookUpNow]):
         self.queries.append(query)
         return self.show_tool(documents, hits, len(self.queries))
 
+    def step(self, written: str) -> str:
+        """Return what is shown after a step of a derivation, "" for nothing; `stops` says where to stop."""
+        return self.tool(self._step_query(written), "")
+
     def _find(self, request: ExperienceRequest | None) -> list[Hit]:
         try:
             return self._look_up(request) if request is not None else []
@@ -225,13 +234,8 @@ class AsyncGuidedEpisode(Episode[LookUp]):
         return await self.begin_search(query).documents_with_experience(documents)
 
     async def step(self, written: str, max_tokens: int | None = None) -> str:
-        """Return what is shown after a step of a derivation, "" for nothing.
-
-        E1 are looked up by the question and the step, both without names and numbers, as their titles are.
-        """
-        domain = self._guidance.domain
-        query = " ".join((text_at("prompt", self.question, domain), domain.kind_of(written[-_STEP_CHARS:]) or written[-_STEP_CHARS:]))
-        return await self.begin_search(query).documents_with_experience("", max_tokens)
+        """Return what is shown after a step of a derivation, "" for nothing; `stops` says where to stop."""
+        return await self.begin_search(self._step_query(written)).documents_with_experience("", max_tokens)
 
     def begin_search(self, query: str | None, parallel: int = 1) -> "GuidedSearch":
         """Number a search and start its look-up, which takes about as long as the search and does not wait for it.

@@ -71,11 +71,11 @@ class Guide:
         return cls(Retriever(loaded, open_encoder(loaded, path, encoder)), guidance, values, fixed)
 
     def begin(self, question: str, id: str | None = None, sample: int = 0) -> GuidedEpisode:
-        """Return a new episode, which plays the question for the `sample`-th time; its `system` and `tool` are synchronous."""
+        """Return a new episode, which plays the question for the `sample`-th time; its `system`, `tool` and `step` are synchronous."""
         return GuidedEpisode(self.guidance, self._find_now, question, id, sample)
 
     async def abegin(self, question: str, id: str | None = None, sample: int = 0) -> AsyncGuidedEpisode:
-        """Return a new episode whose `system` and `tool` are awaited; concurrent look-ups share encoder calls."""
+        """Return a new episode whose `system`, `tool` and `step` are awaited; concurrent look-ups share encoder calls."""
         return AsyncGuidedEpisode(self.guidance, self._find, question, id, sample)
 
     def settings(self) -> dict[str, Any]:

@@ -4,6 +4,9 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from hiexp_verl import masking
+from hiexp_verl.domains.domain import Domain
+from hiexp_verl.domains.search import SEARCH
 from hiexp_verl.hek.same_question import NEAR_COSINE, NEAR_WORDS, SameQuestions
 from hiexp_verl.hek.store import HEK
 from hiexp_verl.models.encoder import Encoder
@@ -48,12 +51,13 @@ class Audit:
     clean: bool  # no overlap; warnings do not count
 
 
-def audit(hek: HEK, questions: Sequence[Question], encoder: Encoder | None) -> Audit:
+def audit(hek: HEK, questions: Sequence[Question], encoder: Encoder | None, domain: Domain = SEARCH) -> Audit:
     """Compare a HEK with a test set.
 
     Exact: the same text after normalisation, or the same id where the HEK keeps no text. Near: as `hek.same_question`
     defines it for leave-one-out; without an encoder by words alone.
-    Answers: whole words, unless the question itself has them or they are ordinary words.
+    Answers: whole words, or what `Domain.redact` takes for the answer in a domain that has its own, unless the question itself
+    has them or they are ordinary words.
 
     Raises:
         HiExpError: the encoder is not that of the HEK.
@@ -71,7 +75,7 @@ def audit(hek: HEK, questions: Sequence[Question], encoder: Encoder | None) -> A
     exact = overlaps(_exact(questions, texts, textless))
     found = {each.question for each in exact}
     near = overlaps(_near([question for question in questions if question.id not in found], texts, hek, encoder))
-    answers = tuple(_answers_in_entries(hek, questions, ordinary=False))
+    ordinary, answers = _answers(hek, questions, domain)
     near_means = f"share of common words >= {NEAR_WORDS:g}, no encoder"
     if encoder:
         near_means = f"cosine of {encoder.identity.name} >= {NEAR_COSINE:g}, of those with a third of the words in common"
@@ -80,7 +84,7 @@ def audit(hek: HEK, questions: Sequence[Question], encoder: Encoder | None) -> A
         exact=exact,
         near=near,
         answers=answers,
-        warnings=tuple(_warnings(hek, questions, texts, textless)),
+        warnings=tuple(_warnings(questions, texts, textless, ordinary)),
         near_means=near_means,
         clean=not (exact or near or answers),
     )
@@ -112,6 +116,36 @@ def _near(
             yield question, same[0].question_id, same[0].how
 
 
+def _answers(hek: HEK, questions: Sequence[Question], domain: Domain) -> tuple[tuple[AnswerInEntry, ...], tuple[AnswerInEntry, ...]]:
+    """Return the answers in entries: those that are as in any advice ("film", 100), and all others."""
+    if domain.redact is masking.redact:
+        ordinary, others = (tuple(_answers_in_entries(hek, questions, ordinary)) for ordinary in (True, False))
+        return ordinary, others
+    found = tuple(_redacted_answers(hek, questions, domain))
+    others = tuple(each for each in found if not _is_ordinary(each.answer))
+    return tuple(each for each in found if _is_ordinary(each.answer)), others
+
+
+def _is_ordinary(answer: str) -> bool:
+    bare = answer.strip("-%")
+    return (bare.isalpha() and bare.islower()) or (bare.isalnum() and len(bare) < MIN_ANSWER_CHARS)
+
+
+def _redacted_answers(hek: HEK, questions: Sequence[Question], domain: Domain) -> Iterator[AnswerInEntry]:
+    """Yield the answers that the domain would take out of an entry, in whatever notation."""
+    asked_by: dict[str, list[tuple[str, Question]]] = defaultdict(list)  # the answer in one notation -> as written, and where
+    for question in questions:
+        for answer in question.answers:
+            asked_by[domain.normalise(answer)].append((answer, question))
+    for entry in hek.entries:
+        text = f"{entry.title}\n{entry.description}"
+        for answer, asked in asked_by.items():
+            if domain.redact(text, [asked[0][0]], "") != text:  # the question, which may give it, is rarely looked at
+                given = (q.id for written, q in asked if domain.redact(text, [written], q.question) != text)
+                if ids := tuple(dict.fromkeys(given)):
+                    yield AnswerInEntry(answer, entry.id, ids)
+
+
 def _answers_in_entries(hek: HEK, questions: Sequence[Question], ordinary: bool) -> Iterator[AnswerInEntry]:
     """Yield the answers in entries: those that are one word in lower case, as in any advice ("film"), or all others."""
     asked_by: dict[str, list[str]] = defaultdict(list)  # normalised answer -> ids of test questions
@@ -134,13 +168,15 @@ def _spelt(text: str) -> str:
     return " ".join(tokens(text))
 
 
-def _warnings(hek: HEK, questions: Sequence[Question], texts: Mapping[str, str], textless: set[str]) -> Iterator[str]:
+def _warnings(
+    questions: Sequence[Question], texts: Mapping[str, str], textless: set[str], ordinary: Sequence[AnswerInEntry]
+) -> Iterator[str]:
     other = [q.id for q in questions if q.id in texts and normalise(texts[q.id]) != normalise(q.question)]
     if other:
         yield f"{len(other)} ids of the test set are other questions in the HEK (the first: {other[0]!r}); give the sets distinct ids"
     if textless:
         yield f"the HEK keeps no text of {len(textless)} of its questions; these were compared by id only"
-    if words := list(dict.fromkeys(each.answer for each in _answers_in_entries(hek, questions, ordinary=True))):
+    if words := list(dict.fromkeys(each.answer for each in ordinary)):
         yield f"answers that are ordinary words are in entries ({listed(words)}); not counted"
 
 

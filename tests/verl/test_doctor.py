@@ -12,6 +12,7 @@ pytest.importorskip("verl")
 
 from hiexp_verl.cli import main
 from hiexp_verl.cli.doctor import examine_hek
+from tests.support.derivations import write_maths_hek
 from tests.support.verl_fixtures import write_hek
 
 
@@ -45,6 +46,29 @@ def test_an_encoder_is_checked_without_a_hek(spec, works):
     assert encoder.ok is works
     assert (encoder.found == "hash:64: vectors of 64 numbers") is works
     assert ("sentence-transformers loads" in encoder.todo) is not works
+
+
+@pytest.mark.parametrize(
+    ("given", "ok", "found"),
+    [
+        (["--domain", "maths", "--set", "tool.steps=2", "tool.step_tokens=64"], True, "tool.steps=2, tool.step_tokens=64"),
+        (["--set", "tool.steps=2"], False, "hiexp.tool.steps=2 stops between steps, and the domain search shows E1 beside"),
+        (["--domain", "maths", "--set", "tool.step_tokens=64"], False, "hiexp.tool.steps=0 stops nowhere; set steps"),
+        (["--set", "tool.step=2"], False, "unknown setting hiexp.tool.step"),
+    ],
+)
+def test_settings_of_experience_between_steps_are_checked_against_the_domain(given, ok, found, capsys, monkeypatch):
+    pytest.importorskip("math_verify")
+    monkeypatch.setattr("hiexp_verl.cli.doctor.examine", lambda hek, encoder: [])
+    assert main(["doctor", "--json", *given]) == (0 if ok else 1)
+    *_, settings = json.loads(capsys.readouterr().out)
+    assert (settings["name"], settings["ok"]) == ("settings", ok) and found in settings["found"]
+
+
+def test_settings_are_checked_against_the_domain_of_the_hek(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("hiexp_verl.cli.doctor.examine", lambda hek, encoder: [])
+    for hek, code in ((write_hek(tmp_path / "search"), 1), (write_maths_hek(tmp_path / "maths"), 0)):
+        assert main(["doctor", "--hek", str(hek), "--set", "tool.steps=2"]) == code
 
 
 def test_a_registration_that_fails_is_visible_and_found(tmp_path):

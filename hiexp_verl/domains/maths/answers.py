@@ -51,6 +51,7 @@ _REWRITES = tuple(
     )
 )
 
+_SAID = re.compile(r"^(?:the )?(?:final )?answer(?: is:?|:)\s*(?=\S)", re.IGNORECASE)
 _WORD = re.compile(r"(?<![\\A-Za-z])[A-Za-z]+")
 # Beside a value these give another one, deny or doubt it.
 _HEDGES = frozenset("or either neither nor not no maybe perhaps possibly probably".split())  # noqa: SIM905
@@ -104,13 +105,16 @@ def boxed_answer(text: str) -> str | None:
 
     Of several boxes the last counts: what stands in an earlier one was taken back.
     """
-    return extract_answer(text.replace(ANSWER_OPEN, " ").replace(ANSWER_CLOSE, " "))
+    answer = extract_answer(text.replace(ANSWER_OPEN, " ").replace(ANSWER_CLOSE, " "))
+    while answer is not None and len(answer) <= MAX_ANSWER_CHARS and (inner := extract_answer(answer)) is not None:
+        answer = inner
+    return answer
 
 
 def gold_of(text: str) -> str:
-    r"""Return the answer in a gold answer as data sets have it: after the last "####" (gsm8k), in the last box, else the text itself."""
+    """Return the answer in a gold answer of a data set: after the last "####" (gsm8k), in the last box, else after "The answer is"."""
     _, mark, after = text.rpartition("####")
-    return after.strip() if mark else (boxed_answer(text) or text.strip())
+    return after.strip() if mark else (boxed_answer(text) or _SAID.sub("", text.strip()))
 
 
 @lru_cache(maxsize=4096)

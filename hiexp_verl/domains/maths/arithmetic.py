@@ -30,6 +30,7 @@ _REWRITES = tuple(
         (r"\\[,;: ]|\\q?quad(?![A-Za-z])|\\(?=%)", " "),
         (r"\{,\}", ","),
         (r"\^\s?\{\s?(\d{1,2})\s?\}", r"^\1"),
+        (r"(?<=[\w)%])\s+(?=\\boxed)", "\n"),  # "36 - 4 = 32 \boxed{32}": the box is no part of the result
         (r"\\boxed\s?\{(-?[\d.,]{1,20})\}", r"\1"),
         (r"\\(?:text|mathrm|mbox)\s?\{([^{}\n]{0,40})\}", r" \1 "),
     )

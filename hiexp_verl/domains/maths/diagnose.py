@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 
 from hiexp_verl.domains.diagnosis import Contrast, Diagnosis, Side, most_frequent
 from hiexp_verl.domains.maths.findings import Findings, findings, parting_of
-from hiexp_verl.domains.maths.reading import Step, has_formula, kind_of, mask, names_of, numbers_in, steps
+from hiexp_verl.domains.maths.reading import Step, kind_of, mask, names_of, numbers_in, shape_of, steps
 from hiexp_verl.domains.maths.redact import redact
 from hiexp_verl.scoring import blank_tool_text
 from hiexp_verl.text import sanitise, text_of
@@ -90,7 +90,7 @@ def _diagnosis(failure: Trajectory, contrast: Contrast, masker: ProblemMask) -> 
         answers=contrast.all_answers,
         finding=found.finding,
         also=(*((found.form,) if found.form else ()), *found.also),
-        shape="formula" if has_formula(contrast.question) else "story",
+        shape=shape_of(contrast.question),
         part_at=here,
         failed=_side(failure, found.steps[here:]),
         succeeded=_side(success, made[there:]) if success is not None else None,

@@ -11,7 +11,12 @@ from hiexp_verl.types import MAX_TITLE_CHARS
 MAX_CHARS = 40_000  # of a derivation that is read: its first and its last half
 
 _NUMBER_WORDS = "two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen nineteen"
-VALUES = {word: value for value, word in enumerate(_NUMBER_WORDS.split(), start=2)} | {"twenty": 20, "thirty": 30, "fifty": 50}
+_UNITS = {word: value for value, word in enumerate(_NUMBER_WORDS.split(), start=2)}
+_TENS = {word: value for value, word in enumerate("twenty thirty forty fifty sixty seventy eighty ninety".split(), start=2)}  # noqa: SIM905
+_ONES = {"one": 1, **{word: value for word, value in _UNITS.items() if value < 10}}
+# "thirty-two" before "thirty": a pattern takes the first that fits.
+VALUES = {f"{ten}-{one}": 10 * tens + ones for ten, tens in _TENS.items() for one, ones in _ONES.items()}
+VALUES |= _UNITS | {ten: 10 * tens for ten, tens in _TENS.items()}
 _DIGITS = r"(?:\d{1,3}(?:(?:,|\{,\})\d{3})+(?!\d)|\d{1,40}(?!\d))(?:\.\d{1,40})?|\.\d{1,40}"
 _NUMBER = re.compile(rf"(?<![\w.])(?:{_DIGITS})|\b(?:{'|'.join(VALUES)})\b", re.IGNORECASE)
 _ITEM = re.compile(r"^[^\S\n]*(?:\(\d{1,2}\)|\d{1,2}[.)])(?=[^\S\n]|\Z)|\bsteps? \d{1,2}\b", re.IGNORECASE | re.MULTILINE)
@@ -39,6 +44,18 @@ _OPENERS = word_set(
 )
 _SENTENCES = re.compile(r"(?<=[.!?]) (?=[A-Z\\$])")
 _HOW_TO_ANSWER = re.compile(r"(?:Express|Write|Give|Round|Enter) (?:your|the) (?:final )?answer")
+# The first that is found; templates of E2 have their own advice for each.
+_SHAPES = tuple(
+    (shape, re.compile(pattern, re.IGNORECASE))
+    for shape, pattern in (
+        ("percent", r"\d ?%|\b(?:per ?cent\w*|discount\w*|interest)\b"),
+        ("part", r"\d/\d|\b(?:half|thirds?|quarters?|fourths?|fifths?|tenths?|ratio|twice|times (?:as|more)|average)\b"),
+        (
+            "rate",
+            r"\b(?:per|how (?:long|fast)|speed|mph|(?:an?|each|every) (?:minute|hour|day|week|month|year)|(?:hour|dai|week)ly)\b",
+        ),
+    )
+)
 _FIRST_WORD = re.compile(r"(?:^|(?<=[.!?:\n]))([^\S\n]*)([A-Z][a-z]*)\b")
 
 
@@ -75,7 +92,7 @@ def unnumbered(derivation: str) -> str:
 
 
 def numbers_in(text: str) -> list[Fraction]:
-    """Return the numbers in a text, in order: digits with separators, and words from two to twenty."""
+    """Return the numbers in a text, in order: digits with separators, and words from two to ninety-nine."""
     return [_value(found[0]) for found in _NUMBER.finditer(text)]
 
 
@@ -109,6 +126,13 @@ def kind_of(problem: str) -> str:
 def has_formula(problem: str) -> bool:
     """Return whether a problem has a formula; a price in dollars is none."""
     return _MATHS.search(problem) is not None
+
+
+def shape_of(problem: str) -> str:
+    """Return what kind of problem it is: "formula", or of a story "percent", "part", "rate", else "story"."""
+    if has_formula(problem):
+        return "formula"
+    return next((shape for shape, words in _SHAPES if words.search(problem)), "story")
 
 
 def names_of(problem: str) -> list[str]:

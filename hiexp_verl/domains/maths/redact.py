@@ -3,9 +3,10 @@ r"""A text without the answers of a problem, in whatever notation: 3/4, 0.75, 75
 import re
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import lru_cache
 
 from hiexp_verl import masking
-from hiexp_verl.domains.maths.answers import Number, clean, gold_of, number_of
+from hiexp_verl.domains.maths.answers import Number, clean, gold_of, number_of, words_of
 from hiexp_verl.domains.maths.reading import VALUES, numbers_in
 
 _DIGITS = r"(?:\d{1,3}(?:(?:,|\{,\})\d{3})+(?!\d)|\d+)(?:\.\d+)?|\.\d+"
@@ -31,6 +32,8 @@ def redact(text: str, answers: Sequence[str], question: str) -> str:
         if number is None:
             plain = _FRACTION.sub(r"\1/\2", _TEXT.sub(r"\1", gold))
             spelt = dict.fromkeys((answer, gold, plain, *(each.replace(r"\pi", "\u03c0") for each in (gold, plain))))
+            if words_of(gold) is None and not (formula := _spaced(gold)).search(question):
+                text = formula.sub("the answer", text)
             text = masking.redact(text, list(spelt), question)
         elif abs(number.value) not in given:
             for pattern in _WRITTEN:
@@ -38,8 +41,15 @@ def redact(text: str, answers: Sequence[str], question: str) -> str:
     return text
 
 
+@lru_cache(maxsize=1024)
+def _spaced(formula: str) -> re.Pattern[str]:
+    """Return what finds a formula of several parts with other spaces: (3, 4) for (3,4)."""
+    parts = re.findall(r"\\?[A-Za-z]+|\d+|\S", formula)
+    return re.compile(rf"(?<![\w.]){r' ?'.join(map(re.escape, parts))}(?!\w)" if 2 < len(parts) <= 100 else r"(?!)")
+
+
 def _is(written: str, number: Number) -> bool:
-    value = next(iter(numbers_in(written)), None) if written.isalpha() else None
+    value = next(iter(numbers_in(written)), None) if written[:1].isalpha() else None
     found = Number(value, False, False) if value is not None else number_of(clean(written))
     return found is not None and _unsigned(found).equals(_unsigned(number))
 

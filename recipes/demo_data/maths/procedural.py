@@ -1,7 +1,7 @@
 """Generated problems with known answers, in two families: `chain_sum` (47 + 8 - 23) and `word_problem` (two steps, a story around them).
 
 Every problem is computed, never looked up: `meta.expression` is the calculation, `meta.solution` a derivation of it. No two splits share a
-problem, because the numbers of a problem decide its split.
+problem, because the numbers of a problem decide its split. reasoning-gym has many more families, and eleven dependencies for them.
 """
 
 import random

@@ -12,6 +12,8 @@ from hiexp_verl.guide.episode import AsyncGuidedEpisode, Guidance, GuidedEpisode
 from hiexp_verl.guide.guide import Guide
 from hiexp_verl.guide.lookup import LookupFailed
 from hiexp_verl.models.encoder import HashEncoder
+from tests.support.derivations import BLOCKS, PARAGRAPHS, write_maths_hek
+from tests.support.derivations import QUESTION as DERIVED
 from tests.support.factories import entry, hek_of, hit
 
 QUESTION = "What is the capital of France?"
@@ -51,6 +53,22 @@ def test_a_synchronous_and_an_asynchronous_agent_are_shown_the_same(hek):
     assert documents == [f"<experience>\n- {name} lesson.\n</experience>\nDocuments." for name in ("Own", "Other")]
     assert [(row["entry"], row.get("search")) for row in episode.shown[1:]] == [("e1-own", 1), ("e1-other", 2)]
     assert MESSAGES[0] == {"role": "system", "content": "Answer."}, "the caller's messages are not changed"
+
+
+def test_a_synchronous_and_an_asynchronous_agent_are_shown_the_same_between_steps(tmp_path):
+    tool = ToolConfig(min_score=-1.0, steps=2)
+    guide = Guide.open(write_maths_hek(tmp_path / "hek"), encoder="hash:256", tool=tool)
+    episode = guide.begin(DERIVED)
+
+    async def play():
+        other = await guide.abegin(DERIVED)
+        return [await other.step(text) for text in PARAGRAPHS[:2]], other
+
+    same, other = asyncio.run(play())
+    assert same == [episode.step(text) for text in PARAGRAPHS[:2]] == BLOCKS
+    assert other.shown == episode.shown and other.queries == episode.queries
+    assert episode.queries[0] == "X has N clips and sells half of them. How many are left? Half of N is N."
+    assert (episode.stops.left, episode.stops.stop, episode.record().searches) == (2, ["\n\n"], 2)
 
 
 @pytest.mark.parametrize("arm", ["full", "none"])

@@ -6,11 +6,13 @@ from pathlib import Path
 import pytest
 
 from hiexp_verl.cli import main
+from hiexp_verl.domains.maths.domain import MATHS
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.hek.audit import audit
 from hiexp_verl.io.files import write_jsonl
 from hiexp_verl.models.encoder import HashEncoder
 from hiexp_verl.types import Question
+from tests.support.derivations import write_maths_hek
 from tests.support.heks import ENCODER, e, hek, source
 
 KNOWN = hek(e(1), e(2), e(1, "e2", "Patterns", questions=("q1", "q2")), sources=[source(1, "Who directed Suicide Kings?"), source(2)])
@@ -123,3 +125,32 @@ def test_without_its_encoder_the_audit_goes_by_words_and_says_so(tmp_path, capsy
     (tmp_path / "hek" / "ENCODER").write_text("hash:64\n")
     assert main(["audit", str(tmp_path / "hek"), "--questions", written(tmp_path / "q.jsonl", asked("How long is the Nile?"))]) == 0
     assert "share of common words >= 0.8, no encoder" in capsys.readouterr().out
+
+
+def test_answers_of_mathematics_are_found_in_every_notation_and_small_numbers_are_ordinary():
+    known = hek(
+        e(1, description="Take half of it, which is 0.5."),
+        e(2, description="There are 100 cents in a dollar."),
+        e(3, title="What is \\frac{1}{2} of N?", description="It is 1,250 then."),
+    )
+    questions = [
+        asked("What share is left?", r"\frac{1}{2}"),
+        asked("How many cents are 3 dollars?", "1250", id="t2"),
+        asked("How many percent are all?", "100", id="t3"),
+        asked("What is the balance?", "-100", id="t5"),
+        asked("Half of 1250 or 1/2 of 1250?", "1250", id="t4"),  # the question says it
+    ]
+    found = audit(known, questions, None, MATHS)
+    assert [(x.answer, x.entry, x.questions) for x in found.answers] == [
+        ("1/2", "e1-0001", ("t1",)),
+        ("1/2", "e1-0003", ("t1",)),
+        ("1250", "e1-0003", ("t2",)),
+    ]
+    assert found.warnings[1:] == ("answers that are ordinary words are in entries (100, -100); not counted",)
+
+
+def test_the_command_asks_the_domain_of_the_hek(tmp_path, capsys):
+    root = write_maths_hek(tmp_path / "hek", "Try 0.25 of it.")
+    write_jsonl(tmp_path / "q.jsonl", [asked("What share is left?", "1/4")])
+    assert main(["audit", str(root), "--questions", str(tmp_path / "q.jsonl"), "--encoder", "hash:256"]) == 1
+    assert "answer '1/4' of t1 in e1-a" in capsys.readouterr().out

@@ -17,6 +17,7 @@ from hiexp_verl.domains.maths.answers import boxed_answer, clean, gold_of, hedge
         (r"\boxed{5} and then \boxed{6}", "6"),  # the earlier one was taken back
         (r"\boxed{\frac{1}{2}}", r"\frac{1}{2}"),
         (r"\boxed{\boxed{5}}", "5"),
+        (r"\boxed{\boxed{\boxed{\boxed{5}}}}", "5"),
         (r"\boxed{5} or \boxed{6", "5"),  # cut off: the last complete one
         (r"<answer>7</answer> \boxed{5}", "5"),
         (r"\boxed{5} <answer>7</answer>", "5"),  # only a box is an answer
@@ -38,6 +39,9 @@ def test_the_answer_is_the_last_complete_box(text, expected):
         ("1 #### 2 #### 3", "3"),
         (r"We get $x = \boxed{\frac43}$.", r"\frac43"),
         (" 42 ", "42"),
+        ("The final answer is: $\\frac{1}{2}$.", "$\\frac{1}{2}$."),
+        ("Answer: 7", "7"),
+        ("answer is", "answer is"),
         ("####", ""),
     ],
 )

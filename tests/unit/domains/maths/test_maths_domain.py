@@ -11,15 +11,19 @@ from hiexp_verl.cli import main
 from hiexp_verl.config import Budgets, SearchConfig, ToolConfig
 from hiexp_verl.distil.distillers import open_distiller
 from hiexp_verl.distil.draft import Draft
+from hiexp_verl.distil.pipeline import DistilSettings, distil
 from hiexp_verl.distil.prompts import edit_prompt, examples, reflection_prompt, revision_prompt
 from hiexp_verl.distil.validate import admit
 from hiexp_verl.domains import domain_named
 from hiexp_verl.domains.diagnosis import Contrast
+from hiexp_verl.domains.maths import verifier
 from hiexp_verl.domains.maths.diagnose import MEANINGS, ProblemMask
 from hiexp_verl.domains.maths.domain import MATHS
 from hiexp_verl.domains.maths.redact import redact
+from hiexp_verl.domains.maths.verifier import Verifier
 from hiexp_verl.hek.opening import open_hek
 from hiexp_verl.io.files import write_jsonl
+from hiexp_verl.models.encoder import HashEncoder
 from hiexp_verl.rollout.episode import EpisodeSettings
 from hiexp_verl.types import Question
 from tests.support.chat_server import completion, server
@@ -182,6 +186,9 @@ def test_a_model_that_distils_reads_both_derivations_from_where_they_part():
         ("Use x^2+1 here.", "$x^2 + 1$", "", "Use the answer here."),
         ("Check the two sides.", "2", "", "Check the two sides."),
         ("It is an ellipse, or Evelyn.", r"\text{ellipse}", "", "It is the answer, or Evelyn."),
+        ("Take forty-two, not forty.", "42", "", "Take the answer, not forty."),
+        ("Meet at (3, 4), or (3,4).", r"\left(3,4\right)", "", "Meet at the answer, or the answer."),
+        ("Meet at (3, 4).", "(3,4)", "Is it (3, 4)?", "Meet at (3, 4)."),
         ("The angle is \u03c0/2.", r"\frac{\pi}{2}", "", "The angle is the answer."),
     ],
 )
@@ -201,6 +208,52 @@ def test_math_verify_that_is_missing_is_one_line_before_anything_is_played(sets,
     assert main(["rollout", *arguments]) == 2
     assert "scoring mathematics needs math-verify, which is not installed; pip install hiexp_verl[maths]" in capsys.readouterr().err
     assert domain_named("maths") is MATHS
+
+
+def test_math_verify_that_scores_wrongly_is_one_line_before_anything_is_played(sets, monkeypatch, capsys):
+    monkeypatch.setattr(Verifier, "_ask", lambda *_: {"equal": False})
+    verifier._shared.cache_clear()
+    arguments = ["--domain", "maths", "--questions", str(sets / "val.jsonl"), "--model", "http://127.0.0.1:9/v1", "--out", str(sets / "x")]
+    assert main(["rollout", *arguments]) == 2
+    assert "math-verify does not score as it must" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"), [("0.5", r"\frac{1}{2}", True), ("1,000", "1000", True), ("50%", "50", False), ("-5", "5", False)]
+)
+def test_answers_in_other_notations_are_the_same_answer(one, other, same):
+    assert (MATHS.normalise(one) == MATHS.normalise(other)) is same
+
+
+def test_patterns_by_rules_have_advice_of_their_own_for_each_kind_of_problem():
+    """One advice for all stories made near-duplicates of all patterns, and one entry of them."""
+    kinds = {
+        "percent": "A coat costs {} dollars and is sold with a discount of {}%. What is its price?",
+        "part": "Ann has {} pens and Bob has {} times as many. How many pens has Bob?",
+        "rate": "Ann runs {} miles per hour for {} hours. How far does she run?",
+        "story": "Ann has {} pens and buys {} more. How many pens has she now?",
+        "formula": "What is ${} + {}$?",
+    }
+    wrong = ("I do not know.", "Let me start over. \\boxed{76}", "3 + 4 = 8. \\boxed{78}")
+    played = [
+        trajectory(
+            f"{kind}{n}",
+            ok,
+            ({"role": "assistant", "content": text},),
+            id=f"{kind}{n}#{ok:d}",
+            question=asked.format(n + 31, n + 40),
+            answers=("77",),
+            prediction="77" if ok else "",
+        )
+        for kind, asked in kinds.items()
+        for n, failure in enumerate(wrong)
+        for ok, text in ((True, "\\boxed{77}"), (False, failure))
+    ]
+    with open_distiller("rules", domain=MATHS) as distiller:
+        hek = distil(played, distiller, HashEncoder(), DistilSettings(cluster_size=3)).hek
+    patterns = [each for each in hek.entries if each.level == "e2"]
+    assert {each.shapes for each in patterns} == {(kind,) for kind in kinds}
+    assert len({each.description for each in patterns}) == 5
 
 
 def test_every_finding_has_advice_at_each_level():

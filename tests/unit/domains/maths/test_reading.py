@@ -42,6 +42,7 @@ def test_of_a_long_derivation_the_first_and_the_last_half_are_read():
 
 def test_numbers_are_read_with_separators_and_in_words():
     assert numbers_in("She sold 1,234 clips, 48.5 kg and .5 more to three friends; 30mph, H2O") == [1234, 48.5, 0.5, 3, 30]
+    assert numbers_in("Thirty-two and forty of ninety-nine, twenty-first") == [32, 40, 99, 20]
     assert numbers_in("9" * 5000) == []
 
 
