@@ -4,9 +4,10 @@
     python -m benchmarks.effect --data DIR --set hotpotqa --model qwen-1.5b --out outputs/effect
 
 Rolls the policy out on questions 1 to 150 of the set, builds a HEK from these rollouts (distilled by the policy itself, or
-`--distiller rules`), and evaluates 151 to 300: no experience, all of it, its parts, random and shuffled entries. Each step is a
-`hiexp` command and is resumed where it stopped; hours on 2 cores. `--data` holds questions.jsonl (id, dataset, question,
-answer) and corpus.jsonl.gz. Writes results/effect_SET_MODEL.{json,md} and the rows beside them.
+`--distiller rules`), and evaluates 151 to 300, greedily and at temperature 1: no experience, all of it, random and shuffled entries, and
+with `--other-set` the HEK of another set. Each step is a `hiexp` command and is resumed where it stopped; hours on 2 cores. `--data`
+holds questions.jsonl (id, dataset, question, answer) and corpus.jsonl.gz. Writes results/effect_SET_MODEL_plans.{json,md} and the rows
+beside them; results without `_plans` are of three or five entries of clusters (2026-11-22).
 """
 
 import argparse
@@ -19,14 +20,14 @@ from typing import Any
 from benchmarks import _machine
 from benchmarks._results import publish_rows, same_settings
 from hiexp_verl.evaluate.plan import ROWS, TABLE_JSON
-from hiexp_verl.evaluate.tables import BASE, as_markdown, pairs_of, table_of
+from hiexp_verl.evaluate.tables import as_markdown, pairs_of, table_of
 from hiexp_verl.io.datasets import read_jsonl
 from hiexp_verl.io.files import cache_dir, write_jsonl
 
 INSTRUCTIONS = Path(__file__).with_name("effect_instructions.txt")  # a model that was not trained to search needs an example
-ARMS = "none,full,random,shuffled,tool,prompt"
-AFTER, BEFORE = "tool.position=after", "tool.position=before"  # after: as the results were made, and as the paper says it
-FURTHER = {"E1 before": "eval-before", "of another set": "eval-other"}  # what their arms are called, where they lie
+ARMS = "none,full,random,shuffled"
+OTHER = "full, of another set"  # what its arm is called
+GREEDY, SAMPLED = "Greedy", "Temperature 1"  # tables of the results
 LEARNT_FROM, EVALUATED = slice(0, 150), slice(150, 300)
 
 
@@ -38,45 +39,65 @@ def main() -> None:
     parser.add_argument("--model", default="qwen-1.5b", help="an asset's name, or a model directory (default qwen-1.5b)")
     parser.add_argument("--distiller", help="as of `hiexp build` (default: the policy itself)")
     parser.add_argument("--k", type=int, default=4, help="rollouts per question (default 4)")
-    parser.add_argument("--temperature", default="0.7", help="of the rollouts (default 0.7; the evaluation is greedy)")
+    parser.add_argument("--temperature", default="0.7", help="of the rollouts (default 0.7)")
     parser.add_argument("--arms", default=ARMS, help=f"(default {ARMS})")
-    parser.add_argument("--before", action="store_true", help="full and tool also with E1 before the documents")
+    parser.add_argument("--samples", type=int, default=2, help="of each question and arm at temperature 1 (default 2); 0: greedy alone")
     parser.add_argument("--other-set", help="play with the HEK of this set, too: is it these questions' experience, or any?")
-    parser.add_argument("--batch-size", type=int, default=16)
+    parser.add_argument("--batch-size", type=int, default=64, help="episodes at a time (default 64)")
+    parser.add_argument("--name", help="of the results (default effect_SET_MODEL_plans)")
     parser.add_argument("--out", type=Path, default=Path("outputs/effect"))
-    arguments = parser.parse_args()
-    model = arguments.model if Path(arguments.model).is_dir() else str(cache_dir() / arguments.model)
-    distiller = arguments.distiller or f"vllm-local:{model}"
-    out: Path = arguments.out / f"{arguments.set}_{Path(model).name}"
-    same_settings(out, {"k": arguments.k, "temperature": arguments.temperature, "distiller": distiller.partition(":")[0]})
-    machine = _machine.facts_when_begun(out)
-    questions = split(arguments.data / "questions.jsonl", arguments.set, out)
-    common = ["--corpus", str(arguments.data / "corpus.jsonl.gz"), "--model", model, "--instructions", str(INSTRUCTIONS), "--resume"]
-    common += ["--top-k", "3", "--max-words", "60"]  # as the published rows
+    a = parser.parse_args()
+    model = a.model if Path(a.model).is_dir() else str(cache_dir() / a.model)
+    distiller = a.distiller or f"vllm-local:{model}"
+    called = {name: f"{name}_{Path(model).name}" for name in (a.set, a.other_set) if name}
+    out, common = a.out / called[a.set], ["--corpus", str(a.data / "corpus.jsonl.gz"), "--model", model]
+    # --top-k and --max-words as in the results of 2026-11-22
+    common += ["--instructions", str(INSTRUCTIONS), "--top-k", "3", "--max-words", "60", "--batch-size", str(a.batch_size), "--resume"]
+    heks: dict[str, Path] = {}
+    for name in called:
+        folder = a.out / called[name]
+        same_settings(folder, {"k": a.k, "temperature": a.temperature, "distiller": distiller.partition(":")[0]})
+        _machine.facts_when_begun(folder)
+        split(a.data / "questions.jsonl", name, folder)
+        heks[name] = built(folder, distiller, [*common, "--k", str(a.k), "--temperature", a.temperature])
+    for part, sampling in parts(a.samples).items():
+        played = ["--questions", str(out / "val.jsonl"), *common, *sampling]
+        hiexp("eval", *played, "--hek", str(heks[a.set]), "--arms", a.arms, "--out", str(folder_of(out, part)))
+        if a.other_set:
+            hiexp("eval", *played, "--hek", str(heks[a.other_set]), "--arms", "full", "--out", str(folder_of(out, part, other=True)))
+        write(a.name or f"effect_{called[a.set]}_plans", distiller.partition(":")[0], out)
+
+
+def split(path: Path, dataset: str, out: Path) -> None:
+    """Write the questions to learn from, learn.jsonl, and those to evaluate, val.jsonl."""
+    rows = [row for _, row in read_jsonl(path, "questions") if row["dataset"] == dataset]
+    if len(rows) < EVALUATED.stop:
+        raise SystemExit(f"{path} has {len(rows)} questions of {dataset!r}; {EVALUATED.stop} are needed")
+    for file, part in (("learn", LEARNT_FROM), ("val", EVALUATED)):
+        write_jsonl(out / f"{file}.jsonl", rows[part])
+
+
+def built(out: Path, distiller: str, options: list[str]) -> Path:
+    """Return the HEK of a set, made of rollouts where it is not made yet."""
     rollouts, hek = out / "rollouts", out / "hek"
     if not (rollouts / "summary.json").is_file():
-        sampled = ["--k", str(arguments.k), "--temperature", arguments.temperature]
-        hiexp("rollout", "--questions", str(questions[0]), *common, *sampled, "--out", str(rollouts))
+        hiexp("rollout", "--questions", str(out / "learn.jsonl"), *options, "--out", str(rollouts))
     if not (hek / "CURRENT").is_file():
         made_of = ["--trajectories", str(rollouts / "trajectories.jsonl"), "--encoder", str(cache_dir() / "minilm")]
         hiexp("build", *made_of, "--distiller", distiller, "--out", str(hek), "--resume")
-    played = ["--questions", str(questions[1]), *common, "--batch-size", str(arguments.batch_size)]
-    hiexp("eval", *played, "--hek", str(hek), "--arms", arguments.arms, "--set", AFTER, "--out", str(out / "eval"))
-    if arguments.before:
-        hiexp("eval", *played, "--hek", str(hek), "--arms", "full,tool", "--set", BEFORE, "--out", str(out / FURTHER["E1 before"]))
-    if arguments.other_set:
-        others = arguments.out / f"{arguments.other_set}_{Path(model).name}" / "hek"
-        hiexp("eval", *played, "--hek", str(others), "--arms", "full", "--set", AFTER, "--out", str(out / FURTHER["of another set"]))
-    write(machine, f"{arguments.set}_{Path(model).name}", distiller.partition(":")[0], out)
+    return hek
 
 
-def split(path: Path, dataset: str, out: Path) -> tuple[Path, Path]:
-    """Write the questions to learn from and those to evaluate; return the files."""
-    rows = [row for _, row in read_jsonl(path, "questions") if row["dataset"] == dataset]
-    files = (out / "learn.jsonl", out / "val.jsonl")
-    for file, part in zip(files, (LEARNT_FROM, EVALUATED), strict=True):
-        write_jsonl(file, rows[part])
-    return files
+def parts(samples: int) -> dict[str, list[str]]:
+    """Return the tables of the results, and how each is sampled."""
+    seeds = list(map(str, range(samples)))
+    sampled = {SAMPLED: ["--temperature", "1", "--seed", *seeds, "--alone", "0"]} if samples else {}
+    return {GREEDY: ["--temperature", "0"], **sampled}
+
+
+def folder_of(out: Path, part: str, other: bool = False) -> Path:
+    """Return where an evaluation lies; `other`: with the HEK of another set."""
+    return out / f"eval-{'greedy' if part == GREEDY else 'sampled'}{'-other' if other else ''}"
 
 
 def hiexp(*arguments: str) -> None:
@@ -85,32 +106,39 @@ def hiexp(*arguments: str) -> None:
     subprocess.run([sys.executable, "-m", "hiexp_verl.cli", *arguments], check=True)
 
 
-def write(machine: dict[str, Any], name: str, distiller: str, out: Path) -> None:
-    """Write what was measured: table, raw rows, what the HEK was made of."""
-    table, rows = all_arms(out)
+def write(name: str, distiller: str, out: Path) -> None:
+    """Write what was measured so far: a table for each temperature, raw rows, what the HEK was made of."""
+    machine = _machine.facts_when_begun(out)
     rollouts = json.loads((out / "rollouts" / "summary.json").read_text(encoding="utf-8"))
-    lines = [f"# Experience without training: {name}", "", *_machine.as_lines(machine)]
+    lines = [f"# Experience without training: {out.name}", "", *_machine.as_lines(machine)]
     now = _machine.facts()["commit"]
     lines += [f"- begun at that commit, written at {now}"] if now != machine["commit"] else []
-    lines += [""]
     made_of = f"HEK of {rollouts['episodes']} rollouts, {rollouts['k']} a question, {rollouts['correct']:.2f} of them right"
-    lines += [f"{made_of}; distiller: {distiller}.", ""]
-    found = {"machine": machine, "rollouts": rollouts, "distiller": distiller, "table": table}
-    publish_rows(f"effect_{name}", found, "\n".join(lines) + "\n" + as_markdown(table), rows)
+    lines += ["", f"{made_of}; distiller: {distiller}."]
+    tables, rows = {}, []
+    for part in (GREEDY, SAMPLED):
+        if (folder_of(out, part) / TABLE_JSON).is_file():
+            tables[part], found = all_arms(out, part)
+            rows += [{**row, "part": part} for row in found]
+            lines += ["", f"## {part}", "", as_markdown(tables[part])]
+    found = {"machine": machine, "rollouts": rollouts, "distiller": distiller, "tables": tables}
+    publish_rows(name, found, "\n".join(lines), rows)
 
 
-def all_arms(out: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Return table and rows; an arm of another evaluation stands in them as `hek, E1 before`."""
-    folders = {"": out / "eval"} | {f", {name}": out / folder for name, folder in FURTHER.items()}
-    tables = {name: json.loads((folder / TABLE_JSON).read_text(encoding="utf-8")) for name, folder in folders.items() if folder.is_dir()}
-    rows = [{**row, "arm": row["arm"] + name} for name in tables for _, row in read_jsonl(folders[name] / ROWS, "rows")]
+def all_arms(out: Path, part: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Return table and rows of a part; the arm that was played with the HEK of another set is `OTHER`."""
+    folders = [(folder_of(out, part, other), {"full": OTHER} if other else {}) for other in (False, True)]
+    found, rows, seconds = [], [], {}
+    for folder, names in folders:
+        if (folder / TABLE_JSON).is_file():
+            found += [json.loads((folder / TABLE_JSON).read_text(encoding="utf-8"))]
+            seconds |= {names.get(line["arm"], line["arm"]): line["seconds"] for line in found[-1]["arms"]}
+            rows += [{**row, "arm": names.get(row["arm"], row["arm"])} for _, row in read_jsonl(folder / ROWS, "rows")]
     for row in rows:
         row.pop("question", None)  # of a data set that is not ours to publish; the id tells which
-    seconds = {line["arm"] + name: line["seconds"] for name, table in tables.items() for line in table["arms"]}
     lines = [{**line, "seconds": seconds[line["arm"]]} for line in table_of(rows)]
-    pairs = [p for p in pairs_of(rows) if "," not in p["arm"] or p["against"] in (BASE, p["arm"].partition(",")[0])]
-    took = round(sum(table["seconds"] for table in tables.values()), 1)
-    return {**tables[""], "seconds": took, "arms": lines, "pairs": pairs}, rows
+    took = round(sum(table["seconds"] for table in found), 1)
+    return {**found[0], "seconds": took, "arms": lines, "pairs": pairs_of(rows)}, rows
 
 
 if __name__ == "__main__":

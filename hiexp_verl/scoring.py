@@ -22,10 +22,16 @@ CLOSE_F1 = 0.8  # an answer this close is taken for the gold answer although it 
 MORE_WORDS = 2  # of content beside the gold answer, or as many as it has itself
 
 _YES_NO = {"yes": "no", "no": "yes"}
-_DENIALS = ("no", "not", "nope", "never", "neither", "nor")
-_VERDICTS = frozenset(("yes", "yeah", *_DENIALS))
+_VERBS = ("is", "are", "was", "were", "do", "does", "did", "has", "have", "had", "ca", "wo", "would", "could", "should", "ai")
+_DENIALS = frozenset(
+    ("no", "not", "nope", "nah", "never", "neither", "nor", "cannot", "false", "wrong", "incorrect", "untrue", *(f"{v}nt" for v in _VERBS))
+)
+_AGAINST = {"yes": _DENIALS, "no": frozenset(("yes", "yeah", "yep", "yup"))}  # after the first word
 # Beside the gold answer, these deny it, doubt it or give another one.
-_HEDGES = frozenset((*_DENIALS, "none", "and", "or", "either", "both", "maybe", "perhaps", "possibly", "probably"))
+_HEDGES = _DENIALS.union(
+    ("none", "and", "or", "either", "both", "maybe", "perhaps", "possibly", "probably"),
+    ("but", "except", "excluding", "without", "instead", "rather", "unlike", "non"),
+)
 # No content of their own.
 _SMALL = frozenset("of in on at to is was were are it he she they that this by for from with as his her its their be who which".split())  # noqa: SIM905
 _ARTICLES = re.compile(r"\b(?:a|an|the)\b")
@@ -143,19 +149,27 @@ def _concise(predicted: list[str], wanted: list[str], question: str) -> bool:
     if predicted == wanted:
         return bool(wanted)
     if len(wanted) == 1 and wanted[0] in _YES_NO:
-        return predicted[:1] == wanted and not _VERDICTS.intersection(predicted[1:])
+        return predicted[:1] == wanted and not _AGAINST[wanted[0]].intersection(predicted[1:])
     if not (_covers(predicted, wanted) or _f1(predicted, wanted) >= CLOSE_F1):
         return False
     more = list((Counter(predicted) - Counter(wanted)).elements())
-    if _HEDGES.intersection(more):
+    if _HEDGES.intersection(more) or {"other", "than"} <= set(more):
         return False
     asked = tokens(question)
     # What stands in the question word for word is one candidate of it: "the Women's University v. Hogan" for its first part.
     one = f" {' '.join(predicted)} " in f" {' '.join(asked)} "
-    names = re.findall(r"\b[^\W\d_a-z][\w'.-]*", question) if set(wanted) <= set(asked) and not one else []
-    candidates = set(tokens(" ".join(names)))
+    candidates = _candidates(question, asked) if set(wanted) <= set(asked) and not one else set[str]()
+    if len(wanted) == 1 and wanted[0].isdecimal():
+        candidates.update(word for word in more if word.isdecimal() and len(word) == len(wanted[0]))  # another year
     content = [word for word in more if word not in _SMALL]
     return not candidates.intersection(content) and len(content) <= max(MORE_WORDS, len(wanted))
+
+
+def _candidates(question: str, asked: list[str]) -> set[str]:
+    """Return the words of the names and numbers in a question, and those on both sides of "or" and "and"."""
+    names = re.findall(r"\b[^\W_a-z][\w'.-]*", question)
+    beside = (asked[i] for place, word in enumerate(asked) if word in ("or", "and") for i in (place - 1, place + 1) if 0 <= i < len(asked))
+    return {*tokens(" ".join(names)), *beside}
 
 
 def normalise(text: str) -> str:

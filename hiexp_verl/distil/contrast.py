@@ -64,7 +64,9 @@ def _spellings(accepted: Sequence[str], gold: Sequence[str]) -> tuple[str, ...]:
     return tuple(found.values())
 
 
-def distinct(trajectories: Iterable[Trajectory], success_at: float | None = None) -> tuple[list[Trajectory], Counter[str]]:
+def distinct(
+    trajectories: Iterable[Trajectory], success_at: float | None = None, copies: bool = False
+) -> tuple[list[Trajectory], Counter[str]]:
     """Return the trajectories to distil, in their order, each marked as right or wrong, and count those left out, by reason.
 
     Episodes of validation (or test) questions are left out: experience from them would be shown in their own grading.
@@ -73,6 +75,7 @@ def distinct(trajectories: Iterable[Trajectory], success_at: float | None = None
 
     Args:
         success_at: a trajectory is right when its score reaches this; None takes its own `correct` mark.
+        copies: keep duplicates with an id of their own: rollouts that came out the same, which a tally counts.
 
     Raises:
         HiExpError: one question id stands for two different questions.
@@ -93,7 +96,7 @@ def distinct(trajectories: Iterable[Trajectory], success_at: float | None = None
             found = " and ".join(repr(sanitise(each, _SHOWN_CHARS)) for each in (first, text))
             raise HiExpError(f"the question id {t.question_id!r} stands for two questions, {found}; give each an id of its own")
         content = digest_of(t.question_id, t.messages or t.id)
-        if t.correct in labels[content]:
+        if t.correct in labels[content] and not (copies and t.id and t.id not in seen):
             dropped["duplicate"] += 1
         elif t.id and t.id in seen:
             dropped["duplicate_id"] += 1

@@ -130,7 +130,10 @@ def distil(
     cases, not_admitted = cases_of(diagnoses, distiller.reflect(diagnoses), encoder, domain, config.preconditions)
     by_kind, no_plans = [], Counter[str]()
     if config.plans == "kind":
-        by_kind, no_plans = patterns_of_kinds(trajectories, cases, config.plan_support, domain)
+        rollouts, _ = distinct(given, config.success_at, copies=True)
+        by_kind, no_plans = patterns_of_kinds(rollouts, cases, config.plan_support, domain)
+        kept = {t.id for t in trajectories}
+        by_kind = [replace(each, sources=tuple(id for id in each.sources if id in kept)) for each in by_kind]
     rest = [case for case in cases if not any(case.id in pattern.children for pattern in by_kind)]
     logger.info("clustering %d E1, summarising the clusters", len(rest))
     pattern = LevelConfig(config.cluster_size, config.heights.get("e1"), config.linkage, config.confirm)

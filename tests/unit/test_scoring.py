@@ -97,6 +97,9 @@ QUESTION = "Which of the two is larger, Peru or Chile?"
         ("the city of Paris", "Paris"),
         ("b c d e", "b c d e f"),  # F1 = 8/9
         ("yes, they are", "yes"),
+        ("No, they are not.", "no"),
+        ("no, never", "no"),
+        ("1 January 1990", "1990"),
         ("Tom and Jerry", "Tom and Jerry"),  # the words of the gold answer are no hedge
         ("the larger one is Peru", "Peru"),
     ],
@@ -116,6 +119,18 @@ def test_an_answer_that_says_no_more_is_concise(prediction, gold):
         ("Chile, Peru", "Peru"),
         ("yes nope", "yes"),
         ("no, yes", "yes"),
+        ("yes nah", "yes"),
+        ("yes, false", "yes"),
+        ("yes, they aren't", "yes"),
+        ("no yep", "no"),
+        ("It isn't Paris", "Paris"),
+        ("wasn\u2019t Paris", "Paris"),
+        ("cannot be Paris", "Paris"),
+        ("Paris is wrong", "Paris"),
+        ("anything but Paris", "Paris"),
+        ("other than Paris", "Paris"),
+        ("except Paris", "Paris"),
+        ("1990, 1991", "1990"),
         ("not b c d e f", "b c d e f"),  # F1 = 10/11
         ("Paris London Rome Berlin", "Paris"),
         ("Doc 1(Title: Paris) Paris is the capital of France. It lies on the Seine.", "Paris"),
@@ -126,6 +141,20 @@ def test_an_answer_that_says_no_more_is_concise(prediction, gold):
 def test_an_answer_that_hedges_denies_or_pastes_earns_no_more_than_a_wrong_one(prediction, gold):
     result = scoring.score(prediction, [gold], "concise", QUESTION)
     assert (result.concise, result.reward) == (0.0, scoring.FORMAT_REWARD)
+
+
+@pytest.mark.parametrize(
+    ("question", "gold", "other"),
+    [
+        ("Which is larger, a lion or a tiger?", "lion", "tiger"),
+        ("Of lions and tigers, which are larger?", "tigers", "lions"),
+        ("Was it founded in 1984 or 990?", "1984", "990"),
+        ("Which is older, the A36 or the M25?", "M25", "A36"),
+    ],
+)
+def test_candidates_of_the_question_need_no_capital(question, gold, other):
+    assert scoring.concise(f"{gold}, {other}", [gold], question) == scoring.concise(f"{other} {gold}", [gold], question) == 0.0
+    assert scoring.concise(f"the larger {gold}", [gold], question) == 1.0
 
 
 @given(st.text(max_size=30), st.text(alphabet="ab ", min_size=1, max_size=8), st.text(max_size=30))

@@ -22,6 +22,8 @@ def test_a_copy_is_left_out_whatever_its_id():
     good, bad = two_hops(number=0), episode(answer="Rome", number=1)
     kept, dropped = distinct([good, bad, good, replace(bad, id="other")])
     assert (kept, dropped) == ([good, bad], {"duplicate": 2})
+    kept, dropped = distinct([good, bad, good, replace(bad, id="other")], copies=True)
+    assert (kept, dropped) == ([good, bad, replace(bad, id="other")], {"duplicate": 1}), "another rollout that came out the same"
 
 
 def test_an_id_stays_with_the_trajectory_that_had_it_first():

@@ -3,7 +3,10 @@
 from collections.abc import Sequence
 
 from hiexp_verl.distil.kinds import patterns_of_kinds
+from hiexp_verl.distil.pipeline import distil
+from hiexp_verl.distil.rules import RulesDistiller
 from hiexp_verl.domains.search import SEARCH
+from hiexp_verl.models.encoder import HashEncoder
 from hiexp_verl.types import FOUND, GIVEN, Trajectory
 from tests.support.episodes import episode
 from tests.support.factories import entry
@@ -66,3 +69,15 @@ def test_the_cases_of_its_questions_are_below_a_pattern():
 def test_episodes_that_are_no_plan_are_no_evidence():
     direct = ("{peak} capital",)
     assert patterns_of_kinds(rollouts(("Noshak", direct, True), ("Toubkal", direct, True)), [], support=2, domain=SEARCH) == ([], {})
+
+
+def test_rollouts_that_came_out_the_same_are_all_tallied():
+    # GOOD: (2 + 0.2) / (5 + 1.2) = 0.35, its three failures of Kebnekaise are word for word the same; BAD: (2 + 0.2) / (3 + 1.2) = 0.52.
+    good = [("Noshak", GOOD, True), ("Toubkal", GOOD, True), *[("Kebnekaise", GOOD, False)] * 3]
+    bad = [("Noshak", BAD, True), ("Toubkal", BAD, True), ("Kebnekaise", BAD, False)]
+    given = rollouts(*good, *bad)
+    hek = distil([*given, given[-1]], RulesDistiller(), HashEncoder(64)).hek
+    (pattern,) = (entry for entry in hek.entries if entry.title == KIND and entry.level == "e2")
+    assert pattern.plans[0].searches[0] == f"{GIVEN} mountain country"
+    assert pattern.counters == {"right": 2, "wrong": 1}, "a rollout given twice counts once"
+    assert set(pattern.sources) <= {source.id for source in hek.sources}
