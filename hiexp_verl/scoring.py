@@ -109,13 +109,16 @@ def cem(prediction: str, answers: Sequence[str]) -> float:
 def concise(prediction: str, answers: Sequence[str], question: str = "") -> float:
     """Return 1.0 when the prediction covers a gold answer, or nearly equals it, and says no more than that.
 
-    More is a word that denies or hedges ("not", "or"), another candidate of a question that names the gold answer, and more than a
-    few words of content. A prediction for a yes or no begins with it and does not take it back.
+    More is a word that denies or hedges ("not", "or"), a list with another answer in it, another candidate of a question that names the
+    gold answer, and more than a few words of content. A prediction for a yes or no begins with it and does not take it back.
     """
     predicted = tokens(prediction)
-    return float(any(_same_signs(prediction, gold, question) and _concise(predicted, tokens(gold), question) for gold in answers))
+    parts = [part for written in _BETWEEN.split(_plain(prediction)) if (part := tokens(written))]
+    return float(any(_same_signs(prediction, gold, question) and _concise(predicted, tokens(gold), question, parts) for gold in answers))
 
 
+# Between answers: "Paris; Rome", "Paris & Rome". A comma may as well stand before a place that holds another.
+_BETWEEN = re.compile(r"[;|\n]|\s[&/+]\s")
 _NUMBER = re.compile(r"(?<![\w.,])([-+]?)(\d[\d,]*(?:\.\d+)?)(?![\w]|\.\d|,\d)")
 # "C++", "5%", and "O-" of one or two letters: "Sava- a river" has a dash.
 _MARKED = re.compile(r"\w[+#%]+(?!\w)|\b[^\W\d_]{1,2}-(?![\w-])")
@@ -145,11 +148,13 @@ def _values(text: str) -> list[float]:
     return [float(sign + number.replace(",", "")) for sign, number in _NUMBER.findall(text)]
 
 
-def _concise(predicted: list[str], wanted: list[str], question: str) -> bool:
+def _concise(predicted: list[str], wanted: list[str], question: str, parts: list[list[str]]) -> bool:
     if predicted == wanted:
         return bool(wanted)
     if len(wanted) == 1 and wanted[0] in _YES_NO:
         return predicted[:1] == wanted and not _AGAINST[wanted[0]].intersection(predicted[1:])
+    if len(parts) > 1 and not all(set(part).intersection(wanted) for part in parts):
+        return False  # a part of a list is another answer
     if not (_covers(predicted, wanted) or _f1(predicted, wanted) >= CLOSE_F1):
         return False
     more = list((Counter(predicted) - Counter(wanted)).elements())

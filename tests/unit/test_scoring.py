@@ -100,6 +100,9 @@ QUESTION = "Which of the two is larger, Peru or Chile?"
         ("No, they are not.", "no"),
         ("no, never", "no"),
         ("1 January 1990", "1990"),
+        ("Simon & Garfunkel", "Simon and Garfunkel"),
+        ("Paris, France", "Paris"),
+        ("Paris.\n", "Paris"),
         ("Tom and Jerry", "Tom and Jerry"),  # the words of the gold answer are no hedge
         ("the larger one is Peru", "Peru"),
     ],
@@ -131,6 +134,9 @@ def test_an_answer_that_says_no_more_is_concise(prediction, gold):
         ("other than Paris", "Paris"),
         ("except Paris", "Paris"),
         ("1990, 1991", "1990"),
+        ("Paris; Rome", "Paris"),
+        ("Paris & London", "Paris"),
+        ("Rome\nParis", "Paris"),
         ("not b c d e f", "b c d e f"),  # F1 = 10/11
         ("Paris London Rome Berlin", "Paris"),
         ("Doc 1(Title: Paris) Paris is the capital of France. It lies on the Seine.", "Paris"),
