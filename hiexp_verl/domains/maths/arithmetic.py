@@ -21,6 +21,8 @@ _REWRITES = tuple(
         (r"<<[^<>\n]{0,200}>>", ""),  # gsm8k's own notes of a calculation
         (r"\\\\|\\\[|\\\]|\\implies|\\Rightarrow|\\qquad", "\n"),
         (r"(?<=\d)\s?\\[dtc]?frac", " @ "),  # a mixed number, or a product
+        (r"(?<=[\d)%])(?:\s|\\?\$|\\[)\]])+(?=\\boxed)", "\n"),  # the answer after a result, which is not its mixed number
+        (r"(?<==)\s?\*\*([^*\n]{1,40})\*\*", r" \1"),  # a result in bold
         (r"(?<![\d)\s])\*\*|\*\*(?![\d\s(])", ""),  # bold
         (r"\\[dtc]?frac\s?\{([\d., ]{1,20})\}\s?\{([\d., ]{1,20})\}", r"((\1)/(\2))"),
         (r"\\(?:times|cdot|ast)(?![A-Za-z])|[\u00d7\u00b7\u22c5]|(?<=[\d)%a-z]) [xX] (?=[\d($\\])|(?<=\d)[xX](?=\d)", "*"),
