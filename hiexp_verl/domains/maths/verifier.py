@@ -40,6 +40,7 @@ _LOST = {  # what a question without a verdict is counted as
     "failures": "raised an error",
 }
 _STARTING: dict[int, threading.Lock] = {}  # by process
+_MANY_LOST = 20  # without a verdict in a row: more than one odd answer can be the reason
 _START_SECONDS = 120.0  # of the start and of each known pair; importing sympy takes 1 s, on a busy machine far longer
 
 
@@ -61,6 +62,7 @@ class Verifier:
     def __init__(self, workers: int = 1, seconds: float = 10.0) -> None:
         self.seconds = seconds
         self.counts: Counter[str] = Counter()
+        self._lost_in_a_row = 0
         self._known: LRUCache[tuple[str, str], bool] = LRUCache(1 << 14)  # the rollouts of a question give few different answers
         self._lock = threading.Lock()
         self._free: queue.LifoQueue[_Worker] = queue.LifoQueue()
@@ -97,8 +99,10 @@ class Verifier:
     def equal(self, answer: str, gold: str) -> bool:
         """Return whether the answer equals the gold answer; a time-out, a crash and a failure are False, counted and logged.
 
+        After many of these in a row it is tested again: were math-verify the reason, all answers would score 0.
+
         Raises:
-            HiExpError: math-verify is missing or does not start.
+            HiExpError: math-verify is missing, does not start, or fails the test.
         """
         with self._lock:
             if (known := self._known.get((answer, gold))) is not None:
@@ -108,12 +112,17 @@ class Verifier:
         verdict, lost = bool(reply.get("equal")), [kind for kind in _LOST if reply.get(kind)]
         with self._lock:
             self.counts.update(["asked", *lost, *(f"un{key}" for key in ("read_gold", "read_answer") if reply.get(key) is False)])
+            self._lost_in_a_row = self._lost_in_a_row + 1 if lost else 0
+            if is_doubtful := self._lost_in_a_row == _MANY_LOST:
+                self._lost_in_a_row = 0
             if not lost:  # a busy machine may have been the reason
                 self._known[answer, gold] = verdict
         if reply.get("read_gold") is False:
             logger.warning("math-verify cannot read the gold answer %r; only the same text scores 1", gold[:80])
         for kind in lost:
             logger.warning("math-verify %s on %r against %r; it scores 0", _LOST[kind], answer[:80], gold[:80])
+        if is_doubtful:
+            self.test()
         return verdict
 
     def close(self) -> None:

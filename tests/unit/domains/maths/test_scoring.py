@@ -14,7 +14,7 @@ import pytest
 from hiexp_verl.domains.maths import verifier as pool
 from hiexp_verl.domains.maths import worker
 from hiexp_verl.domains.maths.scoring import equal, score, score_text
-from hiexp_verl.domains.maths.verifier import Verifier
+from hiexp_verl.domains.maths.verifier import KNOWN, Verifier
 from hiexp_verl.errors import HiExpError
 
 TOWER = "10^{10^{10}}"
@@ -194,6 +194,21 @@ def test_a_verifier_that_scores_everything_zero_fails_at_the_start(tmp_path, mon
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(HiExpError, match=r"does not score as it must: .*expected equal=True; reinstall it"), Verifier():
         pass
+
+
+def test_many_answers_in_a_row_without_a_verdict_are_odd_answers_or_a_broken_verifier():
+    known = {(answer, gold): equal for answer, gold, equal in KNOWN}
+
+    def asked(verifier, number, still_works):
+        verifier._ask = lambda answer, gold, _: (
+            {"equal": known[answer, gold]} if still_works and (answer, gold) in known else {"crashes": True}
+        )
+        return [verifier.equal(f"x+{n}", "y") for n in range(number)]
+
+    assert asked(Verifier(), 45, still_works=True) == [False] * 45, "the answers are odd"
+    assert asked(Verifier(), 19, still_works=False) == [False] * 19
+    with pytest.raises(HiExpError, match="math-verify does not score as it must"):
+        asked(Verifier(), 20, still_works=False)
 
 
 def test_a_verifier_that_cannot_be_imported_says_why(tmp_path, monkeypatch):
