@@ -41,7 +41,7 @@ UNSPACED = re.compile(
     "[\u0e00-\u0fff\u1000-\u109f\u1780-\u17ff\u1950-\u1aaf\u1b00-\u1b7f\u3040-\u312f\u3400-\u4dbf\u4e00-\u9fff\ua000-\ua4cf\ua980-\ua9ff"
     "\uaa00-\uaa7f\U00020000-\U0003ffff]"
 )
-_BOXED_OR_BRACE = re.compile(r"\\boxed\{|[{}]")
+_BOXED_OR_BRACE = re.compile(r"\\boxed\s?\{|[{}]")
 _TOOL_TAGS = ("information", "tool_response", "experience")
 # An unclosed block was cut off by the response length: all that follows it is tool text.
 _TOOL_TEXT = re.compile("|".join(rf"<{tag}>.*?(?:</{tag}>|\Z)" for tag in _TOOL_TAGS), re.DOTALL)

@@ -196,6 +196,7 @@ def test_other_kinds_are_the_measure_itself():
         ("<answer>open", None),
         (r"so \boxed{\frac{1}{2}}", r"\frac{1}{2}"),
         (r"\boxed{1} then \boxed{2", "1"),
+        (r"\boxed {\frac{1}{2}}", r"\frac{1}{2}"),
         (r"<answer>\boxed{5}</answer>", "5"),
         (r"<answer>a</answer> \boxed{b}", "b"),
         (r"\boxed{b} <answer>a</answer>", "a"),

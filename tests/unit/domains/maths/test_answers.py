@@ -22,6 +22,7 @@ from hiexp_verl.domains.maths.answers import boxed_answer, clean, gold_of, hedge
         (r"<answer>7</answer> \boxed{5}", "5"),
         (r"\boxed{5} <answer>7</answer>", "5"),  # only a box is an answer
         ("<answer>7</answer>", None),
+        (r"\boxed {5}", "5"),
         (r"\boxed{ }", None),
         ("the answer is 5", None),
         ("", None),
