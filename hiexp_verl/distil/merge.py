@@ -16,11 +16,10 @@ import numpy as np
 
 from hiexp_verl.distil.entries import NEAR, hops_of, number, united
 from hiexp_verl.errors import HiExpError
-from hiexp_verl.hek.same_question import near_duplicates
+from hiexp_verl.hek.same_question import near_duplicates, text_key
 from hiexp_verl.hek.schema import Header
 from hiexp_verl.hek.store import HEK
 from hiexp_verl.models.encoder import Encoder, Vectors
-from hiexp_verl.scoring import normalise
 from hiexp_verl.types import LEVELS, Entry, Level
 
 _Level = tuple[list[Entry], Vectors]
@@ -88,8 +87,8 @@ def _clashes(hek: HEK, other: HEK) -> dict[str, list[str]]:
     """Return the ids of questions and of trajectories that mean something else in the other HEK."""
     mine, theirs = (
         {
-            "question": {source.question_id: normalise(source.question) for source in each.sources},
-            "trajectory": {source.id: replace(source, question=normalise(source.question)) for source in each.sources},
+            "question": {source.question_id: text_key(source.question) for source in each.sources},
+            "trajectory": {source.id: replace(source, question=text_key(source.question)) for source in each.sources},
         }
         for each in (hek, other)
     )

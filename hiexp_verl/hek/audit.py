@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from hiexp_verl import masking
 from hiexp_verl.domains.domain import Domain
 from hiexp_verl.domains.search import SEARCH
-from hiexp_verl.hek.same_question import NEAR_COSINE, NEAR_WORDS, SameQuestions
+from hiexp_verl.hek.same_question import NEAR_COSINE, NEAR_WORDS, SameQuestions, text_key
 from hiexp_verl.hek.store import HEK
 from hiexp_verl.models.encoder import Encoder
-from hiexp_verl.scoring import UNSPACED, normalise, tokens
+from hiexp_verl.scoring import UNSPACED, tokens
 from hiexp_verl.text import listed, sanitise
 from hiexp_verl.types import Question
 
@@ -94,9 +94,9 @@ def _exact(questions: Sequence[Question], texts: Mapping[str, str], textless: se
     """Yield (test question, id in the HEK, how they are the same)."""
     known: dict[str, list[str]] = defaultdict(list)
     for question_id, text in texts.items():
-        known[normalise(text)].append(question_id)
+        known[text_key(text)].append(question_id)
     for question in questions:
-        for question_id in known.get(normalise(question.question), ()):
+        for question_id in known.get(text_key(question.question), ()):
             yield question, question_id, "same text"
         if question.id in textless:
             yield question, question.id, "same id"
@@ -171,7 +171,7 @@ def _spelt(text: str) -> str:
 def _warnings(
     questions: Sequence[Question], texts: Mapping[str, str], textless: set[str], ordinary: Sequence[AnswerInEntry]
 ) -> Iterator[str]:
-    other = [q.id for q in questions if q.id in texts and normalise(texts[q.id]) != normalise(q.question)]
+    other = [q.id for q in questions if q.id in texts and text_key(texts[q.id]) != text_key(q.question)]
     if other:
         yield f"{len(other)} ids of the test set are other questions in the HEK (the first: {other[0]!r}); give the sets distinct ids"
     if textless:

@@ -7,6 +7,8 @@ Words alone miss "capital city" for "capital"; a cosine alone takes questions of
 | neither has a name that the other lacks while the other has one, too; the numbers are equal | the same content words |
 | | without an encoder: one's content words within the other's, 80% of them |
 | | a third of the words in common, and a cosine of 0.95 (MiniLM: paraphrases 0.96 and above) |
+
+Where one calculates, both have the same numbers and signs in the same order: 5 - 3 is neither 5 + 3 nor 3 - 5, whose words are the same.
 """
 
 import re
@@ -18,6 +20,7 @@ from typing import NamedTuple
 import numpy as np
 
 from hiexp_verl.models.encoder import CACHED_TEXTS, Encoder, QueryVectors, Vectors
+from hiexp_verl.scoring import normalise
 from hiexp_verl.text import main_words, word_set
 from hiexp_verl.types import Source
 
@@ -26,6 +29,20 @@ NEAR_WORDS = 0.8  # share of common content words
 _LEAST_WORDS = 1 / 3  # with fewer in common no cosine is asked for: it spares encoding every known question
 _FILLERS = word_set("be been has have had as it its there name tell me give please")
 _POSSESSIVE = re.compile(r"['\u2019]s\b", re.IGNORECASE)  # also that of "what's"
+_SIGNS = str.maketrans({"\u2212": "-", "\u2013": "-", "\u00d7": "*", "\u00b7": "*", "\u00f7": "/"})
+_SIGN = r"[+^=<>]|(?<=\d)\s*[-*/]|[-*/](?=\s*\d)"  # a hyphen or slash between words is none
+_CALCULATION = re.compile(rf"\d+(?:\.\d+)?|{_SIGN}")
+
+
+def calculation(question: str) -> tuple[str, ...]:
+    """Return the numbers and signs of a question in order, nothing where it has no sign: normalised words lack signs."""
+    question = question.translate(_SIGNS)
+    return tuple(found.strip() for found in _CALCULATION.findall(question)) if re.search(_SIGN, question) else ()
+
+
+def text_key(question: str) -> str:
+    """Return what two questions share whose texts are the same but for case, punctuation and articles."""
+    return " ".join((normalise(question.translate(_SIGNS)), *calculation(question)))
 
 
 class SameQuestion(NamedTuple):
@@ -42,14 +59,15 @@ class _Asked:
     words: frozenset[str]
     names: frozenset[str]  # words that begin with a capital, but for the first
     numbers: frozenset[str]
+    calculation: tuple[str, ...]
 
     @classmethod
     def of(cls, text: str) -> "_Asked":
-        text = _POSSESSIVE.sub("", text)
+        calculated, text = calculation(text), _POSSESSIVE.sub("", text)
         words = main_words(text)
         capitalised = (word for word in text.split()[1:] if (letters := word.lstrip("\"'([{\u201c\u2018")) and letters[0].isupper())
         names = main_words(" ".join(capitalised)) & words
-        return cls(words - _FILLERS or words, names - _FILLERS, frozenset(w for w in words if any(map(str.isdigit, w))))
+        return cls(words - _FILLERS or words, names - _FILLERS, frozenset(w for w in words if any(map(str.isdigit, w))), calculated)
 
     def conflicts(self, other: "_Asked") -> bool:
         """Return whether each has a name that the other lacks (it may be in lower case in one), or the numbers differ."""
@@ -99,6 +117,8 @@ class SameQuestions:
         found: dict[int, tuple[float, str] | None] = {}
         for row in map(int, np.flatnonzero(share_K >= _LEAST_WORDS)):
             known, share = self._known[row], float(share_K[row])
+            if known.calculation != asked.calculation:
+                continue
             if known.words == asked.words:
                 found[row] = (2.0, "same content words")  # names or not; above every cosine
             elif not asked.conflicts(known):

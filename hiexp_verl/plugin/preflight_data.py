@@ -9,7 +9,7 @@ from omegaconf import DictConfig
 from hiexp_verl.domains import domain_named
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.guide.arms import shows_at
-from hiexp_verl.hek.same_question import SameQuestions
+from hiexp_verl.hek.same_question import SameQuestions, text_key
 from hiexp_verl.hek.store import HEK
 from hiexp_verl.io.datasets import read_questions, read_records
 from hiexp_verl.io.questions import answers_of, asked_in, is_answerable
@@ -20,7 +20,6 @@ from hiexp_verl.plugin.agent_loop import settings_of
 from hiexp_verl.plugin.dataset import QUESTION_FILES, is_question_file, paths_of
 from hiexp_verl.plugin.presets import REWARD
 from hiexp_verl.protocol import SEARCH_TOOL_SCHEMA, check_format
-from hiexp_verl.scoring import normalise
 from hiexp_verl.types import Message
 
 Texts = dict[str, dict[str, str]]  # file -> name of a row -> its question
@@ -55,11 +54,11 @@ def check_validation(config: DictConfig, training: Texts, validation: Texts, hek
     files = [_absolute(file) for file in paths_of(config.data.val_files)]
     if both := [file for file in paths_of(config.data.train_files) if _absolute(file) in files]:
         raise HiExpError(f"{both[0]} is in data.train_files and data.val_files; validate on other questions, or set trainer.val_only=true")
-    asked = {normalise(text) for texts in training.values() for text in texts.values()}
+    asked = {text_key(text) for texts in training.values() for text in texts.values()}
     known = SameQuestions.of(hek.sources if hek is not None else (), encoder)
     for file, texts in validation.items():
         questions = f"of the {len(texts)} validation questions of {file} (the first:"
-        if trained := [name for name, text in texts.items() if normalise(text) in asked]:
+        if trained := [name for name, text in texts.items() if text_key(text) in asked]:
             raise HiExpError(f"{len(trained)} {questions} {trained[0]}) are also in data.train_files; remove them from one of the two")
         if found := [name for name, same in zip(texts, known.find(list(texts.values())), strict=True) if same]:
             raise HiExpError(

@@ -90,6 +90,12 @@ def test_an_ordinary_word_as_an_answer_is_only_a_warning():
     assert [x.questions for x in found.answers] == [("t2",)]  # a name in capitals may be one
 
 
+def test_other_signs_are_another_question():
+    known = hek(e(1), sources=[source(1, "What is 25 - 60 + 14?")])
+    assert audit(known, [asked("What is 25 - 60 - 14?"), asked("What is 14 - 60 + 25?", id="t2")], None).clean
+    assert audit(known, [asked("what is 25 \u2212 60 + 14")], None).exact[0].how == "same text"
+
+
 def test_another_encoder_is_refused():
     with pytest.raises(HiExpError, match="dimensions"):
         audit(KNOWN, [asked("How long is the Nile?")], HashEncoder(64))

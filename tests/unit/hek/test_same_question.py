@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hiexp_verl.hek.same_question import SameQuestions, near_duplicates
+from hiexp_verl.hek.same_question import SameQuestions, calculation, near_duplicates
 from hiexp_verl.models.encoder import HashEncoder, unit_rows
 
 TEMPLATE = "What is the internet country code of the country whose highest point is {}?"
@@ -126,3 +126,13 @@ def test_near_duplicates_are_named_from_both_sides():
 @given(st.text(max_size=60), st.text(max_size=60))
 def test_any_two_texts_are_compared_alike_from_both_sides(one, other):
     assert same(one, other, HashEncoder(8)) == same(other, one, HashEncoder(8))
+
+
+def test_where_one_calculates_signs_and_their_order_count():
+    assert calculation("What is 25 \u2212 60+1.5?") == ("25", "-", "60", "+", "1.5")
+    assert calculation("Who is the well-known 2nd wife in AC/DC?") == ()
+    assert same("What is 25 - 60 + 14?", "What's 25-60+14?") == []  # glued by a hyphen, its words are others
+    for other in ("What is 25 - 60 - 14?", "What is 14 - 60 + 25?", "What is 25 + 60 - 14?"):
+        assert same("What is 25 - 60 + 14?", other, OneDirection()) == []
+    assert same("Solve $x^2 - 1 = 0$.", "solve x^2 - 1 = 0") == ["same content words"]
+    assert same("Solve $x^2 - 1 = 0$.", "solve x^2 + 1 = 0") == []
