@@ -21,7 +21,7 @@ _REWRITES = tuple(
         (r"<<[^<>\n]{0,200}>>", ""),  # gsm8k's own notes of a calculation
         (r"\\\\|\\\[|\\\]|\\implies|\\Rightarrow|\\qquad", "\n"),
         (r"(?<=\d)\s?\\[dtc]?frac", " @ "),  # a mixed number, or a product
-        (r"(?<=[\d)%])(?:\s|\\?\$|\\[)\]])+(?=\\boxed)", "\n"),  # the answer after a result, which is not its mixed number
+        (r"(?<=[\w)%])(?:\s|\\?\$|\\[)\]])+(?=\\boxed)", "\n"),  # the answer after a result, which is not its mixed number
         (r"(?<==)\s?\*\*([^*\n]{1,40})\*\*", r" \1"),  # a result in bold
         (r"(?<![\d)\s])\*\*|\*\*(?![\d\s(])", ""),  # bold
         (r"\\[dtc]?frac\s?\{([\d., ]{1,20})\}\s?\{([\d., ]{1,20})\}", r"((\1)/(\2))"),
@@ -32,7 +32,6 @@ _REWRITES = tuple(
         (r"\\[,;: ]|\\q?quad(?![A-Za-z])|\\(?=%)", " "),
         (r"\{,\}", ","),
         (r"\^\s?\{\s?(\d{1,2})\s?\}", r"^\1"),
-        (r"(?<=[\w)%])\s+(?=\\boxed)", "\n"),  # "36 - 4 = 32 \boxed{32}": the box is no part of the result
         (r"\\boxed\s?\{(-?[\d.,]{1,20})\}", r"\1"),
         (r"\\(?:text|mathrm|mbox)\s?\{([^{}\n]{0,40})\}", r" \1 "),
     )
