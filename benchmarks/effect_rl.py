@@ -210,7 +210,7 @@ def write(machine: dict[str, Any], settings: dict[str, Any], runs: Sequence[dict
     """Write the curves, their plot, the rows, and two tables: how training went, and what it led to."""
     arms, outcome = by_arm(runs), outcomes(runs, parts)
     lines = [
-        "# Experience while a policy is trained",
+        "# Experience while a policy is trained: questions of two wordings",
         "",
         *_machine.as_lines(machine),
         "",
