@@ -212,8 +212,10 @@ def _domain(name: str) -> Result:
 
 def _settings(assignments: Sequence[str], domain: str | None, hek: Path | None) -> Result:
     budgets = read_budgets(assignments)
-    check_steps(budgets.tool, domain_for(HEK.load(hek).header.domain if hek is not None else UNMARKED, domain))
-    changed = (f"{name}={value}" for name, value in budgets.flat().items() if value != Budgets().flat()[name])
+    recorded = UNMARKED if hek is None else HEK.load(hek).header.domain
+    check_steps(budgets.tool, domain_for(recorded, domain))
+    default = Budgets().flat()
+    changed = (f"{name}={value}" for name, value in budgets.flat().items() if value != default[name])
     return True, ", ".join(changed) or "as by default", ""
 
 
