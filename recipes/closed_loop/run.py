@@ -30,7 +30,7 @@ LOOP = ("hiexp/gap/reward", "hiexp/loop/version", "hiexp/loop/groups", "hiexp/lo
 
 
 def main() -> int:
-    """Run the stages; 0 when a candidate was accepted or rejected by numbers."""
+    """Run the stages; 0 when the gate decided on a candidate."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("outputs/closed_loop"), help="results and report (default outputs/closed_loop)")
@@ -101,14 +101,14 @@ def write_wrong(demo: Demo, folder: Path) -> Path:
 
 
 def print_events(events: list[dict[str, Any]], hek: str, report: Path) -> int:
-    """Print what the loop did; return 0 when a candidate was accepted or rejected by numbers."""
+    """Print what the loop did; return 0 when the gate decided on a candidate: "no difference" after the last look is a decision, too."""
     print("\n== what the loop did")
     for event in events:
         verdict = event.get("verdict") or {}
         numbers = f"gain {verdict['difference']:+.3f}, standard error {verdict['error']:.3f}, {verdict['look']} groups" if verdict else ""
         print(f"   step {event['step']}: {event['event']} {Path(event.get('version', '')).name} {numbers or event.get('why', '')}")
     print(f"   hiexp ledger {hek}; report: {report}")
-    return 0 if any(event["event"] in ("accept", "reject") for event in events) else 1
+    return 0 if any("verdict" in event for event in events) else 1
 
 
 if __name__ == "__main__":
