@@ -13,6 +13,8 @@ from hiexp_verl.ledger.keep import KeepConfig
 from hiexp_verl.rollout.spec import PlaySpec
 from hiexp_verl.settings import Count, Flag, Number, Seed, settings
 
+GATE = GateConfig(min_groups=50)
+
 
 @settings(kw_only=True)
 class EvolveSpec(PlaySpec):
@@ -23,7 +25,7 @@ class EvolveSpec(PlaySpec):
     budget_rollouts: Count = 4_000  # episodes of all rounds
     k: Count = 2  # rollouts of a question with each version
     k_none: Count = 2  # and without experience
-    gate: GateConfig = field(default_factory=lambda: GateConfig(min_groups=50))
+    gate: GateConfig = GATE
     keep: KeepConfig = field(default_factory=KeepConfig)
     build: DistilSettings = field(default_factory=DistilSettings)
     distiller: str = "rules"
