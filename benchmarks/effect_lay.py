@@ -207,7 +207,7 @@ def write(machine: dict[str, Any], name: str, out: Path, plans: dict[str, str], 
         pairs = [pair for pair in pairs_of(found) if pair["against"] in (BASE, "own") or pair["arm"] == "own"]
         took = round(sum(each["seconds"] for each in played_as), 1)
         lines = [{**line, "seconds": seconds[line["arm"]]} for line in table_of(found)]
-        tables[part] = {**played_as[-1], "seconds": took, "arms": lines, "pairs": pairs}
+        tables[part] = {**played_as[0], "seconds": took, "arms": lines, "pairs": pairs}  # settings of today's defaults
     rollouts = json.loads((out / "rollouts-0" / "summary.json").read_text(encoding="utf-8"))
     ways = {q.id: " > ".join(q.meta["keys"]) for q in read_questions(out / "check.jsonl")}
     text = ["# Own experience, without training: questions in everyday words", "", *_machine.as_lines(machine), ""]

@@ -215,7 +215,7 @@ def write(machine: dict[str, Any], settings: dict[str, Any], runs: Sequence[dict
         *_machine.as_lines(machine),
         "",
         f"{len(runs)} runs of {settings['steps']} steps of 16 episodes. The HEK is made of {settings['questions'] * 4} episodes of the",
-        f"policy that they start from ({runs[0]['rollout_tokens']:,} tokens), which are in no run's tokens.",
+        f"policy that they start from ({runs[0]['rollout_tokens']:,} tokens), counted in the second column alone.",
         "",
         power(settings["validation"], max(len(of) for of in arms.values())),
         "",
@@ -276,15 +276,17 @@ def made_at(runs: Sequence[Mapping[str, Any]]) -> list[str]:
     ]
 
 
-def training_table(arms: dict[tuple[str, str], list[dict[str, Any]]]) -> list[str]:
-    """Return a line for each algorithm and arm of training: how training went."""
+def training_table(arms: dict[tuple[str, str], list[dict[str, Any]]], without: Sequence[str] = ("none",)) -> list[str]:
+    """Return a line for each algorithm and arm of training: how training went; the arms `without` need no HEK."""
     budget = min(sum(tokens for _, tokens in r["curves"]["tokens"]) for of in arms.values() for r in of)
-    heads = ["run", "seeds", "tokens", "reward, first 3 steps", "last 3", "same tokens", *MEANS]
+    heads = ["run", "seeds", "tokens", "with the HEK's rollouts", "reward, first 3 steps", "last 3", "same tokens", *MEANS]
     rows = []
     for (algorithm, trained), of in arms.items():
         rewards = [r["curves"]["reward"] for r in of]
         within = [reward[: steps_within(r["curves"]["tokens"], budget)] for r, reward in zip(of, rewards, strict=True)]
-        cells = [f"{algorithm} {trained}", str(len(of)), f"{_mean([(0, sum(t for _, t in r['curves']['tokens'])) for r in of]):,.0f}"]
+        spent = statistics.fmean(sum(tokens for _, tokens in r["curves"]["tokens"]) for r in of)
+        with_rollouts = spent + (0 if trained.partition(",")[0] in without else of[0]["rollout_tokens"])
+        cells = [f"{algorithm} {trained}", str(len(of)), f"{spent:,.0f}", f"{with_rollouts:,.0f}"]
         cells += [_spread([_mean(part) for part in parts]) for parts in ([r[:3] for r in rewards], [r[-3:] for r in rewards])]
         cells += [_spread([_mean(reward[-3:]) for reward in within])]
         cells += [_spread([_mean(r["curves"][name]) for r in of]) for name in MEANS]

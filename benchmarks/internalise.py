@@ -159,7 +159,7 @@ def write(name: str, machine: dict[str, Any], settings: dict[str, Any], runs: Se
         "",
         *effect_rl.made_at(runs),
         "",
-        *effect_rl.training_table(arms),
+        *effect_rl.training_table(arms, without=("none", "sibling")),
         "",
         "Tokens: prompts and responses of all steps, and what rounds read and learnt. Other columns as in effect_wordings_rl.md.",
         "",

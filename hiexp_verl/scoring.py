@@ -18,7 +18,7 @@ from hiexp_verl.errors import HiExpError
 
 FORMAT_REWARD = 0.1  # what a wrong but well-formed answer earns with `concise` and `pvpo`
 LONG_ANSWER_RATIO = 3  # pvpo: from here on a covered answer may be luck or hedging, so F1 counts instead
-CLOSE_F1 = 0.8  # an answer this close is taken for the gold answer although it does not cover it
+CLOSE_F1 = 0.8  # an answer that leaves out or puts in so little is taken for the gold answer although it does not cover it
 MORE_WORDS = 2  # of content beside the gold answer, or as many as it has itself
 
 _YES_NO = {"yes": "no", "no": "yes"}
@@ -30,7 +30,10 @@ _AGAINST = {"yes": _DENIALS, "no": frozenset(("yes", "yeah", "yep", "yup"))}  # 
 # Beside the gold answer, these deny it, doubt it or give another one.
 _HEDGES = _DENIALS.union(
     ("none", "and", "or", "either", "both", "maybe", "perhaps", "possibly", "probably"),
-    ("but", "except", "excluding", "without", "instead", "rather", "unlike", "non"),
+    ("but", "except", "excluding", "without", "instead", "rather", "unlike", "non", "alternatively", "plus", "versus", "vs"),
+    # German, French, Portuguese, Russian, Chinese, Arabic
+    ("nicht", "kein", "keine", "oder", "und", "pas", "ni", "ou", "n\u00e3o", "nem"),
+    ("\u043d\u0435", "\u043d\u0435\u0442", "\u0438\u043b\u0438", "\u4e0d", "\u6ca1", "\u6216", "\u0644\u064a\u0633", "\u0623\u0648"),
 )
 # No content of their own.
 _SMALL = frozenset("of in on at to is was were are it he she they that this by for from with as his her its their be who which".split())  # noqa: SIM905
@@ -112,13 +115,18 @@ def concise(prediction: str, answers: Sequence[str], question: str = "") -> floa
     More is a word that denies or hedges ("not", "or"), a list with another answer in it, another candidate of a question that names the
     gold answer, and more than a few words of content. A prediction for a yes or no begins with it and does not take it back.
     """
+    prediction, *answers = (_INITIALS.sub(r"\1.", text) for text in (prediction, *answers))
+    if _UNKNOWN.match(_plain(prediction)):
+        answers = [gold for gold in answers if tokens(gold) != ["no"]]
     predicted = tokens(prediction)
     parts = [part for written in _BETWEEN.split(_plain(prediction)) if (part := tokens(written))]
     return float(any(_same_signs(prediction, gold, question) and _concise(predicted, tokens(gold), question, parts) for gold in answers))
 
 
+_INITIALS = re.compile(r"\b([^\W\d_])\.\s+(?=[^\W\d_]\.)")  # "J. K. Rowling" is "J.K. Rowling"
+_UNKNOWN = re.compile(r"\W*no (?:\w+ )?(?:answer|clue|data|evidence|idea|info|information|mention|results?)\b", re.IGNORECASE)  # not a "no"
 # Between answers: "Paris; Rome", "Paris & Rome". A comma may as well stand before a place that holds another.
-_BETWEEN = re.compile(r"[;|\n]|\s[&/+]\s")
+_BETWEEN = re.compile(r"[;|\n\u3001\uff1b]|\s[&/+]\s")
 _NUMBER = re.compile(r"(?<![\w.,])([-+]?)(\d[\d,]*(?:\.\d+)?)(?![\w]|\.\d|,\d)")
 # "C++", "5%", and "O-" of one or two letters: "Sava- a river" has a dash.
 _MARKED = re.compile(r"\w[+#%]+(?!\w)|\b[^\W\d_]{1,2}-(?![\w-])")
@@ -155,9 +163,11 @@ def _concise(predicted: list[str], wanted: list[str], question: str, parts: list
         return predicted[:1] == wanted and not _AGAINST[wanted[0]].intersection(predicted[1:])
     if len(parts) > 1 and not all(set(part).intersection(wanted) for part in parts):
         return False  # a part of a list is another answer
-    if not (_covers(predicted, wanted) or _f1(predicted, wanted) >= CLOSE_F1):
-        return False
     more = list((Counter(predicted) - Counter(wanted)).elements())
+    content = [word for word in more if word not in _SMALL]
+    other = content and Counter(wanted) - Counter(predicted)  # in place of a word: "4th Lord Glamis" is not the 3rd
+    if not (_covers(predicted, wanted) or (not other and _f1(predicted, wanted) >= CLOSE_F1)):
+        return False
     if _HEDGES.intersection(more) or {"other", "than"} <= set(more):
         return False
     asked = tokens(question)
@@ -166,7 +176,6 @@ def _concise(predicted: list[str], wanted: list[str], question: str, parts: list
     candidates = _candidates(question, asked) if set(wanted) <= set(asked) and not one else set[str]()
     if len(wanted) == 1 and wanted[0].isdecimal():
         candidates.update(word for word in more if word.isdecimal() and len(word) == len(wanted[0]))  # another year
-    content = [word for word in more if word not in _SMALL]
     return not candidates.intersection(content) and len(content) <= max(MORE_WORDS, len(wanted))
 
 

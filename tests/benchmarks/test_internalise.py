@@ -53,7 +53,7 @@ def run(arm, seed, right, rounds=()):
     ]
     curves = {name: [(1, 10.0), (2, 20.0)] for name in effect_rl.CURVES} | {"validation": [(0, 0.1), (2, 0.2)]}
     curves |= {name: [(2, value) for value in rounds] for name in internalise.CURVES if name not in curves}
-    made = {"rollout_tokens": 0, "commit": "c", "date": "d", "cpu": "p", "policy": "0" * 12, "hek": "1" * 12}
+    made = {"rollout_tokens": 7, "commit": "c", "date": "d", "cpu": "p", "policy": "0" * 12, "hek": "1" * 12}
     return internalise.with_rounds({"algorithm": "grpo", "trained": arm, "seed": seed, **made, "curves": curves, "rows": rows})
 
 
@@ -71,6 +71,7 @@ def test_results_are_written_and_read_again(tmp_path, monkeypatch):
     internalise.write("trial", machine, settings, runs, {f"q{n}": "in everyday words" for n in range(4)})
     page = (tmp_path / "trial.md").read_text()
     assert f"| grpo, all | {CHANGED} | none | 4 | 0.750" in page and "| grpo, all | mixed | prompt | 4 | 0.500" in page
+    assert "| grpo none | 1 | 30 | 30 |" in page and "| grpo mixed | 1 | 30 | 37 |" in page, "the HEK's rollouts in the second column"
     assert f"| {CHANGED} | 5 | 0.14 | 5.0 |" in page, "of 35 tokens 5 in the round"
     again = effect_rl.published(settings, "trial")
     assert set(again) == {("grpo", r["trained"], 0) for r in runs} and again["grpo", "mixed", 0]["rows"] == [
