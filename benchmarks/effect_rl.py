@@ -353,9 +353,10 @@ def outcome_table(outcome: Sequence[dict[str, Any]]) -> list[str]:
         told = gap_as_text(gap) if gap else ""
         low, high = line["concise_interval"]
         cells = [line["dataset"], trained, played, line["episodes"], f"{line['concise']:.3f} [{low:.3f}, {high:.3f}]", told]
-        rows.append([*cells, ", ".join(f"{share:.2f}" for share in line["by_seed"]), f"{line['searches']:.2f}"])
-    heads = ["questions", "trained with", "played with", "episodes", "right [95%]", "against none, none", "right of each seed", "searches"]
-    return table(heads, rows, numbers=set())
+        cells += [", ".join(f"{share:.2f}" for share in line["by_seed"]), *(f"{line[name]:.3f}" for name in ("em", "format"))]
+        rows.append([*cells, *(f"{line[name]:.2f}" for name in ("searches", "tokens"))])
+    heads = ["questions", "trained with", "played with", "episodes", "right [95%]", "against none, none", "right of each seed"]
+    return table([*heads, "EM", "answered", "searches", "tokens written"], rows, numbers=set())
 
 
 def plot(arms: dict[str, list[dict[str, Any]]], path: Path) -> None:

@@ -1,8 +1,8 @@
 """Does experience that was distilled into the weights do what experience in the prompt does? Four trainings, each played with and without.
 
+    python -m benchmarks.internalise --name internalise_sweep --seeds 0 --arms none mixed hek hek,clip=0.5 hek,clip=100 hek,top_k=16
     make assets && python -m benchmarks.internalise --seeds 0 1 2
     python -m benchmarks.internalise --seeds 0 --arms hek --add              # one run
-    python -m benchmarks.internalise --seeds 0 --arms none hek hek,clip=0.02 hek,clip=0.5 hek,top_k=16 hek,epochs=2 hek,lr=1e-5
 
 The bed is that of effect_rl: its questions, HEK, warm start and validation; a step has twice its questions, for rounds need rollouts.
 
@@ -16,8 +16,10 @@ The bed is that of effect_rl: its questions, HEK, warm start and validation; a s
 Every run has the same start, questions, order, seeds and number of episodes; what a round reads and learns is counted as tokens, too, and
 the columns "same tokens" compare at the budget of the run that spent least. At its end each policy plays without experience, with what a
 teacher of `hek` reads (`prompt`), and with all of it (`full`): `hek` played with `none` against `mixed` played with `prompt` is context
-distilled against context kept. An arm may change settings of hiexp.distil, and the learning rate of the run, to choose them on one seed.
-Every run is kept where it is done; an interrupted benchmark goes on. Writes results/internalise.{json,md,svg} and the rows.
+distilled against context kept. So are they validated while they train: `mixed` with `prompt`, the others without experience.
+An arm may change settings of hiexp.distil, and the learning rate of the run, to choose them on one seed; clip=100 cuts nothing, and the
+default cuts what experience has to say here (LOG, 2026-11-28). Every run is kept where it is done; an interrupted benchmark goes on.
+Writes results/internalise.{json,md,svg} and the rows.
 """
 
 import argparse
@@ -27,13 +29,18 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from omegaconf import OmegaConf
+
 from benchmarks import _machine, effect_rl
 from benchmarks._results import same_settings, table
 from hiexp_verl.config import SelfDistilConfig
-from hiexp_verl.evaluate.tables import BASE
+from hiexp_verl.errors import HiExpError
+from hiexp_verl.evaluate.tables import ALL, BASE, gap_as_text, pairs_of
 
 NAME = "internalise"  # of the results
 PLAYED = f"{BASE},prompt,full"
+KEPT = "mixed"  # the arm whose experience stays in the prompt: so it is validated
+COMPARED = ((BASE, BASE), ("prompt", "prompt"), (BASE, "prompt"))  # as what a run with rounds plays, and as what the same one without
 ROUNDS = {"sibling": "none", "hek": "mixed"}  # arms with rounds, each by its privilege: as which arm of effect_rl its steps are played
 ARMS = ("none", "sibling", "mixed", "hek")
 LR = "lr"  # of an arm: not of the round alone, which has the optimiser of the run
@@ -46,17 +53,24 @@ BED = (
     "actor_rollout_ref.rollout.log_prob_micro_batch_size_per_gpu=1",
     "actor_rollout_ref.actor.checkpoint.save_contents=[model,optimizer,hf_model]",
 )
-DISTIL = {"every": "1", "mini_batch": "2"}
-CURVES = {
+DISTIL = {"every": "1", "mini_batch": "1"}  # few students: an update each
+CURVES = {  # of a run, by their names in the tables
     **effect_rl.CURVES,
     "round": "hiexp/distil/tokens",
     "seconds": "timing_s/step",
+    "answered": "hiexp/answered",
+    "pairs": "hiexp/distil/pairs",
+    "students": "hiexp/distil/students",
     "updates": "hiexp/distil/updates",
     "stopped": "hiexp/distil/stopped",
+    "clipped": "hiexp/distil/clip_fraction",
+    "teacher's mass": "hiexp/distil/teacher_mass",
     "drift": "hiexp/distil/drift",
     "held-out KL before": "hiexp/distil/held_out_kl_before",
     "held-out KL after": "hiexp/distil/held_out_kl",
 }
+SUMS = ("pairs", "students", "updates", "stopped")  # of all rounds of a run
+FIGURES = ("answered", "clipped", "teacher's mass", "held-out KL before", "held-out KL after", "drift")
 
 
 def main() -> None:
@@ -101,9 +115,13 @@ def arm_of(text: str) -> str:
     name, *changes = text.split(",")
     if name not in ARMS:
         raise argparse.ArgumentTypeError(f"there is no arm {name!r}; give one of {', '.join(ARMS)}")
-    for key in (change.partition("=")[0] for change in changes):
+    for key, _, value in (change.partition("=") for change in changes):
         if key not in CHANGEABLE or (name not in ROUNDS and key != LR):
             raise argparse.ArgumentTypeError(f"{text}: {key!r} is not to be changed; give KEY=VALUE, of {', '.join(CHANGEABLE)}")
+        try:
+            _ = float(value) if key == LR else SelfDistilConfig(**{key: OmegaConf.from_dotlist([f"{key}={value}"])[key]})
+        except (HiExpError, ValueError) as error:
+            raise argparse.ArgumentTypeError(f"{text}: {error}") from error
     return text
 
 
@@ -112,7 +130,7 @@ def settings_of(arm: str) -> list[str]:
     name, *changes = arm.split(",")
     given = dict(change.split("=", 1) for change in changes)
     experience, *more = effect_rl.TRAINED[ROUNDS.get(name, name)]
-    settings = [*BED, f"hiexp.arm={experience}", *more]
+    settings = [*BED, f"hiexp.arm={experience}", *more, f"hiexp.val_arm={'prompt' if name == KEPT else BASE}"]
     if LR in given:
         settings.append(f"actor_rollout_ref.actor.optim.lr={given.pop(LR)}")
     distil = {**DISTIL, "privilege": name, **given} if name in ROUNDS else {}
@@ -133,21 +151,46 @@ def with_rounds(run: dict[str, Any]) -> dict[str, Any]:
 
 
 def rounds_table(arms: Mapping[tuple[str, str], Sequence[dict[str, Any]]]) -> list[str]:
-    """Return a line for each arm: seconds and tokens of its steps, and what its rounds did."""
+    """Return a line for each arm: seconds, tokens and answers of its steps, and what its rounds did."""
     rows = []
     for (_, arm), runs in arms.items():
         points = {name: [value for r in runs for _, value in r["curves"][name]] for name in CURVES}
         cells = [arm, f"{sum(points['seconds']) / len(runs):,.0f}", f"{sum(points['round']) / max(1, sum(points['tokens'])):.2f}"]
-        cells += [f"{sum(points[name]) / len(runs):.1f}" if points[name] else "" for name in ("updates", "stopped")]
-        held = ("held-out KL before", "held-out KL after", "drift")
-        rows.append([*cells, *(f"{fmean(points[name]):.4f}" if points[name] else "" for name in held)])
-    heads = ["run", "seconds of its steps", "share of tokens in rounds", "updates of rounds", "rounds stopped"]
-    return table([*heads, "held-out KL before", "after", "drift"], rows, numbers=set(range(1, 8)))
+        cells += [f"{sum(points[name]) / len(runs):.1f}" if points[name] else "" for name in SUMS]
+        rows.append([*cells, *(f"{fmean(points[name]):.4f}" if points[name] else "" for name in FIGURES)])
+    return table(["run", "seconds of its steps", "share of tokens in rounds", *SUMS, *FIGURES], rows, numbers=set(range(1, 13)))
+
+
+def against_kept(runs: Sequence[dict[str, Any]], parts: Mapping[str, str]) -> list[dict[str, Any]]:
+    """Return each arm with rounds against the same one without, of the seeds that both have: `COMPARED`, paired by question."""
+    of = {(r["trained"], r["seed"]): r for r in runs}
+    found = []
+    for arm in dict.fromkeys(r["trained"] for r in runs):
+        other = ROUNDS.get(arm.partition(",")[0])
+        seeds = [seed for trained, seed in of if trained == arm and (other, seed) in of]
+        for played, kept in COMPARED if seeds else ():
+            sides = {f"{other}, {kept}": (other, kept), f"{arm}, {played}": (arm, played)}
+            rows = [
+                row | {"dataset": part, "arm": side}
+                for side, (trained, as_) in sides.items()
+                for seed in seeds
+                for row in of[trained, seed]["rows"]
+                if row["arm"] == as_
+                for part in ("every question", parts[row["id"]])
+            ]
+            found += [{**pair, "seeds": seeds} for pair in pairs_of(rows) if pair["measure"] == "concise" and pair["dataset"] != ALL]
+    return found
+
+
+def against_table(pairs: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return these lines as Markdown."""
+    rows = [[pair["dataset"], pair["arm"], pair["against"], len(pair["seeds"]), gap_as_text(pair)] for pair in pairs]
+    return table(["questions", "trained, played", "against", "seeds", "right"], rows, numbers=set())
 
 
 def write(name: str, machine: dict[str, Any], settings: dict[str, Any], runs: Sequence[dict[str, Any]], parts: Mapping[str, str]) -> None:
     """Write every run, the rows and the plot, and the tables: training, rounds, and what came out."""
-    arms, outcome = effect_rl.by_arm(runs), effect_rl.outcomes(runs, parts)
+    arms, outcome, pairs = effect_rl.by_arm(runs), effect_rl.outcomes(runs, parts), against_kept(runs, parts)
     seeds = max(len(of) for of in arms.values())
     lines = [
         "# Experience in the prompt, or in the weights",
@@ -155,24 +198,34 @@ def write(name: str, machine: dict[str, Any], settings: dict[str, Any], runs: Se
         *_machine.as_lines(machine),
         "",
         f"{len(runs)} runs of {settings['steps']} steps of {4 * BATCH} episodes; arms as in benchmarks/internalise.py.",
+        f"The HEK is made of {settings['questions'] * 4} episodes of the",
+        f"policy that they start from ({runs[0]['rollout_tokens']:,} tokens), which are in no run's tokens.",
         effect_rl.power(settings["validation"], seeds),
         "",
         *effect_rl.made_at(runs),
         "",
         *effect_rl.training_table(arms, without=("none", "sibling")),
         "",
-        "Tokens: prompts and responses of all steps, and what rounds read and learnt. Other columns as in effect_wordings_rl.md.",
+        "Tokens: prompts and responses of all steps, and what rounds read and learnt. Validation: without experience, but of `mixed` with",
+        "`prompt`. Other columns as in effect_wordings_rl.md.",
         "",
         *rounds_table(arms),
         "",
-        "Means of a run; KL and drift in nats a token, of students that are watched.",
+        f"Seconds, pairs, students, updates and stops: of a run, which asks {settings['steps'] * BATCH} questions.",
+        "Others: means of its steps and rounds. Pairs: questions with a rollout that can learn, for `sibling` beside a right one;",
+        "students: those that do, without the watched. KL (cut by the clip, as it is learnt) and drift: nats a token, of the watched.",
         "",
         *effect_rl.outcome_table(outcome),
         "",
         f"Greedy episodes on {settings['validation']} questions about countries that occur in no training question, paired by question",
         "against the policy trained and played without experience (an arm whose seeds lack that one is not in the table).",
+        "After equal steps, not equal tokens: for those see validation, same tokens.",
+        "",
+        *against_table(pairs),
+        "",
+        "The same, against the arm without rounds: played alike, and experience in the weights (`none`) against in the prompt.",
     ]
-    effect_rl.keep(name, {"machine": machine, "settings": settings, "outcome": outcome}, lines, runs)
+    effect_rl.keep(name, {"machine": machine, "settings": settings, "outcome": outcome, "pairs": pairs}, lines, runs)
 
 
 if __name__ == "__main__":

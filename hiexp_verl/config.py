@@ -201,7 +201,9 @@ class SelfDistilConfig:
     )
     pairs: Count = Field(default=512, description="Questions of a round, at most.")
     top_k: Count = Field(default=64, description="Vocabulary entries of the teacher that are kept; the others are one bucket.")
-    clip: Annotated[Number, Field(gt=0)] = Field(default=0.05, description="Most that one vocabulary entry adds to the KL of a token.")
+    clip: Annotated[Number, Field(gt=0)] = Field(
+        default=0.05, description="Most that one vocabulary entry adds to the KL of a token; an entry above it is not learnt at that token."
+    )
     tokens: Literal["all", "query"] = Field(
         default="all", description="What is learnt of a rollout. all: what the policy wrote; query: its search calls alone (SD-Search)."
     )

@@ -92,14 +92,18 @@ def check_distil(settings: HiExpConfig, config: DictConfig) -> None:
     students = (
         f"pairs rollouts without experience, and actor_rollout_ref.rollout.n={n} with hiexp.group.arms={arms} gives {unguided} a question"
     )
-    saved, most = list(actor.checkpoint.save_contents), OmegaConf.select(config, "trainer.max_actor_ckpt_to_keep") or 1
+    most, contents = OmegaConf.select(config, "trainer.max_actor_ckpt_to_keep") or 1, ("save_contents", "load_contents")
+    lacking = [f"{name}={list(held)}" for name, held in actor.checkpoint.items() if name in contents and "model" not in held]
     watched = distil.stop_on_drop and distil.held_out > 0
-    kept = f"keeps weights by verl's checkpoints, and actor.checkpoint.save_contents={saved} has no model; add it, or set"
+    kept = f"keeps weights by verl's checkpoints, and actor.checkpoint.{' and '.join(lacking)} has no model; add it, or set"
     faults = {
         "reads the rollouts of a step; set hiexp.dump_dir=DIR": not settings.dump_dir,
         f"compares searches, and hiexp.domain is {settings.domain}; it is for search": settings.domain != UNMARKED,
         f"{students}; have one at least (hiexp.group.arms=[none,full])": unguided < 1,
-        f"{kept} hiexp.distil.stop_on_drop=false": watched and "model" not in saved,
+        f"with privilege={distil.privilege} pairs two rollouts of a question, and actor_rollout_ref.rollout.n={n}; raise it": (
+            distil.privilege != "hek" and n < 2
+        ),
+        f"{kept} hiexp.distil.stop_on_drop=false": watched and bool(lacking),
         # verl counts them, and deletes as many of the run's own before their time.
         f"keeps weights as one of trainer.max_actor_ckpt_to_keep={most} checkpoints; set it to 1 or null, or "
         "hiexp.distil.stop_on_drop=false": watched and most > 1,
@@ -110,19 +114,25 @@ def check_distil(settings: HiExpConfig, config: DictConfig) -> None:
 def round_faults(settings: HiExpConfig, config: DictConfig) -> dict[str, bool]:
     """Return what a round of self-distillation cannot have, and whether the run has it; in training and alone."""
     distil, actor, model = settings.distil, config.actor_rollout_ref.actor, config.actor_rollout_ref.model
-    schedule = actor.optim.get("lr_scheduler_type", "constant") != "constant" or (actor.optim.get("lr_warmup_steps") or 0) > 0
+    optim, fsdp = actor.optim, actor.get("fsdp_config") or {}
+    warms_up = max(optim.get("lr_warmup_steps") or 0, optim.get("lr_warmup_steps_ratio") or 0) > 0
+    # The name that verl had before comes first.
+    schedule = (optim.get("warmup_style") or optim.get("lr_scheduler_type", "constant")) != "constant" or warms_up
     lora = (model.get("lora_rank") or 0) > 0 or (model.get("lora") or {}).get("rank", 0) > 0 or bool(model.get("lora_adapter_path"))
     vocabulary = _vocabulary(str(model.get("path")))
-    padded = (actor.get("fsdp_config") or {}).get("pad_to_length", False)
+    parallel = max(each.get("ulysses_sequence_parallel_size") or 1 for each in (actor, fsdp))
     return {
         f"with privilege={distil.privilege} needs a HEK; set hiexp.hek and hiexp.enabled=true, or privilege=sibling": (
             distil.privilege != "sibling" and not (settings.enabled and settings.hek)
         ),
         "needs the logits, which fused kernels never make; set actor_rollout_ref.model.use_fused_kernels=false": model.use_fused_kernels,
-        "aligns tokens, which pad_to_length moves; set actor_rollout_ref.actor.fsdp_config.pad_to_length=false": padded,
-        "runs without sequence parallelism; set actor.ulysses_sequence_parallel_size=1": actor.get("ulysses_sequence_parallel_size", 1) > 1,
+        "aligns tokens, which pad_to_length moves; set actor_rollout_ref.actor.fsdp_config.pad_to_length=false": (
+            fsdp.get("pad_to_length", False)
+        ),
+        "runs without sequence parallelism; set ulysses_sequence_parallel_size=1 of actor and actor.fsdp_config": parallel > 1,
         f"runs on FSDP, and actor_rollout_ref.actor.strategy is {actor.strategy}": actor.strategy not in ("fsdp", "fsdp2"),
-        "would move a learning rate that has a schedule; set actor.optim.lr_scheduler_type=constant and lr_warmup_steps=0": schedule,
+        "would move a learning rate that has a schedule; set actor.optim.lr_scheduler_type=constant, lr_warmup_steps=0 and "
+        "lr_warmup_steps_ratio=0": schedule,
         "with teacher=base takes the adapter off, and there is none; set actor_rollout_ref.model.lora_rank, or teacher=policy": (
             distil.teacher == "base" and not lora
         ),

@@ -32,10 +32,11 @@ def test_every_arm_composes_and_passes_the_checks_of_its_rounds(tmp_path, arm):
     assert config.data.train_batch_size == 8 and settings.seed == 1
     assert list(settings.group.arms) == (["full", "none"] if name in ("mixed", "hek") else [])
     assert (settings.distil.every, settings.distil.privilege) == ((1, name) if name in ("sibling", "hek") else (0, "sibling"))
+    assert settings.val_arm == ("prompt" if name == "mixed" else "none"), "as it is served"
     assert (settings.distil.clip, config.actor_rollout_ref.actor.optim.lr) == ((0.02, 1e-5) if arm == CHANGED else (0.05, 3e-5))
 
 
-@pytest.mark.parametrize("arm", ["huk", "mixed,clip=1", "hek,every=3", "hek,clap=1"])
+@pytest.mark.parametrize("arm", ["huk", "mixed,clip=1", "hek,every=3", "hek,clap=1", "hek,clip", "hek,epochs=2.5", "hek,lr=low"])
 def test_an_arm_that_cannot_be_run_is_named(arm):
     with pytest.raises(argparse.ArgumentTypeError):
         internalise.arm_of(arm)
@@ -64,7 +65,7 @@ def test_tokens_of_a_step_include_its_round():
 def test_results_are_written_and_read_again(tmp_path, monkeypatch):
     for module in (effect_rl, _results):
         monkeypatch.setattr(module, "RESULTS", tmp_path)
-    settings = {"steps": 2, "validation": 4}
+    settings = {"steps": 2, "questions": 1, "validation": 4}
     runs = [{**run(arm, 0, right, rounds), **settings} for arm, right, rounds in (("none", 1, ()), ("mixed", 2, ()), (CHANGED, 3, (5.0,)))]
     machine = {"command": "c", "commit": "c", "date": "d", "cpu": "p", "cores": 2, "memory_gib": 1.0, "system": "s"}
     machine |= {"load_before": 0.0, "packages": {}}
@@ -73,6 +74,7 @@ def test_results_are_written_and_read_again(tmp_path, monkeypatch):
     assert f"| grpo, all | {CHANGED} | none | 4 | 0.750" in page and "| grpo, all | mixed | prompt | 4 | 0.500" in page
     assert "| grpo none | 1 | 30 | 30 |" in page and "| grpo mixed | 1 | 30 | 37 |" in page, "the HEK's rollouts in the second column"
     assert f"| {CHANGED} | 5 | 0.14 | 5.0 |" in page, "of 35 tokens 5 in the round"
+    assert f"| every question | {CHANGED}, none | mixed, prompt | 1 | +0.250" in page, "distilled against kept: 3 of 4 right, and 2"
     again = effect_rl.published(settings, "trial")
     assert set(again) == {("grpo", r["trained"], 0) for r in runs} and again["grpo", "mixed", 0]["rows"] == [
         {**row, "seed": 0} for row in runs[1]["rows"]
