@@ -60,12 +60,14 @@ def read_table(path: Path) -> Iterator[tuple[int, dict[str, Any] | BadRow]]:
     Null fields are left out.
 
     Raises:
-        HiExpError: it is none of them, or pyarrow is missing.
+        HiExpError: it is none of them, it is damaged, or pyarrow is missing.
     """
     read, called = _READERS[file_kind(path)]
     try:
         rows = read(path)
-    except (ValueError, RecursionError, EOFError, zlib.error, OSError) as error:
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise HiExpError(f"{path} is damaged ({first_line(error)}); get it again") from error
+    except (ValueError, RecursionError, OSError) as error:
         raise HiExpError(f"{path} is not {called} ({first_line(error)}); give {KINDS}") from error
     for number, row in enumerate(rows):
         if isinstance(row, dict):
