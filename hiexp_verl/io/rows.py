@@ -57,17 +57,15 @@ def read_any(path: Path) -> Iterator[tuple[int, dict[str, Any] | BadRow]]:
 def read_table(path: Path) -> Iterator[tuple[int, dict[str, Any] | BadRow]]:
     """Yield (row number from 0, object) of a parquet file, a JSON file that holds one list, also under "data", or a table.
 
-    Null fields are left out.
+    Null fields are left out. A damaged gzip of a table yields the rows before the damage, then one fault.
 
     Raises:
-        HiExpError: it is none of them, it is damaged, or pyarrow is missing.
+        HiExpError: it is none of them, or pyarrow is missing.
     """
     read, called = _READERS[file_kind(path)]
     try:
         rows = read(path)
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise HiExpError(f"{path} is damaged ({first_line(error)}); get it again") from error
-    except (ValueError, RecursionError, OSError) as error:
+    except (ValueError, RecursionError, EOFError, zlib.error, OSError) as error:
         raise HiExpError(f"{path} is not {called} ({first_line(error)}); give {KINDS}") from error
     for number, row in enumerate(rows):
         if isinstance(row, dict):
@@ -77,6 +75,8 @@ def read_table(path: Path) -> Iterator[tuple[int, dict[str, Any] | BadRow]]:
 
 
 FileKind = Literal["lines", "list", "parquet", "tabs", "commas"]
+_DAMAGE = (EOFError, gzip.BadGzipFile, zlib.error)  # of a compressed file
+_DAMAGED = "the file is damaged from here on"
 KINDS = "JSON lines, a JSON list, parquet, .tsv or .csv"
 _LIST = re.compile(rb'\[|\{\s*(?:"version"\s*:\s*"[^"]*"\s*,\s*)?"data"\s*:\s*\[')
 
@@ -142,10 +142,14 @@ def _table_rows(path: Path, delimiter: str) -> list[dict[str, Any] | BadRow]:
     """Return the rows of a table whose first line names the columns, as DPR writes its passages: quotes are doubled inside quotes."""
     with _opened(path) as file:
         lines = csv.DictReader(io.TextIOWrapper(file, encoding="utf-8-sig", newline=""), delimiter=delimiter, strict=True)
+        rows: list[dict[str, Any] | BadRow] = []
         try:
-            return [BadRow("more columns than the first line names") if None in row else row for row in lines]
+            rows.extend(BadRow("more columns than the first line names") if None in row else row for row in lines)
         except csv.Error as error:
             raise ValueError(f"line {lines.line_num}: {error}") from error
+        except _DAMAGE as error:
+            rows.append(BadRow(_DAMAGED, str(error)))
+        return rows
 
 
 _READERS: dict[FileKind, tuple[Callable[[Path], list[Any]], str]] = {
@@ -171,8 +175,8 @@ def _lines(file: IO[bytes]) -> Iterator[bytes | BadRow]:
             while line and not line.endswith(b"\n"):
                 line = file.readline(1 << 20)
             yield BadRow(f"the line is longer than {MAX_LINE_BYTES >> 20} MiB")
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        yield BadRow("the file is damaged from here on", str(error))
+    except _DAMAGE as error:
+        yield BadRow(_DAMAGED, str(error))
 
 
 _UTF_16 = "the file is UTF-16 or UTF-32; convert it to UTF-8"
