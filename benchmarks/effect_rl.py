@@ -350,10 +350,10 @@ def outcome_table(outcome: Sequence[dict[str, Any]]) -> list[str]:
     for line in outcome:
         trained, played = ("none", BASE) if line["arm"] == BASE else line["arm"].split(", ")
         gap = line.get("concise_minus_none")
-        told = gap_as_text(gap) if gap else ""
         low, high = line["concise_interval"]
-        cells = [line["dataset"], trained, played, line["episodes"], f"{line['concise']:.3f} [{low:.3f}, {high:.3f}]", told]
-        cells += [", ".join(f"{share:.2f}" for share in line["by_seed"]), *(f"{line[name]:.3f}" for name in ("em", "format"))]
+        cells = [line["dataset"], trained, played, line["episodes"], f"{line['concise']:.3f} [{low:.3f}, {high:.3f}]"]
+        cells += [gap_as_text(gap) if gap else "", ", ".join(f"{share:.2f}" for share in line["by_seed"])]
+        cells += [f"{line[name]:.3f}" for name in ("em", "format")]
         rows.append([*cells, *(f"{line[name]:.2f}" for name in ("searches", "tokens"))])
     heads = ["questions", "trained with", "played with", "episodes", "right [95%]", "against none, none", "right of each seed"]
     return table([*heads, "EM", "answered", "searches", "tokens written"], rows, numbers=set())

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from hiexp_verl.distil.draft import Draft
 from hiexp_verl.distil.entries import parent
 from hiexp_verl.domains.domain import Domain
-from hiexp_verl.scoring import normalise
+from hiexp_verl.hek.same_question import text_key
 from hiexp_verl.types import GIVEN, MAX_DESCRIPTION_CHARS, MAX_TITLE_CHARS, Entry, Plan, Trajectory
 
 
@@ -25,7 +25,7 @@ class _Tally:
     @property
     def questions(self) -> dict[str, str]:
         """Ids of the questions solved, one per text."""
-        return {normalise(t.question): t.question_id for t in self.right}
+        return {text_key(t.question): t.question_id for t in self.right}
 
     @property
     def score(self) -> float:
