@@ -65,6 +65,7 @@ CURVES = {
     "validation": VALIDATION,
     "tokens": "perf/total_num_tokens",
 }
+DRAWN = tuple(name for name in CURVES if name != "tokens")  # eight
 MEANS = ("reward's variance", "advantage's variance", "gradient norm", "groups without variance", "searches")  # in the table
 
 
@@ -256,12 +257,12 @@ def by_arm(runs: Sequence[dict[str, Any]]) -> dict[tuple[str, str], list[dict[st
     return arms
 
 
-def keep(name: str, found: Mapping[str, Any], lines: Sequence[str], runs: Sequence[dict[str, Any]]) -> None:
-    """Write what was found and every run, the page, the rows of the evaluations, and the curves' plot, which the page ends with."""
+def keep(name: str, found: Mapping[str, Any], lines: Sequence[str], runs: Sequence[dict[str, Any]], drawn: Sequence[str] = DRAWN) -> None:
+    """Write what was found and every run, the page, the rows of the evaluations, and the plot of these curves, which the page ends with."""
     kept = [{key: value for key, value in r.items() if key != "rows"} for r in runs]
     rows = ({"algorithm": r["algorithm"], "trained": r["trained"], **row, "seed": r["seed"]} for r in runs for row in r["rows"])
     publish_rows(name, {**found, "runs": kept}, "\n".join([*lines, "", f"![curves]({name}.svg)", ""]), rows)
-    plot({f"{algorithm} {trained}": of for (algorithm, trained), of in by_arm(runs).items()}, RESULTS / f"{name}.svg")
+    plot({f"{algorithm} {trained}": of for (algorithm, trained), of in by_arm(runs).items()}, RESULTS / f"{name}.svg", drawn)
 
 
 def made_at(runs: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -359,15 +360,16 @@ def outcome_table(outcome: Sequence[dict[str, Any]]) -> list[str]:
     return table([*heads, "EM", "answered", "searches", "tokens written"], rows, numbers=set())
 
 
-def plot(arms: dict[str, list[dict[str, Any]]], path: Path) -> None:
-    """Draw every curve: the mean over seeds in a band from the lowest to the highest."""
+def plot(arms: dict[str, list[dict[str, Any]]], path: Path, names: Sequence[str]) -> None:
+    """Draw these curves: the mean over seeds in a band from the lowest to the highest."""
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
-    names = [name for name in CURVES if name != "tokens"]  # eight
+    across = min(4, len(names))
+    down = len(names) // across
     with mpl.rc_context({"svg.hashsalt": path.stem}):
-        drawing = Figure(figsize=(16.8, 7.2), layout="constrained")
-        for axis, name in zip(drawing.subplots(2, 4).flat, names, strict=True):
+        drawing = Figure(figsize=(4.2 * across, 3.6 * down), layout="constrained")
+        for axis, name in zip(drawing.subplots(down, across, squeeze=False).flat, names, strict=True):
             for style, (arm, of) in zip(cycle(("-", "--", "-.", ":")), arms.items(), strict=False):
                 mean, band = mean_and_band([r["curves"][name] for r in of])
                 (drawn,) = axis.plot(*zip(*mean, strict=True), style, label=arm)

@@ -7,6 +7,7 @@ import argparse
 import json
 import signal
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from hiexp_verl.masking import kind_of
 from hiexp_verl.models.encoder import load_encoder
 from hiexp_verl.report import write_report
 from hiexp_verl.rollout.policy import EVENTS
-from hiexp_verl.types import FOUND, GIVEN, Entry, Plan
+from hiexp_verl.types import FOUND, GIVEN, Entry, Plan, Question
 from recipes.cpu_demo.run import exit_code, one_stage, prepare
 from recipes.cpu_demo.stages import Demo, DemoSpec
 from recipes.cpu_demo.training import read_metrics, train
@@ -47,7 +48,8 @@ def run(out: Path, steps: int, overrides: list[str], fresh: bool) -> int:
     demo = Demo(DemoSpec(out))
 
     def wrong_hek(folder: Path) -> dict[str, Any]:
-        return {"hek": str(write_wrong(demo, folder / "hek"))}
+        questions = read_questions(demo.out / "assets" / "rollouts.jsonl")
+        return {"hek": str(write_wrong(questions, demo.results["assets"]["paths"]["minilm"], folder / "hek"))}
 
     def training(folder: Path) -> dict[str, Any]:
         results, files = demo.results, demo.out / "assets"
@@ -79,23 +81,19 @@ def run(out: Path, steps: int, overrides: list[str], fresh: bool) -> int:
     return print_events(demo.results["training"]["events"], demo.results["hek"]["hek"], out / "report.html")
 
 
-def write_wrong(demo: Demo, folder: Path) -> Path:
-    """Write a HEK in which every kind of question has the plan of another; its tallies say that it was right once in ten."""
-    place = demo.results["assets"]["paths"]["minilm"]
-    questions = read_questions(demo.out / "assets" / "rollouts.jsonl")
-    families = list(dict.fromkeys(q.meta["family"] for q in questions))
-    goals, entries = [family.split(" > ")[-1] for family in families], []
-    for number, family in enumerate(families):
-        asked = next(q for q in questions if q.meta["family"] == family)
-        kind, key = kind_of(asked.question), family.split(" > ")[0]
-        other = HELD_OUT[goals[(number + 1) % len(goals)]]
-        plan = Plan(kind, (KEYS[key].searches[0].format(GIVEN), other.searches[0].format(FOUND)))
+def write_wrong(questions: Iterable[Question], encoder: str, folder: Path) -> Path:
+    """Write a HEK in which every kind of these questions has the plan of another goal; its tallies say that it was right once in ten."""
+    families = {kind_of(q.question): q.meta["family"].split(" > ") for q in questions}
+    goals, entries = list(dict.fromkeys(family[-1] for family in families.values())), []
+    for number, (kind, family) in enumerate(families.items()):
+        other = HELD_OUT[goals[(goals.index(family[-1]) + 1) % len(goals)]]
+        plan = Plan(kind, (KEYS[family[0]].searches[0].format(GIVEN), other.searches[0].format(FOUND)))
         made = {"plans": (plan,), "counters": {"right": 1, "wrong": 9}}
         entries.append(Entry(f"e2-{number + 1:04d}", "e2", kind, plan.sentence, **made))
-    encoder = load_encoder(place)
-    vectors_E_D = encoder.encode_passages([entry.title for entry in entries])
-    HEK(Header(encoder.identity, distiller="wrong on purpose"), tuple(entries), vectors_E_D).save(folder)
-    remember_encoder(folder, place)
+    loaded = load_encoder(encoder)
+    vectors_E_D = loaded.encode_passages([entry.title for entry in entries])
+    HEK(Header(loaded.identity, distiller="wrong on purpose"), tuple(entries), vectors_E_D).save(folder)
+    remember_encoder(folder, encoder)
     print("\n".join(f"   {entry.description}" for entry in entries))
     return folder
 
