@@ -9,14 +9,13 @@ and is resumed where it stopped; about 25 minutes on 2 cores. Writes results/evo
 """
 
 import argparse
-import gzip
 import json
 from itertools import chain, zip_longest
 from pathlib import Path
 from typing import Any
 
 from benchmarks import _machine
-from benchmarks._results import RESULTS, same_settings
+from benchmarks._results import publish_rows, same_settings
 from benchmarks.effect import hiexp
 from benchmarks.effect_lay import AT_A_TIME, KINDS, played_on, warm_start
 from hiexp_verl.evaluate.plan import ROWS, TABLE_JSON
@@ -24,7 +23,7 @@ from hiexp_verl.evaluate.tables import BASE, as_markdown, pairs_of, table_of
 from hiexp_verl.evolve.table import TABLE_MD
 from hiexp_verl.hek.store import HEK
 from hiexp_verl.io.datasets import read_corpus, read_jsonl, read_questions
-from hiexp_verl.io.files import atomic_writer, write_jsonl
+from hiexp_verl.io.files import write_jsonl
 from hiexp_verl.io.manifest import MANIFEST, read_manifest
 from hiexp_verl.rollout.rollout import SUMMARY, TRAJECTORIES
 from hiexp_verl.search.bm25 import BM25Search
@@ -120,17 +119,11 @@ def write(machine: dict[str, Any], name: str, out: Path, rounds: list[dict[str, 
     plans = {hek: right_plans(HEK.load(hek_of(out, hek)), others, search, 2) for hek in HEKS}
     counts = {hek: f"{sum(right.values())} of {len(right)}" for hek, right in plans.items()}
     table = {**_table(out, HEKS[0]), "arms": lines, "pairs": pairs}
-    with atomic_writer(RESULTS / f"{name}.json") as file:
-        file.write(
-            json.dumps({"machine": machine, "rollouts": spent, "right_plans": counts, "rounds": rounds, "table": table}, indent=1) + "\n"
-        )
-    with gzip.open(RESULTS / f"{name}.rows.jsonl.gz", "wt", encoding="utf-8") as file:
-        file.writelines(json.dumps(row) + "\n" for row in rows)
     text = ["# A bank that tests its entries beside one that is built once", "", *_machine.as_lines(machine), ""]
     text += [f"{spent} rollouts each. Plans that are right: {', '.join(f'{hek} {count}' for hek, count in counts.items())}.", ""]
     text += [as_markdown(table), "", "## Rounds", "", (out / "evolution" / TABLE_MD).read_text(encoding="utf-8")]
-    with atomic_writer(RESULTS / f"{name}.md") as file:
-        file.write("\n".join(text) + "\n")
+    found = {"machine": machine, "rollouts": spent, "right_plans": counts, "rounds": rounds, "table": table}
+    publish_rows(name, found, "\n".join([*text, ""]), rows)
     print("\n".join(text))
 
 
