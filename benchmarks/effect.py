@@ -23,6 +23,7 @@ from hiexp_verl.evaluate.plan import ROWS, TABLE_JSON
 from hiexp_verl.evaluate.tables import as_markdown, pairs_of, table_of
 from hiexp_verl.io.datasets import read_jsonl
 from hiexp_verl.io.files import cache_dir, write_jsonl
+from hiexp_verl.rollout.rollout import TRAJECTORIES
 
 INSTRUCTIONS = Path(__file__).with_name("effect_instructions.txt")  # a model that was not trained to search needs an example
 ARMS = "none,full,random,shuffled"
@@ -50,9 +51,7 @@ def main() -> None:
     model = a.model if Path(a.model).is_dir() else str(cache_dir() / a.model)
     distiller = a.distiller or f"vllm-local:{model}"
     called = {name: f"{name}_{Path(model).name}" for name in (a.set, a.other_set) if name}
-    out, common = a.out / called[a.set], ["--corpus", str(a.data / "corpus.jsonl.gz"), "--model", model]
-    # --top-k and --max-words as in the results of 2026-11-22
-    common += ["--instructions", str(INSTRUCTIONS), "--top-k", "3", "--max-words", "60", "--batch-size", str(a.batch_size), "--resume"]
+    out, common = a.out / called[a.set], played_on(a.data, model, a.batch_size)
     heks: dict[str, Path] = {}
     for name in called:
         folder = a.out / called[name]
@@ -66,6 +65,12 @@ def main() -> None:
         if a.other_set:
             hiexp("eval", *played, "--hek", str(heks[a.other_set]), "--arms", "full", "--out", str(folder_of(out, part, other=True)))
         write(a.name or f"effect_{called[a.set]}_plans", distiller.partition(":")[0], out)
+
+
+def played_on(data: Path, model: str, batch_size: int) -> list[str]:
+    """Return the options of every rollout and evaluation; --top-k and --max-words as in the results of 2026-11-22."""
+    common = ["--corpus", str(data / "corpus.jsonl.gz"), "--model", model, "--instructions", str(INSTRUCTIONS)]
+    return [*common, "--top-k", "3", "--max-words", "60", "--batch-size", str(batch_size), "--resume"]
 
 
 def split(path: Path, dataset: str, out: Path) -> None:
@@ -82,8 +87,13 @@ def built(out: Path, distiller: str, options: list[str]) -> Path:
     rollouts, hek = out / "rollouts", out / "hek"
     if not (rollouts / "summary.json").is_file():
         hiexp("rollout", "--questions", str(out / "learn.jsonl"), *options, "--out", str(rollouts))
+    return distilled(rollouts / TRAJECTORIES, hek, distiller)
+
+
+def distilled(trajectories: Path, hek: Path, distiller: str) -> Path:
+    """Return the HEK of these trajectories, built where it is not built yet."""
     if not (hek / "CURRENT").is_file():
-        made_of = ["--trajectories", str(rollouts / "trajectories.jsonl"), "--encoder", str(cache_dir() / "minilm")]
+        made_of = ["--trajectories", str(trajectories), "--encoder", str(cache_dir() / "minilm")]
         hiexp("build", *made_of, "--distiller", distiller, "--out", str(hek), "--resume")
     return hek
 
