@@ -62,7 +62,7 @@ def peak_gib() -> float:
 
 def _command() -> str:
     """Return how to repeat the run on another machine: no path of this one."""
-    arguments = [argument.replace(str(Path.home()), "~") for argument in sys.argv[1:]]
+    arguments = [f".../{Path(argument).name}" if Path(argument).is_absolute() else argument for argument in sys.argv[1:]]
     return " ".join(["python -m", f"benchmarks.{Path(sys.argv[0]).stem}", *arguments])
 
 

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from benchmarks import _machine
 from hiexp_verl.io.files import atomic_writer
+from hiexp_verl.rollout.policy import EVENTS
 
 RESULTS = Path(__file__).parent / "results"
 SIZES = ("smoke", "bench", "long")  # does it run at all; minutes on two cores; for the record
@@ -71,6 +72,13 @@ class Result:
     panels: Sequence[Panel]
     raw: dict[str, Any]
     text: Sequence[str] = field(default=())  # further lines of Markdown
+
+
+def loop_events(run: Path) -> list[dict[str, Any]]:
+    """Return what the loop of a run did; versions by their names, as no path of this machine goes into a result."""
+    file = run / "checkpoints" / EVENTS
+    events = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()] if file.is_file() else []
+    return [event | ({"version": Path(event["version"]).name} if "version" in event else {}) for event in events]
 
 
 def same_settings(out: Path, settings: dict[str, Any]) -> None:

@@ -83,6 +83,7 @@ PLAYED = (
     Played("own, rollouts of seed 2", "own-2"),
     Played("right plans", ORACLE, part=GREEDY),
     Played("paper: five entries of clusters, whole question", "clusters-0", settings=PAPER, part=GREEDY),
+    Played("own", "own-0", "random", part=GREEDY),
 )
 
 

@@ -29,7 +29,7 @@ from typing import Any
 import torch
 
 from benchmarks._machine import as_lines, facts
-from benchmarks._results import RESULTS
+from benchmarks._results import RESULTS, loop_events
 from hiexp_verl.config import GateConfig, LoopConfig
 from hiexp_verl.evolve.background import Task, make_candidate
 from hiexp_verl.guide.record import EpisodeRecord
@@ -39,7 +39,7 @@ from hiexp_verl.io.datasets import read_trajectories
 from hiexp_verl.ledger.gate import judge
 from hiexp_verl.ledger.rows import LEDGER, read_run
 from hiexp_verl.plugin.launch import trainer_command
-from hiexp_verl.rollout.policy import EVENTS, MARKER
+from hiexp_verl.rollout.policy import MARKER
 
 RECIPES = Path(__file__).parents[1] / "recipes"
 MARK = "HIEXP_KILL_RESUME"  # in the environment of every process of a run, however it was started
@@ -138,15 +138,15 @@ def inconsistencies(run: Run, config: LoopConfig) -> list[str]:
     ledger = next((run.hek / LEDGER).glob("*.jsonl"))
     rows, present = read_run(ledger), [version.name for version in versions(run.hek)]
     incumbent, rejected, changed, only_removes, tested_from = run.hek / present[0], (), (), False, 0
-    for event in (json.loads(line) for line in (run.folder / "checkpoints" / EVENTS).read_text(encoding="utf-8").splitlines()):
-        step, version = event["step"], Path(event.get("version", ""))
+    for event in loop_events(run.folder):
+        step, version = event["step"], run.hek / event.get("version", "")
         if event["event"] == "proposed":
             changed, only_removes = (*event["came"], *event["went"]), not event["came"]
             tested_from, until = step, step - config.lag - 1
             episodes = [str(path) for path in sorted((run.folder / "episodes").glob("*.jsonl")) if int(path.stem) <= until]
             made = make_candidate(Task(str(incumbent), None, tuple(episodes), str(ledger), until, config, rejected))
-            if Path(made.path) != version:
-                faults.append(f"step {step}: {version.name} was proposed, its rollouts give {made.path or made.why}")
+            if Path(made.path).name != version.name:
+                faults.append(f"step {step}: {version.name} was proposed, its rollouts give {Path(made.path).name or made.why}")
         elif "verdict" in event:
             seen = [row for row in rows if tested_from <= row.step <= step]
             hashes = [HEK.load(each).header.content_hash for each in (incumbent, version)]
@@ -259,9 +259,8 @@ def left_alone(run: Run) -> Run:
 
 def of_loop(run: Run) -> dict[str, Any]:
     """Return what the loop of a run did, and where that is not what its rollouts say."""
-    events = [json.loads(line) for line in (run.folder / "checkpoints" / EVENTS).read_text(encoding="utf-8").splitlines()]
     return {
-        "events": events,
+        "events": loop_events(run.folder),
         "versions": [version.content_hash for version in versions(run.hek)],
         "faults": inconsistencies(run, LOOP_CONFIG),
     }
@@ -299,7 +298,7 @@ def _markdown(result: dict[str, Any]) -> str:
 
 
 def _of_events(result: dict[str, Any]) -> list[str]:
-    events = [f"| {each['step']} | {each['event']} | {Path(each.get('version', '')).name} |" for each in result["events"]]
+    events = [f"| {each['step']} | {each['event']} | {each.get('version', '')} |" for each in result["events"]]
     faults = result["faults"] or ["Each rollout is once in ledger and dump; versions and verdicts, made again from them, are the same."]
     return [*faults, "", "| step | event | version |", "| ---: | --- | --- |", *events]
 

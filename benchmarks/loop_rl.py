@@ -21,14 +21,14 @@ from statistics import fmean, median
 from typing import Any
 
 from benchmarks import _machine, effect_lay, effect_rl
-from benchmarks._results import same_settings, table
+from benchmarks._results import loop_events, same_settings, table
 from hiexp_verl.evaluate.tables import BASE, gap_as_text, pairs_of
 from hiexp_verl.hek.store import HEK
-from hiexp_verl.io.datasets import read_jsonl, read_questions
+from hiexp_verl.io.datasets import read_questions
 from hiexp_verl.io.files import atomic_writer
 from hiexp_verl.ledger.drift import Span, with_rows
 from hiexp_verl.ledger.rows import LedgerRow, read_ledger
-from hiexp_verl.rollout.policy import EVENTS, identify
+from hiexp_verl.rollout.policy import identify
 from recipes.closed_loop.run import write_wrong
 from recipes.cpu_demo.training import train
 from recipes.demo_data.assets import fetch
@@ -61,6 +61,7 @@ CURVES = {
     "gain of the candidate": "hiexp/loop/gain",
 }
 DRAWN = ("reward with minus without", "version")
+START = "0001"  # the version of wrong plans
 IN_USE = "in use"  # the versions of a run as one
 Z95 = 1.96
 
@@ -123,29 +124,27 @@ def settings_of(folder: Path, what: Mapping[str, Any], policy: Path) -> list[str
 
 def in_use(folder: Path) -> Path:
     """Return the version that a run ended with."""
-    events, version = folder / "checkpoints" / EVENTS, folder / "hek" / "0001"
-    for _, event in read_jsonl(events, "events") if events.is_file() else ():
-        if event["event"] in ("accept", "held"):
-            version = folder / "hek" / Path(event["version"]).name
-    return version
+    return folder / "hek" / ([START, *changes_of(loop_events(folder)).values()][-1])
+
+
+def changes_of(events: Sequence[Mapping[str, Any]]) -> dict[int, str]:
+    """Return which version came into use at which step."""
+    return {event["step"] + 1: event["version"] for event in events if event["event"] in ("accept", "held")}
 
 
 def read_run(folder: Path) -> dict[str, Any]:
     """Return what a finished run was, its curves, its events, what its ledger says, and the rows of its evaluation."""
     run = effect_rl.read_run(folder, CURVES)
-    events = folder / "checkpoints" / EVENTS
     hashes = {HEK.load(path).header.content_hash: path.name for path in sorted((folder / "hek").glob("[0-9]*"))}
     ledger = [replace(row, hek=hashes.get(row.hek, "")) for row in read_ledger(folder / "hek")]
-    noted = [event for _, event in read_jsonl(events, "events")] if events.is_file() else []
-    return run | {"events": noted, "ledger": ledger}
+    return run | {"events": loop_events(folder), "ledger": ledger}
 
 
 def served_rows(run: Mapping[str, Any]) -> list[LedgerRow]:
     """Return the rows of a run without those of candidates: every version that was in use is called `IN_USE`."""
-    rows = []
-    changes = {event["step"] + 1: Path(event["version"]).name for event in run["events"] if event["event"] in ("accept", "held")}
+    rows, changes = [], changes_of(run["events"])
     for row in sorted(run["ledger"], key=lambda row: row.step):
-        version = next((changes[step] for step in sorted(changes, reverse=True) if step <= row.step), "0001")
+        version = next((changes[step] for step in sorted(changes, reverse=True) if step <= row.step), START)
         if row.arm == BASE or row.hek == version:
             rows.append(replace(row, group=f"{run['seed']}/{row.group}", hek=IN_USE))
     return rows
@@ -177,7 +176,7 @@ def events_table(runs: Sequence[Mapping[str, Any]]) -> list[str]:
     rows = []
     for run in runs:
         for event in run["events"]:
-            verdict, name = event.get("verdict") or {}, Path(event.get("version") or "").name
+            verdict, name = event.get("verdict") or {}, event.get("version", "")
             numbers = f"{verdict['difference']:+.3f}, error {verdict['error']:.3f}, {verdict['look']} groups" if verdict else ""
             changed = f"{len(event['came'])} came, {len(event['went'])} went" if "came" in event else ""
             rows.append([run["seed"], event["step"], event["event"], name, numbers or changed or event.get("why", "")])

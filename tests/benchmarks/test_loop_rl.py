@@ -4,9 +4,10 @@ import pytest
 
 from benchmarks import _results, effect_rl, loop_rl
 from hiexp_verl.ledger.rows import LedgerRow
+from hiexp_verl.rollout.policy import EVENTS
 from tests.support.paths import RECIPES
 
-ACCEPTED = {"step": 1, "event": "accept", "version": "/hek/0002", "verdict": {"difference": 0.5, "error": 0.1, "look": 8}}
+ACCEPTED = {"step": 1, "event": "accept", "version": "0002", "verdict": {"difference": 0.5, "error": 0.1, "look": 8}}
 
 
 @pytest.mark.verl
@@ -73,7 +74,7 @@ def test_the_version_in_use_at_the_end_is_the_last_published_or_taken_back(tmp_p
     assert loop_rl.in_use(tmp_path) == tmp_path / "hek" / "0001"
     (tmp_path / "checkpoints").mkdir()
     events = '{"step": 2, "event": "accept", "version": "/x/hek/0003"}\n{"step": 4, "event": "proposed", "version": "/x/hek/0004"}\n'
-    (tmp_path / "checkpoints" / loop_rl.EVENTS).write_text(events)
+    (tmp_path / "checkpoints" / EVENTS).write_text(events)
     assert loop_rl.in_use(tmp_path) == tmp_path / "hek" / "0003"
 
 
