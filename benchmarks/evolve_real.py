@@ -1,12 +1,12 @@
 """Real questions: does a bank that tests its entries beat one that is built once from as many rollouts?
 
-    python -m benchmarks.effect --data DIR --set 2wiki --samples 0                  # the static HEK, and how it plays
+    python -m benchmarks.effect --data DIR --set 2wiki --samples 0                  # rollouts, and the model without experience
     python -m benchmarks.evolve_real --data DIR --set 2wiki
 
-The static HEK of benchmarks/effect is made of 150 questions, four rollouts each. Here a first HEK is made of a third of these rollouts,
-and `hiexp evolve` goes on from it with the other questions and as many rollouts as the static one had of them. All are played greedily on
-the same held-out questions; the distiller is the model itself. About half an hour on 2 cores, resumed where it stopped. Writes
-results/evolve_SET_MODEL.{json,md} and the rows.
+A static HEK is made of the rollouts of benchmarks/effect, 150 questions with four each. A first HEK is made of a third of them, and
+`hiexp evolve` goes on from it with the other questions and as many rollouts as the static one had of them. All are played greedily on the
+same held-out questions. `rules` distil: a model as distiller beside the one that plays takes twice the memory. About half an hour on 2
+cores, resumed where it stopped. Writes results/evolve_SET_MODEL.{json,md} and the rows.
 """
 
 import argparse
@@ -42,26 +42,28 @@ def main() -> None:
     a = parser.parse_args()
     model = a.model if Path(a.model).is_dir() else str(cache_dir() / a.model)
     called = f"{a.set}_{Path(model).name}"
-    static, out, distiller = a.effect / called, a.out / called, f"vllm-local:{model}"
-    if not (effect.folder_of(static, effect.GREEDY) / TABLE_JSON).is_file():
-        raise SystemExit(f"{static} has no evaluation; run first: python -m benchmarks.effect --set {a.set} --out {a.effect}")
-    same_settings(out, {"rounds": a.rounds, "min_groups": a.min_groups, "static": str(static.resolve())})
+    begun, out = a.effect / called, a.out / called
+    if not (effect.folder_of(begun, effect.GREEDY) / TABLE_JSON).is_file():
+        raise SystemExit(f"{begun} has no evaluation; run first: python -m benchmarks.effect --set {a.set} --out {a.effect}")
+    same_settings(out, {"rounds": a.rounds, "min_groups": a.min_groups, "effect": begun.name})
     machine = _machine.facts_when_begun(out)
-    questions, rollouts = rows_of(static / "learn.jsonl"), rows_of(static / "rollouts" / TRAJECTORIES)
+    questions, rollouts = rows_of(begun / "learn.jsonl"), rows_of(begun / "rollouts" / TRAJECTORIES)
     first = {row["id"] for row in questions[:START]}
     of_first = [row for row in rollouts if row["question_id"] in first]
     write_jsonl(out / TRAJECTORIES, of_first)
     write_jsonl(out / "others.jsonl", questions[START:])
-    start, common = effect.distilled(out / TRAJECTORIES, out / "start", distiller), effect.played_on(a.data, model, a.batch_size)
+    made_of = {"static": begun / "rollouts" / TRAJECTORIES, "start": out / TRAJECTORIES}
+    heks = {name: effect.distilled(path, out / name, "rules") for name, path in made_of.items()}
+    heks["evolved"], common = out / "evolution" / "hek", effect.played_on(a.data, model, a.batch_size)
     evolution = out / "evolution"
     if not (evolution / MANIFEST).is_file() or read_manifest(evolution).finished is None:
         gate = ["--rounds", str(a.rounds), "--budget-rollouts", str(len(rollouts) - len(of_first)), "--min-groups", str(a.min_groups)]
-        files = ["--questions", str(out / "others.jsonl"), "--hek", str(start), "--out", str(evolution)]
-        effect.hiexp("evolve", *files, *common, *gate, "--distiller", distiller, "--temperature", "0.7")
-    for name, hek in (("start", start), ("evolved", evolution / "hek")):
-        played = ["--questions", str(static / "val.jsonl"), *common, *GREEDY, "--hek", str(hek), "--arms", "full"]
+        files = ["--questions", str(out / "others.jsonl"), "--hek", str(heks["start"]), "--out", str(evolution)]
+        effect.hiexp("evolve", *files, *common, *gate, "--temperature", "0.7")
+    for name, hek in heks.items():
+        played = ["--questions", str(begun / "val.jsonl"), *common, *GREEDY, "--hek", str(hek), "--arms", "full"]
         effect.hiexp("eval", *played, "--out", str(out / "eval" / name))
-    write(machine, called, out, static, len(rollouts))
+    write(machine, called, out, begun, len(rollouts))
 
 
 def rows_of(path: Path) -> list[dict[str, Any]]:
@@ -69,17 +71,18 @@ def rows_of(path: Path) -> list[dict[str, Any]]:
     return [row for _, row in read_jsonl(path, "rows")]
 
 
-def write(machine: dict[str, Any], called: str, out: Path, static: Path, rollouts: int) -> None:
+def write(machine: dict[str, Any], called: str, out: Path, begun: Path, rollouts: int) -> None:
     """Write the table, the rounds and the rows."""
-    folders = {"static": effect.folder_of(static, effect.GREEDY), "start": out / "eval" / "start", "evolved": out / "eval" / "evolved"}
+    folders = {BASE: effect.folder_of(begun, effect.GREEDY), **{name: out / "eval" / name for name in ("start", "static", "evolved")}}
     rows, seconds, tables = [], dict[str, float](), {}
     for name, folder in folders.items():
         tables[name] = json.loads((folder / TABLE_JSON).read_text(encoding="utf-8"))
+        arm = BASE if name == BASE else "full"
         for row in rows_of(folder / ROWS):
-            if row["arm"] in (BASE, "full"):
+            if row["arm"] == arm:
                 row.pop("question", None)  # of a data set that is not ours to publish; the id tells which
-                rows.append({**row, "arm": name if row["arm"] == "full" else BASE})
-        seconds |= {name if line["arm"] == "full" else line["arm"]: line["seconds"] for line in tables[name]["arms"]}
+                rows.append({**row, "arm": name})
+        seconds[name] = next(line["seconds"] for line in tables[name]["arms"] if line["arm"] == arm)
     lines = [{**line, "seconds": seconds[line["arm"]]} for line in table_of(rows)]
     pairs = [pair for pair in pairs_of(rows) if pair["against"] in (BASE, "static", "start")]
     table = {**tables["static"], "arms": lines, "pairs": pairs}

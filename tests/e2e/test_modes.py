@@ -47,6 +47,24 @@ MODES = {
     "grpo sync lora, verl 0.9.0": Mode(VERL_090, "grpo", "hiexp_sync", 0, [*LORA, FAST]),
     "gspo colocate_async, verl 0.9.0": Mode(VERL_090, "gspo", "hiexp_colocate_async", 1, []),
 }
+# A round after each step, by the privilege that every rollout without experience has.
+ROUND = ["hiexp.group.arms=[none,full,none]", "hiexp.distil.every=1", "hiexp.distil.privilege=hek", "hiexp.distil.top_k=16"]
+ROUND += ["hiexp.distil.mini_batch=2"]
+WITH_ROUNDS = {
+    "grpo colocate_async": Mode(HERE, "grpo", "hiexp_colocate_async", 1, ROUND),
+    "gspo sync lora, taught without its adapter": Mode(HERE, "gspo", "hiexp_sync", 0, [*ROUND, *LORA, FAST, "hiexp.distil.teacher=base"]),
+}
+
+
+@pytest.mark.parametrize("name", WITH_ROUNDS)
+def test_a_round_of_self_distillation_follows_each_step_and_vllm_serves_what_it_made(demo, tmp_path, name):
+    mode = WITH_ROUNDS[name]
+    steps = train(demo, tmp_path, mode)
+    assert [step["hiexp/distil/pairs"] for step in steps] == [4.0, 4.0], "two questions, two rollouts without experience each"
+    assert all(step["hiexp/distil/updates"] >= 1 and step["hiexp/distil/kl"] > 0 for step in steps)
+    assert all(step["hiexp/distil/grad_norm"] > 0 for step in steps)
+    assert min(step[PEARSON] for step in steps) > 0.99
+    assert [step[STALENESS] for step in steps] == [0, mode.staleness]
 
 
 @pytest.mark.parametrize("name", MODES)
