@@ -5,9 +5,10 @@
 
 Rolls the policy out on questions 1 to 150 of the set, builds a HEK from these rollouts (distilled by the policy itself, or
 `--distiller rules`), and evaluates 151 to 300, greedily and at temperature 1: no experience, all of it, random and shuffled entries, and
-with `--other-set` the HEK of another set. Each step is a `hiexp` command and is resumed where it stopped; hours on 2 cores. `--data`
-holds questions.jsonl (id, dataset, question, answer) and corpus.jsonl.gz. Writes results/effect_SET_MODEL_plans.{json,md} and the rows
-beside them; results without `_plans` are of three or five entries of clusters (2026-11-22).
+with `--other-set` the HEK of another set, with `--paper` the paper's way. Each step is a `hiexp` command and is resumed where it stopped;
+two hours a set on 2 cores. `--data` holds questions.jsonl (id, dataset, question, answer) and corpus.jsonl.gz. Writes
+results/effect_SET_MODEL_plans.{json,md} and the rows beside them; results without `_plans` are of three or five entries of clusters
+(2026-11-22).
 """
 
 import argparse
@@ -27,7 +28,9 @@ from hiexp_verl.rollout.rollout import TRAJECTORIES
 
 INSTRUCTIONS = Path(__file__).with_name("effect_instructions.txt")  # a model that was not trained to search needs an example
 ARMS = "none,full,random,shuffled"
-OTHER = "full, of another set"  # what its arm is called
+OTHER, PAPERS_WAY = "full, of another set", "full, the paper's way"  # arms that are evaluated apart
+FOLDERS = {"full": "", OTHER: "-other", PAPERS_WAY: "-paper"}
+PAPER = ("prompt.top_k=5", "prompt.match=question", "prompt.instantiate=false")
 GREEDY, SAMPLED = "Greedy", "Temperature 1"  # tables of the results
 LEARNT_FROM, EVALUATED = slice(0, 150), slice(150, 300)
 
@@ -44,6 +47,7 @@ def main() -> None:
     parser.add_argument("--arms", default=ARMS, help=f"(default {ARMS})")
     parser.add_argument("--samples", type=int, default=2, help="of each question and arm at temperature 1 (default 2); 0: greedy alone")
     parser.add_argument("--other-set", help="play with the HEK of this set, too: is it these questions' experience, or any?")
+    parser.add_argument("--paper", action="store_true", help="play with five entries by the whole question, not instantiated, too")
     parser.add_argument("--batch-size", type=int, default=64, help="episodes at a time (default 64)")
     parser.add_argument("--name", help="of the results (default effect_SET_MODEL_plans)")
     parser.add_argument("--out", type=Path, default=Path("outputs/effect"))
@@ -63,7 +67,10 @@ def main() -> None:
         played = ["--questions", str(out / "val.jsonl"), *common, *sampling]
         hiexp("eval", *played, "--hek", str(heks[a.set]), "--arms", a.arms, "--out", str(folder_of(out, part)))
         if a.other_set:
-            hiexp("eval", *played, "--hek", str(heks[a.other_set]), "--arms", "full", "--out", str(folder_of(out, part, other=True)))
+            hiexp("eval", *played, "--hek", str(heks[a.other_set]), "--arms", "full", "--out", str(folder_of(out, part, OTHER)))
+        if a.paper:
+            as_paper = ["--arms", "full", "--set", *PAPER, "--out", str(folder_of(out, part, PAPERS_WAY))]
+            hiexp("eval", *played, "--hek", str(heks[a.set]), *as_paper)
         write(a.name or f"effect_{called[a.set]}_plans", distiller.partition(":")[0], out)
 
 
@@ -105,9 +112,9 @@ def parts(samples: int) -> dict[str, list[str]]:
     return {GREEDY: ["--temperature", "0"], **sampled}
 
 
-def folder_of(out: Path, part: str, other: bool = False) -> Path:
-    """Return where an evaluation lies; `other`: with the HEK of another set."""
-    return out / f"eval-{'greedy' if part == GREEDY else 'sampled'}{'-other' if other else ''}"
+def folder_of(out: Path, part: str, full: str = "full") -> Path:
+    """Return where an evaluation lies; `full`: what its arm `full` is called."""
+    return out / f"eval-{'greedy' if part == GREEDY else 'sampled'}{FOLDERS[full]}"
 
 
 def hiexp(*arguments: str) -> None:
@@ -136,12 +143,13 @@ def write(name: str, distiller: str, out: Path) -> None:
 
 
 def all_arms(out: Path, part: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Return table and rows of a part; the arm that was played with the HEK of another set is `OTHER`."""
-    folders = [(folder_of(out, part, other), {"full": OTHER} if other else {}) for other in (False, True)]
+    """Return table and rows of a part; arms that were evaluated apart have names of their own."""
     found, rows, seconds = [], [], {}
-    for folder, names in folders:
+    for full in FOLDERS:
+        folder = folder_of(out, part, full)
         if (folder / TABLE_JSON).is_file():
             found += [json.loads((folder / TABLE_JSON).read_text(encoding="utf-8"))]
+            names = {"full": full}
             seconds |= {names.get(line["arm"], line["arm"]): line["seconds"] for line in found[-1]["arms"]}
             rows += [{**row, "arm": names.get(row["arm"], row["arm"])} for _, row in read_jsonl(folder / ROWS, "rows")]
     for row in rows:

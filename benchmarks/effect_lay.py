@@ -24,7 +24,7 @@ import numpy as np
 
 from benchmarks import _machine
 from benchmarks._results import publish_rows, same_settings, table
-from benchmarks.effect import hiexp
+from benchmarks.effect import PAPER, hiexp
 from hiexp_verl.evaluate.plan import ROWS, TABLE_JSON, part_folder
 from hiexp_verl.evaluate.tables import BASE, as_markdown, pairs_of, table_of
 from hiexp_verl.guide.record import EpisodeRecord
@@ -51,7 +51,6 @@ KINDS = [" > ".join([*way, goal]) for way in WAYS for goal in HELD_OUT]
 CONTROLS = "none,full,random,shuffled"
 BUILDS = {"own": (), "support 1": ("--plan-support", "1"), "clusters": ("--plans", "case")}
 SAMPLED, GREEDY, ONE_CHANGE = "Temperature 1", "Greedy", "Temperature 1, one part of the method changed"  # tables of the results
-PAPER = ("prompt.top_k=5", "prompt.match=question", "prompt.instantiate=false")
 
 
 @dataclass(frozen=True)
