@@ -23,6 +23,7 @@ Finding = Literal[
     "no_answer",  # it ended without an answer that could be read
     "answer_form",  # it had the right thing in another form, or with more or less than was asked
     "never_searched",
+    "answer_of_another_kind",  # it was to choose, to judge or to give a number, and answered with something else
     "two_in_one_query",  # it asked for both things compared in one query, the success for each on its own
     "answer_retrieved_but_missed",  # a passage with the answer was there, and it took something else
     "wrong_entity",  # it went on with another intermediate thing than the success
@@ -40,6 +41,7 @@ MEANINGS: dict[str, str] = {
     "no_answer": "it ended without giving an answer",
     "answer_form": "it found the right thing but answered in another form, with more or with less than was asked",
     "never_searched": "it never searched and answered from memory",
+    "answer_of_another_kind": "it answered with another kind of thing than the question asks for",
     "two_in_one_query": "it put both things into one query instead of looking each up on its own",
     "answer_retrieved_but_missed": "a passage with the answer was on its screen, but it took something else",
     "wrong_entity": "it went on with the wrong intermediate thing",
@@ -54,6 +56,8 @@ MEANINGS: dict[str, str] = {
 }
 
 _WHOLE_QUESTION = 0.9  # share of the question's words in one query
+_VERDICTS = ("yes", "no")
+_NUMBER_WORDS = frozenset(("one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "hundred", "thousand", "million"))
 _MIN_ANSWER_CHARS = 4  # shorter answers occur in any passage by chance
 
 
@@ -130,6 +134,7 @@ class _Diagnoser:
             "no_answer": not failed.prediction.strip(),
             "answer_form": _same_thing(failed.prediction, (good.prediction, *self.contrast.answers)),
             "never_searched": not searched and (bool(good.queries) or succeeded is None),
+            "answer_of_another_kind": self._of_another_kind(failed.prediction),
             "two_in_one_query": self.asks_about_two and not looked_up and joined,
             "answer_retrieved_but_missed": failed.saw_answer is True,
             "wrong_entity": bool(good.bridge and failed.bridge) and not content_words(good.bridge) & content_words(failed.bridge),
@@ -170,6 +175,17 @@ class _Diagnoser:
             seen += "\n" + search.documents
         return ""
 
+    def _of_another_kind(self, prediction: str) -> bool:
+        """Whether the answer is a yes or no, one of the things named, or a number or a date, and the prediction is none of these."""
+        given, answers = content_words(prediction), self.contrast.answers
+        if not given:
+            return False
+        if all(normalise(answer) in _VERDICTS for answer in answers):
+            return normalise(prediction).partition(" ")[0] not in _VERDICTS
+        if self.asks_about_two and all(content_words(answer) <= self.question for answer in answers):
+            return not given <= self.question and not any(name <= given for name in self.names)
+        return all(2 * sum(_numbers(answer)) >= len(_numbers(answer)) for answer in answers) and not any(_numbers(prediction))
+
     def _joins(self, queries: Sequence[str]) -> bool:
         """Whether the first query has two of the question's names."""
         return bool(queries) and sum(name <= content_words(queries[0]) for name in self.names) >= 2
@@ -177,6 +193,11 @@ class _Diagnoser:
     def _dropped(self, queries: Sequence[str]) -> frozenset[str]:
         """Return the words of the question that no query has."""
         return self.question.difference(*(content_words(query) for query in queries))
+
+
+def _numbers(text: str) -> list[bool]:
+    """Return of each word whether it has a digit or is a number."""
+    return [any(map(str.isdigit, word)) or word in _NUMBER_WORDS for word in normalise(text).split()]
 
 
 def _asks_about_two(question: str, names: Sequence[str]) -> bool:
