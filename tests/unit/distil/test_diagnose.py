@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hiexp_verl.distil.rules import advice_for
 from hiexp_verl.domains.diagnosis import Contrast
 from hiexp_verl.domains.search import SEARCH
 from hiexp_verl.domains.search.diagnose import diagnose
@@ -101,6 +102,44 @@ def test_odd_messages_never_raise(messages):
 )
 def test_a_failure_is_named_by_what_decided_it(failure, expected):
     assert finding(failure) == expected
+
+
+FILMS, RIVERS = "Which film came out first, Blind Shaft or The Mask of Fu Manchu?", "Are the Rhine and the Main in the same country?"
+FOUNDED, HOPS = "When was the town of Noshak founded?", "Which town did the 6th duke of Noshak found?"
+OF_ANOTHER_KIND = "answer_of_another_kind"
+
+
+@pytest.mark.parametrize(
+    ("question", "answer", "prediction", "kind"),
+    [
+        (FILMS, "The Mask of Fu Manchu", "1932", OF_ANOTHER_KIND),
+        (FILMS, "The Mask of Fu Manchu", "Li Yang", OF_ANOTHER_KIND),
+        (FILMS, "The Mask of Fu Manchu", "Blind Shaft", ""),  # the wrong one of the two
+        (FILMS, "The Mask of Fu Manchu", "Blind Shaft, a film of 2003", ""),
+        (RIVERS, "yes", "Germany", OF_ANOTHER_KIND),
+        (RIVERS, "yes", "No", ""),
+        (RIVERS, "yes", "No, they are not", ""),
+        (FOUNDED, "18 November 1349", "its first duke", OF_ANOTHER_KIND),
+        (FOUNDED, "18 November 1349", "1350", ""),
+        (FOUNDED, "two years later", "its first duke", ""),  # not a number
+        (HOPS, "Castle of Henry the 6th", "its first duke", ""),
+    ],
+)
+def test_an_answer_of_another_kind_than_is_asked_for_is_seen(question, answer, prediction, kind):
+    passage = 'Doc 1(Title: "Noshak") It lies on a hill.'
+    good = episode(("Noshak", passage), answer=answer, number=9)
+    failed = diagnose(contrast(episode(("Noshak", passage), answer=prediction), success=good, question=question, answers=(answer,)))[0]
+    assert (OF_ANOTHER_KIND in (failed.finding, *failed.also)) == bool(kind)
+
+
+def test_a_choice_that_was_answered_with_a_value_is_told_to_name_what_it_chose():
+    passage = 'Doc 1(Title: "Blind Shaft") Blind Shaft is a 2003 film.'
+    good = episode(("The Mask of Fu Manchu", passage), answer="The Mask of Fu Manchu", number=9)
+    found = contrast(episode(("Blind Shaft", passage), answer="2003"), success=good, question=FILMS, answers=("The Mask of Fu Manchu",))
+    assert advice_for(diagnose(found)[0], SEARCH).description == (
+        "Answer with one of the two that the question names, as it names it. Dates, numbers and people found on the way serve the "
+        "comparison; they are not the film."
+    )
 
 
 def test_putting_both_things_into_one_query_is_seen():
