@@ -61,8 +61,10 @@ Shape = Literal["compare", "common", "verify", "indirect", "direct"]
 
 _VERIFY = re.compile(r"^(?:are|is|was|were|do|does|did|has|have|had|can|could)\b", re.IGNORECASE)
 _COMMON = re.compile(r"\bin common\b|\bshared?\b|\bboth\b.*\b(?:what|which)\b|\b(?:what|which)\b.*\bboth\b", re.IGNORECASE)
+_RANKED = "(?:first|last|earlier|later|older|younger)"
 _COMPARE = re.compile(
-    r"\b(?:which|who|whose|what|where)\b.*\b(?:\w{3,}er|first|more|less|longest|same|different|most|long|last|elder)\b.*\bor\b",
+    r"\b(?:which|who|whose|what|where)\b.*\b(?:\w{3,}er|first|more|less|longest|same|different|most|long|last|elder)\b.*\bor\b"
+    rf"|^who\b.*\b{_RANKED} (?:out )?of\b.*\band\b|^(?:was|is|did|were|are|has)\b.*\bor\b.*\b{_RANKED}\W*$",  # "Was X or Y born first?"
     re.IGNORECASE,
 )
 # A relative clause, or a chain of two "of": the question goes through something that it does not name.
@@ -124,7 +126,7 @@ def asked_for(masked_question: str) -> str:
     Give the question with its names masked, so that the noun cannot be one.
     """
     masked_question = plain(masked_question)
-    if _VERIFY.match(masked_question):
+    if _VERIFY.match(masked_question) and not _COMPARE.search(masked_question):
         return "yes or no"
     match = _ASKED.search(masked_question)
     if match:

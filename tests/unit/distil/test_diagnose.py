@@ -137,8 +137,8 @@ def test_a_choice_that_was_answered_with_a_value_is_told_to_name_what_it_chose()
     good = episode(("The Mask of Fu Manchu", passage), answer="The Mask of Fu Manchu", number=9)
     found = contrast(episode(("Blind Shaft", passage), answer="2003"), success=good, question=FILMS, answers=("The Mask of Fu Manchu",))
     assert advice_for(diagnose(found)[0], SEARCH).description == (
-        "Answer with one of the two that the question names, as it names it. Dates, numbers and people found on the way serve the "
-        "comparison; they are not the film."
+        "Answer with the film alone, by the name of one of the two in the question. Dates, numbers and people found on the way only "
+        "serve the comparison."
     )
 
 
