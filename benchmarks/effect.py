@@ -47,6 +47,7 @@ def main() -> None:
     parser.add_argument("--arms", default=ARMS, help=f"(default {ARMS})")
     parser.add_argument("--samples", type=int, default=2, help="of each question and arm at temperature 1 (default 2); 0: greedy alone")
     parser.add_argument("--other-set", help="play with the HEK of this set, too: is it these questions' experience, or any?")
+    parser.add_argument("--tool-match", choices=("query", "kind"), default="query", help="as hiexp.tool.match (default query)")
     parser.add_argument("--paper", action="store_true", help="play with five entries by the whole question, not instantiated, too")
     parser.add_argument("--batch-size", type=int, default=64, help="episodes at a time (default 64)")
     parser.add_argument("--name", help="of the results (default effect_SET_MODEL_plans)")
@@ -59,12 +60,13 @@ def main() -> None:
     heks: dict[str, Path] = {}
     for name in called:
         folder = a.out / called[name]
-        same_settings(folder, {"k": a.k, "temperature": a.temperature, "distiller": distiller.partition(":")[0]})
+        made_with = {"k": a.k, "temperature": a.temperature, "distiller": distiller.partition(":")[0], "tool_match": a.tool_match}
+        same_settings(folder, made_with)
         _machine.facts_when_begun(folder)
         split(a.data / "questions.jsonl", name, folder)
         heks[name] = built(folder, distiller, [*common, "--k", str(a.k), "--temperature", a.temperature])
     for part, sampling in parts(a.samples).items():
-        played = ["--questions", str(out / "val.jsonl"), *common, *sampling]
+        played = ["--questions", str(out / "val.jsonl"), *common, *sampling, "--set", f"tool.match={a.tool_match}"]
         hiexp("eval", *played, "--hek", str(heks[a.set]), "--arms", a.arms, "--out", str(folder_of(out, part)))
         if a.other_set:
             hiexp("eval", *played, "--hek", str(heks[a.other_set]), "--arms", "full", "--out", str(folder_of(out, part, OTHER)))

@@ -64,9 +64,12 @@ class PromptConfig:
 
 @settings()
 class ToolConfig:
-    """E1 in the response of the search tool, matched to the query; in a domain without a tool between the steps of a derivation."""
+    """E1 in the response of the search tool; in a domain without a tool between the steps of a derivation."""
 
     top_k: Count = Field(default=1, description="Entries shown per search (paper: 1).")
+    match: Literal["query", "kind"] = Field(
+        default="query", description="What titles are compared with. query: the search (paper); kind: the question, its names as '...'."
+    )
     select: Select = Field(default="cosine", description=_SELECT)
     min_score: Number | None = Field(
         default=None, description="Minimum cosine; null: the HEK's calibrated value (the paper's 0.8 holds for its encoder alone)."

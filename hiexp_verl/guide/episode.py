@@ -123,6 +123,8 @@ class Episode(Generic[Finder]):
         self._begun |= place == "prompt"
         if not self._guidance.levels_at(place):
             return None
+        if place == "tool" and self._guidance.budgets.tool.match == "kind":
+            text = text_at("prompt", self.question, self._guidance.domain)
         self.lookups += 1
         own = (self.question_id, self.question) if self._guidance.leave_one_out else (None, "")
         beyond = len(self.shown) + (parallel - 1) * self._guidance.budgets.tool.top_k if place == "tool" else 0

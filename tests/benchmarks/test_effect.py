@@ -68,9 +68,9 @@ def test_every_arm_is_played_greedily_and_twice_at_temperature_1_with_todays_def
     own, other, arms = "hotpotqa_qwen-1.5b", "2wiki_qwen-1.5b", "none,full,random,shuffled"
     assert played_as[:2] == [(arms, 0.0, [0], own), ("full", 0.0, [0], other)]
     assert played_as[2:] == [(arms, 1.0, [0, 1], own), ("full", 1.0, [0, 1], other)]
-    assert all((options.set, options.batch_size) == ([], 64) for options in evaluations)
+    assert all((options.set, options.batch_size) == (["tool.match=query"], 64) for options in evaluations)
     *_, as_paper = (options for verb, options in run("--samples", "0", "--paper"))
-    assert (as_paper.arms, as_paper.set, as_paper.hek.parent.name) == ("full", list(effect.PAPER), own)
+    assert (as_paper.arms, as_paper.set, as_paper.hek.parent.name) == ("full", ["tool.match=query", *effect.PAPER], own)
     asked = [question.id for question in read_questions(evaluations[0].questions[0])]
     assert (len(asked), asked[0], asked[-1]) == (150, "hotpotqa-150", "hotpotqa-299"), "questions that no rollout had"
 
