@@ -68,7 +68,9 @@ class ToolConfig:
 
     top_k: Count = Field(default=1, description="Entries shown per search (paper: 1).")
     match: Literal["query", "kind"] = Field(
-        default="query", description="What titles are compared with. query: the search (paper); kind: the question, its names as '...'."
+        default="query",
+        description="What titles are compared with. query: the search (paper); kind: the question, its names as '...', which nearly always "
+        "reaches the calibrated minimum score.",
     )
     select: Select = Field(default="cosine", description=_SELECT)
     min_score: Number | None = Field(

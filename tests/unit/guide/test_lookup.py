@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hiexp_verl.config import PromptConfig, ToolConfig
+from hiexp_verl.config import Budgets, PromptConfig, ToolConfig
 from hiexp_verl.domains.search import SEARCH
+from hiexp_verl.guide.episode import Guidance, GuidedEpisode
 from hiexp_verl.guide.lookup import ExperienceRequest, Lookup, text_at
 from hiexp_verl.hek import Retriever
 from hiexp_verl.models.encoder import HashEncoder
@@ -55,6 +56,16 @@ def test_the_prompt_is_matched_by_the_kind_unless_it_is_to_be_by_the_whole_quest
     (kind,), (question,) = retriever.retrieve([text_at("prompt", QUESTION, SEARCH), QUESTION], ["e2", "e3"], 1)
     assert (by_kind, by_question) == pytest.approx((kind.score, question.score), abs=1e-5)
     assert by_kind > by_question + 0.01
+
+
+@pytest.mark.parametrize(("match", "looked_up"), [("query", "Noshak country"), ("kind", text_at("prompt", QUESTION, SEARCH))])
+def test_e1_are_matched_to_the_search_or_to_the_kind_of_question(match, looked_up):
+    asked: list[ExperienceRequest] = []
+    guidance = Guidance(Budgets(tool=ToolConfig(match=match)))
+    episode = GuidedEpisode(guidance, lambda request: asked.append(request) or [], QUESTION, "q1")
+    assert episode.tool("Noshak country", "Documents.") == "Documents."
+    assert [(request.place, request.text) for request in asked] == [("tool", looked_up)]
+    assert episode.record().queries == ("Noshak country",)
 
 
 def test_the_score_and_the_count_of_a_place_are_applied():
