@@ -129,7 +129,7 @@ def write(name: str, distiller: str, out: Path) -> None:
     """Write what was measured so far: a table for each temperature, raw rows, what the HEK was made of."""
     machine = _machine.facts_when_begun(out)
     rollouts = json.loads((out / "rollouts" / "summary.json").read_text(encoding="utf-8"))
-    lines = [f"# Experience without training: {out.name}", "", *_machine.as_lines(machine)]
+    lines = [f"# Experience without training: {name.removeprefix('effect_')}", "", *_machine.as_lines(machine)]
     now = _machine.facts()["commit"]
     lines += [f"- begun at that commit, written at {now}"] if now != machine["commit"] else []
     made_of = f"HEK of {rollouts['episodes']} rollouts, {rollouts['k']} a question, {rollouts['correct']:.2f} of them right"
