@@ -197,8 +197,8 @@ def write(machine: dict[str, Any], name: str, out: Path, plans: dict[str, str], 
         found = [row for number, played in of_part for row in rows_of(out, number, played)]
         rows += found
         if part == ONE_CHANGE:  # compared with what was played above, on the same questions
-            asked = {row["id"] for row in found}
-            found = [row for row in rows_of(out, 0, PLAYED[0]) if row["arm"] in (BASE, "own") and row["id"] in asked] + found
+            these = {row["id"] for row in found}
+            found = [row for row in rows_of(out, 0, PLAYED[0]) if row["arm"] in (BASE, "own") and row["id"] in these] + found
             of_part = [(0, PLAYED[0]), *of_part]
         played_as = [json.loads((folder_of(out, number) / TABLE_JSON).read_text(encoding="utf-8")) for number, _ in of_part]
         seconds = {
@@ -207,7 +207,8 @@ def write(machine: dict[str, Any], name: str, out: Path, plans: dict[str, str], 
         pairs = [pair for pair in pairs_of(found) if pair["against"] in (BASE, "own") or pair["arm"] == "own"]
         took = round(sum(each["seconds"] for each in played_as), 1)
         lines = [{**line, "seconds": seconds[line["arm"]]} for line in table_of(found)]
-        tables[part] = {**played_as[0], "seconds": took, "arms": lines, "pairs": pairs}  # settings of today's defaults
+        asked = len({row["id"] for row in found})
+        tables[part] = {**played_as[0], "questions": asked, "seconds": took, "arms": lines, "pairs": pairs}  # settings of today's defaults
     rollouts = json.loads((out / "rollouts-0" / "summary.json").read_text(encoding="utf-8"))
     ways = {q.id: " > ".join(q.meta["keys"]) for q in read_questions(out / "check.jsonl")}
     text = ["# Own experience, without training: questions in everyday words", "", *_machine.as_lines(machine), ""]
