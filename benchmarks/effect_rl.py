@@ -45,6 +45,7 @@ from recipes.demo_data.factbook.lay_words import HELD_OUT, lay_questions
 from recipes.demo_data.factbook.sets import write_lay_words
 
 RECIPE = Path(__file__).parents[1] / "recipes" / "cpu_demo"
+DONE = "done.json"  # in the folder of a finished run: what it was
 NAME = "effect_wordings_rl"  # of the results
 KINDS = [" > ".join([*way, goal]) for way in effect_lay.WAYS[:2] for goal in HELD_OUT]  # two searches
 WORDINGS = {"plain": "in the words of the corpus", "lay": "in everyday words"}
@@ -140,8 +141,7 @@ def one_run(
     folder: Path, what: Mapping[str, Any], policy: Path, hek: Path, settings: Sequence[str], arms: str = effect_lay.CONTROLS
 ) -> None:
     """Train once with these settings and evaluate what came out; the folder keeps what it was, metrics, episodes, evaluation."""
-    done = folder / "done.json"
-    if done.is_file():
+    if (folder / DONE).is_file():
         return
     print(f"\n== {folder.name}: {what['steps']} steps", flush=True)
     shutil.rmtree(folder, ignore_errors=True)  # half a run is none
@@ -150,35 +150,47 @@ def one_run(
     played = effect_lay.played_on(folder.parent, folder / "checkpoints", "check")
     at_once = ["--batch-size", str(effect_lay.AT_A_TIME), "--alone", "0"]
     effect_lay.hiexp("eval", *played, "--hek", str(hek), "--arms", arms, *at_once, "--out", str(folder / "eval"))
+    finish(folder, what)
+
+
+def finish(folder: Path, what: Mapping[str, Any]) -> None:
+    """Remove the weights of a run that is evaluated, and note what it was."""
     for weights in (folder / "checkpoints").glob("global_step_*/actor"):
         shutil.rmtree(weights)  # half a GiB each; our state stays, for the report
-    with atomic_writer(done) as file:
+    with atomic_writer(folder / DONE) as file:
         file.write(json.dumps(what) + "\n")
 
 
 def overrides_of(folder: Path, what: Mapping[str, Any], policy: Path, hek: Path, settings: Sequence[str]) -> list[str]:
     """Return the settings of a run; those that are given come last."""
+    return [
+        *of_every_run(folder, what, policy, hek),
+        f"hiexp.search.corpus={folder.parent / 'corpus.jsonl'}",
+        "data.train_batch_size=4",
+        "actor_rollout_ref.actor.ppo_mini_batch_size=2",  # two updates a step: the second is off-policy, where GRPO and GSPO differ
+        "actor_rollout_ref.rollout.n=4",
+        *settings,
+    ]
+
+
+def of_every_run(folder: Path, what: Mapping[str, Any], policy: Path, hek: Path) -> list[str]:
+    """Return what a run of any domain is given: its start, questions, seed, steps and places."""
     data, seed, steps = folder.parent, what["seed"], what["steps"]
     return [
         f"hiexp.hek={hek}",
-        f"hiexp.search.corpus={data / 'corpus.jsonl'}",
         f"hiexp.dump_dir={folder / 'episodes'}",
         f"hiexp.seed={seed}",
         f"data.train_files={data / 'drill.jsonl'}",
         f"data.val_files={data / 'check.jsonl'}",
         f"data.seed={seed}",
-        "data.train_batch_size=4",
         f"actor_rollout_ref.model.path={policy}",
-        "actor_rollout_ref.actor.ppo_mini_batch_size=2",  # two updates a step: the second is off-policy, where GRPO and GSPO differ
         f"actor_rollout_ref.actor.optim.lr={what['lr']}",
-        "actor_rollout_ref.rollout.n=4",
         f"actor_rollout_ref.rollout.seed={seed}",
         f"trainer.total_training_steps={steps}",
         f"trainer.save_freq={steps}",
         f"trainer.default_local_dir={folder / 'checkpoints'}",
         f"trainer.test_freq={max(1, steps // 2)}",
         "trainer.val_before_train=true",
-        *settings,
     ]
 
 
@@ -204,7 +216,7 @@ def read_run(folder: Path, names: Mapping[str, str] = CURVES) -> dict[str, Any]:
     logged = [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     curves = {name: [(row["step"], row["data"][key]) for row in logged if key in row["data"]] for name, key in names.items()}
     rows = [row for _, row in read_jsonl(folder / "eval" / "rows.jsonl", "rows")]
-    return {**json.loads((folder / "done.json").read_text(encoding="utf-8")), "curves": curves, "rows": rows}
+    return {**json.loads((folder / DONE).read_text(encoding="utf-8")), "curves": curves, "rows": rows}
 
 
 def write(machine: dict[str, Any], settings: dict[str, Any], runs: Sequence[dict[str, Any]], parts: Mapping[str, str]) -> None:

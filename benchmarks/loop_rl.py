@@ -11,7 +11,6 @@ Writes results/loop_rl.{json,md,svg} and the rows.
 """
 
 import argparse
-import json
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -25,7 +24,6 @@ from benchmarks._results import loop_events, same_settings, table
 from hiexp_verl.evaluate.tables import BASE, gap_as_text, pairs_of
 from hiexp_verl.hek.store import HEK
 from hiexp_verl.io.datasets import read_questions
-from hiexp_verl.io.files import atomic_writer
 from hiexp_verl.ledger.drift import Span, with_rows
 from hiexp_verl.ledger.rows import LedgerRow, read_ledger
 from hiexp_verl.rollout.policy import identify
@@ -99,21 +97,17 @@ def main() -> None:
 
 def one_run(folder: Path, what: Mapping[str, Any], policy: Path, wrong: Path) -> None:
     """Train once, and play what came out with the version that is in use then; the folder keeps the HEK with its versions and ledger."""
-    done, hek = folder / "done.json", folder / "hek"
-    if done.is_file():
+    if (folder / effect_rl.DONE).is_file():
         return
     print(f"\n== {folder.name}: {what['steps']} steps", flush=True)
     shutil.rmtree(folder, ignore_errors=True)  # half a run is none
-    shutil.copytree(wrong, hek)
+    shutil.copytree(wrong, folder / "hek")
     train(effect_rl.RECIPE, what["algorithm"], settings_of(folder, what, policy), folder, what["steps"])
     served = in_use(folder)
     at_once = ["--batch-size", str(effect_lay.AT_A_TIME), "--alone", "0", "--out", str(folder / "eval")]
     files = effect_lay.played_on(folder.parent, folder / "checkpoints", "check")
     effect_lay.hiexp("eval", *files, "--hek", str(served), "--arms", f"{BASE},full", *at_once)
-    for weights in (folder / "checkpoints").glob("global_step_*/actor"):
-        shutil.rmtree(weights)  # half a GiB
-    with atomic_writer(done) as file:
-        file.write(json.dumps({**what, "served": served.name}) + "\n")
+    effect_rl.finish(folder, {**what, "served": served.name})
 
 
 def settings_of(folder: Path, what: Mapping[str, Any], policy: Path) -> list[str]:

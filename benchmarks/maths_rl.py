@@ -26,7 +26,7 @@ from hiexp_verl.evaluate.tables import BASE
 from hiexp_verl.guide.blocks import add_to_system, fit_block, rough_tokens
 from hiexp_verl.hek.store import HEK
 from hiexp_verl.io.datasets import read_questions, read_trajectories
-from hiexp_verl.io.files import atomic_writer, write_jsonl
+from hiexp_verl.io.files import write_jsonl
 from hiexp_verl.models.tokenizer import PolicyTokenizer
 from hiexp_verl.rollout.policy import identify
 from hiexp_verl.rollout.rollout import SUMMARY, TRAJECTORIES
@@ -130,8 +130,7 @@ def checked(step: str) -> str:
 
 def one_run(folder: Path, what: Mapping[str, Any], policy: Path, hek: Path) -> None:
     """Train once and evaluate what came out; the folder keeps what it was, metrics, episodes, evaluation."""
-    done = folder / "done.json"
-    if done.is_file():
+    if (folder / effect_rl.DONE).is_file():
         return
     print(f"\n== {folder.name}: {what['steps']} steps", flush=True)
     shutil.rmtree(folder, ignore_errors=True)  # half a run is none
@@ -139,35 +138,13 @@ def one_run(folder: Path, what: Mapping[str, Any], policy: Path, hek: Path) -> N
     train(RECIPE, what["algorithm"], overrides_of(folder, what, policy, hek), folder, what["steps"])
     files = ["--questions", str(folder.parent / "check.jsonl"), "--model", str(folder / "checkpoints"), "--hek", str(hek)]
     hiexp("eval", *files, "--arms", ARMS, *EPISODES, "--alone", "0", "--out", str(folder / "eval"))
-    for weights in (folder / "checkpoints").glob("global_step_*/actor"):
-        shutil.rmtree(weights)  # half a GiB
-    with atomic_writer(done) as file:
-        file.write(json.dumps(what) + "\n")
+    effect_rl.finish(folder, what)
 
 
 def overrides_of(folder: Path, what: Mapping[str, Any], policy: Path, hek: Path) -> list[str]:
     """Return the settings of a run."""
     arm, *more = effect_rl.TRAINED[what["trained"]]
-    data, seed, steps = folder.parent, what["seed"], what["steps"]
-    return [
-        f"hiexp.hek={hek}",
-        f"hiexp.arm={arm}",
-        f"hiexp.dump_dir={folder / 'episodes'}",
-        f"hiexp.seed={seed}",
-        f"data.train_files={data / 'drill.jsonl'}",
-        f"data.val_files={data / 'check.jsonl'}",
-        f"data.seed={seed}",
-        f"data.train_batch_size={BATCH}",
-        f"actor_rollout_ref.model.path={policy}",
-        f"actor_rollout_ref.actor.optim.lr={what['lr']}",
-        f"actor_rollout_ref.rollout.seed={seed}",
-        f"trainer.total_training_steps={steps}",
-        f"trainer.save_freq={steps}",
-        f"trainer.default_local_dir={folder / 'checkpoints'}",
-        f"trainer.test_freq={max(1, steps // 2)}",
-        "trainer.val_before_train=true",
-        *more,
-    ]
+    return [*effect_rl.of_every_run(folder, what, policy, hek), f"hiexp.arm={arm}", f"data.train_batch_size={BATCH}", *more]
 
 
 def write(machine: dict[str, Any], settings: dict[str, Any], runs: Sequence[dict[str, Any]], families: Mapping[str, str]) -> None:
