@@ -22,6 +22,7 @@ CLOSE_F1 = 0.8  # an answer that leaves out or puts in so little is taken for th
 MORE_WORDS = 2  # of content beside the gold answer, or as many as it has itself
 
 _YES_NO = {"yes": "no", "no": "yes"}
+VERDICTS = frozenset(_YES_NO)  # as answers are normalised
 _VERBS = ("is", "are", "was", "were", "do", "does", "did", "has", "have", "had", "ca", "wo", "would", "could", "should", "ai")
 _DENIALS = frozenset(
     ("no", "not", "nope", "nah", "never", "neither", "nor", "cannot", "false", "wrong", "incorrect", "untrue", *(f"{v}nt" for v in _VERBS))

@@ -7,11 +7,10 @@ from dataclasses import replace
 from hiexp_verl.domains.diagnosis import Contrast
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.io.files import digest_of
-from hiexp_verl.scoring import normalise
+from hiexp_verl.scoring import VERDICTS, normalise
 from hiexp_verl.text import content_words, sanitise
 from hiexp_verl.types import MAX_DESCRIPTION_CHARS, TRAIN, Trajectory
 
-_VERDICTS = frozenset(("yes", "no"))
 _SHOWN_CHARS = 120  # of a question in an error
 
 
@@ -53,13 +52,13 @@ def contrasts(
 
 def _spellings(accepted: Sequence[str], gold: Sequence[str]) -> tuple[str, ...]:
     """Return the accepted predictions that are the answer in other words, each once."""
-    if gold and all(normalise(answer) in _VERDICTS for answer in gold):
+    if gold and all(normalise(answer) in VERDICTS for answer in gold):
         return ()  # "both are" for "yes" gives nothing away
     known = {normalise(answer) for answer in gold}
     found: dict[str, str] = {}
     for prediction in accepted:
         # Function words alone would be taken out of every entry; what is longer than any entry cannot be in one.
-        if content_words(prediction) - _VERDICTS and len(prediction) <= MAX_DESCRIPTION_CHARS and normalise(prediction) not in known:
+        if content_words(prediction) - VERDICTS and len(prediction) <= MAX_DESCRIPTION_CHARS and normalise(prediction) not in known:
             found.setdefault(normalise(prediction), prediction)
     return tuple(found.values())
 

@@ -13,7 +13,7 @@ from hiexp_verl.domains.diagnosis import Contrast, Diagnosis, Side, most_frequen
 from hiexp_verl.domains.search.evidence import evidence_of
 from hiexp_verl.masking import Masker
 from hiexp_verl.protocol import Search, searches
-from hiexp_verl.scoring import cem, normalise
+from hiexp_verl.scoring import VERDICTS, cem, normalise
 from hiexp_verl.text import FUNCTION_WORDS, alike_from_start, content_words, repeated
 from hiexp_verl.types import Trajectory
 from hiexp_verl.wording import asked_for, shape_of
@@ -56,7 +56,6 @@ MEANINGS: dict[str, str] = {
 }
 
 _WHOLE_QUESTION = 0.9  # share of the question's words in one query
-_VERDICTS = ("yes", "no")
 _NUMBER_WORDS = frozenset(("one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "hundred", "thousand", "million"))
 _MIN_ANSWER_CHARS = 4  # shorter answers occur in any passage by chance
 
@@ -180,8 +179,8 @@ class _Diagnoser:
         given, answers = content_words(prediction), self.contrast.answers
         if not given:
             return False
-        if all(normalise(answer) in _VERDICTS for answer in answers):
-            return normalise(prediction).partition(" ")[0] not in _VERDICTS
+        if all(normalise(answer) in VERDICTS for answer in answers):
+            return normalise(prediction).partition(" ")[0] not in VERDICTS
         if self.asks_about_two and all(content_words(answer) <= self.question for answer in answers):
             return not given <= self.question and not any(name <= given for name in self.names)
         return all(2 * sum(_numbers(answer)) >= len(_numbers(answer)) for answer in answers) and not any(_numbers(prediction))
@@ -226,7 +225,7 @@ def _same_thing(prediction: str, answers: Sequence[str]) -> bool:
     given = content_words(prediction)
     for answer in answers:
         right = content_words(answer)
-        if not given or not right or given <= {"yes", "no"}:
+        if not given or not right or given <= VERDICTS:
             continue
         if len(given & right) >= 0.5 * min(len(given), len(right)) and (given <= right or right <= given):
             return True
