@@ -83,6 +83,8 @@ PLAYED = (
     Played("right plans", ORACLE, part=GREEDY),
     Played("paper: five entries of clusters, whole question", "clusters-0", settings=PAPER, part=GREEDY),
     Played("own", "own-0", "random", part=GREEDY),
+    Played("E1 by the kind of question", "own-0", settings=("tool.match=kind",)),
+    Played("E1 by the kind of question", "own-0", settings=("tool.match=kind",), part=GREEDY),
 )
 
 

@@ -5,8 +5,8 @@
 
 A static HEK is made of the rollouts of benchmarks/effect, 150 questions with four each. A first HEK is made of a third of them, and
 `hiexp evolve` goes on from it with the other questions and as many rollouts as the static one had of them. All are played greedily on the
-same held-out questions. `rules` distil: a model as distiller beside the one that plays takes twice the memory. About half an hour on 2
-cores, resumed where it stopped. Writes results/evolve_SET_MODEL.{json,md} and the rows.
+same held-out questions, E1 by the kind of question. `rules` distil: a model as distiller beside the one that plays takes twice the
+memory. About half an hour on 2 cores, resumed where it stopped. Writes results/evolve_SET_MODEL.{json,md} and the rows.
 """
 
 import argparse
@@ -26,6 +26,7 @@ from hiexp_verl.rollout.rollout import TRAJECTORIES
 
 START = 50  # questions of the first HEK
 GREEDY = ("--temperature", "0", "--alone", "0")
+KIND = ("--set", "tool.match=kind")  # without it nothing is gained here
 
 
 def main() -> None:
@@ -59,9 +60,9 @@ def main() -> None:
     if not (evolution / MANIFEST).is_file() or read_manifest(evolution).finished is None:
         gate = ["--rounds", str(a.rounds), "--budget-rollouts", str(len(rollouts) - len(of_first)), "--min-groups", str(a.min_groups)]
         files = ["--questions", str(out / "others.jsonl"), "--hek", str(heks["start"]), "--out", str(evolution)]
-        effect.hiexp("evolve", *files, *common, *gate, "--temperature", "0.7")
+        effect.hiexp("evolve", *files, *common, *gate, *KIND, "--temperature", "0.7")
     for name, hek in heks.items():
-        played = ["--questions", str(begun / "val.jsonl"), *common, *GREEDY, "--hek", str(hek), "--arms", "full"]
+        played = ["--questions", str(begun / "val.jsonl"), *common, *GREEDY, *KIND, "--hek", str(hek), "--arms", "full"]
         effect.hiexp("eval", *played, "--out", str(out / "eval" / name))
     write(machine, called, out, begun, len(rollouts))
 

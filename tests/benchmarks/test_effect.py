@@ -6,18 +6,22 @@ import sys
 
 import pytest
 
-from benchmarks import _results, effect
+from benchmarks import _results, effect, evolve_real
 from hiexp_verl.cli import build_parser
 from hiexp_verl.evaluate.plan import ROWS, TABLE_JSON
 from hiexp_verl.evaluate.tables import pairs_of, table_of
-from hiexp_verl.io.datasets import read_questions
+from hiexp_verl.evolve.table import TABLE_MD
+from hiexp_verl.io.datasets import read_jsonl, read_questions
+from hiexp_verl.io.files import write_jsonl
+from hiexp_verl.io.manifest import MANIFEST, Manifest, now
+from hiexp_verl.rollout.rollout import TRAJECTORIES
 
 FIGURES = ("em", "f1", "cem", "format", "searches", "failed_searches", "lookup_failures", "tokens", "experience_tokens")
 SETTINGS = {"questions": 2, "settings": {"model": "m", "temperature": 0.0}, "seconds": 1.0, "batch_size": "64"}
 
 
 def played(command):
-    """Stand in for a command of ours: write what a later step reads. Full is right where the HEK is of hotpotqa."""
+    """Stand in for a command of ours: write what a later step reads. Full is right where the HEK is of hotpotqa, or has evolved."""
     verb, options = command[0], build_parser().parse_args(command)
     out = options.out
     out.mkdir(parents=True, exist_ok=True)
@@ -25,8 +29,12 @@ def played(command):
         (out / "summary.json").write_text(json.dumps({"episodes": 600, "k": options.k, "correct": 0.25}))
     elif verb == "build":
         (out / "CURRENT").write_text("v1")
+    elif verb == "evolve":
+        (out / "table.json").write_text(json.dumps({"rounds": [{"rollouts": 90}, {"rollouts": 60}]}))
+        (out / TABLE_MD).write_text("Two rounds.\n")
+        (out / MANIFEST).write_text(Manifest(kind="evolution", spec={}, finished=now()).model_dump_json())
     else:
-        own = "hotpotqa" in options.hek.parent.name
+        own = "hotpotqa" in options.hek.parent.name or options.hek.parent.name == "evolution"
         asked = {"dataset": "val", "shown": [], "question": "Whose?"} | dict.fromkeys(FIGURES, 0.0)
         rows = [
             {**asked, "arm": arm, "seed": seed, "id": id, "concise": float(arm == "full" and own)}
@@ -96,3 +104,26 @@ def test_without_samples_it_is_greedy_alone_and_made_once(run):
 def test_a_set_without_enough_questions_is_named(run):
     with pytest.raises(SystemExit, match="has 0 questions of '2wikimultihopqa'; 300 are needed"):
         run("--set", "2wikimultihopqa")
+
+
+def test_an_evolution_gets_the_rollouts_of_the_static_hek_and_is_played_beside_it(run, tmp_path, monkeypatch):
+    run("--set", "2wiki", "--samples", "0", "--distiller", "rules")
+    begun = tmp_path / "out" / "2wiki_qwen-1.5b"
+    write_jsonl(begun / "rollouts" / TRAJECTORIES, [{"question_id": f"2wiki-{n}"} for n in range(150) for _ in range(4)])
+    commands = []
+    monkeypatch.setattr(effect, "hiexp", lambda *command: commands.append(played(command)))
+    options = ["--data", str(tmp_path), "--effect", str(tmp_path / "out"), "--out", str(tmp_path / "evolved")]
+    monkeypatch.setattr(sys, "argv", ["evolve_real", *options])
+    evolve_real.main()
+    assert [verb for verb, _ in commands] == ["build", "build", "evolve", "eval", "eval", "eval"]
+    static, start, evolution, *evaluations = (options for _, options in commands)
+    assert [len(list(read_jsonl(each.trajectories[0], "rows"))) for each in (static, start)] == [600, 200]
+    asked = [question.id for question in read_questions(evolution.questions)]
+    assert (len(asked), asked[0], evolution.budget_rollouts) == (100, "2wiki-50", 400), "questions and rollouts that the start has not had"
+    assert all(each.set == ["tool.match=kind"] and each.temperature == 0.0 for each in evaluations)
+    found = json.loads((tmp_path / "results" / "evolve_2wiki_qwen-1.5b.json").read_text())
+    assert {line["arm"]: line["concise"] for line in found["table"]["arms"]} == {"none": 0.0, "start": 0.0, "static": 0.0, "evolved": 1.0}
+    text = (tmp_path / "results" / "evolve_2wiki_qwen-1.5b.md").read_text()
+    assert "Static: 600 rollouts. Evolved: 200 for the first HEK, 150 of the evolution." in text and "Two rounds." in text
+    evolve_real.main()
+    assert [verb for verb, _ in commands[6:]] == ["eval", "eval", "eval"], "what is made is made once"
