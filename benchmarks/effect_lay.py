@@ -4,9 +4,10 @@
 
 SmolLM2-135M, warm-started on transcripts of other goals, rolls out questions in the words of the corpus. A HEK is built by rules from
 these rollouts, and played on questions in everyday words about other countries: without experience, with all of it, with wrong and
-random entries, with the right plans (oracle), and with one part of the method at a time put back to what it was, or to what the paper
-does. Goals of the questions are in no transcript of the warm start. Every step is a `hiexp` command and is resumed where it stopped;
-about an hour on 2 cores. Writes results/effect_lay.{json,md} and the rows.
+random entries, with the right plans (oracle), with one part of the method at a time put back to what it was or to what the paper
+does, and with HEKs that the policy itself and a larger model distilled. Goals of the questions are in no transcript of the warm start.
+Every step is a `hiexp` command and is resumed where it stopped; an hour and a half on 2 cores. Writes results/effect_lay.{json,md} and
+the rows.
 """
 
 import argparse
@@ -49,7 +50,8 @@ AT_A_TIME = 64  # episodes
 WAYS = (("capital",), ("highest point",), ("capital", "customer"))
 KINDS = [" > ".join([*way, goal]) for way in WAYS for goal in HELD_OUT]
 CONTROLS = "none,full,random,shuffled"
-BUILDS = {"own": (), "support 1": ("--plan-support", "1"), "clusters": ("--plans", "case")}
+BUILDS = {"own": (), "support 1": ("--plan-support", "1"), "clusters": ("--plans", "case"), "self": (), "teacher": ()}
+TEACHER = "qwen-1.5b"  # distils the rollouts of the small policy
 SAMPLED, GREEDY, ONE_CHANGE = "Temperature 1", "Greedy", "Temperature 1, one part of the method changed"  # tables of the results
 
 
@@ -85,6 +87,10 @@ PLAYED = (
     Played("own", "own-0", "random", part=GREEDY),
     Played("E1 by the kind of question", "own-0", settings=("tool.match=kind",)),
     Played("E1 by the kind of question", "own-0", settings=("tool.match=kind",), part=GREEDY),
+    Played("distilled by the policy itself", "self-0"),
+    Played("distilled by a 1.5B model", "teacher-0"),
+    Played("distilled by the policy itself", "self-0", part=GREEDY),
+    Played("distilled by a 1.5B model", "teacher-0", part=GREEDY),
 )
 
 
@@ -141,7 +147,8 @@ def made(out: Path, policy: Path, name: str, k: int) -> str:
             sampled = ["--k", str(k), "--seed", seed, "--batch-size", str(AT_A_TIME)]
             hiexp("rollout", *played_on(out, policy, "learn"), *sampled, "--resume", "--out", str(rollouts))
         made_of = ["--trajectories", str(rollouts / "trajectories.jsonl"), "--encoder", str(fetch("minilm"))]
-        hiexp("build", *made_of, *BUILDS[build], "--out", str(hek))
+        distiller = {"self": f"vllm-local:{policy}", "teacher": f"vllm-local:{fetch(TEACHER)}"}.get(build, "rules")
+        hiexp("build", *made_of, *BUILDS[build], "--distiller", distiller, "--out", str(hek), "--resume")
     learnt = {q.id for q in read_questions(out / "learn.jsonl")}
     others = [q for q in read_questions(out / "train.jsonl") if q.id not in learnt]
     right = right_plans(HEK.load(hek), others, BM25Search(read_corpus(out / "corpus.jsonl")), 2)

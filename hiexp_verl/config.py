@@ -36,7 +36,7 @@ MEANING_OF: dict[Arm, str] = {
     "e2": "E2 alone",
     "e3": "E3 alone",
     "random": "as many entries of the same levels, drawn at random",
-    "shuffled": "titles permuted within each level: a query retrieves a wrong entry (a level of one entry stays as it is)",
+    "shuffled": "titles permuted within each level, plans for plans: a query retrieves a wrong entry (a level of one entry stays as it is)",
     "own-question": "without leave-one-out: measures what leaks through a question's own entries",
     "constitution": "the same E2 and E3 for every question, as `hiexp constitution` chose them",
 }

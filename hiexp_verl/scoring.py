@@ -20,6 +20,7 @@ FORMAT_REWARD = 0.1  # what a wrong but well-formed answer earns with `concise` 
 LONG_ANSWER_RATIO = 3  # pvpo: from here on a covered answer may be luck or hedging, so F1 counts instead
 CLOSE_F1 = 0.8  # an answer that leaves out or puts in so little is taken for the gold answer although it does not cover it
 MORE_WORDS = 2  # of content beside the gold answer, or as many as it has itself
+VERDICT_WORDS = 16  # that a yes or no may give as its reason
 
 _YES_NO = {"yes": "no", "no": "yes"}
 VERDICTS = frozenset(_YES_NO)  # as answers are normalised
@@ -27,10 +28,16 @@ _VERBS = ("is", "are", "was", "were", "do", "does", "did", "has", "have", "had",
 _DENIALS = frozenset(
     ("no", "not", "nope", "nah", "never", "neither", "nor", "cannot", "false", "wrong", "incorrect", "untrue", *(f"{v}nt" for v in _VERBS))
 )
-_AGAINST = {"yes": _DENIALS, "no": frozenset(("yes", "yeah", "yep", "yup"))}  # after the first word
+_DOUBTS = frozenset(
+    "maybe perhaps possibly probably likely unlikely doubt doubtful hardly rarely barely scarcely might could guess "  # noqa: SIM905
+    "unknown unsure uncertain unclear opposite".split()
+)
+_TAKEN_BACK = _DOUBTS.union(("actually", "partly", "part"))
+_AGAINST = {"yes": _DENIALS | _TAKEN_BACK, "no": _TAKEN_BACK.union(("yes", "yeah", "yep", "yup", "affirmative"))}  # after the first word
 # Beside the gold answer, these deny it, doubt it or give another one.
 _HEDGES = _DENIALS.union(
-    ("none", "and", "or", "either", "both", "maybe", "perhaps", "possibly", "probably"),
+    _DOUBTS,
+    ("none", "and", "or", "either", "both"),
     ("but", "except", "excluding", "without", "instead", "rather", "unlike", "non", "alternatively", "plus", "versus", "vs"),
     # German, French, Portuguese, Russian, Chinese, Arabic
     ("nicht", "kein", "keine", "oder", "und", "pas", "ni", "ou", "n\u00e3o", "nem"),
@@ -114,20 +121,24 @@ def concise(prediction: str, answers: Sequence[str], question: str = "") -> floa
     """Return 1.0 when the prediction covers a gold answer, or nearly equals it, and says no more than that.
 
     More is a word that denies or hedges ("not", "or"), a list with another answer in it, another candidate of a question that names the
-    gold answer, and more than a few words of content. A prediction for a yes or no begins with it and does not take it back.
+    gold answer, another number, and more than a few words of content. After a comma a place may stand that holds the answer, where the
+    question asks for one. A prediction for a yes or no begins with it, gives a short reason at most and does not take it back.
     """
     prediction, *answers = (_INITIALS.sub(r"\1.", text) for text in (prediction, *answers))
     if _UNKNOWN.match(_plain(prediction)):
         answers = [gold for gold in answers if tokens(gold) != ["no"]]
     predicted = tokens(prediction)
-    parts = [part for written in _BETWEEN.split(_plain(prediction)) if (part := tokens(written))]
+    between = _BETWEEN if not question or _PLACE.search(question) else _BETWEEN_OR_COMMA
+    parts = [part for written in between.split(_plain(prediction)) if (part := tokens(written))]
     return float(any(_same_signs(prediction, gold, question) and _concise(predicted, tokens(gold), question, parts) for gold in answers))
 
 
 _INITIALS = re.compile(r"\b([^\W\d_])\.\s+(?=[^\W\d_]\.)")  # "J. K. Rowling" is "J.K. Rowling"
 _UNKNOWN = re.compile(r"\W*no (?:\w+ )?(?:answer|clue|data|evidence|idea|info|information|mention|results?)\b", re.IGNORECASE)  # not a "no"
 # Between answers: "Paris; Rome", "Paris & Rome". A comma may as well stand before a place that holds another.
-_BETWEEN = re.compile(r"[;|\n\u3001\uff1b]|\s[&/+]\s")
+_BETWEEN = re.compile(r"[;|\n\u3001\uff1b]|\s[&/+]\s|\b(?:as well as|along with|together with)\b")
+_BETWEEN_OR_COMMA = re.compile(rf"{_BETWEEN.pattern}|,\s|[(\u2013\u2014]|\s-\s|(?<=\w{{4}})[.?!]\s")  # not "St. Louis"
+_PLACE = re.compile(r"\b(?:where|(?:birth)?place|city|town|village|county|state|region|located|location)\b", re.IGNORECASE)
 _NUMBER = re.compile(r"(?<![\w.,])([-+]?)(\d[\d,]*(?:\.\d+)?)(?![\w]|\.\d|,\d)")
 # "C++", "5%", and "O-" of one or two letters: "Sava- a river" has a dash.
 _MARKED = re.compile(r"\w[+#%]+(?!\w)|\b[^\W\d_]{1,2}-(?![\w-])")
@@ -161,9 +172,10 @@ def _concise(predicted: list[str], wanted: list[str], question: str, parts: list
     if predicted == wanted:
         return bool(wanted)
     if len(wanted) == 1 and wanted[0] in _YES_NO:
-        return predicted[:1] == wanted and not _AGAINST[wanted[0]].intersection(predicted[1:])
-    if len(parts) > 1 and not all(set(part).intersection(wanted) for part in parts):
-        return False  # a part of a list is another answer
+        taken_back = _AGAINST[wanted[0]].intersection(predicted[1:])
+        return predicted[:1] == wanted and len(predicted) <= 1 + VERDICT_WORDS and not taken_back
+    if len(parts) > 1 and not all(set(part).intersection(wanted) or any(map(str.isdecimal, part)) for part in parts):
+        return False  # a part of a list is another answer; numbers are looked at below
     more = list((Counter(predicted) - Counter(wanted)).elements())
     content = [word for word in more if word not in _SMALL]
     other = content and Counter(wanted) - Counter(predicted)  # in place of a word: "4th Lord Glamis" is not the 3rd
@@ -175,9 +187,14 @@ def _concise(predicted: list[str], wanted: list[str], question: str, parts: list
     # What stands in the question word for word is one candidate of it: "the Women's University v. Hogan" for its first part.
     one = f" {' '.join(predicted)} " in f" {' '.join(asked)} "
     candidates = _candidates(question, asked) if set(wanted) <= set(asked) and not one else set[str]()
-    if len(wanted) == 1 and wanted[0].isdecimal():
-        candidates.update(word for word in more if word.isdecimal() and len(word) == len(wanted[0]))  # another year
+    sizes = {_digits(word) for word in wanted if word.isdecimal()}
+    candidates.update(word for word in more if word.isdecimal() and _digits(word) in sizes)  # another year, another day
     return not candidates.intersection(content) and len(content) <= max(MORE_WORDS, len(wanted))
+
+
+def _digits(number: str) -> int:
+    """Return how many digits a number has, two for one: the 3rd and the 14th are days alike, 14 and 1971 are not years alike."""
+    return max(2, len(number))
 
 
 def _candidates(question: str, asked: list[str]) -> set[str]:

@@ -68,13 +68,16 @@ def arms_of(settings: HiExpConfig) -> set[Arm]:
 def shuffled(hek: HEK) -> HEK:
     """Return the HEK with the titles' vectors moved one entry on, within each level in a fixed random order.
 
-    What is shown, and what leave-one-out hides, stays with its entry. A level of one entry cannot be shuffled.
+    Entries with a plan change places among themselves: who would get a plan gets a wrong one. A single one changes with the rest. What
+    is shown, and what leave-one-out hides, stays with its entry. A level of one entry cannot be shuffled.
     """
     vectors_E_D = hek.vectors_E_D.copy()
     for level in hek.levels:
         rows = [row for row, entry in enumerate(hek.entries) if entry.level == level]
         random.Random(level).shuffle(rows)
-        vectors_E_D[rows] = hek.vectors_E_D[rows[-1:] + rows[:-1]]
+        parts = [[row for row in rows if bool(hek.entries[row].plans) == planned] for planned in (True, False)]
+        for part in [rows] if 1 in map(len, parts) else parts:
+            vectors_E_D[part] = hek.vectors_E_D[part[-1:] + part[:-1]]
     return replace(hek, vectors_E_D=vectors_E_D)
 
 

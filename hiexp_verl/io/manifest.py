@@ -49,7 +49,7 @@ def now() -> datetime:
 
 
 # Of the outcome, what the report opens.
-_OUTCOME: dict[str, type] = {"usage": dict, "facts": dict, "seconds": dict, "hek": str, "hek_path": str}
+_OUTCOME: dict[str, type] = {"usage": dict, "facts": dict, "in_short": list, "seconds": dict, "hek": str, "hek_path": str}
 
 
 class Manifest(BaseModel):

@@ -9,6 +9,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, FiniteFloat, ValidationError, model_validator
 
+from hiexp_verl.config import MEANING_OF
 from hiexp_verl.evaluate.plan import TABLE_JSON
 from hiexp_verl.evaluate.tables import ALL, BASE, NAMES, gap_as_text, p_value, replayed_as_text, signed
 from hiexp_verl.io.manifest import Manifest
@@ -25,7 +26,8 @@ _NO_TABLE = (
 )
 _NOTES = (
     "Brackets and bars are 95% bootstrap intervals over questions; differences are paired by question, p by sign flips, not corrected for "
-    "the number of comparisons. Won: questions with more right than without experience; lost: with fewer."
+    "the number of comparisons. Won: questions with more right than without experience; lost: with fewer. "
+    "Correct: the answer covers a gold answer and says no more; EM: it equals one; F1: words shared with one; CEM: it contains one."
 )
 Values = Mapping[str, float]  # by data set, id and text of the question: other questions may have the same id
 
@@ -138,7 +140,9 @@ def _evaluation(one: Evaluation) -> str:
     parts = [f"<h4>{e(dataset)}</h4>{_scores(one, dataset)}{_pairs(one, dataset)}" for dataset in one.datasets]
     replayed = f" {e(replayed_as_text(one.facts))}" if {"replayed", "differ_alone", "scores_differ_alone"} <= one.facts.keys() else ""
     settings = {key.replace("_", " "): value for key, value in one.facts.items() if value not in (None, "")}
-    return f'{"".join(parts)}<p class="soft">{_NOTES}{replayed}</p>{folded("Settings", facts(settings))}'
+    played = {line["arm"]: MEANING_OF[line["arm"]] for line in one.arms if line["arm"] in MEANING_OF}
+    notes = f'<p class="soft">{_NOTES}{replayed}</p>{folded("What the arms show", facts(played))}'
+    return f"{''.join(parts)}{notes}{folded('Settings', facts(settings))}"
 
 
 def _scores(one: Evaluation, dataset: str) -> str:

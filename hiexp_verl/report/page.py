@@ -40,9 +40,10 @@ def page(found: Gathered, title: str) -> str:
     compared = policies.comparisons(found.evaluations, found.trainings)
     each = listed(evaluations.in_short(found.evaluations))
     parts = {
-        "In short": _in_short(found.trainings)
+        "In short": "".join(listed([e(line) for line in recipe.get("in_short", [])]) for recipe in found.recipes.values())
         + listed(policies.in_short(compared))
-        + (folded(f"Each of {plural(len(found.evaluations), 'evaluation')} alone", each) if compared else each),
+        + (folded(f"Each of {plural(len(found.evaluations), 'evaluation')} alone", each) if compared else each)
+        + _in_short(found.trainings),
         "Triggered alarms": sections.alarms(found.trainings),
         "Evaluation": policies.between(compared) + evaluations.tables(found.evaluations),
         "Evolution": evolutions(found.evolutions) + loops(found.trainings),
@@ -80,7 +81,10 @@ def _in_short(trainings: Sequence[Training]) -> str:
         if shown:
             row["with experience"] = number(fmean(shown))
         rows.append(row)
-    note = f"Mean of the first and of the last {_FEW} values, of fewer where the two would overlap."
+    note = (
+        f"Mean of the first and of the last {_FEW} values, of fewer where the two would overlap. Each step has other questions: in a few "
+        "steps the reward goes up and down with them."
+    )
     return table(rows) + (f'<p class="soft">{note}</p>' if rows else "")
 
 

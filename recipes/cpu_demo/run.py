@@ -17,7 +17,7 @@ from hiexp_verl.errors import HiExpError
 from hiexp_verl.io.manifest import MANIFEST, Manifest, read_manifest, timed
 from hiexp_verl.report import write_report
 from recipes.cpu_demo.facts import facts
-from recipes.cpu_demo.stages import ARMS, Demo, DemoSpec, effect_line
+from recipes.cpu_demo.stages import ARMS, Demo, DemoSpec, effect_line, plans_line
 from recipes.cpu_demo.training import MIN_PEARSON, lowest, weights_in_sync
 from recipes.cpu_demo.watch import MemoryWatch
 
@@ -79,8 +79,7 @@ def run(spec: DemoSpec, fresh: bool = False) -> int:
                 **{f"validation, GRPO, {arm}": shares for arm, shares in results["validation"].items()},
             },
             "effect": {name: {arm: line["concise"] for arm, line in lines.items()} for name, lines in results["effect"].items()},
-            "plans": results["build"]["plans"],
-            "right_plans": results["build"]["right_plans"],
+            **{name: results["build"][name] for name in ("plans", "right_plans", "kinds")},
             "reward_first": results["grpo"]["rewards"][0],
             "reward_last": results["grpo"]["rewards"][-1],
             "entries": results["build"]["levels"],
@@ -91,10 +90,11 @@ def run(spec: DemoSpec, fresh: bool = False) -> int:
     summary |= {"peak_memory_gib": peak, "report": str(report), "facts": facts(spec)}
     (out / "summary.json").write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
     manifest.results |= {"summary": ["summary.json"], "report": ["report.html"]}
-    manifest.finish(out, facts=summary["facts"], peak_memory_gib=peak)
+    in_short = effect_lines(results["effect"], summary)
+    manifest.finish(out, facts=summary["facts"], in_short=in_short, peak_memory_gib=peak)
     write_report([out], report, "HiExp on a CPU: the demo")
     print_summary(summary)
-    print_effect(results["effect"], summary)
+    print("\n== " + "\n   ".join(in_short))
     return verdict(summary["pearson_min"])
 
 
@@ -150,13 +150,12 @@ def print_summary(summary: dict[str, Any]) -> None:
     print(f"   report: {summary['report']}")
 
 
-def print_effect(table: dict[str, Any], summary: dict[str, Any]) -> None:
-    """Print what the policy's own experience is worth on questions about countries that it has never seen."""
+def effect_lines(table: dict[str, Any], summary: dict[str, Any]) -> list[str]:
+    """Return what the policy's own experience is worth on questions about countries that it has never seen."""
     episodes = next(iter(table.values()))["none"]["episodes"]
-    print(f"\n== what experience is worth: {episodes} questions in everyday words about other countries, share right [95%] (difference)")
-    for arm in ARMS:
-        print(f"   {effect_line(arm, table)}")
-    print(f"   {summary['right_plans']} of the HEK's {summary['plans']} plans are right")
+    asked = f"{episodes} questions in everyday words about countries that no rollout named"
+    heading = f"what experience is worth: {asked}, share right [95%] (difference to no experience)"
+    return [heading, *(effect_line(arm, table) for arm in ARMS), plans_line(summary)]
 
 
 if __name__ == "__main__":

@@ -41,7 +41,7 @@ BUDGETS = Budgets(PromptConfig(**TRAIN["hiexp"]["prompt"]))
 PER_KIND = 8  # training questions of a kind, so that a plan can have solved several
 SOME = 12  # questions on which a policy is only looked at
 AT_A_TIME = 64  # episodes; a step of vLLM costs next to the same for more of them
-NAMES = {"none": "no experience", "full": "its own experience", "shuffled": "a wrong entry", "random": "any entry"}
+NAMES = {"none": "no experience", "full": "its own experience", "shuffled": "a wrong plan", "random": "any entry"}
 ARMS = tuple(NAMES)
 SHARES = ("valid_search", "answered", "correct", "reward", "mean_searches", "mixed_groups")
 Stage = Callable[[Path], dict[str, Any]]
@@ -147,16 +147,18 @@ class Demo:
             entry = next((e for e in built.hek.entries if e.level == level), None)
             if entry is not None:
                 print(f"   {level.upper()}: {entry.title} -> {entry.description}")
-        used = {q.id for q in read_questions(self._data("rollouts"))}
+        asked = read_questions(self._data("rollouts"))
+        used = {q.id for q in asked}
         others = [q for q in read_questions(Path(self._corpus).with_name("train.jsonl")) if q.id not in used]
         right = right_plans(built.hek, others, open_engine(self._search), self._search.top_k)
-        print(f"   {sum(right.values())} of {len(right)} plans are right: their searches find the answer for other countries")
-        return {"hek": str(folder / "hek"), "levels": built.hek.levels, "plans": len(right), "right_plans": sum(right.values())}
+        plans = {"plans": len(right), "right_plans": sum(right.values()), "kinds": len({q.meta["family"] for q in asked})}
+        print(f"   {plans_line(plans)}")
+        return {"hek": str(folder / "hek"), "levels": built.hek.levels, **plans}
 
     def effect(self, folder: Path) -> dict[str, Any]:
         """Compare the policy with its own experience, without, and with wrong and random entries: sampled, and greedy."""
         table: dict[str, Any] = {}
-        for name, temperature, arms in (("sampled", 1.0, ARMS), ("greedy", 0.0, ARMS[:3])):
+        for name, temperature in (("sampled", 1.0), ("greedy", 0.0)):
             spec = EvalSpec(
                 model=self.results["warm_start"]["model"],
                 out=folder / name,
@@ -165,7 +167,7 @@ class Demo:
                 budgets=BUDGETS,
                 settings=episode_settings(temperature, self.spec.seed),
                 questions=(self._data("val"),),
-                arms=arms,
+                arms=ARMS,
                 seeds=(self.spec.seed,),
                 alone=0,
                 batch_size=AT_A_TIME,
@@ -268,7 +270,14 @@ def effect_line(arm: str, table: dict[str, Any]) -> str:
         low, high = lines[arm]["concise_interval"]
         gap = lines[arm].get("concise_minus_none")
         cells.append(f"{name} {lines[arm]['concise']:.2f} [{low:.2f}, {high:.2f}]" + (f" ({gap_as_text(gap)})" if gap else ""))
-    return f"{NAMES[arm]:20} {'; '.join(cells)}"
+    return f"{NAMES[arm] + ':':20} {'; '.join(cells)}"
+
+
+def plans_line(plans: dict[str, int]) -> str:
+    """Return how many plans of the HEK are right, of how many kinds of questions."""
+    right, count, kinds = plans["right_plans"], plans["plans"], plans["kinds"]
+    asked = f"{kinds} kinds of questions were rolled out"
+    return f"{right} of the HEK's {count} plans are right: their searches find the answer for other countries; {asked}"
 
 
 def _line(shares: dict[str, float]) -> str:

@@ -93,7 +93,6 @@ QUESTION = "Which of the two is larger, Peru or Chile?"
     ("prediction", "gold"),
     [
         ("Paris", "Paris"),
-        ("It is Paris, France.", "Paris"),
         ("the city of Paris", "Paris"),
         ("b c d e", "b c d e f"),  # F1 = 8/9
         ("yes, they are", "yes"),
@@ -101,8 +100,10 @@ QUESTION = "Which of the two is larger, Peru or Chile?"
         ("no, never", "no"),
         ("1 January 1990", "1990"),
         ("Simon & Garfunkel", "Simon and Garfunkel"),
-        ("Paris, France", "Paris"),
         ("Paris.\n", "Paris"),
+        ("May 12, 1971", "1971"),
+        ("12 May 1971", "May 1971"),
+        ("yes, both of them are directors from the United States", "yes"),
         ("Tom and Jerry", "Tom and Jerry"),  # the words of the gold answer are no hedge
         ("the larger one is Peru", "Peru"),
         ("J. K. Rowling", "J.K. Rowling"),
@@ -138,6 +139,21 @@ def test_an_answer_that_says_no_more_is_concise(prediction, gold):
         ("other than Paris", "Paris"),
         ("except Paris", "Paris"),
         ("1990, 1991", "1990"),
+        ("3 14", "3"),
+        ("12 May 1971, 13 May 1971", "12 May 1971"),
+        ("Paris, London", "Paris"),
+        ("London, Paris", "Paris"),
+        ("Paris as well as London", "Paris"),
+        ("Paris along with London", "Paris"),
+        ("I doubt it is Paris", "Paris"),
+        ("hardly Paris", "Paris"),
+        ("might be Paris", "Paris"),
+        ("the opposite of Paris", "Paris"),
+        ("yes, maybe", "yes"),
+        ("yes in part", "yes"),
+        ("yes. Actually, the other one is older", "yes"),
+        ("no - affirmative", "no"),
+        ("yes " + "word " * 17, "yes"),
         ("Paris; Rome", "Paris"),
         ("Paris & London", "Paris"),
         ("Rome\nParis", "Paris"),
@@ -159,6 +175,12 @@ def test_an_answer_that_says_no_more_is_concise(prediction, gold):
 def test_an_answer_that_hedges_denies_or_pastes_earns_no_more_than_a_wrong_one(prediction, gold):
     result = scoring.score(prediction, [gold], "concise", QUESTION)
     assert (result.concise, result.reward) == (0.0, scoring.FORMAT_REWARD)
+
+
+@pytest.mark.parametrize("question", ["Where was she born?", "In which city is it?", "What is the place of death of its director?", ""])
+def test_after_a_comma_a_place_may_stand_that_holds_the_answer(question):
+    assert scoring.concise("Paris, France", ["Paris"], question) == scoring.concise("It is Paris, France.", ["Paris"], question) == 1.0
+    assert scoring.concise("Paris, Rome, Berlin, Vienna", ["Paris"], question) == 0.0
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from hiexp_verl.guide.episode import Guidance
 from hiexp_verl.guide.lookup import ExperienceRequest, Lookup
 from hiexp_verl.hek.retrieve import Retriever
 from hiexp_verl.models.encoder import HashEncoder
+from hiexp_verl.types import Plan
 from tests.support.factories import entry, hek_of
 
 ENCODER = HashEncoder(64)
@@ -76,6 +77,22 @@ def test_shuffled_shows_each_entry_for_the_title_of_another_one():
 def test_a_hek_without_a_level_can_be_shuffled():
     two = hek_of([entry("e1-0", title="rivers"), entry("e1-1", title="bridges")], ENCODER)
     assert (shuffled(two).vectors_E_D == two.vectors_E_D[::-1]).all()
+
+
+def test_who_would_get_a_plan_gets_a_wrong_plan_when_shuffled():
+    def moved(planned, others):
+        plan = Plan("Who made ...?", ("the maker of ...",))
+        entries = [
+            entry(f"e2-{i}", "e2", title=word, plans=(plan,) if i < planned else ()) for i, word in enumerate(WORDS[: planned + others])
+        ]
+        turned = shuffled(bank := hek_of(entries, ENCODER)).vectors_E_D
+        came_from = [int((bank.vectors_E_D @ row).argmax()) for row in turned]
+        assert all(place != row for row, place in enumerate(came_from)) and sorted(came_from) == list(range(len(entries)))
+        return came_from
+
+    assert sorted(moved(3, 3)[:3]) == [0, 1, 2], "a plan for a plan"
+    assert moved(2, 0) == [1, 0]
+    assert moved(1, 3)[0] > 0, "a single plan changes with the rest"
 
 
 def test_random_shows_as_many_drawn_by_the_text_alone():

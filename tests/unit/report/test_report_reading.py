@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from hiexp_verl.errors import HiExpError
 from hiexp_verl.io.files import write_jsonl
 from hiexp_verl.io.manifest import MANIFEST, Manifest, read_manifest
+from hiexp_verl.report import write_report
 from hiexp_verl.report.episodes import outcome, pairs, read_again, samples
 from hiexp_verl.report.runs import gather
 from hiexp_verl.report.tree import uses_of
@@ -129,11 +130,21 @@ def test_what_is_damaged_beside_a_training_is_a_fault(tmp_path, name, content):
     assert len(found.trainings) == 1 and len(found.faults) == 1 and name in found.faults[0]
 
 
-@pytest.mark.parametrize("outcome", [{"usage": [1]}, {"facts": "x"}, {"seconds": {"a": "x"}}, {"seconds": 3}, {"hek_path": [1]}])
+@pytest.mark.parametrize(
+    "outcome", [{"usage": [1]}, {"facts": "x"}, {"in_short": "x"}, {"seconds": {"a": "x"}}, {"seconds": 3}, {"hek_path": [1]}]
+)
 def test_a_manifest_with_an_odd_outcome_is_named(tmp_path, outcome):
     (tmp_path / MANIFEST).write_text(json.dumps({"kind": "recipe", "spec": {}, "outcome": outcome}))
     with pytest.raises(HiExpError, match=r"run.json is damaged \(outcome"):
         read_manifest(tmp_path)
+
+
+def test_a_recipe_says_first_what_it_found(tmp_path):
+    outcome = {"in_short": ["no experience: 0.02", "its own <experience>: 0.67"]}
+    (tmp_path / MANIFEST).write_text(json.dumps({"kind": "recipe", "spec": {}, "begun": "2026-11-29T00:00:00Z", "outcome": outcome}))
+    write_report([tmp_path], tmp_path / "report.html")
+    said = "<h2>In short</h2><ul><li>no experience: 0.02</li><li>its own &lt;experience&gt;: 0.67</li></ul>"
+    assert said in (tmp_path / "report.html").read_text()
 
 
 def test_an_episode_that_is_there_twice_counts_once(tmp_path):
