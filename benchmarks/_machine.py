@@ -41,6 +41,12 @@ def facts_when_begun(folder: Path) -> dict[str, Any]:
     return found
 
 
+def as_lines_when_written(machine: dict[str, Any]) -> list[str]:
+    """Return the facts of when the work began, and the commit of now where it is another one."""
+    now = facts()["commit"]
+    return as_lines(machine) + ([f"- begun at that commit, written at {now}"] if now != machine["commit"] else [])
+
+
 def as_lines(machine: dict[str, Any]) -> list[str]:
     """Return the facts as a Markdown list."""
     packages = ", ".join(f"{name} {version}" for name, version in machine["packages"].items())

@@ -26,6 +26,29 @@ def publish_rows(name: str, found: Mapping[str, Any], text: str, rows: Iterable[
         file.writelines(f"{json.dumps(row, ensure_ascii=False)}\n".encode() for row in rows)
 
 
+def drawn(name: str, tables: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Draw NAME.svg: the share right of each arm with its 95% interval, a panel for each table; return the line that shows it."""
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+
+    parts = {title: [line for line in table["arms"] if "concise_interval" in line] for title, table in tables.items()}
+    most = max((len(lines) for lines in parts.values()), default=1)
+    with mpl.rc_context({"svg.hashsalt": name}):
+        drawing = Figure(figsize=(5.5 * len(parts), 1.2 + 0.32 * most), layout="constrained")
+        for axis, (title, lines) in zip(drawing.subplots(1, len(parts), squeeze=False)[0], parts.items(), strict=True):
+            for row, line in enumerate(lines):
+                low, high = line["concise_interval"]
+                axis.plot([low, high], [row, row], "-", color="tab:blue", linewidth=2)
+                axis.plot([line["concise"]], [row], "o", color="tab:blue")
+            axis.set_yticks(range(len(lines)), [line["arm"].replace(": ", ":\n") for line in lines])
+            axis.set(ylim=(most - 0.5, -0.5), xlabel="share right", title=title.replace(", ", ",\n"))
+            axis.set_xlim(left=0.0)
+            axis.grid(visible=True, axis="x", alpha=0.3)
+        with atomic_writer(RESULTS / f"{name}.svg") as file:
+            drawing.savefig(file, format="svg", metadata={"Date": None})
+    return [f"![share right of each arm]({name}.svg)", ""]
+
+
 @dataclass(frozen=True)
 class Claim:
     """A figure of ours beside that of what one would use instead, from the same run."""

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import _machine
-from benchmarks._results import publish_rows, same_settings
+from benchmarks._results import drawn, publish_rows, same_settings
 from hiexp_verl.evaluate.plan import ROWS, TABLE_JSON
 from hiexp_verl.evaluate.tables import as_markdown, pairs_of, table_of
 from hiexp_verl.io.datasets import read_jsonl
@@ -129,9 +129,7 @@ def write(name: str, distiller: str, out: Path) -> None:
     """Write what was measured so far: a table for each temperature, raw rows, what the HEK was made of."""
     machine = _machine.facts_when_begun(out)
     rollouts = json.loads((out / "rollouts" / "summary.json").read_text(encoding="utf-8"))
-    lines = [f"# Experience without training: {name.removeprefix('effect_')}", "", *_machine.as_lines(machine)]
-    now = _machine.facts()["commit"]
-    lines += [f"- begun at that commit, written at {now}"] if now != machine["commit"] else []
+    lines = [f"# Experience without training: {name.removeprefix('effect_')}", "", *_machine.as_lines_when_written(machine)]
     made_of = f"HEK of {rollouts['episodes']} rollouts, {rollouts['k']} a question, {rollouts['correct']:.2f} of them right"
     lines += ["", f"{made_of}; distiller: {distiller}."]
     tables, rows = {}, []
@@ -141,7 +139,7 @@ def write(name: str, distiller: str, out: Path) -> None:
             rows += [{**row, "part": part} for row in found]
             lines += ["", f"## {part}", "", as_markdown(tables[part])]
     found = {"machine": machine, "rollouts": rollouts, "distiller": distiller, "tables": tables}
-    publish_rows(name, found, "\n".join(lines), rows)
+    publish_rows(name, found, "\n".join([*lines, "", *drawn(name, tables)]), rows)
 
 
 def all_arms(out: Path, part: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:

@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks import _machine
-from benchmarks._results import publish_rows, same_settings, table
+from benchmarks._results import drawn, publish_rows, same_settings, table
 from benchmarks.effect import PAPER, hiexp
 from hiexp_verl.evaluate.plan import ROWS, TABLE_JSON, part_folder
 from hiexp_verl.evaluate.tables import BASE, as_markdown, pairs_of, table_of
@@ -220,13 +220,13 @@ def write(machine: dict[str, Any], name: str, out: Path, plans: dict[str, str], 
         tables[part] = {**played_as[0], "questions": asked, "seconds": took, "arms": lines, "pairs": pairs}  # settings of today's defaults
     rollouts = json.loads((out / "rollouts-0" / "summary.json").read_text(encoding="utf-8"))
     ways = {q.id: " > ".join(q.meta["keys"]) for q in read_questions(out / "check.jsonl")}
-    text = ["# Own experience, without training: questions in everyday words", "", *_machine.as_lines(machine), ""]
+    text = ["# Own experience, without training: questions in everyday words", "", *_machine.as_lines_when_written(machine), ""]
     text += [f"HEKs of {rollouts['episodes']} rollouts, {rollouts['correct']:.2f} of them right; plans that are right: "]
     text += [", ".join(f"{hek} {right}" for hek, right in plans.items()) + "."]
     for title, each in tables.items():
         text += ["", f"## {title}", "", as_markdown(each)]
         text += by_way([row for row in rows if row["part"] == title], ways) if title != ONE_CHANGE else []
-    text += ["", "## Minimum score, computed from own and none at temperature 1", "", *by_score(out)]
+    text += ["", "## Minimum score, computed from own and none at temperature 1", "", *by_score(out), "", *drawn(name, tables)]
     publish_rows(name, {"machine": machine, "right_plans": plans, "tables": tables}, "\n".join(text), rows)
 
 

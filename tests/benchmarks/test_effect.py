@@ -86,7 +86,7 @@ def test_every_arm_is_played_greedily_and_twice_at_temperature_1_with_todays_def
 def test_both_temperatures_and_the_other_set_stand_apart_under_a_name_of_their_own(run, tmp_path):
     run("--other-set", "2wiki")
     name = "effect_hotpotqa_qwen-1.5b_plans"
-    assert {path.name for path in (tmp_path / "results").iterdir()} == {f"{name}.{end}" for end in ("json", "md", "rows.jsonl.gz")}
+    assert {path.name for path in (tmp_path / "results").iterdir()} == {f"{name}.{end}" for end in ("json", "md", "rows.jsonl.gz", "svg")}
     tables = json.loads((tmp_path / "results" / f"{name}.json").read_text())["tables"]
     right = {part: {line["arm"]: (line["episodes"], line["concise"]) for line in table["arms"]} for part, table in tables.items()}
     arms = {"none": 0.0, "full": 1.0, "random": 0.0, "shuffled": 0.0, "full, of another set": 0.0}
