@@ -70,7 +70,7 @@ class ToolConfig:
     match: Literal["query", "kind"] = Field(
         default="query",
         description="What titles are compared with. query: the search (paper); kind: the question, its names as '...', which nearly always "
-        "reaches the calibrated minimum score.",
+        "reaches the calibrated minimum score: for a model that was never trained to search.",
     )
     select: Select = Field(default="cosine", description=_SELECT)
     min_score: Number | None = Field(
