@@ -60,7 +60,8 @@ def plain(question: str) -> str:
 Shape = Literal["compare", "common", "verify", "indirect", "direct"]
 
 _VERIFY = re.compile(r"^(?:are|is|was|were|do|does|did|has|have|had|can|could)\b", re.IGNORECASE)
-_COMMON = re.compile(r"\bin common\b|\bshared?\b|\bboth\b.*\b(?:what|which)\b|\b(?:what|which)\b.*\bboth\b", re.IGNORECASE)
+_SHARE = r"\bshared\b|(?<!\bthe )(?<!\ba )\bshare\b(?! of\b)"  # not "the share of forest"
+_COMMON = re.compile(rf"\bin common\b|{_SHARE}|\bboth\b.*\b(?:what|which)\b|\b(?:what|which)\b.*\bboth\b", re.IGNORECASE)
 _RANKED = "(?:first|last|earlier|later|older|younger)"
 _COMPARE = re.compile(
     r"\b(?:which|who|whose|what|where)\b.*\b(?:\w{3,}er|first|more|less|longest|same|different|most|long|last|elder)\b.*\bor\b"

@@ -200,6 +200,8 @@ def test_failures_alone_can_be_diagnosed():
     [
         ("Which of the two is older, X or Y?", "compare", "answer"),
         ("What profession does X and Y have in common?", "common", "profession"),
+        ("What profession do X and Y share?", "common", "profession"),
+        ("What is the share of forest in the land use of the country whose capital is X?", "indirect", "share"),
         ("Are X and Y both from the same state?", "verify", "yes or no"),
         ("What is the currency of the country whose capital is X?", "indirect", "currency"),
         ("When did the country whose capital is X become independent?", "indirect", "date"),
