@@ -174,7 +174,8 @@ def _concise(predicted: list[str], wanted: list[str], question: str, parts: list
     if len(wanted) == 1 and wanted[0] in _YES_NO:
         taken_back = _AGAINST[wanted[0]].intersection(predicted[1:])
         return predicted[:1] == wanted and len(predicted) <= 1 + VERDICT_WORDS and not taken_back
-    if len(parts) > 1 and not all(set(part).intersection(wanted) or any(map(str.isdecimal, part)) for part in parts):
+    others = [part for part in parts if not set(part).intersection(wanted) and not _SMALL.issuperset(part)]
+    if len(parts) > 1 and not all(any(map(str.isdecimal, part)) for part in others):
         return False  # a part of a list is another answer; numbers are looked at below
     more = list((Counter(predicted) - Counter(wanted)).elements())
     content = [word for word in more if word not in _SMALL]

@@ -102,6 +102,7 @@ QUESTION = "Which of the two is larger, Peru or Chile?"
         ("Simon & Garfunkel", "Simon and Garfunkel"),
         ("Paris.\n", "Paris"),
         ("May 12, 1971", "1971"),
+        ("Paris, it is", "Paris"),
         ("12 May 1971", "May 1971"),
         ("yes, both of them are directors from the United States", "yes"),
         ("Tom and Jerry", "Tom and Jerry"),  # the words of the gold answer are no hedge
