@@ -6,11 +6,14 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from benchmarks import _machine
 from hiexp_verl.io.files import atomic_writer
 from hiexp_verl.rollout.policy import EVENTS
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 RESULTS = Path(__file__).parent / "results"
 SIZES = ("smoke", "bench", "long")  # does it run at all; minutes on two cores; for the record
@@ -28,24 +31,21 @@ def publish_rows(name: str, found: Mapping[str, Any], text: str, rows: Iterable[
 
 def drawn(name: str, tables: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """Draw NAME.svg: the share right of each arm with its 95% interval, a panel for each table; return the line that shows it."""
-    import matplotlib as mpl
     from matplotlib.figure import Figure
 
     parts = {title: [line for line in table["arms"] if "concise_interval" in line] for title, table in tables.items()}
     most = max((len(lines) for lines in parts.values()), default=1)
-    with mpl.rc_context({"svg.hashsalt": name}):
-        drawing = Figure(figsize=(5.5 * len(parts), 1.2 + 0.32 * most), layout="constrained")
-        for axis, (title, lines) in zip(drawing.subplots(1, len(parts), squeeze=False)[0], parts.items(), strict=True):
-            for row, line in enumerate(lines):
-                low, high = line["concise_interval"]
-                axis.plot([low, high], [row, row], "-", color="tab:blue", linewidth=2)
-                axis.plot([line["concise"]], [row], "o", color="tab:blue")
-            axis.set_yticks(range(len(lines)), [line["arm"].replace(": ", ":\n") for line in lines])
-            axis.set(ylim=(most - 0.5, -0.5), xlabel="share right", title=title.replace(", ", ",\n"))
-            axis.set_xlim(left=0.0)
-            axis.grid(visible=True, axis="x", alpha=0.3)
-        with atomic_writer(RESULTS / f"{name}.svg") as file:
-            drawing.savefig(file, format="svg", metadata={"Date": None})
+    drawing = Figure(figsize=(5.5 * len(parts), 1.2 + 0.32 * most), layout="constrained")
+    for axis, (title, lines) in zip(drawing.subplots(1, len(parts), squeeze=False)[0], parts.items(), strict=True):
+        for row, line in enumerate(lines):
+            low, high = line["concise_interval"]
+            axis.plot([low, high], [row, row], "-", color="tab:blue", linewidth=2)
+            axis.plot([line["concise"]], [row], "o", color="tab:blue")
+        axis.set_yticks(range(len(lines)), [line["arm"].replace(": ", ":\n") for line in lines])
+        axis.set(ylim=(most - 0.5, -0.5), xlabel="share right", title=title.replace(", ", ",\n"))
+        axis.set_xlim(left=0.0)
+        axis.grid(visible=True, axis="x", alpha=0.3)
+    save_svg(drawing, RESULTS / f"{name}.svg")
     return [f"![share right of each arm]({name}.svg)", ""]
 
 
@@ -177,24 +177,29 @@ def _cells(claim: Claim) -> list[str]:
 
 def plot(panels: Sequence[Panel], path: Path) -> None:
     """Draw the panels side by side; the same numbers give the same bytes."""
-    import matplotlib as mpl
     from matplotlib.figure import Figure
 
-    with mpl.rc_context({"svg.hashsalt": path.stem}):
-        drawing = Figure(figsize=(4.5 * len(panels), 3.6), layout="constrained")
-        for axis, panel in zip(drawing.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
-            for style, (label, points) in zip(("o-", "s--", "^:", "d-."), panel.lines.items(), strict=False):
-                axis.plot(*zip(*points, strict=True), style, label=label)
-            axis.set_xscale("log", base=2)
-            if not panel.ratio:
-                axis.set_yscale("log")
-                least, most = axis.get_ylim()
-                axis.yaxis.set_major_formatter("{x:g}")
-                axis.yaxis.set_minor_formatter("{x:g}" if most < 10 * least else "")
-            ticks = sorted({x for points in panel.lines.values() for x, _ in points})
-            axis.set_xticks(ticks, [f"{x:,g}" for x in ticks], rotation=45 if len(ticks) > 5 else 0)
-            axis.set(xlabel=panel.x, ylabel=panel.y)
-            axis.grid(visible=True, which="both", alpha=0.3)
-            axis.legend()
-        with atomic_writer(path) as file:
-            drawing.savefig(file, format="svg", metadata={"Date": None})
+    drawing = Figure(figsize=(4.5 * len(panels), 3.6), layout="constrained")
+    for axis, panel in zip(drawing.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
+        for style, (label, points) in zip(("o-", "s--", "^:", "d-."), panel.lines.items(), strict=False):
+            axis.plot(*zip(*points, strict=True), style, label=label)
+        axis.set_xscale("log", base=2)
+        if not panel.ratio:
+            axis.set_yscale("log")
+            least, most = axis.get_ylim()
+            axis.yaxis.set_major_formatter("{x:g}")
+            axis.yaxis.set_minor_formatter("{x:g}" if most < 10 * least else "")
+        ticks = sorted({x for points in panel.lines.values() for x, _ in points})
+        axis.set_xticks(ticks, [f"{x:,g}" for x in ticks], rotation=45 if len(ticks) > 5 else 0)
+        axis.set(xlabel=panel.x, ylabel=panel.y)
+        axis.grid(visible=True, which="both", alpha=0.3)
+        axis.legend()
+    save_svg(drawing, path)
+
+
+def save_svg(drawing: "Figure", path: Path) -> None:
+    """Write a figure; the same drawing gives the same bytes."""
+    import matplotlib as mpl
+
+    with mpl.rc_context({"svg.hashsalt": path.stem}), atomic_writer(path) as file:
+        drawing.savefig(file, format="svg", metadata={"Date": None})

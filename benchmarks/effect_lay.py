@@ -147,12 +147,18 @@ def made(out: Path, policy: Path, name: str, k: int) -> str:
             sampled = ["--k", str(k), "--seed", seed, "--batch-size", str(AT_A_TIME)]
             hiexp("rollout", *played_on(out, policy, "learn"), *sampled, "--resume", "--out", str(rollouts))
         made_of = ["--trajectories", str(rollouts / "trajectories.jsonl"), "--encoder", str(fetch("minilm"))]
-        distiller = {"self": f"vllm-local:{policy}", "teacher": f"vllm-local:{fetch(TEACHER)}"}.get(build, "rules")
-        hiexp("build", *made_of, *BUILDS[build], "--distiller", distiller, "--out", str(hek), "--resume")
+        hiexp("build", *made_of, *BUILDS[build], "--distiller", distiller_of(build, policy), "--out", str(hek), "--resume")
     learnt = {q.id for q in read_questions(out / "learn.jsonl")}
     others = [q for q in read_questions(out / "train.jsonl") if q.id not in learnt]
     right = right_plans(HEK.load(hek), others, BM25Search(read_corpus(out / "corpus.jsonl")), 2)
     return f"{sum(right.values())} of {len(right)}"
+
+
+def distiller_of(build: str, policy: Path) -> str:
+    """Return who distils; the larger model is fetched where it does."""
+    if build == "self":
+        return f"vllm-local:{policy}"
+    return f"vllm-local:{fetch(TEACHER)}" if build == "teacher" else "rules"
 
 
 def write_oracle(folder: Path) -> None:

@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks import _machine, effect_lay
-from benchmarks._results import RESULTS, publish_rows, same_settings, table
+from benchmarks._results import RESULTS, publish_rows, same_settings, save_svg, table
 from hiexp_verl.evaluate.tables import ALL, BASE, gap_as_text, table_of
 from hiexp_verl.hek.store import HEK
 from hiexp_verl.io.datasets import read_jsonl, read_questions, read_trajectories
@@ -374,23 +374,20 @@ def outcome_table(outcome: Sequence[dict[str, Any]]) -> list[str]:
 
 def plot(arms: dict[str, list[dict[str, Any]]], path: Path, names: Sequence[str]) -> None:
     """Draw these curves: the mean over seeds in a band from the lowest to the highest."""
-    import matplotlib as mpl
     from matplotlib.figure import Figure
 
     across = min(4, len(names))
     down = len(names) // across
-    with mpl.rc_context({"svg.hashsalt": path.stem}):
-        drawing = Figure(figsize=(4.2 * across, 3.6 * down), layout="constrained")
-        for axis, name in zip(drawing.subplots(down, across, squeeze=False).flat, names, strict=True):
-            for style, (arm, of) in zip(cycle(("-", "--", "-.", ":")), arms.items(), strict=False):
-                mean, band = mean_and_band([r["curves"][name] for r in of])
-                (drawn,) = axis.plot(*zip(*mean, strict=True), style, label=arm)
-                axis.fill_between(*zip(*band, strict=True), alpha=0.12, color=drawn.get_color())
-            axis.set(xlabel="step", ylabel=name)
-            axis.grid(visible=True, alpha=0.3)
-        drawing.axes[0].legend()
-        with atomic_writer(path) as file:
-            drawing.savefig(file, format="svg", metadata={"Date": None})
+    drawing = Figure(figsize=(4.2 * across, 3.6 * down), layout="constrained")
+    for axis, name in zip(drawing.subplots(down, across, squeeze=False).flat, names, strict=True):
+        for style, (arm, of) in zip(cycle(("-", "--", "-.", ":")), arms.items(), strict=False):
+            mean, band = mean_and_band([r["curves"][name] for r in of])
+            (drawn,) = axis.plot(*zip(*mean, strict=True), style, label=arm)
+            axis.fill_between(*zip(*band, strict=True), alpha=0.12, color=drawn.get_color())
+        axis.set(xlabel="step", ylabel=name)
+        axis.grid(visible=True, alpha=0.3)
+    drawing.axes[0].legend()
+    save_svg(drawing, path)
 
 
 def _mean(points: Sequence[Sequence[float]]) -> float:
